@@ -1,0 +1,62 @@
+"""globidx: stop an epoch at any step, go on with any number of ranks, and train on every sample exactly once.
+
+The names below are imported when they are first used: ``import globidx`` alone does nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from globidx import errors, orders
+    from globidx.core.index import GlobalIndex, Location
+    from globidx.disk.manager import GlobalIndexManager
+    from globidx.disk.records import read_record
+    from globidx.torch.checkpoint import CheckpointManager
+    from globidx.torch.dataset import FileCacheDataset
+    from globidx.torch.loader import DataLoader
+    from globidx.torch.sampler import ResumableDistributedSampler, merge_states
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointManager": "globidx.torch.checkpoint",
+    "DataLoader": "globidx.torch.loader",
+    "FileCacheDataset": "globidx.torch.dataset",
+    "GlobalIndex": "globidx.core.index",
+    "GlobalIndexManager": "globidx.disk.manager",
+    "Location": "globidx.core.index",
+    "ResumableDistributedSampler": "globidx.torch.sampler",
+    "merge_states": "globidx.torch.sampler",
+    "read_record": "globidx.disk.records",
+}
+
+__all__ = [
+    "CheckpointManager",
+    "DataLoader",
+    "FileCacheDataset",
+    "GlobalIndex",
+    "GlobalIndexManager",
+    "Location",
+    "ResumableDistributedSampler",
+    "errors",
+    "merge_states",
+    "orders",
+    "read_record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    elif name in ("errors", "orders"):
+        value = import_module(f"globidx.{name}")
+    else:
+        raise AttributeError(f"module 'globidx' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,90 @@
+"""The door: one place that decides which numbers are accepted, and in which words the others are refused."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+INT64_MAX = 2**63 - 1
+
+
+def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> int:
+    """``value`` as an int in ``[low, high]``; floats and bools are no integers.
+
+    >>> integer(np.int32(7), "seed")
+    7
+    >>> integer(True, "seed")
+    Traceback (most recent call last):
+    ...
+    TypeError: seed must be an integer, got True (bool)
+    >>> integer(-1, "seed")
+    Traceback (most recent call last):
+    ...
+    ValueError: seed must be in [0, 9223372036854775807], got -1
+    """
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r} (bool)")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}], got {number}")
+    return number
+
+
+def sample_id(value: Any, num_samples: int) -> int:
+    """``value`` as a sample id in ``[0, num_samples)``; outside is an IndexError, as for any sequence.
+
+    Negative ids do not count from the end: an id that went wrong must not read a sample.
+
+    >>> sample_id(3, 4)
+    3
+    >>> sample_id(-1, 4)
+    Traceback (most recent call last):
+    ...
+    IndexError: sample id -1 is outside [0, 4)
+    """
+    number = integer(value, "sample id", low=-(2**64), high=2**64)
+    if not 0 <= number < num_samples:
+        raise IndexError(f"sample id {number} is outside [0, {num_samples})")
+    return number
+
+
+def integers(values: Any, name: str, stop: int) -> NDArray[np.int64]:
+    """``values`` as a one-dimensional int64 array within ``[0, stop)``.
+
+    >>> integers([0, 2], "sample id", 3)
+    array([0, 2])
+    >>> integers([0.5], "sample id", 3)
+    Traceback (most recent call last):
+    ...
+    TypeError: sample id must be an integer, got 0.5 (float)
+    """
+    array = values if isinstance(values, np.ndarray) else _array(values, name)
+    if array.size == 0 and array.ndim <= 1:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}s must be integers, got an array of {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name}s must be one-dimensional, got shape {array.shape}")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= stop:
+        raise IndexError(f"{name} {low if low < 0 else high} is outside [0, {stop})")
+    return array.astype(np.int64)
+
+
+def _array(values: Any, name: str) -> NDArray[Any]:
+    """Any sequence as an array, each item judged: numpy would take True for 1, and 2**63 for a float."""
+    if isinstance(values, range) or hasattr(values, "__array__"):
+        return np.asarray(values)
+    if isinstance(values, (int, float)):
+        raise TypeError(f"{name}s must be a sequence of integers, got {values!r}")
+    items = [value if type(value) is int else integer(value, name, low=-INT64_MAX) for value in values]
+    try:
+        return np.array(items, np.int64)
+    except OverflowError:
+        raise IndexError(f"{name} {max(items, key=abs)} does not fit 64 bits") from None

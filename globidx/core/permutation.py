@@ -1,0 +1,124 @@
+"""The private primitive of ``Shuffle``: a keyed permutation of ``[0, n)``, computed a block at a time.
+
+Numbers below n are written on a grid of a rows and b columns, a = ceil(sqrt(n)), b = ceil(n / a). Rounds alternate:
+the row moves by a keyed function of the column, modulo a; the column by one of the row, modulo b. Each round can be
+undone, so together they permute the grid: the generalised Feistel network of Black and Rogaway, "Ciphers with Arbitrary
+Finite Domains" (CT-RSA 2002). The grid has fewer than a cells too many; a number that lands there is sent through again
+until it comes out below n ("cycle walking", same paper), which keeps it a permutation of [0, n). The keyed function is
+a 32-bit finaliser (xor-shift-multiply, constants of C. Wellons' "lowbias32", public domain) with one key before and one
+key between its multiplications; it is reduced to [0, m) by taking the high half of its product with m.
+
+For n up to 2**16 the halves are too few bits for 8 rounds to mix well: 24 rounds are run. All arithmetic is on unsigned
+integers, so the result is the same on every platform and in every numpy version; golden vectors pin it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIMIT = 2**62
+
+_SMALL, _ROUNDS, _ROUNDS_SMALL = 2**16, 8, 24
+_U32 = np.uint32
+_HALF = np.uint64(32)
+
+Words = NDArray[np.uint32]
+_Move = Callable[[Words, int, Words, Words], None]
+
+
+class Permutation:
+    """Permutation of ``[0, n)``, 1 <= n <= 2**62, keyed by ``(seed, epoch)``; holds a few hundred bytes.
+
+    >>> shuffled = Permutation(10, seed=7, epoch=0)
+    >>> sorted(shuffled.forward(np.arange(10)).tolist()) == list(range(10))
+    True
+    >>> shuffled.inverse(shuffled.forward(np.arange(4)))
+    array([0, 1, 2, 3])
+    """
+
+    __slots__ = ("_columns", "_keys", "_n", "_rows")
+
+    def __init__(self, n: int, *, seed: int, epoch: int) -> None:
+        self._n = n
+        self._rows = isqrt(n - 1) + 1
+        self._columns = -(-n // self._rows)
+        self._keys = _round_keys(seed, epoch, _ROUNDS_SMALL if n <= _SMALL else _ROUNDS)
+
+    def forward(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Image of each number, int64, same length; numbers are trusted to be in ``[0, n)``."""
+        return self._walk(numbers, _add, self._keys)
+
+    def inverse(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers whose images these are."""
+        return self._walk(numbers, _subtract, self._keys[::-1])
+
+    def _walk(self, numbers: NDArray[np.int64], move: _Move, keys: Words) -> NDArray[np.int64]:
+        images = self._grid(numbers, move, keys)
+        outside = np.flatnonzero(images >= self._n)
+        while len(outside):
+            images[outside] = self._grid(images[outside], move, keys)
+            outside = outside[images[outside] >= self._n]
+        return images
+
+    def _grid(self, numbers: NDArray[np.int64], move: _Move, keys: Words) -> NDArray[np.int64]:
+        """All rounds, on the whole grid."""
+        wide = numbers.astype(np.uint64)
+        columns = np.uint64(self._columns)
+        row = (wide // columns).astype(_U32)
+        column = (wide - row.astype(np.uint64) * columns).astype(_U32)
+        scratch = np.empty_like(row), np.empty_like(row), wide
+        for number, key in enumerate(keys, start=0 if move is _add else 1):
+            if number % 2 == 0:
+                move(row, self._rows, _mixed(column, key, self._rows, scratch), scratch[1])
+            else:
+                move(column, self._columns, _mixed(row, key, self._columns, scratch), scratch[1])
+        return (row.astype(np.uint64) * columns + column).astype(np.int64)
+
+
+def _mixed(half: Words, key: Words, modulus: int, scratch: tuple[Words, Words, NDArray[np.uint64]]) -> Words:
+    """The keyed function of one round: each of ``half`` to a number in ``[0, modulus)``; overwrites ``scratch``."""
+    mixed, shifted, wide = scratch
+    np.bitwise_xor(half, key[0], out=mixed)
+    np.right_shift(mixed, _U32(16), out=shifted)
+    np.bitwise_xor(mixed, shifted, out=mixed)
+    np.multiply(mixed, _U32(0x7FEB352D), out=mixed)
+    np.add(mixed, key[1], out=mixed)
+    np.right_shift(mixed, _U32(15), out=shifted)
+    np.bitwise_xor(mixed, shifted, out=mixed)
+    np.multiply(mixed, _U32(0x846CA68B), out=mixed)
+    np.right_shift(mixed, _U32(16), out=shifted)
+    np.bitwise_xor(mixed, shifted, out=mixed)
+    np.multiply(mixed, np.uint64(modulus), out=wide, dtype=np.uint64)
+    np.right_shift(wide, _HALF, out=wide)
+    np.copyto(mixed, wide, casting="unsafe")
+    return mixed
+
+
+def _add(half: Words, modulus: int, amount: Words, scratch: Words) -> None:
+    """``half = (half + amount) % modulus`` in place, without a division.
+
+    Below the modulus the subtraction wraps round to a huge number, so the smaller of the two is the remainder.
+    """
+    np.add(half, amount, out=half)
+    np.subtract(half, _U32(modulus), out=scratch)
+    np.minimum(half, scratch, out=half)
+
+
+def _subtract(half: Words, modulus: int, amount: Words, scratch: Words) -> None:
+    """``half = (half - amount) % modulus`` in place, by the same trick."""
+    np.subtract(half, amount, out=half)
+    np.add(half, _U32(modulus), out=scratch)
+    np.minimum(half, scratch, out=half)
+
+
+def _round_keys(seed: int, epoch: int, rounds: int) -> Words:
+    """Two 32-bit keys a round, little-endian words of BLAKE2b over the text ``globidx.shuffle.1 SEED EPOCH BLOCK``."""
+    blocks = -(-rounds * 8 // 64)
+    text = (b"globidx.shuffle.1 %d %d %d" % (seed, epoch, block) for block in range(blocks))
+    stream = b"".join(hashlib.blake2b(line).digest() for line in text)
+    return np.frombuffer(stream[: rounds * 8], "<u4").astype(_U32).reshape(rounds, 2)

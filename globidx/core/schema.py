@@ -1,0 +1,114 @@
+"""What a record may hold, said as values.
+
+Each checker takes a parsed JSON value and its place, and returns it or raises RecordError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from globidx.errors import RecordError, RecordVersionError
+
+Checker = Callable[[Any, str], Any]
+
+
+def Integer(low: int, high: int) -> Checker:  # noqa: N802 - checkers read as types
+    """An int in ``[low, high]``; true and 1.0 are none."""
+
+    def check(value: Any, where: str) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise RecordError(f"{where} must be an integer in [{low}, {high}], got {value!r:.80}")
+        return value
+
+    return check
+
+
+def Text(most: int) -> Checker:  # noqa: N802
+    """A string of at most ``most`` characters."""
+
+    def check(value: Any, where: str) -> str:
+        if type(value) is not str or len(value) > most:
+            raise RecordError(f"{where} must be a string of at most {most} characters, got {value!r:.80}")
+        return value
+
+    return check
+
+
+def OneOf(choices: tuple[str, ...]) -> Checker:  # noqa: N802
+    """One of the given strings."""
+
+    def check(value: Any, where: str) -> str:
+        if type(value) is not str or value not in choices:
+            raise RecordError(f"{where} must be one of {', '.join(choices)}, got {value!r:.80}")
+        return value
+
+    return check
+
+
+def Optional(inner: Checker) -> Checker:  # noqa: N802
+    """None, or what ``inner`` takes."""
+    return lambda value, where: None if value is None else inner(value, where)
+
+
+def List(inner: Checker, *, at_least: int = 0) -> Checker:  # noqa: N802
+    """A list of what ``inner`` takes."""
+
+    def check(value: Any, where: str) -> list[Any]:
+        if type(value) is not list or len(value) < at_least:
+            raise RecordError(f"{where} must be a list of at least {at_least}, got {value!r:.80}")
+        return [inner(item, f"{where}[{place}]") for place, item in enumerate(value)]
+
+    return check
+
+
+def Json(values: Checker | None = None) -> Checker:  # noqa: N802
+    """An object of any keys; what its values mean is checked by ``values``, or elsewhere."""
+
+    def check(value: Any, where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise RecordError(f"{where} must be an object, got {value!r:.80}")
+        return {key: values(inner, f"{where}: {key}") for key, inner in value.items()} if values else value
+
+    return check
+
+
+def Fields(**checkers: Checker) -> Checker:  # noqa: N802
+    """An object with exactly these keys."""
+    return lambda value, where: fields(value, where, checkers)
+
+
+def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str, Any]:
+    """The checked values of an object with exactly the keys of ``checkers``; ``format`` and ``version`` are
+    ``header``'s.
+
+    >>> fields({"seed": 7}, "state", {"seed": Integer(0, 9)})
+    {'seed': 7}
+    >>> fields({"sead": 7}, "state", {"seed": Integer(0, 9)})
+    Traceback (most recent call last):
+    ...
+    globidx.errors.RecordError: state: missing seed, unknown sead
+    """
+    if not isinstance(value, Mapping):
+        raise RecordError(f"{where} must be an object, got {value!r:.80}")
+    present = [key for key in value if key not in ("format", "version")]
+    missing = [key for key in checkers if key not in value]
+    unknown = [f"{key!s:.40}" for key in present if key not in checkers]
+    if missing or unknown:
+        told = [f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys]
+        raise RecordError(f"{where}: {', '.join(told)}")
+    return {key: check(value[key], f"{where}: {key}") for key, check in checkers.items()}
+
+
+def header(value: Any, where: str, format: str, version: int) -> None:
+    """Refuse what is not an object of this format, and, by name, what a later version of globidx wrote."""
+    found = value.get("format") if isinstance(value, Mapping) else None
+    if found != format:
+        raise RecordError(f"{where}: expected an object of format {format!r}, got {found if found else value!r:.80}")
+    written = value.get("version")
+    if type(written) is not int or written < 1:
+        raise RecordError(f"{where}: version must be a positive integer, got {written!r:.80}")
+    if written > version:
+        raise RecordVersionError(
+            f"{where}: written in version {written} of {format}, this globidx reads up to {version}; upgrade it"
+        )

@@ -1,0 +1,128 @@
+"""JSON that says what it means: Python's parser with its leniencies shut, and one canonical form to hash.
+
+``json.loads`` keeps the last of duplicate keys, reads NaN and 1e999, guesses UTF-16, and recurses as deep as it is
+told. A file that lost a bit must not become another value, so all of that is refused, and size, depth and digits are
+bounded before anything is built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+MAX_BYTES = 2**24
+MAX_DEPTH = 32
+MAX_DIGITS = 20
+
+
+def parse(data: bytes) -> Any:
+    """The value that ``data`` spells, or a ValueError that says what is wrong with it.
+
+    >>> parse(b'{"a": [1, 2.5, null]}')
+    {'a': [1, 2.5, None]}
+    >>> parse(b'{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    ...
+    ValueError: key 'a' stands twice
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it has {len(data)} bytes, the most is {MAX_BYTES}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from None
+    if _depth(text) > MAX_DEPTH:
+        raise ValueError(f"it nests deeper than {MAX_DEPTH}")
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}") from None
+
+
+def canonical(value: Any) -> bytes:
+    """The one spelling of ``value`` that is hashed: sorted keys, no spaces, ASCII.
+
+    >>> canonical({"b": 1, "a": [True]})
+    b'{"a":[true],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def pretty(value: Any) -> bytes:
+    """``value`` for people: indented, each list of integers on one line, a newline at the end."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    return _INTEGER_LIST.sub(lambda match: f"[{', '.join(match[1].split())}]".replace(",,", ","), text).encode() + b"\n"
+
+
+def plain(value: Any, where: str) -> Any:
+    """``value`` with numpy's numbers and tuples made JSON's own; TypeError or ValueError, naming the place, for what
+    JSON has not.
+
+    >>> plain({"loss": np.float32(0.5), "shape": (2, 3)}, "extras")
+    {'loss': 0.5, 'shape': [2, 3]}
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, (int, np.integer)):
+        number = int(value)
+        if abs(number) >= 10**MAX_DIGITS:
+            raise ValueError(f"{where} has more than {MAX_DIGITS} digits")
+        return number
+    if isinstance(value, (float, np.floating)):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, and JSON has no such number; leave it out or store it as text")
+        return float(value)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r}; keys must be strings")
+        return {key: plain(inner, f"{where}[{key!r}]") for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner, f"{where}[{place}]") for place, inner in enumerate(value)]
+    raise TypeError(f"{where} is a {type(value).__name__}; a record takes None, bool, int, float, str, list and dict")
+
+
+_INTEGER_LIST = re.compile(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]")  # a raw newline stands in no JSON string
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for character in re.findall(r"[][{}]", _STRING.sub("", text)):
+        depth += 1 if character in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, inner in pairs:
+        if key in value:
+            raise ValueError(f"key {key!r} stands twice")
+        value[key] = inner
+    return value
+
+
+def _int(digits: str) -> int:
+    if len(digits.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:40]} is beyond a float")
+    return number
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_int, parse_float=_float, parse_constant=_no_constant)

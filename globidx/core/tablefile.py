@@ -1,0 +1,129 @@
+"""An index table as the bytes of a cache file: a JSON header and the columns, plain and aligned, so that the file can
+be mapped.
+
+Layout: the line ``globidx.index``, a line with the length of the header, the header, and at multiples of 64 bytes the
+columns in little-endian order, named with shape and offset in the header, which also has a BLAKE2b digest of itself and
+of them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import schema, strictjson
+from globidx.core.table import ArrayInfo, Names, Table
+from globidx.errors import RecordError
+
+FORMAT, VERSION = "globidx.index", 1
+_MAGIC = b"globidx.index\n"
+_ALIGNMENT = 64
+_COLUMNS = {
+    "names": "|u1",
+    "name_ends": "<i8",
+    "lengths": "<i8",
+    "kinds": "|u1",
+    "chunk_lengths": "<i8",
+    "digests": "|u1",
+    "stamps": "<i8",
+}
+
+
+def encode(table: Table) -> bytes:
+    """The bytes of a cache file."""
+    blob, ends = table.names.arrays()
+    columns = {"names": blob, "name_ends": ends} | {name: getattr(table, name) for name in list(_COLUMNS)[2:]}
+    body, places = bytearray(), {}
+    for name, dtype in _COLUMNS.items():
+        column = np.ascontiguousarray(columns[name], dtype)
+        body += b"\0" * (-len(body) % _ALIGNMENT)
+        places[name] = {"shape": list(column.shape), "offset": len(body)}
+        body += column.tobytes()
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "axis": table.axis,
+        "arrays": [{"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype} for a in table.arrays],
+        "columns": places,
+        "bytes": len(body),
+    }
+    header["blake2b"] = _digest(header, body)
+    text = json.dumps(header, separators=(",", ":")).encode() + b"\n"
+    start = _MAGIC + b"%d\n" % len(text) + text
+    return start + b"\0" * (-len(start) % _ALIGNMENT) + body
+
+
+def decode(data: memoryview | bytes) -> Table:
+    """The table in ``data``, whose columns then read from ``data`` itself; ValueError for anything that is not a whole
+    cache file.
+
+    RecordVersionError where a later version of globidx wrote it.
+    """
+    view = memoryview(data)
+    header, start = _header(view)
+    body = view[start : start + header["bytes"]]
+    if len(body) != header["bytes"] or len(view) != start + header["bytes"]:
+        raise ValueError(f"it has {len(view)} bytes, its header says {start + header['bytes']}")
+    if _digest(header, body) != header["blake2b"]:
+        raise ValueError("it does not match its digest")
+    columns = {name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()}
+    arrays = tuple(ArrayInfo(a["name"], tuple(a["item_shape"]), a["dtype"], 0) for a in header["arrays"])
+    files = len(columns["lengths"])
+    if any(len(columns[name]) != files for name in _COLUMNS if name != "names"):
+        raise ValueError("its columns differ in length")
+    names = Names(columns.pop("names"), columns.pop("name_ends"))
+    return Table(names=names, arrays=arrays, axis=header["axis"], **columns)
+
+
+def _header(view: memoryview) -> tuple[dict[str, Any], int]:
+    start = bytes(view[:64])
+    if not start.startswith(_MAGIC) or b"\n" not in start[len(_MAGIC) :]:
+        raise ValueError("it does not begin as an index cache")
+    digits = start[len(_MAGIC) :].split(b"\n")[0]
+    if not digits.isdigit():
+        raise ValueError("its header has no length")
+    first = len(_MAGIC) + len(digits) + 1
+    end = first + int(digits)
+    parsed = strictjson.parse(bytes(view[first:end]))
+    try:
+        schema.header(parsed, "index cache", FORMAT, VERSION)
+        fields = schema.fields(parsed, "index cache", _HEADER)
+    except RecordError as error:
+        if type(error) is not RecordError:
+            raise
+        raise ValueError(str(error)) from None
+    return fields, end + -end % _ALIGNMENT
+
+
+def _digest(header: dict[str, Any], body: bytes | bytearray | memoryview) -> str:
+    said = strictjson.canonical({name: header[name] for name in _HEADER if name != "blake2b"})
+    digest = hashlib.blake2b(said, digest_size=32)
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def _column(body: memoryview, place: dict[str, Any], dtype: str) -> NDArray[Any]:
+    count = prod(place["shape"])
+    end = place["offset"] + count * np.dtype(dtype).itemsize
+    if end > len(body):
+        raise ValueError("a column ends beyond the file")
+    return np.frombuffer(body, dtype, count, place["offset"]).reshape(place["shape"])
+
+
+_SIZE = schema.Integer(0, 2**48)
+_HEADER = {
+    "axis": schema.Integer(0, 64),
+    "arrays": schema.List(
+        schema.Fields(name=schema.Text(4096), item_shape=schema.List(_SIZE), dtype=schema.Text(64)), at_least=1
+    ),
+    "columns": schema.Fields(
+        **{name: schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE) for name in _COLUMNS}
+    ),
+    "bytes": _SIZE,
+    "blake2b": schema.Text(64),
+}

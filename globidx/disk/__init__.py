@@ -1,0 +1,1 @@
+"""The disk layer: stores, index caches and record files. No torch here."""

@@ -1,0 +1,64 @@
+"""Decoded blocks of data, a bounded number of bytes, the least recently used dropped first."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+class BlockCache:
+    """Arrays by key, at most ``capacity`` bytes of them; a forked child starts empty, so that its copy is not paid for
+    twice.
+
+    >>> import numpy as np
+    >>> cache = BlockCache(16)
+    >>> cache.put("a", np.zeros(1)); cache.put("b", np.zeros(1)); cache.put("c", np.zeros(1))
+    >>> cache.get("a") is None, cache.get("c"), cache.nbytes
+    (True, array([0.]), 16)
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._start_empty()
+
+    def get(self, key: Hashable) -> NDArray[Any] | None:
+        """The array kept under ``key``, or None; it is shared, so copy before writing."""
+        if os.getpid() != self._pid:
+            self._start_empty()
+        with self._lock:
+            array = self._arrays.get(key)
+            if array is not None:
+                self._arrays.move_to_end(key)
+            return array
+
+    def put(self, key: Hashable, array: NDArray[Any]) -> None:
+        """Keep ``array``, unless it alone is more than the capacity."""
+        if array.nbytes > self._capacity:
+            return
+        if os.getpid() != self._pid:
+            self._start_empty()
+        with self._lock:
+            old = self._arrays.pop(key, None)
+            self.nbytes += array.nbytes - (0 if old is None else old.nbytes)
+            self._arrays[key] = array
+            while self.nbytes > self._capacity:
+                self.nbytes -= self._arrays.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        """Drop everything."""
+        if os.getpid() != self._pid:
+            self._start_empty()
+        with self._lock:
+            self._arrays.clear()
+            self.nbytes = 0
+
+    def _start_empty(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # not the parent's, which may have been held when it forked
+        self._arrays: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self.nbytes = 0

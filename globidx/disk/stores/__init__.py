@@ -1,0 +1,168 @@
+"""Stores: zarr and HDF5 files behind one small interface.
+
+A store module offers ``scan`` (what a file holds, from its metadata alone) and ``open_store`` (a ``Store`` to read
+items from). zarr and h5py are each imported in their own module, when a file of that kind is first met.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import zlib
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import checks
+from globidx.core.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.errors import GlobidxError
+
+HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".nxs", ".cxi"})
+ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
+#: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's parser alone raises
+#: five of them, and the decompressors have errors of their own that are no OSError.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    ArithmeticError,
+    EOFError,
+    SystemError,
+    zlib.error,
+    lzma.LZMAError,
+)
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class Store(Protocol):
+    """An open file. Not shared between processes; closed once, by whoever opened it."""
+
+    def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
+        """Items ``[start, stop)`` of one array, the item axis first, in native byte order; the caller owns the result.
+
+        MissingChunkError where the store has no data for them, any OSError or ValueError where it cannot be read.
+        """
+
+    def close(self) -> None:
+        """Release the file; reading afterwards is an error."""
+
+
+class UnknownKindError(GlobidxError, ValueError):
+    """A path is neither a zarr store nor an HDF5 file."""
+
+
+def module_name(path: Path) -> str:
+    """``"zarr"`` or ``"hdf5"``: the store module for a path, told from its content.
+
+    OSError where the path cannot be looked at, UnknownKindError for anything else.
+    """
+    if path.is_dir():
+        if any((path / marker).is_file() for marker in ZARR_MARKERS):
+            return "zarr"
+        raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
+    if not path.is_file():
+        path.stat()  # FileNotFoundError, PermissionError, a loop of links: the system says it best
+        raise UnknownKindError("neither a regular file nor a directory")
+    if path.suffix.lower() in HDF5_SUFFIXES or _has_signature(path):
+        return "hdf5"
+    raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
+
+
+def scan(path: Path, keys: Sequence[str] | None, axis: int) -> Entry:
+    """What the file holds, from its metadata.
+
+    One array a key, or the only array there is. Errors say what is wrong, not where.
+    """
+    entry: Entry = _module(module_name(path)).scan(path, keys, axis)
+    return entry
+
+
+def open_store(path: Path, kind: str, axis: int, *, on_missing: str) -> Store:
+    """Open a file that was scanned as ``kind``."""
+    store: Store = _module("hdf5" if kind == "hdf5" else "zarr").open_store(path, axis, on_missing=on_missing)
+    return store
+
+
+def metadata_files(path: Path, kind: str, arrays: Sequence[str]) -> list[Path]:
+    """The files to stat to see whether the metadata of these arrays changed."""
+    if kind == "hdf5":
+        return [path]
+    marker = ".zarray" if kind == "zarr2" else "zarr.json"
+    return [path / array / marker for array in arrays]
+
+
+def array_info(
+    name: str, shape: Sequence[int], dtype: Any, chunks: Sequence[int] | None, axis: int
+) -> tuple[ArrayInfo, int]:
+    """An array as the index keeps it, and its item count; ValueError for what no sample can be made of."""
+    shown = f"array {name!r}" if name else "the array"
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc":
+        raise ValueError(
+            f"{shown} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
+        )
+    if not 0 <= axis < len(shape):
+        raise ValueError(f"{shown} has shape {tuple(shape)}: no axis {axis} to take items from")
+    if max([*shape, *(chunks or ())], default=0) > checks.INT64_MAX or (chunks and min(chunks) < 1):
+        raise ValueError(f"{shown} claims shape {tuple(shape)} in chunks of {chunks}, which nothing can hold")
+    item_shape = tuple(int(size) for place, size in enumerate(shape) if place != axis)
+    native = dtype.newbyteorder("=")
+    return ArrayInfo(name, item_shape, native.name, int(chunks[axis]) if chunks else 0), int(shape[axis])
+
+
+def make_entry(kind: str, arrays: Sequence[tuple[ArrayInfo, int]], metadata: bytes) -> Entry:
+    """The entry of a file whose arrays were found; ValueError where they are not aligned."""
+    lengths = {length for _, length in arrays}
+    if len(lengths) > 1:
+        told = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
+        raise ValueError(f"its arrays are not aligned: {told}")
+    digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
+    return Entry(kind, lengths.pop(), tuple(info for info, _ in arrays), digest)
+
+
+def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
+    """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and its own."""
+    moved = np.moveaxis(block, axis, 0) if axis else block
+    return np.require(moved, moved.dtype.newbyteorder("="), ["C", "W", "O"])
+
+
+def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    """The selection of items ``[start, stop)`` of an array whose items lie along ``axis``."""
+    return (*(slice(None),) * axis, slice(start, stop))
+
+
+def choose_keys(keys: Sequence[str] | None, present: Sequence[str]) -> tuple[str, ...]:
+    """The arrays to use: those asked for, or the only one; ValueError names what there is."""
+    there = ", ".join(repr(name) for name in present[:20]) + (
+        f" and {len(present) - 20} more" if len(present) > 20 else ""
+    )
+    if keys is None:
+        if len(present) == 1:
+            return (present[0],)
+        raise ValueError(f"it holds {len(present)} arrays ({there or 'none at all'}); choose with key=")
+    for key in keys:
+        if key not in present:
+            raise ValueError(f"it has no array {key!r}; there is {there or 'none at all'}")
+    return tuple(keys)
+
+
+def _module(name: str) -> Any:
+    return import_module(f"globidx.disk.stores.{name}")
+
+
+def _has_signature(path: Path) -> bool:
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while offset < size:  # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
+            file.seek(offset)
+            if file.read(8) == _HDF5_SIGNATURE:
+                return True
+            offset = max(512, 2 * offset)
+    return False

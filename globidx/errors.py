@@ -1,0 +1,59 @@
+"""Every error that globidx raises on purpose.
+
+Each class takes one string, so that it survives pickling and re-raising out of a ``DataLoader`` worker; what a program
+may want to look at besides is set as attributes afterwards, and may be missing after such a trip.
+"""
+
+from __future__ import annotations
+
+
+class GlobidxError(Exception):
+    """Base of all errors below: catch it to catch whatever globidx refuses."""
+
+
+class NoFilesError(GlobidxError, FileNotFoundError):
+    """Nothing matched: a pattern, folder or list named no file at all."""
+
+
+class BadFilesError(GlobidxError, ValueError):
+    """Some files could not be indexed; ``failures`` lists all of them as (path, reason)."""
+
+    failures: tuple[tuple[str, str], ...] = ()
+
+
+class ReadError(GlobidxError, OSError):
+    """An item could not be read: the message names file, item and sample id."""
+
+
+class MissingChunkError(ReadError):
+    """A chunk is not in the store, and reading on would invent its data."""
+
+
+class StaleIteratorError(GlobidxError, RuntimeError):
+    """An iterator was touched after its sampler was reloaded, reset or moved to another epoch."""
+
+
+class CommitError(GlobidxError, RuntimeError):
+    """Ids were handed out but their delivery was not told, or more was told than there is."""
+
+
+class RecordError(GlobidxError, ValueError):
+    """Something is wrong with a record; the subclasses say what."""
+
+
+class RecordCorruptError(RecordError):
+    """The bytes are not a record: truncated, edited, or never one."""
+
+
+class RecordVersionError(RecordError):
+    """The record was written in a newer format than this version of globidx reads."""
+
+
+class RecordMismatchError(RecordError):
+    """The record, or one rank's state, belongs to another run; ``field`` names the first difference."""
+
+    field: str = ""
+
+
+class SaveError(GlobidxError, RuntimeError):
+    """A record was not saved; the message says whether nothing or an unproven record is on disk."""

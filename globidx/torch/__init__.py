@@ -1,0 +1,1 @@
+"""The torch layer: sampler, loader, dataset and checkpoints, around the pure core."""

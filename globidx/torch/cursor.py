@@ -1,0 +1,93 @@
+"""The iterator of a sampler: it holds a position of its own, the sampler holds what is committed.
+
+Ids are computed in blocks and handed out by ``itertools.chain``, at C speed. What is not handed out yet is the rest of
+the current block, so the iterator still knows its exact position, and a sampler that moves on can empty the block under
+a stale iterator, which is then asked for the next one and raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, cast
+
+from globidx.errors import StaleIteratorError
+
+if TYPE_CHECKING:
+    from globidx.torch.sampler import ResumableDistributedSampler
+
+_FIRST_BLOCK, _LARGEST_BLOCK = 2**7, 2**14  # grows by doubling: the first id is cheap, and so is the millionth
+
+
+class Cursor:
+    """Numbers ``[start, stop)`` of one rank's stream, turned into ids block by block by ``ids(start, stop)``."""
+
+    def __init__(self) -> None:
+        self.point_at(lambda start, stop: [], 0, 0)
+
+    def point_at(self, ids: Callable[[int, int], list[int]], start: int, stop: int) -> None:
+        """Go on from ``start`` of another stream, or of this one again."""
+        self._ids, self._next, self._stop = ids, start, stop
+        self._block: list[int] = []
+        self._rest: Iterator[int] = iter(self._block)
+        self._stale = ""
+
+    @property
+    def issued(self) -> int:
+        """How many of the stream's ids were handed out, those before ``start`` included."""
+        return self._next - length_hint(self._rest)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last id was handed out."""
+        return self.issued >= self._stop
+
+    def invalidate(self, why: str) -> None:
+        """Make the next touch raise, unless there is nothing left to hand out."""
+        if not self.exhausted:
+            self._stale = why
+            self._block.clear()
+
+    def blocks(self) -> Iterator[Iterator[int]]:
+        """What ``chain`` reads."""
+        size = _FIRST_BLOCK
+        while self._stale or self._next < self._stop:
+            if self._stale:
+                raise StaleIteratorError(
+                    f"this iterator was made before its sampler {self._stale}, and its ids no longer count; "
+                    "make a new one with iter()"
+                )
+            stop = min(self._next + size, self._stop)
+            self._block = self._ids(self._next, stop)
+            self._rest = iter(self._block)
+            self._next = stop
+            yield self._rest
+            size = min(2 * size, _LARGEST_BLOCK)
+
+
+class SampleIterator(chain):  # type: ignore[type-arg]
+    """What ``iter(sampler)`` returns. Its ``state_dict`` is the sampler's record for the ids *issued* so far.
+
+    torchdata's ``StatefulDataLoader`` asks for it when a batch of ids is sent to a worker, and publishes the answer
+    with that batch: there, what was issued is exactly what the loop was given.
+    """
+
+    _sampler: ResumableDistributedSampler
+    _cursor: Cursor
+
+    @classmethod
+    def over(cls, sampler: ResumableDistributedSampler, cursor: Cursor) -> SampleIterator:
+        """The iterator of ``sampler`` that reads ``cursor``."""
+        iterator: Any = cls.from_iterable(cursor.blocks())
+        iterator._sampler, iterator._cursor = sampler, cursor
+        return cast(SampleIterator, iterator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's record as if all ids issued by this iterator were committed."""
+        return self._sampler._state(committed=self._cursor.issued).to_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load ``state`` into the sampler, and go on from there."""
+        self._sampler.load_state_dict(state)
+        self._sampler._point(self._cursor)

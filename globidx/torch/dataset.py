@@ -1,0 +1,136 @@
+"""The dataset: samples of many zarr and HDF5 files, as tensors."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.utils.data
+
+from globidx.core import checks
+from globidx.disk.manager import GlobalIndexManager
+from globidx.disk.reader import ON_MISSING, Reader
+
+_DEFAULT_CACHE_BYTES = 64 * 2**20
+BACKENDS = ("auto",)
+
+
+class FileCacheDataset(torch.utils.data.Dataset[Any]):
+    """Map-style dataset over the files of a ``GlobalIndexManager``: ``ds[id]`` is a tensor, or a dict of tensors by
+    field.
+
+    ``fields`` names arrays of the index to read, all of them by default: one gives a tensor, several a dict.
+    ``transform`` is called with that sample, and its result is what the dataset returns; ``with_id=True`` returns
+    ``(sample, id)`` instead. At most ``max_open_files`` files are open in a process (by default a quarter of what the
+    process may open, 128 at most), and ``cache_bytes`` of decoded chunks are kept. ``on_missing="fill"`` reads chunks
+    that the store does not have as its fill value; the default is an error. ``backend="auto"``, so far the only one,
+    reads with zarr-python and h5py.
+
+    Files are opened in the process that reads, on first use: the dataset can be pickled, forked and spawned at any
+    time.
+
+    >>> import tempfile, zarr
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> array = zarr.create_array(f"{folder.name}/a.zarr", data=np.arange(6).reshape(3, 2))
+    >>> dataset = FileCacheDataset(GlobalIndexManager(folder.name))
+    >>> dataset[2], len(dataset)
+    (tensor([4, 5]), 3)
+    >>> dataset.__getitems__([1, 0])
+    [tensor([2, 3]), tensor([0, 1])]
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        index_manager: GlobalIndexManager,
+        *,
+        fields: str | Sequence[str] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        max_open_files: int | None = None,
+        cache_bytes: int = _DEFAULT_CACHE_BYTES,
+        with_id: bool = False,
+        on_missing: Literal["error", "fill"] = "error",
+        backend: Literal["auto"] = "auto",
+    ) -> None:
+        if on_missing not in ON_MISSING:
+            raise ValueError(f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform must be callable, got {transform!r}")
+        self.index_manager = index_manager
+        self.fields = _fields(index_manager, fields)
+        self.transform = transform
+        self.with_id = with_id
+        self._reader = Reader(
+            index_manager,
+            self.fields,
+            max_open_files=None if max_open_files is None else checks.integer(max_open_files, "max_open_files", low=1),
+            cache_bytes=checks.integer(cache_bytes, "cache_bytes"),
+            on_missing=on_missing,
+        )
+
+    def __len__(self) -> int:
+        return len(self.index_manager)
+
+    @property
+    def fingerprint(self) -> str:
+        """Content identity of the files; a sampler's record keeps it."""
+        return self.index_manager.fingerprint
+
+    @property
+    def num_files(self) -> int:
+        """How many files there are."""
+        return self.index_manager.num_files
+
+    def fingerprint_of(self, num_files: int) -> str:
+        """The fingerprint of the first ``num_files`` files alone."""
+        return self.index_manager.fingerprint_of(num_files)
+
+    def __getitem__(self, sample_id: int) -> Any:
+        return self.__getitems__([checks.sample_id(sample_id, len(self))])[0]
+
+    def __getitems__(self, sample_ids: Sequence[int]) -> list[Any]:
+        """Samples of a batch of ids, in their sequence, each file and contiguous run read once.
+
+        What torch's loader calls.
+        """
+        samples = map(self._sample, self._reader.read(sample_ids))
+        if self.with_id:
+            return [(sample, operator.index(id)) for sample, id in zip(samples, sample_ids, strict=True)]
+        return list(samples)
+
+    def close(self) -> None:
+        """Close all files that this process has open; reading opens them again."""
+        self._reader.close()
+
+    def _sample(self, arrays: tuple[Any, ...]) -> Any:
+        tensors = [torch.from_numpy(array) for array in arrays]
+        sample = tensors[0] if len(tensors) == 1 else dict(zip(self.fields, tensors, strict=True))
+        return sample if self.transform is None else self.transform(sample)
+
+    def __repr__(self) -> str:
+        return f"FileCacheDataset({len(self)} samples in {self.num_files} files, fields {list(self.fields)})"
+
+
+def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The arrays to read, each known to the index and of a dtype that torch has."""
+    present = [info.name for info in manager.arrays]
+    wanted = tuple(present) if fields is None else (fields,) if isinstance(fields, str) else tuple(fields)
+    for name in wanted:
+        if name not in present:
+            raise ValueError(
+                f"the index has no array {name!r}; there is {', '.join(map(repr, present))}. Name it in the index's key"
+            )
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ValueError(f"fields must name at least one array, and each once, got {fields!r}")
+    for info in manager.arrays:
+        if info.name in wanted:
+            try:
+                torch.from_numpy(np.empty(0, info.dtype))
+            except TypeError:
+                raise ValueError(f"array {info.name!r} has dtype {info.dtype}, which torch has not") from None
+    return wanted

@@ -1,0 +1,139 @@
+"""The loader that commits: a torch DataLoader which tells its sampler what the training loop has had."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch.utils.data
+
+from globidx.errors import CommitError, StaleIteratorError
+from globidx.torch.sampler import ResumableDistributedSampler
+
+
+class DataLoader(torch.utils.data.DataLoader[Any]):
+    """``torch.utils.data.DataLoader`` that commits by itself where its sampler is a ``ResumableDistributedSampler``.
+
+    A batch counts when the loop comes back for the next one, or when state is asked for while the loop holds it. So
+    what workers prefetch does not count, a peek at the first batch costs nothing, and after a ``break`` a batch nobody
+    asked about is given again. Everything else is torch's; ``in_order=False`` is refused, because batches that overtake
+    each other cannot be counted.
+
+    >>> sampler = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
+    >>> for batch in DataLoader(range(10), batch_size=4, sampler=sampler):
+    ...     print(batch.tolist(), "remaining", sampler.remaining)
+    [0, 1, 2, 3] remaining 6
+    [4, 5, 6, 7] remaining 2
+    [8, 9] remaining 10
+    """
+
+    def __init__(self, dataset: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dataset, *args, **kwargs)
+        if self.resumable is not None and not getattr(self, "in_order", True):
+            raise ValueError(
+                "in_order=False lets batches overtake each other, so what is delivered is no prefix of the order; "
+                "leave it out"
+            )
+
+    @property
+    def resumable(self) -> ResumableDistributedSampler | None:
+        """The sampler that is told, found in ``sampler`` or in ``batch_sampler.sampler``; None where there is none."""
+        for sampler in (self.sampler, getattr(self.batch_sampler, "sampler", None)):
+            if isinstance(sampler, ResumableDistributedSampler):
+                return sampler
+        return None
+
+    @property
+    def _index_sampler(self) -> Any:
+        # What torch draws each batch's ids from, in the main process: the place to learn how many ids a batch has.
+        inner = super()._index_sampler
+        if self.resumable is None:
+            return inner
+        if "_drawn" not in self.__dict__:
+            self._drawn = _Drawn(inner, self.resumable)
+        return self._drawn
+
+    def __iter__(self) -> Any:
+        return super().__iter__() if self.resumable is None else _Deliveries(self, self.resumable, super().__iter__)
+
+
+class _Drawn:
+    """A batch sampler that notes the size of each batch it draws, and checks that the batches are the sampler's ids in
+    their order.
+    """
+
+    def __init__(self, inner: Any, sampler: ResumableDistributedSampler) -> None:
+        self._inner = inner
+        self._sampler = sampler
+        self._in_order = inner is sampler or type(inner) is torch.utils.data.BatchSampler
+        self.sizes: deque[int] = deque()
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.sizes = deque()  # a new one each pass: batches of an abandoned pass may still be drawn
+        return self._draw(self.sizes)
+
+    def _draw(self, sizes: deque[int]) -> Iterator[Any]:
+        shadow = (
+            None if self._in_order else iter(self._sampler)
+        )  # a second iterator costs nothing and says what should come
+        for batch in self._inner:
+            ids = batch if isinstance(batch, (list, tuple)) else [batch]
+            if shadow is not None and list(islice(shadow, len(ids))) != list(ids):
+                raise CommitError(
+                    f"{type(self._inner).__name__} does not hand out the sampler's ids one after another, so what "
+                    "is delivered is no prefix of its order and cannot be recorded; use a batch sampler that only "
+                    "cuts the sequence into batches"
+                )
+            sizes.append(len(ids))
+            yield batch
+
+
+class _Deliveries:
+    """One pass of a training loop.
+
+    It commits what the loop has had; the sampler asks it to ``settle`` when state is wanted.
+    """
+
+    def __init__(self, loader: DataLoader, sampler: ResumableDistributedSampler, open_pass: Callable[[], Any]) -> None:
+        self._sampler = sampler
+        self._held = 0
+        self._over = sampler.begin_pass(self)  # nothing to count: the pass is empty, or every id of it is committed
+        self._generation = sampler.generation
+        self._batches = open_pass()
+        self._sizes = loader._index_sampler.sizes
+
+    def __iter__(self) -> _Deliveries:
+        return self
+
+    def __next__(self) -> Any:
+        self._refuse_if_stale()
+        self.settle()
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            if not self._over:
+                self._over = True
+                self._sampler.finish_epoch()  # the loader's own drop_last may leave ids that no pass would ever deliver
+            raise
+        self._held = self._sizes.popleft()
+        return batch
+
+    def settle(self) -> None:
+        """Commit the batch that the loop holds."""
+        held, self._held = self._held, 0
+        if held:
+            self._sampler.commit_delivered(held)
+            self._over = self._sampler.generation != self._generation
+
+    def _refuse_if_stale(self) -> None:
+        if self._over or self._sampler.is_counted_by(self):
+            return
+        raise StaleIteratorError(
+            "this loop's sampler was loaded, reset or moved to another epoch, or another loop over its "
+            "loader began since; what it would deliver no longer counts. Start a new loop"
+        )

@@ -1,0 +1,167 @@
+"""The record's bytes: what is written comes back, what is damaged is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from globidx import ResumableDistributedSampler, errors, read_record
+from globidx.core import record, strictjson
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
+
+
+def sealed(**changes):
+    """A record of one sampler in mid-epoch, with uneven ranks behind it."""
+    ranks = [ResumableDistributedSampler(range(1003), 3, rank, seed=5) for rank in range(3)]
+    for rank, count in zip(ranks, (40, 38, 40), strict=True):
+        rank.commit(count)
+    from globidx import merge_states
+
+    state = merge_states([rank.state_dict() for rank in ranks])
+    told = {
+        "number": 7,
+        "token": "0123456789ab",
+        "step": 40,
+        "time": "2026-01-01T00:00:00+00:00",
+        "extras": {"loss": 0.25},
+    }
+    return record.build(**told | {"states": {"train": state}} | changes)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18), 10**18)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_what_is_written_is_read(extras):
+    """Any JSON value survives the bytes, also strings that look like lists of numbers."""
+    written = sealed(extras={"mine": extras, "tricky": "[\n1,\n 2]", "list": [1, 2, [3]]})
+    assert record.decode(record.encode(written), "x") == written
+
+
+def test_golden_record_of_version_1_is_read():
+    """The file of the first release stays readable, and the same run writes the same bytes."""
+    assert read_record(GOLDEN) == sealed()
+    assert record.encode(sealed()) == GOLDEN.read_bytes()
+
+
+def test_every_flipped_bit_is_refused():
+    """No single bit of a record can change without being seen; white space is the only exception."""
+    data = record.encode(sealed())
+    for place in range(len(data)):
+        for bit in range(8):
+            changed = data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :]
+            try:
+                same = record.decode(changed, "x") == sealed()
+            except errors.RecordError:
+                continue
+            assert same, f"bit {bit} of byte {place}"
+            assert data[place : place + 1].isspace(), f"bit {bit} of byte {place} was not seen"
+
+
+def test_every_truncation_is_refused():
+    """All but the loss of the last newline."""
+    data = record.encode(sealed())
+    for length in range(len(data) - 1):
+        with pytest.raises(errors.RecordCorruptError):
+            record.decode(data[:length], "x")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "not JSON"),
+        (b"\x80\x04\x95", "not UTF-8"),
+        (b"PK\x03\x04", "not JSON"),
+        (b"null", "expected an object"),
+        (b"[]", "expected an object"),
+        (b"{}", "expected an object of format"),
+        (b'{"format": "globidx.record", "format": "globidx.record"}', "stands twice"),
+        (b'{"format": "globidx.record", "version": true}', "version must be"),
+        (b'{"format": "globidx.record", "version": 1}', "missing id"),
+        (b"[" * 100_000, "deeper than"),
+        (b'{"a":' * 40 + b"1" + b"}" * 40, "deeper than"),
+        (b"9" * 5000, "digits"),
+        (b"NaN", "not JSON"),
+        (b"[1e999]", "beyond a float"),
+        ('{"format": "globidx.record"}'.encode("utf-16"), "not UTF-8"),
+        (b" " * (strictjson.MAX_BYTES + 1), "the most is"),
+    ],
+)
+def test_what_is_no_record_is_refused_with_its_name_and_reason(data, told):
+    """Pickles, zips, duplicates, NaN, depth, digits and size: one error type, and the source in its message."""
+    with pytest.raises(errors.RecordCorruptError, match=told) as caught:
+        record.decode(data, "run/record.json")
+    assert "run/record.json" in str(caught.value)
+
+
+def test_a_newer_version_is_refused_by_name():
+    """It is not called damaged."""
+    newer = record.seal(sealed() | {"version": 2})
+    with pytest.raises(errors.RecordVersionError, match="version 2 of globidx.record, this globidx reads up to 1"):
+        record.decode(record.encode(newer), "x")
+    state = sealed()["states"]["train"]
+    with pytest.raises(errors.RecordVersionError, match=r"version 9 of globidx.sampler"):
+        record.decode(record.encode(sealed(states={"train": state | {"version": 9}})), "x")
+
+
+def test_an_edited_record_is_refused_and_says_so(tmp_path):
+    """A person's edit is as good as damage until the record is sealed again."""
+    path = tmp_path / "record.json"
+    path.write_bytes(record.encode(sealed()).replace(b'"step": 40', b'"step": 41'))
+    with pytest.raises(errors.RecordCorruptError, match=r"record\.json.*edited or damaged"):
+        read_record(path)
+    path.write_bytes(b"".join(record.encode(sealed()).split()))  # white space is free
+    assert read_record(path) == sealed()
+
+
+def test_a_sealed_lie_about_progress_is_refused():
+    """A state whose sums are wrong, or whose segments do not fit, is refused though its checksum is right."""
+    state = sealed()["states"]["train"]
+    for change in ({"consumed": 0}, {"segments": [[2000]]}, {"segments": [[1, -1]]}, {"segments": [[]]}, {"epoch": -1}):
+        lying = record.encode(record.seal(sealed() | {"states": {"train": state | change}}))
+        with pytest.raises(errors.RecordCorruptError):
+            record.decode(lying, "x")
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        {"x": float("nan")},
+        {"x": float("inf")},
+        {"x": {1: 2}},
+        {"x": object()},
+        {"x": b"1"},
+        {"x": 10**30},
+        {"x": {1, 2}},
+    ],
+)
+def test_what_json_cannot_hold_is_refused_at_save(extras):
+    """Not at load, when it is too late; the message names the place."""
+    with pytest.raises((TypeError, ValueError), match=r"extras\['x'\]"):
+        sealed(extras=extras)
+
+
+def test_numpy_numbers_become_plain():
+    """Losses and steps come as numpy's scalars."""
+    assert sealed(extras={"a": np.float32(0.5), "b": np.int64(3), "c": (1, 2)})["extras"] == {
+        "a": 0.5,
+        "b": 3,
+        "c": [1, 2],
+    }
+
+
+def test_a_record_beyond_the_readers_limit_is_refused_at_save():
+    """What could be written must be readable."""
+    with pytest.raises(errors.RecordError, match="the most is"):
+        record.encode(sealed(extras={"x": "x" * strictjson.MAX_BYTES}))

@@ -1,0 +1,265 @@
+"""From what a user names to a list of files."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from files import numbers, run_python, write_hdf5, write_zarr
+
+from globidx.disk.discover import find_files
+from globidx.errors import NoFilesError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tree of stores with things between them that are none."""
+    (tmp_path / "sub/deep").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    write_zarr(tmp_path / "b.zarr", {"x": numbers(2), "y": numbers(2)})
+    write_zarr(tmp_path / "sub/array", numbers(2))  # a store by its content, whatever its name
+    write_zarr(tmp_path / "sub/old", numbers(2), zarr_format=2)
+    for name in ("a.h5", "sub/deep/c.HDF5", ".hidden/d.h5", ".e.h5"):
+        write_hdf5(tmp_path / name, numbers(2))
+    (tmp_path / "notes.txt").write_text("nothing")
+    return tmp_path
+
+
+FOUND = ["a.h5", "b.zarr", "sub/array", "sub/deep/c.HDF5", "sub/old"]
+
+
+def names(found, folder):
+    return [os.path.relpath(path, folder) for path in found]
+
+
+def test_a_directory_is_every_store_below_it_sorted(folder):
+    """Zarr stores by content or name, HDF5 files by name; nothing hidden, and nothing from inside a store."""
+    assert names(find_files(folder), folder) == FOUND
+    assert names(find_files(f"{folder}/"), folder) == FOUND
+
+
+class Entries(ExitStack):
+    """What ``os.scandir`` returns: an iterator and a context."""
+
+    def __init__(self, entries):
+        super().__init__()
+        self.entries = iter(entries)
+
+    def __iter__(self):
+        return self.entries
+
+    def __next__(self):
+        return next(self.entries)
+
+
+def test_the_order_does_not_depend_on_the_file_system(folder, monkeypatch):
+    """Whatever sequence the system lists a folder in, the files come sorted by their bytes."""
+    scandir = os.scandir
+
+    def shuffled(path):
+        with scandir(path) as found:
+            entries = list(found)
+        random.Random(round_).shuffle(entries)
+        return Entries(entries)
+
+    monkeypatch.setattr(os, "scandir", shuffled)
+    for round_ in range(10):
+        assert names(find_files(folder), folder) == FOUND
+
+
+def test_sorting_is_by_bytes(tmp_path):
+    """Upper case before lower, and names that are no UTF-8 after those that are ASCII: the same in every locale."""
+    for name in (b"b.h5", b"B.h5", b"\xff.h5", b"a.h5", "é.h5".encode()):
+        write_hdf5(os.fsdecode(os.fsencode(tmp_path) + b"/" + name), numbers(1))
+    found = [os.path.basename(os.fsencode(path)) for path in find_files(tmp_path)]
+    assert found == [b"B.h5", b"a.h5", b"b.h5", "é.h5".encode(), b"\xff.h5"]
+
+
+def test_a_loop_of_links_is_cut(folder):
+    """A link to a folder above it adds nothing, by directory or by glob."""
+    (folder / "sub/loop").symlink_to(folder)
+    (folder / "sub/deep/again").symlink_to("..")
+    assert names(find_files(folder), folder) == FOUND
+    assert names(find_files(f"{folder}/**/*.h5"), folder) == ["a.h5"]
+
+
+def test_a_linked_folder_is_followed(folder, tmp_path_factory):
+    """Data often lies elsewhere, behind a link."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write_hdf5(elsewhere / "z.h5", numbers(1))
+    (folder / "sub/link").symlink_to(elsewhere)
+    assert "sub/link/z.h5" in names(find_files(folder), folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(folder, monkeypatch):
+    """Skipping it would leave out its samples in silence."""
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="deep"):
+        find_files(folder)
+
+
+def test_nothing_found_is_an_error_that_names_what_was_asked(tmp_path):
+    """An empty folder, a glob without match and a name that is not there are NoFilesError, also FileNotFoundError."""
+    for asked in (tmp_path, tmp_path / "*.h5", tmp_path / "gone.h5", tmp_path / "gone"):
+        with pytest.raises(NoFilesError, match=str(asked).replace("*", r"\*")):
+            find_files(asked)
+    with pytest.raises(FileNotFoundError, match="list of files is empty"):
+        find_files([])
+
+
+def test_a_single_store_is_itself(folder):
+    """The path of a store, zarr or HDF5, is a list of one."""
+    for name in ("a.h5", "b.zarr", "sub/old"):
+        assert names(find_files(folder / name), folder) == [name]
+
+
+def test_a_glob_comes_sorted(folder):
+    """What matches, by its bytes; ``**`` looks below."""
+    assert names(find_files(f"{folder}/*.[hz]*"), folder) == ["a.h5", "b.zarr"]
+    assert names(find_files(f"{folder}/**/*.HDF5"), folder) == ["sub/deep/c.HDF5"]
+
+
+def test_a_name_that_exists_is_no_glob(tmp_path):
+    """Brackets in the name of a file or folder that is there mean themselves, alone and in lists."""
+    write_hdf5(tmp_path / "run[1].h5", numbers(1))
+    write_hdf5(tmp_path / "run1.h5", numbers(1))
+    (tmp_path / "d[1]").mkdir()
+    write_hdf5(tmp_path / "d[1]/x.h5", numbers(1))
+    assert names(find_files(tmp_path / "run[1].h5"), tmp_path) == ["run[1].h5"]
+    assert names(find_files([tmp_path / "run[1].h5"]), tmp_path) == ["run[1].h5"]
+    assert names(find_files(tmp_path / "d[1]"), tmp_path) == ["d[1]/x.h5"]
+    assert names(find_files(tmp_path / "run[0-9].h5"), tmp_path) == ["run1.h5"]
+
+
+def test_a_list_keeps_its_order_and_may_be_any_iterable(folder):
+    """Lists are taken as they stand: order, missing files and all; generators and Path objects too."""
+    given = ["sub/old", "gone.h5", "a.h5"]
+    assert names(find_files([folder / name for name in given]), folder) == given
+    assert names(find_files(str(folder / name) for name in given), folder) == given
+
+
+def test_relative_names_count_from_the_working_directory(folder, monkeypatch):
+    """Paths come out absolute and tidy."""
+    monkeypatch.chdir(folder / "sub")
+    expected = [str(folder / "a.h5"), str(folder / "sub/old")]
+    assert find_files(["../a.h5", "./deep/../old"]) == expected
+    assert find_files("../a.h5") == expected[:1]
+
+
+def test_a_text_file_has_a_path_a_line_counted_from_itself(folder):
+    """Relative paths count from the list, empty lines and comments are nothing, commas and oddities are part of names."""
+    odd = "a,b \x85\u2028c.h5"
+    write_hdf5(folder / odd, numbers(1))
+    text = f"\ufeff# files\n\n  sub/old\r\n{folder}/a.h5\n{odd}\n"
+    (folder / "sub/list.txt").write_text(text.replace("sub/old", "old").replace(odd, f"../{odd}"), encoding="utf-8")
+    assert names(find_files(folder / "sub/list.txt"), folder) == ["sub/old", "a.h5", odd]
+
+
+def test_a_text_file_may_name_files_that_are_no_utf8(tmp_path):
+    """A path is bytes."""
+    name = os.fsdecode(b"\xff\xfe.h5")
+    write_hdf5(tmp_path / name, numbers(1))
+    (tmp_path / "list").write_bytes(b"\xff\xfe.h5\n")
+    assert names(find_files(tmp_path / "list"), tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        ("csv", "a.h5,1\nsub/old,2\n"),
+        ("csv", "label,Path\n1,a.h5\n2,sub/old\n"),
+        ("csv", '# comment\nfile\n\n"a.h5"\n"sub/old"\n'),
+        ("tsv", "n\tfilename\n1\ta.h5\n2\tsub/old\n"),
+        ("csv", "a.h5\r\nsub/old\r\n"),
+    ],
+    ids=["first-column", "headed-column", "quoted", "tabs", "crlf"],
+)
+def test_a_csv_file_has_paths_in_its_first_or_headed_column(folder, suffix, text):
+    """The column headed path or file, else the first."""
+    (folder / f"list.{suffix}").write_text(text)
+    assert names(find_files(folder / f"list.{suffix}"), folder) == ["a.h5", "sub/old"]
+
+
+def test_a_csv_cell_may_hold_commas_quotes_and_newlines(tmp_path):
+    """Quoting is CSV's."""
+    (tmp_path / "list.csv").write_text('path\n"a,b.h5"\n"c ""d"".h5"\n"e\nf.h5"\n')
+    assert names(find_files(tmp_path / "list.csv"), tmp_path) == ["a,b.h5", 'c "d".h5', "e\nf.h5"]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n# only a comment\n", b"\0\1\2", b"path\n", b'"' + b"x" * 200_000])
+def test_a_list_file_without_paths_is_an_error_that_names_it(tmp_path, data):
+    """Empty, binary and broken lists name no file."""
+    (tmp_path / "list.csv").write_bytes(data)
+    with pytest.raises(NoFilesError, match=r"list\.csv"):
+        find_files(tmp_path / "list.csv")
+
+
+def _link(one, other):
+    other.symlink_to(one)
+
+
+@pytest.mark.parametrize("make", [_link, lambda one, other: os.link(one, other)], ids=["symbolic", "hard"])
+def test_a_file_under_two_names_is_refused(tmp_path, make):
+    """Its samples would be trained on twice: ValueError names both."""
+    write_hdf5(tmp_path / "a.h5", numbers(1))
+    make(tmp_path / "a.h5", tmp_path / "other.h5")
+    for asked in (tmp_path, [tmp_path / "a.h5", tmp_path / "other.h5"], f"{tmp_path}/*.h5"):
+        with pytest.raises(ValueError, match=r"other\.h5 and .*a\.h5 are the same file"):
+            find_files(asked)
+
+
+def test_a_name_given_twice_is_refused_however_it_is_spelled(tmp_path, monkeypatch):
+    """``a``, ``./a``, ``x/../a`` and the absolute path are one, and so is a file that does not exist, twice."""
+    monkeypatch.chdir(tmp_path)
+    write_hdf5("a.h5", numbers(1))
+    same = str(tmp_path / "a.h5")
+    for pair in (["a.h5", "./a.h5"], ["a.h5", same], [same, same], ["x/../a.h5", "a.h5"], ["gone.h5", "gone.h5"]):
+        with pytest.raises(ValueError, match="are the same file"):
+            find_files(pair)
+
+
+def test_a_linked_zarr_store_is_the_same_store(tmp_path):
+    """Directories have an identity too."""
+    write_zarr(tmp_path / "a.zarr", numbers(1))
+    (tmp_path / "b.zarr").symlink_to("a.zarr")
+    with pytest.raises(ValueError, match="same file"):
+        find_files(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pipe.h5", "pipe"])
+def test_a_pipe_never_blocks(tmp_path, name):
+    """A FIFO is no data: named alone, in a list, in a folder, or as a zarr store's metadata, it ends in an error."""
+    write_hdf5(tmp_path / "a.h5", numbers(1))
+    (tmp_path / "s.zarr").mkdir()
+    os.mkfifo(tmp_path / name)
+    os.mkfifo(tmp_path / "s.zarr/zarr.json")
+    code = """
+import sys
+from globidx import GlobalIndexManager
+from globidx.errors import GlobidxError
+pipe, folder, store = sys.argv[1:]
+for files in (pipe, [pipe], folder, store, [store]):
+    try:
+        GlobalIndexManager(files)
+    except GlobidxError as error:
+        print(type(error).__name__)
+"""
+    done = run_python(code, tmp_path / name, tmp_path, tmp_path / "s.zarr", timeout=60)
+    assert done.stdout.split() == ["NoFilesError", "BadFilesError", "BadFilesError", "NoFilesError", "BadFilesError"]
+
+
+@pytest.mark.parametrize("files", [None, 5, b"a.h5", {"a.h5": 1}, [5], [b"a.h5"], [None], Path])
+def test_what_is_no_path_is_a_type_error(files):
+    """The error says what was given."""
+    with pytest.raises(TypeError, match="files must be"):
+        find_files(files)

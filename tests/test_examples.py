@@ -1,0 +1,48 @@
+"""Every example runs, says what it promises, and fits a page."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from files import environment
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(*command):
+    """What an example prints; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=EXAMPLES.parent, env=environment(), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples_are_short(path):
+    """Under 80 lines each."""
+    assert len(path.read_text().splitlines()) < 80
+
+
+@pytest.mark.slow
+def test_the_demo_misses_nothing_and_repeats_nothing():
+    """The README's table: a kill in mid-epoch on 2 processes, the rest on 3."""
+    table = dict(line.rsplit(maxsplit=1) for line in run("tools/demo.py").splitlines())
+    assert table["samples"] == "1003"
+    assert (table["missing"], table["repeated"]) == ("0", "0")
+    before, after = (int(table[name]) for name in ("committed before the kill, 2 ranks", "committed after it, 3 ranks"))
+    assert 0 < before < 1003
+    assert before + after == 1003
+
+
+@pytest.mark.slow
+def test_the_two_line_swap_runs_under_torchrun():
+    """An ordinary DDP loop with the sampler and loader swapped."""
+    said = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "examples/swap_sampler.py")
+    assert "epoch 1: 100 samples, each once" in said
+
+
+def test_the_index_example_runs():
+    """Without arguments it makes files of its own."""
+    assert "8 samples in 2 files" in run("examples/build_index.py")

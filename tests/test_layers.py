@@ -1,0 +1,122 @@
+"""The house stands: imports point down only, importing does nothing, and the public names are the documented ones."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import globidx
+
+PACKAGE = Path(globidx.__file__).parent
+LAYERS = ["errors", "core", "disk", "torch", "top"]
+TOP = {"__init__", "__main__", "cli", "orders"}
+PURE = {
+    "io",
+    "os",
+    "time",
+    "logging",
+    "random",
+    "pathlib",
+    "socket",
+    "subprocess",
+    "threading",
+    "torch",
+    "zarr",
+    "h5py",
+}
+
+
+def layer_of(module):
+    """Which layer a module of the package belongs to."""
+    parts = module.split(".")
+    if len(parts) == 1 or parts[1] in TOP:
+        return "top"
+    return parts[1]
+
+
+def imports_of(path):
+    """(module, names) of every import in a file, those inside functions too; imports for type checkers only are left out."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module, [alias.name for alias in node.names]
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_imports_point_down_only(path):
+    """A module imports its own layer and those below; only the top sees everything."""
+    module = ".".join(("globidx", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    own = LAYERS.index(layer_of(module))
+    for imported, names in imports_of(path):
+        if imported.split(".")[0] != "globidx":
+            continue
+        for full in [f"{imported}.{name}" for name in names] if imported == "globidx" else [imported]:
+            if full == "globidx.__version__" or (module == "globidx.orders" and full.startswith("globidx.torch")):
+                continue
+            assert LAYERS.index(layer_of(full)) <= own, f"{module} imports {full}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "core"], ids=lambda p: p.name)
+def test_the_core_is_pure(path):
+    """No file, clock, environment, log or torch: stdlib arithmetic and numpy (os.path and os.fsencode spell names, no more)."""
+    for imported, _ in imports_of(path):
+        assert imported.split(".")[0] not in PURE - {"os"}, f"{path.name} imports {imported}"
+    source = path.read_text()
+    assert "open(" not in source
+    assert not any(f"os.{name}" in source for name in ("environ", "stat", "listdir", "walk", "getpid", "getenv"))
+
+
+def test_heavy_libraries_are_each_named_in_one_place():
+    """torch.distributed, zarr and h5py have one module each; torch only its layer."""
+    homes = {}
+    for path in FILES:
+        for imported, _ in imports_of(path):
+            if imported.startswith("torch.distributed"):
+                homes.setdefault("torch.distributed", set()).add(path.name)
+            elif imported.split(".")[0] in ("zarr", "h5py"):
+                homes.setdefault(imported.split(".")[0], set()).add(path.name)
+            elif imported.split(".")[0] == "torch":
+                assert path.parent.name == "torch", path
+    assert homes == {"torch.distributed": {"distributed.py"}, "zarr": {"zarr.py"}, "h5py": {"hdf5.py"}}
+
+
+def test_importing_does_nothing():
+    """import globidx loads none of its own modules, and opens no file but Python's."""
+    program = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
+import globidx
+assert not [name for name in sys.modules if name.startswith("globidx.")], sys.modules
+assert not {"torch", "numpy", "zarr", "h5py"} & set(sys.modules)
+assert all(str(path).endswith((".py", ".pyc", ".pth")) or "__pycache__" in str(path) for path in opened), opened
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)
+
+
+def test_public_names_are_the_documented_ones():
+    """Every name of __all__ resolves and stands in the README, and nothing else is offered."""
+    readme = (PACKAGE.parent / "README.md").read_text()
+    for name in globidx.__all__:
+        assert getattr(globidx, name) is not None
+        assert f"`{name}`" in readme or f"`globidx.{name}`" in readme, f"{name} is not in the README's table"
+    assert set(globidx.__all__) <= set(dir(globidx))
+    with pytest.raises(AttributeError, match="no attribute 'Sampler'"):
+        globidx.Sampler  # noqa: B018

@@ -1,0 +1,63 @@
+"""Everything the README prints runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from files import environment, write_zarr
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def blocks(language):
+    """The code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A working folder with data/*.zarr that hold images."""
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        write_zarr(tmp_path / "data" / f"{name}.zarr", np.ones((40, 2), "u1"), key="images")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_python_in_the_readme_runs(data, monkeypatch):
+    """The training loop and the one with another loader, as printed (the dialogue is run as a doctest)."""
+    loop, other, dialogue = blocks("python")
+    assert ">>>" in dialogue
+    trained = []
+    names = {"train": trained.append}
+    exec(loop.replace("num_workers=8", "num_workers=0"), names)
+    assert sum(map(len, trained)) == 10 * 80
+    names["sampler"].reset()
+    names["torch_loader"] = torch.utils.data.DataLoader(names["dataset"], batch_size=16, sampler=names["sampler"])
+    exec(other, names)
+    assert names["sampler"].epoch == 11
+
+
+def test_the_commands_in_the_readme_run(data):
+    """globidx index and record, as printed."""
+    commands = next(block for block in blocks("sh") if "globidx index build" in block)
+    exec(blocks("python")[0].replace("num_workers=8", "num_workers=0").replace("% 500", "% 7"), {"train": len})
+    said = []
+    for line in commands.splitlines():
+        words = line.split("#")[0].split()
+        assert words[0] == "globidx"
+        command = [sys.executable, "-m", "globidx", *words[1:]]
+        said.append(subprocess.run(command, env=environment(), check=True, capture_output=True, text=True).stdout)
+    assert said[0].startswith("80 samples in 2 files")
+    assert "samples      80" in said[1]
+    assert re.search(r"sampler: epoch \d+  \[[#.]{30}\]  \d+ of 80, \d+ remaining", said[2])
+
+
+def test_the_set_up_commands_are_two_and_constrained():
+    """CI runs them as they are written; both take the pinned set."""
+    set_up = re.findall(r"<!-- \w+ command -->\n```sh\n(.*)\n```", README)
+    assert len(set_up) == 2
+    assert all("-m venv .venv" in command and "-c constraints.txt" in command for command in set_up)

@@ -1,0 +1,252 @@
+"""The checkpoint manager, alone and over real gloo ranks."""
+
+import json
+from pathlib import Path
+
+import pytest
+from processes import run_ranks
+
+from globidx import CheckpointManager, ResumableDistributedSampler, errors, read_record
+
+
+def sampler_of(n=100, **arguments):
+    """A sampler that is the only rank."""
+    return ResumableDistributedSampler(range(n), 1, 0, **arguments)
+
+
+def test_the_newest_record_is_restored(tmp_path):
+    """Step, extras and progress come back; nothing there is None, and a folder that does not exist is made."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path / "new" / "run", sampler)
+    assert manager.restore() is None
+    ids = []
+    for step in range(1, 6):
+        sampler.commit(10)
+        ids.append(manager.save(step, extras={"loss": 1 / step}))
+    assert len(set(ids)) == 5
+    resumed = sampler_of()
+    record = CheckpointManager(tmp_path / "new" / "run", resumed).restore()
+    assert (record["id"], record["step"], record["extras"]) == (ids[-1], 5, {"loss": 0.2})
+    assert resumed.state_dict() == {
+        **sampler.state_dict(),
+        "open": {"world_size": 1, "committed": 0},
+        "segments": [[50]],
+        "per_rank": 50,
+    }
+    assert list(resumed) == list(sampler)
+
+
+def test_keep_last_keeps_the_newest_and_touches_nothing_else(tmp_path):
+    """Other files, also such as look like records, stay."""
+    others = [
+        tmp_path / name
+        for name in ("model.pt", "record-1.json", "record-00000001-XYZ.json", ".record-00000001-0123456789ab.json.tmp")
+    ]
+    for other in others:
+        other.write_text("mine")
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler, keep_last=2)
+    ids = [manager.save(step) for step in range(5)]
+    left = {path.name for path in tmp_path.iterdir()} - {other.name for other in others}
+    assert left == {f"record-{id}.json" for id in ids[-2:]}
+    assert all(other.read_text() == "mine" for other in others)
+
+
+def test_order_is_by_number_not_by_time(tmp_path):
+    """A clock that jumps, or a copied folder, does not change which record is the newest."""
+    import os
+
+    manager = CheckpointManager(tmp_path, sampler_of())
+    ids = [manager.save(step) for step in range(3)]
+    for age, id in enumerate(ids):
+        os.utime(tmp_path / f"record-{id}.json", (10**9 - age, 10**9 - age))
+    assert manager.restore()["id"] == ids[-1]
+
+
+def test_expect_pairs_a_record_with_a_model(tmp_path):
+    """Another id is refused by name; with fallback the older record is found, and pruned ones are named missing."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler, keep_last=2)
+    ids = []
+    for step in range(3):
+        sampler.commit(5)
+        ids.append(manager.save(step))
+    assert manager.restore(expect=ids[2])["id"] == ids[2]
+    with pytest.raises(errors.RecordMismatchError, match=f"{ids[2]}, expected was {ids[1]}"):
+        manager.restore(expect=ids[1])
+    assert manager.restore(expect=ids[1], fallback=True)["step"] == 1
+    assert sampler.state_dict()["consumed"] == 10
+    with pytest.raises(errors.RecordError, match="does not hold record"):
+        manager.restore(expect=ids[0], fallback=True)
+    with pytest.raises(errors.RecordError, match="does not hold record"):
+        CheckpointManager(tmp_path / "empty", sampler).restore(expect=ids[0])
+
+
+def test_a_damaged_newest_record_is_an_error_unless_fallback_is_asked_for(tmp_path):
+    """Never silently an older one; what was passed over is in the result."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler)
+    sampler.commit(5)
+    old = manager.save(1)
+    sampler.commit(5)
+    new = tmp_path / f"record-{manager.save(2)}.json"
+    new.write_bytes(new.read_bytes()[:-40])
+    with pytest.raises(errors.RecordCorruptError, match="fallback=True"):
+        manager.restore()
+    assert sampler.state_dict()["consumed"] == 10
+    found = manager.restore(fallback=True)
+    assert found["id"] == old
+    assert new.name in found["passed_over"][0]
+
+
+def test_ids_drawn_and_never_told_of_are_not_saved(tmp_path):
+    """With torch's DataLoader and no commit() a record would repeat everything: save says what to do."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler)
+    manager.save(0)
+    stream = iter(sampler)
+    next(stream)
+    assert sampler.state_dict()["consumed"] == 0
+    with pytest.raises(errors.CommitError, match=r"use globidx.DataLoader, or call sampler.commit"):
+        manager.save(1)
+    sampler.commit(1)
+    manager.save(1)
+
+
+class Counter:
+    """Any Stateful: here the number of batches seen."""
+
+    def __init__(self, value=0):
+        self.value = value
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+
+def test_several_objects_share_one_record(tmp_path):
+    """By name; other names at restore are refused."""
+    objects = {"train": sampler_of(), "val": sampler_of(7), "batches": Counter(3)}
+    objects["train"].commit(8)
+    manager = CheckpointManager(tmp_path, objects)
+    manager.save(1)
+    others = {"train": sampler_of(), "val": sampler_of(7), "batches": Counter()}
+    CheckpointManager(tmp_path, others).restore()
+    assert others["batches"].value == 3
+    assert others["train"].state_dict()["consumed"] == 8
+    with pytest.raises(errors.RecordMismatchError, match="train"):
+        CheckpointManager(tmp_path, sampler_of()).restore()
+
+
+def test_state_dict_is_the_whole_record(tmp_path):
+    """A model checkpoint can hold it: the record last saved, or, after more steps, an unsaved one; both load anywhere."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler)
+    sampler.commit(5)
+    id = manager.save(1)
+    assert manager.state_dict() == read_record(tmp_path / f"record-{id}.json")
+    sampler.commit(5)
+    carried = json.loads(json.dumps(manager.state_dict()))
+    resumed = sampler_of()
+    CheckpointManager(tmp_path / "other", resumed).load_state_dict(carried)
+    assert resumed.state_dict()["consumed"] == 10
+    carried["step"] = 9
+    with pytest.raises(errors.RecordCorruptError):
+        manager.load_state_dict(carried)
+
+
+@pytest.mark.parametrize("bad", [{"keep_last": 0}, {"keep_last": 1.5}, {"timeout": 0}, {"timeout": -1}])
+def test_bad_arguments_are_refused(tmp_path, bad):
+    """At construction."""
+    with pytest.raises((TypeError, ValueError)):
+        CheckpointManager(tmp_path, sampler_of(), **bad)
+    for objects in ({}, {"x": 3}, 3):
+        with pytest.raises((TypeError, ValueError)):
+            CheckpointManager(tmp_path, objects)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    """save raises SaveError or OSError with the path; the sampler goes on."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(errors.SaveError, match="file"):
+        CheckpointManager(tmp_path / "file" / "run", sampler_of()).save(0)
+
+
+# ranks
+
+
+def uneven(rank, world_size, folder):
+    """Ranks that have come differently far save together."""
+    sampler = ResumableDistributedSampler(range(50), seed=2)
+    sampler.commit(3 + rank)
+    manager = CheckpointManager(folder, sampler, timeout=30)
+    id = manager.save(4, extras={"from": rank})
+    return {"id": id, "held": manager.state_dict(), "ids": list(sampler)}
+
+
+def resume(rank, world_size, folder):
+    """Go on on this world size, and read to the end."""
+    sampler = ResumableDistributedSampler(range(50), seed=2, tail="exact")
+    record = CheckpointManager(folder, sampler, timeout=30).restore()
+    return {"id": record["id"], "extras": record["extras"], "ids": list(sampler)}
+
+
+@pytest.mark.slow
+def test_uneven_ranks_make_one_record_that_any_world_size_reads(tmp_path):
+    """Three ranks with 3, 4 and 5 committed ids: two ranks read exactly the other 38."""
+    first = run_ranks(3, uneven, tmp_path)
+    assert len({result["id"] for result in first}) == 1
+    assert all(result["held"] == first[0]["held"] for result in first)
+    second = run_ranks(2, resume, tmp_path)
+    assert {result["id"] for result in second} == {first[0]["id"]}
+    assert second[0]["extras"] == {"from": 0}
+    rest = [id for result in second for id in result["ids"]]
+    alone = ResumableDistributedSampler(range(50), 1, 0, seed=2)
+    order = list(alone)
+    done = [id for rank in range(3) for id in order[rank::3][: 3 + rank]]
+    assert sorted(rest + done) == list(range(50))
+
+
+def disagree(rank, world_size, folder):
+    """Rank 1 was built with another seed."""
+    sampler = ResumableDistributedSampler(range(50), seed=2 if rank != 1 else 3)
+    try:
+        CheckpointManager(folder, sampler, timeout=30).save(1)
+    except errors.GlobidxError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def cannot(rank, world_size, folder):
+    """Rank 1's extras are no JSON; rank 0's are."""
+    manager = CheckpointManager(folder, ResumableDistributedSampler(range(50)), timeout=30)
+    try:
+        manager.save(1, extras={"x": object() if rank == 1 else 1})
+    except TypeError as error:
+        return str(error)
+
+
+def steps(rank, world_size, folder):
+    """Each rank believes in another step."""
+    try:
+        CheckpointManager(folder, ResumableDistributedSampler(range(50)), timeout=30).save(rank)
+    except errors.GlobidxError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (disagree, "RecordMismatchError: rank 1 disagrees on seed"),
+        (cannot, "rank 1: extras['x']"),
+        (steps, "rank 1 saves step"),
+    ],
+)
+def test_all_ranks_save_or_none_does(tmp_path, work, told):
+    """One rank that cannot is named on every rank, and nothing is written."""
+    said = run_ranks(2, work, tmp_path)
+    assert len(set(said)) == 1
+    assert told in said[0]
+    assert list(Path(tmp_path).glob("record-*")) == []

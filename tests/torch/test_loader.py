@@ -1,0 +1,335 @@
+"""The loader counts what the training loop has had: no more, no less."""
+
+import gc
+import os
+import random
+import signal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, RandomSampler
+
+from globidx import DataLoader, ResumableDistributedSampler, errors
+
+
+class Ids(torch.utils.data.Dataset):
+    """Sample ``id`` is ``id``; reading ``bomb`` kills the worker that reads it."""
+
+    def __init__(self, n, bomb=None):
+        self.n, self.bomb = n, bomb
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, id):
+        if id == self.bomb:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return id
+
+
+def made(
+    n=20, batch_size=4, workers=0, *, record=None, rank=0, world=1, dataset=None, sampler_arguments=None, **arguments
+):
+    """(sampler, loader) over range(n) in order."""
+    sampler = ResumableDistributedSampler(Ids(n), world, rank, **{"shuffle": False} | (sampler_arguments or {}))
+    if record:
+        sampler.load_state_dict(record)
+    arguments |= {"num_workers": workers, "batch_size": batch_size}
+    if "batch_sampler" in arguments:
+        del arguments["batch_size"]
+        arguments["batch_sampler"] = arguments["batch_sampler"](sampler)
+    else:
+        arguments["sampler"] = sampler
+    return sampler, DataLoader(dataset or Ids(n), **arguments)
+
+
+def consumed(sampler):
+    """(epoch, ids committed in it)."""
+    state = sampler.state_dict()
+    return state["epoch"], state["consumed"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_counted_is_what_the_loop_holds_or_has_had(workers):
+    """Prefetching draws far ahead; state asked for in the loop counts the batch the loop holds."""
+    sampler, loader = made(100, 4, workers)
+    for number, batch in enumerate(loader, 1):
+        assert batch.tolist() == list(range(4 * number - 4, 4 * number))
+        assert consumed(sampler) == ((0, 4 * number) if number < 25 else (1, 0))
+    assert number == 25
+    assert consumed(sampler) == (1, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_peek_costs_nothing(workers):
+    """The first batch, looked at and dropped, comes again."""
+    sampler, loader = made(20, 4, workers)
+    assert next(iter(loader)).tolist() == [0, 1, 2, 3]
+    gc.collect()
+    assert consumed(sampler) == (0, 0)
+    assert [b.tolist()[0] for b in loader] == [0, 4, 8, 12, 16]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_a_break_the_batch_nobody_asked_about_comes_again(workers):
+    """Batches the loop came back from are counted; the one it left with is not, unless state was asked while it held it."""
+    sampler, loader = made(20, 4, workers)
+    for batch in loader:
+        if batch[0] == 8:
+            break
+    assert consumed(sampler) == (0, 8)
+    for batch in loader:
+        assert batch[0] == 8
+        assert consumed(sampler) == (0, 12)
+        break
+    assert consumed(sampler) == (0, 12)
+    assert [b.tolist()[0] for b in loader] == [12, 16]
+
+
+def test_an_exception_in_the_loop_leaves_the_batch_uncounted():
+    """As a break does."""
+    sampler, loader = made(20, 4)
+    with pytest.raises(ZeroDivisionError):
+        for batch in loader:
+            1 / (batch[0].item() - 8)
+    assert consumed(sampler) == (0, 8)
+
+
+def test_state_is_counted_once_however_often_it_is_asked_for():
+    """Frameworks call state_dict at any moment."""
+    sampler, loader = made(20, 4)
+    stream = iter(loader)
+    next(stream)
+    assert [consumed(sampler) for _ in range(3)] == [(0, 4)] * 3
+    next(stream)
+    assert (sampler.remaining, consumed(sampler)) == (12, (0, 8))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch", [1, 3, 7, 20, 50])
+def test_batches_that_do_not_divide_are_counted_by_their_ids(workers, batch):
+    """The last batch is smaller, on every rank; padding is not counted."""
+    trained = []
+    for rank in range(3):
+        sampler, loader = made(20, batch, workers, rank=rank, world=3)
+        for ids in loader:
+            trained += ids.tolist()
+        assert consumed(sampler) == (1, 0)
+    assert set(trained) == set(range(20))
+    assert len(trained) == 21
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_drop_last_of_the_loader_ends_the_epoch(workers):
+    """Its leftover would never be delivered: after the pass the next epoch begins; asked before, the record still has it."""
+    sampler, loader = made(20, 6, workers, drop_last=True)
+    states = [consumed(sampler) for _ in loader]
+    assert states == [(0, 6), (0, 12), (0, 18)]
+    assert consumed(sampler) == (1, 0)
+    assert len(list(loader)) == 3
+    assert consumed(sampler) == (2, 0)
+
+
+def test_a_batch_size_of_none_counts_ids():
+    """Without automatic batching every delivery is one id."""
+    sampler, loader = made(5, None)
+    assert [consumed(sampler) for _ in loader] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_sampler_around_it_is_counted(workers):
+    """torch's own, given as batch_sampler=."""
+    sampler, loader = made(20, workers=workers, batch_sampler=lambda s: BatchSampler(s, 6, drop_last=False))
+    assert loader.resumable is sampler
+    assert [consumed(sampler) for _ in loader] == [(0, 6), (0, 12), (0, 18), (1, 0)]
+
+
+class Growing(BatchSampler):
+    """Batches of 1, 2, 3, ... ids, in order."""
+
+    def __iter__(self):
+        batch, size = [], 1
+        for id in self.sampler:
+            batch.append(id)
+            if len(batch) == size:
+                yield batch
+                batch, size = [], size + 1
+        yield batch
+
+
+class Sorting(BatchSampler):
+    """Takes twice as many ids as a batch holds and hands out the larger ones first: no longer a prefix."""
+
+    def __iter__(self):
+        ids = list(self.sampler)
+        for first in range(0, len(ids), 8):
+            some = sorted(ids[first : first + 8], reverse=True)
+            yield some[:4]
+            yield some[4:]
+
+
+def test_batch_samplers_that_only_cut_are_counted_and_others_are_refused():
+    """Variable sizes are fine; a changed sequence cannot be recorded, and nothing of it is delivered."""
+    sampler, loader = made(20, batch_sampler=lambda s: Growing(s, 1, False))
+    assert [consumed(sampler)[1] for _ in loader][:4] == [1, 3, 6, 10]
+    sampler, loader = made(20, batch_sampler=lambda s: Sorting(s, 4, False))
+    with pytest.raises(errors.CommitError, match="Sorting does not hand out"):
+        next(iter(loader))
+    assert consumed(sampler) == (0, 0)
+
+
+def test_out_of_order_delivery_is_refused():
+    """in_order=False would make counts of batches meaningless."""
+    with pytest.raises(ValueError, match="in_order=False"):
+        made(20, 4, 2, in_order=False)
+
+
+def test_other_samplers_are_left_to_torch():
+    """Without ours it is torch's DataLoader."""
+    loader = DataLoader(Ids(10), batch_size=4, shuffle=True, in_order=False)
+    assert loader.resumable is None
+    assert sorted(id for batch in loader for id in batch.tolist()) == list(range(10))
+    assert len(list(DataLoader(Ids(10), sampler=RandomSampler(Ids(10))))) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persistent", [False, True])
+def test_passes_follow_each_other_with_workers(persistent):
+    """Epochs, breaks and peeks with (persistent) workers: each epoch is read whole."""
+    sampler, loader = made(40, 4, 2, persistent_workers=persistent, sampler_arguments={"shuffle": True})
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        next(iter(loader))
+        first = []
+        for batch in loader:
+            if len(first) == 20:
+                break
+            first += batch.tolist()
+        assert consumed(sampler) == (epoch, 20)
+        rest = [id for batch in loader for id in batch.tolist()]
+        assert sorted(first + rest) == list(range(40))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "move", [lambda s: s.set_epoch(5), lambda s: s.load_state_dict(s.state_dict()), lambda s: s.reset()]
+)
+def test_a_loop_of_before_raises_when_its_sampler_moved_on(workers, move):
+    """Also where workers had already fetched everything: stale batches are not delivered, and nothing is committed."""
+    sampler, loader = made(20, 4, workers)
+    stream = iter(loader)
+    next(stream)
+    move(sampler)
+    before = consumed(sampler)
+    with pytest.raises(errors.StaleIteratorError):
+        next(stream)
+    assert consumed(sampler) == before
+
+
+def test_only_the_newest_loop_counts():
+    """A second loop starts from what is committed; the first one, gone on with, raises instead of counting twice."""
+    sampler, loader = made(20, 4)
+    outer = iter(loader)
+    next(outer)
+    assert next(iter(loader)).tolist() == [0, 1, 2, 3]
+    inner = iter(loader)
+    next(inner)
+    with pytest.raises(errors.StaleIteratorError, match="another loop"):
+        next(outer)
+    next(inner)
+    assert consumed(sampler) == (0, 8)
+
+
+def test_commit_and_the_loader_do_not_both_count():
+    """A leftover commit() in the loop would count every batch twice."""
+    sampler, loader = made(20, 4)
+    with pytest.raises(errors.CommitError, match="commits by itself"):
+        for batch in loader:
+            sampler.commit(len(batch))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_is_passed_over_delivers_nothing_and_costs_nothing(workers):
+    """The record's progress survives the empty passes of a loop that starts at epoch 0."""
+    sampler, loader = made(20, 4, workers)
+    sampler.set_epoch(2)
+    for batch in loader:
+        if batch[0] == 8:
+            break
+    resumed, loader = made(20, 4, workers, record=sampler.state_dict())
+    passes = []
+    for epoch in range(4):
+        if epoch < 2:
+            with pytest.warns(UserWarning, match="is finished"):
+                resumed.set_epoch(epoch)
+        else:
+            resumed.set_epoch(epoch)
+        passes.append([id for batch in loader for id in batch.tolist()])
+    assert passes == [[], [], list(range(8, 20)), list(range(20))]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_an_error_and_costs_only_what_was_not_delivered():
+    """The error reaches the loop, progress is what it had, and a new loader goes on."""
+    sampler, loader = made(40, 4, 2, dataset=Ids(40, bomb=22))
+    trained = []
+    with pytest.raises((RuntimeError, ConnectionError)):
+        for batch in loader:
+            trained += batch.tolist()
+    epoch, done = consumed(sampler)
+    assert (epoch, trained[:done]) == (0, list(range(done)))
+    assert len(trained) - done in (0, 4)
+    _, loader = made(40, 4, 2, record=sampler.state_dict())
+    assert [id for batch in loader for id in batch.tolist()] == list(range(done, 40))
+
+
+@settings(max_examples=60)
+@given(
+    n=st.integers(1, 60),
+    seed=st.integers(0, 10**6),
+    tail=st.sampled_from(["pad", "drop", "exact"]),
+    drop_last=st.booleans(),
+)
+def test_any_mix_of_batches_ranks_and_stops_reads_each_id_once(n, seed, tail, drop_last):
+    """Random legs of real loaders, saved at random moments and resumed: committed ids are each epoch's, once."""
+    dice = random.Random(seed)
+    record, committed = None, []
+    while True:
+        world, batch = dice.randint(1, 4), dice.randint(1, 9)
+        last = dice.random() < 0.3
+        pairs = [
+            made(
+                n,
+                batch,
+                record=record,
+                rank=rank,
+                world=world,
+                drop_last=drop_last,
+                sampler_arguments={"tail": tail, "shuffle": True},
+            )
+            for rank in range(world)
+        ]
+        stop = 10**9 if last else dice.randint(0, 5)
+        kept = []
+        for sampler, loader in pairs:
+            stream = list(sampler)
+            real = stream[: sampler.num_valid - len(sampler) + len(stream)]
+            had = 0
+            for number, ids in enumerate(loader):
+                if number == stop:
+                    break
+                had += len(ids)
+            kept.append(real[:had])
+        if last:
+            committed += [id for ids in kept for id in ids]
+            assert all(consumed(sampler) == (1, 0) for sampler, _ in pairs)
+            break
+        if len({tuple(consumed(sampler)) for sampler, _ in pairs}) > 1 or consumed(pairs[0][0])[0]:
+            break  # the ranks' last batches differ: that is merge_states' matter
+        committed += [id for ids in kept for id in ids]
+        record = pairs[0][0].state_dict()
+    assert len(committed) == len(set(committed))
+    if last and tail != "drop" and not drop_last:
+        assert sorted(committed) == list(range(n))
