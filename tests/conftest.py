@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS), str(TESTS / "simulation"), str(TESTS.parent / "tools" / "bench")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes on few cores
 
 settings.register_profile(

@@ -46,3 +46,13 @@ def test_the_two_line_swap_runs_under_torchrun():
 def test_the_index_example_runs():
     """Without arguments it makes files of its own."""
     assert "8 samples in 2 files" in run("examples/build_index.py")
+
+
+@pytest.mark.slow
+def test_distributed_evaluation_is_exact():
+    """103 samples over 4 ranks: torch counts one twice, both of our tails give the true figure."""
+    said = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "examples/exact_evaluation.py")
+    truth, torchs, exact, padded = (line[29:] for line in said.splitlines())
+    assert truth.startswith("93 of 103 right: 90.2913%")
+    assert exact == padded == truth
+    assert torchs.startswith("93 of 104")

@@ -25,16 +25,17 @@ BLOCK = 2**14
 
 
 class Arrangement(ABC):
-    """One epoch's order. Positions and sample ids are both int64 in ``[0, num_samples)``.
+    """One epoch's order: sample ids, int64 in ``[0, num_samples)``, at positions, int64 in ``[0, length)``.
 
     Subclasses say how in ``_ids`` and ``_positions`` and may trust their argument.
     """
 
-    def __init__(self, num_samples: int) -> None:
+    def __init__(self, num_samples: int, length: int | None = None) -> None:
         self.num_samples = num_samples
+        self.length = num_samples if length is None else length
 
     def __len__(self) -> int:
-        return self.num_samples
+        return self.length
 
     @abstractmethod
     def _ids(self, positions: Ids) -> Ids: ...
@@ -44,7 +45,7 @@ class Arrangement(ABC):
 
     def take(self, positions: Any) -> Ids:
         """Sample ids that stand at ``positions``, in their sequence."""
-        return self._ids(checks.integers(positions, "position", self.num_samples))
+        return self._ids(checks.integers(positions, "position", self.length))
 
     def take_trusted(self, positions: Ids) -> Ids:
         """``take`` for positions that the caller computed: an int64 array, not checked again."""
@@ -58,13 +59,17 @@ class Arrangement(ABC):
         """Where one sample stands: when it will be seen."""
         return int(self._positions(np.array([checks.sample_id(sample_id, self.num_samples)], np.int64))[0])
 
+    def where(self, sample_ids: Ids) -> Ids:
+        """All positions of these samples, each once; for a bijection as many as there are samples."""
+        return self._positions(sample_ids)
+
     def ids(self, start: int = 0, stop: int | None = None, step: int = 1, *, block: int = BLOCK) -> Iterator[Ids]:
         """Ids at positions ``start, start + step, ...`` below ``stop``, in arrays of at most ``block`` ids.
 
         >>> [a.tolist() for a in Sequential().bind(10, seed=0, epoch=0).ids(1, 10, 3, block=2)]
         [[1, 4], [7]]
         """
-        end = self.num_samples if stop is None else checks.integer(stop, "stop", high=self.num_samples)
+        end = self.length if stop is None else checks.integer(stop, "stop", high=self.length)
         stride = checks.integer(step, "step", low=1)
         rows = range(checks.integer(start, "start"), end, stride)
         for first in range(0, len(rows), checks.integer(block, "block", low=1)):
@@ -91,6 +96,10 @@ class Order(ABC):
         {'algorithm': 'shuffle', 'version': 1}
         """
         return {"algorithm": self.algorithm, "version": self.version, **self.parameters()}
+
+    def length(self, num_samples: int) -> int:
+        """How many positions an epoch over ``num_samples`` samples has."""
+        return num_samples
 
     @abstractmethod
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:

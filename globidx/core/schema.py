@@ -51,12 +51,13 @@ def Optional(inner: Checker) -> Checker:  # noqa: N802
     return lambda value, where: None if value is None else inner(value, where)
 
 
-def List(inner: Checker, *, at_least: int = 0) -> Checker:  # noqa: N802
+def List(inner: Checker, *, at_least: int = 0, at_most: int | None = None) -> Checker:  # noqa: N802
     """A list of what ``inner`` takes."""
 
     def check(value: Any, where: str) -> list[Any]:
-        if type(value) is not list or len(value) < at_least:
-            raise RecordError(f"{where} must be a list of at least {at_least}, got {value!r:.80}")
+        if type(value) is not list or len(value) < at_least or (at_most is not None and len(value) > at_most):
+            size = f"{at_least} to {at_most}" if at_most is not None else f"at least {at_least}"
+            raise RecordError(f"{where} must be a list of {size}, got {value!r:.80}")
         return [inner(item, f"{where}[{place}]") for place, item in enumerate(value)]
 
     return check

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from itertools import pairwise
+from operator import or_
 from typing import Any, NoReturn
 
 from globidx.core import checks, partition, schema
 from globidx.core.partition import Tail
-from globidx.core.progress import Progress
-from globidx.errors import RecordError, RecordMismatchError
+from globidx.core.progress import Progress, Segment, Skip
+from globidx.core.ranges import Ranges
+from globidx.errors import CommitError, RecordError, RecordMismatchError
 
 FORMAT, VERSION = "globidx.sampler", 1
 MAX_WORLD_SIZE = 2**20
@@ -49,10 +53,12 @@ class DatasetIdentity:
 
 @dataclass(frozen=True)
 class SamplerState:
-    """How far one rank has come: closed segments of this epoch, and the open one with ``committed`` ids a rank.
+    """How far one rank has come: what earlier segments of the epoch did (``progress``), and ``committed`` ids of the
+    open one.
 
-    ``finished_epoch`` is the epoch this rank completed to get here; it tells ``merge`` that a rank one epoch
-    ahead of the others has not left theirs, but done all of it.
+    ``skip`` lists ids to leave out; those that the running epoch leaves out already stand in ``progress``.
+    ``finished_epoch`` is the epoch this rank completed to get here: it tells ``merge`` that a rank one epoch ahead of
+    the others has not left theirs, but done all of it.
     """
 
     dataset: DatasetIdentity
@@ -61,24 +67,47 @@ class SamplerState:
     epoch: int
     tail: Tail
     progress: Progress
-    world_size: int
+    world_size: int = 1
     committed: int = 0
     finished_epoch: int | None = None
+    skip: Ranges = field(default_factory=Ranges)
+
+    def stream_length(self, rank: int) -> int:
+        """How many ids ``rank`` yields in the open segment, padding included."""
+        remaining = self.progress.remaining
+        return partition.stream_length(remaining, rank=rank, world_size=self.world_size, tail=self.tail)
+
+    def commit(self, amount: int, rank: int) -> SamplerState:
+        """The state with ``amount`` more ids of ``rank`` committed; CommitError if it had fewer left."""
+        left = self.stream_length(rank) - self.committed
+        if amount > left:
+            raise CommitError(
+                f"commit({amount}), but this rank has only {left} ids left in epoch {self.epoch}; "
+                "commit each batch once, with the number of ids in it"
+            )
+        return replace(self, committed=self.committed + amount)
+
+    def is_complete(self, rank: int) -> bool:
+        """Whether the epoch is done if all ranks keep step: with an exact tail others may have one id more."""
+        if not self.committed or self.committed < self.stream_length(rank):
+            return False
+        return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
 
     def closed(self) -> Progress:
-        """Progress with the open segment ended, all ranks having committed as many ids as this one.
-
-        Padding does not count.
-        """
+        """Progress with the open segment ended, all ranks as far as this one; padding does not count."""
         prefix = min(self.committed * self.world_size, self.progress.remaining)
         return replace(self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed)
 
     def next_epoch(self) -> SamplerState:
-        """The start of the epoch after this one, over the same samples."""
-        return replace(self, epoch=self.epoch + 1, progress=Progress(self.progress.num_samples), committed=0)
+        """The start of the next epoch, with nothing done in it and nothing left out yet."""
+        return replace(self, epoch=self.epoch + 1, progress=Progress(self.progress.length), committed=0)
+
+    def normal(self, rank: int) -> SamplerState:
+        """The state as it is written: a completed epoch is the next one's start."""
+        return replace(self.next_epoch(), finished_epoch=self.epoch) if self.is_complete(rank) else self
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as fresh JSON values; ``consumed`` and ``remaining`` are for people."""
+        """The state as fresh JSON values; ``consumed``, ``skipped`` and ``remaining`` are sums, for people."""
         done = self.closed()
         return {
             "format": FORMAT,
@@ -88,13 +117,47 @@ class SamplerState:
             "seed": self.seed,
             "epoch": self.epoch,
             "tail": self.tail,
-            "segments": [list(segment.counts) for segment in self.progress.segments],
+            "length": self.progress.length,
+            "segments": [_layer_to_json(layer) for layer in self.progress.history],
             "per_rank": self.progress.per_rank,
             "open": {"world_size": self.world_size, "committed": self.committed},
             "finished_epoch": self.finished_epoch,
+            "skip": [list(pair) for pair in self.skip.pairs],
             "consumed": done.committed,
+            "skipped": done.skipped,
             "remaining": done.remaining,
         }
+
+    @classmethod
+    def from_dict(cls, state: Any) -> SamplerState:
+        """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
+        schema.header(state, "sampler state", FORMAT, VERSION)
+        fields = schema.fields(state, "sampler state", _FIELDS)
+        value = cls(
+            dataset=DatasetIdentity(**fields["dataset"]),
+            order=dict(fields["order"]),
+            seed=fields["seed"],
+            epoch=fields["epoch"],
+            tail=fields["tail"],
+            progress=_progress(fields["length"], fields["segments"], fields["per_rank"]),
+            world_size=fields["open"]["world_size"],
+            committed=fields["open"]["committed"],
+            finished_epoch=fields["finished_epoch"],
+            skip=_ranges(fields["skip"]),
+        )
+        longest = partition.stream_length(value.progress.remaining, rank=0, world_size=value.world_size, tail="pad")
+        if value.committed > longest:
+            raise RecordError(
+                f"sampler state: open.committed is {value.committed}, but a rank had only {longest} to commit"
+            )
+        done = value.closed()
+        sums = {"consumed": done.committed, "skipped": done.skipped, "remaining": done.remaining}
+        for name, found in sums.items():
+            if fields[name] != found:
+                raise RecordError(
+                    f"sampler state: {name} is {fields[name]}, but its segments say {found}; it was edited or damaged"
+                )
+        return value
 
     def refuse_other_run(self, *, dataset: Any, order: Mapping[str, Any], seed: int) -> None:
         """RecordMismatchError naming the first thing in which the run at hand differs from the one that wrote this
@@ -116,37 +179,6 @@ class SamplerState:
         if dict(self.order) != dict(order):
             _mismatch("order", dict(self.order), dict(order), "pass the same order")
 
-    @classmethod
-    def from_dict(cls, state: Any) -> SamplerState:
-        """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
-        schema.header(state, "sampler state", FORMAT, VERSION)
-        fields = schema.fields(state, "sampler state", _FIELDS)
-        opened = fields["open"]
-        progress = _progress(fields["dataset"]["num_samples"], fields["segments"], fields["per_rank"])
-        value = cls(
-            dataset=DatasetIdentity(**fields["dataset"]),
-            order=dict(fields["order"]),
-            seed=fields["seed"],
-            epoch=fields["epoch"],
-            tail=fields["tail"],
-            progress=progress,
-            world_size=opened["world_size"],
-            committed=opened["committed"],
-            finished_epoch=fields["finished_epoch"],
-        )
-        longest = partition.stream_length(progress.remaining, rank=0, world_size=value.world_size, tail="pad")
-        if value.committed > longest:
-            raise RecordError(
-                f"sampler state: open.committed is {value.committed}, but a rank had only {longest} to commit"
-            )
-        done = value.closed()
-        if (fields["consumed"], fields["remaining"]) != (done.committed, done.remaining):
-            raise RecordError(
-                f"sampler state: consumed and remaining are {fields['consumed']} and {fields['remaining']}, but its "
-                f"segments say {done.committed} and {done.remaining}; the state was edited or damaged"
-            )
-        return value
-
 
 def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All ranks' states, in rank order, as one: each rank's own count, uneven or not.
@@ -160,8 +192,8 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     epoch = min(rank.epoch for rank in ranks)
     behind = [rank for rank in ranks if rank.epoch == epoch]
     finished = [_has_finished(rank, epoch) for rank in ranks]
-    for name, field in _AGREED.items():
-        _agree(name, [None if done else field(rank) for rank, done in zip(ranks, finished, strict=True)])
+    for name, value in _AGREED.items():
+        _agree(name, [None if done else value(rank) for rank, done in zip(ranks, finished, strict=True)])
     _agree("world size", [rank.world_size for rank in ranks])
     first = behind[0]
     if len(ranks) != first.world_size:
@@ -180,14 +212,15 @@ def _merged(first: SamplerState, ranks: Sequence[SamplerState], finished: Sequen
         whole = partition.stream_length(remaining, rank=number, world_size=world_size, tail=first.tail)
         counts.append(min(share, whole if done else rank.committed))
     progress = first.progress.extend(counts)
-    merged = replace(first, progress=progress, committed=0)
-    return merged.next_epoch() if progress.num_samples and not progress.remaining else merged
+    skip = reduce(or_, (rank.skip for rank in ranks))  # one rank may have found what the others have not
+    merged = replace(first, progress=progress, committed=0, skip=skip)
+    return merged.next_epoch() if progress.committed and not progress.remaining else merged
 
 
 def _has_finished(rank: SamplerState, epoch: int) -> bool:
     """Whether a rank stands at the start of the next epoch because it completed ``epoch``."""
     return (
-        rank.epoch == epoch + 1 and rank.finished_epoch == epoch and not rank.progress.segments and not rank.committed
+        rank.epoch == epoch + 1 and rank.finished_epoch == epoch and not rank.progress.committed and not rank.committed
     )
 
 
@@ -212,7 +245,7 @@ _AGREED: dict[str, Callable[[SamplerState], Any]] = {
     "seed": lambda s: s.seed,
     "tail": lambda s: s.tail,
     "epoch": lambda s: s.epoch,
-    "segments": lambda s: (s.progress.segments, s.progress.per_rank),
+    "segments": lambda s: s.progress,
 }
 
 
@@ -225,17 +258,41 @@ def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:
     raise error
 
 
-def _progress(num_samples: int, segments: Sequence[Sequence[int]], per_rank: int) -> Progress:
-    progress = Progress(num_samples)
-    for counts in segments:
+def _layer_to_json(layer: Segment | Skip) -> Any:
+    if isinstance(layer, Segment):
+        return list(layer.counts)
+    return {"skip": [list(pair) for pair in layer.ids.pairs], "positions": layer.positions}
+
+
+def _progress(length: int, layers: Sequence[Any], per_rank: int) -> Progress:
+    progress = Progress(length)
+    for layer in layers:
         try:
-            progress = progress.extend(counts)
+            if isinstance(layer, list):
+                progress = progress.extend(layer)
+            else:
+                progress = progress.skip(_ranges(layer["skip"]), layer["positions"])
         except (ValueError, TypeError) as error:
-            raise RecordError(f"sampler state: segments do not fit {num_samples} samples: {error}") from None
+            raise RecordError(f"sampler state: segments do not fit {length} positions: {error}") from None
     return replace(progress, per_rank=per_rank)
 
 
+def _ranges(pairs: Sequence[Sequence[int]]) -> Ranges:
+    ranges = Ranges(tuple((start, stop) for start, stop in pairs))
+    ends = [end for pair in ranges.pairs for end in pair]
+    if any(low >= high for low, high in pairwise(ends)):
+        raise RecordError(f"sampler state: skipped ranges must ascend, got {list(pairs)!r:.80}")
+    return ranges
+
+
+def _layer(value: Any, where: str) -> Any:
+    return (_SKIP if isinstance(value, Mapping) else _COUNTS)(value, where)
+
+
 _COUNT = schema.Integer(0, checks.INT64_MAX)
+_COUNTS = schema.List(_COUNT, at_least=1)
+_RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2))
+_SKIP = schema.Fields(skip=_RANGES, positions=_COUNT)
 _FIELDS = {
     "dataset": schema.Fields(
         num_samples=_COUNT, num_files=schema.Optional(_COUNT), fingerprint=schema.Optional(schema.Text(256))
@@ -244,10 +301,13 @@ _FIELDS = {
     "seed": _COUNT,
     "epoch": _COUNT,
     "tail": schema.OneOf(partition.TAILS),
-    "segments": schema.List(schema.List(_COUNT, at_least=1)),
+    "length": _COUNT,
+    "segments": schema.List(_layer),
     "per_rank": _COUNT,
     "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), committed=_COUNT),
     "finished_epoch": schema.Optional(_COUNT),
+    "skip": _RANGES,
     "consumed": _COUNT,
+    "skipped": _COUNT,
     "remaining": _COUNT,
 }

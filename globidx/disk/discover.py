@@ -10,7 +10,6 @@ import glob
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +66,15 @@ def _named(name: str) -> list[str]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a glob matches; what ``**`` finds again by walking through links to folders, only by its shortest name."""
-    matches = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
-    if "**" not in pattern:
-        return matches
-    first: dict[tuple[str, str], str] = {}
-    real = cache(os.path.realpath)
-    for path in sorted(matches, key=len):
-        folder, name = os.path.split(path.rstrip("/"))
-        first.setdefault((real(folder), name), path)
-    return sorted(first.values(), key=os.fsencode)
+    """What a glob matches, ``**`` walked by ourselves: glob's own follows links in circles, two of them for ever."""
+    head, stars, tail = pattern.partition("**")
+    if not stars or (head and not head.endswith("/")) or (tail and not tail.startswith("/")):
+        return sorted(glob.glob(pattern), key=os.fsencode)
+    bases = glob.glob(head) if head else ["."]
+    folders = (folder for base in bases if os.path.isdir(base) for folder, _, _ in _walk(base))
+    rest = tail.lstrip("/") or "*"
+    found = (match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest)))
+    return sorted(set(found), key=os.fsencode)
 
 
 def _is_store(path: Path) -> bool:
@@ -88,7 +86,16 @@ def _is_store(path: Path) -> bool:
 
 
 def _stores_below(directory: Path) -> Iterator[str]:
-    """Every zarr store and HDF5 file in a tree, hidden ones left out; links are followed, but never in a circle."""
+    """Every zarr store and HDF5 file in a tree, hidden ones left out."""
+    for folder, subfolders, names in _walk(directory):
+        stores_here = [name for name in subfolders if _looks_like_store(Path(folder, name))]
+        subfolders[:] = [name for name in subfolders if name not in stores_here]
+        yield from (os.path.join(folder, name) for name in stores_here)
+        yield from (os.path.join(folder, name) for name in names if _looks_like_hdf5(name))
+
+
+def _walk(directory: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk``, each folder once: links are followed, but never in a circle, and hidden folders are left out."""
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(directory, onerror=_raise, followlinks=True):
         status = os.stat(folder)
@@ -96,11 +103,8 @@ def _stores_below(directory: Path) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        visible = sorted(name for name in subfolders if not name.startswith("."))
-        inside = [name for name in visible if not _looks_like_store(Path(folder, name))]
-        yield from (os.path.join(folder, name) for name in visible if name not in inside)
-        yield from (os.path.join(folder, name) for name in names if _looks_like_hdf5(name))
-        subfolders[:] = inside
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield folder, subfolders, names
 
 
 def _raise(error: OSError) -> None:

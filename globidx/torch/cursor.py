@@ -1,21 +1,18 @@
 """The iterator of a sampler: it holds a position of its own, the sampler holds what is committed.
 
 Ids are computed in blocks and handed out by ``itertools.chain``, at C speed. What is not handed out yet is the rest of
-the current block, so the iterator still knows its exact position, and a sampler that moves on can empty the block under
-a stale iterator, which is then asked for the next one and raises.
+the current block, so the iterator still knows its exact position, and a sampler that moves on can empty the block
+under a stale iterator, which is then asked for the next one and raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from globidx.errors import StaleIteratorError
-
-if TYPE_CHECKING:
-    from globidx.torch.sampler import ResumableDistributedSampler
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 2**7, 2**14  # grows by doubling: the first id is cheap, and so is the millionth
 
@@ -66,6 +63,16 @@ class Cursor:
             size = min(2 * size, _LARGEST_BLOCK)
 
 
+class Source(Protocol):
+    """The sampler, as far as its iterators need it."""
+
+    def state_of(self, cursor: Cursor) -> dict[str, Any]:
+        """The record as if all ids that ``cursor`` issued were committed."""
+
+    def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
+        """Load ``state``, and point ``cursor`` at what it leaves to do."""
+
+
 class SampleIterator(chain):  # type: ignore[type-arg]
     """What ``iter(sampler)`` returns. Its ``state_dict`` is the sampler's record for the ids *issued* so far.
 
@@ -73,21 +80,20 @@ class SampleIterator(chain):  # type: ignore[type-arg]
     with that batch: there, what was issued is exactly what the loop was given.
     """
 
-    _sampler: ResumableDistributedSampler
+    _source: Source
     _cursor: Cursor
 
     @classmethod
-    def over(cls, sampler: ResumableDistributedSampler, cursor: Cursor) -> SampleIterator:
-        """The iterator of ``sampler`` that reads ``cursor``."""
+    def over(cls, source: Source, cursor: Cursor) -> SampleIterator:
+        """The iterator of ``source`` that reads ``cursor``."""
         iterator: Any = cls.from_iterable(cursor.blocks())
-        iterator._sampler, iterator._cursor = sampler, cursor
+        iterator._source, iterator._cursor = source, cursor
         return cast(SampleIterator, iterator)
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's record as if all ids issued by this iterator were committed."""
-        return self._sampler._state(committed=self._cursor.issued).to_dict()
+        return self._source.state_of(self._cursor)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load ``state`` into the sampler, and go on from there."""
-        self._sampler.load_state_dict(state)
-        self._sampler._point(self._cursor)
+        self._source.load_into(self._cursor, state)

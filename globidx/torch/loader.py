@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch.utils.data
 
@@ -51,15 +51,19 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         inner = super()._index_sampler
         if self.resumable is None:
             return inner
-        if "_drawn" not in self.__dict__:
-            self._drawn = _Drawn(inner, self.resumable)
-        return self._drawn
+        if "drawn_batches" not in self.__dict__:
+            self.drawn_batches = DrawnBatches(inner, self.resumable)
+        return self.drawn_batches
 
     def __iter__(self) -> Any:
-        return super().__iter__() if self.resumable is None else _Deliveries(self, self.resumable, super().__iter__)
+        return self.open() if self.resumable is None else Deliveries(self, self.resumable)
+
+    def open(self) -> Any:
+        """torch's own iterator of a new pass, which counts nothing."""
+        return super().__iter__()
 
 
-class _Drawn:
+class DrawnBatches:
     """A batch sampler that notes the size of each batch it draws, and checks that the batches are the sampler's ids in
     their order.
     """
@@ -93,21 +97,30 @@ class _Drawn:
             yield batch
 
 
-class _Deliveries:
+class Passes(Protocol):
+    """A loader: it opens passes, and its batches are noted as they are drawn."""
+
+    drawn_batches: DrawnBatches
+
+    def open(self) -> Iterator[Any]:
+        """The batches of a new pass."""
+
+
+class Deliveries:
     """One pass of a training loop.
 
     It commits what the loop has had; the sampler asks it to ``settle`` when state is wanted.
     """
 
-    def __init__(self, loader: DataLoader, sampler: ResumableDistributedSampler, open_pass: Callable[[], Any]) -> None:
+    def __init__(self, loader: Passes, sampler: ResumableDistributedSampler) -> None:
         self._sampler = sampler
         self._held = 0
         self._over = sampler.begin_pass(self)  # nothing to count: the pass is empty, or every id of it is committed
         self._generation = sampler.generation
-        self._batches = open_pass()
-        self._sizes = loader._index_sampler.sizes
+        self._batches = loader.open()
+        self._sizes = loader.drawn_batches.sizes
 
-    def __iter__(self) -> _Deliveries:
+    def __iter__(self) -> Deliveries:
         return self
 
     def __next__(self) -> Any:

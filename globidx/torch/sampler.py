@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from weakref import WeakSet, ref
 
 from torch.utils.data.distributed import DistributedSampler
 
 from globidx.core import checks, partition
-from globidx.core.orders import Arrangement, Order, Sequential, Shuffle
+from globidx.core.orders import Order, Sequential, Shuffle
 from globidx.core.partition import TAILS, Tail
 from globidx.core.progress import Progress
+from globidx.core.ranges import Ranges
 from globidx.core.state import DatasetIdentity, SamplerState, merge
+from globidx.core.view import EpochView
 from globidx.errors import CommitError
 from globidx.torch.cursor import Cursor, SampleIterator
 from globidx.torch.distributed import World
+from globidx.torch.readers import Loop, Readers
 
 
 class ResumableDistributedSampler(DistributedSampler[Any]):
@@ -69,12 +71,12 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         self._world = World(num_replicas, rank, group, mesh)
         if None not in (num_replicas, rank):
             self._world.resolve()
+        self._readers = Readers()
+        self._state = self._fresh(0, Ranges())
         self._loaded_epoch = 0  # epochs below it are finished, says the record that was loaded
         self._passed_over: int | None = None  # such an epoch, if set_epoch asked for it again
         self._warned = False
-        self._generation = 0  # of passes: a number that an iterator can hold against the sampler's
-        self._forget_iterators()
-        self._begin(0)
+        self._start_segment(self._state)
 
     # -- what it is
 
@@ -91,7 +93,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     @property
     def epoch(self) -> int:  # type: ignore[override]
         """The epoch that ``iter`` reads. A pass whose every id was committed has moved on to the next."""
-        return self._epoch if self._passed_over is None else self._passed_over
+        return self._state.epoch if self._passed_over is None else self._passed_over
 
     @property
     def shuffle(self) -> bool:  # type: ignore[override]
@@ -115,8 +117,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         """Ids of this rank in this epoch: those already done, on whatever world size, and those still to do."""
-        progress = self._shown()
-        return progress.per_rank + self._length_of(progress)
+        state, rank = self._shown()
+        return state.progress.per_rank + state.stream_length(rank)
 
     @property
     def num_samples(self) -> int:  # type: ignore[override]
@@ -127,22 +129,26 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def total_size(self) -> int:  # type: ignore[override]
         """Ids of all ranks together, padding included, as torch names it."""
         if self._tail == "exact":
-            return self._dataset.num_samples
+            return self._state.progress.length - self._state.progress.skipped
         return len(self) * self.num_replicas
 
     @property
     def num_valid(self) -> int:
         """How many of this rank's ``len()`` ids are real: the rest, at its very end, is padding."""
-        progress = self._shown()
-        rank, world_size = self._world.resolve()
-        share = partition.share(progress.remaining, rank=rank, world_size=world_size)
-        return progress.per_rank + min(share, self._length_of(progress))
+        state, rank = self._shown()
+        share = partition.share(state.progress.remaining, rank=rank, world_size=state.world_size)
+        return state.progress.per_rank + min(share, state.stream_length(rank))
 
     @property
     def remaining(self) -> int:
         """Ids of the epoch not yet committed by all ranks together, if the others keep step with this one."""
-        self._settle()
-        return self._state().closed().remaining
+        self._readers.settle()
+        return self._at()[0].closed().remaining
+
+    @property
+    def skipped(self) -> Ranges:
+        """The ids that are left out, of this epoch or from the next segment on."""
+        return self._state.skip
 
     # -- reading
 
@@ -151,7 +157,14 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         self._leave_finished_pass()
         if self._passed_over is not None:
             return self._empty_pass()
-        self._warn_if_only_drawn()
+        if self._readers.only_drawn and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"epoch {self.epoch} was read to its end and nothing of it committed, so it is read again in the same "
+                "order; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch, or "
+                "sampler.set_epoch(epoch)",
+                stacklevel=2,
+            )
         cursor = Cursor()
         self._point(cursor)
         return SampleIterator.over(self, cursor)
@@ -164,7 +177,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """
         chosen = checks.integer(epoch, "epoch")
         if chosen != self.epoch:
-            self._move(f"was set to epoch {chosen}")
+            self._readers.move(f"was set to epoch {chosen}")
+        self._passed_over = None
         if chosen < self._loaded_epoch:
             self._passed_over = chosen
             warnings.warn(
@@ -172,9 +186,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
                 "its pass will be empty. Start the loop at sampler.epoch, or call reset() to train on it again",
                 stacklevel=2,
             )
-            return
-        self._passed_over = None
-        if chosen != self._epoch:
+        elif chosen != self._state.epoch:
             self._begin(chosen)
 
     # -- progress
@@ -182,28 +194,42 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def commit(self, count: int) -> None:
         """Say that the training loop has had ``count`` more of this rank's ids (padding included).
 
-        CommitError if this rank had fewer left in the epoch.
+        CommitError if this rank had fewer left in the epoch, or where a ``globidx.DataLoader`` commits by itself.
         """
         amount = checks.integer(count, "count")
-        if self._holder() is not None:
+        if not self._readers.counted_by(None):
             raise CommitError(
-                "commit() while a loop runs over a globidx.DataLoader, which commits by itself; leave the call out"
+                "commit() while a loop runs over a globidx.DataLoader, which commits by itself; leave it out"
             )
         self.commit_delivered(amount)
 
+    def skip(self, ids: Any) -> None:
+        """Leave samples out, such as bad data found during a run: from the next epoch or resume on, for the rest of the
+        run.
+
+        ``ids`` is an id, a range, or an iterable of ids, ranges and (start, stop) pairs; IndexError outside the
+        dataset. What is left out keeps its position, so no other sample moves. Tell every rank, or save with
+        ``CheckpointManager``, whose record unites the ranks' lists; ranks that begin an epoch with different lists are
+        refused at the next save.
+        """
+        more = Ranges.of(ids)
+        if more.pairs:
+            checks.sample_id(more.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
+        self._state = replace(self._state, skip=self._state.skip | more)
+
     def finish_epoch(self) -> None:
         """End the epoch here, whatever is left of it: the next one starts, with nothing done."""
-        self._move(f"finished epoch {self.epoch}")
+        self._readers.move(f"finished epoch {self.epoch}")
         if self._passed_over is not None:
             following = self._passed_over + 1
             self._passed_over = following if following < self._loaded_epoch else None
         else:
-            self._begin(self._epoch + 1, finished_epoch=self._epoch)
+            self._begin(self._state.epoch + 1, finished_epoch=self._state.epoch)
 
     def reset(self) -> None:
         """Forget all progress: the epoch that was set starts over, also one that a loaded record calls finished."""
         epoch = self.epoch
-        self._move("was reset")
+        self._readers.move("was reset")
         self._passed_over, self._loaded_epoch = None, 0
         self._begin(epoch)
 
@@ -212,193 +238,160 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
         Loads on any world size. Ranks that do not keep step need ``merge_states`` or ``CheckpointManager``.
         """
-        self._settle()
-        return self._state().to_dict()
+        self._readers.settle()
+        state, rank = self._at()
+        return state.normal(rank).to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``, this sampler's or another's, of any world size.
-
-        RecordMismatchError if it was another run's.
+        """Go on from ``state``, this sampler's or another's, of any world size; RecordMismatchError if it was another
+        run's.
         """
         loaded = SamplerState.from_dict(state)
         loaded.refuse_other_run(dataset=self.dataset, order=self._order.describe(), seed=self.seed)
-        done = loaded.closed()
-        if done.num_samples and not done.remaining:
-            loaded = loaded.next_epoch()
-            done = loaded.progress
-        self._move("was loaded with a record")
+        progress = loaded.closed()
+        if progress.committed and not progress.remaining:
+            loaded, progress = loaded.next_epoch(), Progress(0)
+        self._readers.move("was loaded with a record")
         self._passed_over, self._loaded_epoch = None, loaded.epoch
+        self._state = replace(self._state, skip=loaded.skip)
         self._begin(loaded.epoch)
-        if done.committed:  # an epoch that runs keeps its samples, also where files were appended since
-            self._dataset, self._progress = loaded.dataset, done
+        if progress.committed:  # an epoch that runs keeps its samples, also where files were appended since
+            self._start_segment(replace(loaded, tail=self._tail, progress=progress, committed=0, finished_epoch=None))
 
     def __getstate__(self) -> dict[str, Any]:
         """For a copy in another process.
 
         The same position, no iterators, and rank and world size as far as they are known.
         """
-        self._settle()
-        state = self.__dict__ | {"_world": self._world.for_child(), "_arrangement": None}
-        for name in ("_cursors", "_last", "_holder"):
-            del state[name]
-        return state
+        self._readers.settle()
+        return self.__dict__ | {"_world": self._world.for_child(), "_readers": None, "_view": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget_iterators()
+        self._readers = Readers()
+
+    # -- what its iterators, loaders and checkpoints ask
+
+    @property
+    def generation(self) -> int:
+        """Number of the pass; another one means that loops of before are stale."""
+        return self._readers.generation
+
+    def begin_pass(self, loop: Loop) -> bool:
+        """Let ``loop`` count deliveries from here on; True where there is nothing to count: the pass is empty."""
+        self._leave_finished_pass()
+        self._readers.count_by(loop)
+        return self._passed_over is not None
+
+    def is_counted_by(self, loop: Loop) -> bool:
+        """Whether ``loop`` is the one that counts deliveries."""
+        return self._readers.counted_by(loop)
+
+    def commit_delivered(self, amount: int) -> None:
+        """``commit`` for the loop that counts."""
+        if self._passed_over is not None and amount:
+            raise CommitError(f"commit({amount}) in epoch {self._passed_over}, which is finished: its pass is empty")
+        state, rank = self._at()
+        state = state.commit(amount, rank)
+        if amount:
+            self._readers.told = True
+            self._state = state
+            if state.is_complete(rank):
+                self.finish_epoch()
+
+    def refuse_untold(self) -> None:
+        """CommitError where ids were handed out and nobody tells whether they were delivered."""
+        if self._readers.untold:
+            raise CommitError(
+                f"ids of epoch {self.epoch} were drawn, but nobody said which were delivered, so a record of it would "
+                "repeat them all; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
+            )
+
+    def state_of(self, cursor: Cursor) -> dict[str, Any]:
+        """The record as if all ids that ``cursor`` issued were committed."""
+        state, rank = self._at()
+        return replace(state, committed=cursor.issued).normal(rank).to_dict()
+
+    def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
+        """Load ``state``, and point ``cursor`` at what it leaves to do."""
+        self.load_state_dict(state)
+        self._point(cursor)
 
     # -- inside
 
     def _begin(self, epoch: int, finished_epoch: int | None = None) -> None:
         """Start ``epoch`` afresh, over the dataset as it is now."""
-        self._epoch = epoch
-        self._dataset = DatasetIdentity.of(self.dataset)
-        self._progress = Progress(self._dataset.num_samples)
-        self._arrangement: Arrangement | None = None
-        self._committed = 0  # ids of this rank's stream, since the last load or the epoch's begin
-        self._committed_at: int | None = None  # the world size they were dealt at
-        self._finished_epoch = finished_epoch  # the epoch completed to get here
-        self._told = False  # whether anybody tells of deliveries
+        self._start_segment(replace(self._fresh(epoch, self._state.skip), finished_epoch=finished_epoch))
 
-    def _forget_iterators(self) -> None:
-        self._cursors: WeakSet[Cursor] = WeakSet()
-        self._last: Cursor | None = None  # the one last drawn from
-        self._holder: Callable[[], Any] = _nobody  # a weak reference to the loader iterator whose loop may hold a batch
+    def _fresh(self, epoch: int, skip: Ranges) -> SamplerState:
+        dataset = DatasetIdentity.of(self.dataset)
+        return SamplerState(
+            dataset=dataset,
+            order=self._order.describe(),
+            seed=self.seed,
+            epoch=epoch,
+            tail=self._tail,
+            progress=Progress(self._order.length(dataset.num_samples)),
+            skip=skip,
+        )
 
-    def _move(self, why: str) -> None:
-        """Leave this pass: whoever still holds an iterator of it learns so."""
-        self._generation += 1
-        for cursor in list(self._cursors):
-            cursor.invalidate(why)
-        self._forget_iterators()
+    def _start_segment(self, state: SamplerState) -> None:
+        """Go on from ``state``, leaving out what its list says and its epoch does not leave out yet."""
+        self._state = state
+        self._view: EpochView | None = None
+        more = (state.skip - state.progress.left_out).below(state.dataset.num_samples)
+        if more.pairs:
+            self._state = replace(state, progress=state.progress.skip(more, self._viewed().positions_left(more)))
+            self._view = None
 
-    def _shown(self) -> Progress:
-        """The progress that sizes speak of; an epoch that is passed over is shown whole."""
-        return self._progress if self._passed_over is None else Progress(self._dataset.num_samples)
-
-    def _length_of(self, progress: Progress) -> int:
+    def _at(self) -> tuple[SamplerState, int]:
+        """The state at the world size of now, and this rank."""
         rank, world_size = self._world.resolve()
-        if self._committed_at not in (None, world_size):
+        if self._state.committed and self._state.world_size != world_size:
             raise CommitError(
-                f"ids of epoch {self._epoch} were committed at world size {self._committed_at}, and it is {world_size} "
-                "now; build the sampler anew and load the record to go on with other ranks"
+                f"ids of epoch {self._state.epoch} were committed at world size {self._state.world_size}, and it is "
+                f"{world_size} now; build the sampler anew and load the record to go on with other ranks"
             )
-        return partition.stream_length(progress.remaining, rank=rank, world_size=world_size, tail=self._tail)
+        return replace(self._state, world_size=world_size), rank
+
+    def _shown(self) -> tuple[SamplerState, int]:
+        """The state that sizes speak of; an epoch that is passed over is shown whole."""
+        state, rank = self._at()
+        if self._passed_over is None:
+            return state, rank
+        return replace(state, progress=Progress(state.progress.length), committed=0), rank
+
+    def _viewed(self) -> EpochView:
+        if self._view is None:
+            state = self._state
+            arrangement = self._order.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
+            self._view = EpochView(arrangement, state.progress)
+        return self._view
 
     def _point(self, cursor: Cursor) -> None:
         """Set ``cursor`` to what this rank has left to do."""
-        rank, world_size = self._world.resolve()
-        progress = self._progress
-        if self._arrangement is None:
-            self._arrangement = self._order.bind(self._dataset.num_samples, seed=self.seed, epoch=self._epoch)
-        arrangement = self._arrangement
+        state, rank = self._at()
+        view = self._viewed()
 
         def ids(start: int, stop: int) -> list[int]:
-            self._last = cursor
-            numbers = partition.stream(start, stop, remaining=progress.remaining, rank=rank, world_size=world_size)
-            block: list[int] = arrangement.take_trusted(progress.select(numbers)).tolist()
+            self._readers.drawn(cursor)
+            block: list[int] = view.stream(start, stop, rank=rank, world_size=state.world_size).tolist()
             return block
 
-        cursor.point_at(ids, self._committed, self._length_of(progress))
-        self._cursors.add(cursor)
-
-    # -- what loader and checkpoint ask
-
-    @property
-    def generation(self) -> int:
-        """Number of the pass; another one means that iterators of before are stale."""
-        return self._generation
-
-    def begin_pass(self, loop: Any) -> bool:
-        """Let ``loop`` count deliveries from here on, instead of any before it; True where there is nothing to count.
-
-        ``loop.settle()`` is called when state is wanted. It is held weakly: a loop that was left holds nothing.
-        """
-        self._leave_finished_pass()
-        self._holder, self._told = ref(loop), True
-        return self._passed_over is not None
-
-    def is_counted_by(self, loop: Any) -> bool:
-        """Whether ``loop`` is the one that counts deliveries."""
-        return self._holder() is loop
-
-    def commit_delivered(self, amount: int) -> None:
-        """``commit`` for the loop that counts."""
-        length = 0 if self._passed_over is not None else self._length_of(self._progress)
-        left = max(0, length - self._committed)
-        if amount > left:
-            raise CommitError(
-                f"commit({amount}), but this rank has only {left} ids left in epoch {self.epoch}; "
-                "commit each batch once, with the number of ids in it"
-            )
-        if amount:
-            self._told = True
-            self._committed_at = self.num_replicas
-            self._committed += amount
-            everyone = self._committed * self.num_replicas  # an exact tail may leave other ranks one id more
-            if self._committed == length and (self._tail == "drop" or everyone >= self._progress.remaining):
-                self.finish_epoch()
-
-    def refuse_untold(self) -> None:
-        """CommitError where ids were handed out and nobody tells whether they were delivered."""
-        if self._is_untold():
-            raise CommitError(
-                f"ids of epoch {self._epoch} were drawn, but nobody said which were delivered, so a record of "
-                "it would repeat them all; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
-            )
-
-    # -- inside: passes
+        cursor.point_at(ids, state.committed, state.stream_length(rank))
+        self._readers.add(cursor)
 
     def _leave_finished_pass(self) -> None:
         """With an exact tail a rank may be done while others have one id more; its next pass is the next epoch's."""
-        if self._passed_over is None and self._committed and self._committed == self._length_of(self._progress):
+        state, rank = self._at()
+        if self._passed_over is None and state.committed and state.committed == state.stream_length(rank):
             self.finish_epoch()
 
     def _empty_pass(self) -> Iterator[int]:
-        generation = self._generation
+        generation = self.generation
         yield from ()
-        if generation == self._generation:
+        if generation == self.generation:
             self.finish_epoch()
-
-    def _settle(self) -> None:
-        """Commit the batch that a loader's loop holds, if one does."""
-        holder = self._holder()
-        if holder is not None:
-            holder.settle()
-
-    def _is_untold(self) -> bool:
-        """Whether ids were handed out and nobody tells whether they were delivered."""
-        return self._last is not None and not self._told
-
-    def _warn_if_only_drawn(self) -> None:
-        if self._is_untold() and self._last is not None and self._last.exhausted and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"epoch {self._epoch} was read to its end and nothing of it committed, so it is read again in the "
-                "same order; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch, or "
-                "sampler.set_epoch(epoch)",
-                stacklevel=3,
-            )
-
-    def _state(self, committed: int | None = None) -> SamplerState:
-        """The state with the open segment at ``committed`` ids, this rank's own by default.
-
-        A completed epoch is the next one's start.
-        """
-        state = SamplerState(
-            dataset=self._dataset,
-            order=self._order.describe(),
-            seed=self.seed,
-            epoch=self._epoch,
-            tail=self._tail,
-            progress=self._progress,
-            world_size=self.num_replicas,
-            committed=self._committed if committed is None else committed,
-            finished_epoch=self._finished_epoch,
-        )
-        if state.committed and not state.closed().remaining:
-            return replace(state.next_epoch(), finished_epoch=state.epoch)
-        return state
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -417,10 +410,6 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     [3, 5, 6, 7, 8, 9]
     """
     return merge(states)
-
-
-def _nobody() -> None:
-    return None
 
 
 def _tail(tail: Tail | None, drop_last: bool) -> Tail:

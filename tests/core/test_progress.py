@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Epoch
 
-from globidx.core.progress import Progress, Segment
+from globidx.core.progress import Progress, Remaining, Segment
+
+
+def identity(ids):
+    """Ids are positions."""
+    return ids
 
 
 @st.composite
@@ -36,9 +41,10 @@ def test_what_remains_is_what_nobody_committed(history):
     for counts in segments:
         progress = progress.extend(counts)
     assert progress.committed == len(epoch.committed)
-    assert progress.select(np.arange(progress.remaining)).tolist() == epoch.left
+    remaining = Remaining(progress, identity)
+    assert remaining.select(np.arange(progress.remaining)).tolist() == epoch.left
     committed = set(epoch.committed)
-    assert progress.is_committed(np.arange(n)).tolist() == [position in committed for position in range(n)]
+    assert remaining.seek(np.arange(n))[0].tolist() == [position in committed for position in range(n)]
     assert progress.per_rank == sum(map(max, segments))
 
 
@@ -50,7 +56,7 @@ def test_lock_step_history_is_one_integer(n, legs):
         rounds = min(rounds, (n - done) // world_size)
         progress = progress.extend([rounds] * world_size)
         done += rounds * world_size
-    assert progress.segments == ((Segment((done,)),) if done else ())
+    assert progress.history == ((Segment((done,)),) if done else ())
 
 
 @given(histories())
@@ -62,15 +68,15 @@ def test_unevenness_is_forgotten_once_it_is_read_past(history):
         progress = progress.extend(counts)
     finished = progress.extend([progress.remaining])
     assert finished.remaining == 0
-    assert finished.segments == ((Segment((n,)),) if n else ())
+    assert finished.history == ((Segment((n,)),) if n else ())
 
 
 def test_the_worked_example_of_the_architecture():
     """14 samples, four ranks that committed 3, 2, 1 and 2, then two ranks."""
     progress = Progress(14).extend((3, 2, 1, 2))
-    assert progress.segments == (Segment((4,)), Segment((2, 1, 0, 1)))
-    assert progress.select(np.arange(6)).tolist() == [6, 9, 10, 11, 12, 13]
-    assert progress.extend((2, 1)).select(np.arange(3)).tolist() == [11, 12, 13]
+    assert progress.history == (Segment((4,)), Segment((2, 1, 0, 1)))
+    assert Remaining(progress, identity).select(np.arange(6)).tolist() == [6, 9, 10, 11, 12, 13]
+    assert Remaining(progress.extend((2, 1)), identity).select(np.arange(3)).tolist() == [11, 12, 13]
 
 
 @pytest.mark.parametrize("counts", [(4, 2), (3, 3), (-1, 2), (1.0, 2), (True, 2), ()])

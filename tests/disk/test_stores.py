@@ -61,8 +61,12 @@ class Written:
     def chunk_files(self):
         """The chunk files of a zarr array, in the sequence of their items."""
         files = [f for f in self.path.rglob("*") if f.is_file() and not f.name.startswith(".") and f.suffix != ".json"]
-        return sorted(files, key=lambda f: [int(n) for n in str(f).replace(".zarr", "").split("c/")[-1].split("/")[-3:]
-                                            if n.isdigit()] or f.name)  # fmt: skip
+        return sorted(
+            files,
+            key=lambda f: (
+                [int(n) for n in str(f).replace(".zarr", "").split("c/")[-1].split("/")[-3:] if n.isdigit()] or f.name
+            ),
+        )
 
 
 @pytest.fixture
@@ -139,8 +143,11 @@ def _directory(chunk):
     chunk.mkdir()
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda chunk: chunk.write_bytes(b""), _directory],
-                         ids=["deleted", "zero-length", "directory"])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda chunk: chunk.write_bytes(b""), _directory],
+    ids=["deleted", "zero-length", "directory"],
+)
 @pytest.mark.parametrize("layout", ZARR)
 def test_a_chunk_that_is_not_in_the_store_is_an_error(written, damage):
     """Zarr reads fill value where a chunk has no bytes; here that is an error, and the other chunks still read."""
@@ -289,10 +296,12 @@ def test_a_truncated_hdf5_file_raises(tmp_path):
 
 # -- what cannot be sampled from
 
+
 @pytest.mark.parametrize(
-    "values", [["a", "b"], np.zeros(2, [("a", "i4")]), np.zeros(2, "S3")],
+    "values",
+    [["a", "b"], np.zeros(2, [("a", "i4")]), np.zeros(2, "S3")],
     ids=["str", "structured", "bytes"],
-)  # fmt: skip
+)
 def test_values_that_are_no_numbers_are_refused_by_name(tmp_path, values):
     """Strings and structures make no samples; the error names the dataset."""
     with h5py.File(tmp_path / "s.h5", "w") as file:

@@ -79,9 +79,10 @@ class ZarrStore:
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
             if not _has_bytes(os.path.join(self._path, name, key)):
+                shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
-                    f"chunk {key} of {f'array {name!r}' if name else 'the array'} is not in the store, and zarr would "
-                    f"read fill value {array.fill_value!r}; if the writer skips chunks that hold nothing else, pass on_missing='fill'"
+                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
+                    "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
                 )
 
 

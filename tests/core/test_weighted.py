@@ -1,0 +1,127 @@
+"""Weighted orders draw by weight, from any position, on any number of ranks."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from globidx import ResumableDistributedSampler, errors, merge_states
+from globidx.orders import Weighted
+
+WEIGHTS = [0.0, 1.0, 2.0, 0.5, 4.0, 0.0, 0.25]
+GOLDEN, GOLDEN_UNREPEATED = [4, 4, 2, 1, 4, 4, 4, 4, 4, 2], [2, 3, 4, 1, 6]
+
+
+def test_with_replacement_frequencies_follow_the_weights():
+    """Chi-square of 200,000 draws against the weights; zero weights are never drawn."""
+    ids = Weighted(WEIGHTS, 200_000).bind(7, seed=3, epoch=1).take(range(200_000))
+    counts = np.bincount(ids, minlength=7)
+    expected = np.array(WEIGHTS) / sum(WEIGHTS) * len(ids)
+    drawable = expected > 0
+    assert counts[~drawable].sum() == 0
+    chi2 = ((counts - expected)[drawable] ** 2 / expected[drawable]).sum()
+    assert chi2 < 4 + 5 * math.sqrt(8)
+    pairs = np.bincount(ids[:-1] * 7 + ids[1:], minlength=49).reshape(7, 7)  # neighbours are independent
+    assert np.abs(pairs - np.outer(expected, expected) / len(ids)).max() < 5 * math.sqrt(pairs.max())
+
+
+def test_without_replacement_no_sample_is_drawn_twice_and_heavy_ones_come_first():
+    """The first draw follows the weights; all draws are distinct."""
+    first = np.zeros(7)
+    for seed in range(4000):
+        ids = Weighted(WEIGHTS, 5, replacement=False).bind(7, seed=seed, epoch=0).take(range(5))
+        assert len(set(ids.tolist())) == 5
+        first[ids[0]] += 1
+    expected = np.array(WEIGHTS) / sum(WEIGHTS) * 4000
+    drawable = expected > 0
+    assert first[~drawable].sum() == 0
+    assert ((first - expected)[drawable] ** 2 / expected[drawable]).sum() < 4 + 5 * math.sqrt(8)
+
+
+@given(
+    seed=st.integers(0, 99),
+    replacement=st.booleans(),
+    draws=st.integers(1, 5),
+    legs=st.lists(st.tuples(st.integers(1, 4), st.lists(st.floats(0, 0.9), min_size=4, max_size=4)), max_size=3),
+)
+def test_every_draw_is_made_once_over_resumes(seed, replacement, draws, legs):
+    """Positions are dealt like any others: over kills and resizes the epoch's draws come out as one run's."""
+    order = Weighted(WEIGHTS, draws * (8 if replacement else 1), replacement=replacement)
+    expected = order.bind(7, seed=seed, epoch=0).take(range(order.length(7))).tolist()
+    record, got = None, []
+    for world, shares in [*legs, (3, [1.0] * 3)]:
+        ranks = [
+            ResumableDistributedSampler(range(7), world, r, seed=seed, order=order, tail="exact") for r in range(world)
+        ]
+        for rank, share in zip(ranks, shares, strict=False):
+            if record:
+                rank.load_state_dict(record)
+            ids = list(rank)
+            count = len(ids) if share == 1.0 else int(share * len(ids))
+            got += ids[:count]
+            rank.commit(count)
+            if not ids:
+                rank.finish_epoch()
+        record = merge_states([rank.state_dict() for rank in ranks])
+    assert sorted(got) == sorted(expected)
+    assert record["epoch"] == 1
+
+
+def test_an_epoch_has_as_many_positions_as_draws():
+    """len and num_samples count draws, not samples; epochs differ; positions can be looked up."""
+    order = Weighted(WEIGHTS, num_samples=20)
+    sampler = ResumableDistributedSampler(range(7), 4, 1, order=order)
+    assert len(sampler) == len(list(sampler)) == 5
+    assert sampler.total_size == 20
+    bound = order.bind(7, seed=0, epoch=0)
+    ids = bound.take(range(20))
+    assert not np.array_equal(ids, order.bind(7, seed=0, epoch=1).take(range(20)))
+    for id in set(ids.tolist()):
+        assert bound.position(id) == ids.tolist().index(id)
+        assert bound.where(np.array([id])).tolist() == np.flatnonzero(ids == id).tolist()
+    with pytest.raises(ValueError, match="sample 0 is not drawn"):
+        bound.position(0)
+
+
+def test_golden_draws():
+    """The numbers of weighted version 1 are what they always were."""
+    assert Weighted(WEIGHTS, 10).bind(7, seed=1, epoch=2).take(range(10)).tolist() == GOLDEN
+    unrepeated = Weighted(WEIGHTS, 5, replacement=False).bind(7, seed=1, epoch=2)
+    assert unrepeated.take(range(5)).tolist() == GOLDEN_UNREPEATED
+
+
+def test_other_weights_are_another_order():
+    """A record made under other weights is refused."""
+    one = ResumableDistributedSampler(range(7), 1, 0, order=Weighted(WEIGHTS))
+    other = ResumableDistributedSampler(range(7), 1, 0, order=Weighted(WEIGHTS[::-1]))
+    one.commit(2)
+    with pytest.raises(errors.RecordMismatchError, match="order"):
+        other.load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("weights", "arguments", "told"),
+    [
+        ([], {}, "one-dimensional"),
+        ([[1.0]], {}, "one-dimensional"),
+        ([1.0, -1.0], {}, "got -1.0 for sample 1"),
+        ([float("nan")], {}, "finite"),
+        ([float("inf")], {}, "finite"),
+        ([0.0, 0.0], {}, "all weights are zero"),
+        ([0.0, 1.0], {"replacement": False}, "only 1 samples"),
+        ([1.0], {"num_samples": -1}, "num_samples"),
+        ([1.0], {"num_samples": 1.5}, "num_samples"),
+    ],
+)
+def test_bad_weights_are_named(weights, arguments, told):
+    """At construction."""
+    with pytest.raises((TypeError, ValueError), match=told):
+        Weighted(weights, **arguments)
+
+
+def test_there_must_be_one_weight_a_sample():
+    """Too few or too many are refused when the sampler is built."""
+    with pytest.raises(ValueError, match="7 weights for 8 samples"):
+        ResumableDistributedSampler(range(8), 1, 0, order=Weighted(WEIGHTS))

@@ -1,0 +1,311 @@
+"""A simulated cluster: real samplers, real loader accounting, real records; processes, workers and time are played by one seeded dice.
+
+A *story* is what happened, a line an event. Jobs of changing size run over one dataset; ranks take batches in any sequence, loaders draw
+ahead, records are made at any moment, jobs are killed, old records come back, samplers are reloaded under live loops, loops are left
+and begun anew. The *book* outside knows only what was handed to which rank, and the contract: a batch counts when its loop comes back for
+the next one or when a record is made while it is held.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from oracle import Epoch
+from torch.utils.data import BatchSampler
+
+from globidx import ResumableDistributedSampler, errors
+from globidx.core import record as records
+from globidx.core.orders import Arrangement, Order
+from globidx.core.state import merge
+from globidx.torch.loader import Deliveries, DrawnBatches
+
+
+class Spread(Order):
+    """A cheap order that differs from epoch to epoch: position times a step that shares no factor with n, plus an offset."""
+
+    algorithm = "spread"
+
+    def bind(self, num_samples, *, seed, epoch):
+        step = next(k for k in range(num_samples // 2 + 1 + epoch + seed % 3, 10**9) if np.gcd(k, num_samples) == 1)
+        return _Spread(num_samples, step % num_samples, epoch + seed)
+
+
+class _Spread(Arrangement):
+    def __init__(self, n, step, offset):
+        super().__init__(n)
+        self.step, self.offset = step, offset
+
+    def _ids(self, positions):
+        return (positions * self.step + self.offset) % self.num_samples
+
+    def _positions(self, ids):
+        return (ids - self.offset) * pow(self.step, -1, self.num_samples) % self.num_samples
+
+
+class Wrong(AssertionError):
+    """The book and the library disagree."""
+
+
+@dataclass
+class Production:
+    """The code under test; a planted bug replaces one part."""
+
+    sampler: type = ResumableDistributedSampler
+    merge: object = staticmethod(merge)
+    deliveries: type = Deliveries
+
+
+@dataclass
+class Book:
+    """What is committed, by epoch: plain lists, written from outside."""
+
+    done: dict = field(default_factory=dict)  # epoch -> ids, in no particular sequence
+
+    def copy(self):
+        return Book({epoch: list(ids) for epoch, ids in self.done.items()})
+
+
+class Rank:
+    """One rank of a job: its sampler, its loop, the batch its loop holds."""
+
+    def __init__(self, cluster, number, world):
+        self.cluster, self.number, self.world = cluster, number, world
+        dice = cluster.dice
+        self.batch, self.prefetch = dice.randint(1, 5), dice.choice((0, 0, 1, 4, 9))
+        self.sampler = cluster.code.sampler(
+            range(cluster.n), world, number, seed=cluster.seed % 7, order=Spread(), tail=cluster.tail
+        )
+        self.loop, self.held, self.at_end = None, [], False
+
+    def begin(self):
+        """A new loop over a new loader; one that was left, and what it held, is gone."""
+        self.loop, self.held, self.at_end = None, [], False
+        batches = BatchSampler(self.sampler, self.batch, drop_last=False)
+        self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler)
+
+    def step(self):
+        """The loop comes back for a batch; True if it got one."""
+        self.cluster.settle(self)
+        try:
+            self.held = next(self.loop)
+        except StopIteration:
+            self.at_end = True
+            return False
+        self.cluster.handed(self, self.held)
+        return True
+
+
+class _Loader:
+    """A loader with workers that draw ``prefetch`` batches ahead: what torch's iterators do, without processes."""
+
+    def __init__(self, batches, rank):
+        self.batches, self.rank = DrawnBatches(batches, rank.sampler), rank
+
+    @property
+    def drawn_batches(self):
+        return self.batches
+
+    def open(self):
+        """The batches of one pass; drawing ahead begins at once."""
+        drawn, ahead = iter(self.batches), deque()
+        exhausted = object()
+        for _ in range(self.rank.prefetch):
+            ahead.append(next(drawn, exhausted))
+
+        def flow():
+            while True:
+                ahead.append(next(drawn, exhausted))
+                batch = ahead.popleft()
+                if batch is exhausted:
+                    return
+                yield batch
+
+        return flow()
+
+
+class Cluster:
+    """One seed's story."""
+
+    def __init__(self, seed, code=None, most_events=120):
+        self.seed, self.code, self.most_events = seed, code or Production(), most_events
+        self.dice = random.Random(seed)
+        self.n = self.dice.choice((1, 2, 3, 7, 10, 23, 40))
+        self.tail = self.dice.choice(("pad", "pad", "exact", "drop"))
+        self.story = [f"{self.n} samples, tail {self.tail}"]
+        self.saved = [(None, Book(), 0)]  # (record, book, epoch) in the sequence they were made
+        self.book, self.epoch = Book(), 0
+
+    def tell(self, text):
+        self.story.append(text)
+        if len(self.story) > self.most_events:
+            raise _Over
+
+    def run(self):
+        """Play until a few epochs are read or the story is long enough; Wrong where the book disagrees."""
+        try:
+            while self.epoch < 3:
+                self.job()
+        except _Over:
+            pass
+
+    # -- a job: one world size, from the newest record or an older one, until it is killed or done
+
+    def job(self):
+        dice = self.dice
+        record, book, epoch = self.saved[-1 if dice.random() < 0.85 else dice.randrange(len(self.saved))]
+        self.saved = self.saved[: self.saved.index((record, book, epoch)) + 1]
+        self.book, self.epoch = book.copy(), epoch
+        world = dice.randint(1, 4)
+        self.tell(f"job of {world} starts in epoch {epoch} with {len(self.book.done.get(epoch, []))} done")
+        self.ranks = [Rank(self, number, world) for number in range(world)]
+        self.load(record)
+        self.start_pass()
+        steady = dice.random() < 0.5  # ranks keep step, as under DDP, or run free
+        while self.epoch < 3:
+            action = dice.random()
+            if action < 0.04:
+                return self.tell("killed")
+            if action < 0.14:
+                self.save()
+            elif action < 0.17:
+                self.roll_back()
+            elif action < 0.22:
+                self.leave_and_begin_again()
+            elif action < 0.25:
+                self.peek()
+            else:
+                self.step(steady)
+            if all(rank.at_end for rank in self.ranks):
+                self.end_of_epoch()
+        return self.save()
+
+    def load(self, record):
+        for rank in self.ranks:
+            if record is not None:
+                for _ in range(1 if self.dice.random() < 0.8 else 2):
+                    rank.sampler.load_state_dict(record)
+            if self.dice.random() < 0.5:
+                rank.sampler.set_epoch(self.epoch)
+            if rank.sampler.epoch != self.epoch:
+                raise Wrong(f"rank {rank.number} resumed in epoch {rank.sampler.epoch}, the book is in {self.epoch}")
+
+    def start_pass(self):
+        """The book deals what is left, on its own."""
+        world = len(self.ranks)
+        order = Spread().bind(self.n, seed=self.seed % 7, epoch=self.epoch).take(range(self.n)).tolist()
+        self.dealer = Epoch(order)
+        self.dealer.left = [id for id in order if id not in set(self.book.done.get(self.epoch, []))]
+        self.hands = self.dealer.deal(world, self.tail) if self.dealer.left else [[] for _ in range(world)]
+        self.real = [len(hand) for hand in self.dealer.real(world)]
+        self.taken = [0] * world
+        for rank in self.ranks:
+            rank.begin()
+
+    def step(self, steady):
+        ranks = [rank for rank in self.ranks if not rank.at_end]
+        for rank in ranks if steady else [self.dice.choice(ranks)]:
+            got = rank.step()
+            self.tell(f"rank {rank.number} takes {rank.held if got else 'nothing more'}")
+
+    def handed(self, rank, ids):
+        start = self.taken[rank.number]
+        expected = self.hands[rank.number][start : start + len(ids)]
+        if list(ids) != expected:
+            raise Wrong(f"rank {rank.number} was handed {list(ids)}, its turn was {expected}")
+
+    def settle(self, rank):
+        """By the contract, what a rank holds is committed now."""
+        start, ids = self.taken[rank.number], rank.held
+        real = ids[: max(0, self.real[rank.number] - start)]
+        self.book.done.setdefault(self.epoch, []).extend(real)
+        self.taken[rank.number] += len(ids)
+        rank.held = []
+
+    def end_of_epoch(self):
+        done = Counter(self.book.done.get(self.epoch, []))
+        missing = self.n - len(done)
+        if max(done.values(), default=0) > 1 or (missing and self.tail != "drop") or missing >= len(self.ranks):
+            raise Wrong(f"epoch {self.epoch} ended with {missing} missing, {sum(done.values()) - len(done)} repeated")
+        self.tell(f"epoch {self.epoch} is read")
+        self.epoch += 1
+        for rank in self.ranks:
+            if self.dice.random() < 0.5:
+                rank.sampler.set_epoch(self.epoch)
+        if self.epoch < 3:
+            self.start_pass()
+
+    def had_all(self, rank):
+        """Whether a rank was handed everything of its pass, and its sampler may have moved on."""
+        hand = len(self.hands[rank.number])
+        return rank.at_end or (hand > 0 and self.taken[rank.number] + len(rank.held) == hand)
+
+    # -- records
+
+    def save(self):
+        for rank in self.ranks:
+            self.settle(rank)
+        states = [rank.sampler.state_dict() for rank in self.ranks]
+        merged = self.code.merge(states)
+        sealed = records.build(number=1, token="0" * 12, step=0, time="", states={"s": merged}, extras={})
+        record = records.decode(records.encode(sealed), "the record")["states"]["s"]
+        epoch, done = self.epoch, self.book.done.get(self.epoch, [])
+        dropped = self.tail == "drop" and all(self.had_all(rank) for rank in self.ranks)
+        if done and (len(done) == self.n or dropped):
+            epoch, done = epoch + 1, []  # nothing of it remains: the record stands at the next one's start
+        if (record["epoch"], record["consumed"]) != (epoch, len(done)):
+            raise Wrong(
+                f"the record says epoch {record['epoch']}, {record['consumed']} done; the book {epoch}, {len(done)}"
+            )
+        self.saved.append((record, self.book.copy(), epoch))
+        self.tell(f"saved: epoch {epoch}, {len(done)} done, {record['segments']}")
+
+    def roll_back(self):
+        """The newest record is loaded into samplers whose loops are live: those must raise, not deliver."""
+        if any(rank.at_end for rank in self.ranks):
+            return
+        record, book, epoch = self.saved[-1]
+        if record is None or epoch != self.epoch:
+            return
+        self.tell("the newest record is loaded under live loops")
+        for rank in self.ranks:
+            rank.sampler.load_state_dict(record)
+            rank.held = []
+            try:
+                next(rank.loop)
+            except errors.StaleIteratorError:
+                continue
+            except StopIteration:
+                if self.had_all(rank):
+                    continue  # it had nothing left to deliver, and just ends
+            raise Wrong(f"rank {rank.number}'s loop of before went on")
+        self.book, self.epoch = book.copy(), epoch
+        self.start_pass()
+
+    def leave_and_begin_again(self):
+        rank = self.dice.choice(self.ranks)
+        if not self.had_all(rank):
+            self.tell(f"rank {rank.number} breaks out of its loop with {rank.held} and begins again")
+            rank.begin()
+
+    def peek(self):
+        rank = self.dice.choice(self.ranks)
+        if not self.had_all(rank):
+            drawn = [id for id, _ in zip(rank.sampler, range(self.dice.randint(0, 3)), strict=False)]
+            self.tell(f"rank {rank.number} peeks at {drawn}")
+
+
+class _Over(Exception):
+    """The story is long enough."""
+
+
+def play(seed, code=None):
+    """None, or (what is wrong, the story) of one seed."""
+    cluster = Cluster(seed, code)
+    try:
+        cluster.run()
+    except (AssertionError, errors.GlobidxError, ValueError, IndexError) as error:
+        return f"{type(error).__name__}: {error}", cluster.story
+    return None

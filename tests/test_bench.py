@@ -1,0 +1,50 @@
+"""The benchmarks run, and the loss table says what the library promises; what they measure is not tested here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from files import environment
+
+BENCH = Path(__file__).parent.parent / "tools" / "bench"
+
+
+def run(program, *arguments):
+    """What a benchmark prints; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, BENCH / program, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_no_resume_of_ours_misses_or_repeats_a_sample():
+    """Every cell of ours is 0/0, besides padding, in both tables of one hop and both of two."""
+    said = run("loss_table.py")
+    rows = [line.split("  ") for line in said.splitlines() if line.startswith("ours, ")]
+    cells = [cell.strip() for row in rows for cell in row[1:] if cell.strip()]
+    assert len(cells) == 4 * 4 * 6
+    assert all(cell == "0/0" or cell.startswith("0/0+") for cell in cells)
+    assert said.splitlines()[-1] == "ours: 0 missing in all rows, repeats only padding"
+
+
+@pytest.mark.slow
+def test_the_sampler_benchmark_prints_a_table_and_writes_json(tmp_path):
+    """At a size far too small to say anything, so it claims nothing about the large ones."""
+    path = tmp_path / "figures.json"
+    said = run("sampler.py", "--quick", "--sizes", "1000", "--repeats", "1", "--json", path)
+    found = json.loads(path.read_text())
+    measured = {(row["contestant"], row["n"]) for row in found["measured"]}
+    assert {("globidx", 1000), ("torch", 1000)} <= measured
+    assert all(row["first_id_s"] > 0 and row["ids_per_s"] > 0 and row["resume_s"] > 0 for row in found["measured"])
+    for name, _ in measured:
+        assert any(line.startswith(f"{name} ") and "10^3" in line.split() for line in said.splitlines())
+    for claim, verdict in found["claims"].items():
+        assert f"{claim}: {verdict}" in said
+    assert found["claims"]["resume at 50 % of 10^8 >= 1000x faster than torchdata"] == "not measured in this run"
