@@ -133,19 +133,29 @@ def _shown(name: str, state: dict[str, Any]) -> list[str]:
     if "segments" not in state:
         return [f"{name}: {json.dumps(state)[:200]}"]
     total = state["consumed"] + state["remaining"]
+    left_out = f", {state['skipped']} left out" if state["skipped"] else ""
     filled = 30 * state["consumed"] // total if total else 0
     order = state["order"]
     return [
         f"{name}: epoch {state['epoch']}  [{'#' * filled:.<30}]  {state['consumed']} of {total}, "
-        f"{state['remaining']} remaining",
+        f"{state['remaining']} remaining{left_out}",
         f"  order      {order['algorithm']} (version {order['version']}), seed {state['seed']}",
         f"  dataset    {state['dataset']['num_samples']} samples, fingerprint {state['dataset']['fingerprint']}",
-        *(f"  committed  {_segment(counts)}" for counts in state["segments"]),
+        *(f"  {_layer(layer)}" for layer in state["segments"]),
+        *([f"  skip       {_pairs(state['skip'])} (from the next segment on)"] if state["skip"] else []),
     ]
 
 
-def _segment(counts: list[int]) -> str:
-    return f"the first {counts[0]}" if len(counts) == 1 else f"by rank {' '.join(map(str, counts))}"
+def _layer(layer: Any) -> str:
+    """One layer of an epoch's history."""
+    if isinstance(layer, dict):
+        return f"left out   {_pairs(layer['skip'])}"
+    return f"committed  the first {layer[0]}" if len(layer) == 1 else f"committed  by rank {' '.join(map(str, layer))}"
+
+
+def _pairs(pairs: list[list[int]]) -> str:
+    shown = ", ".join(f"{start}" if stop == start + 1 else f"[{start}, {stop})" for start, stop in pairs[:8])
+    return f"ids {shown}" + (f" and {len(pairs) - 8} more ranges" if len(pairs) > 8 else "")
 
 
 def _tell(args: argparse.Namespace, value: Any, text: str) -> None:

@@ -252,3 +252,25 @@ def test_a_record_is_shown(tmp_path, capsys):
     record.write_bytes(record.read_bytes().replace(b'"step": 2', b'"step": 3'))
     assert main(["record", "show", str(record)]) == 1
     assert "globidx: " in capsys.readouterr().err
+
+
+def test_a_records_history_is_shown_for_people(tmp_path, capsys):
+    """Prefixes, uneven ranks and ids left out, each a line; the sums on the bar's."""
+    from globidx import CheckpointManager, ResumableDistributedSampler, merge_states
+    from globidx.cli import main
+
+    ranks = [ResumableDistributedSampler(range(100), 3, rank) for rank in range(3)]
+    for rank, count in zip(ranks, (5, 2, 5), strict=True):
+        rank.commit(count)
+    ranks[1].skip([7, range(20, 30)])
+    sampler = ResumableDistributedSampler(range(100), 1, 0)
+    sampler.load_state_dict(merge_states([rank.state_dict() for rank in ranks]))
+    CheckpointManager(tmp_path, sampler).save(4)
+    assert main(["record", "show", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    left_out = sampler.state_dict()["skipped"]
+    assert f"sampler: epoch 0  [###...........................]  12 of {100 - left_out}" in said
+    assert f"{88 - left_out} remaining, {left_out} left out" in said
+    assert "  committed  the first 6\n  committed  by rank 3 0 3\n" in said
+    assert "  left out   ids " in said
+    assert "  skip       ids 7, [20, 30) (from the next segment on)" in said

@@ -16,8 +16,8 @@ from globidx.core import checks, record
 from globidx.core.state import FORMAT as SAMPLER_FORMAT
 from globidx.core.state import merge
 from globidx.disk import records
-from globidx.errors import GlobidxError, RecordCorruptError, RecordError, RecordMismatchError, SaveError
-from globidx.torch.distributed import Channel
+from globidx.errors import CommitError, GlobidxError, RecordCorruptError, RecordError, RecordMismatchError, SaveError
+from globidx.torch.distributed import Channel, is_initialized
 from globidx.torch.sampler import ResumableDistributedSampler
 
 
@@ -104,7 +104,8 @@ class CheckpointManager:
         _raise_first([told])
         found: dict[str, Any] | None = told["value"]
         if found is not None:
-            self._load(found)
+            outcome = self._attempt(lambda: self._load(found))
+            _raise_first([_unpack(part) for part in self._talk().gather(outcome)])
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class CheckpointManager:
     # -- inside
 
     def _talk(self) -> Channel:
-        if self._channel is None:
+        if self._channel is None or (self._channel.is_alone and is_initialized()):
             self._channel = Channel(self._group, self._timeout)
         return self._channel
 
@@ -137,6 +138,7 @@ class CheckpointManager:
         for held in self._objects.values():
             if isinstance(held, ResumableDistributedSampler):
                 held.refuse_untold()
+                self._refuse_other_ranks(held)
         sealed = record.build(
             number=0,
             token="0" * 12,
@@ -146,6 +148,14 @@ class CheckpointManager:
             extras=extras or {},
         )
         return {name: sealed[name] for name in ("step", "states", "extras")}
+
+    def _refuse_other_ranks(self, sampler: ResumableDistributedSampler) -> None:
+        ranks = self._talk().world_size
+        if sampler.num_replicas != ranks:
+            raise CommitError(
+                f"the sampler deals to {sampler.num_replicas} ranks, but this manager gathers from {ranks}; call "
+                "init_process_group first, or pass the same group= to both"
+            )
 
     def _own_states(self) -> dict[str, Any]:
         return {name: held.state_dict() for name, held in self._objects.items()}

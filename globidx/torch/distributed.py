@@ -82,6 +82,11 @@ class Channel:
             )
             self.rank, self.world_size = dist.get_rank(self._group), len(ranks)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it was made before there was anybody to talk to."""
+        return self._group is None
+
     def gather(self, payload: bytes) -> list[bytes]:
         """Every rank's payload, in rank order, on every rank; sent as plain bytes, never as pickles."""
         if self._group is None:

@@ -71,7 +71,8 @@ class DrawnBatches:
     def __init__(self, inner: Any, sampler: ResumableDistributedSampler) -> None:
         self._inner = inner
         self._sampler = sampler
-        self._in_order = inner is sampler or type(inner) is torch.utils.data.BatchSampler
+        own = type(sampler).__iter__ is ResumableDistributedSampler.__iter__
+        self._in_order = own and (inner is sampler or type(inner) is torch.utils.data.BatchSampler)
         self.sizes: deque[int] = deque()
 
     def __len__(self) -> int:
@@ -82,14 +83,13 @@ class DrawnBatches:
         return self._draw(self.sizes)
 
     def _draw(self, sizes: deque[int]) -> Iterator[Any]:
-        shadow = (
-            None if self._in_order else iter(self._sampler)
-        )  # a second iterator costs nothing and says what should come
+        # a second iterator costs nothing, and says what should come
+        shadow = None if self._in_order else ResumableDistributedSampler.__iter__(self._sampler)
         for batch in self._inner:
             ids = batch if isinstance(batch, (list, tuple)) else [batch]
             if shadow is not None and list(islice(shadow, len(ids))) != list(ids):
                 raise CommitError(
-                    f"{type(self._inner).__name__} does not hand out the sampler's ids one after another, so what "
+                    f"{self._inner!r} does not hand out the ids of the order one after another, so what "
                     "is delivered is no prefix of its order and cannot be recorded; use a batch sampler that only "
                     "cuts the sequence into batches"
                 )
@@ -102,8 +102,8 @@ class Passes(Protocol):
 
     drawn_batches: DrawnBatches
 
-    def open(self) -> Iterator[Any]:
-        """The batches of a new pass."""
+    def open(self) -> Any:
+        """The batches of a new pass, an iterator."""
 
 
 class Deliveries:
@@ -115,6 +115,7 @@ class Deliveries:
     def __init__(self, loader: Passes, sampler: ResumableDistributedSampler) -> None:
         self._sampler = sampler
         self._held = 0
+        self._failed = False
         self._over = sampler.begin_pass(self)  # nothing to count: the pass is empty, or every id of it is committed
         self._generation = sampler.generation
         self._batches = loader.open()
@@ -123,16 +124,22 @@ class Deliveries:
     def __iter__(self) -> Deliveries:
         return self
 
+    def __len__(self) -> int:
+        return len(self._batches)
+
     def __next__(self) -> Any:
         self._refuse_if_stale()
         self.settle()
+        self._failed = True  # unless it is seen to end well
         try:
             batch = next(self._batches)
         except StopIteration:
+            self._failed = False
             if not self._over:
                 self._over = True
                 self._sampler.finish_epoch()  # the loader's own drop_last may leave ids that no pass would ever deliver
             raise
+        self._failed = False
         self._held = self._sizes.popleft()
         return batch
 
@@ -144,6 +151,11 @@ class Deliveries:
             self._over = self._sampler.generation != self._generation
 
     def _refuse_if_stale(self) -> None:
+        if self._failed:
+            raise CommitError(
+                "this loop's last batch failed, so what would come now is no longer the next of the order; start a new "
+                "loop, which begins with that batch, and leave bad samples out with sampler.skip(ids)"
+            )
         if self._over or self._sampler.is_counted_by(self):
             return
         raise StaleIteratorError(

@@ -174,7 +174,53 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
         CheckpointManager(tmp_path / "file" / "run", sampler_of()).save(0)
 
 
+def test_a_sampler_of_more_ranks_than_gather_is_refused(tmp_path):
+    """Explicit ranks without a process group: one state would speak for all."""
+    sampler = ResumableDistributedSampler(range(10), 4, 2)
+    with pytest.raises(errors.CommitError, match="deals to 4 ranks, but this manager gathers from 1"):
+        CheckpointManager(tmp_path, sampler).save(0)
+
+
 # ranks
+
+
+def early(rank, world_size, folder):
+    """A manager that restored before the process group was there saves with all ranks all the same."""
+    import torch.distributed as dist
+
+    meeting = dist.distributed_c10d._get_default_store()
+    dist.destroy_process_group()
+    sampler = ResumableDistributedSampler(range(50))
+    manager = CheckpointManager(folder, sampler, timeout=30)
+    assert manager.restore() is None
+    dist.init_process_group("gloo", store=dist.PrefixStore("again", meeting), rank=rank, world_size=world_size)
+    sampler.commit(2 + rank)
+    manager.save(1)
+    return manager.state_dict()["states"]["sampler"]["consumed"]
+
+
+@pytest.mark.slow
+def test_a_manager_made_before_the_process_group_gathers_from_all(tmp_path):
+    """Ranks are asked late here too."""
+    assert run_ranks(2, early, tmp_path) == [5, 5]
+
+
+def one_cannot_load(rank, world_size, folder):
+    """Rank 1 has other data: no rank may go on as if restored."""
+    CheckpointManager(folder, ResumableDistributedSampler(range(50)), timeout=30).save(1)
+    manager = CheckpointManager(folder, ResumableDistributedSampler(range(50 + rank)), timeout=30)
+    try:
+        manager.restore()
+    except errors.RecordMismatchError as error:
+        return str(error)
+
+
+@pytest.mark.slow
+def test_all_ranks_restore_or_none_does(tmp_path):
+    """The rank that cannot is named on every rank."""
+    said = run_ranks(2, one_cannot_load, tmp_path)
+    assert said[0] == said[1]
+    assert said[0].startswith("rank 1: the record was written with dataset.num_samples 50, this run has 51")
 
 
 def uneven(rank, world_size, folder):

@@ -175,9 +175,59 @@ def test_batch_samplers_that_only_cut_are_counted_and_others_are_refused():
     sampler, loader = made(20, batch_sampler=lambda s: Growing(s, 1, False))
     assert [consumed(sampler)[1] for _ in loader][:4] == [1, 3, 6, 10]
     sampler, loader = made(20, batch_sampler=lambda s: Sorting(s, 4, False))
-    with pytest.raises(errors.CommitError, match="Sorting does not hand out"):
+    with pytest.raises(errors.CommitError, match="Sorting.* does not hand out"):
         next(iter(loader))
     assert consumed(sampler) == (0, 0)
+
+
+class Backwards(ResumableDistributedSampler):
+    """A subclass that changes the sequence."""
+
+    def __iter__(self):
+        return reversed(list(super().__iter__()))
+
+
+class Logging(ResumableDistributedSampler):
+    """A subclass that does not."""
+
+    def __iter__(self):
+        yield from super().__iter__()
+
+
+def test_subclasses_that_change_the_sequence_are_refused():
+    """Their deliveries are no prefix; those that only look on are counted."""
+    with pytest.raises(errors.CommitError, match="does not hand out"):
+        next(iter(DataLoader(Ids(20), 4, sampler=Backwards(Ids(20), 1, 0, shuffle=False))))
+    sampler = Logging(Ids(20), 1, 0, shuffle=False)
+    assert [consumed(sampler)[1] for _ in DataLoader(Ids(20), 4, sampler=sampler)] == [4, 8, 12, 16, 0]
+
+
+class Broken(Ids):
+    """Sample 9 cannot be read."""
+
+    def __getitem__(self, id):
+        if id == 9:
+            raise ValueError("sample 9 is bad")
+        return id
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failed_batch_is_not_passed_over_in_silence(workers):
+    """torch goes on with the batch after it; counted as a prefix, that would lose the failed one. A new loop begins with it."""
+    sampler, loader = made(20, 4, workers, dataset=Broken(20))
+    stream = iter(loader)
+    assert len(stream) == 5
+    assert [next(stream).tolist()[0] for _ in range(2)] == [0, 4]
+    with pytest.raises(ValueError, match="sample 9 is bad"):
+        next(stream)
+    with pytest.raises(errors.CommitError, match="last batch failed"):
+        next(stream)
+    del stream
+    assert consumed(sampler) == (0, 8)
+    sampler.skip(9)
+    resumed, loader = made(20, 4, workers, dataset=Broken(20), record=sampler.state_dict())
+    assert [id for batch in loader for id in batch.tolist()] == [8, *range(10, 20)]
+    assert consumed(resumed) == (1, 0)
 
 
 def test_out_of_order_delivery_is_refused():
