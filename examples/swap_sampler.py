@@ -33,6 +33,7 @@ def main() -> None:
         dist.all_reduce(seen)
         if dist.get_rank() == 0:
             print(f"epoch {epoch}: {int(seen.sum())} samples, each {'once' if (seen == 1).all() else 'NOT once'}")
+    dist.barrier()  # gloo may abort a process that exits right after a collective
     dist.destroy_process_group()
 
 

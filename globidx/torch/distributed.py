@@ -98,6 +98,9 @@ class Channel:
         mine[: len(payload)] = _to_tensor(payload)
         parts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.world_size)]
         dist.all_gather(parts, mine, group=self._group)
+        # gloo's thread frees a collective's Python tensors a little after it is done, and aborts the process if that
+        # is exiting by then. A barrier holds none: behind it nothing of ours is left to free.
+        dist.barrier(group=self._group)
         return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
 
     def share(self, payload: bytes) -> bytes:

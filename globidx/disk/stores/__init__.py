@@ -77,10 +77,13 @@ def module_name(path: Path) -> str:
 
 
 def scan(path: Path, keys: Sequence[str] | None, axis: int) -> Entry:
-    """What the file holds, from its metadata.
+    """What the file holds, from its metadata: one array a key, or the only array there is.
 
-    One array a key, or the only array there is. Errors say what is wrong, not where.
+    Errors say what is wrong, not where.
     """
+    plain: Entry | None = _module("zarrmeta").scan(str(path), keys, axis)
+    if plain is not None:
+        return plain
     entry: Entry = _module(module_name(path)).scan(path, keys, axis)
     return entry
 

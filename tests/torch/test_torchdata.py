@@ -1,0 +1,60 @@
+"""torchdata's StatefulDataLoader over our sampler: what it publishes is exact, and the sampler's part goes on anywhere."""
+
+import json
+
+import pytest
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from globidx import ResumableDistributedSampler
+
+
+def made(n, batch, workers, *, rank=0, world=1, record=None):
+    """(sampler, loader), the whole plug: sampler=."""
+    sampler = ResumableDistributedSampler(range(n), world, rank, seed=4)
+    if record is not None:
+        sampler.load_state_dict(record)
+    return sampler, StatefulDataLoader(list(range(n)), batch_size=batch, sampler=sampler, num_workers=workers)
+
+
+def find_record(state):
+    """The iterator's record in the loader's state, wherever the loader put it."""
+    if isinstance(state, dict):
+        if state.get("format") == "globidx.sampler" and state["consumed"] + state["open"]["committed"] > 0:
+            return state
+        return next((found for inner in state.values() if (found := find_record(inner)) is not None), None)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_loader_state_resumes_to_the_id(workers, stop):
+    """Saved after any batch, loaded into a new loader of as many workers: the rest of the epoch, nothing else."""
+    whole = list(ResumableDistributedSampler(range(50), 1, 0, seed=4))
+    _, loader = made(50, 8, workers)
+    stream = iter(loader)
+    seen = [id for _ in range(stop) for id in next(stream).tolist()]
+    state = loader.state_dict()
+    del stream
+    _, again = made(50, 8, workers)
+    again.load_state_dict(state)
+    assert seen + [id for batch in again for id in batch.tolist()] == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_its_record_goes_on_with_other_ranks_and_workers(workers):
+    """torchdata's own state wants as many workers as before; the record inside it does not."""
+    seen = []
+    for rank in range(2):
+        _, loader = made(50, 4, workers, rank=rank, world=2)
+        stream = iter(loader)
+        seen += [id for _ in range(3) for id in next(stream).tolist()]
+        record = find_record(loader.state_dict())
+        del stream
+    assert (record["consumed"], record["remaining"]) == (24, 26)
+    rest = []
+    for rank in range(3):
+        sampler, _ = made(50, 4, 0, rank=rank, world=3, record=json.loads(json.dumps(record)))
+        rest += list(sampler)[: sampler.num_valid - 12]
+    assert sorted(seen + rest) == list(range(50))
