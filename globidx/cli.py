@@ -130,7 +130,9 @@ def _record_show(args: argparse.Namespace) -> None:
 
 def _shown(name: str, state: dict[str, Any]) -> list[str]:
     """One object's state as lines; a sampler's with a bar."""
-    if "segments" not in state:
+    from globidx.core.state import FORMAT
+
+    if state.get("format") != FORMAT:
         return [f"{name}: {json.dumps(state)[:200]}"]
     total = state["consumed"] + state["remaining"]
     left_out = f", {state['skipped']} left out" if state["skipped"] else ""

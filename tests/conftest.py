@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy.random  # noqa: F401 - a forked worker that has to import it first may find the import lock broken
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent

@@ -192,7 +192,7 @@ class Progress:
 
         They stand at ``positions`` positions, none of which is committed.
         """
-        if not positions:
+        if not ids.pairs:
             return self
         checks.integer(positions, f"skipped positions (of {self.remaining} remaining)", high=self.remaining)
         return replace(self, history=_push(self.history, Skip(ids, positions)), skipped=self.skipped + positions)

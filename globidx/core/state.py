@@ -47,7 +47,8 @@ class DatasetIdentity:
         """Whether ``dataset`` is the one identified here, or that one with files appended."""
         found = DatasetIdentity.of(dataset)
         if self.num_files is not None and found.num_files is not None and self.num_files < found.num_files:
-            return bool(self.fingerprint == dataset.fingerprint_of(self.num_files))
+            fingerprint_of = getattr(dataset, "fingerprint_of", None)
+            return callable(fingerprint_of) and bool(self.fingerprint == fingerprint_of(self.num_files))
         return self == found
 
 
@@ -233,7 +234,8 @@ def _agree(name: str, values: Sequence[Any]) -> None:
     rank, value = next((rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual)
     error = RecordMismatchError(
         f"rank {rank} disagrees on {name}: it has {value!r}, the others {usual}; "
-        "every rank must build its sampler over the same dataset, with the same arguments, and restore the same record"
+        "every rank must build its sampler over the same dataset, with the same arguments, restore the same "
+        "record, and be in the same epoch"
     )
     error.field = name
     raise error

@@ -17,6 +17,7 @@ from globidx.core.table import Names
 from globidx.disk import stores
 from globidx.errors import NoFilesError
 
+_TABLES = (".csv", ".tsv")
 _HEADINGS = frozenset({"path", "file", "filename", "file_path", "filepath"})
 
 
@@ -131,20 +132,23 @@ def _listed(path: Path) -> list[str]:
     if "\0" in text:
         raise NoFilesError(f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line")
     rows = _rows(path, text)
-    heading = (
-        next((place for place, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None) if rows else None
-    )
-    column, rows = (heading, rows[1:]) if heading is not None else (0, rows)
-    found = [row[column].strip() for row in rows if len(row) > column and row[column].strip()]
-    if not found:
+    if not rows:
         raise NoFilesError(f"the list file {path} names no file")
-    return [os.path.join(path.parent, name) for name in found]
+    column = next((place for place, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None)
+    is_headed = column is not None and path.suffix.lower() in _TABLES  # in a plain list it may be a file of that name
+    names = [row[column or 0 : (column or 0) + 1] if is_headed else row[:1] for row in rows[int(is_headed) :]]
+    empty = [number for number, cell in enumerate(names) if not cell or not cell[0].strip()]
+    if empty:
+        raise NoFilesError(f"the list file {path} names no file in its entry {empty[0] + 1}; every row needs a path")
+    if not names:
+        raise NoFilesError(f"the list file {path} names no file")
+    return [os.path.join(path.parent, cell[0].strip()) for cell in names]
 
 
 def _rows(path: Path, text: str) -> list[list[str]]:
     """The cells of each line, those of empty lines and comments left out."""
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
+    if suffix in _TABLES:
         try:
             rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ","))
         except csv.Error as error:

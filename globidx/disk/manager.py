@@ -7,17 +7,18 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import checks
 from globidx.core.index import GlobalIndex, Location
-from globidx.core.table import ArrayInfo, Entry, Names, Table
+from globidx.core.table import ArrayInfo, Entry, Table
 from globidx.disk import indexing
 from globidx.disk.discover import find_files, given
 from globidx.disk.indexcache import IndexCache, cache_path
+from globidx.disk.indexed import Indexed
 from globidx.disk.indexing import Failure
 from globidx.disk.lock import work_lock
 
@@ -69,23 +70,32 @@ class GlobalIndexManager:
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._on_bad = on_bad
         self._lock_timeout = lock_timeout
-        self._generation = 0
-        self._build(executor)
+        self._now = self._look(executor, generation=0)
 
     # -- what it holds
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._now.index)
+
+    @property
+    def now(self) -> Indexed:
+        """The files as they were last looked at: one value, for whoever reads more than one thing of it."""
+        return self._now
+
+    @property
+    def index(self) -> GlobalIndex:
+        """The arithmetic alone."""
+        return self._now.index
 
     @property
     def num_files(self) -> int:
         """How many files there are, empty ones included."""
-        return len(self._table)
+        return len(self._now.table)
 
     @property
     def paths(self) -> Sequence[str]:
         """Absolute path of each file, made when it is asked for."""
-        return Paths(self._root, self._table.names)
+        return self._now.paths
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -98,19 +108,19 @@ class GlobalIndexManager:
 
         Names, item counts, item shapes and dtypes, in order; not where the files are or when they were written.
         """
-        return self._fingerprint
+        return self._now.fingerprint
 
     def fingerprint_of(self, num_files: int) -> str:
         """The fingerprint that the first ``num_files`` files have by themselves.
 
         How appended files are told from other ones.
         """
-        return self._table.fingerprint(checks.integer(num_files, "num_files", high=self.num_files))
+        return self._now.table.fingerprint(checks.integer(num_files, "num_files", high=self.num_files))
 
     @property
     def arrays(self) -> tuple[ArrayInfo, ...]:
         """The aligned arrays of every file: name, item shape, dtype."""
-        return self._table.arrays
+        return self._now.table.arrays
 
     @property
     def axis(self) -> int:
@@ -120,24 +130,23 @@ class GlobalIndexManager:
     @property
     def generation(self) -> int:
         """How many times the files were looked at: after a ``refresh``, a file number may mean another file."""
-        return self._generation
+        return self._now.generation
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(path, reason) of the files left out by ``on_bad="skip"``."""
-        return self._skipped
+        return self._now.skipped
 
     @property
     def cache_path(self) -> Path:
         """The cache file."""
-        return self._cache.path
+        return self._now.cache_path
 
     # -- where things are
 
     def locate(self, sample_id: int) -> Location:
         """Path and item of a sample; IndexError outside ``[0, len)``."""
-        file, item = self.index.locate(sample_id)
-        return Location(self.paths[file], item)
+        return self._now.locate(sample_id)
 
     def locate_many(self, sample_ids: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """File numbers and items of many samples: two int64 arrays."""
@@ -149,27 +158,32 @@ class GlobalIndexManager:
         IndexError where the file has no such item, ValueError for another file.
         """
         if isinstance(file, (str, os.PathLike)):
-            return self.index.sample_id(self._number(os.fspath(file)), item)
+            now = self._now
+            return now.index.sample_id(now.number_of(os.fspath(file)), item)
         return self.index.sample_id(file, item)
 
     def entry(self, number: int) -> Entry:
         """What the index knows of one file."""
-        return self._table.entry(number)
+        return self._now.entry(number)
 
     def chunk_length(self, number: int, array: int) -> int:
         """How many items a chunk of one file's ``array``-th array holds; 0 where it is not chunked."""
-        return int(self._table.chunk_lengths[number, array])
+        return self._now.chunk_length(number, array)
 
     def refresh(self, executor: Executor | None = None) -> None:
-        """Look again at which files there are and what changed; only changed files are opened."""
-        self._build(executor)
+        """Look again at which files there are and what changed; only changed files are opened.
+
+        Where files were appended, an epoch that runs keeps its samples; any other change ends it with an error, because
+        ids moved.
+        """
+        self._now = self._look(executor, generation=self._now.generation + 1)
 
     def __repr__(self) -> str:
         return f"GlobalIndexManager({len(self)} samples in {self.num_files} files, fingerprint {self.fingerprint[:12]})"
 
     # -- inside
 
-    def _build(self, executor: Executor | None) -> None:
+    def _look(self, executor: Executor | None, *, generation: int) -> Indexed:
         paths = find_files(self._files)
         root = os.path.commonpath([os.path.dirname(path) for path in paths])
         cache = IndexCache(cache_path(root, self._spec(paths, root), self._keys, self._axis, self._cache_dir))
@@ -183,10 +197,7 @@ class GlobalIndexManager:
                     cache.save(table)
         else:
             table, skipped = self._table_of(paths, root, found)
-        self._generation += 1
-        self._root, self._table, self._skipped, self._cache = root, table, skipped, cache
-        self._fingerprint = table.fingerprint()
-        self.index = GlobalIndex(table.lengths)
+        return Indexed(root, table, skipped, cache.path, generation)
 
     def _spec(self, paths: Sequence[str], root: str) -> str:
         """What tells this set of files from others of the same root: the name the user gave, or the list."""
@@ -210,40 +221,6 @@ class GlobalIndexManager:
         kept = [(path, entry) for path, entry in good if path not in left_out]
         names = (os.path.relpath(path, root) for path, _ in kept)
         return Table.of(names, [entry for _, entry in kept], self._axis), tuple((f.path, f.reason) for f in bad)
-
-    def _number(self, path: str) -> int:
-        wanted = os.path.relpath(os.path.abspath(path), self._root)
-        try:
-            return self._table.names.index(wanted)
-        except ValueError:
-            raise ValueError(f"{path} is not one of the {self.num_files} files of this index") from None
-
-
-class Paths(Sequence[str]):
-    """Absolute paths, spelled out one by one when they are asked for."""
-
-    def __init__(self, root: str, names: Names) -> None:
-        self._root, self._names = root, names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [os.path.join(self._root, name) for name in self._names[place]]
-        return os.path.join(self._root, self._names[place])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(list(self)) if len(self) <= 8 else f"[{self[0]!r}, ..., {self[-1]!r}] ({len(self)} paths)"
 
 
 def _keys(key: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from globidx.core import reading
 from globidx.core.reading import Read
+from globidx.core.table import Entry
 from globidx.disk import indexing, stores
 from globidx.disk.blocks import BlockCache
 from globidx.disk.handles import HandleCache, default_capacity
+from globidx.disk.indexed import Indexed
 from globidx.disk.manager import GlobalIndexManager
 from globidx.disk.stores import Store
 from globidx.errors import MissingChunkError, ReadError
@@ -46,10 +48,11 @@ class Reader:
 
         IndexError for an id that is none; ReadError, naming file, item and id, where the data cannot be had.
         """
-        files, items = self._manager.locate_many(sample_ids)
+        now = self._manager.now  # one look for the whole batch, whatever a refresh does meanwhile
+        files, items = now.index.locate_many(sample_ids)
         samples: list[Any] = [None] * len(files)
         for read in reading.plan(files, items):
-            blocks = [self._block(read, column, sample_ids) for column in self._columns]
+            blocks = [self._block(now, read, column, sample_ids) for column in self._columns]
             for place, offset in zip(read.places.tolist(), read.offsets.tolist(), strict=True):
                 samples[place] = tuple(np.array(block[offset]) for block in blocks)  # a copy: blocks are shared
         return samples
@@ -70,32 +73,32 @@ class Reader:
         capacity = default_capacity()
         if self._max_open_files is not None:
             capacity = min(capacity, self._max_open_files)
-        self._handles: HandleCache[tuple[int, int], Store] = HandleCache(capacity, self._open)
+        self._handles: HandleCache[tuple[Indexed, int], Store] = HandleCache(capacity, self._open)
         self._cached = BlockCache(self._cache_bytes)
 
-    def _block(self, read: Read, column: int, sample_ids: Sequence[int]) -> NDArray[Any]:
+    def _block(self, now: Indexed, read: Read, column: int, sample_ids: Sequence[int]) -> NDArray[Any]:
         try:
-            with self._handles.use((self._manager.generation, read.file)) as store:
-                return self._items(store, read, column)
+            with self._handles.use((now, read.file)) as store:
+                return self._items(now, store, read, column)
         except MissingChunkError as error:
-            raise MissingChunkError(self._told(read, sample_ids, error)) from error
+            raise MissingChunkError(self._told(now, read, sample_ids, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
-            raise ReadError(self._told(read, sample_ids, error)) from error
+            raise ReadError(self._told(now, read, sample_ids, error)) from error
 
-    def _items(self, store: Store, read: Read, column: int) -> NDArray[Any]:
+    def _items(self, now: Indexed, store: Store, read: Read, column: int) -> NDArray[Any]:
         """Items of one array, by whole chunks where those are small enough to keep.
 
         Decoding one costs the same as decoding an item of it.
         """
-        info = self._manager.arrays[column]
-        chunk = self._manager.chunk_length(read.file, column)
+        info = now.table.arrays[column]
+        chunk = now.chunk_length(read.file, column)
         item_bytes = int(np.prod(info.item_shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
         if chunk <= 1 or chunk * item_bytes > self._cache_bytes:
             return store.read(info.name, read.start, read.stop)
-        length = int(self._manager.lengths[read.file])
+        length = int(now.table.lengths[read.file])
         parts = []
         for first in range(read.start - read.start % chunk, read.stop, chunk):
-            key = (self._manager.generation, read.file, column, first)
+            key = (now.generation, read.file, column, first)
             whole = self._cached.get(key)
             if whole is None:
                 whole = store.read(info.name, first, min(first + chunk, length))
@@ -103,16 +106,15 @@ class Reader:
             parts.append(whole[max(0, read.start - first) : read.stop - first])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _open(self, key: tuple[int, int]) -> Store:
-        _, file = key
-        path, entry = self._manager.paths[file], self._manager.entry(file)
+    def _open(self, key: tuple[Indexed, int]) -> Store:
+        now, file = key
+        path, entry = now.paths[file], now.entry(file)
         if not indexing.unchanged(path, entry):
-            self._refuse_changed(path, file)
+            self._refuse_changed(path, entry)
         return stores.open_store(Path(path), entry.kind, self._manager.axis, on_missing=self._on_missing)
 
-    def _refuse_changed(self, path: str, file: int) -> None:
+    def _refuse_changed(self, path: str, known: Entry) -> None:
         """ReadError where the file is not what was indexed: its stamp says maybe, its metadata says for certain."""
-        known = self._manager.entry(file)
         now = indexing.examine(
             path, keys=[info.name for info in known.arrays if info.name] or None, axis=self._manager.axis
         )
@@ -124,7 +126,7 @@ class Reader:
                 "refresh() the index and start a new epoch"
             )
 
-    def _told(self, read: Read, sample_ids: Sequence[int], error: Exception) -> str:
+    def _told(self, now: Indexed, read: Read, sample_ids: Sequence[int], error: Exception) -> str:
         ids = [int(sample_ids[place]) for place in read.places[:3].tolist()]
         items = f"item {read.start}" if read.stop == read.start + 1 else f"items [{read.start}, {read.stop})"
         said = (
@@ -132,5 +134,5 @@ class Reader:
             if isinstance(error, (ReadError, ValueError)) and str(error)
             else f"{type(error).__name__}: {error}"
         )
-        path = indexing.printable(self._manager.paths[read.file])
+        path = indexing.printable(now.paths[read.file])
         return f"sample id {', '.join(map(str, ids))}: {items} of {path}: {said}"

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from globidx import errors
-from globidx.core import checks, record
+from globidx.core import checks, record, strictjson
 from globidx.core.state import FORMAT as SAMPLER_FORMAT
 from globidx.core.state import merge
 from globidx.disk import records
-from globidx.errors import CommitError, GlobidxError, RecordCorruptError, RecordError, RecordMismatchError, SaveError
-from globidx.torch.distributed import Channel, is_initialized
+from globidx.errors import CommitError, RecordMismatchError
+from globidx.torch.agreement import Agreement
 from globidx.torch.sampler import ResumableDistributedSampler
 
 
@@ -67,10 +65,8 @@ class CheckpointManager:
         self._keep_last = checks.integer(keep_last, "keep_last", low=1)
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._timeout = float(timeout)
-        self._group = group
+        self._ranks = Agreement(group, float(timeout))
         self._durable = durable
-        self._channel: Channel | None = None
         self._record: dict[str, Any] | None = None  # the one last saved or loaded
         self._states: dict[str, Any] | None = None  # this rank's own states at that time
 
@@ -79,40 +75,34 @@ class CheckpointManager:
 
         ``extras`` are JSON values of the caller's; rank 0's are kept. All ranks return, or all raise: CommitError where
         deliveries were not told, RecordMismatchError naming the rank that disagrees, SaveError where the record could
-        not be written.
+        not be written or a rank did not answer in time.
         """
-        message = self._attempt(lambda: self._own_part(step, extras))
-        parts = [_unpack(part) for part in self._talk().gather(message)]
-        _raise_first(parts)
-        outcome = self._attempt(lambda: self._publish(step, parts)) if self._talk().rank == 0 else b""
-        told = _unpack(self._talk().share(outcome))
-        _raise_first([told])
-        self._record, self._states = told["value"], parts[self._talk().rank]["value"]["states"]
-        id: str = told["value"]["id"]
+        parts = self._ranks.by_all(lambda: self._own_part(step, extras))
+        saved: dict[str, Any] = self._ranks.by_first(lambda: self._publish(parts))
+        self._record, self._states = saved, parts[self._ranks.rank]["states"]
+        id: str = saved["id"]
         return id
 
     def restore(self, expect: str | None = None, fallback: bool = False) -> dict[str, Any] | None:
-        """Load the newest record into the objects; the record, or None where there is none. Collective: rank 0 reads
-        for all.
+        """Load the newest record into the objects; the record, or None where there is none.
 
-        ``expect`` is the id the record must have, as a model checkpoint remembers it: another is refused with
-        RecordMismatchError. A damaged newest record is an error; with ``fallback=True`` the newest whole one before it
-        is taken, and the damaged ones are named in the result's ``"passed_over"``.
+        Collective: rank 0 reads for all. ``expect`` is the id the record must have, as a model checkpoint remembers it:
+        another is refused with RecordMismatchError. A damaged newest record is an error; with ``fallback=True`` the
+        newest whole one before it is taken, and the damaged ones are named in the result's ``"passed_over"``. Where
+        one rank cannot load it, none does.
         """
-        outcome = self._attempt(lambda: self._read(expect, fallback)) if self._talk().rank == 0 else b""
-        told = _unpack(self._talk().share(outcome))
-        _raise_first([told])
-        found: dict[str, Any] | None = told["value"]
-        if found is not None:
-            outcome = self._attempt(lambda: self._load(found))
-            _raise_first([_unpack(part) for part in self._talk().gather(outcome)])
-        return found
+        found, passed_over = self._ranks.by_first(lambda: records.find(self._directory, expect, fallback=fallback))
+        if found is None:
+            return None
+        self._ranks.by_all(lambda: self._refuse_other_run(found["states"]))
+        self._load(found)
+        return {**found, "passed_over": passed_over} if passed_over else found
 
     def state_dict(self) -> dict[str, Any]:
         """The whole record, the same on every rank, for a model checkpoint to hold. No collective.
 
         That is the record last saved; where the run has gone on since, an unsaved one, in which the ranks are taken to
-        keep step.
+        keep step: save first where they may not.
         """
         states = self._own_states()
         if self._record is None or states != self._states:
@@ -124,33 +114,26 @@ class CheckpointManager:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` returned; RecordCorruptError where it is no longer that."""
-        self._load(record.decode(record.encode(state), "the given state"))
+        found = record.decode(record.encode(state), "the given state")
+        self._refuse_other_run(found["states"])
+        self._load(found)
 
     # -- inside
 
-    def _talk(self) -> Channel:
-        if self._channel is None or (self._channel.is_alone and is_initialized()):
-            self._channel = Channel(self._group, self._timeout)
-        return self._channel
-
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What this rank brings: its states, checked to be JSON before any other rank hears of them."""
+        """What this rank brings: its states, checked to be what a record can hold."""
         for held in self._objects.values():
             if isinstance(held, ResumableDistributedSampler):
                 held.refuse_untold()
                 self._refuse_other_ranks(held)
-        sealed = record.build(
-            number=0,
-            token="0" * 12,
-            step=checks.integer(step, "step"),
-            time="",
-            states=self._own_states(),
-            extras=extras or {},
-        )
-        return {name: sealed[name] for name in ("step", "states", "extras")}
+        return {
+            "step": checks.integer(step, "step"),
+            "states": self._own_states(),
+            "extras": strictjson.plain(dict(extras or {}), "extras"),
+        }
 
     def _refuse_other_ranks(self, sampler: ResumableDistributedSampler) -> None:
-        ranks = self._talk().world_size
+        ranks = self._ranks.world_size
         if sampler.num_replicas != ranks:
             raise CommitError(
                 f"the sampler deals to {sampler.num_replicas} ranks, but this manager gathers from {ranks}; call "
@@ -158,97 +141,57 @@ class CheckpointManager:
             )
 
     def _own_states(self) -> dict[str, Any]:
-        return {name: held.state_dict() for name, held in self._objects.items()}
+        states = {name: held.state_dict() for name, held in self._objects.items()}
+        for name, state in states.items():
+            if not isinstance(state, dict):
+                raise TypeError(f"state_dict() of {name!r} must be a dict, got {type(state).__name__}")
+        plain: dict[str, Any] = strictjson.plain(states, "states")
+        return plain
 
-    def _publish(self, step: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    def _publish(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
         """Rank 0: the ranks' parts as one record, on disk."""
-        values = [part["value"] for part in parts]
-        for rank, value in enumerate(values):
-            if value["step"] != values[0]["step"] or list(value["states"]) != list(values[0]["states"]):
-                told = (value["step"], list(value["states"]))
-                raise RecordMismatchError(
-                    f"rank {rank} saves step and objects {told}, rank 0 {(step, list(values[0]['states']))}"
-                )
-        states = {name: _merged(name, [value["states"][name] for value in values]) for name in values[0]["states"]}
-        self._directory.mkdir(parents=True, exist_ok=True)
-        before = records.list_records(self._directory)
+        for rank, part in enumerate(parts):
+            for what, found, first in (
+                ("step", part["step"], parts[0]["step"]),
+                ("objects", list(part["states"]), list(parts[0]["states"])),
+            ):
+                if found != first:
+                    raise RecordMismatchError(
+                        f"rank {rank} saves {what} {found}, rank 0 {first}; save the same on every rank"
+                    )
+        names = parts[0]["states"]
         sealed = record.build(
-            number=records.number_of(before[-1]) + 1 if before else 0,
+            number=records.next_number(self._directory),
             token=secrets.token_hex(6),
-            step=step,
+            step=parts[0]["step"],
             time=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
-            states=states,
-            extras=values[0]["extras"],
+            states={name: _merged(name, [part["states"][name] for part in parts]) for name in names},
+            extras=parts[0]["extras"],
         )
         records.publish(self._directory, sealed, durable=self._durable)
         records.prune(self._directory, self._keep_last)
         return sealed
 
-    def _read(self, expect: str | None, fallback: bool) -> dict[str, Any] | None:
-        """Rank 0: the record to go on from."""
-        passed_over = []
-        for path in reversed(records.list_records(self._directory)):
-            try:
-                found = records.read_record(path)
-            except RecordCorruptError as error:
-                if not fallback:
-                    raise RecordCorruptError(
-                        f"{error}. restore(fallback=True) goes back to the newest whole record before it"
-                    ) from None
-                passed_over.append(str(error))
-                continue
-            if expect is not None and found["id"] != expect:
-                if fallback:
-                    continue
-                raise RecordMismatchError(
-                    f"the newest record in {self._directory} is {found['id']}, expected was {expect}: "
-                    "model and record are from different steps. "
-                    "restore(expect=..., fallback=True) looks for the expected one among the older records"
-                )
-            return {**found, "passed_over": passed_over} if passed_over else found
-        if expect is not None or passed_over:
-            wanted = f"record {expect}" if expect is not None else "a whole record"
-            raise RecordError(
-                f"{self._directory} does not hold {wanted}" + "".join(f"; {reason}" for reason in passed_over)
-            )
-        return None
-
-    def _load(self, found: dict[str, Any]) -> None:
-        states = found["states"]
+    def _refuse_other_run(self, states: Mapping[str, Any]) -> None:
+        """RecordMismatchError where these are not the states of these objects; changes nothing."""
         if set(states) != set(self._objects):
             raise RecordMismatchError(
                 f"the record holds {sorted(states)}, this manager looks after {sorted(self._objects)}; "
                 "give it objects of the same names"
             )
         for name, held in self._objects.items():
-            held.load_state_dict(states[name])
+            if isinstance(held, ResumableDistributedSampler):
+                try:
+                    held.refuse_other_run(states[name])
+                except RecordMismatchError as error:
+                    named = RecordMismatchError(f"{name}: {error}")
+                    named.field = error.field
+                    raise named from None
+
+    def _load(self, found: dict[str, Any]) -> None:
+        for name, held in self._objects.items():
+            held.load_state_dict(found["states"][name])
         self._record, self._states = found, self._own_states()
-
-    def _attempt(self, work: Callable[[], Any]) -> bytes:
-        """What ``work`` returns, or the error it raised, as bytes for the other ranks.
-
-        Nobody may leave the others waiting.
-        """
-        try:
-            told = {"value": work()}
-        except (GlobidxError, OSError, ValueError, TypeError) as error:
-            told = {"error": type(error).__name__, "message": str(error), "rank": self._talk().rank}
-        return json.dumps(told).encode()
-
-
-def _unpack(message: bytes) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(message)
-    return told
-
-
-def _raise_first(parts: list[dict[str, Any]]) -> None:
-    """Raise the first rank's error that there is, as the same type on every rank."""
-    for part in parts:
-        if "error" in part:
-            kind = getattr(errors, part["error"], None) or {"TypeError": TypeError, "ValueError": ValueError}.get(
-                part["error"], SaveError
-            )
-            raise kind(part["message"] if len(parts) == 1 else f"rank {part['rank']}: {part['message']}")
 
 
 def _merged(name: str, states: list[dict[str, Any]]) -> dict[str, Any]:

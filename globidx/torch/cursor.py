@@ -21,6 +21,10 @@ class Cursor:
     """Numbers ``[start, stop)`` of one rank's stream, turned into ids block by block by ``ids(start, stop)``."""
 
     def __init__(self) -> None:
+        self.empty()
+
+    def empty(self) -> None:
+        """Have nothing (more) to hand out."""
         self.point_at(lambda start, stop: [], 0, 0)
 
     def point_at(self, ids: Callable[[int, int], list[int]], start: int, stop: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -86,8 +86,8 @@ class DrawnBatches:
         # a second iterator costs nothing, and says what should come
         shadow = None if self._in_order else ResumableDistributedSampler.__iter__(self._sampler)
         for batch in self._inner:
-            ids = batch if isinstance(batch, (list, tuple)) else [batch]
-            if shadow is not None and list(islice(shadow, len(ids))) != list(ids):
+            ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
+            if shadow is not None and list(islice(shadow, len(ids))) != ids:
                 raise CommitError(
                     f"{self._inner!r} does not hand out the ids of the order one after another, so what "
                     "is delivered is no prefix of its order and cannot be recorded; use a batch sampler that only "
@@ -137,7 +137,7 @@ class Deliveries:
             self._failed = False
             if not self._over:
                 self._over = True
-                self._sampler.finish_epoch()  # the loader's own drop_last may leave ids that no pass would ever deliver
+                self._sampler.end_pass()  # the loader's own drop_last may leave ids that no pass would ever deliver
             raise
         self._failed = False
         self._held = self._sizes.popleft()
@@ -145,10 +145,11 @@ class Deliveries:
 
     def settle(self) -> None:
         """Commit the batch that the loop holds."""
-        held, self._held = self._held, 0
-        if held:
-            self._sampler.commit_delivered(held)
-            self._over = self._sampler.generation != self._generation
+        with self._sampler.lock:
+            held, self._held = self._held, 0
+            if held:
+                self._sampler.commit_delivered(held)
+                self._over = self._sampler.generation != self._generation
 
     def _refuse_if_stale(self) -> None:
         if self._failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakSet, ref
@@ -23,8 +24,10 @@ class Readers:
     _last: Cursor | None  # the one last drawn from
     _loop: Callable[[], Loop | None]
     told: bool  # whether anybody tells of deliveries
+    dealt_to: int | None  # the world size at which ids were last drawn
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()  # state may be asked for in one thread while the loop goes on in another
         self.generation = 0
         self._forget()
 
@@ -32,9 +35,13 @@ class Readers:
         """An iterator was made."""
         self._cursors.add(cursor)
 
-    def drawn(self, cursor: Cursor) -> None:
-        """Ids are taken from an iterator."""
-        self._last = cursor
+    def knows(self, cursor: Cursor) -> bool:
+        """Whether an iterator is of this pass."""
+        return cursor in self._cursors
+
+    def drawn(self, cursor: Cursor, world_size: int) -> None:
+        """Ids are taken from an iterator, as they are dealt to so many ranks."""
+        self._last, self.dealt_to = cursor, world_size
 
     def move(self, why: str) -> None:
         """The pass is over, or another begins: who still holds an iterator of it learns so."""
@@ -59,6 +66,11 @@ class Readers:
             loop.settle()
 
     @property
+    def untouched(self) -> bool:
+        """Whether nothing was taken from this pass yet."""
+        return self._last is None
+
+    @property
     def untold(self) -> bool:
         """Whether ids were handed out and nobody tells of deliveries."""
         return self._last is not None and not self.told
@@ -71,6 +83,7 @@ class Readers:
     def _forget(self) -> None:
         self._cursors, self._last, self._loop = WeakSet(), None, _nobody
         self.told = False
+        self.dealt_to = None
 
 
 def _nobody() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
 from globidx.core.state import DatasetIdentity, SamplerState, merge
 from globidx.core.view import EpochView
-from globidx.errors import CommitError
+from globidx.errors import CommitError, RecordMismatchError
 from globidx.torch.cursor import Cursor, SampleIterator
 from globidx.torch.distributed import World
 from globidx.torch.readers import Loop, Readers
@@ -48,6 +49,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     [5, 8]
     [6, 9]
     """
+
+    _state: SamplerState
+    _seen: DatasetIdentity
+    _view: EpochView | None
 
     def __init__(
         self,
@@ -155,6 +160,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[int]:
         """This rank's ids of the epoch not committed yet; it raises when touched after the sampler moved on."""
         self._leave_finished_pass()
+        self._renew(skipping=True)
         if self._passed_over is not None:
             return self._empty_pass()
         if self._readers.only_drawn and not self._warned:
@@ -218,13 +224,13 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         self._state = replace(self._state, skip=self._state.skip | more)
 
     def finish_epoch(self) -> None:
-        """End the epoch here, whatever is left of it: the next one starts, with nothing done."""
+        """End the epoch here, on every rank, whatever is left of it: the next one starts, with nothing done."""
         self._readers.move(f"finished epoch {self.epoch}")
         if self._passed_over is not None:
             following = self._passed_over + 1
             self._passed_over = following if following < self._loaded_epoch else None
         else:
-            self._begin(self._state.epoch + 1, finished_epoch=self._state.epoch)
+            self._begin(self._state.epoch + 1)
 
     def reset(self) -> None:
         """Forget all progress: the epoch that was set starts over, also one that a loaded record calls finished."""
@@ -246,8 +252,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """Go on from ``state``, this sampler's or another's, of any world size; RecordMismatchError if it was another
         run's.
         """
-        loaded = SamplerState.from_dict(state)
-        loaded.refuse_other_run(dataset=self.dataset, order=self._order.describe(), seed=self.seed)
+        loaded = self.refuse_other_run(state)
         progress = loaded.closed()
         if progress.committed and not progress.remaining:
             loaded, progress = loaded.next_epoch(), Progress(0)
@@ -280,6 +285,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def begin_pass(self, loop: Loop) -> bool:
         """Let ``loop`` count deliveries from here on; True where there is nothing to count: the pass is empty."""
         self._leave_finished_pass()
+        self._renew(skipping=True)
         self._readers.count_by(loop)
         return self._passed_over is not None
 
@@ -287,17 +293,39 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """Whether ``loop`` is the one that counts deliveries."""
         return self._readers.counted_by(loop)
 
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held while deliveries are counted."""
+        return self._readers.lock
+
     def commit_delivered(self, amount: int) -> None:
         """``commit`` for the loop that counts."""
-        if self._passed_over is not None and amount:
+        if not amount:
+            return
+        if self._passed_over is not None:
             raise CommitError(f"commit({amount}) in epoch {self._passed_over}, which is finished: its pass is empty")
-        state, rank = self._at()
-        state = state.commit(amount, rank)
-        if amount:
+        with self._readers.lock:
+            state, rank = self._at()
+            if self._readers.dealt_to not in (None, state.world_size):
+                raise self._other_world(self._readers.dealt_to, state.world_size)
             self._readers.told = True
-            self._state = state
-            if state.is_complete(rank):
-                self.finish_epoch()
+            self._state = state.commit(amount, rank)
+            if self._state.is_complete(rank):
+                self.end_pass()
+
+    def end_pass(self) -> None:
+        """The epoch is done on this rank: a merge with ranks still in it will know that it was not just left."""
+        epoch = self._state.epoch
+        passed_over = self._passed_over
+        self.finish_epoch()
+        if passed_over is None:
+            self._state = replace(self._state, finished_epoch=epoch)
+
+    def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
+        """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
+        loaded = SamplerState.from_dict(state)
+        loaded.refuse_other_run(dataset=self.dataset, order=self._order.describe(), seed=self.seed)
+        return loaded
 
     def refuse_untold(self) -> None:
         """CommitError where ids were handed out and nobody tells whether they were delivered."""
@@ -308,20 +336,52 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             )
 
     def state_of(self, cursor: Cursor) -> dict[str, Any]:
-        """The record as if all ids that ``cursor`` issued were committed."""
+        """The record as if all ids that ``cursor`` issued were committed; of an earlier pass it has none to tell of."""
+        if not self._readers.knows(cursor):
+            return self.state_dict()
         state, rank = self._at()
         return replace(state, committed=cursor.issued).normal(rank).to_dict()
 
     def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
-        """Load ``state``, and point ``cursor`` at what it leaves to do."""
+        """Load ``state``, and point ``cursor`` at what it leaves to do.
+
+        Where that was the last of the epoch that the sampler is set to, it is nothing, and the next pass is the next
+        epoch's: a loader that loads only when its loop begins must not run another epoch than its loop was told.
+        """
+        epoch = self.epoch
         self.load_state_dict(state)
-        self._point(cursor)
+        if self._state.progress.committed or state["finished_epoch"] != epoch:
+            self._point(cursor)
+        else:
+            cursor.empty()
 
     # -- inside
 
-    def _begin(self, epoch: int, finished_epoch: int | None = None) -> None:
+    def _begin(self, epoch: int) -> None:
         """Start ``epoch`` afresh, over the dataset as it is now."""
-        self._start_segment(replace(self._fresh(epoch, self._state.skip), finished_epoch=finished_epoch))
+        self._start_segment(self._fresh(epoch, self._state.skip))
+
+    def _renew(self, *, skipping: bool = False) -> None:
+        """Let an epoch of which nothing was taken yet begin with the dataset of now; as it is read, with the skips too.
+
+        One that runs keeps its own: RecordMismatchError where the dataset changed under it, but for growing at its end.
+        """
+        state, found = self._state, DatasetIdentity.of(self.dataset)
+        if not state.committed and not state.progress.committed and self._readers.untouched:
+            if found != state.dataset or (skipping and self._to_skip(state).pairs):
+                fresh = self._fresh(state.epoch, state.skip)
+                self._start_segment(replace(fresh, finished_epoch=state.finished_epoch))
+        elif found != self._seen:
+            if not state.dataset.begins(self.dataset):
+                raise RecordMismatchError(
+                    f"the dataset changed in the middle of epoch {state.epoch}: {state.dataset} is now {found}, so ids "
+                    "mean other samples; open the old files, or go on with the new ones after finish_epoch() or reset()"
+                )
+            self._seen = found
+
+    def _to_skip(self, state: SamplerState) -> Ranges:
+        """The ids that its list says, and its epoch does not leave out yet."""
+        return (state.skip - state.progress.left_out).below(state.dataset.num_samples)
 
     def _fresh(self, epoch: int, skip: Ranges) -> SamplerState:
         dataset = DatasetIdentity.of(self.dataset)
@@ -338,21 +398,26 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def _start_segment(self, state: SamplerState) -> None:
         """Go on from ``state``, leaving out what its list says and its epoch does not leave out yet."""
         self._state = state
-        self._view: EpochView | None = None
-        more = (state.skip - state.progress.left_out).below(state.dataset.num_samples)
+        self._seen = state.dataset  # the dataset as it was last compared with the epoch's
+        self._view = None
+        more = self._to_skip(state)
         if more.pairs:
             self._state = replace(state, progress=state.progress.skip(more, self._viewed().positions_left(more)))
             self._view = None
 
     def _at(self) -> tuple[SamplerState, int]:
         """The state at the world size of now, and this rank."""
+        self._renew()
         rank, world_size = self._world.resolve()
         if self._state.committed and self._state.world_size != world_size:
-            raise CommitError(
-                f"ids of epoch {self._state.epoch} were committed at world size {self._state.world_size}, and it is "
-                f"{world_size} now; build the sampler anew and load the record to go on with other ranks"
-            )
+            raise self._other_world(self._state.world_size, world_size)
         return replace(self._state, world_size=world_size), rank
+
+    def _other_world(self, before: int | None, now: int) -> CommitError:
+        return CommitError(
+            f"ids of epoch {self._state.epoch} were dealt at world size {before}, and it is {now} now; "
+            "build the sampler anew and load the record to go on with other ranks"
+        )
 
     def _shown(self) -> tuple[SamplerState, int]:
         """The state that sizes speak of; an epoch that is passed over is shown whole."""
@@ -374,7 +439,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         view = self._viewed()
 
         def ids(start: int, stop: int) -> list[int]:
-            self._readers.drawn(cursor)
+            self._readers.drawn(cursor, state.world_size)
             block: list[int] = view.stream(start, stop, rank=rank, world_size=state.world_size).tolist()
             return block
 
@@ -385,7 +450,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """With an exact tail a rank may be done while others have one id more; its next pass is the next epoch's."""
         state, rank = self._at()
         if self._passed_over is None and state.committed and state.committed == state.stream_length(rank):
-            self.finish_epoch()
+            self.end_pass()
 
     def _empty_pass(self) -> Iterator[int]:
         generation = self.generation

@@ -264,3 +264,14 @@ def test_what_is_no_path_is_a_type_error(files):
     """The error says what was given."""
     with pytest.raises(TypeError, match="files must be"):
         find_files(files)
+
+
+def test_a_plain_list_has_no_heading_and_a_table_no_empty_row(tmp_path):
+    """A file may be named ``file``; a row without a path is refused, not left out."""
+    for name in ("file", "b.zarr"):
+        write_zarr(tmp_path / name, numbers(2))
+    (tmp_path / "plain.txt").write_text("file\nb.zarr\n")
+    assert find_files(tmp_path / "plain.txt") == [str(tmp_path / "file"), str(tmp_path / "b.zarr")]
+    (tmp_path / "table.csv").write_text("label,path\n1,b.zarr\n2,\n")
+    with pytest.raises(NoFilesError, match="no file in its entry 2"):
+        find_files(tmp_path / "table.csv")

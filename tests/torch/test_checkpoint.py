@@ -220,7 +220,7 @@ def test_all_ranks_restore_or_none_does(tmp_path):
     """The rank that cannot is named on every rank."""
     said = run_ranks(2, one_cannot_load, tmp_path)
     assert said[0] == said[1]
-    assert said[0].startswith("rank 1: the record was written with dataset.num_samples 50, this run has 51")
+    assert said[0].startswith("rank 1: sampler: the record was written with dataset.num_samples 50, this run has 51")
 
 
 def uneven(rank, world_size, folder):
@@ -296,3 +296,130 @@ def test_all_ranks_save_or_none_does(tmp_path, work, told):
     assert len(set(said)) == 1
     assert told in said[0]
     assert list(Path(tmp_path).glob("record-*")) == []
+
+
+class Failing:
+    """A Stateful that rank 1 cannot read, for a reason nobody foresaw."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def state_dict(self):
+        if self.rank == 1:
+            raise RuntimeError("device lost")
+        return {"a": 1}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def unforeseen(rank, world_size, folder):
+    """Rank 1's state_dict raises; nobody waits for the timeout, and the next save works."""
+    import time
+
+    sampler = ResumableDistributedSampler(range(50))
+    manager = CheckpointManager(folder, {"sampler": sampler, "other": Failing(rank)}, timeout=60)
+    started = time.monotonic()
+    try:
+        manager.save(1)
+    except errors.SaveError as error:
+        said = str(error)
+    waited = time.monotonic() - started
+    return said, waited < 30, CheckpointManager(folder, sampler, timeout=60).save(2)
+
+
+@pytest.mark.slow
+def test_an_error_of_any_kind_on_one_rank_is_told_to_all(tmp_path):
+    """Not only those that a record can raise."""
+    (said, quick, id), (said_too, quick_too, id_too) = run_ranks(2, unforeseen, tmp_path)
+    assert said == said_too == "rank 1: device lost"
+    assert quick
+    assert quick_too
+    assert id == id_too
+
+
+def slow(rank, world_size, folder):
+    """Rank 1 comes to the first save when rank 0 has given up; the second save is made by all."""
+    import torch.distributed as dist
+
+    sampler = ResumableDistributedSampler(range(50))
+    manager = CheckpointManager(folder, sampler, timeout=2)
+    manager.save(0)
+    said = None
+    if rank == 0:
+        try:
+            manager.save(1)
+        except errors.SaveError as error:
+            said = str(error)
+    dist.barrier()
+    if rank == 1:
+        try:
+            manager.save(1)
+        except errors.SaveError as error:
+            said = str(error)
+    dist.barrier()
+    return said, manager.save(2)
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_come_is_told_of_in_time_and_forgiven(tmp_path):
+    """The error says what to do, and the next save works again."""
+    (said, id), (said_too, id_too) = run_ranks(2, slow, tmp_path)
+    assert "within 2 seconds" in said
+    assert "raise timeout=" in said
+    assert said_too is not None
+    assert id == id_too
+
+
+def test_a_record_that_could_not_be_read_back_is_not_written(tmp_path):
+    """Nested too deep: refused at save, and what was there stays."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler, keep_last=1)
+    before = manager.save(1)
+    deep = {}
+    for _ in range(40):
+        deep = {"a": deep}
+    with pytest.raises(errors.RecordCorruptError, match="deeper than"):
+        manager.save(2, extras=deep)
+    assert manager.restore()["id"] == before
+
+
+def test_names_that_only_look_like_records_do_no_harm(tmp_path):
+    """A number beyond counting, and a folder of a record's name."""
+    (tmp_path / "record-9223372036854775807-aaaaaaaaaaaa.json").write_text("{}")
+    (tmp_path / "record-00000000-aaaaaaaaaaaa.json").mkdir()
+    manager = CheckpointManager(tmp_path, sampler_of(), keep_last=1)
+    ids = [manager.save(step) for step in range(3)]
+    assert manager.restore()["id"] == ids[-1]
+
+
+def test_what_was_restored_past_a_damaged_record_can_be_carried_on(tmp_path):
+    """state_dict after a fallback loads like any other."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler)
+    for step in (1, 2):
+        sampler.commit(2)
+        id = manager.save(step)
+    path = tmp_path / f"record-{id}.json"
+    path.write_bytes(path.read_bytes()[:100])
+    assert manager.restore(fallback=True)["passed_over"]
+    resumed = sampler_of()
+    CheckpointManager(tmp_path, resumed).load_state_dict(manager.state_dict())
+    assert resumed.state_dict()["consumed"] == 2
+
+
+def test_restoring_from_what_is_no_folder_is_an_error(tmp_path):
+    """A record's own path is not an empty folder: the run must not start over in silence."""
+    id = CheckpointManager(tmp_path, sampler_of()).save(1)
+    with pytest.raises(NotADirectoryError):
+        CheckpointManager(tmp_path / f"record-{id}.json", sampler_of()).restore()
+
+
+def test_no_object_moves_unless_all_can(tmp_path):
+    """Of train and val only val is another dataset: train stays where it was, and the message names val."""
+    CheckpointManager(tmp_path, {"train": sampler_of(20), "val": sampler_of(9)}).save(1)
+    train = sampler_of(20)
+    train.commit(7)
+    with pytest.raises(errors.RecordMismatchError, match="val: the record"):
+        CheckpointManager(tmp_path, {"train": train, "val": sampler_of(8)}).restore()
+    assert train.state_dict()["consumed"] == 7

@@ -374,3 +374,37 @@ def test_a_refresh_under_a_dataset_moves_ids_not_data(manager, folder, cache_byt
     manager.refresh()
     assert [float(label) for label in dataset.__getitems__(range(len(dataset)))] == [1.0, 2.0, *before]
     dataset.close()
+
+
+def test_a_refresh_in_another_thread_mixes_no_batch(tmp_path):
+    """Every batch is of the files before a refresh or of those after it, or an error that names a file; never of both."""
+    import threading
+
+    from globidx.errors import ReadError
+
+    write_hdf5(tmp_path / "b.h5", np.arange(100, 104).reshape(4, 1))
+    manager = GlobalIndexManager(tmp_path)
+    dataset = FileCacheDataset(manager)
+    stop, wrong = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            try:
+                got = [int(item) for item in dataset.__getitems__([0, 3])]
+            except ReadError as error:  # the file of the old look has gone
+                assert "a.h5" in str(error)
+                continue
+            if got not in ([100, 103], [0, 3]):
+                wrong.append(got)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(10):
+        write_hdf5(tmp_path / "a.h5", np.arange(4).reshape(4, 1))
+        manager.refresh()
+        (tmp_path / "a.h5").rename(tmp_path / "a.gone")
+        (tmp_path / "a.gone").rename(tmp_path / "elsewhere")
+        manager.refresh()
+    stop.set()
+    reader.join()
+    assert not wrong

@@ -4,7 +4,10 @@ import gc
 import os
 import random
 import signal
+import sys
+import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -159,6 +162,14 @@ class Growing(BatchSampler):
         yield batch
 
 
+class Arrays(BatchSampler):
+    """Batches as arrays and tensors: legal, says torch."""
+
+    def __iter__(self):
+        for number, batch in enumerate(super().__iter__()):
+            yield np.array(batch) if number % 2 else torch.tensor(batch)
+
+
 class Sorting(BatchSampler):
     """Takes twice as many ids as a batch holds and hands out the larger ones first: no longer a prefix."""
 
@@ -174,6 +185,8 @@ def test_batch_samplers_that_only_cut_are_counted_and_others_are_refused():
     """Variable sizes are fine; a changed sequence cannot be recorded, and nothing of it is delivered."""
     sampler, loader = made(20, batch_sampler=lambda s: Growing(s, 1, False))
     assert [consumed(sampler)[1] for _ in loader][:4] == [1, 3, 6, 10]
+    sampler, loader = made(20, batch_sampler=lambda s: Arrays(s, 8, False))
+    assert [consumed(sampler)[1] for _ in loader] == [8, 16, 0]
     sampler, loader = made(20, batch_sampler=lambda s: Sorting(s, 4, False))
     with pytest.raises(errors.CommitError, match="Sorting.* does not hand out"):
         next(iter(loader))
@@ -228,6 +241,34 @@ def test_a_failed_batch_is_not_passed_over_in_silence(workers):
     resumed, loader = made(20, 4, workers, dataset=Broken(20), record=sampler.state_dict())
     assert [id for batch in loader for id in batch.tolist()] == [8, *range(10, 20)]
     assert consumed(resumed) == (1, 0)
+
+
+@pytest.mark.slow
+def test_state_asked_for_in_other_threads_loses_no_commit(monkeypatch):
+    """A checkpointing thread polls while the loop goes on."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            sampler, loader = made(200, 4)
+            stop = threading.Event()
+
+            def poll(sampler=sampler, stop=stop):
+                while not stop.is_set():
+                    sampler.state_dict()
+
+            threads = [threading.Thread(target=poll) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            had = sum(len(batch) for batch, _ in zip(loader, range(45), strict=False))
+            done = consumed(sampler)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            assert done[0] == 0
+            assert had <= done[1] <= had + 4
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_out_of_order_delivery_is_refused():

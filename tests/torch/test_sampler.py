@@ -547,3 +547,102 @@ def test_importing_the_sampler_starts_nothing():
     """import globidx alone imports no torch."""
     program = "import sys, globidx; assert 'torch' not in sys.modules; globidx.ResumableDistributedSampler; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
+
+
+# moments
+
+
+class Growing(list):
+    """A dataset that changes: ``parts`` are its files' lengths."""
+
+    def __init__(self, *parts):
+        self.become(*parts)
+
+    def become(self, *parts):
+        self[:] = range(sum(parts))
+        self.parts = parts
+        self.num_files = len(parts)
+        self.fingerprint = self.fingerprint_of(len(parts))
+
+    def fingerprint_of(self, num_files):
+        return repr(self.parts[:num_files])
+
+
+def test_between_epochs_the_next_one_takes_the_files_and_skips_of_now():
+    """The last commit has already begun it, but nothing of it was taken yet."""
+    files = Growing(4, 4)
+    sampler = ResumableDistributedSampler(files, 1, 0, shuffle=False)
+    sampler.commit(8)
+    files.become(4, 4, 2)
+    sampler.skip(3)
+    assert list(sampler) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    files.become(3)
+    sampler.set_epoch(2)
+    assert (len(sampler), list(sampler)) == (3, [0, 1, 2])
+    assert sampler.remaining == 3
+
+
+def test_files_that_move_under_a_running_epoch_are_an_error():
+    """A file in front shifts every id; appended ones do not, and are taken by the next epoch."""
+    files = Growing(4, 4)
+    sampler = ResumableDistributedSampler(files, 1, 0, shuffle=False)
+    sampler.commit(2)
+    files.become(4, 4, 3)
+    assert list(sampler) == [2, 3, 4, 5, 6, 7]
+    files.become(1, 4, 4)
+    for touch in (lambda: sampler.commit(1), sampler.state_dict, lambda: iter(sampler)):
+        with pytest.raises(errors.RecordMismatchError, match="changed in the middle of epoch 0"):
+            touch()
+    sampler.finish_epoch()
+    assert list(sampler) == list(range(9))
+
+
+def test_a_dataset_that_cannot_tell_its_growth_is_not_taken_for_grown():
+    """Without fingerprint_of, other files are other data."""
+
+    class Plain(list):
+        fingerprint, num_files = "a", 1
+
+    sampler = ResumableDistributedSampler(Plain(range(4)), 1, 0)
+    sampler.commit(1)
+    other = Plain(range(6))
+    other.num_files = 2
+    with pytest.raises(errors.RecordMismatchError):
+        ResumableDistributedSampler(other, 1, 0).load_state_dict(sampler.state_dict())
+
+
+def test_ids_drawn_at_one_world_size_are_not_committed_at_another(monkeypatch):
+    """A process group that comes up in the middle of a pass would make 3 ids of 1 rank count as 6 of 2."""
+    monkeypatch.delenv("RANK", raising=False)
+    sampler = ResumableDistributedSampler(range(16), shuffle=False)
+    stream = iter(sampler)
+    next(stream)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(errors.CommitError, match="dealt at world size 1, and it is 2 now"):
+        sampler.commit(1)
+    assert list(sampler) == list(range(0, 16, 2))
+    sampler.commit(1)
+    assert sampler.state_dict()["consumed"] == 2
+
+
+def test_an_iterator_of_before_has_nothing_to_tell():
+    """Its issued ids are not the new pass's: it speaks with the sampler's own record."""
+    sampler = alone(10)
+    stream = iter(sampler)
+    next(stream)
+    sampler.set_epoch(1)
+    assert stream.state_dict() == sampler.state_dict()
+    assert (stream.state_dict()["epoch"], stream.state_dict()["consumed"]) == (1, 0)
+
+
+def test_an_epoch_ended_by_hand_on_one_rank_only_is_refused_at_a_merge():
+    """The other rank's samples were not trained on."""
+    ranks = [ResumableDistributedSampler(range(20), 2, rank) for rank in (0, 1)]
+    for rank in ranks:
+        rank.commit(2)
+    ranks[0].finish_epoch()
+    with pytest.raises(errors.RecordMismatchError, match="disagrees on epoch"):
+        merge_states([rank.state_dict() for rank in ranks])
+    ranks[1].finish_epoch()
+    assert merge_states([rank.state_dict() for rank in ranks])["epoch"] == 1

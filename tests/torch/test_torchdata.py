@@ -7,6 +7,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from globidx import ResumableDistributedSampler
 
+pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
+
 
 def made(n, batch, workers, *, rank=0, world=1, record=None):
     """(sampler, loader), the whole plug: sampler=."""
@@ -39,6 +41,34 @@ def test_a_loader_state_resumes_to_the_id(workers, stop):
     _, again = made(50, 8, workers)
     again.load_state_dict(state)
     assert seen + [id for batch in again for id in batch.tolist()] == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("when", ["in the last step", "after the epoch", "after set_epoch"])
+def test_a_state_at_an_epochs_end_runs_no_epoch_twice(workers, when):
+    """Three epochs by a loop that calls set_epoch, resumed at the end of the first: each once, none in another's place."""
+    orders = []
+    for epoch in range(3):
+        sampler = ResumableDistributedSampler(range(12), 1, 0, seed=4)
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    sampler, loader = made(12, 4, workers)
+    sampler.set_epoch(0)
+    for number, _ in enumerate(loader):
+        if number == 2 and when == "in the last step":
+            state = loader.state_dict()
+    if when == "after set_epoch":
+        sampler.set_epoch(1)
+    if when != "in the last step":
+        state = loader.state_dict()
+    sampler, loader = made(12, 4, workers)
+    loader.load_state_dict(state)
+    passes = []
+    for epoch in range(3) if when == "in the last step" else range(1, 3):
+        sampler.set_epoch(epoch)
+        passes.append([id for batch in loader for id in batch.tolist()])
+    assert passes == ([[], *orders[1:]] if when == "in the last step" else orders[1:])
 
 
 @pytest.mark.slow
