@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,9 +16,9 @@ from globidx.core.orders import Order, Sequential, Shuffle
 from globidx.core.partition import TAILS, Tail
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
-from globidx.core.state import DatasetIdentity, SamplerState, merge
-from globidx.core.view import EpochView
-from globidx.errors import CommitError, RecordMismatchError
+from globidx.core.standing import Standing
+from globidx.core.state import SamplerState, merge
+from globidx.errors import CommitError
 from globidx.torch.cursor import Cursor, SampleIterator
 from globidx.torch.distributed import World
 from globidx.torch.readers import Loop, Readers
@@ -50,10 +51,6 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     [6, 9]
     """
 
-    _state: SamplerState
-    _seen: DatasetIdentity
-    _view: EpochView | None
-
     def __init__(
         self,
         dataset: Any,
@@ -69,21 +66,28 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         mesh: Any = None,
     ) -> None:
         # torch's __init__ is not called: it asks for rank and world size at once, and copies what are properties here.
-        self.dataset = dataset
-        self.seed = checks.integer(seed, "seed")
-        self._tail = _tail(tail, drop_last)
-        self._order = _order(order, shuffle)
         self._world = World(num_replicas, rank, group, mesh)
         if None not in (num_replicas, rank):
             self._world.resolve()
+        self._standing = Standing(
+            dataset, _order(order, shuffle), checks.integer(seed, "seed"), _tail(tail, drop_last), self._world
+        )
         self._readers = Readers()
-        self._state = self._fresh(0, Ranges())
         self._loaded_epoch = 0  # epochs below it are finished, says the record that was loaded
         self._passed_over: int | None = None  # such an epoch, if set_epoch asked for it again
         self._warned = False
-        self._start_segment(self._state)
 
     # -- what it is
+
+    @property
+    def dataset(self) -> Any:  # type: ignore[override]
+        """What it samples from: anything with ``len()``."""
+        return self._standing.dataset
+
+    @property
+    def seed(self) -> int:  # type: ignore[override]
+        """The seed of the order."""
+        return self._standing.seed
 
     @property
     def rank(self) -> int:  # type: ignore[override]
@@ -98,27 +102,27 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     @property
     def epoch(self) -> int:  # type: ignore[override]
         """The epoch that ``iter`` reads. A pass whose every id was committed has moved on to the next."""
-        return self._state.epoch if self._passed_over is None else self._passed_over
+        return self._standing.state.epoch if self._passed_over is None else self._passed_over
 
     @property
     def shuffle(self) -> bool:  # type: ignore[override]
         """Whether the order is another than the ids' own."""
-        return not isinstance(self._order, Sequential)
+        return not isinstance(self._standing.order, Sequential)
 
     @property
     def drop_last(self) -> bool:  # type: ignore[override]
         """Whether ids that do not divide by the ranks are left out."""
-        return self._tail == "drop"
+        return self._standing.tail == "drop"
 
     @property
     def order(self) -> Order:
         """The order in use."""
-        return self._order
+        return self._standing.order
 
     @property
     def tail(self) -> Tail:
         """``"pad"``, ``"drop"`` or ``"exact"``."""
-        return self._tail
+        return self._standing.tail
 
     def __len__(self) -> int:
         """Ids of this rank in this epoch: those already done, on whatever world size, and those still to do."""
@@ -133,8 +137,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     @property
     def total_size(self) -> int:  # type: ignore[override]
         """Ids of all ranks together, padding included, as torch names it."""
-        if self._tail == "exact":
-            return self._state.progress.length - self._state.progress.skipped
+        if self.tail == "exact":
+            progress = self._shown()[0].progress
+            return progress.length - progress.skipped
         return len(self) * self.num_replicas
 
     @property
@@ -153,14 +158,13 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     @property
     def skipped(self) -> Ranges:
         """The ids that are left out, of this epoch or from the next segment on."""
-        return self._state.skip
+        return self._standing.state.skip
 
     # -- reading
 
     def __iter__(self) -> Iterator[int]:
         """This rank's ids of the epoch not committed yet; it raises when touched after the sampler moved on."""
-        self._leave_finished_pass()
-        self._renew(skipping=True)
+        self._begin_pass()
         if self._passed_over is not None:
             return self._empty_pass()
         if self._readers.only_drawn and not self._warned:
@@ -192,8 +196,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
                 "its pass will be empty. Start the loop at sampler.epoch, or call reset() to train on it again",
                 stacklevel=2,
             )
-        elif chosen != self._state.epoch:
-            self._begin(chosen)
+        elif chosen != self._standing.state.epoch:
+            self._standing.begin(chosen)
 
     # -- progress
 
@@ -218,10 +222,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         ``CheckpointManager``, whose record unites the ranks' lists; ranks that begin an epoch with different lists are
         refused at the next save.
         """
-        more = Ranges.of(ids)
-        if more.pairs:
-            checks.sample_id(more.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
-        self._state = replace(self._state, skip=self._state.skip | more)
+        self._standing.skip(Ranges.of(ids))
 
     def finish_epoch(self) -> None:
         """End the epoch here, on every rank, whatever is left of it: the next one starts, with nothing done."""
@@ -230,14 +231,14 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             following = self._passed_over + 1
             self._passed_over = following if following < self._loaded_epoch else None
         else:
-            self._begin(self._state.epoch + 1)
+            self._standing.begin(self._standing.state.epoch + 1)
 
     def reset(self) -> None:
         """Forget all progress: the epoch that was set starts over, also one that a loaded record calls finished."""
         epoch = self.epoch
         self._readers.move("was reset")
         self._passed_over, self._loaded_epoch = None, 0
-        self._begin(epoch)
+        self._standing.begin(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the epoch has come if all ranks keep step: fresh JSON values, the same on every rank, no collective.
@@ -252,16 +253,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """Go on from ``state``, this sampler's or another's, of any world size; RecordMismatchError if it was another
         run's.
         """
-        loaded = self.refuse_other_run(state)
-        progress = loaded.closed()
-        if progress.committed and not progress.remaining:
-            loaded, progress = loaded.next_epoch(), Progress(0)
+        loaded = self._standing.refuse_other_run(state)
         self._readers.move("was loaded with a record")
-        self._passed_over, self._loaded_epoch = None, loaded.epoch
-        self._state = replace(self._state, skip=loaded.skip)
-        self._begin(loaded.epoch)
-        if progress.committed:  # an epoch that runs keeps its samples, also where files were appended since
-            self._start_segment(replace(loaded, tail=self._tail, progress=progress, committed=0, finished_epoch=None))
+        self._standing.load(loaded)
+        self._passed_over, self._loaded_epoch = None, self._standing.state.epoch
 
     def __getstate__(self) -> dict[str, Any]:
         """For a copy in another process.
@@ -269,7 +264,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         The same position, no iterators, and rank and world size as far as they are known.
         """
         self._readers.settle()
-        return self.__dict__ | {"_world": self._world.for_child(), "_readers": None, "_view": None}
+        standing = copy.copy(self._standing)
+        standing.ranks = world = self._world.for_child()
+        return self.__dict__ | {"_world": world, "_standing": standing, "_readers": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -284,8 +281,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def begin_pass(self, loop: Loop) -> bool:
         """Let ``loop`` count deliveries from here on; True where there is nothing to count: the pass is empty."""
-        self._leave_finished_pass()
-        self._renew(skipping=True)
+        self._begin_pass()
         self._readers.count_by(loop)
         return self._passed_over is not None
 
@@ -307,25 +303,22 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         with self._readers.lock:
             state, rank = self._at()
             if self._readers.dealt_to not in (None, state.world_size):
-                raise self._other_world(self._readers.dealt_to, state.world_size)
+                raise self._standing.other_world(self._readers.dealt_to, state.world_size)
             self._readers.told = True
-            self._state = state.commit(amount, rank)
-            if self._state.is_complete(rank):
+            self._standing.state = state.commit(amount, rank)
+            if self._standing.state.is_complete(rank):
                 self.end_pass()
 
     def end_pass(self) -> None:
         """The epoch is done on this rank: a merge with ranks still in it will know that it was not just left."""
-        epoch = self._state.epoch
-        passed_over = self._passed_over
+        finished, passed_over = self._standing.state.epoch, self._passed_over
         self.finish_epoch()
         if passed_over is None:
-            self._state = replace(self._state, finished_epoch=epoch)
+            self._standing.state = replace(self._standing.state, finished_epoch=finished)
 
     def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
         """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
-        loaded = SamplerState.from_dict(state)
-        loaded.refuse_other_run(dataset=self.dataset, order=self._order.describe(), seed=self.seed)
-        return loaded
+        return self._standing.refuse_other_run(state)
 
     def refuse_untold(self) -> None:
         """CommitError where ids were handed out and nobody tells whether they were delivered."""
@@ -350,74 +343,17 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """
         epoch = self.epoch
         self.load_state_dict(state)
-        if self._state.progress.committed or state["finished_epoch"] != epoch:
+        if self._standing.state.progress.committed or state["finished_epoch"] != epoch:
             self._point(cursor)
         else:
             cursor.empty()
 
     # -- inside
 
-    def _begin(self, epoch: int) -> None:
-        """Start ``epoch`` afresh, over the dataset as it is now."""
-        self._start_segment(self._fresh(epoch, self._state.skip))
-
-    def _renew(self, *, skipping: bool = False) -> None:
-        """Let an epoch of which nothing was taken yet begin with the dataset of now; as it is read, with the skips too.
-
-        One that runs keeps its own: RecordMismatchError where the dataset changed under it, but for growing at its end.
-        """
-        state, found = self._state, DatasetIdentity.of(self.dataset)
-        if not state.committed and not state.progress.committed and self._readers.untouched:
-            if found != state.dataset or (skipping and self._to_skip(state).pairs):
-                fresh = self._fresh(state.epoch, state.skip)
-                self._start_segment(replace(fresh, finished_epoch=state.finished_epoch))
-        elif found != self._seen:
-            if not state.dataset.begins(self.dataset):
-                raise RecordMismatchError(
-                    f"the dataset changed in the middle of epoch {state.epoch}: {state.dataset} is now {found}, so ids "
-                    "mean other samples; open the old files, or go on with the new ones after finish_epoch() or reset()"
-                )
-            self._seen = found
-
-    def _to_skip(self, state: SamplerState) -> Ranges:
-        """The ids that its list says, and its epoch does not leave out yet."""
-        return (state.skip - state.progress.left_out).below(state.dataset.num_samples)
-
-    def _fresh(self, epoch: int, skip: Ranges) -> SamplerState:
-        dataset = DatasetIdentity.of(self.dataset)
-        return SamplerState(
-            dataset=dataset,
-            order=self._order.describe(),
-            seed=self.seed,
-            epoch=epoch,
-            tail=self._tail,
-            progress=Progress(self._order.length(dataset.num_samples)),
-            skip=skip,
-        )
-
-    def _start_segment(self, state: SamplerState) -> None:
-        """Go on from ``state``, leaving out what its list says and its epoch does not leave out yet."""
-        self._state = state
-        self._seen = state.dataset  # the dataset as it was last compared with the epoch's
-        self._view = None
-        more = self._to_skip(state)
-        if more.pairs:
-            self._state = replace(state, progress=state.progress.skip(more, self._viewed().positions_left(more)))
-            self._view = None
-
     def _at(self) -> tuple[SamplerState, int]:
         """The state at the world size of now, and this rank."""
-        self._renew()
-        rank, world_size = self._world.resolve()
-        if self._state.committed and self._state.world_size != world_size:
-            raise self._other_world(self._state.world_size, world_size)
-        return replace(self._state, world_size=world_size), rank
-
-    def _other_world(self, before: int | None, now: int) -> CommitError:
-        return CommitError(
-            f"ids of epoch {self._state.epoch} were dealt at world size {before}, and it is {now} now; "
-            "build the sampler anew and load the record to go on with other ranks"
-        )
+        self._standing.look(untouched=self._readers.untouched)
+        return self._standing.now()
 
     def _shown(self) -> tuple[SamplerState, int]:
         """The state that sizes speak of; an epoch that is passed over is shown whole."""
@@ -426,17 +362,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             return state, rank
         return replace(state, progress=Progress(state.progress.length), committed=0), rank
 
-    def _viewed(self) -> EpochView:
-        if self._view is None:
-            state = self._state
-            arrangement = self._order.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
-            self._view = EpochView(arrangement, state.progress)
-        return self._view
-
     def _point(self, cursor: Cursor) -> None:
         """Set ``cursor`` to what this rank has left to do."""
         state, rank = self._at()
-        view = self._viewed()
+        view = self._standing.view()
 
         def ids(start: int, stop: int) -> list[int]:
             self._readers.drawn(cursor, state.world_size)
@@ -446,11 +375,15 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         cursor.point_at(ids, state.committed, state.stream_length(rank))
         self._readers.add(cursor)
 
-    def _leave_finished_pass(self) -> None:
-        """With an exact tail a rank may be done while others have one id more; its next pass is the next epoch's."""
+    def _begin_pass(self) -> None:
+        """A pass begins: not of an epoch that is done, and, where nothing of it was taken yet, without the ids to skip.
+
+        With an exact tail a rank may be done while others have one id more.
+        """
         state, rank = self._at()
         if self._passed_over is None and state.committed and state.committed == state.stream_length(rank):
             self.end_pass()
+        self._standing.look(untouched=self._readers.untouched, skipping=True)
 
     def _empty_pass(self) -> Iterator[int]:
         generation = self.generation

@@ -8,6 +8,7 @@ from cluster import Production
 
 from globidx import ResumableDistributedSampler
 from globidx.core.progress import Progress
+from globidx.core.standing import Standing
 from globidx.core.state import SamplerState, merge
 from globidx.core.view import EpochView
 from globidx.torch.loader import Deliveries
@@ -22,13 +23,18 @@ class CountsDraws(ResumableDistributedSampler):
         return super().state_dict() if cursor is None else self.state_of(cursor)
 
 
+class _Reshuffled(Standing):
+    def view(self):
+        state, seed = self.state, self.seed + self.state.progress.committed
+        return EpochView(self.order.bind(state.dataset.num_samples, seed=seed, epoch=state.epoch), state.progress)
+
+
 class ReshufflesTheTail(ResumableDistributedSampler):
     """After a resume the rest is put in a new order."""
 
-    def _viewed(self):
-        state = self._state
-        seed = self.seed + state.progress.committed
-        return EpochView(self._order.bind(state.dataset.num_samples, seed=seed, epoch=state.epoch), state.progress)
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self._standing.__class__ = _Reshuffled
 
 
 def rank_0_only(states):

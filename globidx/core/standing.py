@@ -1,0 +1,130 @@
+"""Where a sampler stands: the state of its epoch, over the dataset as it is now and the ranks as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from globidx.core import checks
+from globidx.core.orders import Order
+from globidx.core.partition import Tail
+from globidx.core.progress import Progress
+from globidx.core.ranges import Ranges
+from globidx.core.state import DatasetIdentity, SamplerState
+from globidx.core.view import EpochView
+from globidx.errors import CommitError, RecordMismatchError
+
+
+class Ranks(Protocol):
+    """Who tells rank and world size, each time they are needed."""
+
+    def resolve(self) -> tuple[int, int]:
+        """(rank, world size)"""
+
+
+class Standing:
+    """One run's place: ``state`` is its epoch and what is committed of it.
+
+    ``dataset`` is anything with ``len()``. An epoch of which nothing was taken yet takes the dataset as it is; one that
+    runs keeps its own, and refuses a dataset that changed under it other than by growing at its end.
+    """
+
+    def __init__(self, dataset: Any, order: Order, seed: int, tail: Tail, ranks: Ranks) -> None:
+        self.dataset, self.order, self.seed, self.tail, self.ranks = dataset, order, seed, tail, ranks
+        self.state = self._fresh(0, Ranges())
+        self._seen = self.state.dataset  # the dataset as it was last compared with the epoch's
+        self._view: EpochView | None = None
+
+    def now(self) -> tuple[SamplerState, int]:
+        """The state at the world size of now, and this rank; CommitError where ids were committed at another."""
+        rank, world_size = self.ranks.resolve()
+        if self.state.committed and self.state.world_size != world_size:
+            raise self.other_world(self.state.world_size, world_size)
+        return replace(self.state, world_size=world_size), rank
+
+    def view(self) -> EpochView:
+        """What remains of the epoch, in its order."""
+        if self._view is None:
+            state = self.state
+            arrangement = self.order.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
+            self._view = EpochView(arrangement, state.progress)
+        return self._view
+
+    def begin(self, epoch: int) -> None:
+        """Start ``epoch`` afresh, over the dataset as it is now."""
+        self._start_segment(self._fresh(epoch, self.state.skip))
+
+    def load(self, loaded: SamplerState) -> None:
+        """Go on from ``loaded``, of any world size. A running epoch keeps its samples, whatever was appended since."""
+        progress = loaded.closed()
+        skip = loaded.skip | self.state.skip
+        if progress.committed and progress.remaining:
+            running = replace(loaded, tail=self.tail, progress=progress, committed=0, finished_epoch=None, skip=skip)
+            self._start_segment(running)
+        else:
+            self._start_segment(self._fresh(loaded.epoch + bool(progress.committed), skip))
+
+    def look(self, *, untouched: bool, skipping: bool = False) -> None:
+        """See what became of the dataset, and, with ``skipping``, of the list of ids to leave out.
+
+        ``untouched`` says that nothing was taken from the epoch. RecordMismatchError where ids of a running one moved.
+        """
+        state, found = self.state, DatasetIdentity.of(self.dataset)
+        if untouched and not state.committed and not state.progress.committed:
+            if found != state.dataset or (skipping and self._to_skip(state).pairs):
+                fresh = self._fresh(state.epoch, state.skip)
+                self._start_segment(replace(fresh, finished_epoch=state.finished_epoch))
+        elif found != self._seen:
+            if not state.dataset.begins(self.dataset):
+                raise RecordMismatchError(
+                    f"the dataset changed in the middle of epoch {state.epoch}: {state.dataset} is now {found}, so ids "
+                    "mean other samples; open the old files, or go on with the new ones after finish_epoch() or reset()"
+                )
+            self._seen = found
+
+    def skip(self, ids: Ranges) -> None:
+        """Leave ``ids`` out from the next segment on; IndexError outside the dataset."""
+        if ids.pairs:
+            checks.sample_id(ids.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
+        self.state = replace(self.state, skip=self.state.skip | ids)
+
+    def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
+        """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
+        loaded = SamplerState.from_dict(state)
+        loaded.refuse_other_run(dataset=self.dataset, order=self.order.describe(), seed=self.seed)
+        return loaded
+
+    def other_world(self, before: int | None, now: int) -> CommitError:
+        """The error for ids of one world size that are counted at another."""
+        return CommitError(
+            f"ids of epoch {self.state.epoch} were dealt at world size {before}, and it is {now} now; "
+            "build the sampler anew and load the record to go on with other ranks"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_view": None}
+
+    def _to_skip(self, state: SamplerState) -> Ranges:
+        """The ids that its list says, and its epoch does not leave out yet."""
+        return (state.skip - state.progress.left_out).below(state.dataset.num_samples)
+
+    def _fresh(self, epoch: int, skip: Ranges) -> SamplerState:
+        dataset = DatasetIdentity.of(self.dataset)
+        return SamplerState(
+            dataset=dataset,
+            order=self.order.describe(),
+            seed=self.seed,
+            epoch=epoch,
+            tail=self.tail,
+            progress=Progress(self.order.length(dataset.num_samples)),
+            skip=skip,
+        )
+
+    def _start_segment(self, state: SamplerState) -> None:
+        """Go on from ``state``, leaving out what its list says and its epoch does not leave out yet."""
+        self.state, self._seen, self._view = state, state.dataset, None
+        more = self._to_skip(state)
+        if more.pairs:
+            self.state = replace(state, progress=state.progress.skip(more, self.view().positions_left(more)))
+            self._view = None
