@@ -197,7 +197,9 @@ class GlobalIndexManager:
                     cache.save(table)
         else:
             table, skipped = self._table_of(paths, root, found)
-        return Indexed(root, table, skipped, cache.path, generation)
+        looked = Indexed(root, table, skipped, cache.path, generation)
+        len(looked.index)  # totals beyond 64 bits are refused here, not at the first read
+        return looked
 
     def _spec(self, paths: Sequence[str], root: str) -> str:
         """What tells this set of files from others of the same root: the name the user gave, or the list."""
