@@ -56,6 +56,11 @@ class Ranges:
         return cls(tuple(merged))
 
     def __len__(self) -> int:
+        return self.size
+
+    @property
+    def size(self) -> int:
+        """How many ids there are; unlike ``len`` not bound to 63 bits."""
         return sum(stop - start for start, stop in self.pairs)
 
     def __or__(self, other: Ranges) -> Ranges:
@@ -63,12 +68,15 @@ class Ranges:
 
     def __sub__(self, other: Ranges) -> Ranges:
         left: list[tuple[int, int]] = []
+        gone, place = other.pairs, 0
         for start, stop in self.pairs:
-            first = start
-            for gone_start, gone_stop in other.pairs:
-                if gone_start < stop and first < gone_stop:
-                    left.append((first, gone_start))
-                    first = gone_stop
+            while place < len(gone) and gone[place][1] <= start:
+                place += 1  # both ascend, so each is passed once
+            first, at = start, place
+            while at < len(gone) and gone[at][0] < stop:
+                left.append((first, gone[at][0]))
+                first = gone[at][1]
+                at += 1
             left.append((first, stop))
         return self._united(left)
 

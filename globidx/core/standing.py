@@ -11,7 +11,7 @@ from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
-from globidx.core.state import DatasetIdentity, SamplerState
+from globidx.core.state import MAX_RANGES, MAX_SKIPPED, DatasetIdentity, SamplerState
 from globidx.core.view import EpochView
 from globidx.errors import CommitError, RecordMismatchError
 
@@ -87,7 +87,13 @@ class Standing:
         """Leave ``ids`` out from the next segment on; IndexError outside the dataset."""
         if ids.pairs:
             checks.sample_id(ids.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
-        self.state = replace(self.state, skip=self.state.skip | ids)
+        skip = self.state.skip | ids
+        if len(skip.pairs) > MAX_RANGES or skip.size > MAX_SKIPPED:
+            raise ValueError(
+                f"skip() would leave out {skip.size} ids in {len(skip.pairs)} ranges, the most is {MAX_SKIPPED} in "
+                f"{MAX_RANGES}; leave whole files out of the index instead"
+            )
+        self.state = replace(self.state, skip=skip)
 
     def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
         """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""

@@ -22,7 +22,8 @@ from globidx.core.ranges import Ranges
 from globidx.errors import CommitError, RecordError, RecordMismatchError
 
 FORMAT, VERSION = "globidx.sampler", 1
-MAX_WORLD_SIZE = 2**20
+# What a state may hold, far beyond any real run: a hostile one must not take hours or gigabytes to read.
+MAX_WORLD_SIZE, MAX_SEGMENTS, MAX_UNEVENNESS, MAX_RANGES, MAX_SKIPPED = 2**17, 2**14, 2**26, 2**16, 2**24
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,9 @@ def _layer_to_json(layer: Segment | Skip) -> Any:
 def _progress(length: int, layers: Sequence[Any], per_rank: int) -> Progress:
     progress = Progress(length)
     for layer in layers:
+        ranks, kinds = (len(layer), len(set(layer))) if isinstance(layer, list) else (1, 1)
+        if ranks > MAX_WORLD_SIZE or ranks * kinds > MAX_UNEVENNESS:
+            raise RecordError(f"sampler state: {ranks} ranks with {kinds} different counts are too many")
         try:
             if isinstance(layer, list):
                 progress = progress.extend(layer)
@@ -284,6 +288,8 @@ def _ranges(pairs: Sequence[Sequence[int]]) -> Ranges:
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: skipped ranges must ascend, got {list(pairs)!r:.80}")
+    if ranges.size > MAX_SKIPPED:
+        raise RecordError(f"sampler state: {ranges.size} ids are skipped, the most is {MAX_SKIPPED}")
     return ranges
 
 
@@ -293,7 +299,7 @@ def _layer(value: Any, where: str) -> Any:
 
 _COUNT = schema.Integer(0, checks.INT64_MAX)
 _COUNTS = schema.List(_COUNT, at_least=1)
-_RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2))
+_RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2), at_most=MAX_RANGES)
 _SKIP = schema.Fields(skip=_RANGES, positions=_COUNT)
 _FIELDS = {
     "dataset": schema.Fields(
@@ -304,7 +310,7 @@ _FIELDS = {
     "epoch": _COUNT,
     "tail": schema.OneOf(partition.TAILS),
     "length": _COUNT,
-    "segments": schema.List(_layer),
+    "segments": schema.List(_layer, at_most=MAX_SEGMENTS),
     "per_rank": _COUNT,
     "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), committed=_COUNT),
     "finished_epoch": schema.Optional(_COUNT),

@@ -1,5 +1,6 @@
 """The record's bytes: what is written comes back, what is damaged is refused."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx import ResumableDistributedSampler, errors, read_record
+from globidx import ResumableDistributedSampler, errors, merge_states, read_record
 from globidx.core import record, strictjson
+from globidx.core.state import SamplerState
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
 
@@ -18,8 +20,6 @@ def sealed(**changes):
     ranks = [ResumableDistributedSampler(range(1003), 3, rank, seed=5) for rank in range(3)]
     for rank, count in zip(ranks, (40, 38, 40), strict=True):
         rank.commit(count)
-    from globidx import merge_states
-
     state = merge_states([rank.state_dict() for rank in ranks])
     told = {
         "number": 7,
@@ -165,3 +165,41 @@ def test_a_record_beyond_the_readers_limit_is_refused_at_save():
     """What could be written must be readable."""
     with pytest.raises(errors.RecordError, match="the most is"):
         record.encode(sealed(extras={"x": "x" * strictjson.MAX_BYTES}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"segments": [[0, 1]] * 20_000},
+        {"segments": [list(range(20_000))]},
+        {"segments": [[1] + [0] * 2**17]},
+        {"skip": [[0, 2**62]]},
+        {"skip": [[2 * n, 2 * n + 1] for n in range(2**16 + 1)]},
+        {"segments": [{"skip": [[0, 2**40]], "positions": 3}]},
+        {"open": {"world_size": 2**40, "committed": 0}},
+    ],
+)
+def test_a_hostile_state_is_refused_before_it_costs_anything(change):
+    """Too many segments, ranks, counts or skipped ids: an error within a second, not hours or gigabytes."""
+    state = sealed()["states"]["train"] | {
+        "dataset": {"num_samples": 2**62, "num_files": None, "fingerprint": None},
+        "length": 2**62,
+    }
+    tracemalloc.start()
+    with pytest.raises(errors.RecordError):
+        SamplerState.from_dict(state | change)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**27
+
+
+def test_as_uneven_a_state_as_there_is_in_practice_is_read():
+    """1,024 ranks, each with a count of its own: under 64 kB, and its positions are found."""
+    ranks = [ResumableDistributedSampler(range(10**7), 1024, rank) for rank in range(1024)]
+    for number, rank in enumerate(ranks):
+        rank.commit(number * 7 % 1024)
+    state = merge_states([rank.state_dict() for rank in ranks])
+    assert len(record.encode(sealed(states={"train": state}))) < 64_000
+    alone = ResumableDistributedSampler(range(10**7), 1, 0)
+    alone.load_state_dict(state)
+    assert len({id for id, _ in zip(alone, range(1000), strict=False)}) == 1000
