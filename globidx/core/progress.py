@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from globidx.core import checks, partition
 from globidx.core.ranges import Ranges
+from globidx.errors import RecordError
 
 Numbers = NDArray[np.int64]
 
@@ -102,7 +103,8 @@ class Segment:
         row, rank = np.divmod(numbers, self.world_size)
         done = row < np.asarray(self.counts, np.int64)[rank]
         band = np.maximum(np.searchsorted(bands.rows, row, side="right") - 1, 0)
-        after = bands.starts[band] + (row - bands.rows[band]) * bands.widths[band] + bands.before[band, rank]
+        after = bands.starts[band] + (row - bands.rows[band]) * bands.widths[band]
+        after += bands.before[band, rank]
         return done, after
 
 
@@ -115,7 +117,7 @@ class _Bands:
     starts: Numbers  # number (after the segment) of its first position
     firsts: Numbers  # where its ranks begin in `ranks`
     ranks: Numbers  # ranks of band 0, of band 1, ...
-    before: Numbers  # [band, rank]: how many of the band's ranks are below this one
+    before: NDArray[np.int32]  # [band, rank]: how many of the band's ranks are below this one
 
     @classmethod
     def of(cls, counts: tuple[int, ...]) -> _Bands:
@@ -126,7 +128,7 @@ class _Bands:
         starts, firsts = np.zeros_like(rows), np.zeros_like(rows)
         np.cumsum(np.diff(rows) * widths[:-1], out=starts[1:])
         np.cumsum(widths[:-1], out=firsts[1:])
-        before = np.cumsum(active, axis=1, dtype=np.int64) - active
+        before = np.cumsum(active, axis=1, dtype=np.int32) - active
         return cls(rows, widths, starts, firsts, np.nonzero(active)[1].astype(np.int64), before)
 
 
@@ -209,6 +211,10 @@ class Remaining:
         for layer in progress.history:
             if isinstance(layer, Skip):
                 gone, numbers = self.seek(where(layer.ids.ids()))
+                if int((~gone).sum()) != layer.positions:
+                    raise RecordError(
+                        f"the record leaves out {layer.positions} positions where its order has {(~gone).sum()}"
+                    )
                 self._leave_out(numbers[~gone])
             elif (layer.is_prefix and not self._maps) or layer.committed > _FEW:
                 self._maps.append(layer)

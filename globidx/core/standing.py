@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from globidx.core import checks
+from globidx.core import checks, strictjson
 from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
 from globidx.core.state import MAX_RANGES, MAX_SKIPPED, DatasetIdentity, SamplerState
 from globidx.core.view import EpochView
-from globidx.errors import CommitError, RecordMismatchError
+from globidx.errors import CommitError, RecordError, RecordMismatchError
 
 
 class Ranks(Protocol):
@@ -46,14 +46,22 @@ class Standing:
     def view(self) -> EpochView:
         """What remains of the epoch, in its order."""
         if self._view is None:
-            state = self.state
-            arrangement = self.order.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
-            self._view = EpochView(arrangement, state.progress)
+            self._view = self._viewed(self.state)
         return self._view
+
+    def _viewed(self, state: SamplerState) -> EpochView:
+        arrangement = self.order.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
+        return EpochView(arrangement, state.progress)
+
+    def _order(self) -> dict[str, Any]:
+        """The order as a record gives it back."""
+        described: dict[str, Any] = strictjson.plain(self.order.describe(), "order")
+        return described
 
     def begin(self, epoch: int) -> None:
         """Start ``epoch`` afresh, over the dataset as it is now."""
-        self._start_segment(self._fresh(epoch, self.state.skip))
+        trail = replace(self.state, world_size=self.ranks.resolve()[1]).left_behind()
+        self._start_segment(replace(self._fresh(epoch, self.state.skip), trail=trail))
 
     def load(self, loaded: SamplerState) -> None:
         """Go on from ``loaded``, of any world size. A running epoch keeps its samples, whatever was appended since."""
@@ -63,10 +71,11 @@ class Standing:
             running = replace(loaded, tail=self.tail, progress=progress, committed=0, finished_epoch=None, skip=skip)
             self._start_segment(running)
         else:
-            self._start_segment(self._fresh(loaded.epoch + bool(progress.committed), skip))
+            fresh = self._fresh(loaded.epoch + bool(progress.committed), skip)
+            self._start_segment(replace(fresh, trail=loaded.trail))
 
-    def look(self, *, untouched: bool, skipping: bool = False) -> None:
-        """See what became of the dataset, and, with ``skipping``, of the list of ids to leave out.
+    def look(self, *, untouched: bool, skipping: bool = False) -> bool:
+        """See what became of the dataset and, with ``skipping``, of the ids to leave out; whether the epoch began anew.
 
         ``untouched`` says that nothing was taken from the epoch. RecordMismatchError where ids of a running one moved.
         """
@@ -74,7 +83,8 @@ class Standing:
         if untouched and not state.committed and not state.progress.committed:
             if found != state.dataset or (skipping and self._to_skip(state).pairs):
                 fresh = self._fresh(state.epoch, state.skip)
-                self._start_segment(replace(fresh, finished_epoch=state.finished_epoch))
+                self._start_segment(replace(fresh, finished_epoch=state.finished_epoch, trail=state.trail))
+                return True
         elif found != self._seen:
             if not state.dataset.begins(self.dataset):
                 raise RecordMismatchError(
@@ -82,6 +92,7 @@ class Standing:
                     "mean other samples; open the old files, or go on with the new ones after finish_epoch() or reset()"
                 )
             self._seen = found
+        return False
 
     def skip(self, ids: Ranges) -> None:
         """Leave ``ids`` out from the next segment on; IndexError outside the dataset."""
@@ -98,7 +109,12 @@ class Standing:
     def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
         """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
         loaded = SamplerState.from_dict(state)
-        loaded.refuse_other_run(dataset=self.dataset, order=self.order.describe(), seed=self.seed)
+        loaded.refuse_other_run(dataset=self.dataset, order=self._order(), seed=self.seed)
+        length = self.order.length(loaded.dataset.num_samples) if loaded.progress.committed else loaded.progress.length
+        if loaded.progress.length != length:
+            raise RecordError(f"sampler state: length is {loaded.progress.length}, the order has {length} positions")
+        if loaded.progress.left_out.pairs:  # compares what is left out with what the order says
+            self._viewed(loaded)
         return loaded
 
     def other_world(self, before: int | None, now: int) -> CommitError:
@@ -119,7 +135,7 @@ class Standing:
         dataset = DatasetIdentity.of(self.dataset)
         return SamplerState(
             dataset=dataset,
-            order=self.order.describe(),
+            order=self._order(),
             seed=self.seed,
             epoch=epoch,
             tail=self.tail,

@@ -7,6 +7,7 @@ size can start from.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,7 @@ from itertools import pairwise
 from operator import or_
 from typing import Any, NoReturn
 
-from globidx.core import checks, partition, schema
+from globidx.core import checks, partition, schema, strictjson
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress, Segment, Skip
 from globidx.core.ranges import Ranges
@@ -23,7 +24,7 @@ from globidx.errors import CommitError, RecordError, RecordMismatchError
 
 FORMAT, VERSION = "globidx.sampler", 1
 # What a state may hold, far beyond any real run: a hostile one must not take hours or gigabytes to read.
-MAX_WORLD_SIZE, MAX_SEGMENTS, MAX_UNEVENNESS, MAX_RANGES, MAX_SKIPPED = 2**17, 2**14, 2**26, 2**16, 2**24
+MAX_WORLD_SIZE, MAX_SEGMENTS, MAX_UNEVENNESS, MAX_RANGES, MAX_SKIPPED = 2**17, 2**14, 2**24, 2**16, 2**24
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class SamplerState:
     """How far one rank has come: what earlier segments of the epoch did (``progress``), and ``committed`` ids of the
     open one.
 
-    ``skip`` lists ids to leave out; those that the running epoch leaves out already stand in ``progress``.
+    ``skip`` lists ids to leave out; those that the running epoch leaves out already stand in ``progress``. ``trail`` is
+    what ``left_behind`` made of the epochs before this one.
     ``finished_epoch`` is the epoch this rank completed to get here: it tells ``merge`` that a rank one epoch ahead of
     the others has not left theirs, but done all of it.
     """
@@ -72,6 +74,7 @@ class SamplerState:
     world_size: int = 1
     committed: int = 0
     finished_epoch: int | None = None
+    trail: str = ""
     skip: Ranges = field(default_factory=Ranges)
 
     def stream_length(self, rank: int) -> int:
@@ -102,7 +105,17 @@ class SamplerState:
 
     def next_epoch(self) -> SamplerState:
         """The start of the next epoch, with nothing done in it and nothing left out yet."""
-        return replace(self, epoch=self.epoch + 1, progress=Progress(self.progress.length), committed=0)
+        fresh = Progress(self.progress.length)
+        return replace(self, epoch=self.epoch + 1, progress=fresh, committed=0, trail=self.left_behind())
+
+    def left_behind(self) -> str:
+        """The trail once this segment is left: a digest of it, over all that led here since a record was loaded.
+
+        Ranks that dealt from different data, orders or histories in any epoch since have different trails.
+        """
+        left = [self.trail, asdict(self.dataset), dict(self.order), self.seed, self.epoch, self.tail, self.world_size]
+        layers = [_layer_to_json(layer) for layer in self.progress.history]
+        return hashlib.blake2b(strictjson.canonical([*left, layers]), digest_size=16).hexdigest()
 
     def normal(self, rank: int) -> SamplerState:
         """The state as it is written: a completed epoch is the next one's start."""
@@ -124,6 +137,7 @@ class SamplerState:
             "per_rank": self.progress.per_rank,
             "open": {"world_size": self.world_size, "committed": self.committed},
             "finished_epoch": self.finished_epoch,
+            "trail": self.trail,
             "skip": [list(pair) for pair in self.skip.pairs],
             "consumed": done.committed,
             "skipped": done.skipped,
@@ -141,11 +155,14 @@ class SamplerState:
             seed=fields["seed"],
             epoch=fields["epoch"],
             tail=fields["tail"],
-            progress=_progress(fields["length"], fields["segments"], fields["per_rank"]),
+            progress=_progress(
+                fields["length"], fields["segments"], fields["per_rank"], fields["dataset"]["num_samples"]
+            ),
             world_size=fields["open"]["world_size"],
             committed=fields["open"]["committed"],
             finished_epoch=fields["finished_epoch"],
-            skip=_ranges(fields["skip"]),
+            trail=fields["trail"],
+            skip=_ranges(fields["skip"], fields["dataset"]["num_samples"]),
         )
         longest = partition.stream_length(value.progress.remaining, rank=0, world_size=value.world_size, tail="pad")
         if value.committed > longest:
@@ -191,25 +208,39 @@ def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ranks = [SamplerState.from_dict(state) for state in states]
     if not ranks:
         raise RecordError("merge_states needs the state of every rank, got none")
-    epoch = min(rank.epoch for rank in ranks)
-    behind = [rank for rank in ranks if rank.epoch == epoch]
-    finished = [_has_finished(rank, epoch) for rank in ranks]
-    for name, value in _AGREED.items():
-        _agree(name, [None if done else value(rank) for rank, done in zip(ranks, finished, strict=True)])
     _agree("world size", [rank.world_size for rank in ranks])
-    first = behind[0]
-    if len(ranks) != first.world_size:
+    if len(ranks) != ranks[0].world_size:
         raise RecordError(
-            f"merge_states got {len(ranks)} states, but they were taken at world size {first.world_size}; "
+            f"merge_states got {len(ranks)} states, but they were taken at world size {ranks[0].world_size}; "
             "pass the state of every rank, in rank order"
         )
-    return _merged(first, ranks, finished).to_dict()
+    for name, value in _RUN.items():
+        _agree(name, [value(rank) for rank in ranks])
+    idle = [_is_idle(rank, number) for number, rank in enumerate(ranks)]
+    epoch = min(rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle))
+    ended = [not nothing and _has_finished(rank, epoch) for rank, nothing in zip(ranks, idle, strict=True)]
+    running = [not nothing and not done for nothing, done in zip(idle, ended, strict=True)]
+    for name, value in _EPOCH.items():
+        _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
+    first = _agreed_start(ranks, running)
+    _agree("segments", [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)])
+    return _merged(first, ranks, ended).to_dict()
 
 
-def _merged(first: SamplerState, ranks: Sequence[SamplerState], finished: Sequence[bool]) -> SamplerState:
+def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool]) -> SamplerState:
+    """The state of a rank that has a say in how the epoch was begun: one that has committed nothing may begin anew."""
+    has_say = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
+    _agree("segments", [rank.progress if say else None for rank, say in zip(ranks, has_say, strict=True)])
+    if any(has_say):
+        return ranks[has_say.index(True)]
+    begun = ranks[running.index(True)] if any(running) else min(ranks, key=lambda rank: rank.epoch)
+    return replace(begun, progress=Progress(begun.progress.length))
+
+
+def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[bool]) -> SamplerState:
     remaining, world_size = first.progress.remaining, first.world_size
     counts = []
-    for number, (rank, done) in enumerate(zip(ranks, finished, strict=True)):
+    for number, (rank, done) in enumerate(zip(ranks, ended, strict=True)):
         share = partition.share(remaining, rank=number, world_size=world_size)
         whole = partition.stream_length(remaining, rank=number, world_size=world_size, tail=first.tail)
         counts.append(min(share, whole if done else rank.committed))
@@ -217,6 +248,13 @@ def _merged(first: SamplerState, ranks: Sequence[SamplerState], finished: Sequen
     skip = reduce(or_, (rank.skip for rank in ranks))  # one rank may have found what the others have not
     merged = replace(first, progress=progress, committed=0, skip=skip)
     return merged.next_epoch() if progress.committed and not progress.remaining else merged
+
+
+def _is_idle(rank: SamplerState, number: int) -> bool:
+    """Whether a rank was dealt nothing of its epoch while others were, and so need not have left it with them."""
+    remaining = rank.progress.remaining
+    share = partition.share(remaining, rank=number, world_size=rank.world_size)
+    return rank.tail == "exact" and remaining > 0 and not rank.committed and not share
 
 
 def _has_finished(rank: SamplerState, epoch: int) -> bool:
@@ -242,13 +280,17 @@ def _agree(name: str, values: Sequence[Any]) -> None:
     raise error
 
 
-_AGREED: dict[str, Callable[[SamplerState], Any]] = {
+_Value = Callable[[SamplerState], Any]
+_RUN: dict[str, _Value] = {
     "dataset": lambda s: asdict(s.dataset),
     "order": lambda s: dict(s.order),
     "seed": lambda s: s.seed,
     "tail": lambda s: s.tail,
+}
+_EPOCH: dict[str, _Value] = {
     "epoch": lambda s: s.epoch,
-    "segments": lambda s: s.progress,
+    "length": lambda s: s.progress.length,
+    "earlier epochs": lambda s: s.trail,
 }
 
 
@@ -267,7 +309,7 @@ def _layer_to_json(layer: Segment | Skip) -> Any:
     return {"skip": [list(pair) for pair in layer.ids.pairs], "positions": layer.positions}
 
 
-def _progress(length: int, layers: Sequence[Any], per_rank: int) -> Progress:
+def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: int) -> Progress:
     progress = Progress(length)
     for layer in layers:
         ranks, kinds = (len(layer), len(set(layer))) if isinstance(layer, list) else (1, 1)
@@ -277,19 +319,21 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int) -> Progress:
             if isinstance(layer, list):
                 progress = progress.extend(layer)
             else:
-                progress = progress.skip(_ranges(layer["skip"]), layer["positions"])
+                progress = progress.skip(_ranges(layer["skip"], num_samples), layer["positions"])
         except (ValueError, TypeError) as error:
             raise RecordError(f"sampler state: segments do not fit {length} positions: {error}") from None
     return replace(progress, per_rank=per_rank)
 
 
-def _ranges(pairs: Sequence[Sequence[int]]) -> Ranges:
+def _ranges(pairs: Sequence[Sequence[int]], num_samples: int) -> Ranges:
     ranges = Ranges(tuple((start, stop) for start, stop in pairs))
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: skipped ranges must ascend, got {list(pairs)!r:.80}")
     if ranges.size > MAX_SKIPPED:
         raise RecordError(f"sampler state: {ranges.size} ids are skipped, the most is {MAX_SKIPPED}")
+    if ends and ends[-1] > num_samples:
+        raise RecordError(f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples")
     return ranges
 
 
@@ -297,7 +341,7 @@ def _layer(value: Any, where: str) -> Any:
     return (_SKIP if isinstance(value, Mapping) else _COUNTS)(value, where)
 
 
-_COUNT = schema.Integer(0, checks.INT64_MAX)
+_COUNT = schema.Integer(0, 2**62)
 _COUNTS = schema.List(_COUNT, at_least=1)
 _RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2), at_most=MAX_RANGES)
 _SKIP = schema.Fields(skip=_RANGES, positions=_COUNT)
@@ -314,6 +358,7 @@ _FIELDS = {
     "per_rank": _COUNT,
     "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), committed=_COUNT),
     "finished_epoch": schema.Optional(_COUNT),
+    "trail": schema.Text(32),
     "skip": _RANGES,
     "consumed": _COUNT,
     "skipped": _COUNT,

@@ -88,14 +88,16 @@ def plain(value: Any, where: str) -> Any:
 
 
 _INTEGER_LIST = re.compile(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]")  # a raw newline stands in no JSON string
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_TOKEN = re.compile(r'"(?>[^"\\]+|\\.)*+"?|[][{}]', re.DOTALL)  # a string, passed once and for good, or a bracket
 
 
 def _depth(text: str) -> int:
     depth = deepest = 0
-    for character in re.findall(r"[][{}]", _STRING.sub("", text)):
-        depth += 1 if character in "[{" else -1
-        deepest = max(deepest, depth)
+    for token in _TOKEN.finditer(text):
+        mark = text[token.start()]
+        if mark != '"':
+            depth += 1 if mark in "[{" else -1
+            deepest = max(deepest, depth)
     return deepest
 
 

@@ -103,10 +103,9 @@ class _Ranked(Arrangement):
 
     def __init__(self, weights: Weights, length: int, key: np.uint64) -> None:
         super().__init__(len(weights), length)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             ranks = -np.log1p(-_uniform(key, np.arange(len(weights)))) / weights
-        ranks[weights == 0] = np.inf
-        self._table = np.argsort(ranks, kind="stable")[:length].astype(np.int64)
+        self._table = np.lexsort((ranks, weights == 0))[:length].astype(np.int64)  # what cannot be drawn stands last
 
     def _ids(self, positions: Ids) -> Ids:
         return self._table[positions]
@@ -146,5 +145,8 @@ def _weights(weights: ArrayLike) -> Weights:
     wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if len(wrong):
         raise ValueError(f"weights must be finite and not negative, got {array[wrong[0]]} for sample {wrong[0]}")
+    largest = array.max()
+    if largest > 0:
+        array = array / largest  # so that no sum of them overflows
     array.flags.writeable = False
     return array

@@ -22,11 +22,11 @@ _HEADINGS = frozenset({"path", "file", "filename", "file_path", "filepath"})
 
 
 def given(files: Any) -> str | Sequence[str]:
-    """What a user gave, as it is kept: one name, or a list of paths."""
+    """What a user gave, as it is kept: one name, or a list of paths, absolute, since the working folder may change."""
     if isinstance(files, (str, os.PathLike)):
-        return _path(files)
+        return os.path.abspath(_path(files))
     if isinstance(files, Iterable) and not isinstance(files, (bytes, dict)):
-        return Names.of(map(_path, files))
+        return Names.of(os.path.abspath(_path(path)) for path in files)
     raise TypeError(f"files must be a directory, a glob, a list of paths or a list file, got {type(files).__name__}")
 
 

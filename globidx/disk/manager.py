@@ -67,7 +67,7 @@ class GlobalIndexManager:
         self._files = given(files)
         self._keys = _keys(key)
         self._axis = checks.integer(axis, "axis", high=63)
-        self._cache_dir = None if cache_dir is None else Path(cache_dir)
+        self._cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         self._on_bad = on_bad
         self._lock_timeout = lock_timeout
         self._now = self._look(executor, generation=0)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from globidx.core import checks, record, strictjson
-from globidx.core.state import FORMAT as SAMPLER_FORMAT
 from globidx.core.state import merge
 from globidx.disk import records
 from globidx.errors import CommitError, RecordMismatchError
@@ -122,13 +121,13 @@ class CheckpointManager:
 
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings: its states, checked to be what a record can hold."""
-        for held in self._objects.values():
-            if isinstance(held, ResumableDistributedSampler):
-                held.refuse_untold()
-                self._refuse_other_ranks(held)
+        for held in self._samplers().values():
+            held.refuse_untold()
+            self._refuse_other_ranks(held)
         return {
             "step": checks.integer(step, "step"),
             "states": self._own_states(),
+            "ranks": {name: held.rank for name, held in self._samplers().items()},
             "extras": strictjson.plain(dict(extras or {}), "extras"),
         }
 
@@ -165,7 +164,7 @@ class CheckpointManager:
             token=secrets.token_hex(6),
             step=parts[0]["step"],
             time=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
-            states={name: _merged(name, [part["states"][name] for part in parts]) for name in names},
+            states={name: _merged(name, parts) for name in names},
             extras=parts[0]["extras"],
         )
         records.publish(self._directory, sealed, durable=self._durable)
@@ -179,30 +178,56 @@ class CheckpointManager:
                 f"the record holds {sorted(states)}, this manager looks after {sorted(self._objects)}; "
                 "give it objects of the same names"
             )
-        for name, held in self._objects.items():
-            if isinstance(held, ResumableDistributedSampler):
-                try:
-                    held.refuse_other_run(states[name])
-                except RecordMismatchError as error:
-                    named = RecordMismatchError(f"{name}: {error}")
-                    named.field = error.field
-                    raise named from None
+        for name, held in self._samplers().items():
+            try:
+                held.refuse_other_run(states[name])
+            except RecordMismatchError as error:
+                named = RecordMismatchError(f"{name}: {error}")
+                named.field = error.field
+                raise named from None
 
     def _load(self, found: dict[str, Any]) -> None:
-        for name, held in self._objects.items():
-            held.load_state_dict(found["states"][name])
+        """Load all objects on all ranks: others first, which may refuse; samplers, which were asked, when none has."""
+        samplers, states = self._samplers(), found["states"]
+        others = {name: held for name, held in self._objects.items() if name not in samplers}
+        before = {name: copy.deepcopy(held.state_dict()) for name, held in others.items()}
+        loaded: list[str] = []
+        try:
+            self._ranks.by_all(lambda: _load_each(others, states, loaded))
+        except BaseException:
+            _load_each({name: others[name] for name in loaded}, before, [])
+            raise
+        self._ranks.by_all(lambda: _load_each(samplers, states, []))
         self._record, self._states = found, self._own_states()
 
+    def _samplers(self) -> dict[str, ResumableDistributedSampler]:
+        return {name: held for name, held in self._objects.items() if isinstance(held, ResumableDistributedSampler)}
 
-def _merged(name: str, states: list[dict[str, Any]]) -> dict[str, Any]:
-    if states[0].get("format") == SAMPLER_FORMAT:
-        return merge(states)
-    for rank, state in enumerate(states):
-        if state != states[0]:
-            raise RecordMismatchError(
-                f"the state of {name!r} differs between ranks 0 and {rank}; only samplers may differ by rank"
-            )
-    return states[0]
+
+def _load_each(objects: Mapping[str, Stateful], states: Mapping[str, Any], loaded: list[str]) -> None:
+    """Load each object, and note in ``loaded`` that it was."""
+    for name, held in objects.items():
+        held.load_state_dict(states[name])
+        loaded.append(name)
+
+
+def _merged(name: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ranks' states of one object as one; a sampler's in the sequence of its own ranks, which a mesh may turn."""
+    states: list[dict[str, Any]] = [part["states"][name] for part in parts]
+    if name not in parts[0]["ranks"]:
+        for rank, state in enumerate(states):
+            if state != states[0]:
+                raise RecordMismatchError(
+                    f"the state of {name!r} differs between ranks 0 and {rank}; only samplers may differ by rank"
+                )
+        return states[0]
+    ranks = [part["ranks"].get(name) for part in parts]
+    if sorted(ranks, key=str) != sorted(range(len(parts)), key=str):
+        raise RecordMismatchError(
+            f"the samplers {name!r} of the group's ranks 0 to {len(parts) - 1} take themselves for ranks {ranks}; "
+            "each must be another, so pass no rank=, or the right one"
+        )
+    return merge([states[ranks.index(rank)] for rank in range(len(parts))])
 
 
 def _named(given: ResumableDistributedSampler | Mapping[str, Stateful]) -> dict[str, Any]:

@@ -77,8 +77,13 @@ class Channel:
         self.rank, self.world_size = 0, 1
         if is_initialized():
             ranks = dist.get_process_group_ranks(group if group is not None else dist.group.WORLD)
+            # Everybody comes where the group is everybody; a smaller one is made among its own ranks, which torch can
+            # do only where those have made as many groups as each other.
             self._group = dist.new_group(
-                ranks, backend="gloo", timeout=timedelta(seconds=timeout), use_local_synchronization=True
+                ranks,
+                backend="gloo",
+                timeout=timedelta(seconds=timeout),
+                use_local_synchronization=group is not None and len(ranks) < dist.get_world_size(),
             )
             self.rank, self.world_size = dist.get_rank(self._group), len(ranks)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch.utils.data
 
+from globidx.core.state import DatasetIdentity
 from globidx.errors import CommitError, StaleIteratorError
 from globidx.torch.sampler import ResumableDistributedSampler
 
@@ -60,7 +61,15 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def open(self) -> Any:
         """torch's own iterator of a new pass, which counts nothing."""
+        if self.resumable is not None:
+            self._renew_workers(DatasetIdentity.of(self.dataset))
         return super().__iter__()
+
+    def _renew_workers(self, found: DatasetIdentity) -> None:
+        """Persistent workers hold the dataset as it was when they started: others must read what changed since."""
+        if self.__dict__.get("_opened_over", found) != found:
+            self._iterator = None
+        self._opened_over = found
 
 
 class DrawnBatches:

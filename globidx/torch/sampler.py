@@ -383,9 +383,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         state, rank = self._at()
         if self._passed_over is None and state.committed and state.committed == state.stream_length(rank):
             self.end_pass()
-        self._standing.look(untouched=self._readers.untouched, skipping=True)
+        if self._standing.look(untouched=True, skipping=True):  # what was only drawn of it does not count
+            self._readers.move("began its epoch anew, with other files or skips")
 
     def _empty_pass(self) -> Iterator[int]:
+        """Nothing to hand out; whoever has read that to its end has been through the epoch that is passed over."""
         generation = self.generation
         yield from ()
         if generation == self.generation:

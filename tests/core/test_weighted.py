@@ -119,6 +119,15 @@ def test_bad_weights_are_named(weights, arguments, told):
         Weighted(weights, **arguments)
 
 
+def test_weights_at_the_edge_of_floats_still_weigh():
+    """Sums that overflow and weights that nearly vanish; what has weight zero is never drawn."""
+    ids = Weighted([1e308] * 10, 1000).bind(10, seed=0, epoch=0).take(range(1000))
+    assert len(set(ids.tolist())) == 10
+    for seed in range(50):
+        order = Weighted([0, 1e-310, 1e-310], num_samples=1, replacement=False)
+        assert order.bind(3, seed=seed, epoch=0).take([0])[0] != 0
+
+
 def test_there_must_be_one_weight_a_sample():
     """Too few or too many are refused when the sampler is built."""
     with pytest.raises(ValueError, match="7 weights for 8 samples"):

@@ -749,3 +749,16 @@ def test_a_failed_refresh_leaves_the_index_as_it_was(folder):
     with pytest.raises(NoFilesError):
         manager.refresh()
     assert manager.fingerprint == before and len(manager) == 7
+
+
+def test_a_refresh_after_chdir_looks_at_the_same_files(tmp_path, monkeypatch):
+    """Relative names mean what they meant when they were given."""
+    for folder, length in (("here", 4), ("there", 9)):
+        (tmp_path / folder / "data").mkdir(parents=True)
+        write_zarr(tmp_path / folder / "data" / "a.zarr", numbers(length))
+    monkeypatch.chdir(tmp_path / "here")
+    managers = [GlobalIndexManager(files) for files in ("data", "data/*.zarr", ["data/a.zarr"])]
+    monkeypatch.chdir(tmp_path / "there")
+    for manager in managers:
+        manager.refresh()
+        assert len(manager) == 4

@@ -298,6 +298,56 @@ def test_all_ranks_save_or_none_does(tmp_path, work, told):
     assert list(Path(tmp_path).glob("record-*")) == []
 
 
+def turned(rank, world_size, folder):
+    """A mesh whose ranks run the other way round, an extra group on rank 0, and uneven ranks."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import DeviceMesh
+
+    dist.new_group([0])
+    sampler = ResumableDistributedSampler(range(10), mesh=DeviceMesh("cpu", [1, 0]), shuffle=False)
+    had = list(sampler)[: 3 if rank == 1 else 1]
+    sampler.commit(len(had))
+    manager = CheckpointManager(folder, sampler, timeout=30)
+    manager.save(1)
+    same = CheckpointManager(folder, ResumableDistributedSampler(range(10), rank=0, num_replicas=2), timeout=30)
+    try:
+        same.save(2)
+    except errors.RecordMismatchError as error:
+        return had, manager.state_dict()["states"]["sampler"], str(error)
+
+
+@pytest.mark.slow
+def test_counts_go_to_the_samplers_ranks_not_the_groups(tmp_path):
+    """They differ under a mesh; and two samplers that take themselves for one rank are refused."""
+    (had, state, said), (had_too, _, _) = run_ranks(2, turned, tmp_path)
+    alone = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
+    alone.load_state_dict(state)
+    assert sorted(had + had_too + list(alone)) == list(range(10))
+    assert "take themselves for ranks [0, 0]" in said
+
+
+class Unloadable:
+    """Its state is fine, but it refuses to load."""
+
+    def state_dict(self):
+        return {"lr": 1}
+
+    def load_state_dict(self, state):
+        raise KeyError("lr2")
+
+
+def test_an_object_that_cannot_load_leaves_all_where_they_were(tmp_path):
+    """The sampler has not moved, and what had loaded before it is put back."""
+    sampler = sampler_of()
+    sampler.commit(5)
+    CheckpointManager(tmp_path, {"a": Counter(1), "sampler": sampler, "z": Unloadable()}).save(1)
+    fresh, counter = sampler_of(), Counter(7)
+    with pytest.raises(KeyError):
+        CheckpointManager(tmp_path, {"a": counter, "sampler": fresh, "z": Unloadable()}).restore()
+    assert fresh.state_dict()["consumed"] == 0
+    assert counter.value == 7
+
+
 class Failing:
     """A Stateful that rank 1 cannot read, for a reason nobody foresaw."""
 

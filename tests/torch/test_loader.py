@@ -243,6 +243,33 @@ def test_a_failed_batch_is_not_passed_over_in_silence(workers):
     assert consumed(resumed) == (1, 0)
 
 
+class Part(Ids):
+    """A dataset that grows; its workers have it as it was."""
+
+    num_files = 1
+
+    @property
+    def fingerprint(self):
+        return f"{self.n}"
+
+    def fingerprint_of(self, num_files):
+        return f"{4 * num_files}"
+
+    def __getitem__(self, id):
+        return range(self.n)[id]
+
+
+@pytest.mark.slow
+def test_persistent_workers_are_renewed_when_the_dataset_grew():
+    """They hold the old one."""
+    dataset = Part(4)
+    sampler = ResumableDistributedSampler(dataset, 1, 0, shuffle=False)
+    loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=1, persistent_workers=True)
+    assert len(list(loader)) == 2
+    dataset.n, dataset.num_files = 8, 2
+    assert [id for batch in loader for id in batch.tolist()] == list(range(8))
+
+
 @pytest.mark.slow
 def test_state_asked_for_in_other_threads_loses_no_commit(monkeypatch):
     """A checkpointing thread polls while the loop goes on."""

@@ -408,6 +408,28 @@ def test_a_state_is_fresh_json_and_loading_it_is_idempotent():
         assert list(sampler) == [3, 4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"length": 30, "segments": [[1]], "remaining": 29},
+        {"length": 5, "segments": [[1]], "remaining": 4},
+        {"segments": [[1], {"skip": [[3, 6]], "positions": 0}], "remaining": 9},
+        {"segments": [[1], {"skip": [[3, 4]], "positions": 8}], "skipped": 8, "remaining": 1},
+        {"segments": [[1], {"skip": [[3, 2 * 10**8]], "positions": 3}], "skipped": 3, "remaining": 6},
+        {"segments": [[1], {"skip": [[0, 1]], "positions": 1}], "skipped": 1, "remaining": 8},
+        {"segments": [[1]], "per_rank": 2**63 - 1, "remaining": 9},
+        {"epoch": 2**63 - 1, "segments": [[1]], "remaining": 9},
+    ],
+)
+def test_a_state_that_adds_up_but_cannot_be_is_refused(change):
+    """Lengths and skips that the order contradicts: an error, and the sampler has not moved."""
+    sampler = alone(10)
+    state = sampler.state_dict() | {"consumed": 1} | change
+    with pytest.raises(errors.RecordError):
+        sampler.load_state_dict(state)
+    assert list(sampler) == list(range(10))
+
+
 @pytest.mark.parametrize("damage", ["missing", "unknown", "type", "sum", "range", "version", "format", "none"])
 def test_a_damaged_state_is_refused(damage):
     """Missing and unknown fields, wrong types, sums that do not add up, a newer version: each is named."""
@@ -490,6 +512,24 @@ def test_merge_counts_a_rank_that_finished_the_epoch_as_done():
     record = merge_states(states)
     assert (record["epoch"], record["consumed"]) == (0, 7)
     assert merge_states(rank_states(commits=(4, 4, 4)))["epoch"] == 1
+
+
+def test_merge_refuses_a_finished_rank_of_other_data():
+    """Its epoch was not the others'."""
+    ranks = [ResumableDistributedSampler(range(n), 2, rank, shuffle=False) for rank, n in enumerate((8, 12))]
+    ranks[1].commit(6)
+    with pytest.raises(errors.RecordMismatchError, match="disagrees on dataset"):
+        merge_states([rank.state_dict() for rank in ranks])
+
+
+def test_a_rank_that_is_dealt_nothing_holds_nobody_up():
+    """Two ids, three ranks, an exact tail: the third has nothing to commit, in any epoch."""
+    ranks = [ResumableDistributedSampler(range(2), 3, rank, shuffle=False, tail="exact") for rank in range(3)]
+    for epoch in range(3):
+        for rank in ranks:
+            for _ in list(rank):
+                rank.commit(1)
+        assert merge_states([rank.state_dict() for rank in ranks])["epoch"] == epoch + 1
 
 
 # arguments

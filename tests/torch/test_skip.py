@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx import ResumableDistributedSampler, errors, merge_states
+from globidx import DataLoader, ResumableDistributedSampler, errors, merge_states
 from globidx.orders import Shuffle
 
 
@@ -103,7 +103,7 @@ def test_every_id_is_committed_once_or_left_out(seed, n):
             dice.choice(ranks).skip(bad)
             pending |= set(bad)
         record = merge_states([rank.state_dict() for rank in ranks])
-        if record["epoch"] == 0:
+        if record["epoch"] == 0 and record["consumed"]:
             assert (record["consumed"], record["skipped"], record["remaining"]) == (
                 len(committed),
                 len(skipped),
@@ -112,6 +112,53 @@ def test_every_id_is_committed_once_or_left_out(seed, n):
     assert len(set(committed)) == len(committed)
     assert not set(committed) & skipped
     assert sorted([*committed, *skipped, *left]) == list(range(n))
+
+
+def test_a_peek_does_not_make_a_rank_miss_a_skip():
+    """Both ranks are told the same; that one of them had looked at a batch before changes nothing."""
+    ranks = [ResumableDistributedSampler(range(12), 2, rank, shuffle=False) for rank in (0, 1)]
+    loaders = [DataLoader(range(12), batch_size=2, sampler=rank) for rank in ranks]
+    next(iter(loaders[0]))
+    for rank in ranks:
+        rank.skip([0])
+    trained = [id for batch in loaders[1] for id in batch.tolist()]
+    for batch in loaders[0]:
+        trained += batch.tolist()
+        record = merge_states([rank.state_dict() for rank in ranks])
+        if len(trained) > 8:
+            break
+    alone = ResumableDistributedSampler(range(12), 1, 0, shuffle=False)
+    alone.load_state_dict(record)
+    rest = list(alone)
+    assert sorted({*trained, *rest}) == list(range(1, 12))
+    assert len(trained) + len(rest) - 11 <= 1  # padding
+
+
+def test_a_skip_on_one_rank_before_a_save_between_epochs_is_united():
+    """Nothing of the new epoch was dealt yet, so it begins with the list of all."""
+    ranks = [ResumableDistributedSampler(range(12), 2, rank, shuffle=False) for rank in (0, 1)]
+    ranks[1].skip(3)
+    for rank in ranks:
+        rank.commit(6)
+    record = merge_states([rank.state_dict() for rank in ranks])
+    assert (record["epoch"], record["skip"]) == (1, [[3, 4]])
+    alone = ResumableDistributedSampler(range(12), 1, 0, shuffle=False)
+    alone.load_state_dict(record)
+    assert 3 not in list(alone)
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_an_epoch_that_ranks_dealt_differently_is_refused_also_when_it_is_over(finish):
+    """One rank left an id out, the other did not: no merge may take what they did for an epoch, however late it comes."""
+    ranks = [ResumableDistributedSampler(range(12), 2, rank, shuffle=False) for rank in (0, 1)]
+    ranks[1].skip(0)
+    for rank in ranks:
+        rank.commit(6)
+    assert len(list(ranks[0])) + len(list(ranks[1])) == 12
+    ranks[1].commit(6)
+    ranks[0].commit(6 if finish else 2)
+    with pytest.raises(errors.RecordMismatchError, match="disagrees on (segments|earlier epochs)"):
+        merge_states([rank.state_dict() for rank in ranks])
 
 
 def test_everything_skipped_is_an_empty_epoch():
