@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from globidx import errors, orders
     from globidx.core.index import GlobalIndex, Location
+    from globidx.core.merging import merge_states
     from globidx.disk.manager import GlobalIndexManager
     from globidx.disk.records import read_record
     from globidx.torch.checkpoint import CheckpointManager
     from globidx.torch.dataset import FileCacheDataset
     from globidx.torch.loader import DataLoader
-    from globidx.torch.sampler import ResumableDistributedSampler, merge_states
+    from globidx.torch.sampler import ResumableDistributedSampler
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,7 @@ _HOMES = {
     "GlobalIndexManager": "globidx.disk.manager",
     "Location": "globidx.core.index",
     "ResumableDistributedSampler": "globidx.torch.sampler",
-    "merge_states": "globidx.torch.sampler",
+    "merge_states": "globidx.core.merging",
     "read_record": "globidx.disk.records",
 }
 

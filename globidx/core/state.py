@@ -1,19 +1,16 @@
-"""A sampler's state: what a rank says of an epoch, and how the ranks' words become one.
+"""A sampler's state: what one rank says of an epoch.
 
 In a running segment a rank knows only its own count. Alone, it speaks for all as if they were in lock-step
-(``closed``); together, ``merge`` takes each rank's own count. Both come out as the same kind of value, which any world
-size can start from.
+(``closed``); together, ``globidx.core.merging`` takes each rank's own count. Both come out as the same kind of value,
+which any world size can start from.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import reduce
 from itertools import pairwise
-from operator import or_
 from typing import Any, NoReturn
 
 from globidx.core import checks, partition, schema, strictjson
@@ -61,7 +58,7 @@ class SamplerState:
 
     ``skip`` lists ids to leave out; those that the running epoch leaves out already stand in ``progress``. ``trail`` is
     what ``left_behind`` made of the epochs before this one.
-    ``finished_epoch`` is the epoch this rank completed to get here: it tells ``merge`` that a rank one epoch ahead of
+    ``finished_epoch`` is the epoch this rank completed to get here: it tells a merge that a rank one epoch ahead of
     the others has not left theirs, but done all of it.
     """
 
@@ -197,101 +194,6 @@ class SamplerState:
             _mismatch("seed", self.seed, seed, f"pass seed={self.seed}")
         if dict(self.order) != dict(order):
             _mismatch("order", dict(self.order), dict(order), "pass the same order")
-
-
-def merge(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All ranks' states, in rank order, as one: each rank's own count, uneven or not.
-
-    RecordError for a wrong number of states; RecordMismatchError naming the rank and the first field in which it
-    differs.
-    """
-    ranks = [SamplerState.from_dict(state) for state in states]
-    if not ranks:
-        raise RecordError("merge_states needs the state of every rank, got none")
-    _agree("world size", [rank.world_size for rank in ranks])
-    if len(ranks) != ranks[0].world_size:
-        raise RecordError(
-            f"merge_states got {len(ranks)} states, but they were taken at world size {ranks[0].world_size}; "
-            "pass the state of every rank, in rank order"
-        )
-    for name, value in _RUN.items():
-        _agree(name, [value(rank) for rank in ranks])
-    idle = [_is_idle(rank, number) for number, rank in enumerate(ranks)]
-    epoch = min(rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle))
-    ended = [not nothing and _has_finished(rank, epoch) for rank, nothing in zip(ranks, idle, strict=True)]
-    running = [not nothing and not done for nothing, done in zip(idle, ended, strict=True)]
-    for name, value in _EPOCH.items():
-        _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
-    first = _agreed_start(ranks, running)
-    _agree("segments", [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)])
-    return _merged(first, ranks, ended).to_dict()
-
-
-def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool]) -> SamplerState:
-    """The state of a rank that has a say in how the epoch was begun: one that has committed nothing may begin anew."""
-    has_say = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
-    _agree("segments", [rank.progress if say else None for rank, say in zip(ranks, has_say, strict=True)])
-    if any(has_say):
-        return ranks[has_say.index(True)]
-    begun = ranks[running.index(True)] if any(running) else min(ranks, key=lambda rank: rank.epoch)
-    return replace(begun, progress=Progress(begun.progress.length))
-
-
-def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[bool]) -> SamplerState:
-    remaining, world_size = first.progress.remaining, first.world_size
-    counts = []
-    for number, (rank, done) in enumerate(zip(ranks, ended, strict=True)):
-        share = partition.share(remaining, rank=number, world_size=world_size)
-        whole = partition.stream_length(remaining, rank=number, world_size=world_size, tail=first.tail)
-        counts.append(min(share, whole if done else rank.committed))
-    progress = first.progress.extend(counts)
-    skip = reduce(or_, (rank.skip for rank in ranks))  # one rank may have found what the others have not
-    merged = replace(first, progress=progress, committed=0, skip=skip)
-    return merged.next_epoch() if progress.committed and not progress.remaining else merged
-
-
-def _is_idle(rank: SamplerState, number: int) -> bool:
-    """Whether a rank was dealt nothing of its epoch while others were, and so need not have left it with them."""
-    remaining = rank.progress.remaining
-    share = partition.share(remaining, rank=number, world_size=rank.world_size)
-    return rank.tail == "exact" and remaining > 0 and not rank.committed and not share
-
-
-def _has_finished(rank: SamplerState, epoch: int) -> bool:
-    """Whether a rank stands at the start of the next epoch because it completed ``epoch``."""
-    return (
-        rank.epoch == epoch + 1 and rank.finished_epoch == epoch and not rank.progress.committed and not rank.committed
-    )
-
-
-def _agree(name: str, values: Sequence[Any]) -> None:
-    """RecordMismatchError naming the odd rank out, if there is one; None is a rank that has no say."""
-    said = [repr(value) for value in values if value is not None]
-    if len(set(said)) <= 1:
-        return
-    usual = Counter(said).most_common(1)[0][0]
-    rank, value = next((rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual)
-    error = RecordMismatchError(
-        f"rank {rank} disagrees on {name}: it has {value!r}, the others {usual}; "
-        "every rank must build its sampler over the same dataset, with the same arguments, restore the same "
-        "record, and be in the same epoch"
-    )
-    error.field = name
-    raise error
-
-
-_Value = Callable[[SamplerState], Any]
-_RUN: dict[str, _Value] = {
-    "dataset": lambda s: asdict(s.dataset),
-    "order": lambda s: dict(s.order),
-    "seed": lambda s: s.seed,
-    "tail": lambda s: s.tail,
-}
-_EPOCH: dict[str, _Value] = {
-    "epoch": lambda s: s.epoch,
-    "length": lambda s: s.progress.length,
-    "earlier epochs": lambda s: s.trail,
-}
 
 
 def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:

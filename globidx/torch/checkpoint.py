@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from globidx.core import checks, record, strictjson
-from globidx.core.state import merge
+from globidx.core.merging import merge_states
 from globidx.disk import records
 from globidx.errors import CommitError, RecordMismatchError
 from globidx.torch.agreement import Agreement
@@ -227,7 +227,7 @@ def _merged(name: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
             f"the samplers {name!r} of the group's ranks 0 to {len(parts) - 1} take themselves for ranks {ranks}; "
             "each must be another, so pass no rank=, or the right one"
         )
-    return merge([states[ranks.index(rank)] for rank in range(len(parts))])
+    return merge_states([states[ranks.index(rank)] for rank in range(len(parts))])
 
 
 def _named(given: ResumableDistributedSampler | Mapping[str, Stateful]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from globidx.core.partition import TAILS, Tail
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
 from globidx.core.standing import Standing
-from globidx.core.state import SamplerState, merge
+from globidx.core.state import SamplerState
 from globidx.errors import CommitError
 from globidx.torch.cursor import Cursor, SampleIterator
 from globidx.torch.distributed import World
@@ -392,24 +392,6 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         yield from ()
         if generation == self.generation:
             self.finish_epoch()
-
-
-def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All ranks' ``state_dict()``s, in rank order, as one record that ``load_state_dict`` takes on any world size.
-
-    Each rank counts as far as it has come, also where they differ. RecordError for a wrong number of states;
-    RecordMismatchError naming the rank and the field that disagrees.
-
-    >>> ranks = [ResumableDistributedSampler(range(10), 2, rank, shuffle=False) for rank in (0, 1)]
-    >>> ranks[0].commit(3)                              # 0, 2, 4
-    >>> ranks[1].commit(1)                              # 1
-    >>> record = merge_states([rank.state_dict() for rank in ranks])
-    >>> alone = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
-    >>> alone.load_state_dict(record)
-    >>> list(alone)
-    [3, 5, 6, 7, 8, 9]
-    """
-    return merge(states)
 
 
 def _tail(tail: Tail | None, drop_last: bool) -> Tail:

@@ -18,8 +18,8 @@ from torch.utils.data import BatchSampler
 
 from globidx import ResumableDistributedSampler, errors
 from globidx.core import record as records
+from globidx.core.merging import merge_states
 from globidx.core.orders import Arrangement, Order
-from globidx.core.state import merge
 from globidx.torch.loader import Deliveries, DrawnBatches
 
 
@@ -54,7 +54,7 @@ class Production:
     """The code under test; a planted bug replaces one part."""
 
     sampler: type = ResumableDistributedSampler
-    merge: object = staticmethod(merge)
+    merge: object = staticmethod(merge_states)
     deliveries: type = Deliveries
 
 

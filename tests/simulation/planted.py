@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from cluster import Production
 
-from globidx import ResumableDistributedSampler
+from globidx import ResumableDistributedSampler, merge_states
 from globidx.core.progress import Progress
 from globidx.core.standing import Standing
-from globidx.core.state import SamplerState, merge
+from globidx.core.state import SamplerState
 from globidx.core.view import EpochView
 from globidx.torch.loader import Deliveries
 from globidx.torch.readers import Readers
@@ -85,7 +85,7 @@ def padding_counted(states):
     """Repeats at the end of padded streams are taken for samples."""
     ranks = [SamplerState.from_dict(state) for state in states]
     if len({(rank.epoch, rank.progress) for rank in ranks}) > 1 or len({rank.committed for rank in ranks}) == 1:
-        return merge(states)
+        return merge_states(states)
     done = min(sum(rank.committed for rank in ranks), ranks[0].progress.remaining)
     return replace(ranks[0], progress=ranks[0].progress.extend((done,)), committed=0).to_dict()
 
