@@ -48,19 +48,22 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     running = [not nothing and not done for nothing, done in zip(idle, ended, strict=True)]
     for name, value in _EPOCH.items():
         _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
-    first = _agreed_start(ranks, running)
+    first = _agreed_start(ranks, running, begun=any(ended))
     _agree("segments", [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)])
     return _merged(first, ranks, ended).to_dict()
 
 
-def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool]) -> SamplerState:
-    """The state of a rank that has a say in how the epoch was begun: one that has committed nothing may begin anew."""
+def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool) -> SamplerState:
+    """The state of a rank that has a say in how the epoch was begun.
+
+    One that has committed nothing may begin it anew; if nobody has, and none has ended it, all may.
+    """
     has_say = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
     _agree("segments", [rank.progress if say else None for rank, say in zip(ranks, has_say, strict=True)])
     if any(has_say):
         return ranks[has_say.index(True)]
-    begun = ranks[running.index(True)] if any(running) else min(ranks, key=lambda rank: rank.epoch)
-    return replace(begun, progress=Progress(begun.progress.length))
+    first = ranks[running.index(True)] if any(running) else min(ranks, key=lambda rank: rank.epoch)
+    return first if begun else replace(first, progress=Progress(first.progress.length))
 
 
 def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[bool]) -> SamplerState:

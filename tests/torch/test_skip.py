@@ -147,6 +147,20 @@ def test_a_skip_on_one_rank_before_a_save_between_epochs_is_united():
     assert 3 not in list(alone)
 
 
+def test_a_rank_that_ended_the_epoch_tells_how_it_was_begun():
+    """The other has committed nothing yet, but both left the same id out."""
+    ranks = [ResumableDistributedSampler(range(13), 2, rank, shuffle=False) for rank in (0, 1)]
+    for rank in ranks:
+        rank.skip(0)
+        assert len(list(rank)) == 6
+    ranks[0].commit(6)
+    record = merge_states([rank.state_dict() for rank in ranks])
+    assert (record["epoch"], record["consumed"], record["skipped"], record["remaining"]) == (0, 6, 1, 6)
+    alone = ResumableDistributedSampler(range(13), 1, 0, shuffle=False)
+    alone.load_state_dict(record)
+    assert list(alone) == [2, 4, 6, 8, 10, 12]
+
+
 @pytest.mark.parametrize("finish", [False, True])
 def test_an_epoch_that_ranks_dealt_differently_is_refused_also_when_it_is_over(finish):
     """One rank left an id out, the other did not: no merge may take what they did for an epoch, however late it comes."""
