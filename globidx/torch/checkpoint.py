@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,7 +94,7 @@ class CheckpointManager:
         if found is None:
             return None
         self._ranks.by_all(lambda: self._refuse_other_run(found["states"]))
-        self._load(found)
+        self._load(found, self._ranks.by_all)
         return {**found, "passed_over": passed_over} if passed_over else found
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,10 +112,10 @@ class CheckpointManager:
         return copy.deepcopy(self._record)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` returned; RecordCorruptError where it is no longer that."""
+        """Load what ``state_dict`` returned; RecordCorruptError where it is no longer that. No collective."""
         found = record.decode(record.encode(state), "the given state")
         self._refuse_other_run(found["states"])
-        self._load(found)
+        self._load(found, lambda work: work())
 
     # -- inside
 
@@ -186,18 +186,21 @@ class CheckpointManager:
                 named.field = error.field
                 raise named from None
 
-    def _load(self, found: dict[str, Any]) -> None:
-        """Load all objects on all ranks: others first, which may refuse; samplers, which were asked, when none has."""
+    def _load(self, found: dict[str, Any], do: Callable[[Callable[[], None]], Any]) -> None:
+        """Load all objects: others first, which may refuse; samplers, which were asked, when none has.
+
+        ``do`` does a thing here, or on all ranks or none.
+        """
         samplers, states = self._samplers(), found["states"]
         others = {name: held for name, held in self._objects.items() if name not in samplers}
         before = {name: copy.deepcopy(held.state_dict()) for name, held in others.items()}
         loaded: list[str] = []
         try:
-            self._ranks.by_all(lambda: _load_each(others, states, loaded))
+            do(lambda: _load_each(others, states, loaded))
         except BaseException:
             _load_each({name: others[name] for name in loaded}, before, [])
             raise
-        self._ranks.by_all(lambda: _load_each(samplers, states, []))
+        do(lambda: _load_each(samplers, states, []))
         self._record, self._states = found, self._own_states()
 
     def _samplers(self) -> dict[str, ResumableDistributedSampler]:

@@ -108,10 +108,6 @@ class Channel:
         dist.barrier(group=self._group)
         return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
 
-    def share(self, payload: bytes) -> bytes:
-        """Rank 0's payload on every rank; what the others pass is ignored."""
-        return self.gather(payload if self.rank == 0 else b"")[0]
-
 
 def _to_tensor(payload: bytes) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(payload, np.uint8).copy())

@@ -348,6 +348,24 @@ def test_an_object_that_cannot_load_leaves_all_where_they_were(tmp_path):
     assert counter.value == 7
 
 
+def carried(rank, world_size, folder):
+    """Only rank 0 loads what a model checkpoint carried, and does not wait for rank 1."""
+    sampler = ResumableDistributedSampler(range(50))
+    sampler.commit(4)
+    manager = CheckpointManager(folder, sampler, timeout=5)
+    manager.save(1)
+    fresh = ResumableDistributedSampler(range(50))
+    if rank == 0:
+        CheckpointManager(folder, fresh, timeout=5).load_state_dict(manager.state_dict())
+    return fresh.state_dict()["consumed"]
+
+
+@pytest.mark.slow
+def test_loading_a_carried_record_is_no_collective(tmp_path):
+    """Frameworks call load_state_dict when and where they like."""
+    assert run_ranks(2, carried, tmp_path) == [8, 0]
+
+
 class Failing:
     """A Stateful that rank 1 cannot read, for a reason nobody foresaw."""
 
