@@ -22,6 +22,9 @@ class Ranks(Protocol):
     def resolve(self) -> tuple[int, int]:
         """(rank, world size)"""
 
+    def for_child(self) -> Ranks:
+        """The same for a copy in another process, which may have nobody to ask."""
+
 
 class Standing:
     """One run's place: ``state`` is its epoch and what is committed of it.

@@ -66,11 +66,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         mesh: Any = None,
     ) -> None:
         # torch's __init__ is not called: it asks for rank and world size at once, and copies what are properties here.
-        self._world = World(num_replicas, rank, group, mesh)
+        world = World(num_replicas, rank, group, mesh)
         if None not in (num_replicas, rank):
-            self._world.resolve()
+            world.resolve()
         self._standing = Standing(
-            dataset, _order(order, shuffle), checks.integer(seed, "seed"), _tail(tail, drop_last), self._world
+            dataset, _order(order, shuffle), checks.integer(seed, "seed"), _tail(tail, drop_last), world
         )
         self._readers = Readers()
         self._loaded_epoch = 0  # epochs below it are finished, says the record that was loaded
@@ -92,12 +92,12 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     @property
     def rank(self) -> int:  # type: ignore[override]
         """This process's rank among the data-parallel ranks."""
-        return self._world.resolve()[0]
+        return self._standing.ranks.resolve()[0]
 
     @property
     def num_replicas(self) -> int:  # type: ignore[override]
         """World size: how many data-parallel ranks there are."""
-        return self._world.resolve()[1]
+        return self._standing.ranks.resolve()[1]
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
@@ -265,8 +265,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """
         self._readers.settle()
         standing = copy.copy(self._standing)
-        standing.ranks = world = self._world.for_child()
-        return self.__dict__ | {"_world": world, "_standing": standing, "_readers": None}
+        standing.ranks = standing.ranks.for_child()
+        return self.__dict__ | {"_standing": standing, "_readers": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
