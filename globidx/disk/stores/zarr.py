@@ -15,7 +15,14 @@ import zarr
 from numpy.typing import NDArray
 
 from globidx.core.table import Entry
-from globidx.disk.stores import array_info, choose_keys, item_first, make_entry, metadata_files, slab
+from globidx.disk.stores import (
+    array_info,
+    choose_keys,
+    item_first,
+    make_entry,
+    metadata_files,
+    slab,
+)
 from globidx.errors import MissingChunkError
 
 

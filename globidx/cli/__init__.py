@@ -1,0 +1,50 @@
+"""The ``globidx`` command. Nothing here, or below it, imports torch: it must answer at once on a login node.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 it could not be done, 2 the command was wrong, 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from globidx import __version__
+from globidx.cli import index, record
+from globidx.cli.output import printable
+from globidx.errors import GlobidxError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        if sys.stdout is None:
+            raise OSError("stdout is closed")
+        args.run(args)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that the exit's own flush has somewhere to go
+        return 1
+    except (GlobidxError, OSError, ValueError, TypeError) as error:
+        print(f"globidx: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("globidx: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="globidx", description="Indexes of zarr and HDF5 files, and records of training runs."
+    )
+    parser.add_argument("--version", action="version", version=f"globidx {__version__}")
+    things = parser.add_subparsers(required=True, metavar="{index,record}")
+    index.add(things)
+    record.add(things)
+    return parser
