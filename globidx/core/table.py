@@ -24,13 +24,22 @@ Stamp = tuple[int, int, int, int]
 class ArrayInfo:
     """One array of a file.
 
-    Its name inside ("" for a bare zarr array), the shape and dtype of an item, and items per chunk (0: not chunked).
+    Its name in the index, the shape and dtype of an item, rows per chunk (0: not chunked), where it lies in the file
+    ("" for a bare zarr array), and how rows make items: ``plain``, a row is an item; ``tokens``, ``item_shape[0]`` rows
+    in a row are; ``csr``, a row is an item and is stored sparsely, as AnnData does.
     """
 
     name: str
     item_shape: tuple[int, ...]
     dtype: str
     chunk_length: int
+    path: str
+    form: str = "plain"
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the stored array make an item."""
+        return self.item_shape[0] if self.form == "tokens" else 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ class Table:
 
     Item shape and dtype of each array are the same in every file; what may differ is a column: ``lengths`` (int64),
     ``kinds`` (uint8, places in ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8, files x 16),
-    ``stamps`` (int64, files x arrays x 4).
+    ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays names, file by file) is empty where every array
+    lies at the same place in all files, which ``arrays`` then tells.
     """
 
     names: Names
@@ -112,11 +122,14 @@ class Table:
     chunk_lengths: NDArray[np.int64]
     digests: NDArray[np.uint8]
     stamps: NDArray[np.int64]
+    paths: Names
 
     @classmethod
     def of(cls, names: Iterable[str], entries: Sequence[Entry], axis: int) -> Table:
         """The table of files whose entries agree in their arrays (``same_arrays``); there is at least one."""
         arrays = entries[0].arrays
+        paths = [[info.path for info in entry.arrays] for entry in entries]
+        alike = all(row == paths[0] for row in paths)
         stamps = np.zeros((len(entries), len(arrays), 4), np.int64)
         for row, entry in zip(stamps, entries, strict=True):
             row[: len(entry.stamps)] = entry.stamps
@@ -129,6 +142,7 @@ class Table:
             chunk_lengths=np.array([[info.chunk_length for info in entry.arrays] for entry in entries], np.int64),
             digests=np.frombuffer(b"".join(entry.digest for entry in entries), np.uint8).reshape(-1, DIGEST_SIZE),
             stamps=stamps,
+            paths=Names.of(() if alike else (path for row in paths for path in row)),
         )
 
     def __len__(self) -> int:
@@ -136,9 +150,11 @@ class Table:
 
     def entry(self, number: int) -> Entry:
         """One file's row, as it was put in."""
+        count = len(self.arrays)
+        paths = self.paths[number * count : (number + 1) * count] or [info.path for info in self.arrays]
         arrays = (
-            replace(info, chunk_length=int(length))
-            for info, length in zip(self.arrays, self.chunk_lengths[number], strict=True)
+            replace(info, chunk_length=length, path=path)
+            for info, length, path in zip(self.arrays, self.chunk_lengths[number].tolist(), paths, strict=True)
         )
         return Entry(
             kind=KINDS[self.kinds[number]],

@@ -31,13 +31,17 @@ _COLUMNS = {
     "chunk_lengths": "<i8",
     "digests": "|u1",
     "stamps": "<i8",
+    "paths": "|u1",
+    "path_ends": "<i8",
 }
+_PER_FILE = ("name_ends", "lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
 
 def encode(table: Table) -> bytes:
     """The bytes of a cache file."""
-    blob, ends = table.names.arrays()
-    columns = {"names": blob, "name_ends": ends} | {name: getattr(table, name) for name in list(_COLUMNS)[2:]}
+    columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
+    columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
+    columns |= {name: getattr(table, name) for name in _PER_FILE[1:]}
     body, places = bytearray(), {}
     for name, dtype in _COLUMNS.items():
         column = np.ascontiguousarray(columns[name], dtype)
@@ -48,7 +52,10 @@ def encode(table: Table) -> bytes:
         "format": FORMAT,
         "version": VERSION,
         "axis": table.axis,
-        "arrays": [{"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype} for a in table.arrays],
+        "arrays": [
+            {"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype, "path": a.path, "form": a.form}
+            for a in table.arrays
+        ],
         "columns": places,
         "bytes": len(body),
     }
@@ -72,12 +79,15 @@ def decode(data: memoryview | bytes) -> Table:
     if _digest(header, body) != header["blake2b"]:
         raise ValueError("it does not match its digest")
     columns = {name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()}
-    arrays = tuple(ArrayInfo(a["name"], tuple(a["item_shape"]), a["dtype"], 0) for a in header["arrays"])
+    arrays = tuple(ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0) for a in header["arrays"])
     files = len(columns["lengths"])
-    if any(len(columns[name]) != files for name in _COLUMNS if name != "names"):
+    if any(len(columns[name]) != files for name in _PER_FILE):
         raise ValueError("its columns differ in length")
     names = Names(columns.pop("names"), columns.pop("name_ends"))
-    return Table(names=names, arrays=arrays, axis=header["axis"], **columns)
+    paths = Names(columns.pop("paths"), columns.pop("path_ends"))
+    if len(paths) not in (0, files * len(arrays)):
+        raise ValueError("its paths are not one an array and file")
+    return Table(names=names, arrays=arrays, axis=header["axis"], paths=paths, **columns)
 
 
 def _header(view: memoryview) -> tuple[dict[str, Any], int]:
@@ -119,7 +129,14 @@ _SIZE = schema.Integer(0, 2**48)
 _HEADER = {
     "axis": schema.Integer(0, 64),
     "arrays": schema.List(
-        schema.Fields(name=schema.Text(4096), item_shape=schema.List(_SIZE), dtype=schema.Text(64)), at_least=1
+        schema.Fields(
+            name=schema.Text(4096),
+            item_shape=schema.List(_SIZE),
+            dtype=schema.Text(64),
+            path=schema.Text(4096),
+            form=schema.Text(16),
+        ),
+        at_least=1,
     ),
     "columns": schema.Fields(
         **{name: schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE) for name in _COLUMNS}

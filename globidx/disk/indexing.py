@@ -106,7 +106,7 @@ def _watched(entry: Entry) -> int:
 
 
 def _stamps(path: str, entry: Entry) -> tuple[Stamp, ...]:
-    files = stores.metadata_files(Path(path), entry.kind, [info.name for info in entry.arrays])
+    files = stores.metadata_files(Path(path), entry.kind, [info.path for info in entry.arrays])
     found = (os.stat(file) for file in files)
     return tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in found)
 

@@ -117,7 +117,7 @@ def array_info(
         raise ValueError(f"{shown} claims shape {tuple(shape)} in chunks of {chunks}, which nothing can hold")
     item_shape = tuple(int(size) for place, size in enumerate(shape) if place != axis)
     native = dtype.newbyteorder("=")
-    return ArrayInfo(name, item_shape, native.name, int(chunks[axis]) if chunks else 0), int(shape[axis])
+    return ArrayInfo(name, item_shape, native.name, int(chunks[axis]) if chunks else 0, name), int(shape[axis])
 
 
 def make_entry(kind: str, arrays: Sequence[tuple[ArrayInfo, int]], metadata: bytes) -> Entry:
