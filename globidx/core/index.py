@@ -41,7 +41,16 @@ class GlobalIndex:
     lengths: NDArray[np.int64]
 
     def __init__(self, lengths: Iterable[Any] | NDArray[Any]) -> None:
-        counts = _lengths(lengths)
+        self._set(_lengths(lengths).astype(np.int64))
+
+    @classmethod
+    def sharing(cls, lengths: NDArray[np.int64]) -> GlobalIndex:
+        """The index over ``lengths`` without a copy of it: nobody may change it afterwards."""
+        index = cls.__new__(cls)
+        index._set(_lengths(lengths).view())
+        return index
+
+    def _set(self, counts: NDArray[np.int64]) -> None:
         offsets = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
         counts.flags.writeable = offsets.flags.writeable = False
@@ -97,8 +106,8 @@ class GlobalIndex:
         return f"GlobalIndex({len(self)} samples in {self.num_files} files)"
 
 
-def _lengths(lengths: Iterable[Any] | NDArray[Any]) -> NDArray[np.int64]:
-    """A private int64 copy of ``lengths``, its sum proved to fit int64 (numpy would wrap silently)."""
+def _lengths(lengths: Iterable[Any] | NDArray[Any]) -> NDArray[Any]:
+    """``lengths`` as an array, its sum proved to fit int64 (numpy would wrap silently)."""
     if not (isinstance(lengths, np.ndarray) and lengths.dtype.kind in "iu" and lengths.ndim == 1):
         lengths = np.array([checks.integer(length, "length") for length in lengths], np.int64)
     if len(lengths) and int(lengths.min()) < 0:
@@ -106,4 +115,4 @@ def _lengths(lengths: Iterable[Any] | NDArray[Any]) -> NDArray[np.int64]:
     total = sum(lengths.tolist()) if len(lengths) and int(lengths.max()) > checks.INT64_MAX // len(lengths) else 0
     if total > checks.INT64_MAX:
         raise OverflowError(f"{len(lengths)} files hold {total} samples together; sample ids end at 2**63 - 1")
-    return lengths.astype(np.int64)
+    return lengths

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os.path
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from globidx.core.names import Names, common_folder
 
 #: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray`` or ``zarr.json`` of
 #: each array.
 KINDS = ("hdf5", "zarr2", "zarr3")
 DIGEST_SIZE = 16
+#: The columns of a table that have one row a file.
+PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
 Stamp = tuple[int, int, int, int]
+Schema = tuple[str, tuple[int, ...], str, str]
 
 
 @dataclass(frozen=True)
@@ -56,51 +61,12 @@ class Entry:
     arrays: tuple[ArrayInfo, ...]
     digest: bytes
     stamps: tuple[Stamp, ...] = ()
+    is_foreign: bool = False  #: its data lie in other files too, so that no stamp of its own proves anything
 
-
-class Names(Sequence[str]):
-    """Many names in one block of bytes, so that a million of them cost their letters and no Python objects.
-
-    Any file name fits: bytes that are no UTF-8 come back as Python's surrogate escapes.
-
-    >>> names = Names.of(["a.zarr", "b.h5"])
-    >>> names[1], len(names), names[:1]
-    ('b.h5', 2, ['a.zarr'])
-    """
-
-    __slots__ = ("_blob", "_ends")
-
-    def __init__(self, blob: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
-        self._blob, self._ends = blob, ends
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> Names:
-        """The names, encoded; each ends in a NUL, which no file name contains."""
-        encoded = [os.fsencode(name) + b"\0" for name in names]
-        ends = np.cumsum(np.array([len(name) for name in encoded], np.int64))
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        number = range(len(self))[place]
-        start = int(self._ends[number - 1]) if number else 0
-        return os.fsdecode(self._blob[start : int(self._ends[number]) - 1].tobytes())
-
-    def spelled(self, count: int) -> bytes:
-        """The first ``count`` names as they are kept: each with its NUL."""
-        return self._blob[: int(self._ends[count - 1]) if count else 0].tobytes()
-
-    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The block and the end of each name in it: what ``Names(...)`` takes."""
-        return self._blob, self._ends
+    @property
+    def schema(self) -> tuple[Schema, ...]:
+        """What must be the same in all files of an index."""
+        return _schema(self.arrays)
 
 
 @dataclass(frozen=True)
@@ -126,8 +92,8 @@ class Table:
 
     @classmethod
     def of(cls, names: Iterable[str], entries: Sequence[Entry], axis: int) -> Table:
-        """The table of files whose entries agree in their arrays (``same_arrays``); there is at least one."""
-        arrays = entries[0].arrays
+        """The table of files whose entries agree in their arrays (``schema``); there is at least one."""
+        arrays = tuple(replace(info, chunk_length=0) for info in entries[0].arrays)
         paths = [[info.path for info in entry.arrays] for entry in entries]
         alike = all(row == paths[0] for row in paths)
         stamps = np.zeros((len(entries), len(arrays), 4), np.int64)
@@ -147,6 +113,42 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @classmethod
+    def joined(cls, tables: Sequence[Table]) -> Table:
+        """The files of all tables, which agree in their arrays, one after the other."""
+        first = tables[0]
+        if len(tables) == 1:
+            return first
+        alike = all(not len(table.paths) and table.arrays == first.arrays for table in tables)
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(table, name) for table in tables]) for name in PER_FILE
+        }
+        return replace(
+            first,
+            names=Names.joined([table.names for table in tables]),
+            paths=first.paths if alike else Names.joined([table._spelled_paths() for table in tables]),
+            **columns,
+        )
+
+    def take(self, places: NDArray[np.int64]) -> Table:
+        """The files at ``places``, in that sequence."""
+        if len(places) == len(self) and np.array_equal(places, np.arange(len(self))):
+            return self
+        width = len(self.arrays)
+        paths = self.paths
+        if len(paths):
+            paths = paths.take((places[:, None] * width + np.arange(width)).ravel())
+        columns: dict[str, Any] = {name: getattr(self, name)[places] for name in PER_FILE}
+        return replace(self, names=self.names.take(places), paths=paths, **columns)
+
+    @property
+    def schema(self) -> tuple[Schema, ...]:
+        """What must be the same in all files of an index: each array's name, item shape, dtype and form."""
+        return _schema(self.arrays)
+
+    def _spelled_paths(self) -> Names:
+        return self.paths if len(self.paths) else Names.of([info.path for info in self.arrays] * len(self))
 
     def entry(self, number: int) -> Entry:
         """One file's row, as it was put in."""
@@ -172,40 +174,23 @@ class Table:
         so files appended elsewhere do not change what the first ones are called.
         """
         count = len(self) if num_files is None else num_files
-        names = self.names.spelled(count)
+        names: bytes | memoryview = self.names.spelled(count)
         if count and common_folder([self.names[0], self.names[count - 1]]):
             some = self.names[:count]
             cut = common_folder(some)
             names = b"".join(os.fsencode(name[cut:]) + b"\0" for name in some)
         schema = [self.axis, [[info.name, list(info.item_shape), info.dtype] for info in self.arrays]]
         digest = hashlib.blake2b(b"globidx.index.1", digest_size=16)
-        for part in (json.dumps(schema).encode(), self.lengths[:count].astype("<i8").tobytes(), names):
-            digest.update(b"%d:" % len(part))  # so that no two lists of parts spell the same
+        for part in (json.dumps(schema).encode(), self.lengths[:count].astype("<i8", copy=False).data, names):
+            digest.update(b"%d:" % memoryview(part).nbytes)  # so that no two lists of parts spell the same
             digest.update(part)
         return digest.hexdigest()
 
 
-def common_folder(names: Sequence[str]) -> int:
-    """How many leading characters of each name spell the deepest folder that holds all of them.
-
-    >>> common_folder(["a/b/x.h5", "a/b/c/y.h5"])
-    4
-    """
-    if not names:
-        return 0
-    shared = os.path.commonprefix([min(names), max(names)])  # what the extremes share, all share
-    return shared.rfind("/") + 1
+def describe(table: Table) -> str:
+    """A table's arrays for messages: ``images of (128, 128) uint16, labels of () int64``."""
+    return ", ".join(f"{name or 'array'} of {shape} {dtype}" for name, shape, dtype, _ in table.schema)
 
 
-def same_arrays(one: Entry, other: Entry) -> bool:
-    """Whether two files can stand in one index: the same arrays, item shapes and dtypes."""
-    return _schema(one) == _schema(other)
-
-
-def describe(entry: Entry) -> str:
-    """An entry's arrays for messages: ``images of (128, 128) uint16, labels of () int64``."""
-    return ", ".join(f"{name or 'array'} of {shape} {dtype}" for name, shape, dtype in _schema(entry))
-
-
-def _schema(entry: Entry) -> list[tuple[str, tuple[int, ...], str]]:
-    return [(info.name, info.item_shape, info.dtype) for info in entry.arrays]
+def _schema(arrays: Sequence[ArrayInfo]) -> tuple[Schema, ...]:
+    return tuple((info.name, info.item_shape, info.dtype, info.form) for info in arrays)

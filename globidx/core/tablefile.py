@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import schema, strictjson
-from globidx.core.table import ArrayInfo, Names, Table
+from globidx.core.names import Names
+from globidx.core.table import PER_FILE, ArrayInfo, Table
 from globidx.errors import RecordError
 
 FORMAT, VERSION = "globidx.index", 1
@@ -34,14 +35,13 @@ _COLUMNS = {
     "paths": "|u1",
     "path_ends": "<i8",
 }
-_PER_FILE = ("name_ends", "lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
 
 def encode(table: Table) -> bytes:
     """The bytes of a cache file."""
     columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
     columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
-    columns |= {name: getattr(table, name) for name in _PER_FILE[1:]}
+    columns |= {name: getattr(table, name) for name in PER_FILE}
     body, places = bytearray(), {}
     for name, dtype in _COLUMNS.items():
         column = np.ascontiguousarray(columns[name], dtype)
@@ -65,23 +65,30 @@ def encode(table: Table) -> bytes:
     return start + b"\0" * (-len(start) % _ALIGNMENT) + body
 
 
-def decode(data: memoryview | bytes) -> Table:
+def digest(data: memoryview | bytes) -> str:
+    """The digest that a cache file says it has."""
+    said: str = _header(memoryview(data))[0]["blake2b"]
+    return said
+
+
+def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     """The table in ``data``, whose columns then read from ``data`` itself; ValueError for anything that is not a whole
     cache file.
 
-    RecordVersionError where a later version of globidx wrote it.
+    ``verified`` is the digest of a file that was read whole before: where the header still says that one, nothing else
+    is read. RecordVersionError where a later version of globidx wrote the file.
     """
     view = memoryview(data)
     header, start = _header(view)
     body = view[start : start + header["bytes"]]
     if len(body) != header["bytes"] or len(view) != start + header["bytes"]:
         raise ValueError(f"it has {len(view)} bytes, its header says {start + header['bytes']}")
-    if _digest(header, body) != header["blake2b"]:
+    if verified != header["blake2b"] and _digest(header, body) != header["blake2b"]:
         raise ValueError("it does not match its digest")
     columns = {name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()}
     arrays = tuple(ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0) for a in header["arrays"])
     files = len(columns["lengths"])
-    if any(len(columns[name]) != files for name in _PER_FILE):
+    if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
         raise ValueError("its columns differ in length")
     names = Names(columns.pop("names"), columns.pop("name_ends"))
     paths = Names(columns.pop("paths"), columns.pop("path_ends"))

@@ -1,61 +1,59 @@
-"""From what a user names to a list of files.
+"""From what a user names to the paths of files.
 
-A directory, a glob, a list of paths, or a text or CSV file with a path a line.
+A directory, a glob, a list of paths, or a text or CSV file with a path a line; or the same by URL.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from globidx.core.table import Names
-from globidx.disk import stores
+from globidx.core.names import Names
+from globidx.disk import remote, stores
+from globidx.disk.listfile import read_list
+from globidx.disk.paths import Paths, is_remote
 from globidx.errors import NoFilesError
-
-_TABLES = (".csv", ".tsv")
-_HEADINGS = frozenset({"path", "file", "filename", "file_path", "filepath"})
 
 
 def given(files: Any) -> str | Sequence[str]:
     """What a user gave, as it is kept: one name, or a list of paths, absolute, since the working folder may change."""
     if isinstance(files, (str, os.PathLike)):
-        return os.path.abspath(_path(files))
+        return _absolute(_path(files))
     if isinstance(files, Iterable) and not isinstance(files, (bytes, dict)):
-        return Names.of(os.path.abspath(_path(path)) for path in files)
+        return Names.of(_absolute(_path(path)) for path in files)
     raise TypeError(f"files must be a directory, a glob, a list of paths or a list file, got {type(files).__name__}")
 
 
-def find_files(files: Any) -> list[str]:
-    """Absolute paths of the files, each once.
+def find_files(files: Any) -> Paths:
+    """Absolute paths of the files.
 
     Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where nothing matches;
-    ValueError where a file is named twice.
+    ValueError where a list names a path twice, or local paths and URLs together.
     """
     named = given(files)
-    found = _named(named) if isinstance(named, str) else named
-    if not found:
+    if isinstance(named, str) and not is_remote(named):
+        found = _named(os.fsencode(named))
+        paths = found if isinstance(found, list) else list(found)
+        if not paths:
+            raise NoFilesError(f"no zarr store or HDF5 file below the directory {named}")
+        return Paths.of(paths)
+    listed = remote.find(named) if isinstance(named, str) else list(named)
+    if not listed:
         raise NoFilesError("the list of files is empty")
-    absolute = [os.path.abspath(path) for path in found]
-    _refuse_repeats(absolute)
-    return absolute
+    return Paths.of(_listed(listed))
 
 
-def _named(name: str) -> list[str]:
-    path = Path(name)
-    if _is_store(path):
-        return [name]
-    if path.is_dir():
-        found = sorted(_stores_below(path), key=os.fsencode)
-        if not found:
-            raise NoFilesError(f"no zarr store or HDF5 file below the directory {name}")
-        return found
-    if path.is_file():
-        return _listed(path)
+def _named(path: bytes) -> Iterable[bytes]:
+    name = os.fsdecode(path)
+    if _is_store(Path(name)):
+        return [path]
+    if os.path.isdir(path):
+        return _stores_below(path, set())
+    if os.path.isfile(path):
+        return _listed(read_list(Path(name)))
     if os.path.lexists(path):
         raise NoFilesError(f"{name} is neither a regular file nor a directory")
     if not glob.has_magic(name):
@@ -63,7 +61,22 @@ def _named(name: str) -> list[str]:
     matches = _matches(name)
     if not matches:
         raise NoFilesError(f"no file matches {name}")
-    return matches
+    return [os.fsencode(os.path.abspath(match)) for match in matches]
+
+
+def _listed(names: Sequence[str]) -> list[bytes]:
+    """The paths of a list; each may stand in it once."""
+    remote = sum(map(is_remote, names))
+    if remote not in (0, len(names)):
+        raise ValueError(
+            f"{remote} of {len(names)} files are URLs; an index is over local paths or over URLs, not both"
+        )
+    paths = [os.fsencode(_absolute(name)) for name in names]
+    if len(set(paths)) < len(paths):
+        seen: set[bytes] = set()
+        twice = next(path for path in paths if path in seen or seen.add(path))  # type: ignore[func-returns-value]
+        raise ValueError(f"{os.fsdecode(twice)} and {os.fsdecode(twice)} are the same file; name each file once")
+    return paths
 
 
 def _matches(pattern: str) -> list[str]:
@@ -72,7 +85,7 @@ def _matches(pattern: str) -> list[str]:
     if not stars or (head and not head.endswith("/")) or (tail and not tail.startswith("/")):
         return sorted(glob.glob(pattern), key=os.fsencode)
     bases = glob.glob(head) if head else ["."]
-    folders = (folder for base in bases if os.path.isdir(base) for folder, _, _ in _walk(base))
+    folders = (folder for base in bases if os.path.isdir(base) for folder in _folders(base))
     rest = tail.lstrip("/") or "*"
     found = (match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest)))
     return sorted(set(found), key=os.fsencode)
@@ -86,76 +99,60 @@ def _is_store(path: Path) -> bool:
     return True
 
 
-def _stores_below(directory: Path) -> Iterator[str]:
-    """Every zarr store and HDF5 file in a tree, hidden ones left out."""
-    for folder, subfolders, names in _walk(directory):
-        stores_here = [name for name in subfolders if _looks_like_store(Path(folder, name))]
-        subfolders[:] = [name for name in subfolders if name not in stores_here]
-        yield from (os.path.join(folder, name) for name in stores_here)
-        yield from (os.path.join(folder, name) for name in names if _looks_like_hdf5(name))
+def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
+    """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
+
+    Links are followed, but no folder is entered twice.
+    """
+    if _seen_before(folder, seen):
+        return
+    entries = []
+    with os.scandir(folder) as listing:  # a folder that cannot be listed must not be one without files
+        for entry in listing:
+            name = entry.name
+            if name.startswith(b"."):
+                continue
+            if entry.is_dir():
+                entries.append(name if _looks_like_store(entry.path) else name + b"/")
+            elif _looks_like_hdf5(name):
+                entries.append(name)
+    for name in sorted(entries):  # a folder sorts by its "/", so that the whole tree comes in order
+        path = os.path.join(folder, name)
+        if name.endswith(b"/"):
+            yield from _stores_below(path[:-1], seen)
+        else:
+            yield path
 
 
-def _walk(directory: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """``os.walk``, each folder once: links are followed, but never in a circle, and hidden folders are left out."""
+def _folders(directory: str) -> Iterator[str]:
+    """A folder and all below it, each once; links are followed, hidden folders are left out."""
     seen: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(directory, onerror=_raise, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
+    for folder, subfolders, _ in os.walk(directory, onerror=_raise, followlinks=True):
+        if _seen_before(folder, seen):
             subfolders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield folder, subfolders, names
+        yield folder
+
+
+def _seen_before(folder: bytes | str, seen: set[tuple[int, int]]) -> bool:
+    status = os.stat(folder)
+    identity = status.st_dev, status.st_ino
+    known = identity in seen
+    seen.add(identity)
+    return known
 
 
 def _raise(error: OSError) -> None:
     raise error  # a folder that cannot be listed must not be one without files
 
 
-def _looks_like_store(path: Path) -> bool:
-    return path.suffix == ".zarr" or any((path / marker).exists() for marker in stores.ZARR_MARKERS)
+def _looks_like_store(path: bytes) -> bool:
+    return path.endswith(b".zarr") or any(os.path.exists(path + b"/" + marker) for marker in _MARKERS)
 
 
-def _looks_like_hdf5(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in stores.HDF5_SUFFIXES
-
-
-def _listed(path: Path) -> list[str]:
-    """Paths from a list file.
-
-    One a line, or the first column, or the one headed ``path`` or ``file``; relative ones count from the list file.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise NoFilesError(f"the list file {path} cannot be read: {error}") from None
-    if "\0" in text:
-        raise NoFilesError(f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line")
-    rows = _rows(path, text)
-    if not rows:
-        raise NoFilesError(f"the list file {path} names no file")
-    column = next((place for place, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None)
-    is_headed = column is not None and path.suffix.lower() in _TABLES  # in a plain list it may be a file of that name
-    names = [row[column or 0 : (column or 0) + 1] if is_headed else row[:1] for row in rows[int(is_headed) :]]
-    empty = [number for number, cell in enumerate(names) if not cell or not cell[0].strip()]
-    if empty:
-        raise NoFilesError(f"the list file {path} names no file in its entry {empty[0] + 1}; every row needs a path")
-    if not names:
-        raise NoFilesError(f"the list file {path} names no file")
-    return [os.path.join(path.parent, cell[0].strip()) for cell in names]
-
-
-def _rows(path: Path, text: str) -> list[list[str]]:
-    """The cells of each line, those of empty lines and comments left out."""
-    suffix = path.suffix.lower()
-    if suffix in _TABLES:
-        try:
-            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ","))
-        except csv.Error as error:
-            raise NoFilesError(f"the list file {path} is no {suffix[1:].upper()}: {error}") from None
-    else:
-        rows = [[line] for line in text.split("\n")]  # a comma may be part of a name
-    return [row for row in rows if any(cell.strip() for cell in row) and not row[0].lstrip().startswith("#")]
+def _looks_like_hdf5(name: bytes) -> bool:
+    return os.path.splitext(name)[1].lower() in _SUFFIXES
 
 
 def _path(item: Any) -> str:
@@ -167,16 +164,9 @@ def _path(item: Any) -> str:
     return path
 
 
-def _refuse_repeats(paths: Sequence[str]) -> None:
-    """ValueError naming two paths of one file, under whatever names: its samples would be trained on twice."""
-    first: dict[tuple[int, int] | str, str] = {}
-    for path in paths:
-        try:
-            status = os.stat(path)
-        except OSError:
-            identity: tuple[int, int] | str = path  # told later, with all other files that cannot be read
-        else:
-            identity = (status.st_dev, status.st_ino)
-        if identity in first:
-            raise ValueError(f"{path} and {first[identity]} are the same file; name each file once")
-        first[identity] = path
+def _absolute(path: str) -> str:
+    return path.rstrip("/") if is_remote(path) else os.path.abspath(path)
+
+
+_MARKERS = tuple(os.fsencode(marker) for marker in stores.ZARR_MARKERS)
+_SUFFIXES = frozenset(os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES)

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
 import os
-from collections.abc import Sequence
+import stat
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from globidx.core import tablefile
-from globidx.core.table import Entry, Table
+from globidx.core.table import Table
+from globidx.disk import stamps
 from globidx.disk.atomic import write_atomic
-from globidx.disk.indexing import unchanged
+from globidx.disk.indexing import Piece
+from globidx.disk.paths import Paths
 from globidx.errors import RecordVersionError
 
 _log = logging.getLogger("globidx")
+
+#: Caches of so many bytes are mapped, smaller ones read.
+_MAPPED_FROM = 8 * 2**20
 
 
 class IndexCache:
@@ -29,52 +38,102 @@ class IndexCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._newer = False
+        self._seen: object = None
+        self._table: Table | None = None
+        self._digest: str | None = None
 
     def load(self) -> Table | None:
-        """The table in the file; None, with a line in the log, where there is none to use."""
+        """The table in the file; None, with a line in the log, where there is none to use.
+
+        The file is read again only when it is another one than the last time.
+        """
         try:
-            data = self.path.read_bytes()
+            data, seen = _read(self.path, self._seen)
         except FileNotFoundError:
             return None
         except OSError as error:
             _log.warning("index cache %s cannot be read, building without it: %s", self.path, error)
             return None
+        if data is not None:
+            self._seen, self._table = seen, self._decoded(data)
+        return self._table
+
+    def recall(self, paths: Paths, places: NDArray[np.int64]) -> Piece | None:
+        """Of the files at ``places``, those that the cache knows and their own stamps prove to be as they were."""
+        table = self.load()
+        if table is None:
+            return None
+        rows, places = _rows(table, paths, places)
+        known = stamps.unchanged(table, rows, paths, places)
+        rows, places = rows[known], places[known]
+        return Piece(places, table.take(rows)) if len(places) else None
+
+    def changed(self) -> bool:
+        """Whether the file is another one than was loaded last."""
+        before = self._seen
+        self.load()
+        return self._seen != before
+
+    def digest_of(self, table: Table) -> str | None:
+        """The digest of the file that ``table`` is mapped from; None where it is no file's."""
+        return self._digest if table is self._table else None
+
+    def save(self, table: Table) -> str | None:
+        """Write the table, unless a newer globidx wrote the file, and return its digest.
+
+        A cache that cannot be written is a line in the log, not an error.
+        """
+        if self._newer:
+            return None
         try:
-            return tablefile.decode(data)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            data = tablefile.encode(table)
+            write_atomic(self.path, data, durable=False)  # losing it costs a rebuild, a torn one is seen
+        except OSError as error:
+            _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
+            return None
+        return tablefile.digest(data)
+
+    def _decoded(self, data: mmap.mmap | bytes) -> Table | None:
+        try:
+            view = memoryview(data)
+            table = tablefile.decode(view)
         except RecordVersionError as error:
             self._newer = True
             _log.warning("index cache %s is left alone: %s", self.path, error)
         except ValueError as error:
             _log.warning("index cache %s is damaged and will be written anew: %s", self.path, error)
+        else:
+            self._digest = tablefile.digest(view)
+            if isinstance(data, mmap.mmap):
+                data.madvise(mmap.MADV_DONTNEED)  # what was read to check it need not stay in this process
+            return table
         return None
 
-    def recall(self, paths: Sequence[str], root: str) -> list[Entry | None]:
-        """What the cache knows of each path and the file's own stamp proves to be still so; None for the others."""
-        table = self.load()
-        rows = {} if table is None else {os.path.join(root, name): number for number, name in enumerate(table.names)}
-        entries = (None if table is None or path not in rows else table.entry(rows[path]) for path in paths)
-        return [
-            entry if entry is not None and unchanged(path, entry) else None
-            for path, entry in zip(paths, entries, strict=True)
-        ]
 
-    def save(self, table: Table) -> None:
-        """Write the table, unless a newer globidx wrote the file.
+def reopened(path: str, digest: str) -> Table:
+    """The table of the cache file at ``path``, which was verified when it got its ``digest``; a large one is mapped.
 
-        A cache that cannot be written is a line in the log, not an error.
-        """
-        if self._newer:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(
-                self.path, tablefile.encode(table), durable=False
-            )  # losing it costs a rebuild, a torn one is seen
-        except OSError as error:
-            _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
+    FileNotFoundError or ValueError where the file is not that one any more.
+    """
+    data, _ = _read(Path(path), None)
+    trusted = digest if isinstance(data, mmap.mmap) else None  # what is small is verified again
+    table = tablefile.decode(memoryview(data or b""), verified=trusted)
+    if tablefile.digest(memoryview(data or b"")) != digest:
+        raise ValueError("it was written anew, and is not the index that was asked for any more")
+    return table
 
 
-def cache_path(root: str, spec: str, keys: tuple[str, ...] | None, axis: int, cache_dir: Path | None) -> Path:
+def holds(path: Path, digest: str) -> bool:
+    """Whether the cache file is the one with that ``digest``."""
+    try:
+        reopened(os.fspath(path), digest)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def cache_path(root: str, spec: str, options: str, cache_dir: Path | None) -> Path:
     """Where the cache of these files lies.
 
     In ``cache_dir``, else ``$GLOBIDX_CACHE_DIR``, else beside the data where that can be written, else in the user's
@@ -83,10 +142,44 @@ def cache_path(root: str, spec: str, keys: tuple[str, ...] | None, axis: int, ca
     told = cache_dir or os.environ.get("GLOBIDX_CACHE_DIR")
     beside = not told and os.access(root, os.W_OK)
     folder = Path(told) if told else Path(root) if beside else _user_cache()
-    identity = repr((None if beside else root, spec, keys, axis))
+    identity = repr((None if beside else root, spec, options))
     token = hashlib.blake2b(os.fsencode(identity), digest_size=8).hexdigest()
     return folder / f".globidx-{token}.index"
 
 
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "globidx"
+
+
+def _read(path: Path, seen: object) -> tuple[mmap.mmap | bytes | None, object]:
+    """The file's bytes and its identity; no bytes where that is ``seen``.
+
+    A large file is mapped, so that all processes of a machine share one copy. Whoever writes caches replaces the file
+    and never changes it, so the bytes under a mapping stay what they were; somebody else's truncating it would end the
+    process by SIGBUS, so what is small is read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        if identity == seen:
+            return None, seen
+        if status.st_size < _MAPPED_FROM:
+            return file.read(), identity
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), identity
+
+
+def _rows(table: Table, paths: Paths, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``places``."""
+    shared = table.names.shared_with(paths.names)
+    rows, here = places[places < shared], places[places < shared]
+    rest = places[places >= shared]
+    if len(rest) and shared < len(table):
+        numbers = {name: shared + row for row, name in enumerate(table.names.encoded(shared, len(table)))}
+        names = paths.names.encoded(0, len(paths))
+        found = [(numbers[names[place]], place) for place in rest.tolist() if names[place] in numbers]
+        more = np.array(found, np.int64).reshape(-1, 2)
+        rows, here = np.concatenate([rows, more[:, 0]]), np.concatenate([here, more[:, 1]])
+    return rows, here

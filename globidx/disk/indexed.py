@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from globidx.core.index import GlobalIndex, Location
-from globidx.core.table import Entry, Names, Table
+from globidx.core.table import Entry, Table
+from globidx.disk.indexcache import holds, reopened
+from globidx.disk.paths import Paths
 
 
 @dataclass(frozen=True, eq=False)
 class Indexed:
     """What the files held when they were looked at.
 
-    A ``refresh`` makes another one; readers in the middle of a batch keep theirs.
+    A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache file holds the very
+    table (``digest`` is that file's), the table is mapped from it, and a pickle is the file's
+    name: a worker maps it, too.
     """
 
     root: str
@@ -25,14 +29,17 @@ class Indexed:
     skipped: tuple[tuple[str, str], ...]
     cache_path: Path
     generation: int
+    digest: str | None = None
 
-    def __reduce__(self) -> tuple[type[Indexed], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Indexed], tuple[Any, ...]]:
+        if self.digest is not None and holds(self.cache_path, self.digest):
+            return _mapped, (self.root, self.skipped, self.cache_path, self.generation, self.digest)
         return Indexed, (self.root, self.table, self.skipped, self.cache_path, self.generation)
 
     @cached_property
     def index(self) -> GlobalIndex:
         """The arithmetic."""
-        return GlobalIndex(self.table.lengths)
+        return GlobalIndex.sharing(self.table.lengths)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -66,28 +73,12 @@ class Indexed:
             raise ValueError(f"{path} is not one of the {len(self.table)} files of this index") from None
 
 
-class Paths(Sequence[str]):
-    """Absolute paths, spelled out one by one when they are asked for."""
-
-    def __init__(self, root: str, names: Names) -> None:
-        self._root, self._names = root, names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [os.path.join(self._root, name) for name in self._names[place]]
-        return os.path.join(self._root, self._names[place])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(list(self)) if len(self) <= 8 else f"[{self[0]!r}, ..., {self[-1]!r}] ({len(self)} paths)"
+def _mapped(root: str, skipped: tuple[tuple[str, str], ...], path: Path, generation: int, digest: str) -> Indexed:
+    try:
+        table = reopened(os.fspath(path), digest)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
+            "these files anew since, so build the GlobalIndexManager again"
+        ) from None
+    return Indexed(root, table, skipped, path, generation, digest)

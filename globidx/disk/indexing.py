@@ -1,28 +1,27 @@
-"""Building the table.
-
-Look at every file, or at those that changed since a cache was written, and refuse what does not fit.
-"""
+"""Looking at files: what each holds, in batches for any executor, and what does not fit together."""
 
 from __future__ import annotations
 
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
-from globidx.core.table import Entry, Stamp, describe, same_arrays
-from globidx.disk import stores
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.layout import Layout
+from globidx.core.table import Entry, Table, describe
+from globidx.disk import stamps, stores
+from globidx.disk.paths import Paths
 from globidx.errors import BadFilesError
 
-#: A file changed this recently might change again without its stamp moving (timestamps tick): its stamp proves nothing
-#: yet.
-RACY_NS = 2 * 10**9
-
-_NO_STAMP: Stamp = (0, 0, 0, 0)
+_BATCH = 64
+_BATCHES_AT_MOST = 1024
 
 
 @dataclass(frozen=True)
@@ -33,45 +32,100 @@ class Failure:
     reason: str
 
 
-def examine(path: str, *, keys: Sequence[str] | None, axis: int) -> Entry | Failure:
+class Piece(NamedTuple):
+    """Some files' part of an index: their table, and the place of each among all files."""
+
+    places: NDArray[np.int64]
+    table: Table
+
+
+@dataclass
+class Found:
+    """What is known of files so far: pieces of the index, and those that failed by place."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+    def add(self, other: Found) -> None:
+        """Take in what was found elsewhere."""
+        self.pieces += other.pieces
+        self.failures |= other.failures
+
+
+def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
     """What a file holds, with stamps, or why that cannot be said. Runs anywhere: in this process or an executor's."""
-    started = time.time_ns()
-    try:
-        entry = stores.scan(Path(path), keys, axis)
-        return replace(entry, stamps=_proven(_stamps(path, entry), started))
-    except stores.UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # it says nothing about the file
-        return Failure(
-            path, f"{error}" if isinstance(error, ValueError) and error.args else f"{type(error).__name__}: {error}"
-        )
+    for _ in range(2):  # a file that changes under our eyes is looked at once more
+        started = time.time_ns()
+        try:
+            entry = stores.scan(path, layout, axis)
+            files = () if entry.is_foreign else stamps.watched(os.fsencode(path), entry.kind, entry.arrays)
+            after = stamps.taken(files)
+            if (after[:, 0] < 0).any():
+                raise FileNotFoundError(errno.ENOENT, "it vanished while it was looked at")
+        except stores.UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # it says nothing about the file
+            plain = isinstance(error, ValueError) and error.args
+            return Failure(path, f"{error}" if plain else f"{type(error).__name__}: {error}")
+        if (after[:, 2] < started).all():
+            break
+    noted = stamps.proven(after, started).tolist()
+    return replace(entry, stamps=tuple((a, b, c, d) for a, b, c, d in noted))
 
 
 def unchanged(path: str, entry: Entry) -> bool:
     """Whether a file is provably as it was when ``entry`` was made."""
-    if _NO_STAMP in entry.stamps[: _watched(entry)]:
-        return False
-    try:
-        return _stamps(path, entry) == entry.stamps[: _watched(entry)]
-    except OSError:
-        return False
+    now = stamps.taken(stamps.watched(os.fsencode(path), entry.kind, entry.arrays)).tolist()
+    noted = zip(now, entry.stamps, strict=False)
+    return bool(entry.stamps) and all(tuple(one) == other and other[2] for one, other in noted)
 
 
-def complete(
-    paths: Sequence[str],
-    found: Sequence[Entry | None],
-    *,
-    keys: Sequence[str] | None,
-    axis: int,
-    executor: Executor | None,
-) -> list[Entry | Failure]:
-    """``found`` with its gaps filled by looking at those files."""
-    todo = [path for path, entry in zip(paths, found, strict=True) if entry is None]
-    look = partial(examine, keys=keys, axis=axis)
-    fresh = (
-        map(look, todo) if executor is None else executor.map(look, todo, chunksize=max(1, min(64, len(todo) // 16)))
-    )
-    return [next(fresh) if entry is None else entry for entry in found]
+def scan(
+    paths: Paths, places: NDArray[np.int64], *, layout: Layout, axis: int, executor: Executor | None
+) -> Iterator[Found]:
+    """Look at the files at ``places``, in batches, each as it is done."""
+    size = max(_BATCH, -(-len(places) // _BATCHES_AT_MOST))
+    batches = [places[start : start + size] for start in range(0, len(places), size)]
+    names = [[paths.names[place] for place in batch.tolist()] for batch in batches]
+    look = partial(_scan_batch, paths.root, layout=layout, axis=axis)
+    inline = executor is None or len(batches) == 1
+    return map(look, batches, names) if inline else executor.map(look, batches, names)  # type: ignore[union-attr]
+
+
+def _scan_batch(root: str, places: NDArray[np.int64], names: Sequence[str], *, layout: Layout, axis: int) -> Found:
+    alike: dict[object, list[tuple[int, str, Entry]]] = {}
+    found = Found()
+    for place, name in zip(places.tolist(), names, strict=True):
+        told = examine(os.path.join(root, name), layout=layout, axis=axis)
+        if isinstance(told, Failure):
+            found.failures[place] = told
+        else:
+            alike.setdefault(told.schema, []).append((place, name, told))
+    for rows in alike.values():
+        at, called, entries = zip(*rows, strict=True)
+        found.pieces.append(Piece(np.array(at, np.int64), Table.of(called, entries, axis)))
+    return found
+
+
+def assemble(found: Found, paths: Paths) -> tuple[Piece | None, list[Failure]]:
+    """One table of all files that agree with the first one, and why not of the others, in the files' order."""
+    failures = dict(found.failures)
+    pieces = sorted(found.pieces, key=lambda piece: int(piece.places[0]))
+    if not pieces:
+        return None, [failures[place] for place in sorted(failures)]
+    first = pieces[0]
+    told = f"in {printable(paths[int(first.places[0])])} there is {describe(first.table)}"
+    for piece in pieces:
+        if piece.table.schema != first.table.schema:
+            reason = f"it has {describe(piece.table)}, while {told}; give the files one {_difference(piece, first)}"
+            failures |= {place: Failure(paths[place], reason) for place in piece.places.tolist()}
+    fitting = [piece for piece in pieces if piece.table.schema == first.table.schema]
+    places = np.concatenate([piece.places for piece in fitting])
+    table = Table.joined([piece.table for piece in fitting])
+    if (np.diff(places) < 0).any():
+        order = np.argsort(places, kind="stable")
+        places, table = places[order], table.take(order)
+    return Piece(places, table), [failures[place] for place in sorted(failures)]
 
 
 def refuse_bad(failures: Sequence[Failure]) -> None:
@@ -86,14 +140,24 @@ def refuse_bad(failures: Sequence[Failure]) -> None:
     raise error
 
 
-def mismatches(paths: Sequence[str], entries: Sequence[Entry]) -> list[Failure]:
-    """Files whose arrays differ from the first file's: they cannot stand in one index."""
-    first, told = entries[0], f"in {printable(paths[0])} there is {describe(entries[0])}"
-    return [
-        Failure(path, f"it has {describe(entry)}, while {told}; give the files one item shape and dtype")
-        for path, entry in zip(paths, entries, strict=True)
-        if not same_arrays(first, entry)
-    ]
+def refuse_repeats(piece: Piece, paths: Paths) -> None:
+    """ValueError naming two paths of one file, under whatever names: its samples would be trained on twice.
+
+    Inodes of the metadata that are the same raise the suspicion; what the paths themselves lead to is the proof, since
+    tools that save space link equal metadata of different stores together.
+    """
+    inodes = piece.table.stamps[:, 0, 3]
+    order = np.argsort(inodes, kind="stable")
+    same = np.flatnonzero((np.diff(inodes[order]) == 0) & (inodes[order][1:] != 0))
+    suspects = np.unique(np.concatenate([order[same], order[same + 1]]))
+    first: dict[tuple[int, int], str] = {}
+    for row in suspects.tolist():
+        path = paths[int(piece.places[row])]
+        status = os.stat(path)
+        identity = status.st_dev, status.st_ino
+        if identity in first:
+            raise ValueError(f"{path} and {first[identity]} are the same file; name each file once")
+        first[identity] = path
 
 
 def printable(path: str) -> str:
@@ -101,15 +165,9 @@ def printable(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
-def _watched(entry: Entry) -> int:
-    return 1 if entry.kind == "hdf5" else len(entry.arrays)
-
-
-def _stamps(path: str, entry: Entry) -> tuple[Stamp, ...]:
-    files = stores.metadata_files(Path(path), entry.kind, [info.path for info in entry.arrays])
-    found = (os.stat(file) for file in files)
-    return tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in found)
-
-
-def _proven(stamps: tuple[Stamp, ...], now: int) -> tuple[Stamp, ...]:
-    return tuple(s if max(s[1], s[2]) < now - RACY_NS else _NO_STAMP for s in stamps)
+def _difference(one: Piece, other: Piece) -> str:
+    """What of two schemas differs, for the message."""
+    pairs = list(zip(one.table.schema, other.table.schema, strict=False))
+    if len(one.table.schema) != len(other.table.schema) or any(a[0] != b[0] for a, b in pairs):
+        return "set of array names (a bare zarr array has none)"
+    return "item shape and dtype"

@@ -6,7 +6,11 @@ written under this lock is therefore right without it.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
+import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,23 +18,68 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _log = logging.getLogger("globidx")
+_MOST_BYTES = 256
 
 
 @contextmanager
 def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
     """Hold the lock at ``path``, waiting at most ``timeout`` seconds.
 
-    True if it was had, False if the work must be done without it.
+    True if it was had, False if the work must be done without it; a line in the log then names the lock and its holder.
     """
-    lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_odd(path)
+        lock = _file_lock(path)
         lock.acquire(timeout=timeout)
-    except (Timeout, OSError, NotImplementedError) as error:
+    except Timeout:
+        _log.warning("going on without the lock %s after %g seconds: it is held by %s", path, timeout, _holder(path))
+        yield False
+        return
+    except (OSError, NotImplementedError) as error:
         _log.warning("going on without the lock %s: %s", path, error)
         yield False
         return
     try:
+        _sign(path)
         yield True
     finally:
         lock.release()
+
+
+def _file_lock(path: Path) -> FileLock:
+    """A lock of the system's. Where there are none, a file that stands for one would outlive whoever made it."""
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:  # newer versions of filelock
+        return FileLock(path, fallback_to_soft=False)
+    return FileLock(path)
+
+
+def _refuse_odd(path: Path) -> None:
+    """OSError for a link, a folder or a pipe: a lock through them could be anywhere, or wait for ever."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")
+
+
+def _sign(path: Path) -> None:
+    """Write down who holds the lock, for those who wait in vain."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _log.debug("the lock %s cannot be signed: %s", path, error)
+
+
+def _holder(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            said = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
+    except OSError as error:
+        return f"nobody knows whom ({error})"
+    return said if said.isprintable() and said else "somebody who did not sign it"

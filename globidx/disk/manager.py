@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import checks
+from globidx.core.changes import Changes, compare
 from globidx.core.index import GlobalIndex, Location
-from globidx.core.table import ArrayInfo, Entry, Table
-from globidx.disk import indexing
+from globidx.core.layout import Layout, parse
+from globidx.core.table import ArrayInfo, Entry
+from globidx.disk.builder import Build, cache_of
 from globidx.disk.discover import find_files, given
-from globidx.disk.indexcache import IndexCache, cache_path
 from globidx.disk.indexed import Indexed
-from globidx.disk.indexing import Failure
-from globidx.disk.lock import work_lock
-
-_log = logging.getLogger("globidx")
+from globidx.disk.sharing import Peers
 
 
 class GlobalIndexManager:
@@ -30,10 +27,14 @@ class GlobalIndexManager:
 
     ``files`` is a directory (every store below it), a glob, a list of paths, or a text or CSV file with a path a line.
     ``key`` names the array or dataset in each file, or several aligned ones; without it each file must hold exactly
-    one. Items lie along ``axis``. Only metadata is read, and remembered in a cache file in ``cache_dir`` (by default
-    beside the data): files that did not change are not opened again. ``executor`` is any
-    ``concurrent.futures.Executor`` to look at files with. ``lock_timeout`` is how many seconds to wait for another
-    process that builds the same index.
+    one. ``layout`` names a known kind of files instead: ``cxi``, ``nexus``, ``peaknet``, ``anndata``, ``ome``, or
+    ``tokens:LENGTH``, which cuts a one-dimensional array into sequences. Items lie along ``axis``.
+
+    Only metadata is read, and remembered in a cache file in ``cache_dir`` (by default beside the data): files that did
+    not change are not opened again. ``executor`` is any ``concurrent.futures.Executor`` to look at files with (threads
+    serve zarr, HDF5 needs processes); ``peers`` are other processes that take a share each (``globidx.RankPeers()``
+    under torchrun); ``progress`` is called with how many of how many files were looked at. ``lock_timeout`` is how many
+    seconds to wait for another process that builds the same index.
 
     A file that cannot be indexed is an error that lists all of them; with ``on_bad="skip"`` they are left out, with a
     warning, and listed in ``skipped``.
@@ -56,21 +57,26 @@ class GlobalIndexManager:
         files: Any,
         *,
         key: str | Sequence[str] | None = None,
+        layout: str | None = None,
         axis: int = 0,
         cache_dir: str | os.PathLike[str] | None = None,
         on_bad: Literal["error", "skip"] = "error",
         executor: Executor | None = None,
+        peers: Peers | None = None,
+        progress: Callable[[int, int], None] | None = None,
         lock_timeout: float = 60.0,
     ) -> None:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
-        self._files = given(files)
-        self._keys = _keys(key)
+        self._files: str | Sequence[str] | None = given(files)
+        self._layout = parse(layout, key)
         self._axis = checks.integer(axis, "axis", high=63)
+        if self._axis and (self._layout.length or self._layout.rule == "anndata"):
+            raise ValueError(f"layout {layout!r} has its items along axis 0, got axis={self._axis}")
         self._cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         self._on_bad = on_bad
         self._lock_timeout = lock_timeout
-        self._now = self._look(executor, generation=0)
+        self._now = self._look(executor, generation=0, peers=peers, progress=progress)
 
     # -- what it holds
 
@@ -123,6 +129,11 @@ class GlobalIndexManager:
         return self._now.table.arrays
 
     @property
+    def layout(self) -> Layout:
+        """Which arrays are taken from each file."""
+        return self._layout
+
+    @property
     def axis(self) -> int:
         """The axis along which items lie."""
         return self._axis
@@ -170,68 +181,42 @@ class GlobalIndexManager:
         """How many items a chunk of one file's ``array``-th array holds; 0 where it is not chunked."""
         return self._now.chunk_length(number, array)
 
-    def refresh(self, executor: Executor | None = None) -> None:
-        """Look again at which files there are and what changed; only changed files are opened.
+    def refresh(self, executor: Executor | None = None, *, peers: Peers | None = None) -> Changes:
+        """Look again at which files there are and what became of them; only changed files are opened.
 
-        Where files were appended, an epoch that runs keeps its samples; any other change ends it with an error, because
-        ids moved.
+        Returns what happened to which file. Where files were appended, an epoch that runs keeps its samples; any change
+        that moves ids ends it with an error.
         """
-        self._now = self._look(executor, generation=self._now.generation + 1)
+        before = self._now
+        self._now = self._look(executor, generation=before.generation + 1, peers=peers)
+        return compare(before.table, self._now.table)
 
     def __repr__(self) -> str:
         return f"GlobalIndexManager({len(self)} samples in {self.num_files} files, fingerprint {self.fingerprint[:12]})"
 
     # -- inside
 
-    def _look(self, executor: Executor | None, *, generation: int) -> Indexed:
-        paths = find_files(self._files)
-        root = os.path.commonpath([os.path.dirname(path) for path in paths])
-        cache = IndexCache(cache_path(root, self._spec(paths, root), self._keys, self._axis, self._cache_dir))
-        found = cache.recall(paths, root)
-        if None in found:
-            with work_lock(cache.path.with_suffix(".lock"), timeout=self._lock_timeout):
-                found = cache.recall(paths, root)  # another process may have built it while this one waited
-                results = indexing.complete(paths, found, keys=self._keys, axis=self._axis, executor=executor)
-                table, skipped = self._table_of(paths, root, results)
-                if None in found:
-                    cache.save(table)
-        else:
-            table, skipped = self._table_of(paths, root, found)
-        looked = Indexed(root, table, skipped, cache.path, generation)
-        len(looked.index)  # totals beyond 64 bits are refused here, not at the first read
+    def _look(
+        self,
+        executor: Executor | None,
+        *,
+        generation: int,
+        peers: Peers | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Indexed:
+        paths = find_files(self._now.paths if self._files is None else self._files)
+        build = Build(
+            paths,
+            cache_of(paths, self._files, self._layout, self._axis, self._cache_dir),
+            self._layout,
+            self._axis,
+            on_bad=self._on_bad,
+            lock_timeout=self._lock_timeout,
+            executor=executor,
+            peers=peers,
+            progress=progress,
+        )
+        looked = build.run(generation=generation)
+        if not isinstance(self._files, str) and not looked.skipped:
+            self._files = None  # a list that is the index itself by now: a million paths are not kept twice
         return looked
-
-    def _spec(self, paths: Sequence[str], root: str) -> str:
-        """What tells this set of files from others of the same root: the name the user gave, or the list."""
-        if isinstance(self._files, str):
-            return os.path.relpath(os.path.abspath(self._files), root)
-        return repr([os.path.relpath(path, root) for path in paths])
-
-    def _table_of(
-        self, paths: Sequence[str], root: str, results: Sequence[Entry | Failure | None]
-    ) -> tuple[Table, tuple[tuple[str, str], ...]]:
-        """The table of the files that can be indexed; the others are refused or, with a warning, skipped."""
-        good = [(path, entry) for path, entry in zip(paths, results, strict=True) if isinstance(entry, Entry)]
-        bad = [failure for failure in results if isinstance(failure, Failure)]
-        if good:
-            bad += indexing.mismatches([path for path, _ in good], [entry for _, entry in good])
-        if self._on_bad == "error" or not good:
-            indexing.refuse_bad(bad)
-        if bad:
-            _log.warning("left out %d of %d files that cannot be indexed: %s", len(bad), len(paths), bad[0])
-        left_out = {failure.path for failure in bad}
-        kept = [(path, entry) for path, entry in good if path not in left_out]
-        names = (os.path.relpath(path, root) for path, _ in kept)
-        return Table.of(names, [entry for _, entry in kept], self._axis), tuple((f.path, f.reason) for f in bad)
-
-
-def _keys(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if key is None:
-        return None
-    keys = (key,) if isinstance(key, str) else tuple(key)
-    if not keys or not all(isinstance(name, str) and name.strip("/") for name in keys):
-        raise ValueError(f"key must name an array, or several, got {key!r}")
-    keys = tuple(name.strip("/") for name in keys)
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"key names an array twice: {key!r}")
-    return keys

@@ -115,9 +115,7 @@ class Reader:
 
     def _refuse_changed(self, path: str, known: Entry) -> None:
         """ReadError where the file is not what was indexed: its stamp says maybe, its metadata says for certain."""
-        now = indexing.examine(
-            path, keys=[info.name for info in known.arrays if info.name] or None, axis=self._manager.axis
-        )
+        now = indexing.examine(path, layout=self._manager.layout, axis=self._manager.axis)
         if isinstance(now, indexing.Failure):
             raise ReadError(now.reason)
         if (now.length, now.digest) != (known.length, known.digest):

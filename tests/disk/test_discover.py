@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from files import numbers, run_python, write_hdf5, write_zarr
 
+from globidx import GlobalIndexManager
 from globidx.disk.discover import find_files
 from globidx.errors import NoFilesError
 
@@ -100,8 +101,8 @@ def test_a_folder_that_cannot_be_listed_is_an_error(folder, monkeypatch):
     scandir = os.scandir
 
     def refusing(path):
-        if os.fspath(path).endswith("deep"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
+        if os.fsdecode(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", os.fsdecode(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
@@ -216,7 +217,7 @@ def test_a_file_under_two_names_is_refused(tmp_path, make):
     make(tmp_path / "a.h5", tmp_path / "other.h5")
     for asked in (tmp_path, [tmp_path / "a.h5", tmp_path / "other.h5"], f"{tmp_path}/*.h5"):
         with pytest.raises(ValueError, match=r"other\.h5 and .*a\.h5 are the same file"):
-            find_files(asked)
+            GlobalIndexManager(asked)
 
 
 def test_a_name_given_twice_is_refused_however_it_is_spelled(tmp_path, monkeypatch):
@@ -234,7 +235,16 @@ def test_a_linked_zarr_store_is_the_same_store(tmp_path):
     write_zarr(tmp_path / "a.zarr", numbers(1))
     (tmp_path / "b.zarr").symlink_to("a.zarr")
     with pytest.raises(ValueError, match="same file"):
-        find_files(tmp_path)
+        GlobalIndexManager(tmp_path)
+
+
+def test_stores_that_share_their_metadata_are_two(tmp_path):
+    """Tools that save space link equal files together: the same ``zarr.json`` does not make two stores one."""
+    for name in ("a", "b"):
+        write_zarr(tmp_path / f"{name}.zarr", numbers(3, start=1 if name == "a" else 100))
+    (tmp_path / "b.zarr/zarr.json").unlink()
+    os.link(tmp_path / "a.zarr/zarr.json", tmp_path / "b.zarr/zarr.json")
+    assert len(GlobalIndexManager(tmp_path)) == 6
 
 
 @pytest.mark.parametrize("name", ["pipe.h5", "pipe"])

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from globidx import GlobalIndexManager
 from globidx.core import tablefile
-from globidx.disk import indexing, stores
+from globidx.disk import stamps, stores
 from globidx.errors import BadFilesError, NoFilesError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -43,12 +43,12 @@ def scans(monkeypatch):
     """The names of files that were opened to look inside, and no stamp too young to prove anything."""
     real, seen = stores.scan, []
 
-    def counted(path, keys, axis):
-        seen.append(path.name)
-        return real(path, keys, axis)
+    def counted(path, layout, axis):
+        seen.append(os.path.basename(path))
+        return real(path, layout, axis)
 
     monkeypatch.setattr(stores, "scan", counted)
-    monkeypatch.setattr(indexing, "RACY_NS", 0)
+    monkeypatch.setattr(stamps, "RACY_NS", 0)
     return seen
 
 
@@ -277,6 +277,7 @@ def test_running_out_of_descriptors_is_no_bad_file(tmp_path):
     code = """
 import os, resource, sys
 import h5py
+from globidx.core.layout import Layout
 from globidx.disk import indexing
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 try:
@@ -285,12 +286,14 @@ try:
 except OSError:
     pass
 try:
-    print(indexing.examine(sys.argv[1], keys=None, axis=0))
+    print(indexing.examine(sys.argv[1], layout=Layout(), axis=0))
 except OSError as error:
     print(error.errno)
 """
     # the module is imported by a first look, while there are descriptors
-    code = code.replace("resource.setrlimit", "indexing.examine(sys.argv[1], keys=None, axis=0)\nresource.setrlimit")
+    code = code.replace(
+        "resource.setrlimit", "indexing.examine(sys.argv[1], layout=Layout(), axis=0)\nresource.setrlimit"
+    )
     assert run_python(code, tmp_path / "a.h5").stdout == "24\n"
 
 
@@ -404,14 +407,14 @@ def test_added_and_removed_files_are_noticed(folder, scans):
 @pytest.mark.parametrize("offset", [0, 10**12], ids=["now", "future"])
 def test_a_stamp_too_young_proves_nothing(folder, scans, monkeypatch, offset):
     """A file changed in the last two seconds, or in the future, may change again unseen: it is opened each time."""
-    monkeypatch.setattr(indexing, "RACY_NS", 2 * 10**9)
+    monkeypatch.setattr(stamps, "RACY_NS", 2 * 10**9)
     for name in ("a.h5", "c.h5"):
         status = os.stat(folder / name)
         os.utime(folder / name, ns=(status.st_atime_ns, status.st_mtime_ns + offset))
     GlobalIndexManager(folder)
     GlobalIndexManager(folder)
     assert taken(scans) == sorted(2 * ["a.h5", "b.zarr", "c.h5"])
-    monkeypatch.setattr(indexing, "RACY_NS", 0)  # as if the files were older than that
+    monkeypatch.setattr(stamps, "RACY_NS", 0)  # as if the files were older than that
     GlobalIndexManager(folder)
     taken(scans)
     GlobalIndexManager(folder)

@@ -18,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import checks
+from globidx.core.layout import Layout
 from globidx.core.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.disk.layouts import Field
+from globidx.disk.paths import is_remote
 from globidx.errors import GlobidxError
 
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".nxs", ".cxi"})
@@ -76,15 +79,18 @@ def module_name(path: Path) -> str:
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
 
 
-def scan(path: Path, keys: Sequence[str] | None, axis: int) -> Entry:
-    """What the file holds, from its metadata: one array a key, or the only array there is.
+def scan(path: str, layout: Layout, axis: int) -> Entry:
+    """What the file holds, from its metadata: the arrays of ``layout``.
 
     Errors say what is wrong, not where.
     """
-    plain: Entry | None = _module("zarrmeta").scan(str(path), keys, axis)
+    if is_remote(path):
+        remote: Entry = _module("zarr").scan(path, layout, axis)
+        return remote
+    plain: Entry | None = _module("zarrmeta").scan(path, layout, axis)
     if plain is not None:
         return plain
-    entry: Entry = _module(module_name(path)).scan(path, keys, axis)
+    entry: Entry = _module(module_name(Path(path))).scan(path, layout, axis)
     return entry
 
 
@@ -94,19 +100,14 @@ def open_store(path: Path, kind: str, axis: int, *, on_missing: str) -> Store:
     return store
 
 
-def metadata_files(path: Path, kind: str, arrays: Sequence[str]) -> list[Path]:
-    """The files to stat to see whether the metadata of these arrays changed."""
-    if kind == "hdf5":
-        return [path]
-    marker = ".zarray" if kind == "zarr2" else "zarr.json"
-    return [path / array / marker for array in arrays]
-
-
 def array_info(
-    name: str, shape: Sequence[int], dtype: Any, chunks: Sequence[int] | None, axis: int
+    field: Field, shape: Sequence[int], dtype: Any, chunks: Sequence[int] | None, axis: int, *, length: int = 0
 ) -> tuple[ArrayInfo, int]:
-    """An array as the index keeps it, and its item count; ValueError for what no sample can be made of."""
-    shown = f"array {name!r}" if name else "the array"
+    """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
+
+    ``length`` is how many rows a sequence of tokens has.
+    """
+    shown = f"array {field.path!r}" if field.path else "the array"
     if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc":
         raise ValueError(
             f"{shown} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
@@ -114,20 +115,29 @@ def array_info(
     if not 0 <= axis < len(shape):
         raise ValueError(f"{shown} has shape {tuple(shape)}: no axis {axis} to take items from")
     if max([*shape, *(chunks or ())], default=0) > checks.INT64_MAX or (chunks and min(chunks) < 1):
-        raise ValueError(f"{shown} claims shape {tuple(shape)} in chunks of {chunks}, which nothing can hold")
+        raise ValueError(
+            f"{shown} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
+        )
+    if field.form == "tokens" and len(shape) != 1:
+        raise ValueError(f"{shown} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays")
     item_shape = tuple(int(size) for place, size in enumerate(shape) if place != axis)
-    native = dtype.newbyteorder("=")
-    return ArrayInfo(name, item_shape, native.name, int(chunks[axis]) if chunks else 0, name), int(shape[axis])
+    count = int(shape[axis])
+    if field.form == "tokens":
+        item_shape, count = (length,), count // length
+    chunk = int(chunks[axis]) if chunks else 0
+    return ArrayInfo(field.name, item_shape, dtype.newbyteorder("=").name, chunk, field.path, field.form), count
 
 
-def make_entry(kind: str, arrays: Sequence[tuple[ArrayInfo, int]], metadata: bytes) -> Entry:
+def make_entry(
+    kind: str, arrays: Sequence[tuple[ArrayInfo, int]], metadata: bytes, *, is_foreign: bool = False
+) -> Entry:
     """The entry of a file whose arrays were found; ValueError where they are not aligned."""
     lengths = {length for _, length in arrays}
     if len(lengths) > 1:
         told = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
         raise ValueError(f"its arrays are not aligned: {told}")
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
-    return Entry(kind, lengths.pop(), tuple(info for info, _ in arrays), digest)
+    return Entry(kind, lengths.pop(), tuple(info for info, _ in arrays), digest, is_foreign=is_foreign)
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -139,21 +149,6 @@ def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
 def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
     """The selection of items ``[start, stop)`` of an array whose items lie along ``axis``."""
     return (*(slice(None),) * axis, slice(start, stop))
-
-
-def choose_keys(keys: Sequence[str] | None, present: Sequence[str]) -> tuple[str, ...]:
-    """The arrays to use: those asked for, or the only one; ValueError names what there is."""
-    there = ", ".join(repr(name) for name in present[:20]) + (
-        f" and {len(present) - 20} more" if len(present) > 20 else ""
-    )
-    if keys is None:
-        if len(present) == 1:
-            return (present[0],)
-        raise ValueError(f"it holds {len(present)} arrays ({there or 'none at all'}); choose with key=")
-    for key in keys:
-        if key not in present:
-            raise ValueError(f"it has no array {key!r}; there is {there or 'none at all'}")
-    return tuple(keys)
 
 
 def _module(name: str) -> Any:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import os
 from pathlib import Path
 from typing import Any
 
 import h5py
 from numpy.typing import NDArray
 
+from globidx.core.layout import Layout
 from globidx.core.table import Entry
-from globidx.disk.stores import array_info, choose_keys, item_first, make_entry, slab
+from globidx.disk import layouts
+from globidx.disk.stores import array_info, item_first, make_entry, slab
 from globidx.errors import MissingChunkError
 
 
-def scan(path: Path, keys: Sequence[str] | None, axis: int) -> Entry:
-    """The file's datasets named by ``keys``, or its only one."""
-    wanted = [key.strip("/") for key in keys] if keys is not None else None
+def scan(path: str, layout: Layout, axis: int) -> Entry:
+    """The file's datasets of ``layout``."""
     with h5py.File(path, "r") as file:
-        datasets = {key: file.get(key) for key in wanted or ()}
-        if wanted is None or not all(isinstance(item, h5py.Dataset) for item in datasets.values()):
-            datasets = {}
-            file.visititems(lambda name, item: _note(datasets, name, item))
-        names = choose_keys(wanted, list(datasets))
-        chosen = [datasets[name] for name in names]
-        arrays = [array_info(n, d.shape or (), d.dtype, d.chunks, axis) for n, d in zip(names, chosen, strict=True)]
-        metadata = repr([(d.shape, d.dtype.str, d.chunks, d.compression, d.compression_opts) for d in chosen])
-    return make_entry("hdf5", arrays, metadata.encode())
+        fields = layouts.find(file, layout, lambda: _datasets(file))
+        arrays, told, is_foreign = [], [], False
+        shape: tuple[int, ...]
+        for field in fields:
+            dataset = file[field.path]
+            if field.form == "csr":
+                group, dataset = dataset, dataset["data"]
+                rows = len(group["indptr"]) - 1
+                shape, chunks = (rows, layouts.sparse_shape(group)[1]), None
+            else:
+                shape, chunks = dataset.shape or (), dataset.chunks
+            arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length))
+            sources = _sources(path, file, field.path, dataset)
+            is_foreign |= bool(sources)
+            told.append((shape, dataset.dtype.str, chunks, dataset.compression, dataset.compression_opts, sources))
+    return make_entry("hdf5", arrays, repr(told).encode(), is_foreign=is_foreign)
 
 
 def open_store(path: Path, axis: int, *, on_missing: str) -> Hdf5Store:
@@ -62,9 +70,33 @@ class Hdf5Store:
         return found
 
 
-def _note(datasets: dict[str, Any], name: str, item: Any) -> None:
-    if isinstance(item, h5py.Dataset) and item.shape:
-        datasets[name] = item
+def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
+    """Every dataset with an axis, and its shape."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape:
+            found[name] = item.shape
+
+    file.visititems(note)
+    return found
+
+
+def _sources(path: str, file: h5py.File, name: str, dataset: h5py.Dataset) -> list[str]:
+    """Other files that a dataset takes its data from: by an external link, a virtual layout, or raw external storage.
+
+    ValueError where one of them is not there: HDF5 would read fill values without a word.
+    """
+    parts = name.split("/")
+    links = (file.get("/".join(parts[:end]), getlink=True) for end in range(1, len(parts) + 1))
+    sources = [link.filename for link in links if isinstance(link, h5py.ExternalLink)]
+    if dataset.is_virtual:
+        sources += [source.file_name for source in dataset.virtual_sources() if source.file_name != "."]
+    sources += [stored[0] for stored in dataset.external or ()]
+    for source in sources:
+        if "%" not in source and not os.path.exists(os.path.join(os.path.dirname(path), source)):
+            raise ValueError(f"dataset {name!r} takes data from {source!r}, which is not there")
+    return sorted(set(sources))
 
 
 def _is_whole(dataset: h5py.Dataset) -> bool:

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +13,38 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from globidx.core.layout import Layout
 from globidx.core.table import Entry
-from globidx.disk.stores import (
-    array_info,
-    choose_keys,
-    item_first,
-    make_entry,
-    metadata_files,
-    slab,
-)
+from globidx.disk import layouts
+from globidx.disk.layouts import Field
+from globidx.disk.paths import is_remote
+from globidx.disk.stores import array_info, item_first, make_entry, slab
 from globidx.errors import MissingChunkError
 
 
-def scan(path: Path, keys: Sequence[str] | None, axis: int) -> Entry:
-    """The store's arrays named by ``keys``, or its only one; "" is a store that is an array itself."""
+def scan(path: str, layout: Layout, axis: int) -> Entry:
+    """The store's arrays of ``layout``; "" is a store that is an array itself. ``path`` may be a URL."""
     node = _open_plain(path)
     if isinstance(node, zarr.Array):
-        if keys is not None:
-            raise ValueError(f"it is a bare array, so it has no array {keys[0]!r}; leave key out")
-        arrays: dict[str, Any] = {"": node}
-        names: tuple[str, ...] = ("",)
+        if layout.keys is not None or layout.rule is not None:
+            wanted = layout.keys[0] if layout.keys else layout.rule
+            raise ValueError(f"it is a bare array, so it has no {wanted!r} in it; leave key and layout out")
+        fields, root = [Field("", "", layout.form)], {"": node}
     else:
-        wanted = [key.strip("/") for key in keys] if keys is not None else None
-        arrays = {key: node[key] for key in wanted or () if key in node}
-        if wanted is None or not all(isinstance(arrays.get(key), zarr.Array) for key in wanted):
-            arrays = {name: item for name, item in node.members(max_depth=None) if isinstance(item, zarr.Array)}
-        names = choose_keys(wanted, sorted(arrays))
-    chosen = [arrays[name] for name in names]
-    kind = f"zarr{chosen[0].metadata.zarr_format}"
-    infos = [array_info(name, a.shape, a.dtype, a.chunks, axis) for name, a in zip(names, chosen, strict=True)]
-    metadata = b"".join(file.read_bytes() for file in metadata_files(path, kind, names))
-    return make_entry(kind, infos, metadata)
+        fields, root = layouts.find(node, layout, lambda: _arrays(node)), node
+    infos, told = [], []
+    for field in fields:
+        array = root[field.path]
+        shape, chunks = None, None
+        if field.form == "csr":
+            group, array = array, array["data"]
+            shape = (group["indptr"].shape[0] - 1, layouts.sparse_shape(group)[1])
+            told.append(f"{shape}".encode())
+        else:
+            shape, chunks = array.shape, array.chunks
+        infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length))
+        told.append(_metadata(path, array))
+    return make_entry(f"zarr{array.metadata.zarr_format}", infos, b"".join(told))
 
 
 def open_store(path: Path, axis: int, *, on_missing: str) -> ZarrStore:
@@ -101,18 +101,32 @@ def _has_bytes(path: str) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
-def _open_plain(path: Path) -> Any:
+def _arrays(node: Any) -> dict[str, tuple[int, ...]]:
+    return {name: item.shape for name, item in node.members(max_depth=None) if isinstance(item, zarr.Array)}
+
+
+def _metadata(path: str, array: Any) -> bytes:
+    """An array's metadata as it is stored, the same bytes that are read without zarr; of a URL, as zarr spells them."""
+    if is_remote(path):
+        return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
+    marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"
+    return Path(path, array.path, marker).read_bytes()
+
+
+def _open_plain(path: str) -> Any:
     """The array or group at ``path``, without consolidated metadata.
 
     That may be stale, and say 10 items where there are 20.
     """
-    if (path / ".zarray").exists() or _node_type(path) == "array":
+    if is_remote(path):
+        return zarr.open(path, mode="r", use_consolidated=False)
+    if os.path.exists(f"{path}/.zarray") or _node_type(path) == "array":
         return zarr.open_array(path, mode="r")
     return zarr.open_group(path, mode="r", use_consolidated=False)
 
 
-def _node_type(path: Path) -> Any:
+def _node_type(path: str) -> Any:
     try:
-        return json.loads((path / "zarr.json").read_bytes())["node_type"]
+        return json.loads(Path(path, "zarr.json").read_bytes())["node_type"]
     except FileNotFoundError:
         return "group"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from globidx.core.layout import Layout
 from globidx.core.table import Entry
+from globidx.disk.layouts import Field
 from globidx.disk.stores import array_info, make_entry
 
 _MOST_BYTES = 2**20
@@ -31,22 +33,22 @@ _V3_KEYS = frozenset(
 _V2_KEYS = frozenset("zarr_format shape chunks dtype compressor fill_value order filters dimension_separator".split())
 
 
-def scan(path: str, keys: Sequence[str] | None, axis: int) -> Entry | None:
-    """The entry of a store whose root and arrays (``keys``, or itself where it is an array) are plain, or None."""
+def scan(path: str, layout: Layout, axis: int) -> Entry | None:
+    """The entry of a store whose root and arrays (``layout.keys``, or the root itself) are plain, or None."""
     root = _load(f"{path}/zarr.json")
     if root is not None:
         marker, kind, is_array = "zarr.json", "zarr3", root[0].get("node_type") == "array"
     else:
         root = _load(f"{path}/.zarray") or _load(f"{path}/.zgroup")
         marker, kind, is_array = ".zarray", "zarr2", root is not None and "shape" in root[0]
-    if root is None or is_array != (keys is None):
+    if root is None or layout.rule is not None or is_array != (layout.keys is None):
         return None
     if is_array:
         found = [("", root)]
     else:
         if root[0].get("zarr_format") != (3 if marker == "zarr.json" else 2):
             return None
-        read = [(key.strip("/"), _load(f"{path}/{key.strip('/')}/{marker}")) for key in keys or ()]
+        read = [(key, _load(f"{path}/{key}/{marker}")) for key in layout.keys or ()]
         found = [(name, array) for name, array in read if array is not None]
         if len(found) < len(read):
             return None
@@ -57,7 +59,8 @@ def scan(path: str, keys: Sequence[str] | None, axis: int) -> Entry | None:
         if told is None:
             return None
         shape, dtype, chunks = told
-        arrays.append(array_info(name, shape, np.dtype(dtype), chunks, axis))
+        field = Field(name, name, layout.form)
+        arrays.append(array_info(field, shape, np.dtype(dtype), chunks, axis, length=layout.length))
     return make_entry(kind, arrays, b"".join(data for _, (_, data) in found))
 
 
@@ -99,13 +102,15 @@ def _plain_v3(array: Mapping[str, Any]) -> tuple[list[int], str, list[int]] | No
         and all(isinstance(codec, dict) and codec.get("name") in _CODECS for codec in codecs)
     ):
         return None
-    chunks = _configured(grid, "chunk_shape")
+    shape, chunks = array.get("shape"), _configured(grid, "chunk_shape")
     if codecs[0]["name"] == "sharding_indexed":
+        if _sized(shape, array["data_type"], chunks) is None:
+            return None
         chunks = _configured(codecs[0], "chunk_shape")
         inner = (codecs[0].get("configuration") or {}).get("codecs")
         if len(codecs) > 1 or not isinstance(inner, list) or not all(_names(codec) for codec in inner):
             return None
-    return _sized(array.get("shape"), array["data_type"], chunks)
+    return _sized(shape, array["data_type"], chunks)
 
 
 def _plain_v2(array: Mapping[str, Any]) -> tuple[list[int], str, list[int]] | None:

@@ -1,0 +1,179 @@
+"""Building an index: recall what a cache knows, look at the rest, and leave what was learnt for the next one.
+
+The cache and its lock save work and decide nothing: what is recalled is proved file by file.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.layout import Layout
+from globidx.core.table import Table
+from globidx.disk import indexing, sharing
+from globidx.disk.indexcache import IndexCache, cache_path, reopened
+from globidx.disk.indexed import Indexed
+from globidx.disk.indexing import Found
+from globidx.disk.lock import work_lock
+from globidx.disk.paths import Paths, is_remote
+from globidx.disk.sharing import Peers
+from globidx.errors import NoFilesError
+
+_log = logging.getLogger("globidx")
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Build:
+    """One look at the files: what to take from each, where to remember it, and who helps.
+
+    ``executor`` looks at files in batches; ``peers`` are other processes that each take a share; ``progress`` is called
+    with how many files were looked at, and how many are to be.
+    """
+
+    paths: Paths
+    cache: Path
+    layout: Layout
+    axis: int
+    on_bad: str = "error"
+    lock_timeout: float = 60.0
+    executor: Executor | None = None
+    peers: Peers | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
+        """The index of all files; ``merge`` takes the parts that other processes built, too."""
+        cache = IndexCache(self.cache)
+        caches = [cache, *map(IndexCache, self.part_files())] if merge else [cache]
+        every = np.arange(len(self.paths))
+        found = self._found(every, caches, cache) if self.peers is None else self._shared(caches, self.peers)
+        return self._indexed(found, cache, generation)
+
+    def run_part(self, part: int, of: int) -> tuple[Path, int]:
+        """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
+
+        Returns the file it is kept in, and how many files it holds.
+        """
+        path = self.cache.with_suffix(f".{part}-of-{of}{self.cache.suffix}")
+        kept = IndexCache(path)
+        found = self._found(_share(len(self.paths), part - 1, of), [kept, IndexCache(self.cache)], kept)
+        piece, failures = indexing.assemble(found, self.paths)
+        if self.on_bad == "error":
+            indexing.refuse_bad(failures)
+        if piece is None:
+            raise OSError(f"part {part} of {of} holds no file that can be indexed, so there is nothing to keep")
+        if kept.save(piece.table) is None:
+            raise OSError(f"the part {path} cannot be written")
+        return path, len(piece.table)
+
+    def part_files(self) -> list[Path]:
+        """The parts of this index that were kept by ``run_part``."""
+        stem, suffix = self.cache.stem, self.cache.suffix
+        named = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
+        found = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
+        return [Path(path) for path in sorted(found) if named.fullmatch(os.path.basename(path))]
+
+    def _found(self, places: Places, caches: Sequence[IndexCache], kept: IndexCache) -> Found:
+        """What is known of the files at ``places`` after all that no cache knows have been looked at."""
+        found = Found()
+        missing = self._recall(places, caches, found)
+        if len(missing):
+            with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
+                if kept.changed():  # by another process, while this one waited
+                    missing = self._recall(missing, [kept], found)
+                self._look(missing, found, kept)
+        return found
+
+    def _recall(self, places: Places, caches: Sequence[IndexCache], found: Found) -> Places:
+        """Add to ``found`` what caches know; the places that are still missing."""
+        for cache in caches:
+            piece = cache.recall(self.paths, places) if len(places) else None
+            if piece is not None:
+                found.pieces.append(piece)
+                places = np.setdiff1d(places, piece.places, assume_unique=True)
+        return places
+
+    def _look(self, places: Places, found: Found, kept: IndexCache) -> None:
+        """Look at the files at ``places``. What was learnt is kept also where that is interrupted."""
+        done = 0
+        try:
+            for batch in indexing.scan(self.paths, places, layout=self.layout, axis=self.axis, executor=self.executor):
+                found.add(batch)
+                done += sum(len(piece.places) for piece in batch.pieces) + len(batch.failures)
+                if self.progress is not None:
+                    self.progress(done, len(places))
+        finally:
+            if done:
+                piece, _ = indexing.assemble(found, self.paths)
+                if piece is not None:
+                    kept.save(piece.table)
+
+    def _shared(self, caches: Sequence[IndexCache], peers: Peers) -> Found:
+        """What all peers found together, each in its own share of the files."""
+        share = _share(len(self.paths), peers.rank, peers.world_size)
+
+        def mine() -> bytes:
+            found = Found()
+            missing = self._recall(share, caches, found)
+            for batch in indexing.scan(self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor):
+                found.add(batch)
+            return sharing.encode(found, self.paths)
+
+        return sharing.together(peers.gather(mine), self.paths)
+
+    def _indexed(self, found: Found, cache: IndexCache, generation: int) -> Indexed:
+        """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
+        piece, failures = indexing.assemble(found, self.paths)
+        if piece is None or self.on_bad == "error":
+            indexing.refuse_bad(failures)
+        if piece is None:
+            raise NoFilesError(f"there is no file to index below {self.paths.root}")
+        indexing.refuse_repeats(piece, self.paths)
+        if failures:
+            _log.warning(
+                "left out %d of %d files that cannot be indexed: %s", len(failures), len(self.paths), failures[0]
+            )
+        table, digest = self._kept(piece.table, cache)
+        skipped = tuple((failure.path, failure.reason) for failure in failures)
+        indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)
+        len(indexed.index)  # totals beyond 64 bits are refused here, not at the first read
+        return indexed
+
+    def _kept(self, table: Table, cache: IndexCache) -> tuple[Table, str | None]:
+        """The table, mapped from the cache file that holds it; from memory where none does."""
+        digest = cache.digest_of(table)
+        if digest is None:
+            digest = cache.save(table)
+            try:
+                return (table, None) if digest is None else (reopened(os.fspath(cache.path), digest), digest)
+            except (OSError, ValueError):  # another process was faster
+                return table, None
+        return table, digest
+
+
+def cache_of(paths: Paths, files: object, layout: Layout, axis: int, cache_dir: Path | None) -> Path:
+    """The cache file of these files, as a user named them (None: by the list ``paths``)."""
+    spec = os.path.relpath(files, paths.root) if isinstance(files, str) and not is_remote(files) else files
+    if not isinstance(spec, str):
+        spec = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
+    return cache_path(paths.root, spec, repr((layout, axis)), cache_dir)
+
+
+def _share(count: int, number: int, of: int) -> Places:
+    """The ``number``-th of ``of`` shares of ``[0, count)``, neighbours together.
+
+    >>> [_share(7, number, 3).tolist() for number in range(3)]
+    [[0, 1], [2, 3], [4, 5, 6]]
+    """
+    return np.arange(count * number // of, count * (number + 1) // of)

@@ -1,0 +1,75 @@
+"""The paths of an index: a folder and names in it, spelled out one by one when they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+from globidx.core.names import Names, common_folder
+
+
+def is_remote(path: str) -> bool:
+    """Whether it is a URL, as fsspec spells them: ``s3://bucket/a.zarr``.
+
+    >>> is_remote("https://host/a.zarr"), is_remote("/data/a.zarr")
+    (True, False)
+    """
+    scheme, colon, _ = path.partition("://")
+    return bool(colon) and scheme.replace("+", "").replace("-", "").isalnum()
+
+
+class Paths(Sequence[str]):
+    """``names`` in the folder ``root``, which may be a URL.
+
+    >>> paths = Paths.of([b"/data/b/x.h5", b"/data/a/y.h5"])
+    >>> paths.root, paths[1], len(paths)
+    ('/data', '/data/a/y.h5', 2)
+    """
+
+    __slots__ = ("names", "root")
+
+    def __init__(self, root: str, names: Names) -> None:
+        self.root, self.names = root, names
+
+    @classmethod
+    def of(cls, paths: Iterable[bytes]) -> Paths:
+        """Absolute paths, their names counted from the deepest folder that holds them all."""
+        every = list(paths)
+        cut = common_folder([os.fsdecode(min(every)), os.fsdecode(max(every))])
+        folder = os.fsdecode(every[0])[:cut]
+        length = len(os.fsencode(folder))
+        return cls(folder.rstrip("/") or "/", Names.of([path[length:] for path in every]))
+
+    @property
+    def base(self) -> bytes:
+        """What stands before each name."""
+        return os.fsencode(self.root.rstrip("/")) + b"/"
+
+    def encoded(self, start: int, stop: int) -> list[bytes]:
+        """The paths ``[start, stop)`` as bytes."""
+        base = self.base
+        return [base + name for name in self.names.encoded(start, stop)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [os.path.join(self.root, name) for name in self.names[place]]
+        return os.path.join(self.root, self.names[place])
+
+    def __iter__(self) -> Iterator[str]:
+        return (os.path.join(self.root, name) for name in self.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self)) if len(self) <= 8 else f"[{self[0]!r}, ..., {self[-1]!r}] ({len(self)} paths)"

@@ -1,0 +1,42 @@
+"""Stores by URL: what fsspec can list is found here, and zarr reads it. The extra ``remote`` brings fsspec."""
+
+from __future__ import annotations
+
+import glob
+from typing import Any
+
+from globidx.disk.stores import HDF5_SUFFIXES, ZARR_MARKERS
+from globidx.errors import NoFilesError
+
+
+def find(url: str) -> list[str]:
+    """The zarr stores that ``url`` names: a store, a glob, or a folder of stores; sorted.
+
+    NoFilesError where there is none, ImportError where fsspec, or what it needs for this protocol, is not installed.
+    """
+    if url.lower().endswith(tuple(HDF5_SUFFIXES)):
+        raise NoFilesError(f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first")
+    files, path = _file_system(url)
+    try:
+        if _is_store(files, path):
+            return [url]
+        listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
+    except FileNotFoundError as error:
+        raise NoFilesError(f"there is nothing at {url}: {error}") from None
+    stores = sorted(name.rstrip("/") for name in listed if _is_store(files, name.rstrip("/")))
+    if not stores:
+        raise NoFilesError(f"no zarr store matches {url}, or lies in that folder")
+    return [files.unstrip_protocol(name) for name in stores]
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError:
+        raise ImportError(f"reading {url} needs fsspec: pip install 'globidx[remote]'") from None
+    files, path = fsspec.core.url_to_fs(url)
+    return files, str(path)
+
+
+def _is_store(files: Any, path: str) -> bool:
+    return any(files.exists(f"{path}/{marker}") for marker in ZARR_MARKERS)

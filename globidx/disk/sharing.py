@@ -1,0 +1,69 @@
+"""What one process found out about files, as bytes for the others: no pickles, so a broken peer can do no harm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from globidx.core import tablefile
+from globidx.disk.indexing import Failure, Found, Piece
+from globidx.disk.paths import Paths
+from globidx.errors import NoFilesError
+
+
+class Peers(Protocol):
+    """Processes that build one index together, ``rank`` the number of this one."""
+
+    @property
+    def rank(self) -> int: ...  # noqa: D102
+    @property
+    def world_size(self) -> int: ...  # noqa: D102
+
+    def gather(self, work: Callable[[], bytes]) -> list[bytes]:
+        """``work()`` of every process, in their order, in every process; where one raises, all raise."""
+
+
+def encode(found: Found, paths: Paths) -> bytes:
+    """What was found, and which files this process saw."""
+    blobs = [
+        blob for piece in found.pieces for blob in (piece.places.astype("<i8").tobytes(), tablefile.encode(piece.table))
+    ]
+    header = {
+        "root": os.fsencode(paths.root).hex(),
+        "count": len(paths),
+        "names": _digest(paths),
+        "failures": [[place, os.fsencode(bad.path).hex(), bad.reason] for place, bad in found.failures.items()],
+        "sizes": [len(blob) for blob in blobs],
+    }
+    return b"\n".join([json.dumps(header).encode(), b"".join(blobs)])
+
+
+def together(parts: Sequence[bytes], paths: Paths) -> Found:
+    """What all processes found; NoFilesError, naming the first rank, where one saw other files than this one."""
+    found, digest = Found(), _digest(paths)
+    for rank, part in enumerate(parts):
+        text, _, body = part.partition(b"\n")
+        header: dict[str, Any] = json.loads(text)
+        if header["names"] != digest:
+            raise NoFilesError(
+                f"rank {rank} sees {header['count']} files below {os.fsdecode(bytes.fromhex(header['root']))}, this "
+                f"{len(paths)} below {paths.root}, or under other names; all ranks must see the same files"
+            )
+        for place, path, reason in header["failures"]:
+            found.failures[place] = Failure(os.fsdecode(bytes.fromhex(path)), reason)
+        ends = np.cumsum([0, *header["sizes"]]).tolist()
+        blobs = [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        for places, table in zip(blobs[::2], blobs[1::2], strict=True):
+            found.pieces.append(Piece(np.frombuffer(places, "<i8").astype(np.int64), tablefile.decode(table)))
+    return found
+
+
+def _digest(paths: Paths) -> str:
+    digest = hashlib.blake2b(os.fsencode(paths.root) + b"\0", digest_size=16)
+    digest.update(paths.names.spelled(len(paths)))
+    return digest.hexdigest()
