@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise OSError("stdout is closed")
-        args.run(args)
+        code: int | None = args.run(args)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()

@@ -3,45 +3,101 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+import re
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from globidx.cli.output import tell
+from globidx.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from globidx.disk.builder import Build
+    from globidx.disk.indexed import Indexed
 
 
 def add(things: Any) -> None:
     """Add the ``index`` commands to the parser's."""
-    index = things.add_parser("index", help="build an index over files, or show what is in one").add_subparsers(
-        required=True
+    index = things.add_parser("index", help="build an index over files, or look into one").add_subparsers(
+        required=True, metavar="{build,info,check,diff,locate,merge}"
     )
-    for name, run, told in (
-        ("build", _build, "look at the files and write the cache that training reads"),
-        ("info", _info, "show what the index of these files holds"),
-    ):
-        command = index.add_parser(name, help=told, description=told)
-        command.add_argument("files", nargs="+", help="a directory, a glob, a list file, or paths")
-        command.add_argument(
-            "--key", action="append", help="array in each file; give it once for each of several aligned ones"
-        )
-        command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
-        command.add_argument("--cache-dir", help="where the cache is kept (default: beside the data)")
-        command.add_argument(
-            "--on-bad", choices=("error", "skip"), default="error", help="what to do with files that cannot be indexed"
-        )
-        command.add_argument("--json", action="store_true", help="print JSON")
-        command.set_defaults(run=run)
-
-
-def _build(args: argparse.Namespace) -> None:
-    manager = _manager(args)
-    tell(
-        args,
-        _described(manager),
-        f"{len(manager)} samples in {manager.num_files} files, cached in {manager.cache_path}",
+    build = _command(index, "build", _build, "look at the files and write the cache that training reads")
+    build.add_argument("--part", type=_part, metavar="N/OF", help="look at one share of the files, for a job array")
+    _command(index, "info", _info, "show what the index of these files holds")
+    check = _command(index, "check", _check, "read all data: absent and unreadable chunks, arrays without checksums")
+    check.add_argument("--no-decode", action="store_true", help="look for absent chunks only, without reading data")
+    check.add_argument(
+        "--on-missing", choices=("error", "fill"), default="error", help="whether an absent chunk is a problem"
     )
+    _command(index, "diff", _diff, "show what became of the files since the cache was written; 1 if anything did")
+    locate = _command(index, "locate", _locate, "show which file and item a sample id is", files=1)
+    locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
+    _command(index, "merge", _merge, "put the parts of a job array together, and look at what none of them did")
 
 
-def _info(args: argparse.Namespace) -> None:
-    told = _described(_manager(args))
+def _command(
+    index: Any, name: str, run: Callable[[argparse.Namespace], int | None], told: str, files: int | str = "+"
+) -> argparse.ArgumentParser:
+    """A subcommand with the options that say which files, and how to go about them."""
+    command: argparse.ArgumentParser = index.add_parser(name, help=told, description=told)
+    command.add_argument("files", nargs=files, help="a directory, a glob, a list file, paths, or URLs of zarr stores")
+    command.add_argument(
+        "--key", action="append", help="array in each file; give it once for each of several aligned ones"
+    )
+    command.add_argument("--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH")
+    command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
+    command.add_argument("--cache-dir", help="where the cache is kept (default: beside the data)")
+    command.add_argument(
+        "--on-bad", choices=("error", "skip"), default="error", help="what to do with files that cannot be indexed"
+    )
+    command.add_argument("--workers", type=_workers, help="processes that look at files (default: one a core)")
+    command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    said = command.add_mutually_exclusive_group()
+    said.add_argument("--quiet", action="store_true", help="no progress, and nothing but errors")
+    said.add_argument("--progress", action="store_true", help="progress also where stderr is no terminal")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=run)
+    return command
+
+
+def _build(args: argparse.Namespace) -> int | None:
+    build = _prepared(args)
+    if args.dry_run:
+        return _would(args, build, "written to", args.part)
+    with _pool(args) as pool:
+        if args.part:
+            path, count = replace(build, executor=pool).run_part(*args.part)
+            told = {"part": list(args.part), "num_files": count, "kept": os.fspath(path)}
+            return _said(args, told, f"part {args.part[0]} of {args.part[1]}: {count} files, kept in {path}")
+        found = replace(build, executor=pool).run()
+    text = f"{len(found.index)} samples in {len(found.table)} files, cached in {found.cache_path}"
+    return _said(args, _described(found), text)
+
+
+def _merge(args: argparse.Namespace) -> int | None:
+    build = _prepared(args)
+    parts = build.part_files()
+    absent = _absent_parts([os.path.basename(part) for part in parts])
+    if absent and not args.quiet:
+        print(f"globidx: parts {', '.join(absent)} are not there; their files are looked at now", file=sys.stderr)
+    if args.dry_run:
+        return _would(args, build, f"put together from {len(parts)} parts in", None)
+    with _pool(args) as pool:
+        found = replace(build, executor=pool).run(merge=True)
+    for part in parts:
+        part.unlink(missing_ok=True)
+    told = {**_described(found), "parts": len(parts), "absent_parts": absent}
+    text = (
+        f"{len(found.index)} samples in {len(found.table)} files from {len(parts)} parts, cached in {found.cache_path}"
+    )
+    return _said(args, told, text)
+
+
+def _info(args: argparse.Namespace) -> int | None:
+    told = _described(_looked(args))
     lines = [
         f"samples      {told['num_samples']}",
         f"files        {told['num_files']}",
@@ -52,23 +108,122 @@ def _info(args: argparse.Namespace) -> None:
     ]
     lines += [f"items/file   {told['shortest']} to {told['longest']}", f"cache        {told['cache']}"]
     tell(args, told, "\n".join(lines))
+    return 0
 
 
-def _manager(args: argparse.Namespace) -> Any:
-    from globidx.disk.manager import GlobalIndexManager
+def _locate(args: argparse.Namespace) -> int | None:
+    found = _looked(args)
+    places = [(id, *found.locate(id)) for id in args.ids]
+    told = [{"id": id, "path": path, "item": item} for id, path, item in places]
+    tell(args, told, "\n".join(f"{id}  {path}  item {item}" for id, path, item in places))
+    return 0
 
-    files = args.files[0] if len(args.files) == 1 else args.files
-    return GlobalIndexManager(files, key=args.key, axis=args.axis, cache_dir=args.cache_dir, on_bad=args.on_bad)
+
+def _diff(args: argparse.Namespace) -> int | None:
+    from dataclasses import asdict
+
+    from globidx.core.changes import compare
+    from globidx.disk.indexcache import IndexCache
+
+    build = _prepared(args)
+    before = IndexCache(build.cache).load()
+    if before is None:
+        raise OSError(f"there is no index of these files at {build.cache} to compare with; build it first")
+    with _pool(args) as pool:
+        changes = compare(before, replace(build, executor=pool, keep=False).run().table)
+    told: dict[str, Any] = {**asdict(changes), "keep_ids": changes.keep_ids}
+    lines = [
+        f"{what:<10} {name if isinstance(name, str) else ' -> '.join(name)}"
+        for what, names in asdict(changes).items()
+        for name in names
+    ]
+    lines += [f"sample ids {'keep' if changes.keep_ids else 'lose'} their meaning"] if changes else ["nothing changed"]
+    tell(args, told, "\n".join(lines))
+    return int(bool(changes))
 
 
-def _described(manager: Any) -> dict[str, Any]:
+def _check(args: argparse.Namespace) -> int | None:
+    from globidx.cli.check import check
+
+    with _pool(args) as pool:
+        return check(args, replace(_prepared(args), executor=pool).run(), pool)
+
+
+def _prepared(args: argparse.Namespace) -> Build:
+    """The look at the files that the options ask for."""
+    from globidx.core import checks
+    from globidx.core.layout import parse
+    from globidx.disk.builder import Build, cache_of
+    from globidx.disk.discover import find_files, given
+
+    files = given(args.files[0] if len(args.files) == 1 else args.files)
+    layout, axis = parse(args.layout, args.key).along(checks.integer(args.axis, "axis", high=63)), args.axis
+    paths = find_files(files)
+    cache_dir = None if args.cache_dir is None else os.path.abspath(args.cache_dir)
+    progress = None if args.quiet else Progress(wanted=args.progress or None)
+    return Build(
+        paths, cache_of(paths, files, layout, axis, cache_dir), layout, axis, on_bad=args.on_bad, progress=progress
+    )
+
+
+def _looked(args: argparse.Namespace) -> Indexed:
+    with _pool(args) as pool:
+        return replace(_prepared(args), executor=pool, keep=not args.dry_run).run()
+
+
+def _pool(args: argparse.Namespace) -> ProcessPoolExecutor:
+    """Processes that are started when the first of them has anything to do; few files are looked at without."""
+    from multiprocessing import get_context
+
+    workers = args.workers or min(32, len(os.sched_getaffinity(0)))
+    return ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
+
+
+def _would(args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None) -> int:
+    count, missing = build.missing(part)
+    text = f"{missing} of {count} files would be looked at, and the index {what} {build.cache}"
+    tell(args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text)
+    return 0
+
+
+def _described(found: Indexed) -> dict[str, Any]:
+    lengths = found.index.lengths
     return {
-        "num_samples": len(manager),
-        "num_files": manager.num_files,
-        "fingerprint": manager.fingerprint,
-        "arrays": [{"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype} for a in manager.arrays],
-        "shortest": int(manager.lengths.min()),
-        "longest": int(manager.lengths.max()),
-        "skipped": [list(pair) for pair in manager.skipped],
-        "cache": str(manager.cache_path),
+        "num_samples": len(found.index),
+        "num_files": len(found.table),
+        "fingerprint": found.fingerprint,
+        "arrays": [
+            {"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype, "form": a.form}
+            for a in found.table.arrays
+        ],
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+        "skipped": [list(pair) for pair in found.skipped],
+        "cache": os.fspath(found.cache_path),
     }
+
+
+def _said(args: argparse.Namespace, value: Any, text: str) -> int:
+    if args.json or not args.quiet:
+        tell(args, value, text)
+    return 0
+
+
+def _absent_parts(names: list[str]) -> list[str]:
+    """Which parts ``N-of-M`` there should be and are not."""
+    there = {(int(n), int(of)) for n, of in re.findall(r"\.(\d+)-of-(\d+)\.", " ".join(names))}
+    return [f"{n}/{of}" for of in sorted({of for _, of in there}) for n in range(1, of + 1) if (n, of) not in there]
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    part, of = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= of:
+        raise argparse.ArgumentTypeError(f"a part is N/OF with N from 1 to OF, as 3/16, got {text!r}")
+    return part, of
+
+
+def _workers(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"it must be a number of processes from 1 to 1024, got {text!r}")
+    return int(text)

@@ -32,6 +32,12 @@ class Layout:
         """How rows make items, where no rule says otherwise."""
         return "tokens" if self.length else "plain"
 
+    def along(self, axis: int) -> Layout:
+        """This layout; ValueError where its items cannot lie along ``axis``."""
+        if axis and (self.length or self.rule == "anndata"):
+            raise ValueError(f"layout {self.rule or f'tokens:{self.length}'!r} has its items along axis 0, not {axis}")
+        return self
+
 
 def parse(layout: Any, key: Any) -> Layout:
     """The layout that a user named; ValueError for a name there is not, or a key that goes not with it.

@@ -39,7 +39,7 @@ class Build:
     """One look at the files: what to take from each, where to remember it, and who helps.
 
     ``executor`` looks at files in batches; ``peers`` are other processes that each take a share; ``progress`` is called
-    with how many files were looked at, and how many are to be.
+    with how many files were looked at, and how many are to be. Without ``keep`` nothing is written.
     """
 
     paths: Paths
@@ -51,6 +51,7 @@ class Build:
     executor: Executor | None = None
     peers: Peers | None = None
     progress: Callable[[int, int], None] | None = None
+    keep: bool = True
 
     def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
@@ -77,6 +78,13 @@ class Build:
             raise OSError(f"the part {path} cannot be written")
         return path, len(piece.table)
 
+    def missing(self, part: tuple[int, int] | None) -> tuple[int, int]:
+        """How many files there are (in a part), and how many of them no cache knows."""
+        number, of = part or (1, 1)
+        share = _share(len(self.paths), number - 1, of)
+        caches = [IndexCache(self.cache), *map(IndexCache, self.part_files())]
+        return len(share), len(self._recall(share, caches, Found()))
+
     def part_files(self) -> list[Path]:
         """The parts of this index that were kept by ``run_part``."""
         stem, suffix = self.cache.stem, self.cache.suffix
@@ -88,7 +96,9 @@ class Build:
         """What is known of the files at ``places`` after all that no cache knows have been looked at."""
         found = Found()
         missing = self._recall(places, caches, found)
-        if len(missing):
+        if len(missing) and not self.keep:
+            self._look(missing, found, kept)
+        elif len(missing):
             with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
                 if kept.changed():  # by another process, while this one waited
                     missing = self._recall(missing, [kept], found)
@@ -114,7 +124,7 @@ class Build:
                 if self.progress is not None:
                     self.progress(done, len(places))
         finally:
-            if done:
+            if done and self.keep:
                 piece, _ = indexing.assemble(found, self.paths)
                 if piece is not None:
                     kept.save(piece.table)
@@ -153,7 +163,7 @@ class Build:
     def _kept(self, table: Table, cache: IndexCache) -> tuple[Table, str | None]:
         """The table, mapped from the cache file that holds it; from memory where none does."""
         digest = cache.digest_of(table)
-        if digest is None:
+        if digest is None and self.keep:
             digest = cache.save(table)
             try:
                 return (table, None) if digest is None else (reopened(os.fspath(cache.path), digest), digest)
@@ -162,12 +172,12 @@ class Build:
         return table, digest
 
 
-def cache_of(paths: Paths, files: object, layout: Layout, axis: int, cache_dir: Path | None) -> Path:
+def cache_of(paths: Paths, files: object, layout: Layout, axis: int, cache_dir: str | os.PathLike[str] | None) -> Path:
     """The cache file of these files, as a user named them (None: by the list ``paths``)."""
     spec = os.path.relpath(files, paths.root) if isinstance(files, str) and not is_remote(files) else files
     if not isinstance(spec, str):
         spec = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
-    return cache_path(paths.root, spec, repr((layout, axis)), cache_dir)
+    return cache_path(paths.root, spec, repr((layout, axis)), None if cache_dir is None else Path(cache_dir))
 
 
 def _share(count: int, number: int, of: int) -> Places:

@@ -69,10 +69,8 @@ class GlobalIndexManager:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
         self._files: str | Sequence[str] | None = given(files)
-        self._layout = parse(layout, key)
         self._axis = checks.integer(axis, "axis", high=63)
-        if self._axis and (self._layout.length or self._layout.rule == "anndata"):
-            raise ValueError(f"layout {layout!r} has its items along axis 0, got axis={self._axis}")
+        self._layout = parse(layout, key).along(self._axis)
         self._cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         self._on_bad = on_bad
         self._lock_timeout = lock_timeout

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,16 @@ class Store(Protocol):
         """Release the file; reading afterwards is an error."""
 
 
+class Audit(NamedTuple):
+    """What an array should have and has: its shape, its chunks (or shards), how many of them are absent, and whether
+    each carries a checksum."""
+
+    shape: tuple[int, ...]
+    chunks: int
+    absent: int
+    has_checksums: bool
+
+
 class UnknownKindError(GlobidxError, ValueError):
     """A path is neither a zarr store nor an HDF5 file."""
 
@@ -98,6 +108,12 @@ def open_store(path: Path, kind: str, axis: int, *, on_missing: str) -> Store:
     """Open a file that was scanned as ``kind``."""
     store: Store = _module("hdf5" if kind == "hdf5" else "zarr").open_store(path, axis, on_missing=on_missing)
     return store
+
+
+def audit(path: Path, kind: str, array: str) -> Audit:
+    """What is there of an array, without reading it."""
+    found: Audit = _module("hdf5" if kind == "hdf5" else "zarr").audit(path, array)
+    return found
 
 
 def array_info(

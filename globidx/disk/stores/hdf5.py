@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from globidx.core.layout import Layout
 from globidx.core.table import Entry
 from globidx.disk import layouts
-from globidx.disk.stores import array_info, item_first, make_entry, slab
+from globidx.disk.stores import Audit, array_info, item_first, make_entry, slab
 from globidx.errors import MissingChunkError
 
 
@@ -36,6 +37,18 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
             is_foreign |= bool(sources)
             told.append((shape, dataset.dtype.str, chunks, dataset.compression, dataset.compression_opts, sources))
     return make_entry("hdf5", arrays, repr(told).encode(), is_foreign=is_foreign)
+
+
+def audit(path: Path, array: str) -> Audit:
+    """What is there of a dataset."""
+    with h5py.File(path, "r") as file:
+        dataset = file[array]
+        if dataset.chunks is None:
+            absent = not (dataset.size == 0 or dataset.is_virtual or dataset.external or dataset.id.get_storage_size())
+            return Audit(dataset.shape, 1, int(absent), has_checksums=False)
+        grid = math.prod(-(-size // unit) for size, unit in zip(dataset.shape, dataset.chunks, strict=True))
+        checked = dataset.fletcher32 or dataset.compression == "gzip"
+        return Audit(dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked))
 
 
 def open_store(path: Path, axis: int, *, on_missing: str) -> Hdf5Store:

@@ -18,7 +18,7 @@ from globidx.core.table import Entry
 from globidx.disk import layouts
 from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
-from globidx.disk.stores import array_info, item_first, make_entry, slab
+from globidx.disk.stores import Audit, array_info, item_first, make_entry, slab
 from globidx.errors import MissingChunkError
 
 
@@ -45,6 +45,33 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
         infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length))
         told.append(_metadata(path, array))
     return make_entry(f"zarr{array.metadata.zarr_format}", infos, b"".join(told))
+
+
+def audit(path: Path, array: str) -> Audit:
+    """What is there of an array: of a sharded one, whole shards are counted."""
+    opened = zarr.open_array(path / array, mode="r")
+    units = opened.shards or opened.chunks
+    grid = itertools.product(*(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True)))
+    keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
+    absent = sum(not _has_bytes(os.path.join(path, array, key)) for key in keys)
+    return Audit(opened.shape, len(keys), absent, _has_checksums(opened.metadata.to_dict()))
+
+
+def _has_checksums(metadata: Any) -> bool:
+    """Whether anything in an array's metadata is a codec that notices a changed chunk.
+
+    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner chunks.
+    """
+    codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
+    for codec in filter(None, codecs):
+        name, settings = codec.get("id", codec.get("name")), codec.get("configuration", codec)
+        if name in ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib", "bz2", "lzma"):
+            return True
+        if name == "zstd" and settings.get("checksum"):
+            return True
+        if name == "sharding_indexed" and _has_checksums({"codecs": settings.get("codecs")}):
+            return True
+    return False
 
 
 def open_store(path: Path, axis: int, *, on_missing: str) -> ZarrStore:

@@ -1,0 +1,55 @@
+"""Progress on stderr: a bar where tqdm is installed, else a line every few seconds; nothing where nobody looks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+_EVERY = 5.0  #: seconds between lines
+
+
+class Progress:
+    """Told how many of how many files are done; says so with rate and time left.
+
+    Silent where stderr is no terminal, unless it is ``wanted``.
+    """
+
+    def __init__(self, *, wanted: bool | None) -> None:
+        self._shown = sys.stderr is not None and (sys.stderr.isatty() if wanted is None else wanted)
+        self._began = self._told = time.monotonic()
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say that ``done`` of ``total`` files are done."""
+        if not self._shown:
+            return
+        bar = self._bar = self._bar or _bar(total)
+        if bar is not None:
+            bar.update(done - bar.n)
+            if done == total:
+                bar.close()
+            return
+        now = time.monotonic()
+        if now - self._told >= _EVERY or done == total:
+            self._told = now
+            print(line(done, total, now - self._began), file=sys.stderr, flush=True)
+
+
+def line(done: int, total: int, seconds: float) -> str:
+    """How far it is, how fast, and how long it will take.
+
+    >>> line(50, 200, 10.0)
+    '50 of 200 files (25 %), 5 files/s, 30 s left'
+    """
+    rate = done / seconds if seconds > 0 else 0.0
+    left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+    return f"{done} of {total} files ({100 * done // max(1, total)} %), {rate:.3g} files/s{left}"
+
+
+def _bar(total: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, unit="file", file=sys.stderr) if sys.stderr.isatty() else None

@@ -1,0 +1,74 @@
+"""Checking data: which chunks are not there, which cannot be read, and which arrays nobody could tell damage of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from globidx.core.table import ArrayInfo, Entry
+from globidx.disk import stores
+from globidx.disk.indexed import Indexed
+from globidx.disk.stores import Store
+
+_ROWS_AT_ONCE = 1024  #: of an array that is not chunked
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One array of one file: chunks it should have, chunks that are absent, what could not be read and why, and whether
+    its chunks carry checksums, without which a flipped bit may read as data."""
+
+    path: str
+    array: str
+    chunks: int
+    absent: int
+    unreadable: tuple[str, ...]
+    has_checksums: bool
+
+
+def check(indexed: Indexed, axis: int, *, decode: bool, executor: Executor | None) -> Iterator[list[Checked]]:
+    """Every array of every file of an index, file by file; with ``decode`` all data are read."""
+    jobs = [(path, indexed.entry(number)) for number, path in enumerate(indexed.paths)]
+    run = map if executor is None else executor.map
+    return iter(run(_check_file, *zip(*jobs, strict=True), [axis] * len(jobs), [decode] * len(jobs)))
+
+
+def _check_file(path: str, entry: Entry, axis: int, decode: bool) -> list[Checked]:
+    try:
+        store = stores.open_store(Path(path), entry.kind, axis, on_missing="fill")
+    except stores.UNREADABLE as error:
+        return [Checked(path, info.path, 0, 0, (_told(error),), False) for info in entry.arrays]
+    try:
+        return [
+            _check_array(path, entry.kind, store, part, axis, decode) for info in entry.arrays for part in _parts(info)
+        ]
+    finally:
+        store.close()
+
+
+def _check_array(path: str, kind: str, store: Store, info: ArrayInfo, axis: int, decode: bool) -> Checked:
+    try:
+        audit = stores.audit(Path(path), kind, info.path)
+    except stores.UNREADABLE as error:
+        return Checked(path, info.path, 0, 0, (_told(error),), False)
+    problems = []
+    step, rows = info.chunk_length or _ROWS_AT_ONCE, audit.shape[axis] if decode else 0
+    for start in range(0, rows, step):
+        try:
+            store.read(info.path, start, min(start + step, rows))
+        except stores.UNREADABLE as error:
+            problems.append(f"rows [{start}, {min(start + step, rows)}): {_told(error)}")
+    return Checked(path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums)
+
+
+def _parts(info: ArrayInfo) -> list[ArrayInfo]:
+    """The stored arrays behind an array: a sparse matrix has three."""
+    if info.form != "csr":
+        return [info]
+    return [ArrayInfo(info.name, (), info.dtype, 0, f"{info.path}/{part}") for part in ("indptr", "indices", "data")]
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
