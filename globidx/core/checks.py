@@ -48,6 +48,8 @@ def sample_id(value: Any, num_samples: int) -> int:
     ...
     IndexError: sample id -1 is outside [0, 4)
     """
+    if type(value) is int and 0 <= value < num_samples:
+        return value  # what nearly all are, without a call
     number = integer(value, "sample id", low=-(2**64), high=2**64)
     if not 0 <= number < num_samples:
         raise IndexError(f"sample id {number} is outside [0, {num_samples})")
@@ -64,17 +66,32 @@ def integers(values: Any, name: str, stop: int) -> NDArray[np.int64]:
     ...
     TypeError: sample id must be an integer, got 0.5 (float)
     """
+    array = int64s(values, name)
+    if len(array) and (array.min() < 0 or array.max() >= stop):
+        raise outside(array, name, stop)
+    return array.copy() if array is values else array
+
+
+def int64s(values: Any, name: str) -> NDArray[np.int64]:
+    """``values`` as a one-dimensional int64 array; one that is that already is not copied."""
     array = values if isinstance(values, np.ndarray) else _array(values, name)
+    if array.dtype == np.int64 and array.ndim == 1:
+        return array
     if array.size == 0 and array.ndim <= 1:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}s must be integers, got an array of {array.dtype}")
     if array.ndim != 1:
         raise ValueError(f"{name}s must be one-dimensional, got shape {array.shape}")
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= stop:
-        raise IndexError(f"{name} {low if low < 0 else high} is outside [0, {stop})")
+    if array.dtype == np.uint64 and array.max() > INT64_MAX:
+        raise IndexError(f"{name} {array.max()} does not fit 64 bits")
     return array.astype(np.int64)
+
+
+def outside(array: NDArray[np.int64], name: str, stop: int) -> IndexError:
+    """The error over the least or greatest of ``array``, not all of which is in ``[0, stop)``."""
+    low, high = int(array.min()), int(array.max())
+    return IndexError(f"{name} {low if low < 0 else high} is outside [0, {stop})")
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:

@@ -35,7 +35,7 @@ class GlobalIndex:
     4
     """
 
-    __slots__ = ("_offsets", "_starts", "lengths")
+    __slots__ = ("_ends", "_offsets", "_starts", "lengths")
 
     #: Item count of each file, int64, read-only.
     lengths: NDArray[np.int64]
@@ -56,6 +56,7 @@ class GlobalIndex:
         counts.flags.writeable = offsets.flags.writeable = False
         self.lengths = counts
         self._offsets = offsets
+        self._ends = offsets[1:].view(np.uint64)  # where a negative id is a huge one, and so beyond the last file
         self._starts = offsets.data  # bisect reads Python ints from it, several times faster than from an array
 
     def __len__(self) -> int:
@@ -73,15 +74,19 @@ class GlobalIndex:
 
     def locate(self, sample_id: int) -> tuple[int, int]:
         """File number and item of one sample id; IndexError outside ``[0, len)``, negative ids included."""
-        id = checks.sample_id(sample_id, len(self))
-        file = bisect_right(self._starts, id) - 1  # the last file that starts at or before: skips empty ones
-        return file, id - self._starts[file]
+        starts = self._starts
+        id = checks.sample_id(sample_id, starts[-1])
+        file = bisect_right(starts, id) - 1  # the last file that starts at or before: skips empty ones
+        return file, id - starts[file]
 
     def locate_many(self, sample_ids: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """File numbers and items of many sample ids: two int64 arrays as long as ``sample_ids``."""
-        ids = checks.integers(sample_ids, "sample id", len(self))
-        files = np.searchsorted(self._offsets, ids, side="right") - 1
-        return files, ids - self._offsets[files]
+        ids = checks.int64s(sample_ids, "sample id")
+        files = self._ends.searchsorted(ids.view(np.uint64), "right")  # skips empty files
+        try:
+            return files, ids - self._offsets[:-1].take(files)
+        except IndexError:  # an id is in no file
+            raise checks.outside(ids, "sample id", len(self)) from None
 
     def sample_id(self, file: int, item: int) -> int:
         """The id of an item, the inverse of ``locate``; IndexError where the file has no such item."""
