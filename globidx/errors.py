@@ -55,5 +55,22 @@ class RecordMismatchError(RecordError):
     field: str = ""
 
 
+class WriteError(GlobidxError, OSError):
+    """A file could not be written as asked: ``state`` says ``"not written"``, or ``"written, durability unknown"``.
+
+    In the first case the old file stands as it was, in the second the new one does. ``errno`` is the system's.
+    """
+
+    state: str = "not written"
+
+    def __reduce__(self) -> tuple[object, ...]:  # OSError's own would lose errno, which stands outside of args
+        return type(self), self.args, {**self.__dict__, "errno": self.errno}
+
+
 class SaveError(GlobidxError, RuntimeError):
-    """A record was not saved; the message says whether nothing or an unproven record is on disk."""
+    """A record was not saved; the message says whether nothing or an unproven record is on disk.
+
+    Where writing it failed, ``state`` is the ``WriteError``'s.
+    """
+
+    state: str = "not written"

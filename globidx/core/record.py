@@ -8,6 +8,7 @@ white space is free: a person may read, copy and re-indent it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def build(
     body = {
         "format": FORMAT,
         "version": VERSION,
-        "id": f"{number:08d}-{token}",
+        "id": _id(number, token),
         "number": number,
         "step": step,
         "time": time,
@@ -61,12 +62,34 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
 
     Runs no code and follows no path that the data names.
     """
+    return _verified(data, source, sealed=True)
+
+
+def reseal(data: bytes, source: str, *, number: int | None = None, token: str = "") -> dict[str, Any]:
+    """The record in ``data``, which may have been edited, verified in all but its checksum and sealed again.
+
+    With ``number`` and ``token`` it becomes another record, of an id of its own.
+    """
+    body = _verified(data, source, sealed=False)
+    if number is not None:
+        body |= {"number": number, "id": _id(number, token)}
+    return seal(body)
+
+
+def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
     try:
+        _refuse_other_content(data)
         record = strictjson.parse(data)
         schema.header(record, "record", FORMAT, VERSION)
         checked = {"format": FORMAT, "version": record["version"], **schema.fields(record, "record", _FIELDS)}
-        if seal(checked)["sha256"] != checked["sha256"]:
-            raise ValueError("its checksum does not match its content: it was edited or damaged")
+        if sealed and seal(checked)["sha256"] != checked["sha256"]:
+            raise ValueError(
+                "its checksum does not match its content: it was edited or damaged; after an edit on purpose, "
+                "globidx record reseal makes it a record again"
+            )
+        strictjson.refuse_half_characters(checked)
+        if not _TOKEN.fullmatch(checked["id"].removeprefix(f"{checked['number']:08d}-")):
+            raise ValueError(f"its id is {checked['id']!a}, its number {checked['number']}, which do not go together")
         for state in checked["states"].values():
             if state.get("format") == SAMPLER_FORMAT:
                 SamplerState.from_dict(state)
@@ -77,6 +100,28 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
     return checked
 
 
+def _refuse_other_content(data: bytes) -> None:
+    """ValueError, in the words of what probably happened, for content that is no text at all."""
+    if not data.strip(b"\0"):
+        what = f"holds nothing but {len(data)} NUL bytes" if data else "is empty"
+        raise ValueError(f"it {what}, as a file may be after a power loss while it was written")
+    for start, what in _OTHER_CONTENT.items():
+        if data.startswith(start):
+            raise ValueError(f"it begins as {what}, which is never opened as such")
+
+
+def _id(number: int, token: str) -> str:
+    return f"{number:08d}-{token}"
+
+
+_TOKEN = re.compile(r"[0-9a-f]{12}")
+_OTHER_CONTENT = {
+    b"\x80": "a pickle",
+    b"PK\x03\x04": "a zip archive (what torch.save writes)",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "a gzip file",
+    b"\x89HDF": "an HDF5 file",
+}
 _FIELDS = {
     "id": schema.Text(64),
     "number": schema.Integer(0, checks.INT64_MAX),

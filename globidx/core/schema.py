@@ -94,7 +94,7 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
         raise RecordError(f"{where} must be an object, got {value!r:.80}")
     present = [key for key in value if key not in ("format", "version")]
     missing = [key for key in checkers if key not in value]
-    unknown = [f"{key!s:.40}" for key in present if key not in checkers]
+    unknown = [key[:40] if key.isidentifier() else f"{key!a:.40}" for key in present if key not in checkers]
     if missing or unknown:
         told = [f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys]
         raise RecordError(f"{where}: {', '.join(told)}")
@@ -105,7 +105,7 @@ def header(value: Any, where: str, format: str, version: int) -> None:
     """Refuse what is not an object of this format, and, by name, what a later version of globidx wrote."""
     found = value.get("format") if isinstance(value, Mapping) else None
     if found != format:
-        raise RecordError(f"{where}: expected an object of format {format!r}, got {found if found else value!r:.80}")
+        raise RecordError(f"{where}: expected an object of format {format!r}, got {found or value!r:.80}")
     written = value.get("version")
     if type(written) is not int or written < 1:
         raise RecordError(f"{where}: version must be a positive integer, got {written!r:.80}")

@@ -18,6 +18,8 @@ import numpy as np
 MAX_BYTES = 2**24
 MAX_DEPTH = 32
 MAX_DIGITS = 20
+MAX_FLOAT = 64
+_CIRCLE = 200
 
 
 def parse(data: bytes) -> Any:
@@ -59,14 +61,18 @@ def pretty(value: Any) -> bytes:
     return _INTEGER_LIST.sub(lambda match: f"[{', '.join(match[1].split())}]".replace(",,", ","), text).encode() + b"\n"
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str, *, depth: int = 0) -> Any:
     """``value`` with numpy's numbers and tuples made JSON's own; TypeError or ValueError, naming the place, for what
-    JSON has not.
+    JSON has not, or ``parse`` would not take back.
 
     >>> plain({"loss": np.float32(0.5), "shape": (2, 3)}, "extras")
     {'loss': 0.5, 'shape': [2, 3]}
     """
-    if value is None or isinstance(value, (str, bool)):
+    if depth > _CIRCLE:
+        raise ValueError(f"{where:.80} goes round in a circle, or nests deeper than the {MAX_DEPTH} that can be read")
+    if isinstance(value, str):
+        return _whole(value, where)
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, np.integer)):
         number = int(value)
@@ -81,10 +87,31 @@ def plain(value: Any, where: str) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}; keys must be strings")
-        return {key: plain(inner, f"{where}[{key!r}]") for key, inner in value.items()}
+        return {_whole(key, where): plain(inner, f"{where}[{key!r}]", depth=depth + 1) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner, f"{where}[{place}]") for place, inner in enumerate(value)]
+        return [plain(inner, f"{where}[{place}]", depth=depth + 1) for place, inner in enumerate(value)]
     raise TypeError(f"{where} is a {type(value).__name__}; a record takes None, bool, int, float, str, list and dict")
+
+
+def refuse_half_characters(value: Any) -> None:
+    """ValueError where a string of ``value`` holds a lone surrogate: JSON can spell it, but no text file or terminal
+    can hold it.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a string in it holds a lone surrogate, which is half a character") from None
+
+
+def _whole(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{where:.80} has {text!a:.80}, with a lone surrogate: half a character, or a file name that is no UTF-8; "
+            "store os.fsencode(name).hex() instead"
+        ) from None
+    return text
 
 
 _INTEGER_LIST = re.compile(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]")  # a raw newline stands in no JSON string
@@ -117,6 +144,8 @@ def _int(digits: str) -> int:
 
 
 def _float(digits: str) -> float:
+    if len(digits) > MAX_FLOAT:
+        raise ValueError(f"a number has {len(digits)} characters, the most is {MAX_FLOAT}")
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(f"{digits[:40]} is beyond a float")

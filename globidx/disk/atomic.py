@@ -1,49 +1,157 @@
-"""The one way anything is written: beside the target, whole, and then put in its place."""
+"""The one way anything is written: beside the target, whole, and then put in its place.
+
+All that globidx leaves on a disk goes through here, but for lock files, which hold nothing.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import secrets
+import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 
-#: Temporary files are ``.NAME.TOKEN.globidx-tmp``: recognisable, so that only our own are ever swept.
+from globidx.errors import WriteError
+
+NOT_WRITTEN, UNKNOWN = "not written", "written, durability unknown"
+
+#: Temporary files are ``.NAME.TOKEN.globidx-tmp``. The token ends in a digest of name and token, so that no other
+#: program's file is ever taken for ours.
 TEMPORARY_SUFFIX = ".globidx-tmp"
+DAY = 86_400.0
+
+_TEMPORARY = re.compile(rf"\.(.+)\.([0-9a-f]{{12}})([0-9a-f]{{8}}){re.escape(TEMPORARY_SUFFIX)}", re.DOTALL)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Make ``path`` hold ``data``, or leave it as it was: at every instant it is the old file or the new one, never a
     part.
 
-    ``durable`` also waits until the new one would survive a power cut, where the file system honours fsync. OSError
-    where it cannot be written; the temporary file is removed if that is possible.
+    ``durable`` also waits until the new one would survive a power cut, where the file system honours fsync. WriteError,
+    an OSError, where that failed: its ``state`` is ``"not written"`` (the old file stands) or ``"written, durability
+    unknown"`` (the new one stands, and a power cut might still bring back the old). The temporary file is removed if
+    that is possible. A symbolic link at ``path`` is itself replaced.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+    temporary, state = temporary_name(path.name), NOT_WRITTEN
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        folder = os.open(path.parent, _FOLDER)  # first: once the file is in place, nothing but its fsync may fail
         try:
+            written = _write_new(temporary, data, folder, durable=durable)
+            try:
+                os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                if _is_file(path.name, folder, written):
+                    state = UNKNOWN  # a network file system may do it and report a failure
+                _remove(temporary, folder)
+                raise
+            state = UNKNOWN
+            if durable:
+                os.fsync(folder)  # never tried again: after a failed fsync the next one may report success for nothing
+        finally:
+            os.close(folder)
+    except OSError as error:
+        failed = WriteError(f"{path}: {state}: {error.strerror or error}")
+        failed.errno, failed.state = error.errno, state
+        raise failed from error
+
+
+def make_directory(directory: Path) -> None:
+    """Make a folder, and those above it that are missing, so that they too survive a power cut; OSError if it cannot
+    be made.
+    """
+    missing = []
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is not a folder")
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)  # another process may be making it as well
+        folder = os.open(each.parent, _FOLDER)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def temporary_name(name: str) -> str:
+    """A name for a new temporary file of the file ``name``, which ``is_temporary`` recognises."""
+    token = secrets.token_hex(6)
+    return f".{name}.{token}{_proof(name, token)}{TEMPORARY_SUFFIX}"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name proves that this module made it.
+
+    >>> is_temporary(temporary_name("a.json")), is_temporary(".a.json.0123456789ab01234567.globidx-tmp")
+    (True, False)
+    """
+    parts = _TEMPORARY.fullmatch(name)
+    return parts is not None and parts[3] == _proof(parts[1], parts[2])
+
+
+def sweep(directory: Path, *, older_than: float = DAY, limit: int = 1000) -> int:
+    """Remove what killed writers left in ``directory``; how many files that were.
+
+    Only regular files whose name proves that they are ours, last changed ``older_than`` seconds ago: a writer may be
+    at work on a younger one. At most ``limit`` of them, so that a save never waits long; the next goes on. Never an
+    error: what cannot be removed stays.
+    """
+    removed, youngest = 0, time.time() - older_than
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if removed == limit:
+                break
+            with suppress(OSError):
+                if is_temporary(entry.name) and _is_stale(entry.stat(follow_symlinks=False), youngest):
+                    os.unlink(entry.path)
+                    removed += 1
+    return removed
+
+
+def _write_new(name: str, data: bytes, folder: int, *, durable: bool) -> tuple[int, int]:
+    """Write a file that was not there; its device and inode. It is gone again where that fails."""
+    descriptor = os.open(name, _NEW, 0o666, dir_fd=folder)
+    try:
+        try:
+            found = os.fstat(descriptor)
             _write_all(descriptor, data)
             if durable:
                 os.fsync(descriptor)  # before the rename: a new name must never point at bytes that are not there
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(name, folder)
         raise
-    if durable:
-        sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames and removals in ``directory`` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return found.st_dev, found.st_ino
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]  # a write may be short
+
+
+def _is_file(name: str, folder: int, identity: tuple[int, int]) -> bool:
+    with suppress(OSError):
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return (found.st_dev, found.st_ino) == identity
+    return False
+
+
+def _remove(name: str, folder: int) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _is_stale(found: os.stat_result, youngest: float) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_mtime < youngest
+
+
+def _proof(name: str, token: str) -> str:
+    return hashlib.blake2b(os.fsencode(f"{name}.{token}"), digest_size=4, person=b"globidx-tmp").hexdigest()

@@ -1,17 +1,25 @@
-"""Record files: where they lie, which is the newest, and how one is read and published."""
+"""Record files: where they lie, which is the newest, and how one is read, published and removed."""
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from globidx.core import record, strictjson
-from globidx.disk.atomic import write_atomic
-from globidx.errors import RecordError, RecordMismatchError, SaveError
+from globidx.core import checks, record, strictjson
+from globidx.disk.atomic import make_directory, sweep, write_atomic
+from globidx.errors import RecordCorruptError, RecordError, RecordMismatchError, SaveError, WriteError
 
-_NAME = re.compile(r"record-(\d{8,18})-([0-9a-f]{12})\.json")
+_NAME = re.compile(r"record-([0-9]{8,18})-([0-9a-f]{12})\.json")
+_LAST_NUMBER = 10**18 - 1
+# How often a folder is listed anew because a record was pruned by a running job between the listing and the reading.
+_TRIES = 100
+_log = logging.getLogger("globidx")
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -20,21 +28,54 @@ def read_record(path: str | Path) -> dict[str, Any]:
     RecordCorruptError names the file and the reason where it is no whole record, RecordVersionError where a later
     globidx wrote it.
     """
-    file = Path(path)
-    with file.open("rb") as stream:
-        data = stream.read(strictjson.MAX_BYTES + 1)
-    return record.decode(data, str(file))
+    return record.decode(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """What a record's file holds; RecordCorruptError for what is no file, or too large for a record, before it is
+    read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep it waiting
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(f"{path} is a folder, not a record")
+        if not stat.S_ISREG(found.st_mode):
+            raise RecordCorruptError(f"{path} is not a whole record: it is no regular file")
+        if found.st_size > strictjson.MAX_BYTES:
+            raise RecordCorruptError(
+                f"{path} is not a whole record: it has {found.st_size} bytes, the most is {strictjson.MAX_BYTES}"
+            )
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read(found.st_size + 1)
+    finally:
+        os.close(descriptor)
+
+
+def record_path(directory: Path, id: str) -> Path:
+    """Where the record of that id lies."""
+    return directory / f"record-{id}.json"
 
 
 def publish(directory: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
-    """Write a record beside the others, all or nothing; RecordError, and nothing, where it could not be read back."""
-    path = directory / f"record-{sealed['id']}.json"
+    """Write a record beside the others, all or nothing; RecordError, and nothing, where it could not be read back.
+
+    SaveError where it could not be written; its ``state`` says whether the record is there all the same.
+    """
+    sweep(directory)  # first, so that what killed writers left makes room
+    return write(record_path(directory, sealed["id"]), sealed, durable=durable)
+
+
+def write(path: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
+    """Make ``path`` hold a record, as ``publish`` does."""
     data = record.encode(sealed)
     record.decode(data, "the record to be written")
     try:
         write_atomic(path, data, durable=durable)
-    except OSError as error:
-        raise SaveError(f"the record {path} could not be written: {error}") from error
+    except WriteError as error:
+        failed = SaveError(f"the record could not be saved: {error}")
+        failed.state = error.state
+        raise failed from error
     return path
 
 
@@ -43,10 +84,13 @@ def list_records(directory: Path) -> list[Path]:
 
     None where there is no such folder; NotADirectoryError where there is something else.
     """
-    if not directory.exists():
+    try:
+        with os.scandir(directory) as entries:
+            found = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
+            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in found if m and _is_file(entry))
+    except FileNotFoundError:
         return []
-    found = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
-    return [path for _, path in sorted(((int(m[1]), m[2]), path) for m, path in found if m and path.is_file())]
+    return [directory / name for _, _, name in ordered]
 
 
 def newest(path: str | Path) -> Path:
@@ -54,20 +98,35 @@ def newest(path: str | Path) -> Path:
     place = Path(path)
     if not place.is_dir():
         return place
-    found = list_records(place)
+    found = _listed(place)
     if not found:
         raise FileNotFoundError(f"the folder {place} holds no record")
     return found[-1]
 
 
+def read_newest(path: str | Path) -> dict[str, Any]:
+    """The record in a file, or the newest one of a folder, also while a running job prunes there."""
+    for _ in range(_TRIES):
+        place = newest(path)
+        try:
+            return read_record(place)
+        except FileNotFoundError:
+            if place == Path(path):
+                raise
+    raise _too_fast(Path(path))
+
+
 def next_number(directory: Path) -> int:
     """The number after the newest record's; makes the folder where there is none."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
+        found = list_records(directory)
     except OSError as error:
-        raise SaveError(f"no record can be written: the folder {directory} cannot be made: {error}") from error
-    found = list_records(directory)
-    return int(found[-1].name.split("-")[1]) + 1 if found else 0
+        raise SaveError(f"no record can be written in the folder {directory}: {error}") from error
+    number = int(found[-1].name.split("-")[1]) + 1 if found else 0
+    if number > _LAST_NUMBER:
+        raise SaveError(f"no record can be written in the folder {directory}: there is none after {found[-1].name}")
+    return number
 
 
 def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[str, Any] | None, list[str]]:
@@ -76,8 +135,58 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
     That is the newest, which must be whole and, where ``expect`` is given, have that id: RecordCorruptError or
     RecordMismatchError if not. With ``fallback`` it is the newest that is; RecordError where none is.
     """
+    for _ in range(_TRIES):
+        try:
+            return _found(directory, expect, fallback=fallback)
+        except FileNotFoundError:
+            continue
+    raise _too_fast(directory)
+
+
+def prune(directory: Path, keep_last: int) -> None:
+    """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them for records."""
+    for path in list_records(directory)[: -checks.integer(keep_last, "keep_last", low=1)]:
+        remove(path)
+
+
+def remove(path: Path) -> bool:
+    """Remove a record's file; whether it is gone.
+
+    Only what is provably a record of ours: a regular file, no link, of a record's name, holding a whole record of the
+    id in that name. Anything else stays, damaged records too: somebody may want to look at them. So does, with a line
+    in the log, what the system will not remove: the records that matter are saved by then.
+    """
+    try:
+        if path.is_symlink() or not _NAME.fullmatch(path.name) or path != record_path(path.parent, _id_in(path)):
+            return False
+        path.unlink()
+    except (RecordError, FileNotFoundError):
+        return False
+    except OSError as error:
+        _log.warning("the old record %s cannot be removed: %s", path, error)
+        return False
+    return True
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link that leads nowhere, or round in a circle
+        return entry.is_file()
+    return False
+
+
+def _id_in(path: Path) -> str:
+    id: str = read_record(path)["id"]
+    return id
+
+
+def _listed(directory: Path) -> list[Path]:
+    """The record files; looked for twice before there are none, since a folder may change while it is listed."""
+    return list_records(directory) or list_records(directory)
+
+
+def _found(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[str, Any] | None, list[str]]:
     passed_over: list[str] = []
-    for path in reversed(list_records(directory)):
+    for path in reversed(_listed(directory)):
         try:
             found = read_record(path)
         except RecordError as error:
@@ -99,7 +208,7 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
     return None, []
 
 
-def prune(directory: Path, keep_last: int) -> None:
-    """Remove all but the newest ``keep_last`` records; only files named as ours are ever touched."""
-    for path in list_records(directory)[:-keep_last]:
-        path.unlink(missing_ok=True)
+def _too_fast(directory: Path) -> RecordError:
+    return RecordError(
+        f"no record in {directory} could be read, {_TRIES} times: each was pruned first; keep more of them"
+    )

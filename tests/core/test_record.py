@@ -1,5 +1,6 @@
 """The record's bytes: what is written comes back, what is damaged is refused."""
 
+import pickle
 import tracemalloc
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def sealed(**changes):
     }
     return record.build(**told | {"states": {"train": state}} | changes)
 
+
+CIRCLE = []
+CIRCLE.append(CIRCLE)
 
 json_values = st.recursive(
     st.none()
@@ -69,6 +73,18 @@ def test_every_flipped_bit_is_refused():
             assert data[place : place + 1].isspace(), f"bit {bit} of byte {place} was not seen"
 
 
+@pytest.mark.parametrize("size", [512, 4096])
+def test_a_zeroed_or_swapped_block_is_refused(size):
+    """What a disk loses or mixes up comes in blocks: zeros, or another block's bytes."""
+    data = record.encode(sealed(extras={"notes": [f"step {number}" for number in range(1500)]}))
+    blocks = [data[start : start + size] for start in range(0, len(data), size)]
+    assert len(blocks) >= 4
+    for place, block in enumerate(blocks):
+        for other in (b"\0" * len(block), *(b for b in blocks[:4] if b != block)):
+            with pytest.raises(errors.RecordCorruptError):
+                record.decode(b"".join([*blocks[:place], other, *blocks[place + 1 :]]), "x")
+
+
 def test_every_truncation_is_refused():
     """All but the loss of the last newline."""
     data = record.encode(sealed())
@@ -80,9 +96,22 @@ def test_every_truncation_is_refused():
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"", "not JSON"),
-        (b"\x80\x04\x95", "not UTF-8"),
-        (b"PK\x03\x04", "not JSON"),
+        (b"", "it is empty, as a file may be after a power loss"),
+        (b"\0" * 4096, "nothing but 4096 NUL bytes, as a file may be after a power loss"),
+        (pickle.dumps({}), "a pickle"),
+        (pickle.dumps({}, protocol=0), "not JSON"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x93NUMPY\x01\x00", "a NumPy array"),
+        (b"\x1f\x8b\x08", "a gzip file"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"\xff\xfe{", "not UTF-8"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),
+        (b"{}\n{}", "not JSON: Extra data"),
+        (b"{} and more", "not JSON: Extra data"),
+        (b"-Infinity", "not JSON"),
+        (b"0." + b"1" * 5000, "characters"),
+        (b'{"\\u001b[31m\\n": 1, "format": "globidx.record", "version": 1}', r"unknown '\\x1b\[31m\\n'"),
         (b"null", "expected an object"),
         (b"[]", "expected an object"),
         (b"{}", "expected an object of format"),
@@ -115,6 +144,97 @@ def test_a_newer_version_is_refused_by_name():
         record.decode(record.encode(sealed(states={"train": state | {"version": 9}})), "x")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"step": True}, "step must be an integer"),
+        ({"step": 40.0}, "step must be an integer"),
+        ({"step": "40"}, "step must be an integer"),
+        ({"step": -1}, "step must be an integer"),
+        ({"step": None}, "step must be an integer"),
+        ({"states": []}, "states must be an object"),
+        ({"states": {"train": 3}}, "train must be an object"),
+        ({"extras": None}, "extras must be an object"),
+        ({"time": 5}, "time must be a string"),
+        ({"time": "x" * 65}, "time must be a string"),
+        ({"more": 1}, "unknown more"),
+        ({"id": "../../etc/passwd"}, "do not go together"),
+        ({"id": "00000008-0123456789ab"}, "do not go together"),
+        ({"number": 8}, "do not go together"),
+        ({"extras": {"x": "\udcff"}}, "half a character"),
+        ({"extras": {"\ud800": 1}}, "half a character"),
+        ({"version": 0}, "version must be a positive integer"),
+        ({"format": "globidx.index"}, "expected an object of format"),
+    ],
+)
+def test_a_wrong_type_key_or_id_is_refused_though_its_checksum_is_right(change, told):
+    """Whoever sealed it: true is not 1, a key too many is not ignored, an id is a number and a token."""
+    lying = strictjson.pretty(record.seal(sealed() | change))
+    with pytest.raises(errors.RecordCorruptError, match=told) as caught:
+        record.decode(lying, "run/record.json")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("key", sorted(sealed()))
+def test_a_missing_key_is_refused(key):
+    """Every one of them is needed."""
+    body = {name: value for name, value in sealed().items() if name != key}
+    lying = record.seal(body) if key != "sha256" else body
+    with pytest.raises(errors.RecordCorruptError):
+        record.decode(strictjson.pretty(lying), "x")
+
+
+@given(st.data())
+def test_a_hostile_state_is_loaded_or_refused_and_nothing_else(data):
+    """Any value in any place of a sampler's state, sealed again: a record error, or a state that says the same again."""
+    state = sealed()["states"]["train"]
+    place = data.draw(st.sampled_from(sorted(set(state) - {"format"})))  # of another format it is no sampler's
+    numbers = st.integers(-3, 1010) | st.sampled_from([2**31, 2**53 + 1, 2**62, 2**63, 10**19])
+    value = data.draw(json_values | numbers | st.lists(st.lists(numbers, max_size=4), max_size=4))
+    lying = record.encode(record.seal(sealed() | {"states": {"train": state | {place: value}}}))
+    try:
+        found = record.decode(lying, "x")["states"]["train"]
+    except errors.RecordError:
+        return
+    assert SamplerState.from_dict(found).to_dict() == found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"skip": [[5, 9], [7, 12]]},
+        {"skip": [[5, 9], [1, 2]]},
+        {"skip": [[9, 5]]},
+        {"skip": [[5, 5]]},
+        {"skip": [[1000, 1004]]},
+        {"segments": [[114], [2, 0, 900]]},
+        {"segments": [[114], [-2, 0, 2]]},
+        {"segments": [[1004]]},
+        {"open": {"world_size": 3, "committed": 400}},
+        {"open": {"world_size": 0, "committed": 0}},
+        {"consumed": 117, "remaining": 886},
+    ],
+)
+def test_progress_that_overlaps_or_leaves_its_epoch_is_refused(change):
+    """Ranges that overlap, descend or are empty, counts beyond what was dealt, sums that are not theirs."""
+    lying = record.encode(record.seal(sealed() | {"states": {"train": sealed()["states"]["train"] | change}}))
+    with pytest.raises(errors.RecordCorruptError, match="sampler state"):
+        record.decode(lying, "x")
+
+
+def test_an_edit_on_purpose_is_sealed_again():
+    """``reseal`` takes an edited record whose body is right, under its own id or a new one; a wrong body it refuses."""
+    edited = record.encode(sealed()).replace(b'"step": 40', b'"step": 41')
+    again = record.reseal(edited, "x")
+    assert record.decode(record.encode(again), "x") == again
+    assert {**again, "step": 40, "sha256": sealed()["sha256"]} == sealed()
+    other = record.reseal(edited, "x", number=9, token="0" * 12)
+    assert record.decode(record.encode(other), "x")["id"] == "00000009-000000000000"
+    for lie in (edited.replace(b'"consumed": 118', b'"consumed": 119'), edited[:-10], edited.replace(b"41", b"41.0")):
+        with pytest.raises(errors.RecordCorruptError):
+            record.reseal(lie, "x")
+
+
 def test_an_edited_record_is_refused_and_says_so(tmp_path):
     """A person's edit is as good as damage until the record is sealed again."""
     path = tmp_path / "record.json"
@@ -144,6 +264,9 @@ def test_a_sealed_lie_about_progress_is_refused():
         {"x": b"1"},
         {"x": 10**30},
         {"x": {1, 2}},
+        {"x": "\udcff"},
+        {"x": {"\udcff": 1}},
+        {"x": CIRCLE},
     ],
 )
 def test_what_json_cannot_hold_is_refused_at_save(extras):
