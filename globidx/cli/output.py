@@ -10,7 +10,11 @@ from typing import Any
 
 def tell(args: argparse.Namespace, value: Any, text: str) -> None:
     """Print ``value`` as JSON where that was asked for, else ``text``."""
-    print(json.dumps(value, indent=1) if args.json else "\n".join(map(printable, text.split("\n"))))
+    print(
+        json.dumps(value, indent=1).replace("\x7f", "\\u007f")
+        if args.json
+        else "\n".join(map(printable, text.split("\n")))
+    )
 
 
 def printable(line: str) -> str:

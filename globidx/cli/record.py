@@ -1,9 +1,12 @@
-"""``globidx record``: how far a run has come."""
+"""``globidx record``: how far a run has come, whether its records are whole, and what a resume would do."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import secrets
+import sys
+from pathlib import Path
 from typing import Any
 
 from globidx.cli.output import tell
@@ -11,50 +14,101 @@ from globidx.cli.output import tell
 
 def add(things: Any) -> None:
     """Add the ``record`` commands to the parser's."""
-    record = things.add_parser("record", help="show the record of a run").add_subparsers(required=True)
-    show = record.add_parser("show", help="show how far a run has come", description="Show how far a run has come.")
-    show.add_argument("path", help="a record file, or a folder of them: the newest")
-    show.add_argument("--json", action="store_true", help="print JSON")
-    show.set_defaults(run=_show)
+    record = things.add_parser("record", help="show, check, plan or reseal records of a run").add_subparsers(
+        required=True
+    )
+    for name, run, told, path in (
+        ("show", _show, "show how far a run has come", "a record file, or a folder of them: the newest"),
+        ("check", _check, "verify every record, and say what else lies there", "a record file, or a folder of them"),
+        ("plan", _plan, "show what each rank would be given on a resume", "a record file, or a folder: the newest"),
+        ("reseal", _reseal, "make a record that was edited on purpose whole again", "the record file that was edited"),
+    ):
+        command = record.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+        command.add_argument("path", help=path)
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.set_defaults(run=run)
+        if name == "plan":
+            command.add_argument("--world-size", type=_positive, required=True, help="how many ranks")
+            command.add_argument("--batch-size", type=_positive, required=True, help="samples a batch, on each rank")
+            command.add_argument("--tail", choices=("pad", "drop", "exact"), help="default: as the record says")
+            command.add_argument("--sampler", help="which one, where the record holds several")
+        if name == "reseal":
+            command.add_argument(
+                "--in-place", action="store_true", help="keep the file and its id (default: a new record beside it)"
+            )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 2**17:
+        raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {number}")
+    return number
 
 
 def _show(args: argparse.Namespace) -> None:
-    from globidx.disk.records import newest, read_record
+    from globidx.cli.history import lines
+    from globidx.disk.records import read_newest
 
-    found = read_record(newest(args.path))
-    lines = [f"record   {found['id']}", f"step     {found['step']}", f"time     {found['time']}"]
-    for name, state in found["states"].items():
-        lines += ["", *_shown(name, state)]
-    tell(args, found, "\n".join(lines))
+    found = read_newest(args.path)
+    tell(args, found, "\n".join(lines(found)))
 
 
-def _shown(name: str, state: dict[str, Any]) -> list[str]:
-    """One object's state as lines; a sampler's with a bar."""
-    from globidx.core.state import FORMAT
+def _plan(args: argparse.Namespace) -> None:
+    from globidx.cli import plan
+    from globidx.disk.records import read_newest
 
-    if state.get("format") != FORMAT:
-        return [f"{name}: {json.dumps(state)[:200]}"]
-    total = state["consumed"] + state["remaining"]
-    left_out = f", {state['skipped']} left out" if state["skipped"] else ""
-    filled = 30 * state["consumed"] // total if total else 0
-    order = state["order"]
-    return [
-        f"{name}: epoch {state['epoch']}  [{'#' * filled:.<30}]  {state['consumed']} of {total}, "
-        f"{state['remaining']} remaining{left_out}",
-        f"  order      {order['algorithm']} (version {order['version']}), seed {state['seed']}",
-        f"  dataset    {state['dataset']['num_samples']} samples, fingerprint {state['dataset']['fingerprint']}",
-        *(f"  {_layer(layer)}" for layer in state["segments"]),
-        *([f"  skip       {_pairs(state['skip'])} (from the next segment on)"] if state["skip"] else []),
+    found = read_newest(args.path)
+    name, state = plan.sampler_of(found, args.sampler)
+    planned = plan.Plan.of(state, world_size=args.world_size, batch_size=args.batch_size, tail=args.tail or state.tail)
+    told = planned.as_json() | {"record": found["id"], "sampler": name}
+    tell(args, told, "\n".join(planned.lines(found["id"], name)))
+
+
+def _check(args: argparse.Namespace) -> None:
+    from globidx.disk.inspection import inspect
+    from globidx.errors import RecordError
+
+    found = inspect(args.path)
+    told = {
+        "records": [{"file": str(path), "id": id, "problem": problem} for path, id, problem in found.records],
+        "temporary": [{"file": str(path), "seconds": int(age)} for path, age in found.temporary],
+        "problems": found.problems,
+    }
+    lines = [f"whole    {path}" if problem is None else f"DAMAGED  {problem}" for path, _, problem in found.records]
+    lines += [
+        f"left     {path}: begun {_ago(age)} ago by a writer that is still at work or was killed; swept after a day"
+        for path, age in found.temporary
     ]
+    lines += [f"{len(found.records)} records, {found.problems} damaged"]
+    tell(args, told, "\n".join(line.replace("\n", "\\n") for line in lines))
+    if found.problems:
+        sys.stdout.flush()
+        raise RecordError(f"{found.problems} of {len(found.records)} records in {args.path} are damaged")
 
 
-def _layer(layer: Any) -> str:
-    """One layer of an epoch's history."""
-    if isinstance(layer, dict):
-        return f"left out   {_pairs(layer['skip'])}"
-    return f"committed  the first {layer[0]}" if len(layer) == 1 else f"committed  by rank {' '.join(map(str, layer))}"
+def _ago(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} seconds"
 
 
-def _pairs(pairs: list[list[int]]) -> str:
-    shown = ", ".join(f"{start}" if stop == start + 1 else f"[{start}, {stop})" for start, stop in pairs[:8])
-    return f"ids {shown}" + (f" and {len(pairs) - 8} more ranges" if len(pairs) > 8 else "")
+def _reseal(args: argparse.Namespace) -> None:
+    from globidx.core import record
+    from globidx.disk import records
+
+    path = Path(args.path)
+    data = records.read_bytes(path)
+    sealed = record.reseal(data, args.path)
+    if record.is_sealed(data):
+        tell(args, {"id": sealed["id"], "written": None}, f"{path} is whole as it is: nothing was written")
+        return
+    if args.in_place:
+        written = records.write(path, sealed, durable=True)
+    else:
+        folder = Path(os.path.abspath(path)).parent
+        token = secrets.token_hex(6)
+        sealed = record.reseal(data, args.path, number=records.next_number(folder), token=token)
+        written = records.publish(folder, sealed, durable=True)
+    kept = "" if args.in_place else f"; {path} is left as it is"
+    tell(args, {"id": sealed["id"], "written": str(written)}, f"record {sealed['id']} is written in {written}{kept}")

@@ -76,6 +76,12 @@ def reseal(data: bytes, source: str, *, number: int | None = None, token: str = 
     return seal(body)
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether the checksum in ``data``, in which ``reseal`` found a record, is that of its content."""
+    body: dict[str, Any] = strictjson.parse(data)
+    return bool(seal(body)["sha256"] == body["sha256"])
+
+
 def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
     try:
         _refuse_other_content(data)

@@ -84,13 +84,7 @@ def list_records(directory: Path) -> list[Path]:
 
     None where there is no such folder; NotADirectoryError where there is something else.
     """
-    try:
-        with os.scandir(directory) as entries:
-            found = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
-            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in found if m and _is_file(entry))
-    except FileNotFoundError:
-        return []
-    return [directory / name for _, _, name in ordered]
+    return _list_once(directory) or _list_once(directory)  # a folder may change while it is listed: none is none twice
 
 
 def newest(path: str | Path) -> Path:
@@ -98,7 +92,7 @@ def newest(path: str | Path) -> Path:
     place = Path(path)
     if not place.is_dir():
         return place
-    found = _listed(place)
+    found = list_records(place)
     if not found:
         raise FileNotFoundError(f"the folder {place} holds no record")
     return found[-1]
@@ -144,7 +138,7 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
 
 
 def prune(directory: Path, keep_last: int) -> None:
-    """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them for records."""
+    """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them."""
     for path in list_records(directory)[: -checks.integer(keep_last, "keep_last", low=1)]:
         remove(path)
 
@@ -157,7 +151,7 @@ def remove(path: Path) -> bool:
     in the log, what the system will not remove: the records that matter are saved by then.
     """
     try:
-        if path.is_symlink() or not _NAME.fullmatch(path.name) or path != record_path(path.parent, _id_in(path)):
+        if path.is_symlink() or path != record_path(path.parent, read_record(path)["id"]):
             return False
         path.unlink()
     except (RecordError, FileNotFoundError):
@@ -168,25 +162,30 @@ def remove(path: Path) -> bool:
     return True
 
 
+def says_its_id(path: Path, id: str) -> bool:
+    """Whether a file's name is that of the record of this id, or no record's name at all."""
+    return not _NAME.fullmatch(path.name) or path == record_path(path.parent, id)
+
+
 def _is_file(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):  # a link that leads nowhere, or round in a circle
         return entry.is_file()
     return False
 
 
-def _id_in(path: Path) -> str:
-    id: str = read_record(path)["id"]
-    return id
-
-
-def _listed(directory: Path) -> list[Path]:
-    """The record files; looked for twice before there are none, since a folder may change while it is listed."""
-    return list_records(directory) or list_records(directory)
+def _list_once(directory: Path) -> list[Path]:
+    try:
+        with os.scandir(directory) as entries:
+            found = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
+            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in found if m and _is_file(entry))
+    except FileNotFoundError:
+        return []
+    return [directory / name for _, _, name in ordered]
 
 
 def _found(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[str, Any] | None, list[str]]:
     passed_over: list[str] = []
-    for path in reversed(_listed(directory)):
+    for path in reversed(list_records(directory)):
         try:
             found = read_record(path)
         except RecordError as error:
