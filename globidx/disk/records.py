@@ -138,8 +138,17 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
 
 
 def prune(directory: Path, keep_last: int) -> None:
-    """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them."""
-    for path in list_records(directory)[: -checks.integer(keep_last, "keep_last", low=1)]:
+    """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them.
+
+    Never an OSError: the save that it follows has succeeded.
+    """
+    checks.integer(keep_last, "keep_last", low=1)
+    try:
+        found = list_records(directory)
+    except OSError as error:
+        _log.warning("old records in %s are not removed: %s", directory, error)
+        return
+    for path in found[:-keep_last]:
         remove(path)
 
 

@@ -1,0 +1,176 @@
+"""Stories of damage and strangers, each told in a process of its own: (how many faults, which promises did not hold)."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+from writers import record_files, sealed
+
+from globidx.core import record, strictjson
+from globidx.core.merging import merge_states
+from globidx.core.orders import Sequential, Shuffle
+from globidx.core.progress import Progress
+from globidx.core.state import DatasetIdentity, SamplerState
+from globidx.disk import atomic, records
+from globidx.disk.manager import GlobalIndexManager
+from globidx.errors import RecordError, RecordMismatchError, SaveError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
+
+
+def planted(folder, mark):
+    """Somebody's file stands under the very name that the temporary file is going to have."""
+    atomic.secrets = type("Fixed", (), {"token_hex": staticmethod(lambda size: "00" * size)})
+    path, victim = records.record_path(folder, sealed(0)["id"]), folder / "victim"
+    temporary = folder / atomic.temporary_name(path.name)
+    wrong = []
+    for plant in (lambda: os.link(victim, temporary), lambda: os.symlink("victim", temporary)):
+        victim.write_bytes(b"theirs")
+        plant()
+        try:
+            records.publish(folder, sealed(0), durable=True)
+            wrong.append("the record was written through it")
+        except SaveError:
+            pass
+        if victim.read_bytes() != b"theirs":
+            wrong.append("their file was written to")
+        for left in (temporary, path):
+            left.unlink(missing_ok=True)
+    return 2, wrong
+
+
+def foreign(folder, mark):
+    """Files that only look like ours, old as they are, and damaged or mistaken records, while a run saves and prunes."""
+    whole = [records.publish(folder, sealed(number), durable=False).name for number in range(6)]
+    damaged, mistaken, linked = (folder / name for name in whole[:3])
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    mistaken.write_bytes((folder / whole[5]).read_bytes())
+    linked.rename(folder / "elsewhere.json")
+    linked.symlink_to("elsewhere.json")
+    ours = atomic.temporary_name("record-00000000-c0ffee000000.json")
+    young = atomic.temporary_name("record-00000000-c0ffee000000.json")
+    alike = [
+        ours.replace("c0ffee", "coffee"),
+        ".model.pt.tmp",
+        f".model.0123456789ab01234567{atomic.TEMPORARY_SUFFIX}",
+        f"x{atomic.TEMPORARY_SUFFIX}",
+        "record-00000000-c0ffee000000.json.bak",
+    ]
+    for name in (ours, young, *alike):
+        (folder / name).write_bytes(b"half")
+    for path in folder.iterdir():
+        if path.name != young:
+            os.utime(path, (time.time() - 200_000,) * 2, follow_symlinks=False)
+    before = set(os.listdir(folder))
+    records.publish(folder, sealed(6), durable=True)
+    records.prune(folder, 1)
+    gone, expected = before - set(os.listdir(folder)), {ours, *whole[3:6]}
+    wrong = [f"{name} was removed" for name in gone - expected] + [f"{name} stays" for name in expected - gone]
+    return len(before), wrong
+
+
+def flips(folder, mark):
+    """Every single bit of a record flipped, and the record cut off after every byte."""
+    data, good = GOLDEN.read_bytes(), record.decode(GOLDEN.read_bytes(), "x")
+    damaged = {f"cut to {length}": data[:length] for length in range(len(data) - 1)}
+    for place in range(len(data)):
+        for bit in range(8):
+            damaged[f"bit {bit} of {place}"] = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+    return len(damaged), [what for what, bytes_ in damaged.items() if not _refused_or_same(bytes_, good)]
+
+
+def _refused_or_same(data, good):
+    try:
+        return record.decode(data, "x") == good  # only white space may differ
+    except RecordError:
+        return True
+
+
+def other_run(folder, mark):
+    """A record of other data, another seed or another order, whole as it is."""
+    mine = SamplerState(DatasetIdentity(1003, 2, "ab"), Shuffle().describe(), 5, 0, "pad", Progress(1003).extend((40,)))
+    data = type("Data", (), {"__len__": lambda _: 1003, "num_files": 2, "fingerprint": "ab"})()
+    strangers = [
+        replace(mine, dataset=DatasetIdentity(1003, 2, "cd")),
+        replace(mine, dataset=DatasetIdentity(1004, 2, "ab"), progress=Progress(1004)),
+        replace(mine, dataset=DatasetIdentity(1003, 3, "ab")),
+        replace(mine, seed=6),
+        replace(mine, order=Sequential().describe()),
+    ]
+    wrong = []
+    for number, stranger in enumerate(strangers):
+        state = SamplerState.from_dict(merge_states([stranger.to_dict()]))
+        try:
+            state.refuse_other_run(dataset=data, order=Shuffle().describe(), seed=5)
+            wrong.append(f"stranger {number} is taken for this run's")
+        except RecordMismatchError:
+            pass
+    return len(strangers), wrong
+
+
+def replaced_file(folder, mark):
+    """A data file replaced, or grown, since it was indexed, while the cache is there."""
+    (folder / "data").mkdir()
+    wrong = []
+    for count in (3, 4, 2):
+        with h5py.File(folder / "new.h5", "w") as file:
+            file["x"] = np.ones((count, 2), "u1")
+        os.replace(folder / "new.h5", folder / "data" / "a.h5")
+        os.utime(folder / "data" / "a.h5", (1e9, 1e9))  # with the time of the one before, as rsync leaves it
+        found = len(GlobalIndexManager(str(folder / "data"), key="x", cache_dir=folder))
+        if found != count:
+            wrong.append(f"{found} items where there are {count}")
+    return 3, wrong
+
+
+def other_content(folder, mark):
+    """Pickles, archives, NULs, deep, long and doubled JSON in place of the newest record."""
+    good = records.publish(folder, sealed(0), durable=False)
+    bad = records.record_path(folder, sealed(1)["id"])
+    body = strictjson.pretty(sealed(1))
+    contents = [
+        b"",
+        b"\0" * len(body),
+        b"\x80\x04}.",
+        b"PK\x03\x04" + body,
+        b"\x93NUMPY" + body,
+        b"[" * 100_000,
+        b"9" * 100_000,
+        body + body,
+        body + b"x",
+        b"\xef\xbb\xbf" + body,
+        body.decode().encode("utf-16"),
+        body.replace(b'"step": 1', b'"step": 1, "step": 1'),
+        body.replace(b'"step": 1', b'"step": true'),
+        body.replace(b'"step": 1', b'"step": 1.0'),
+        body.replace(b'"step": 1', b'"step": NaN'),
+        body.replace(b'"step": 1', b'"step": 1e999'),
+    ]
+    wrong = []
+    for number, content in enumerate(contents):
+        bad.write_bytes(content)
+        try:
+            records.find(folder, None, fallback=False)
+            wrong.append(f"content {number} is taken for a record")
+        except RecordError as error:
+            if bad.name not in str(error):
+                wrong.append(f"content {number} is refused without its name")
+        found, passed_over = records.find(folder, None, fallback=True)
+        if found["id"] != sealed(0)["id"] or len(passed_over) != 1:
+            wrong.append(f"content {number} hides the older record")
+    return len(contents), wrong + [f"{name} is gone" for name in {good.name, bad.name} - set(record_files(folder))]
+
+
+RUNS = {
+    "planted temporary file": planted,
+    "foreign files": foreign,
+    "bit flips and truncations": flips,
+    "other content": other_content,
+    "another run's record": other_run,
+    "a file replaced after indexing": replaced_file,
+}

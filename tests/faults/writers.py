@@ -1,0 +1,232 @@
+"""Every writer that globidx has, as things to be interrupted: what is there before, what is done, and what may be there
+afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from globidx import cli
+from globidx.core import record, tablefile
+from globidx.disk import records
+from globidx.disk.atomic import is_temporary
+from globidx.disk.manager import GlobalIndexManager
+from globidx.errors import SaveError
+
+KEEP = 2
+
+
+def sealed(number, note=""):
+    """A record of that number, the same bytes whenever it is made."""
+    return record.build(
+        number=number, token="c0ffee000000", step=number, time="", states={}, extras={"note": note * 40}
+    )
+
+
+def record_files(folder):
+    """Names of the record files, oldest first."""
+    return [path.name for path in records.list_records(folder)]
+
+
+def litter(folder, known):
+    """What lies in a folder besides files of these names and what is recognisable as left behind."""
+    there = os.listdir(folder) if folder.exists() else []
+    return [name for name in there if name not in known and not is_temporary(name)]
+
+
+class Save:
+    """A checkpoint manager's save: a record published beside two others, then the oldest pruned."""
+
+    durable = True
+
+    def prepare(self, folder):
+        """Two records of before."""
+        for number in range(2):
+            records.publish(folder, sealed(number), durable=False)
+
+    def run(self, folder, mark):
+        """Save, and say when the caller may rely on it."""
+        number = records.next_number(folder)
+        records.publish(folder, sealed(number), durable=True)
+        mark("done")
+        records.prune(folder, KEEP)
+
+    def numbers(self, *, must, may):
+        """Which records may be there."""
+        return [[0, 1]] * (not must) + [[0, 1, 2], [1, 2]] * may
+
+    def judge(self, folder, *, must, may):
+        """Violations: records that are not whole, the new one missing though it ``must`` be there or there though it
+        may not, an old one gone before the new one is there, strange files.
+        """
+        wrong, names = [], record_files(folder)
+        for name in names:
+            try:
+                found = records.read_record(folder / name)
+                if records.record_path(folder, found["id"]).name != name:
+                    wrong.append(f"{name} holds {found['id']}")
+            except (records.RecordError, OSError) as error:
+                wrong.append(f"{name} is not whole: {error}")
+        numbers = [int(name.split("-")[1]) for name in names]
+        allowed = self.numbers(must=must, may=may)
+        if numbers not in allowed:
+            wrong.append(f"records {numbers} are there, not one of {allowed}")
+        return wrong + [f"{name} is litter" for name in litter(folder, names)]
+
+    def again(self, folder):
+        """The next start: find the newest, and save once more."""
+        return self._saved_once_more(folder, self.run)
+
+    def _saved_once_more(self, folder, run):
+        before, _ = records.find(folder, None, fallback=False)
+        run(folder, str)
+        after, _ = records.find(folder, None, fallback=False)
+        expected = 0 if before is None else before["number"] + 1
+        return [] if after["number"] == expected else [f"the next record is {after['number']}, not {expected}"]
+
+
+class FirstSave(Save):
+    """The first save of a run, into a folder that is not there yet."""
+
+    def prepare(self, folder):
+        """Nothing."""
+
+    def run(self, folder, mark):
+        """Save in a folder of its own."""
+        super().run(folder / "new" / "run", mark)
+
+    def numbers(self, *, must, may):
+        """No record, or the first."""
+        return [[]] * (not must) + [[0]] * may
+
+    def judge(self, folder, *, must, may):
+        """The same of that folder, and nothing beside it."""
+        wrong = super().judge(folder / "new" / "run", must=must, may=may)
+        return wrong + litter(folder, ["new"]) + litter(folder / "new", ["run"])
+
+    def again(self, folder):
+        """The same there."""
+        return self._saved_once_more(folder / "new" / "run", super().run)
+
+
+class Reseal:
+    """``globidx record reseal --in-place``: one file replaced by another."""
+
+    durable = True
+    name = "record-00000000-c0ffee000000.json"
+
+    def prepare(self, folder):
+        """A record edited by hand."""
+        (folder / self.name).write_bytes(self._old())
+
+    def _old(self):
+        return record.encode(sealed(0)).replace(b'"step": 0', b'"step": 7')
+
+    def _new(self):
+        return record.encode(record.seal({**sealed(0), "step": 7}))
+
+    def run(self, folder, mark):
+        """Run the command."""
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            code = cli.main(["record", "reseal", "--in-place", str(folder / self.name)])
+        if code:
+            error = SaveError(said.getvalue())
+            error.state = next(
+                (s for s in ("not written", "written, durability unknown") if f": {s}" in str(error)), None
+            )
+            raise error
+        mark("done")
+
+    def judge(self, folder, *, must, may):
+        """The edited file, or the sealed one."""
+        path = folder / self.name
+        if not path.exists():
+            return [f"{self.name} is missing"]
+        data = path.read_bytes()
+        allowed = [self._old()] * (not must) + [self._new()] * may
+        wrong = (
+            [] if data in allowed else [f"{self.name} is neither old nor new, or not the one it must be: {data[:60]}"]
+        )
+        return wrong + [f"{name} is litter" for name in litter(folder, [self.name])]
+
+    def again(self, folder):
+        """Once more, which may find it done."""
+        self.run(folder, str)
+        return self.judge(folder, must=True, may=True)
+
+
+def make_data(folder):
+    """Three files of 2, 3 and 4 items, and the cache as it was with two of them, for this process and its children."""
+    (folder / "data").mkdir()
+    for count, name in enumerate("abc", 2):
+        if name == "c":
+            GlobalIndexManager(str(folder / "data"), key="x", cache_dir=folder / "old")
+        with h5py.File(folder / "data" / f"{name}.h5", "w") as file:
+            file["x"] = np.ones((count, 2), "u1")
+    os.environ["FAULTS_DATA"] = str(folder)
+
+
+def data_files():
+    """The folder of the data files, the name of their cache, and what it was when one of them was not there yet."""
+    folder = Path(os.environ["FAULTS_DATA"])
+    (old,) = (folder / "old").glob(".*.index")
+    return folder / "data", old.name, old.read_bytes()
+
+
+class Index:
+    """Building an index where there is no cache."""
+
+    durable = False
+
+    def prepare(self, folder):
+        """Nothing: the data files are elsewhere."""
+
+    def run(self, folder, mark):
+        """Build; whatever becomes of the cache, the index must be right."""
+        manager = GlobalIndexManager(str(data_files()[0]), key="x", cache_dir=folder)
+        if manager.lengths.tolist() != [2, 3, 4]:
+            raise AssertionError(f"the index is wrong: {manager.lengths}")
+        mark("done")
+
+    def judge(self, folder, *, must, may):
+        """No cache, the old, or a new one that is whole, and nothing strange."""
+        _, name, old = data_files()
+        path, wrong = folder / name, []
+        if path.exists() and path.read_bytes() != old:
+            try:
+                tablefile.decode(path.read_bytes())
+            except ValueError as error:
+                wrong.append(f"the cache is torn: {error}")
+        lock = Path(name).with_suffix(".lock").name
+        return wrong + [f"{name} is litter" for name in litter(folder, [name, lock])]
+
+    def again(self, folder):
+        """The next start is right, whatever lies there."""
+        self.run(folder, str)
+        return []
+
+
+class Reindex(Index):
+    """Building an index where the cache is of before a file was added."""
+
+    def prepare(self, folder):
+        """The old cache."""
+        _, name, old = data_files()
+        (folder / name).write_bytes(old)
+
+
+WRITERS = {
+    "save": Save(),
+    "first save": FirstSave(),
+    "reseal": Reseal(),
+    "index": Index(),
+    "reindex": Reindex(),
+}
+RUNS = {name: writer.run for name, writer in WRITERS.items()}

@@ -1,0 +1,119 @@
+"""Processes to be killed: one that has imported everything and has the shim preloaded forks a child for each run.
+
+So a run costs a few milliseconds. ``Zygote`` is the near end; ``python zygote.py`` is the far one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TESTS = HERE.parent
+_write = os.write  # a planted mistake may be in the other one
+
+
+def build_shim(folder):
+    """The shim, built there; None where there is no compiler, or the result cannot be loaded."""
+    library = Path(folder, "shim.so")
+    gcc = shutil.which("gcc") or shutil.which("cc")
+    if not gcc or sys.platform != "linux":
+        return None
+    built = subprocess.run(
+        [gcc, "-O1", "-shared", "-fPIC", "-o", library, HERE / "shim.c", "-ldl"], capture_output=True, check=False
+    )
+    return library if built.returncode == 0 else None
+
+
+class Zygote:
+    """Runs functions of ``writers`` and ``scenarios`` in forked children, one after the other."""
+
+    def __init__(self, shim):
+        path = os.pathsep.join(map(str, (TESTS.parent, TESTS, HERE)))
+        env = {**os.environ, "PYTHONPATH": path, "LD_PRELOAD": str(shim), "SHIM": str(shim), "OMP_NUM_THREADS": "1"}
+        handle, self._trace = tempfile.mkstemp(prefix="globidx-trace-")
+        os.close(handle)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, work, folder, *, mode="", at=0, error=0, mutant=None):
+        """What became of ``work`` in ``folder``: a dict with ``killed``, or with what the child said."""
+        request = {"work": work, "folder": str(folder), "mode": mode, "at": at, "error": error, "mutant": mutant}
+        request["trace"] = self._trace
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the zygote is gone")
+        return json.loads(line)
+
+    def trace(self, work, folder, *, mutant=None):
+        """The file operations of ``work``, which must succeed: lists of words, the first a number."""
+        os.truncate(self._trace, 0)
+        said = self.run(work, folder, mode="r", mutant=mutant)
+        assert said.get("outcome") == "returned", said
+        return [line.split("\t") for line in Path(self._trace).read_text().splitlines()]
+
+    def close(self):
+        """End it."""
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+        os.unlink(self._trace)
+
+
+def serve():
+    """Fork a child for each line of stdin; say what became of it on stdout."""
+    import mutants
+    import scenarios
+    import writers
+
+    logging.disable()
+    works = {**writers.RUNS, **scenarios.RUNS}
+    shim = ctypes.CDLL(os.environ["SHIM"])
+    for line in sys.stdin:
+        request = json.loads(line)
+        near, far = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(near)
+            said = _in_child(request, works, shim, mutants)
+            _write(far, json.dumps(said).encode())
+            os._exit(0)
+        os.close(far)
+        with open(near, "rb") as stream:
+            said = stream.read()
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            said = b'{"outcome": "killed"}'
+        print(said.decode() or json.dumps({"outcome": "lost", "status": status}), flush=True)
+
+
+def _in_child(request, works, shim, mutants):
+    """Do the work with a fault in it; what came of it."""
+    if request["mutant"]:
+        mutants.MUTANTS[request["mutant"]]()
+    trace = os.open(request["trace"], os.O_WRONLY | os.O_APPEND) if request["mode"] == "r" else -1
+    if request["mode"]:
+        shim.shim_arm(os.fsencode(request["folder"]), ord(request["mode"]), request["at"], request["error"], trace)
+    said = {"outcome": "returned"}
+    try:
+        said["value"] = works[request["work"]](Path(request["folder"]), lambda word: shim.shim_mark(word.encode()))
+    except Exception as error:
+        said = {"outcome": "raised", "type": type(error).__name__, "message": str(error)}
+        said["state"] = getattr(error, "state", None)
+    said["fired"] = bool(shim.shim_disarm())
+    return said
+
+
+if __name__ == "__main__":
+    serve()
