@@ -1,0 +1,191 @@
+"""On real disks: full, without inodes, read-only, immutable, and with the power cut at any moment of a save."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from disks import DROP_JOURNAL, FLUSH_JOURNAL, Ext4, run, tmpfs
+from files import environment, run_python
+from writers import litter, record_files, sealed
+
+from globidx.disk import atomic, records
+from globidx.errors import SaveError
+
+pytestmark = pytest.mark.slow
+
+SAVE = """
+import sys
+from pathlib import Path
+from globidx.core import record
+from globidx.disk import records
+folder = Path(sys.argv[1])
+made = record.build(number=records.next_number(folder), token="c0ffee000000", step=1, time="", states={}, extras={})
+try:
+    records.publish(folder, made, durable=True)
+except records.SaveError as error:
+    print(error.__cause__.errno, error.state)
+"""
+
+
+def save(folder, size=0):
+    """One more record, of at least so many bytes."""
+    note = "x" * (size // 40)
+    path = records.publish(folder, sealed(records.next_number(folder), note), durable=True)
+    records.prune(folder, 2)
+    return path
+
+
+@pytest.mark.parametrize("limit", ["size=64k", "nr_inodes=6,size=1m"])
+def test_a_full_disk_keeps_what_is_there_and_recovers(tmp_path, limit):
+    """No bytes or no inodes left: not written, nothing beside the records of before; space made, saving goes on."""
+    with tmpfs(tmp_path / "disk", limit) as folder:
+        save(folder), save(folder)
+        for number in range(6):  # somebody else fills it
+            try:
+                (folder / f"filler-{number}").write_bytes(b"x" * 60_000)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+                break
+        before = sorted(os.listdir(folder))
+        with pytest.raises(SaveError, match=r"not written: No space left on device") as caught:
+            save(folder, size=8000)
+        assert caught.value.state == "not written" and sorted(os.listdir(folder)) == before
+        for name in record_files(folder):
+            records.read_record(folder / name)
+        for filler in folder.glob("filler-*"):
+            filler.unlink()
+        assert records.read_record(save(folder, size=8000))["number"] == 2
+
+
+def test_what_killed_writers_left_makes_room(tmp_path):
+    """A disk full of stale temporary files of ours is no full disk."""
+    with tmpfs(tmp_path / "disk", "size=64k") as folder:
+        save(folder)
+        for _ in range(20):
+            path = folder / atomic.temporary_name("record-00000000-c0ffee000000.json")
+            try:
+                path.write_bytes(b"x" * 4000)
+            except OSError:
+                pass
+            os.utime(path, (time.time() - 200_000,) * 2)
+        assert records.read_record(save(folder, size=8000))["number"] == 1
+        assert litter(folder, record_files(folder)) == [] and len(os.listdir(folder)) == 2
+
+
+def test_a_read_only_folder_is_refused_and_unchanged(tmp_path):
+    """Against root too, by a mount of its own: EROFS, not written."""
+    save(tmp_path)
+    before = os.listdir(tmp_path)
+    run("unshare", "-m", "true")
+    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", tmp_path, sys.executable, SAVE],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    if done.returncode == 77:
+        pytest.skip(f"cannot mount read-only here: {done.stderr}")
+    assert done.stdout == f"{errno.EROFS} not written\n", done.stderr
+    assert os.listdir(tmp_path) == before
+
+
+def test_an_immutable_folder_is_refused_and_unchanged(tmp_path):
+    """EPERM even for root: not written."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save(folder)
+    before = os.listdir(folder)
+    run("chattr", "+i", folder)
+    try:
+        assert run_python(SAVE, folder).stdout == f"{errno.EPERM} not written\n"
+        records.prune(folder, 1)
+    finally:
+        subprocess.run(["chattr", "-i", folder], check=True)
+    assert os.listdir(folder) == before
+
+
+def saved_with_a_cut(folder, disk, at, how, monkeypatch):
+    """Save while the power is cut right before the ``at``-th system call of it, or after all: what save() said."""
+    calls = iter(range(100))
+
+    def cutting(name):
+        real = getattr(os, name)
+
+        def call(*arguments, **options):
+            if next(calls) == at:
+                disk.cut(how)
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "write", "fsync", "replace", "close"):
+            patch.setattr(os, name, cutting(name))
+        try:
+            records.publish(folder, sealed(1), durable=True)
+            said = "written"
+        except SaveError as error:
+            said = error.state
+    if next(calls) <= at:
+        disk.cut(how)
+    return said
+
+
+def found_after(disk):
+    """The numbers of the records that are there, all of which must be whole."""
+    return [records.read_record(path)["number"] for path in records.list_records(disk.folder)]
+
+
+@pytest.mark.parametrize("options", ["", "noauto_da_alloc"])
+@pytest.mark.parametrize("how", [FLUSH_JOURNAL, DROP_JOURNAL])
+def test_a_power_cut_leaves_the_old_record_or_the_new(tmp_path, monkeypatch, options, how):
+    """On a real ext4, cut before each system call of a save and after the last: all records that are there are whole,
+    the new one among them where save() came back, and the next save works.
+    """
+    outcomes = set()
+    disk = Ext4(tmp_path, options)
+    for at in range(20):
+        with disk.mounted():
+            for name in record_files(disk.folder):
+                (disk.folder / name).unlink()
+            records.publish(disk.folder, sealed(0), durable=True)
+            os.sync()
+            said = saved_with_a_cut(disk.folder, disk, at, how, monkeypatch)
+        with disk.mounted():
+            numbers = found_after(disk)
+            allowed = {"not written": [[0]], "written": [[0, 1]]}.get(said, [[0], [0, 1]])
+            assert numbers in allowed, f"save said {said!r}, {numbers} are there"
+            assert litter(disk.folder, [*record_files(disk.folder), "lost+found"]) == []
+            records.publish(disk.folder, sealed(records.next_number(disk.folder)), durable=True)
+        outcomes.add(said)
+        if said == "written":
+            break
+    assert outcomes >= {"not written", "written"}
+
+
+@pytest.mark.parametrize("mistake", ["no fsync", "no fsync of the folder"])
+def test_a_power_cut_finds_a_missing_fsync(tmp_path, monkeypatch, mistake):
+    """The same disk, where a safeguard is taken out: the record that save() told of is empty, or not there."""
+    disk, real = Ext4(tmp_path, "noauto_da_alloc"), os.fsync
+
+    def without(descriptor):
+        if mistake == "no fsync of the folder" and not os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            real(descriptor)
+
+    with disk.mounted():
+        records.publish(disk.folder, sealed(0), durable=True)
+        os.sync()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", without)
+            path = records.publish(disk.folder, sealed(1), durable=True)
+        disk.cut(FLUSH_JOURNAL if mistake == "no fsync" else DROP_JOURNAL)
+    with disk.mounted():
+        there = disk.folder / path.name
+        assert there.read_bytes() == b"" if mistake == "no fsync" else not there.exists()
