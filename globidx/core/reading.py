@@ -1,4 +1,4 @@
-"""The reading plan: a batch of places in files, as few contiguous reads as there are runs, and where each item goes."""
+"""The reading plan: where each item of a batch lies, each once, in as few contiguous runs of rows as there can be."""
 
 from __future__ import annotations
 
@@ -8,31 +8,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Read(NamedTuple):
-    """Items ``[start, stop)`` of a file; item ``start + offsets[i]`` is the request's ``places[i]``-th."""
+class Plan(NamedTuple):
+    """The distinct items of a batch, sorted by file and item; the batch's i-th sample is ``places[i]``-th of them."""
+
+    files: NDArray[np.int64]
+    items: NDArray[np.int64]
+    places: NDArray[np.intp]
+
+
+class Run(NamedTuple):
+    """Rows ``[start, stop)`` of a file's array, which are rows ``target``, ``target + 1``, ... of the result.
+
+    They lie in the chunk that begins at row ``chunk``; -1 where they are read without regard to chunks.
+    """
 
     file: int
+    chunk: int
     start: int
     stop: int
-    places: NDArray[np.intp]
-    offsets: NDArray[np.int64]
+    target: int
 
 
-def plan(files: NDArray[np.int64], items: NDArray[np.int64]) -> list[Read]:
-    """Reads that cover every (file, item), sorted by file and item, neighbours and repeats joined.
+def plan(files: NDArray[np.int64], items: NDArray[np.int64]) -> Plan:
+    """Every (file, item) of the batch once.
 
-    >>> for read in plan(np.array([1, 0, 1, 1]), np.array([5, 2, 6, 5])):
-    ...     print(read.file, read.start, read.stop, read.places.tolist(), read.offsets.tolist())
-    0 2 3 [1] [0]
-    1 5 7 [0, 3, 2] [0, 0, 1]
+    >>> plan(np.array([1, 0, 1, 1]), np.array([5, 2, 6, 5]))
+    Plan(files=array([0, 1, 1]), items=array([2, 5, 6]), places=array([1, 0, 2, 1]))
     """
-    if not len(files):
-        return []
     order = np.lexsort((items, files))
     file, item = files[order], items[order]
-    breaks = np.flatnonzero((np.diff(file) != 0) | (np.diff(item) > 1)) + 1
-    edges = [0, *breaks.tolist(), len(order)]
-    return [
-        Read(int(file[a]), int(item[a]), int(item[b - 1]) + 1, order[a:b], item[a:b] - item[a])
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    new = np.ones(len(order), bool)
+    np.logical_or(file[1:] != file[:-1], item[1:] != item[:-1], out=new[1:])
+    places = np.empty(len(order), np.intp)
+    places[order] = np.cumsum(new) - 1
+    return Plan(file[new], item[new], places)
+
+
+def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
+    """What to read of an array whose items are ``rows`` rows each, sorted as the plan is.
+
+    ``chunks`` is how many rows a chunk holds, for each item of the plan: runs end where a chunk does, since chunks are
+    decoded whole and once. 0 says that neighbours are to be read in one piece, however many there are.
+
+    >>> batch = plan(np.array([0, 0, 0, 2]), np.array([1, 2, 9, 4]))
+    >>> for run in runs(batch, 1, np.array([2, 2, 2, 0])): print(*run)
+    0 0 1 2 0
+    0 2 2 3 1
+    0 8 9 10 2
+    2 -1 4 5 3
+    >>> for run in runs(batch, 3, np.array([8, 8, 8, 0])): print(*run)  # items of three rows may lie in two chunks
+    0 0 3 8 0
+    0 8 8 9 5
+    0 24 27 30 6
+    2 -1 12 15 9
+    """
+    files, items = batch.files, batch.items
+    if not len(files):
+        return []
+    apart = np.ones(len(files), bool)
+    np.logical_or(files[1:] != files[:-1], items[1:] != items[:-1] + 1, out=apart[1:])
+    begins = np.flatnonzero(apart)
+    counts = np.diff(begins, append=len(files))
+    start, length = items[begins] * rows, chunks[begins]
+    stop = start + counts * rows
+    unit = np.where(length, length, np.maximum(stop, 1))  # one unit holds all of a run that is not cut
+    first = start // unit
+    pieces = np.where(length, (stop - 1) // unit - first + 1, 1)  # the chunks that a run touches
+    whole = np.repeat(np.arange(len(begins)), pieces)
+    number = first[whole] + np.arange(len(whole)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    chunk = np.where(length[whole], number * unit[whole], -1)
+    cut = chunk >= 0
+    here = np.where(cut, np.maximum(start[whole], chunk), start[whole])
+    there = np.where(cut, np.minimum(stop[whole], chunk + unit[whole]), stop[whole])
+    target = begins[whole] * rows + here - start[whole]
+    columns = (files[begins][whole], chunk, here, there, target)
+    return [Run(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

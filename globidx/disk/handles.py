@@ -52,7 +52,7 @@ class HandleCache(Generic[Key, Handle]):
     """
 
     def __init__(self, capacity: int, open_handle: Callable[[Key], Handle]) -> None:
-        self._capacity = max(1, capacity)
+        self.capacity = max(1, capacity)
         self._open = open_handle
         self._start_empty()
 
@@ -66,7 +66,7 @@ class HandleCache(Generic[Key, Handle]):
         with self._lock:
             slot = self._slots.get(key)
             if slot is None:
-                self._shrink(self._capacity - 1)
+                self._shrink(self.capacity - 1)
                 slot = self._slots[key] = _Slot(self._opened(key))
             self._slots.move_to_end(key)
             slot.users += 1
@@ -75,7 +75,7 @@ class HandleCache(Generic[Key, Handle]):
         finally:
             with self._lock:
                 slot.users -= 1
-                self._shrink(self._capacity)
+                self._shrink(self.capacity)
 
     def close(self) -> None:
         """Close every handle that is not in use."""
@@ -107,8 +107,10 @@ class HandleCache(Generic[Key, Handle]):
             return self._open(key)
 
     def _shrink(self, size: int) -> None:
+        if len(self._slots) <= size:
+            return
         idle = [key for key, slot in self._slots.items() if not slot.users]
-        for key in idle[: max(0, len(self._slots) - size)]:
+        for key in idle[: len(self._slots) - size]:
             self._slots.pop(key).handle.close()
 
 

@@ -13,7 +13,13 @@ from typing import Any
 
 from globidx.core import checks, record, strictjson
 from globidx.disk.atomic import make_directory, sweep, write_atomic
-from globidx.errors import RecordCorruptError, RecordError, RecordMismatchError, SaveError, WriteError
+from globidx.errors import (
+    RecordCorruptError,
+    RecordError,
+    RecordMismatchError,
+    SaveError,
+    WriteError,
+)
 
 _NAME = re.compile(r"record-([0-9]{8,18})-([0-9a-f]{12})\.json")
 _LAST_NUMBER = 10**18 - 1

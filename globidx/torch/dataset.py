@@ -11,11 +11,13 @@ import torch
 import torch.utils.data
 
 from globidx.core import checks
+from globidx.disk.counters import Counters
+from globidx.disk.explain import explain
 from globidx.disk.manager import GlobalIndexManager
 from globidx.disk.reader import ON_MISSING, Reader
+from globidx.disk.sources import BACKENDS
 
 _DEFAULT_CACHE_BYTES = 64 * 2**20
-BACKENDS = ("auto",)
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
@@ -26,8 +28,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     ``transform`` is called with that sample, and its result is what the dataset returns; ``with_id=True`` returns
     ``(sample, id)`` instead. At most ``max_open_files`` files are open in a process (by default a quarter of what the
     process may open, 128 at most), and ``cache_bytes`` of decoded chunks are kept. ``on_missing="fill"`` reads chunks
-    that the store does not have as its fill value; the default is an error. ``backend="auto"``, so far the only one,
-    reads with zarr-python and h5py.
+    that the store does not have as its fill value; the default is an error. ``backend="auto"`` decodes what lies
+    plainly by itself and leaves the rest to zarr-python and h5py; ``"library"`` leaves everything to them, and
+    ``"tensorstore"`` zarr to tensorstore. ``explain()`` says what is read how, ``counters()`` what it took.
 
     Files are opened in the process that reads, on first use: the dataset can be pickled, forked and spawned at any
     time.
@@ -40,6 +43,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     (tensor([4, 5]), 3)
     >>> dataset.__getitems__([1, 0])
     [tensor([2, 3]), tensor([0, 1])]
+    >>> dataset.counters().bytes_useful
+    48
     >>> folder.cleanup()
     """
 
@@ -53,7 +58,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         with_id: bool = False,
         on_missing: Literal["error", "fill"] = "error",
-        backend: Literal["auto"] = "auto",
+        backend: Literal["auto", "library", "tensorstore"] = "auto",
     ) -> None:
         if on_missing not in ON_MISSING:
             raise ValueError(f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}")
@@ -71,6 +76,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             max_open_files=None if max_open_files is None else checks.integer(max_open_files, "max_open_files", low=1),
             cache_bytes=checks.integer(cache_bytes, "cache_bytes"),
             on_missing=on_missing,
+            backend=backend,
         )
 
     def __len__(self) -> int:
@@ -96,12 +102,24 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def __getitems__(self, sample_ids: Sequence[int]) -> list[Any]:
         """Samples of a batch of ids, in their sequence, each file and contiguous run read once.
 
-        What torch's loader calls.
+        What torch's loader calls. Each sample's memory is writable and no other's; while any of a batch is kept, so is
+        the memory of all: ``clone()`` what is to stay for long.
         """
         samples = map(self._sample, self._reader.read(sample_ids))
         if self.with_id:
             return [(sample, operator.index(id)) for sample, id in zip(samples, sample_ids, strict=True)]
         return list(samples)
+
+    def counters(self, *, reset: bool = False) -> Counters:
+        """What was read in this process, workers count for themselves: cache hits, decoded chunks, bytes, opened files.
+
+        ``reset`` begins to count anew.
+        """
+        return self._reader.counters(reset=reset)
+
+    def explain(self) -> str:
+        """How each array is read and why, what is kept in memory, and how many files are open at most: text to read."""
+        return explain(self._reader)
 
     def close(self) -> None:
         """Close all files that this process has open; reading opens them again."""

@@ -72,6 +72,10 @@ class UnknownKindError(GlobidxError, ValueError):
     """A path is neither a zarr store nor an HDF5 file."""
 
 
+class NotPlainError(ValueError):
+    """A fast path does not understand this array, so its library reads it; the message says what is unusual."""
+
+
 def module_name(path: Path) -> str:
     """``"zarr"`` or ``"hdf5"``: the store module for a path, told from its content.
 
@@ -114,6 +118,11 @@ def audit(path: Path, kind: str, array: str) -> Audit:
     """What is there of an array, without reading it."""
     found: Audit = _module("hdf5" if kind == "hdf5" else "zarr").audit(path, array)
     return found
+
+
+def refuse_fork() -> None:
+    """ReadError where zarr is set to what does not survive a fork."""
+    _module("zarr").refuse_fork()
 
 
 def array_info(

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from globidx.core.layout import Layout
 from globidx.core.table import Entry
 from globidx.disk import layouts
-from globidx.disk.stores import Audit, array_info, item_first, make_entry, slab
+from globidx.disk.stores import (
+    Audit,
+    NotPlainError,
+    array_info,
+    item_first,
+    make_entry,
+    slab,
+)
+from globidx.disk.stores.hdf5fast import ChunkedSource, ContiguousSource
 from globidx.errors import MissingChunkError
 
 
@@ -60,7 +68,7 @@ class Hdf5Store:
     """Datasets of one open HDF5 file."""
 
     def __init__(self, path: Path, axis: int, *, fill: bool) -> None:
-        self._file = h5py.File(path, "r")
+        self._file = h5py.File(path, "r", rdcc_nbytes=0)  # whole chunks are asked for, and kept once, decoded
         self._axis = axis
         self._fill = fill
         self._datasets: dict[str, tuple[h5py.Dataset, bool]] = {}
@@ -71,6 +79,22 @@ class Hdf5Store:
         if not whole:
             _refuse_missing(dataset, self._axis, start, stop)
         return item_first(dataset[slab(self._axis, start, stop)], self._axis)
+
+    def source(self, array: str) -> ChunkedSource | ContiguousSource:
+        """A way to a dataset's rows around the library's filters; NotPlainError where there is none."""
+        dataset = self._file[array]
+        if not isinstance(dataset, h5py.Dataset):
+            raise NotPlainError("a group")
+        if not h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()):
+            raise NotPlainError("numbers of an unusual form")
+        if dataset.chunks is not None:
+            return ChunkedSource(dataset, self._axis)
+        if self._axis:
+            raise NotPlainError("contiguous data with items along a later axis")
+        file = h5py.h5i.get_file_id(dataset.id)  # a link may lead to another file
+        if file.get_intent() != h5py.h5f.ACC_RDONLY:
+            raise NotPlainError("a file that this process also writes: part of it may be in memory only")
+        return ContiguousSource(dataset, file)
 
     def close(self) -> None:
         """Close the file."""

@@ -19,7 +19,7 @@ from globidx.disk import layouts
 from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
 from globidx.disk.stores import Audit, array_info, item_first, make_entry, slab
-from globidx.errors import MissingChunkError
+from globidx.errors import MissingChunkError, ReadError
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -77,6 +77,16 @@ def _has_checksums(metadata: Any) -> bool:
 def open_store(path: Path, axis: int, *, on_missing: str) -> ZarrStore:
     """An open store; it holds no file descriptor between reads."""
     return ZarrStore(path, axis, fill=on_missing == "fill")
+
+
+def refuse_fork() -> None:
+    """ReadError where zarr's codec pipeline would hang in a forked process, without the threads of its parent."""
+    pipeline = str(zarr.config.get("codec_pipeline.path", ""))
+    if pipeline.startswith("zarrs."):
+        raise ReadError(
+            f"zarr is set to decode by {pipeline}, which hangs in forked processes; start workers with "
+            "multiprocessing_context='forkserver' or 'spawn', or unset codec_pipeline.path"
+        )
 
 
 class ZarrStore:

@@ -1,0 +1,136 @@
+"""One batch: its plan carried out over open files, chunks kept for the next batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import reading
+from globidx.core.reading import Run
+from globidx.core.table import ArrayInfo
+from globidx.disk import indexing, stores
+from globidx.disk.blocks import BlockCache
+from globidx.disk.counters import Counters
+from globidx.disk.handles import HandleCache
+from globidx.disk.indexed import Indexed
+from globidx.disk.sources import OpenFile
+from globidx.errors import MissingChunkError, ReadError
+
+
+class Batch:
+    """The samples of some ids, out of what the files held at one look, whatever a refresh does meanwhile."""
+
+    def __init__(
+        self,
+        now: Indexed,
+        sample_ids: Sequence[int],
+        handles: HandleCache[tuple[Indexed, int], OpenFile],
+        cached: BlockCache,
+        cache_bytes: int,
+    ) -> None:
+        self._now, self._ids = now, sample_ids
+        self._handles, self._cached, self._cache_bytes = handles, cached, cache_bytes
+        self._plan = reading.plan(*now.index.locate_many(sample_ids))
+        self._hits = self._decodes = self._taken = self._useful = 0
+
+    def samples(self, columns: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
+        """A tuple of these arrays' items for each id."""
+        fields = [self._field(column) for column in columns]
+        places = self._plan.places.tolist()
+        found = [tuple([field[place, ...] for field in fields]) for place in places]  # views, made to be given away
+        if len(places) > len(self._plan.items):
+            _part_repeats(found, places)
+        self._useful = sum(array.nbytes for array in found[0]) * len(found) if found else 0
+        return found
+
+    @property
+    def counts(self) -> Counters:
+        """What it took so far, the opening of files left out."""
+        return Counters(self._hits, self._decodes, self._taken, self._useful)
+
+    def _field(self, column: int) -> NDArray[Any]:
+        """All distinct items of one array, in the plan's sequence."""
+        info, plan = self._now.table.arrays[column], self._plan
+        field = np.empty((len(plan.items), *info.item_shape), info.dtype)
+        rows = field.reshape(len(plan.items) * info.rows, *row_shape(info))
+        chunks = self._now.table.chunk_lengths[plan.files, column]
+        kept = np.where(is_kept(info, chunks, self._cache_bytes), chunks, 0)
+        for _, runs in groupby(reading.runs(plan, info.rows, kept), itemgetter(0)):
+            self._fill(list(runs), column, info, rows)
+        return field
+
+    def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
+        """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
+        run, at = runs[0], -1
+        try:
+            if run.chunk >= 0:
+                for run in runs:
+                    if run.chunk != at:
+                        block, at = self._block(run, column, info), run.chunk
+                    there = run.target + run.stop - run.start
+                    rows[run.target : there] = block[run.start - run.chunk : run.stop - run.chunk]
+            else:
+                with self._handles.use((self._now, run.file)) as opened:
+                    for run in runs:
+                        there = run.target + run.stop - run.start
+                        self._read(opened, run.file, column, run.start, run.stop, rows[run.target : there])
+        except MissingChunkError as error:
+            raise MissingChunkError(self._told(run, info, error)) from error
+        except (*stores.UNREADABLE, MemoryError) as error:
+            raise ReadError(self._told(run, info, error)) from error
+
+    def _block(self, run: Run, column: int, info: ArrayInfo) -> NDArray[Any]:
+        """The decoded chunk of a run, from the cache or into it."""
+        key = (self._now.generation, run.file, column, run.chunk)
+        block = self._cached.get(key)
+        if block is not None:
+            self._hits += 1
+            return block
+        table = self._now.table
+        stop = min(run.chunk + int(table.chunk_lengths[run.file, column]), int(table.lengths[run.file]) * info.rows)
+        block = np.empty((stop - run.chunk, *row_shape(info)), info.dtype)
+        with self._handles.use((self._now, run.file)) as opened:
+            self._read(opened, run.file, column, run.chunk, stop, block)
+        self._cached.put(key, block)
+        return block
+
+    def _read(self, opened: OpenFile, file: int, column: int, start: int, stop: int, out: NDArray[Any]) -> None:
+        self._taken += opened.sources[column].read(start, stop, out)
+        chunk = int(self._now.table.chunk_lengths[file, column])
+        self._decodes += (stop - 1) // chunk - start // chunk + 1 if chunk else 0
+
+    def _told(self, run: Run, info: ArrayInfo, error: Exception) -> str:
+        """An error with the file, the items and the first ids that it keeps from being read."""
+        first, last = run.target // info.rows, (run.target + run.stop - run.start - 1) // info.rows
+        start, stop = int(self._plan.items[first]), int(self._plan.items[last]) + 1
+        wanted = np.flatnonzero((self._plan.places >= first) & (self._plan.places <= last))
+        ids = ", ".join(str(int(self._ids[place])) for place in wanted[:3].tolist())
+        items = f"item {start}" if stop == start + 1 else f"items [{start}, {stop})"
+        plain = isinstance(error, (ReadError, ValueError)) and str(error)
+        path = indexing.printable(self._now.paths[run.file])
+        return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
+
+
+def row_shape(info: ArrayInfo) -> tuple[int, ...]:
+    """The shape of a row as it is stored."""
+    return info.item_shape[1:] if info.form == "tokens" else info.item_shape
+
+
+def is_kept(info: ArrayInfo, chunks: NDArray[np.int64], cache_bytes: int) -> NDArray[np.bool_]:
+    """For chunks of so many rows, whether they are decoded whole and kept: those of more than an item, if they fit."""
+    row = int(np.prod(row_shape(info), dtype=np.int64)) * np.dtype(info.dtype).itemsize
+    return (chunks > 1) & (chunks * row <= cache_bytes)
+
+
+def _part_repeats(samples: list[tuple[NDArray[Any], ...]], places: list[int]) -> None:
+    """Give each repeat of a sample memory of its own."""
+    seen: set[int] = set()
+    for number, place in enumerate(places):
+        if place in seen:
+            samples[number] = tuple(array.copy() for array in samples[number])
+        seen.add(place)

@@ -1,0 +1,116 @@
+"""Which way each array of a file is read: around its library where it lies plainly, else by the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from globidx.core.table import ArrayInfo, Entry
+from globidx.disk import stores
+from globidx.disk.stores import NotPlainError, Store
+from globidx.errors import MissingChunkError, ReadError
+
+#: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
+#: ``tensorstore`` gives zarr to that.
+BACKENDS = ("auto", "library", "tensorstore")
+
+
+class Source(Protocol):
+    """One array of an open file. ``how`` says in words how it is read; threads may share it."""
+
+    how: str
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored bytes it took.
+
+        MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they cannot be had.
+        """
+
+
+class OpenFile:
+    """A file, with a source for each array of its entry. ``forked``: this process was forked with the dataset in it."""
+
+    def __init__(self, path: str, entry: Entry, axis: int, *, on_missing: str, backend: str, forked: bool) -> None:
+        self._store: Any = None
+        self._path, self._entry, self._axis = path, entry, axis
+        self._on_missing, self._backend, self._forked = on_missing, backend, forked
+        try:
+            self.sources = tuple(self._source(info) for info in entry.arrays)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close it; reading afterwards is an error."""
+        self.sources = ()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _source(self, info: ArrayInfo) -> Source:
+        library = LibrarySource(self._library, info.path)
+        if self._backend == "library":
+            library.how += " (as asked)"
+            return library
+        try:
+            if info.form == "csr":
+                raise NotPlainError("a sparse matrix")
+            fast = self._fast(info)
+        except NotPlainError as error:
+            library.how += f" ({error})"
+            return library
+        return Filled(fast, library) if self._on_missing == "fill" else fast
+
+    def _fast(self, info: ArrayInfo) -> Source:
+        if self._entry.kind == "hdf5":
+            fast: Source = self._library().source(info.path)
+            return fast
+        if self._backend == "tensorstore":
+            from globidx.disk.stores.tensors import TensorSource
+
+            return TensorSource(self._path, info.path, self._entry.kind, self._axis, forked=self._forked)
+        from globidx.disk.stores.zarrfast import ZarrSource
+
+        marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
+        return ZarrSource(self._path, info.path, self._axis, marker)
+
+    def _library(self) -> Any:
+        """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""
+        if self._store is None:
+            if self._forked and self._entry.kind != "hdf5":
+                stores.refuse_fork()
+            self._store = stores.open_store(Path(self._path), self._entry.kind, self._axis, on_missing=self._on_missing)
+        return self._store
+
+
+class LibrarySource:
+    """An array as its library reads it, by plain slices."""
+
+    def __init__(self, store: Callable[[], Store], array: str) -> None:
+        self._store, self._array = store, array
+        self.how = "read by its library"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``; how many decoded bytes that is: libraries do not tell more."""
+        block = self._store().read(self._array, start, stop)
+        if block.shape != out.shape:
+            raise ReadError(f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}")
+        out[...] = block
+        return out.nbytes
+
+
+class Filled:
+    """A source whose missing chunks are read by the library, which knows what to fill in."""
+
+    def __init__(self, source: Source, library: Source) -> None:
+        self._source, self._library, self.how = source, library, source.how
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        try:
+            return self._source.read(start, stop, out)
+        except MissingChunkError:
+            return self._library.read(start, stop, out)
