@@ -1,0 +1,60 @@
+"""The reading plan: every row once, and never a chunk's border inside a run."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from globidx.core import reading
+
+CHUNKS = (0, 1, 3, 8)  # rows a chunk of file 0, 1, 2 and 3 holds
+
+batches = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=30)
+
+
+def planned(batch, rows):
+    files = np.array([file for file, _ in batch], np.int64)
+    items = np.array([item for _, item in batch], np.int64)
+    plan = reading.plan(files, items)
+    return plan, reading.runs(plan, rows, np.array(CHUNKS)[plan.files])
+
+
+@given(batch=batches)
+def test_a_plan_holds_every_item_once_and_says_where(batch):
+    """Sorted, distinct, and each request finds its own."""
+    plan, _ = planned(batch, 1)
+    pairs = list(zip(plan.files.tolist(), plan.items.tolist(), strict=True))
+    assert pairs == sorted(set(batch))
+    assert [pairs[place] for place in plan.places] == batch
+
+
+@given(batch=batches, rows=st.integers(1, 5))
+def test_runs_cover_the_rows_of_every_item_once_and_end_where_chunks_do(batch, rows):
+    """Row ``t`` of the result is the row that the plan puts there; a run is of one chunk; two runs could not be one."""
+    plan, runs = planned(batch, rows)
+    wanted = [
+        (file, item * rows + row)
+        for file, item in zip(plan.files.tolist(), plan.items.tolist(), strict=True)
+        for row in range(rows)
+    ]
+    got = [None] * len(wanted)
+    for run in runs:
+        length = CHUNKS[run.file]
+        assert run.start < run.stop
+        assert run.chunk == (run.start - run.start % length if length else -1)
+        assert not length or run.stop <= run.chunk + length
+        for row in range(run.start, run.stop):
+            assert got[run.target + row - run.start] is None
+            got[run.target + row - run.start] = (run.file, row)
+    assert got == wanted
+    for one, other in zip(runs, runs[1:], strict=False):
+        joined = (one.file, one.chunk, one.stop) == (other.file, other.chunk, other.start)
+        assert one < other and not joined
+
+
+def test_large_numbers_stay_exact():
+    """Items near the end of 64 bits, where floating point would round."""
+    far = 2**62
+    plan = reading.plan(np.array([0, 0]), np.array([far, far + 1]))
+    assert [tuple(run) for run in reading.runs(plan, 1, np.array([2, 2]))] == [(0, far, far, far + 2, 0)]

@@ -1,0 +1,227 @@
+"""Every fast path equals its library's own reading, over whatever a writer may have chosen."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import h5py
+import numcodecs
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from globidx.disk import stores
+from globidx.disk.sources import LibrarySource, OpenFile
+from globidx.disk.stores.hdf5fast import without_fletcher32
+
+DTYPES = "? i1 u1 <i2 >i2 <u2 >u4 <i8 >i8 <f2 >f4 <f4 <f8 >f8 <c8 >c16".split()
+COMPRESSORS2 = [
+    None,
+    numcodecs.Zstd(1),
+    numcodecs.Zstd(1, checksum=True),
+    numcodecs.GZip(1),
+    numcodecs.Zlib(1),
+    numcodecs.BZ2(1),
+    numcodecs.LZMA(preset=0),
+    numcodecs.LZ4(),
+    *(numcodecs.Blosc(name, 3, shuffle) for name in ("lz4", "zstd", "zlib", "blosclz") for shuffle in (0, 1, 2)),
+]
+COMPRESSORS3 = [
+    [],
+    [zarr.codecs.ZstdCodec(level=1, checksum=True)],
+    [zarr.codecs.GzipCodec(level=1)],
+    [zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle")],
+    [zarr.codecs.BloscCodec(cname="zstd", shuffle="shuffle")],
+    [zarr.codecs.Crc32cCodec()],
+    [zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec()],
+    [zarr.codecs.Crc32cCodec(), zarr.codecs.GzipCodec(level=1), zarr.codecs.ZstdCodec(level=1)],
+]
+shapes = st.lists(st.integers(1, 7), min_size=1, max_size=3)
+
+
+@st.composite
+def arrays(draw):
+    """(data, chunk shape, axis of the items): data that are nowhere the fill value, which is zero."""
+    shape = draw(shapes)
+    chunks = [draw(st.integers(1, size + 1)) for size in shape]
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    seed = draw(st.integers(0, 2**32))
+    raw = np.random.default_rng(seed).integers(1, 100, shape)
+    data = np.ones(shape, bool) if dtype.kind == "b" else raw.astype(dtype)
+    if dtype.kind == "c":
+        data = data + 1j * dtype.type(1).astype(dtype)
+    return data.astype(dtype), chunks, draw(st.integers(0, len(shape) - 1))
+
+
+class Folder:
+    """A folder for one example."""
+
+    def __enter__(self):
+        self.path = Path(tempfile.mkdtemp())
+        return self.path
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path)
+
+
+def check(path, data, axis, *, fast=True, on_missing="error"):
+    """The file, read in every backend, is ``data``; and the fast path took it, or not, as expected."""
+    entry = stores.scan(path, None, axis)
+    rows = np.moveaxis(data, axis, 0)
+    for backend in ("auto", "library"):
+        opened = OpenFile(str(path), entry, axis, on_missing=on_missing, backend=backend, forked=False)
+        source = opened.sources[0]
+        if backend == "auto":
+            assert isinstance(source, LibrarySource) != fast, source.how
+        for start in range(len(rows)):
+            for stop in range(start + 1, len(rows) + 1):
+                out = np.empty((stop - start, *rows.shape[1:]), rows.dtype.newbyteorder("="))
+                assert source.read(start, stop, out) > 0
+                np.testing.assert_array_equal(out, rows[start:stop], err_msg=f"{backend} [{start}, {stop})")
+        opened.close()
+
+
+@settings(max_examples=150)
+@given(
+    made=arrays(),
+    compressor=st.sampled_from(COMPRESSORS2),
+    order=st.sampled_from("CF"),
+    separator=st.sampled_from("./"),
+)
+def test_zarr_2(made, compressor, order, separator):
+    """Format 2: compressors, order of axes, separators, byte orders, ragged edges."""
+    data, chunks, axis = made
+    with Folder() as folder:
+        encoding = {"name": "v2", "separator": separator}
+        array = zarr.create_array(
+            folder / "a",
+            shape=data.shape,
+            chunks=chunks,
+            dtype=data.dtype,
+            zarr_format=2,
+            compressors=compressor,
+            order=order,
+            chunk_key_encoding=encoding,
+            fill_value=0,
+        )
+        array[...] = data
+        check(folder / "a", data, axis)
+
+
+@settings(max_examples=200)
+@given(
+    made=arrays(),
+    compressors=st.sampled_from(COMPRESSORS3),
+    sharded=st.booleans(),
+    transposed=st.booleans(),
+    index=st.sampled_from(["start", "end"]),
+    key=st.sampled_from([("default", "/"), ("default", "."), ("v2", "."), ("v2", "/")]),
+    draw=st.data(),
+)
+def test_zarr_3(made, compressors, sharded, transposed, index, key, draw):
+    """Format 3: codecs in a chain, transposed chunks, shards with their index at either end, every way to name chunks."""
+    data, chunks, axis = made
+    inner = [zarr.codecs.BytesCodec(endian="big" if data.dtype.byteorder == ">" else "little"), *compressors]
+    if transposed:
+        inner.insert(0, zarr.codecs.TransposeCodec(order=draw.draw(st.permutations(range(data.ndim)))))
+    grid, codecs = chunks, inner
+    if sharded:
+        grid = [chunk * draw.draw(st.integers(1, 3)) for chunk in chunks]
+        codecs = [zarr.codecs.ShardingCodec(chunk_shape=chunks, codecs=inner, index_location=index)]
+    with Folder() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr thinks crc32c and shards inside others slow
+        array = zarr.Array.create(
+            folder / "a",
+            shape=data.shape,
+            chunk_shape=grid,
+            dtype=data.dtype.newbyteorder("="),
+            zarr_format=3,
+            codecs=codecs,
+            chunk_key_encoding=key,
+            fill_value=0,
+        )
+        array[...] = data
+        check(folder / "a", data, axis)
+
+
+@settings(max_examples=150)
+@given(
+    made=arrays(),
+    chunked=st.booleans(),
+    filters=st.sampled_from([{}, {"compression": "gzip"}, {"compression": "gzip", "compression_opts": 9}]),
+    shuffle=st.booleans(),
+    fletcher32=st.booleans(),
+    userblock=st.sampled_from([0, 512]),
+    skip=st.booleans(),
+)
+def test_hdf5(made, chunked, filters, shuffle, fletcher32, userblock, skip):
+    """Contiguous and chunked data, filters in every combination, chunks that were stored without them, user blocks."""
+    data, chunks, axis = made
+    options = {"shuffle": shuffle, "fletcher32": fletcher32, **filters} if chunked else {}
+    with Folder() as folder:
+        with h5py.File(folder / "a.h5", "w", userblock_size=userblock) as file:
+            chunks = tuple(min(chunk, size) for chunk, size in zip(chunks, data.shape, strict=True))
+            dataset = file.create_dataset("g/x", data=data, chunks=chunks if chunked else None, **options)
+            if chunked and skip:
+                edge = np.zeros(chunks, data.dtype)
+                part = data[tuple(slice(size) for size in chunks)]
+                edge[tuple(slice(size) for size in part.shape)] = part
+                mask = (1 << dataset.id.get_create_plist().get_nfilters()) - 1
+                dataset.id.write_direct_chunk((0,) * data.ndim, edge.tobytes(), mask)
+        check(folder / "a.h5", data, axis, fast=chunked or axis == 0)
+
+
+@pytest.mark.parametrize("compression", ["lzf", pytest.param("bitshuffle", marks=pytest.mark.slow)])
+def test_filters_that_only_the_library_has_are_left_to_it(tmp_path, compression):
+    """LZF, and bitshuffle where its plug-in is installed, are read by h5py, and ``how`` names the filter."""
+    if compression == "bitshuffle":
+        compression = pytest.importorskip("hdf5plugin").Bitshuffle()
+    data = np.arange(1, 121, dtype="u2").reshape(10, 3, 4)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset(
+            "x",
+            data=data,
+            chunks=(4, 3, 4),
+            **({"compression": compression} if isinstance(compression, str) else compression),
+        )
+    check(tmp_path / "a.h5", data, 0, fast=False)
+
+
+@pytest.mark.skipif(find_spec("tensorstore") is None, reason="tensorstore is not installed")
+@pytest.mark.parametrize("options", [{"zarr_format": 2}, {}, {"shards": (4, 3)}], ids=["zarr2", "zarr3", "shards"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_tensorstore_reads_the_same(tmp_path, options, axis):
+    """The optional backend, over every slice."""
+    data = np.arange(1, 31, dtype="f4").reshape(10, 3)
+    zarr.create_array(tmp_path / "a", data=data, chunks=(2, 3), **options)
+    entry = stores.scan(tmp_path / "a", None, axis)
+    opened = OpenFile(str(tmp_path / "a"), entry, axis, on_missing="error", backend="tensorstore", forked=False)
+    rows = np.moveaxis(data, axis, 0)
+    for start in range(len(rows)):
+        out = np.empty_like(rows[start:], order="C")
+        opened.sources[0].read(start, len(rows), out)
+        np.testing.assert_array_equal(out, rows[start:])
+    opened.close()
+
+
+@given(data=st.binary(min_size=1, max_size=3000), swapped=st.booleans())
+@settings(max_examples=50)
+def test_fletcher32_is_hdf5s(data, swapped):
+    """A checksum that the library wrote is accepted, its bytes swapped too, and any other is refused."""
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
+        dataset = file.create_dataset("x", data=np.frombuffer(data, "u1"), chunks=(len(data),), fletcher32=True)
+        file.flush()
+        stored = dataset.id.read_direct_chunk((0,))[1]
+    if swapped:
+        stored = stored[:-4] + bytes(stored[place] for place in (-3, -4, -1, -2))
+    assert without_fletcher32(stored) == data
+    broken = bytearray(stored)
+    broken[0] ^= 0x11
+    with pytest.raises(ValueError, match="Fletcher-32"):
+        without_fletcher32(bytes(broken))

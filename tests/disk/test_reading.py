@@ -1,0 +1,401 @@
+"""The reader over real files: chunks decoded once, rows that make items, counters, damage, forks, descriptors."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+from importlib.util import find_spec
+from pathlib import Path
+
+import h5py
+import numcodecs
+import numpy as np
+import pytest
+import zarr
+from files import numbers, open_descriptors, run_python, write_hdf5, write_zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.core.table import ArrayInfo, Entry, Table
+from globidx.disk.batch import Batch
+from globidx.disk.blocks import BlockCache
+from globidx.disk.handles import HandleCache
+from globidx.disk.indexed import Indexed
+from globidx.disk.sources import OpenFile
+from globidx.errors import MissingChunkError, ReadError
+
+LENGTH, SHAPE, CHUNK = 20, (3, 2), 4
+
+
+# -- what is decoded, and what is counted
+
+
+def dataset_of(folder, write=write_zarr, *, files=2, options=None, **settings):
+    """(dataset, data) of some files with 20 items each, in chunks of 4 unless said otherwise."""
+    data = numbers(files * LENGTH, SHAPE)
+    name = "{}.zarr" if write is write_zarr else "{}.h5"
+    for number in range(files):
+        part = data[number * LENGTH : (number + 1) * LENGTH]
+        write(folder / name.format(number), part, **{"chunk": CHUNK, **(options or {})})
+    return FileCacheDataset(GlobalIndexManager(folder), **settings), data
+
+
+@pytest.mark.parametrize("write", [write_zarr, write_hdf5])
+@pytest.mark.parametrize("backend", ["auto", "library"])
+def test_each_chunk_is_decoded_once_while_the_cache_holds_it(tmp_path, write, backend):
+    """All ids, shuffled, in batches: as many decodes as there are chunks, a hit for every later look, every byte used."""
+    dataset, data = dataset_of(tmp_path, write, backend=backend)
+    ids = random.Random(1).sample(range(len(data)), len(data))
+    for start in range(0, len(ids), 8):
+        for id, sample in zip(ids[start : start + 8], dataset.__getitems__(ids[start : start + 8]), strict=True):
+            assert sample.tolist() == data[id].tolist()
+    counters = dataset.counters(reset=True)
+    assert (counters.decodes, counters.opens) == (2 * LENGTH // CHUNK, 2)
+    assert counters.bytes_useful == data.nbytes and counters.hits > 0
+    dataset[0]
+    assert dataset.counters().decodes == 0 and dataset.counters().hits == 1
+    dataset.close()
+
+
+def test_without_room_every_read_decodes(tmp_path):
+    """A chunk that is larger than the cache is decoded for each run of items in it, and that is counted."""
+    dataset, _ = dataset_of(tmp_path, cache_bytes=CHUNK * data_bytes() - 1)
+    dataset.__getitems__([0, 1, 3, 4])  # [0, 2), [3, 5): the first in chunk 0, the second in chunks 0 and 1
+    assert dataset.counters().decodes == 3 and dataset.counters().hits == 0
+    dataset.close()
+
+
+def data_bytes():
+    return int(np.prod(SHAPE)) * 2
+
+
+def test_bytes_read_are_the_bytes_of_the_chunk_files(tmp_path):
+    """What the fast path counts is what lies on disk."""
+    dataset, data = dataset_of(tmp_path, files=1)
+    dataset.__getitems__(range(len(data)))
+    stored = sum(file.stat().st_size for file in (tmp_path / "0.zarr/c").rglob("*") if file.is_file())
+    assert dataset.counters().bytes_read == stored
+    dataset.close()
+    (tmp_path / "h").mkdir()
+    dataset, data = dataset_of(tmp_path / "h", write_hdf5, files=1, options={"compression": "gzip"})
+    dataset.__getitems__(range(len(data)))
+    with h5py.File(tmp_path / "h/0.h5") as file:
+        assert dataset.counters().bytes_read == file["x"].id.get_storage_size()
+    dataset.close()
+
+
+def test_a_kept_sample_is_not_written_to_by_later_batches(tmp_path):
+    """Samples of one batch never share memory, with each other or with the cache, also where ids repeat."""
+    dataset, data = dataset_of(tmp_path)
+    batches = [dataset.__getitems__([3, 3, 5, 3]) for _ in range(3)]
+    for place, sample in enumerate(sample for batch in batches for sample in batch):
+        sample.fill_(place)
+    assert [sample.unique().tolist() for batch in batches for sample in batch] == [[place] for place in range(12)]
+    assert dataset[3].tolist() == data[3].tolist()
+    assert batches[0][0].untyped_storage().nbytes() == data_bytes()  # torch.save of a sample saves no batch
+    dataset.close()
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.integers(1, 7),
+    chunk=st.integers(1, 9),
+    cache_bytes=st.sampled_from([0, 2**20]),
+    stored=st.sampled_from(["zarr3", "hdf5", "contiguous"]),
+    seed=st.integers(0, 99),
+)
+def test_rows_make_items_whatever_the_chunks_are(tmp_path_factory, rows, chunk, cache_bytes, stored, seed):
+    """Sequences of ``rows`` numbers out of one long array: chunks that do not divide them are still decoded once."""
+    total = 60
+    data, folder = np.arange(1, total + 1, dtype="u2"), tmp_path_factory.mktemp("tokens")
+    if stored == "zarr3":
+        write_zarr(folder / "a", data, chunk=chunk)
+    else:
+        write_hdf5(folder / "a", data, chunk=0 if stored == "contiguous" else chunk)
+    chunk_length, path = 0 if stored == "contiguous" else chunk, "" if stored == "zarr3" else "x"
+    info = ArrayInfo("tokens", (rows,), "uint16", chunk_length, path, "tokens")
+    entry = Entry("zarr3" if stored == "zarr3" else "hdf5", total // rows, (info,), bytes(16), ((0,) * 4,))
+    now = Indexed(str(folder), Table.of(["a"], [entry], 0), (), Path("unused"), 0)
+
+    def opened(key):
+        assert key == (now, 0)
+        return OpenFile(str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False)
+
+    handles, cached = HandleCache(1, opened), BlockCache(cache_bytes)
+    ids = random.Random(seed).choices(range(total // rows), k=12)
+    batch = Batch(now, ids, handles, cached, cache_bytes)
+    for id, (sample,) in zip(ids, batch.samples([0]), strict=True):
+        assert sample.tolist() == data[id * rows : (id + 1) * rows].tolist()
+    if cache_bytes and chunk > 1:
+        chunks = {row // chunk for id in ids for row in range(id * rows, (id + 1) * rows)}
+        assert batch.counts.decodes == (len(chunks) if chunk_length else 0)
+    handles.close()
+
+
+def test_items_of_one_batch_in_many_files_open_each_once(tmp_path):
+    """A file is opened once for all that a batch wants of it."""
+    dataset, data = dataset_of(tmp_path, write_hdf5, files=5, options={"chunk": 0}, max_open_files=1)
+    ids = random.Random(2).sample(range(len(data)), 60)
+    assert [sample.tolist() for sample in dataset.__getitems__(ids)] == [data[id].tolist() for id in ids]
+    assert dataset.counters().opens == 5 and dataset.counters().decodes == 0
+    dataset.close()
+
+
+# -- data that is not there, or not whole
+
+
+def chunk_file(store):
+    """The file with item 0 in it."""
+    return next(path for path in (store / "c/0/0/0", store / "0.0.0") if path.exists())
+
+
+STORES = {
+    "raw": {"compressors": None},
+    "zstd": {},
+    "gzip": {"compressors": zarr.codecs.GzipCodec(level=1)},
+    "blosc": {"compressors": zarr.codecs.BloscCodec(cname="lz4")},
+    "crc32c": {"compressors": [zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]},
+    "shard": {"chunk": 2, "shard": 4},
+    "zarr2-zlib": {"zarr_format": 2, "compressors": numcodecs.Zlib()},
+    "zarr2-lz4": {"zarr_format": 2, "compressors": numcodecs.LZ4()},
+    "zarr2-blosc": {"zarr_format": 2, "compressors": numcodecs.Blosc("zstd", shuffle=2)},
+    "zarr2-bz2": {"zarr_format": 2, "compressors": numcodecs.BZ2()},
+    "zarr2-lzma": {"zarr_format": 2, "compressors": numcodecs.LZMA()},
+}
+
+
+@pytest.mark.parametrize("layout", STORES)
+def test_a_chunk_cut_anywhere_is_an_error_with_file_item_and_id(tmp_path, layout):
+    """No length of what is left decodes to anything; of nothing left, zarr would read fill value."""
+    dataset, data = dataset_of(tmp_path, files=1, options=STORES[layout], cache_bytes=0)
+    file = chunk_file(tmp_path / "0.zarr")
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(ReadError, match=r"sample id 1: item 1 of .*0\.zarr: (the index of )?chunk ") as error:
+            dataset[1]
+        assert isinstance(error.value, MissingChunkError) == (length == 0)
+    file.write_bytes(whole)
+    assert dataset[1].tolist() == data[1].tolist()
+
+
+@pytest.mark.parametrize("layout", STORES)
+def test_a_chunk_of_another_size_is_an_error(tmp_path, layout):
+    """A chunk that decodes, but to more or less than its shape, gives no items: neither padded nor cut."""
+    right = STORES[layout].get("chunk", CHUNK)
+    for chunk in (right // 2, right * 2):
+        dataset, _ = dataset_of(tmp_path / str(chunk), files=1, options=STORES[layout], cache_bytes=0)
+        other = tmp_path / f"other-{chunk}"
+        options = {**STORES[layout], "chunk": chunk, **({"shard": 2 * chunk} if layout == "shard" else {})}
+        write_zarr(other, numbers(2 * chunk, SHAPE), **options)
+        chunk_file(tmp_path / str(chunk) / "0.zarr").write_bytes(chunk_file(other).read_bytes())
+        with pytest.raises(ReadError, match=r"item 1 of .*0\.zarr"):
+            dataset[1]
+
+
+@pytest.mark.parametrize("layout", ["crc32c", "shard-crc32c", "zlib", "fletcher32", "index"])
+def test_a_flipped_bit_under_a_checksum_is_an_error(tmp_path, layout):
+    """Every bit of a chunk with a checksum, and of a shard's index: an error, or the data unharmed; never other data."""
+    file_bytes = {"crc32c": "crc32c", "zlib": "zarr2-zlib", "index": "shard"}
+    if layout == "fletcher32":
+        dataset, data = dataset_of(tmp_path, write_hdf5, files=1, options={"fletcher32": True}, cache_bytes=0)
+        file = tmp_path / "0.h5"
+        with h5py.File(file) as opened:
+            found = opened["x"].id.get_chunk_info(0)
+        span = range(found.byte_offset, found.byte_offset + found.size)
+    else:
+        options = STORES.get(file_bytes.get(layout)) or {**STORES["crc32c"], **STORES["shard"]}
+        dataset, data = dataset_of(tmp_path, files=1, options=options, cache_bytes=0)
+        file = chunk_file(tmp_path / "0.zarr")
+        size = file.stat().st_size
+        span = range(size - 36, size) if layout == "index" else range(size)
+    whole, refused = file.read_bytes(), 0
+    for byte in span:
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1 << byte % 8
+        file.write_bytes(damaged)
+        try:
+            assert dataset[1].tolist() == data[1].tolist()
+        except ReadError:
+            refused += 1
+        dataset.close()  # an HDF5 file must be opened again to be read again
+    assert refused >= len(span) // 2  # bits of the shard's other chunk, and of a header that says nothing
+
+
+def test_an_inner_chunk_that_is_not_in_its_shard_is_missing_unless_filled(tmp_path):
+    """The shard is there, one chunk of it is not: an error, as for a chunk of its own; filled where that was asked."""
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 2), shards=(4, 2), chunks=(2, 2), dtype="i4", fill_value=7)
+    array[2:] = np.arange(12).reshape(6, 2)
+    manager = GlobalIndexManager(tmp_path)
+    dataset = FileCacheDataset(manager)
+    with pytest.raises(MissingChunkError, match=r"sample id 0: item 0 of .*chunk c/0/0 .*not in its shard"):
+        dataset[0]
+    assert dataset[2].tolist() == [0, 1]
+    filled = FileCacheDataset(manager, on_missing="fill")
+    assert [filled[id].tolist() for id in (0, 2)] == [[7, 7], [0, 1]]
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": (4, 3)}, {"zarr_format": 2}], ids=["zarr3", "shards", "zarr2"])
+@pytest.mark.parametrize("fill", [0.0, 7.5, np.nan, -np.inf])
+def test_chunks_of_nothing_but_fill_value_come_back(tmp_path, options, fill):
+    """What zarr's default writer skips is read as it was written, where the reader says so."""
+    data = np.full((10, 3), fill, "f8")
+    data[4:5] = [[1, 2, 3]]
+    zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(2, 3), fill_value=fill, **options)
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path), on_missing="fill")
+    np.testing.assert_array_equal(np.stack(dataset.__getitems__(range(10))), data)
+
+
+def test_what_the_system_refuses_is_a_read_error(tmp_path):
+    """A chunk that may not be looked at is no missing chunk: nobody must fill it in."""
+    dataset, _ = dataset_of(tmp_path, files=1, on_missing="fill")
+    file = chunk_file(tmp_path / "0.zarr")
+    file.unlink()
+    file.symlink_to(file.name)  # a loop: ELOOP, which also root is told
+    with pytest.raises(ReadError, match="item 0 of .*Too many levels") as error:
+        dataset[0]
+    assert not isinstance(error.value, MissingChunkError)
+
+
+def test_a_contiguous_file_that_was_cut_is_an_error(tmp_path):
+    """Data beyond the end of the file is not invented, also where the file was open before it was cut."""
+    dataset, data = dataset_of(tmp_path, write_hdf5, files=1, options={"chunk": 0})
+    assert dataset[LENGTH - 1].tolist() == data[LENGTH - 1].tolist()
+    os.truncate(tmp_path / "0.h5", (tmp_path / "0.h5").stat().st_size - 5)
+    with pytest.raises(ReadError, match=r"item 19 of .*0\.h5: dataset /x ends after 7 of 12 bytes"):
+        dataset[LENGTH - 1]
+
+
+# -- processes, descriptors, memory
+
+
+FORKED = """
+import os, sys, zarr
+from globidx import FileCacheDataset, GlobalIndexManager
+if __name__ == "__main__":
+    import torch.utils.data
+    if sys.argv[3] == "zarrs":
+        import zarrs
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+    dataset = FileCacheDataset(GlobalIndexManager(sys.argv[1]), backend=sys.argv[4])
+    dataset.__getitems__(range(len(dataset)))  # the parent has decoded, so its library has threads
+    loader = torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=1, multiprocessing_context=sys.argv[2])
+    try:
+        print(sum(batch.sum(dtype=torch.int64).item() for batch in loader))
+    except OSError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize(("library", "backend"), [("zarrs", "library"), ("tensorstore", "tensorstore")])
+def test_libraries_that_do_not_survive_a_fork_say_so(tmp_path, method, library, backend):
+    """A forked worker raises with the cure, where zarrs would hang and tensorstore abort; another worker reads."""
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    _, data = dataset_of(tmp_path)
+    said = run_python(FORKED, tmp_path, method, library, backend).stdout
+    if method == "fork":
+        assert said.startswith("ReadError") and "multiprocessing_context='forkserver'" in said
+    else:
+        assert int(said) == data.sum(dtype=np.int64)
+
+
+@pytest.mark.slow
+def test_zarrs_does_not_keep_the_fast_path_from_a_forked_worker(tmp_path):
+    """What is read around zarr needs none of its pipelines."""
+    if find_spec("zarrs") is None:
+        pytest.skip("zarrs is not installed")
+    _, data = dataset_of(tmp_path)
+    assert int(run_python(FORKED, tmp_path, "fork", "zarrs", "auto").stdout) == data.sum(dtype=np.int64)
+
+
+@pytest.mark.slow
+def test_blosc_decodes_in_a_forked_worker(tmp_path):
+    """Its threads stay in the parent; the child does without."""
+    _, data = dataset_of(tmp_path, options=STORES["blosc"])
+    assert int(run_python(FORKED, tmp_path, "fork", "none", "auto").stdout) == data.sum(dtype=np.int64)
+
+
+def test_tensorstore_that_is_not_there_is_named(tmp_path, monkeypatch):
+    """The error says what to install."""
+    dataset, _ = dataset_of(tmp_path, files=1, backend="tensorstore")
+    monkeypatch.setitem(__import__("sys").modules, "tensorstore", None)
+    with pytest.raises(ReadError, match=r"globidx\[tensorstore\]"):
+        dataset[0]
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_random_reads_leave_no_descriptor_open(tmp_path):
+    """Over files of every kind, more of them than may be open: as many descriptors after 10^5 reads as after the first."""
+    layouts = [
+        (write_zarr, {"chunk": 1}),
+        (write_zarr, {"chunk": 2, "shard": 4}),
+        (write_hdf5, {"chunk": 0}),
+        (write_hdf5, {"chunk": 2, "compression": "gzip"}),
+    ]
+    for number in range(12):
+        write, options = layouts[number % 4]
+        write(tmp_path / f"{number:02}.{'h5' if write is write_hdf5 else 'zarr'}", numbers(8), key="x", **options)
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path), max_open_files=3, cache_bytes=100)
+    ids = random.Random(3)
+    dataset.__getitems__(range(96))
+    before = open_descriptors()
+    for _ in range(400):
+        dataset.__getitems__(ids.choices(range(96), k=250))
+        assert abs(open_descriptors() - before) <= 3  # of the files that are open, some have none
+    dataset.close()
+    assert open_descriptors() <= before
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_three_epochs(tmp_path):
+    """After a first epoch the others need no more than the allocator's noise; the cache keeps to its bytes."""
+    data = np.random.default_rng(0).integers(1, 200, (256, 64, 64)).astype("u2")
+    for number in range(4):
+        write_zarr(tmp_path / f"{number}.zarr", data[64 * number : 64 * (number + 1)], chunk=8)
+        write_hdf5(tmp_path / f"{number}.h5", data[64 * number : 64 * (number + 1)], chunk=8, key="x")
+    for number in range(4):  # one array a file, of one name
+        (tmp_path / f"{number}.zarr").rename(tmp_path / f"bare-{number}.zarr")
+    dataset = FileCacheDataset(GlobalIndexManager(str(tmp_path / "*.h5")), cache_bytes=2**19)
+    bare = FileCacheDataset(GlobalIndexManager(str(tmp_path / "*.zarr")), cache_bytes=2**19)
+    resident = []
+    for epoch in range(4):
+        ids = random.Random(epoch).sample(range(256), 256)
+        for start in range(0, 256, 16):
+            dataset.__getitems__(ids[start : start + 16])
+            bare.__getitems__(ids[start : start + 16])
+        gc.collect()
+        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    assert resident[-1] - resident[0] < 2**21, resident  # an epoch decodes 16 MiB
+    dataset.close()
+    bare.close()
+
+
+# -- what it says of itself
+
+
+def test_explain_tells_which_way_and_why(tmp_path):
+    """A line a kind of file and array, the cache, and the limit; libraries are named with the reason."""
+    write_zarr(tmp_path / "a.zarr", numbers(8, SHAPE), key="x")
+    write_hdf5(tmp_path / "b.h5", numbers(8, SHAPE), chunk=4, compression="lzf")
+    write_hdf5(tmp_path / "c.h5", numbers(8, SHAPE))
+    manager = GlobalIndexManager(tmp_path, key="x")
+    said = FileCacheDataset(manager, cache_bytes=2**20, max_open_files=5).explain()
+    assert "x: read without zarr (zstd); 4 items a chunk of 0.046875 KiB, 21845 of them kept" in said
+    assert "x: read by its library (filter lzf)" in said and "x: read where it lies in the file; not chunked" in said
+    assert said.endswith("at most 5 files open, 1 MiB of decoded chunks kept")
+    assert "(as asked)" in FileCacheDataset(manager, backend="library").explain()
+    assert "too large to keep" in FileCacheDataset(manager, cache_bytes=10).explain()
+
+
+def test_explain_says_of_a_strange_file_what_is_strange(tmp_path):
+    """It raises over none."""
+    write_zarr(tmp_path / "a.zarr", numbers(8))
+    write_hdf5(tmp_path / "b.h5", numbers(8), key="y")
+    dataset = FileCacheDataset(GlobalIndexManager(str(tmp_path / "a.zarr")))
+    (tmp_path / "a.zarr/zarr.json").write_text("[]")
+    assert "cannot be opened: " in dataset.explain()
