@@ -14,7 +14,12 @@ import time
 import pytest
 from files import environment, run_python
 
-from globidx import CheckpointManager, ResumableDistributedSampler, merge_states, read_record
+from globidx import (
+    CheckpointManager,
+    ResumableDistributedSampler,
+    merge_states,
+    read_record,
+)
 from globidx.cli import main
 from globidx.core import record, strictjson
 from globidx.core.orders import Shuffle

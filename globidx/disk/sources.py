@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from globidx.core.table import ArrayInfo, Entry
 from globidx.disk import stores
+from globidx.disk.sparse import SparseSource
 from globidx.disk.stores import NotPlainError, Store
 from globidx.errors import MissingChunkError, ReadError
 
@@ -51,13 +52,13 @@ class OpenFile:
             self._store = None
 
     def _source(self, info: ArrayInfo) -> Source:
+        if info.form == "csr":
+            return SparseSource(self._library, info.path)
         library = LibrarySource(self._library, info.path)
         if self._backend == "library":
             library.how += " (as asked)"
             return library
         try:
-            if info.form == "csr":
-                raise NotPlainError("a sparse matrix")
             fast = self._fast(info)
         except NotPlainError as error:
             library.how += f" ({error})"

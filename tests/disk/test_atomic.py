@@ -19,7 +19,14 @@ import pytest
 from files import environment, run_python
 
 from globidx.disk import atomic
-from globidx.disk.atomic import TEMPORARY_SUFFIX, is_temporary, make_directory, sweep, temporary_name, write_atomic
+from globidx.disk.atomic import (
+    TEMPORARY_SUFFIX,
+    is_temporary,
+    make_directory,
+    sweep,
+    temporary_name,
+    write_atomic,
+)
 from globidx.errors import WriteError
 
 OLD, NEW = b"old" * 100, b"new!" * 5000

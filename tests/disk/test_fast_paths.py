@@ -16,6 +16,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from globidx.core.layout import Layout
 from globidx.disk import stores
 from globidx.disk.sources import LibrarySource, OpenFile
 from globidx.disk.stores.hdf5fast import without_fletcher32
@@ -72,7 +73,7 @@ class Folder:
 
 def check(path, data, axis, *, fast=True, on_missing="error"):
     """The file, read in every backend, is ``data``; and the fast path took it, or not, as expected."""
-    entry = stores.scan(path, None, axis)
+    entry = stores.scan(str(path), Layout(), axis)
     rows = np.moveaxis(data, axis, 0)
     for backend in ("auto", "library"):
         opened = OpenFile(str(path), entry, axis, on_missing=on_missing, backend=backend, forked=False)
@@ -200,7 +201,7 @@ def test_tensorstore_reads_the_same(tmp_path, options, axis):
     """The optional backend, over every slice."""
     data = np.arange(1, 31, dtype="f4").reshape(10, 3)
     zarr.create_array(tmp_path / "a", data=data, chunks=(2, 3), **options)
-    entry = stores.scan(tmp_path / "a", None, axis)
+    entry = stores.scan(str(tmp_path / "a"), Layout(), axis)
     opened = OpenFile(str(tmp_path / "a"), entry, axis, on_missing="error", backend="tensorstore", forked=False)
     rows = np.moveaxis(data, axis, 0)
     for start in range(len(rows)):
