@@ -68,9 +68,16 @@ class WriteError(GlobidxError, OSError):
 
 
 class SaveError(GlobidxError, RuntimeError):
-    """A record was not saved; the message says whether nothing or an unproven record is on disk.
+    """A record was not saved; the message, and ``state``, say whether it is on disk all the same.
 
-    Where writing it failed, ``state`` is the ``WriteError``'s.
+    ``"not written"`` is certain. ``"written, durability unknown"`` is any doubt: the record may be there, whole, and
+    may be gone after a power cut; or a rank was lost before it could tell.
     """
 
     state: str = "not written"
+
+
+class LostRankError(SaveError):
+    """A rank is gone or did not answer in time; ``ranks`` are those that are known to be missing."""
+
+    ranks: tuple[int, ...] = ()

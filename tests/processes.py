@@ -10,8 +10,11 @@ from tempfile import TemporaryDirectory
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-def run_ranks(world_size, work, *arguments, timeout=120):
-    """``work(rank, world_size, *arguments)`` of every rank, in rank order; an exception of any rank fails the test."""
+def run_ranks(world_size, work, *arguments, timeout=120, lost=()):
+    """``work(rank, world_size, *arguments)`` of every rank, in rank order; an exception of any rank fails the test.
+
+    The ranks in ``lost`` never answer: they kill or stop themselves.
+    """
     queue = _SPAWN.Queue()
     with TemporaryDirectory() as folder:
         meeting = Path(folder, "meeting")
@@ -22,14 +25,14 @@ def run_ranks(world_size, work, *arguments, timeout=120):
         for process in ranks:
             process.start()
         try:
-            results = dict(queue.get(timeout=timeout) for _ in ranks)
+            results = dict(queue.get(timeout=timeout) for _ in range(world_size - len(lost)))
         finally:
-            for process in ranks:
-                process.join(timeout=10)
+            for rank, process in enumerate(ranks):
+                process.join(timeout=0 if rank in lost else 10)
                 process.kill()
     failed = [result["failed"] for result in results.values() if isinstance(result, dict) and "failed" in result]
     assert not failed, failed[0]
-    return [results[rank] for rank in range(world_size)]
+    return [results[rank] for rank in range(world_size) if rank not in lost]
 
 
 def _rank(rank, world_size, meeting, queue, work, arguments):

@@ -1,25 +1,40 @@
-"""Doing a thing on all ranks or on none: what any rank raises, every rank raises, and nobody is left waiting."""
+"""Doing a thing on all ranks or on none: what any rank raises, every rank raises, and nobody is left waiting.
+
+A round is a row of numbers from every rank first (what it is doing, whether it can, how many bytes it brings), and
+the bytes second. So a rank that failed is heard before anybody waits for its part, and ranks that do different things
+find out.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from globidx import errors
-from globidx.errors import SaveError
+from globidx.errors import LostRankError, SaveError
 from globidx.torch.distributed import Channel, is_initialized
 
+DOINGS = ("save", "restore", "wait", "should_stop")
+_FORMAT = 1
+_MOST_BYTES = 2**30  # of all ranks together, as they come to lie in the memory of rank 0
+_TOLD = ("field", "state")  # what an error says besides its message
 _OTHERS = {"TypeError": TypeError, "ValueError": ValueError, "NotADirectoryError": NotADirectoryError}
 
 
 class Agreement:
-    """The ranks of ``group``, asked when they are first needed; each round gives up after ``timeout`` seconds."""
+    """The ranks of ``group``, asked when they are first needed; what was begun ends within ``timeout`` seconds.
+
+    A rank that does not come is waited for a little less than that: the rest is for the roll call that names it.
+    """
 
     def __init__(self, group: Any, timeout: float) -> None:
         self._group = group
         self._timeout = timeout
+        self._grace = min(1.0, timeout / 5)
         self._channel: Channel | None = None
+        self._doing, self._until = "", 0.0
 
     @property
     def rank(self) -> int:
@@ -31,60 +46,154 @@ class Agreement:
         """How many ranks agree."""
         return self._talk().world_size
 
-    def by_all(self, work: Callable[[], Any]) -> list[Any]:
-        """``work()`` of every rank, in rank order, on every rank: JSON values.
+    @property
+    def patience(self) -> float:
+        """Seconds that are left for waiting."""
+        return max(self._until - time.monotonic() - 1.5 * self._grace, 0.01)
+
+    def begin(self, doing: str) -> None:
+        """From here on ``doing``, one of ``DOINGS``, which every rank must do; its time starts."""
+        self._doing, self._until = doing, time.monotonic() + self._timeout
+
+    def by_all(self, work: Callable[[], Any]) -> list[bytes]:
+        """``work()`` of every rank, as JSON in rank order, on rank 0; nothing on the others.
 
         Where any rank's raised, all raise the same, naming the first such rank; a rank alone raises what it was.
         """
         told, error = _told(work)
-        answers = [json.loads(part) for part in self._gather(json.dumps(told).encode())]
-        if error is not None and len(answers) == 1:
-            raise error
-        for rank, answer in enumerate(answers):
-            if "error" in answer:
-                raise _kind(answer["error"])(f"rank {rank}: {answer['message']}") from error
-        return [answer["value"] for answer in answers]
-
-    def by_first(self, work: Callable[[], Any]) -> Any:
-        """``work()`` of rank 0, on every rank; where it raised, all raise."""
-        told, error = _told(work) if self.rank == 0 else ({}, None)
-        answer = json.loads(self._gather(json.dumps(told).encode())[0])
-        if error is not None and self.world_size == 1:
-            raise error
-        if "error" in answer:
-            raise _kind(answer["error"])(answer["message"]) from error
-        return answer["value"]
-
-    def _talk(self) -> Channel:
-        if self._channel is None or (self._channel.is_alone and is_initialized()):
-            self._channel = self._reached(lambda: Channel(self._group, self._timeout))
-        return self._channel
-
-    def _gather(self, message: bytes) -> list[bytes]:
-        channel = self._talk()
-        parts: list[bytes] = self._reached(lambda: channel.gather(message))
+        sizes = self._agreed(told, error, of_all=True)
+        parts: list[bytes] = self._reached(
+            lambda channel: _then_rest(channel, channel.collect(told, sizes) if any(sizes) else [])
+        )
         return parts
 
-    def _reached(self, talk: Callable[[], Any]) -> Any:
+    def by_first(self, work: Callable[[], Any], *, lost: str = "") -> Any:
+        """``work()`` of rank 0, on every rank: JSON values. Where it raised, all raise.
+
+        ``lost`` is what follows where a rank is lost by then: whether rank 0 has done it is not known.
+        """
+        told, error = _told(work) if self.rank == 0 else (b"", None)
+        sizes = self._agreed(told, error, of_all=False, lost=lost)
+        return json.loads(
+            self._reached(lambda channel: _then_rest(channel, channel.spread(told, sizes[0])), lost=lost) or b"null"
+        )
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank's flag is up, the same on every rank: one collective on one number, or none where alone."""
+        return bool(self._reached(lambda channel: channel.greatest(int(flag))))
+
+    def rest(self) -> None:
+        """Nothing more will be agreed for now: the process may exit."""
+        self._reached(lambda channel: channel.rest())
+
+    # -- inside
+
+    def _agreed(self, told: bytes, error: Exception | None, *, of_all: bool, lost: str = "") -> list[int]:
+        """The sizes of what the ranks bring, once all said that they can; what is raised, is raised on all."""
+        row = [_FORMAT, DOINGS.index(self._doing), int(error is not None), len(told)]
+        rows = self._reached(lambda channel: channel.exchange(row), lost=lost)
+        if error is not None and len(rows) == 1:
+            raise error
+        sizes = [size for _, _, _, size in rows]
+        self._refuse_other_doings(rows)
+        failed = [rank for rank, (_, _, has_failed, _) in enumerate(rows) if has_failed]
+        if failed:
+            messages = [size if rank in failed else 0 for rank, size in enumerate(sizes)]
+            said = self._reached(
+                lambda channel: _then_rest(channel, channel.share(told if error is not None else b"", messages)),
+                lost=lost,
+            )
+            raise _raised(said[failed[0]], f"rank {failed[0]}: " if of_all else "") from error
+        if max(sizes) * len(sizes) > _MOST_BYTES:
+            raise SaveError(
+                f"rank {sizes.index(max(sizes))} brings {max(sizes)} bytes, of {len(sizes)} ranks each may bring "
+                f"{_MOST_BYTES // len(sizes)}; keep less in state_dict(). Nothing is saved: not written"
+            )
+        return sizes
+
+    def _refuse_other_doings(self, rows: Sequence[Sequence[int]]) -> None:
+        for rank, (format, doing, _, _) in enumerate(rows):
+            if format != rows[0][0]:
+                raise SaveError(f"rank {rank} runs another version of globidx than rank 0; install one version")
+            if doing != rows[0][1]:
+                raise SaveError(
+                    f"rank {rank} called {DOINGS[doing]}() while rank 0 called {DOINGS[rows[0][1]]}(); every rank must "
+                    "call the same, equally often"
+                )
+
+    def _talk(self) -> Channel:
+        channel = self._channel
+        if channel is not None and not channel.is_alone and channel.is_stale:
+            if self._group is not None or not is_initialized():
+                raise SaveError(
+                    "the process group that this talked over is destroyed; save before destroy_process_group, and "
+                    "after another init_process_group make a new manager with the new group"
+                )
+            channel = None
+        if channel is None or (channel.is_alone and is_initialized()):
+            self._channel = channel = self._made()
+        return channel
+
+    def _made(self) -> Channel:
+        channel = Channel(self._group)
+        self._bounded(channel, lambda: channel.connect(self.patience), "")
+        return channel
+
+    def _reached(self, talk: Callable[[Channel], Any], *, lost: str = "") -> Any:
+        channel = self._talk()
+        channel.limit(self.patience)
+        return self._bounded(channel, lambda: talk(channel), lost)
+
+    def _bounded(self, channel: Channel, talk: Callable[[], Any], lost: str) -> Any:
         try:
             return talk()
         except RuntimeError as error:  # torch's DistError and gloo's own
-            self._channel = None  # gloo closes a channel that failed; the next round makes another
-            raise SaveError(
-                f"not all ranks answered within {self._timeout:g} seconds; one is gone, or slower than that: raise "
-                f"timeout=, and call this on every rank ({type(error).__name__}: {str(error)[:200]})"
-            ) from error
+            failure = error.with_traceback(None)  # whose frames hold the group, which has to go
+        self._channel = None  # the next round makes another
+        channel.close()
+        raise self._lost(channel.roll_call.missing(self._grace), failure, lost)
+
+    def _lost(self, missing: list[int] | None, error: Exception, lost: str) -> LostRankError:
+        if missing is None:
+            who = "nor does the store by which the ranks found each other: it is gone with its host, often rank 0"
+        elif missing:
+            who = f"missing: {'rank' if len(missing) == 1 else 'ranks'} {', '.join(map(str, missing))}"
+        else:
+            who = "all are there now, so one came too late, or a connection broke"
+        told = LostRankError(
+            f"{self._doing}: not all ranks answered within {self._timeout:g} seconds; {who}. One that is missing is "
+            f"gone, stopped, or slower than that: raise timeout=, and call this on every rank. {lost}"
+            f" ({type(error).__name__}: {str(error)[:200]})"
+        )
+        told.ranks = tuple(missing or ())
+        if lost:
+            told.state = "written, durability unknown"
+        return told
 
 
-def _told(work: Callable[[], Any]) -> tuple[dict[str, Any], Exception | None]:
-    """What ``work`` returned, or what it raised and that error itself."""
+def _then_rest(channel: Channel, result: Any) -> Any:
+    channel.rest()
+    return result
+
+
+def _told(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
+    """What ``work`` returned, as JSON (None is nothing at all), or what it raised, to be told, and that error."""
     try:
-        return {"value": work()}, None
+        value = work()
+        return b"" if value is None else json.dumps(value).encode(), None
     except Exception as error:  # whatever it is, the other ranks must hear of it before it is raised
-        return {"error": type(error).__name__, "message": str(error)}, error
+        more = {name: getattr(error, name) for name in _TOLD if isinstance(getattr(error, name, None), str)}
+        return json.dumps({"error": type(error).__name__, "message": str(error)[:4000], **more}).encode(), error
 
 
-def _kind(name: str) -> type[Exception]:
-    """The error class of that name, as far as it takes one string; SaveError for any other."""
-    kind: type[Exception] = getattr(errors, name, None) or _OTHERS.get(name, SaveError)
-    return kind
+def _raised(said: bytes, where: str) -> Exception:
+    """The error that a rank told of: of the same class, as far as that takes one string; SaveError for any other."""
+    told = json.loads(said)
+    kind = getattr(errors, told["error"], None) or _OTHERS.get(told["error"])
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        kind = SaveError
+    error = kind(where + told["message"])
+    for name in _TOLD:
+        if name in told:
+            setattr(error, name, told[name])
+    return error

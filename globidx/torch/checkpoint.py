@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import copy
-import secrets
+import json
+import logging
+import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch.utils.data import get_worker_info
+
 from globidx.core import checks, record, strictjson
+from globidx.core.gathering import Merge, united
 from globidx.core.merging import merge_states
+from globidx.core.policies import Keep
 from globidx.disk import records
-from globidx.errors import CommitError, RecordMismatchError
+from globidx.disk.lineage import Lineage
+from globidx.errors import RecordMismatchError, SaveError
 from globidx.torch.agreement import Agreement
+from globidx.torch.background import Background
 from globidx.torch.sampler import ResumableDistributedSampler
+
+_log = logging.getLogger("globidx")
+_IN_DOUBT = "The record may be there all the same: written, durability unknown"
 
 
 class Stateful(Protocol):
-    """What a record can hold: anything whose ``state_dict`` is JSON values."""
+    """What a record can hold: anything whose ``state_dict`` is JSON values, the same on every rank.
+
+    Where they differ by rank (the sums of a metric, say) it also has ``merge_states(states)``, which makes one state
+    of all ranks', in rank order; that one every rank loads. An object with ``rank`` and ``num_replicas`` gives one
+    state for each of those ranks.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         """Its state."""
@@ -31,9 +49,14 @@ class Stateful(Protocol):
 class CheckpointManager:
     """Keeps records of a run in ``directory``, one JSON file each, and brings a run back to the newest.
 
-    It looks after one sampler, or several objects by name; what is no sampler must have the same state on every rank.
-    The newest ``keep_last`` records stay. Collectives run on a process group of their own over the ranks of ``group``,
-    and give up after ``timeout`` seconds. ``durable=False`` skips the fsyncs that make a record survive a power cut.
+    It looks after one sampler, or several objects by name: samplers, and anything that is ``Stateful``. The newest
+    ``keep_last`` records stay; ``keep``, one of ``globidx.policies``, chooses instead. ``durable=False`` skips the
+    fsyncs that make a record survive a power cut.
+
+    ``save``, ``restore`` and ``wait`` are collective: every rank calls them, and each returns or raises within
+    ``timeout`` seconds. They talk over a process group of their own, over the ranks of ``group``: where it is None,
+    over all ranks of the job, of which tensor-parallel peers bring equal states; rank 0 writes. Where each
+    data-parallel group of a job has a manager of its own, all of them save one and the same record.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -55,6 +78,7 @@ class CheckpointManager:
         sampler_or_dict_of_stateful: ResumableDistributedSampler | Mapping[str, Stateful],
         *,
         keep_last: int = 3,
+        keep: Keep | None = None,
         timeout: float = 60.0,
         group: Any = None,
         durable: bool = True,
@@ -62,39 +86,59 @@ class CheckpointManager:
         self._directory = Path(directory)
         self._objects = _named(sampler_or_dict_of_stateful)
         self._keep_last = checks.integer(keep_last, "keep_last", low=1)
+        if keep is not None and not callable(keep):
+            raise TypeError(f"keep must be one of globidx.policies, such as policies.last(3), got {keep!r}")
+        self._keep = keep
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self._ranks = Agreement(group, float(timeout))
         self._durable = durable
+        self._lineage = Lineage(self._directory)  # rank 0's matter, as is what it writes in the background
+        self._background = Background()
+        self._busy = threading.Lock()
+        self._process = os.getpid()
         self._record: dict[str, Any] | None = None  # the one last saved or loaded
         self._states: dict[str, Any] | None = None  # this rank's own states at that time
 
-    def save(self, step: int, extras: Mapping[str, Any] | None = None) -> str:
+    def save(self, step: int, extras: Mapping[str, Any] | None = None, *, blocking: bool = True) -> str:
         """Gather every rank's state and publish one record; its id, the same on every rank. Collective.
 
         ``extras`` are JSON values of the caller's; rank 0's are kept. All ranks return, or all raise: CommitError where
-        deliveries were not told, RecordMismatchError naming the rank that disagrees, SaveError where the record could
-        not be written or a rank did not answer in time.
+        deliveries were not told, RecordMismatchError naming the rank that disagrees, LostRankError naming one that is
+        gone or did not come, SaveError where the record could not be written or another run has written into the
+        folder. A SaveError's ``state`` says whether a record may be on disk all the same.
+
+        ``blocking=False`` returns when the record is gathered and its content fixed, and writes it in the background; a
+        failure is raised, on every rank, by the next ``save``, ``restore`` or ``wait``.
         """
-        parts = self._ranks.by_all(lambda: self._own_part(step, extras))
-        saved: dict[str, Any] = self._ranks.by_first(lambda: self._publish(parts))
-        self._record, self._states = saved, parts[self._ranks.rank]["states"]
+        with self._turn("save"):
+            own: dict[str, Any] = {}
+            parts = self._ranks.by_all(lambda: own.update(self._own_part(step, extras)) or own)
+            saved: dict[str, Any] = self._ranks.by_first(lambda: self._publish(parts, blocking), lost=_IN_DOUBT)
+        self._record, self._states = saved, own["states"]
         id: str = saved["id"]
         return id
+
+    def wait(self) -> None:
+        """Return when all that was saved is written; SaveError, on every rank, if that failed. Collective."""
+        with self._turn("wait"):
+            self._ranks.by_first(self._settle, lost=_IN_DOUBT)
 
     def restore(self, expect: str | None = None, fallback: bool = False) -> dict[str, Any] | None:
         """Load the newest record into the objects; the record, or None where there is none.
 
         Collective: rank 0 reads for all. ``expect`` is the id the record must have, as a model checkpoint remembers it:
         another is refused with RecordMismatchError. A damaged newest record is an error; with ``fallback=True`` the
-        newest whole one before it is taken, and the damaged ones are named in the result's ``"passed_over"``. Where
-        one rank cannot load it, none does.
+        newest whole one before it is taken, and the damaged ones are named in the log and in the result's
+        ``"passed_over"``. Where one rank cannot load it, none does.
         """
-        found, passed_over = self._ranks.by_first(lambda: records.find(self._directory, expect, fallback=fallback))
-        if found is None:
-            return None
-        self._ranks.by_all(lambda: self._refuse_other_run(found["states"]))
-        self._load(found, self._ranks.by_all)
+        with self._turn("restore"):
+            asked = self._ranks.by_all(lambda: [expect, bool(fallback)])
+            found, passed_over = self._ranks.by_first(lambda: self._find(asked))
+            if found is None:
+                return None
+            self._ranks.by_all(lambda: self._refuse_other_run(found["states"]))
+            self._load(found, self._ranks.by_all)
         return {**found, "passed_over": passed_over} if passed_over else found
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,25 +163,37 @@ class CheckpointManager:
 
     # -- inside
 
+    @contextmanager
+    def _turn(self, doing: str) -> Iterator[None]:
+        """This process's one call at a time; SaveError, before anybody is waited for, where it cannot be made here."""
+        if get_worker_info() is not None or os.getpid() != self._process:
+            raise SaveError(
+                f"{doing}() in another process than the one that made the manager, such as a DataLoader's worker, "
+                "which is no rank; call it in the training loop. Nothing was saved: not written"
+            )
+        if not self._busy.acquire(blocking=False):
+            raise SaveError(
+                f"{doing}() while another save, restore or wait of this manager is under way, in another thread or "
+                "below this signal handler; make one after the other, and let a handler set a flag, as "
+                "PreemptionGuard's does. Nothing was saved: not written"
+            )
+        try:
+            self._ranks.begin(doing)
+            yield
+        finally:
+            self._busy.release()
+
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings: its states, checked to be what a record can hold."""
         for held in self._samplers().values():
             held.refuse_untold()
-            self._refuse_other_ranks(held)
-        return {
+        own = {
             "step": checks.integer(step, "step"),
             "states": self._own_states(),
-            "ranks": {name: held.rank for name, held in self._samplers().items()},
+            "ranks": {name: [held.rank, held.num_replicas] for name, held in self._objects.items() if _is_ranked(held)},
             "extras": strictjson.plain(dict(extras or {}), "extras"),
         }
-
-    def _refuse_other_ranks(self, sampler: ResumableDistributedSampler) -> None:
-        ranks = self._ranks.world_size
-        if sampler.num_replicas != ranks:
-            raise CommitError(
-                f"the sampler deals to {sampler.num_replicas} ranks, but this manager gathers from {ranks}; call "
-                "init_process_group first, or pass the same group= to both"
-            )
+        return own if self._ranks.rank == 0 else own | {"extras": {}}
 
     def _own_states(self) -> dict[str, Any]:
         states = {name: held.state_dict() for name, held in self._objects.items()}
@@ -147,29 +203,49 @@ class CheckpointManager:
         plain: dict[str, Any] = strictjson.plain(states, "states")
         return plain
 
-    def _publish(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rank 0: the ranks' parts as one record, on disk."""
-        for rank, part in enumerate(parts):
-            for what, found, first in (
-                ("step", part["step"], parts[0]["step"]),
-                ("objects", list(part["states"]), list(parts[0]["states"])),
-            ):
-                if found != first:
-                    raise RecordMismatchError(
-                        f"rank {rank} saves {what} {found}, rank 0 {first}; save the same on every rank"
-                    )
-        names = parts[0]["states"]
-        sealed = record.build(
-            number=records.next_number(self._directory),
-            token=secrets.token_hex(6),
-            step=parts[0]["step"],
-            time=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
-            states={name: _merged(name, parts) for name in names},
-            extras=parts[0]["extras"],
-        )
-        records.publish(self._directory, sealed, durable=self._durable)
-        records.prune(self._directory, self._keep_last)
+    def _publish(self, told: list[bytes], blocking: bool) -> dict[str, Any]:
+        """Rank 0: the ranks' parts as one record, on disk or on its way there."""
+        self._settle()
+        parts = [_part(rank, data) for rank, data in enumerate(told)]
+        content = {"step": parts[0]["step"], "states": united(parts, self._merges()), "extras": parts[0]["extras"]}
+        number, token, sealed = self._lineage.following(content)
+        if sealed is None:
+            now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
+            sealed = record.build(number=number, token=token, time=now, **content)
+        if blocking:
+            self._write(sealed)
+        else:
+            record.decode(record.encode(sealed), "the record to be written")  # what cannot be, is refused at once
+            self._background.start(f"record {sealed['id']}", lambda: self._write(sealed))
         return sealed
+
+    def _write(self, sealed: dict[str, Any]) -> None:
+        self._lineage.write(sealed, durable=self._durable)
+        if self._keep is None:
+            records.prune(self._directory, self._keep_last)
+        else:
+            self._lineage.prune(self._keep)
+
+    def _settle(self) -> None:
+        """Rank 0: nothing is being written any more. It waits a little less than the others do, to tell them."""
+        self._background.settle(0.8 * self._ranks.patience)
+
+    def _find(self, asked: list[bytes]) -> tuple[dict[str, Any] | None, list[str]]:
+        """Rank 0: the record that all ranks ask for."""
+        self._settle()
+        wishes = [json.loads(data) for data in asked]
+        for rank, wish in enumerate(wishes):
+            if wish != wishes[0]:
+                raise RecordMismatchError(
+                    f"rank {rank} restores with expect, fallback = {wish}, rank 0 with {wishes[0]}; ask for the same "
+                    "on every rank: let rank 0 broadcast the id that its model checkpoint holds"
+                )
+        self._lineage.look()
+        expect, fallback = wishes[0]
+        found, passed_over = records.find(self._directory, expect, fallback=fallback)
+        for reason in passed_over:
+            _log.warning("passed over a record newer than %s: %s", (found or {}).get("id"), reason)
+        return found, passed_over
 
     def _refuse_other_run(self, states: Mapping[str, Any]) -> None:
         """RecordMismatchError where these are not the states of these objects; changes nothing."""
@@ -203,6 +279,11 @@ class CheckpointManager:
         do(lambda: _load_each(samplers, states, []))
         self._record, self._states = found, self._own_states()
 
+    def _merges(self) -> dict[str, Merge]:
+        own = {name: getattr(held, "merge_states", None) for name, held in self._objects.items()}
+        merges = {name: merge for name, merge in own.items() if callable(merge)}
+        return merges | dict.fromkeys(self._samplers(), merge_states)
+
     def _samplers(self) -> dict[str, ResumableDistributedSampler]:
         return {name: held for name, held in self._objects.items() if isinstance(held, ResumableDistributedSampler)}
 
@@ -214,23 +295,19 @@ def _load_each(objects: Mapping[str, Stateful], states: Mapping[str, Any], loade
         loaded.append(name)
 
 
-def _merged(name: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The ranks' states of one object as one; a sampler's in the sequence of its own ranks, which a mesh may turn."""
-    states: list[dict[str, Any]] = [part["states"][name] for part in parts]
-    if name not in parts[0]["ranks"]:
-        for rank, state in enumerate(states):
-            if state != states[0]:
-                raise RecordMismatchError(
-                    f"the state of {name!r} differs between ranks 0 and {rank}; only samplers may differ by rank"
-                )
-        return states[0]
-    ranks = [part["ranks"].get(name) for part in parts]
-    if sorted(ranks, key=str) != sorted(range(len(parts)), key=str):
-        raise RecordMismatchError(
-            f"the samplers {name!r} of the group's ranks 0 to {len(parts) - 1} take themselves for ranks {ranks}; "
-            "each must be another, so pass no rank=, or the right one"
-        )
-    return merge_states([states[ranks.index(rank)] for rank in range(len(parts))])
+def _part(rank: int, data: bytes) -> dict[str, Any]:
+    try:
+        part: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise SaveError(
+            f"rank {rank} sent what is no part of a record: {error}. Nothing is saved: not written"
+        ) from None
+    return part
+
+
+def _is_ranked(held: Any) -> bool:
+    """Whether an object knows the data-parallel rank it is on, as samplers do."""
+    return type(getattr(held, "rank", None)) is int and type(getattr(held, "num_replicas", None)) is int
 
 
 def _named(given: ResumableDistributedSampler | Mapping[str, Stateful]) -> dict[str, Any]:

@@ -7,6 +7,9 @@ mesh or group given, then the default group, then torchrun's environment, then a
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -66,51 +69,161 @@ def is_initialized() -> bool:
 
 
 class Channel:
-    """Collectives over the data-parallel ranks, on a process group of its own, each bounded by ``timeout`` seconds.
+    """Collectives over the data-parallel ranks, on a process group of its own, each bounded in time.
 
     Own group, so that a record is never caught between a training step's collectives; gloo, so that it needs no GPU.
-    Without a default group it is a world of one, and talks to itself.
+    Numbers and plain bytes in integer tensors, never pickles. Without a default group it is a world of one, and talks
+    to itself. What gloo cannot do raises RuntimeError; then ``close`` it, which lets the other ranks' calls fail too.
     """
 
-    def __init__(self, group: Any, timeout: float) -> None:
+    def __init__(self, group: Any) -> None:
         self._group: Any = None
+        self._ranks: list[int] = []
+        self._default = dist.group.WORLD if is_initialized() else None
+        if self._default is not None:
+            self._ranks = dist.get_process_group_ranks(group if group is not None else self._default)
+            self.roll_call = RollCall(self._ranks)
+            self._flag = torch.zeros(1, dtype=torch.int64)
         self.rank, self.world_size = 0, 1
-        if is_initialized():
-            ranks = dist.get_process_group_ranks(group if group is not None else dist.group.WORLD)
-            # Everybody comes where the group is everybody; a smaller one is made among its own ranks, which torch can
-            # do only where those have made as many groups as each other.
-            self._group = dist.new_group(
-                ranks,
-                backend="gloo",
-                timeout=timedelta(seconds=timeout),
-                use_local_synchronization=group is not None and len(ranks) < dist.get_world_size(),
-            )
-            self.rank, self.world_size = dist.get_rank(self._group), len(ranks)
+
+    def connect(self, timeout: float) -> None:
+        """Find the other ranks, within ``timeout`` seconds."""
+        if self._default is None:
+            return
+        # Everybody comes where the group is everybody; a smaller one is made among its own ranks, which torch can do
+        # only where those have made as many groups as each other.
+        self._group = dist.new_group(
+            self._ranks,
+            backend="gloo",
+            timeout=timedelta(seconds=timeout),
+            use_local_synchronization=len(self._ranks) < dist.get_world_size(),
+        )
+        self.rank, self.world_size = dist.get_rank(self._group), len(self._ranks)
 
     @property
     def is_alone(self) -> bool:
         """Whether it was made before there was anybody to talk to."""
-        return self._group is None
+        return self._default is None
 
-    def gather(self, payload: bytes) -> list[bytes]:
-        """Every rank's payload, in rank order, on every rank; sent as plain bytes, never as pickles."""
+    @property
+    def is_stale(self) -> bool:
+        """Whether the default process group is another by now, or gone."""
+        return self._default is not (dist.group.WORLD if is_initialized() else None)
+
+    def limit(self, seconds: float) -> None:
+        """Let collectives from here on wait so long, where this torch can change it."""
+        if hasattr(self._group, "set_timeout"):
+            self._group.set_timeout(timedelta(seconds=max(seconds, 0.001)))
+
+    def exchange(self, row: Sequence[int]) -> list[list[int]]:
+        """Every rank's row of numbers, in rank order, on every rank."""
+        if self._group is None:
+            return [list(row)]
+        rows = [torch.zeros(len(row), dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(rows, torch.tensor(row, dtype=torch.int64), group=self._group)
+        return [found.tolist() for found in rows]
+
+    def share(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
+        """Every rank's payload, of these sizes, in rank order, on every rank."""
         if self._group is None:
             return [payload]
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(sizes, torch.tensor([len(payload)]), group=self._group)
-        longest = max(int(size) for size in sizes)
-        mine = torch.zeros(longest, dtype=torch.uint8)
-        mine[: len(payload)] = _to_tensor(payload)
-        parts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.world_size)]
-        dist.all_gather(parts, mine, group=self._group)
-        # gloo's thread frees a collective's Python tensors a little after it is done, and aborts the process if that
-        # is exiting by then. A barrier holds none: behind it nothing of ours is left to free.
-        dist.barrier(group=self._group)
-        return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
+        parts = _room(sizes)
+        dist.all_gather(parts, _to_tensor(payload, max(sizes)), group=self._group)
+        return _to_bytes(parts, sizes)
+
+    def collect(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
+        """Every rank's payload, of these sizes, in rank order, on rank 0; nothing on the others."""
+        if self._group is None:
+            return [payload]
+        parts = _room(sizes) if self.rank == 0 else None
+        dist.gather(_to_tensor(payload, max(sizes)), parts, dst=self._ranks[0], group=self._group)
+        return _to_bytes(parts, sizes) if parts is not None else []
+
+    def spread(self, payload: bytes, size: int) -> bytes:
+        """Rank 0's payload, of this size, on every rank."""
+        if self._group is None:
+            return payload
+        tensor = _to_tensor(payload, size)
+        dist.broadcast(tensor, src=self._ranks[0], group=self._group)
+        return _to_bytes([tensor], [size])[0]
+
+    def greatest(self, number: int) -> int:
+        """The greatest of the ranks' numbers: one collective on a tensor that is kept."""
+        if self._group is None:
+            return number
+        self._flag[0] = number
+        dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, group=self._group)
+        return int(self._flag[0])
+
+    def rest(self) -> None:
+        """Let the ranks come to rest, after their last collective for now.
+
+        gloo's thread frees a collective's Python tensors a little after it is done, and aborts the process if that is
+        exiting by then. A barrier holds none: behind it nothing of ours is left to free.
+        """
+        if self._group is not None:
+            dist.barrier(group=self._group)
+
+    def close(self) -> None:
+        """Close the connections.
+
+        Ranks that wait for one that is waiting for a dead one would else hear of it only when their own time is up.
+        """
+        group, self._group = self._group, None
+        if group is not None and not self.is_stale:
+            dist.destroy_process_group(group)
 
 
-def _to_tensor(payload: bytes) -> torch.Tensor:
-    return torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
+class RollCall:
+    """Who is still there when a collective has failed.
+
+    Every rank that saw it fail writes its name into the store by which the ranks found each other; who does not is
+    stopped, dead, or never came. The store may hang or be gone too, so it is asked in a thread that nobody waits for.
+    """
+
+    _calls = 0  # the same on all ranks that have made as many channels, as torch's own groups must be
+
+    def __init__(self, ranks: Sequence[int]) -> None:
+        RollCall._calls += 1
+        self._key = f"globidx/{'-'.join(map(str, ranks)) if len(ranks) < dist.get_world_size() else ''}/{self._calls}"
+        self._rank, self._ranks = dist.get_rank(), list(ranks)
+        world = dist.group.WORLD
+        ask = getattr(world, "get_group_store", None) or dist.distributed_c10d._get_default_store  # before torch 2.6
+        self._store: Any = ask()
+
+    def missing(self, patience: float) -> list[int] | None:
+        """Ranks, counted in their group, that do not answer within ``patience`` seconds; None: nor does the store."""
+        found: list[list[int]] = []
+        asking = threading.Thread(target=lambda: found.extend(self._asked(patience)), daemon=True)
+        asking.start()
+        asking.join(1.5 * patience)
+        return found[0] if found else None
+
+    def _asked(self, patience: float) -> list[list[int]]:
+        until = time.monotonic() + patience
+        try:
+            self._store.set(f"{self._key}/{self._rank}", "here")
+            self._store.add(f"{self._key}/present", 1)
+            while self._store.add(f"{self._key}/present", 0) < len(self._ranks) and time.monotonic() < until:
+                time.sleep(0.01)
+            return [[at for at, r in enumerate(self._ranks) if not self._store.check([f"{self._key}/{r}"])]]
+        except RuntimeError:  # DistError: its host is gone
+            return []
+
+
+def _to_tensor(payload: bytes, size: int) -> torch.Tensor:
+    tensor = torch.zeros(size, dtype=torch.uint8)
+    if payload:
+        tensor[: len(payload)] = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
+    return tensor
+
+
+def _room(sizes: Sequence[int]) -> list[torch.Tensor]:
+    return [torch.zeros(max(sizes), dtype=torch.uint8) for _ in sizes]
+
+
+def _to_bytes(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[bytes]:
+    return [tensor[:size].numpy().tobytes() for tensor, size in zip(tensors, sizes, strict=True)]
 
 
 def _mesh_rank(mesh: Any) -> int:

@@ -1,0 +1,49 @@
+"""A write in the background: one at a time, whose failure waits to be asked for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from globidx.errors import SaveError
+
+_log = logging.getLogger("globidx")
+
+
+class Background:
+    """Does one thing at a time in a thread; ``settle`` before the next.
+
+    The thread is no daemon: a process that exits waits for it, and what fails then is in the log.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._what = ""
+        self._failure: Exception | None = None
+
+    def start(self, what: str, work: Callable[[], None]) -> None:
+        """Do ``work`` from now on; ``what`` names it in errors."""
+        self._what = what
+        self._thread = threading.Thread(target=self._run, args=(what, work), name=f"globidx {what}")
+        self._thread.start()
+
+    def settle(self, patience: float) -> None:
+        """Wait until nothing is under way; SaveError, once, if that failed, or lasts over ``patience`` seconds."""
+        if self._thread is None:
+            return
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            raise SaveError(f"{self._what}, saved with blocking=False, is still being written: not written so far")
+        self._thread, failure, self._failure = None, self._failure, None
+        if failure is not None:
+            told = SaveError(f"{self._what}, saved with blocking=False before, has failed: {failure}")
+            told.state = getattr(failure, "state", told.state)
+            raise told from failure
+
+    def _run(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # it is raised by settle
+            self._failure = error
+            _log.error("%s, saved with blocking=False, has failed: %s", what, error)

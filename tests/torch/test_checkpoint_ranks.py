@@ -1,0 +1,163 @@
+"""Saving when ranks are lost, stopped, late or do something else: everybody returns or raises in time, and is told who it was."""
+
+import os
+import signal
+import time
+
+import pytest
+from processes import run_ranks
+
+from globidx import CheckpointManager, ResumableDistributedSampler, errors
+from globidx.disk.lineage import Lineage
+from globidx.disk.records import list_records
+from globidx.torch.distributed import Channel
+
+TIMEOUT = 8.0
+
+
+def leave(how):
+    """This process dies, or is stopped for good."""
+    os.kill(os.getpid(), how)
+
+
+class LeavingState:
+    """A Stateful at which the process goes."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def state_dict(self):
+        if self.how:
+            leave(self.how)
+        return {"x": 1}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def plant(instant, how):
+    """Let this rank go at an instant of its next save."""
+    if instant == "between status and data":
+        Channel.collect = lambda *_: leave(how)
+    elif instant == "before the write":
+        Lineage.write = lambda *_, **__: leave(how)
+    elif instant == "after the write":
+        write = Lineage.write
+        Lineage.write = lambda *a, **k: [write(*a, **k), leave(how)]
+    elif instant == "before the outcome":
+        Channel.spread = lambda *_: leave(how)
+
+
+def lose(rank, world_size, folder, instant, lost, how, timeout):
+    """Save once, in which a rank is lost; what the others are told, and whether they waited longer than they may."""
+    sampler, leaving = ResumableDistributedSampler(range(50)), LeavingState(None)
+    manager = CheckpointManager(folder, {"sampler": sampler, "other": leaving}, timeout=timeout)
+    manager.restore()
+    manager.save(1)
+    sampler.commit(2)
+    if rank == lost:
+        if instant == "before the gather":
+            leave(how)
+        if instant == "in its own part":
+            leaving.how = how
+        plant(instant, how)
+    started = time.monotonic()
+    try:
+        manager.save(2)
+    except errors.LostRankError as error:
+        return error.ranks, error.state, str(error), time.monotonic() - started < timeout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ranks", "instant", "lost", "newest"),
+    [
+        (4, "before the gather", 2, 1),  # which rank 0 does not talk to
+        (2, "in its own part", 1, 1),
+        (3, "between status and data", 2, 1),
+        (3, "before the outcome", 2, 2),
+        (2, "between status and data", 0, 1),
+        (3, "before the write", 0, 1),
+        (2, "after the write", 0, 2),
+    ],
+)
+def test_a_killed_rank_is_named_and_the_record_is_the_old_or_the_new_one(tmp_path, ranks, instant, lost, newest):
+    """Also to ranks that do not talk to the dead one directly, long before the timeout; and the words for the record are true."""
+    arguments = tmp_path, instant, lost, signal.SIGKILL, 100.0
+    for missing, state, said, _ in run_ranks(ranks, lose, *arguments, lost=[lost], timeout=60):
+        assert missing == (lost,), said
+        assert f"missing: rank {lost}" in said
+        assert state in said or state == "not written"
+        assert (newest == 1) or state == "written, durability unknown"
+    assert [int(path.name.split("-")[1]) + 1 for path in list_records(tmp_path)][-1] == newest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("instant", "lost"), [("before the gather", 1), ("before the write", 0)])
+def test_a_stopped_rank_is_named_when_the_time_is_up(tmp_path, instant, lost):
+    """SIGSTOP: nobody waits longer than the timeout, the roll call included."""
+    arguments = tmp_path, instant, lost, signal.SIGSTOP, TIMEOUT
+    for missing, _, said, in_time in run_ranks(3, lose, *arguments, lost=[lost], timeout=60):
+        assert missing == (lost,), said
+        assert f"within {TIMEOUT:g} seconds" in said
+        assert in_time
+
+
+def mismatched(rank, world_size, folder):
+    """Rank 1 restores while the others save; then all save."""
+    sampler = ResumableDistributedSampler(range(50))
+    manager = CheckpointManager(folder, sampler, timeout=60)
+    try:
+        manager.restore() if rank == 1 else manager.save(1)
+    except errors.SaveError as error:
+        said = str(error)
+    return said, manager.save(2)
+
+
+@pytest.mark.slow
+def test_ranks_that_call_different_things_are_told_so(tmp_path):
+    """At once, on every rank, and nothing is broken by it."""
+    said, ids = zip(*run_ranks(2, mismatched, tmp_path), strict=True)
+    assert set(said) == {
+        "rank 1 called restore() while rank 0 called save(); every rank must call the same, equally often"
+    }
+    assert len(set(ids)) == 1
+
+
+def asking(rank, world_size, folder):
+    """Every rank expects the record of another model checkpoint."""
+    manager = CheckpointManager(folder, ResumableDistributedSampler(range(50)), timeout=60)
+    manager.save(1)
+    try:
+        manager.restore(expect=f"id {rank}")
+    except errors.RecordMismatchError as error:
+        return str(error)
+
+
+@pytest.mark.slow
+def test_ranks_that_expect_different_records_restore_none(tmp_path):
+    """Rank 0 does not decide for the others."""
+    said = run_ranks(2, asking, tmp_path)
+    assert said[0] == said[1]
+    assert "rank 1 restores with expect, fallback = ['id 1', False], rank 0 with ['id 0', False]" in said[0]
+
+
+def heavy(rank, world_size, folder):
+    """Rank 1 brings a state far beyond what fits."""
+    from globidx.torch import agreement
+
+    agreement._MOST_BYTES = 10**5
+    sampler = ResumableDistributedSampler(range(50))
+    manager = CheckpointManager(folder, sampler, timeout=60)
+    try:
+        manager.save(1, extras={"x": "y" * 10**6 if rank == 0 else ""})
+    except errors.SaveError as error:
+        return str(error)
+
+
+@pytest.mark.slow
+def test_a_part_of_another_size_is_refused_before_it_is_sent(tmp_path):
+    """The sizes come first."""
+    said = run_ranks(2, heavy, tmp_path)
+    assert said[0] == said[1]
+    assert said[0].startswith("rank 0 brings 1000")
