@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from globidx import errors, orders
+    from globidx.core import policies
     from globidx.core.index import GlobalIndex, Location
     from globidx.core.merging import merge_states
     from globidx.disk.manager import GlobalIndexManager
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from globidx.torch.checkpoint import CheckpointManager
     from globidx.torch.dataset import FileCacheDataset
     from globidx.torch.loader import DataLoader
+    from globidx.torch.preemption import PreemptionGuard
     from globidx.torch.sampler import ResumableDistributedSampler
 
 __version__ = "0.1.0"
@@ -28,6 +30,7 @@ _HOMES = {
     "GlobalIndex": "globidx.core.index",
     "GlobalIndexManager": "globidx.disk.manager",
     "Location": "globidx.core.index",
+    "PreemptionGuard": "globidx.torch.preemption",
     "ResumableDistributedSampler": "globidx.torch.sampler",
     "merge_states": "globidx.core.merging",
     "read_record": "globidx.disk.records",
@@ -40,10 +43,12 @@ __all__ = [
     "GlobalIndex",
     "GlobalIndexManager",
     "Location",
+    "PreemptionGuard",
     "ResumableDistributedSampler",
     "errors",
     "merge_states",
     "orders",
+    "policies",
     "read_record",
 ]
 
@@ -51,8 +56,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("errors", "orders"):
-        value = import_module(f"globidx.{name}")
+    elif name in ("errors", "orders", "policies"):
+        value = import_module(f"globidx.core.{name}" if name == "policies" else f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")
     globals()[name] = value
