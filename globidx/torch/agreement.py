@@ -15,6 +15,7 @@ from typing import Any
 from globidx import errors
 from globidx.errors import LostRankError, SaveError
 from globidx.torch.distributed import Channel, is_initialized
+from globidx.torch.siblings import Siblings
 
 DOINGS = ("save", "restore", "wait", "should_stop")
 _FORMAT = 1
@@ -27,10 +28,13 @@ class Agreement:
     """The ranks of ``group``, asked when they are first needed; what was begun ends within ``timeout`` seconds.
 
     A rank that does not come is waited for a little less than that: the rest is for the roll call that names it.
+    Where several groups of a job agree under one ``name``, only one of them does what ``by_first`` asks for.
     """
 
-    def __init__(self, group: Any, timeout: float) -> None:
+    def __init__(self, group: Any, timeout: float, name: str = "") -> None:
         self._group = group
+        self._name = name
+        self._siblings: Siblings | None = None
         self._timeout = timeout
         self._grace = min(1.0, timeout / 5)
         self._channel: Channel | None = None
@@ -54,6 +58,8 @@ class Agreement:
     def begin(self, doing: str) -> None:
         """From here on ``doing``, one of ``DOINGS``, which every rank must do; its time starts."""
         self._doing, self._until = doing, time.monotonic() + self._timeout
+        if self._siblings is not None:
+            self._siblings.begin()
 
     def by_all(self, work: Callable[[], Any]) -> list[bytes]:
         """``work()`` of every rank, as JSON in rank order, on rank 0; nothing on the others.
@@ -67,12 +73,16 @@ class Agreement:
         )
         return parts
 
-    def by_first(self, work: Callable[[], Any], *, lost: str = "") -> Any:
+    def by_first(
+        self, work: Callable[[], Any], *, check: Callable[[Any], None] = lambda _: None, lost: str = ""
+    ) -> Any:
         """``work()`` of rank 0, on every rank: JSON values. Where it raised, all raise.
 
-        ``lost`` is what follows where a rank is lost by then: whether rank 0 has done it is not known.
+        Of several groups one does it; rank 0 of each other one takes over what came of it, and raises what ``check``
+        raises over that. Once in a turn. ``lost`` is what follows where a rank is lost: whether rank 0 has done it is
+        not known then.
         """
-        told, error = _told(work) if self.rank == 0 else (b"", None)
+        told, error = _told(lambda: self._here_or_elsewhere(work, check, lost)) if self.rank == 0 else (b"", None)
         sizes = self._agreed(told, error, of_all=False, lost=lost)
         return json.loads(
             self._reached(lambda channel: _then_rest(channel, channel.spread(told, sizes[0])), lost=lost) or b"null"
@@ -87,6 +97,31 @@ class Agreement:
         self._reached(lambda channel: channel.rest())
 
     # -- inside
+
+    def _here_or_elsewhere(self, work: Callable[[], Any], check: Callable[[Any], None], lost: str) -> Any:
+        """Rank 0 of a group: ``work()``, where it acts for all groups, or what came of it where another does."""
+        if self._siblings is None:
+            return work()
+        if self._siblings.acts:
+            told, error = _told(work)
+            self._tell((b"=" if error is None else b"!") + told)
+            if error is not None:
+                raise error
+            return json.loads(told or b"null")
+        try:
+            outcome = self._siblings.hear(0.8 * self.patience)
+        except RuntimeError as error:
+            raise self._lost([], error, lost, "nothing was heard of the group that acts for all groups") from None
+        if outcome.startswith(b"!"):
+            raise _raised(outcome[1:], "")
+        value = json.loads(outcome[1:] or b"null")
+        check(value)
+        return value
+
+    def _tell(self, outcome: bytes) -> None:
+        """Tell other groups what came of this turn, if there are any and this one acts for them."""
+        if self._siblings is not None and self._siblings.acts:
+            self._siblings.tell(outcome)
 
     def _agreed(self, told: bytes, error: Exception | None, *, of_all: bool, lost: str = "") -> list[int]:
         """The sizes of what the ranks bring, once all said that they can; what is raised, is raised on all."""
@@ -103,7 +138,10 @@ class Agreement:
                 lambda channel: _then_rest(channel, channel.share(told if error is not None else b"", messages)),
                 lost=lost,
             )
-            raise _raised(said[failed[0]], f"rank {failed[0]}: " if of_all else "") from error
+            told_by = f"rank {failed[0]}: " if of_all else ""
+            if of_all:  # other groups wait for what comes of this turn
+                self._tell(b"!" + _spoken(_raised(said[failed[0]], told_by)))
+            raise _raised(said[failed[0]], told_by) from error
         if max(sizes) * len(sizes) > _MOST_BYTES:
             raise SaveError(
                 f"rank {sizes.index(max(sizes))} brings {max(sizes)} bytes, of {len(sizes)} ranks each may bring "
@@ -137,6 +175,8 @@ class Agreement:
     def _made(self) -> Channel:
         channel = Channel(self._group)
         self._bounded(channel, lambda: channel.connect(self.patience), "")
+        if self._siblings is None and channel.rank == 0:
+            self._siblings = channel.siblings(self._name)
         return channel
 
     def _reached(self, talk: Callable[[Channel], Any], *, lost: str = "") -> Any:
@@ -153,13 +193,12 @@ class Agreement:
         channel.close()
         raise self._lost(channel.roll_call.missing(self._grace), failure, lost)
 
-    def _lost(self, missing: list[int] | None, error: Exception, lost: str) -> LostRankError:
+    def _lost(self, missing: list[int] | None, error: Exception, lost: str, who: str = "") -> LostRankError:
         if missing is None:
             who = "nor does the store by which the ranks found each other: it is gone with its host, often rank 0"
         elif missing:
             who = f"missing: {'rank' if len(missing) == 1 else 'ranks'} {', '.join(map(str, missing))}"
-        else:
-            who = "all are there now, so one came too late, or a connection broke"
+        who = who or "all are there now, so one came too late, or a connection broke"
         told = LostRankError(
             f"{self._doing}: not all ranks answered within {self._timeout:g} seconds; {who}. One that is missing is "
             f"gone, stopped, or slower than that: raise timeout=, and call this on every rank. {lost}"
@@ -182,8 +221,12 @@ def _told(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
         value = work()
         return b"" if value is None else json.dumps(value).encode(), None
     except Exception as error:  # whatever it is, the other ranks must hear of it before it is raised
-        more = {name: getattr(error, name) for name in _TOLD if isinstance(getattr(error, name, None), str)}
-        return json.dumps({"error": type(error).__name__, "message": str(error)[:4000], **more}).encode(), error
+        return _spoken(error), error
+
+
+def _spoken(error: Exception) -> bytes:
+    more = {name: getattr(error, name) for name in _TOLD if isinstance(getattr(error, name, None), str)}
+    return json.dumps({"error": type(error).__name__, "message": str(error)[:4000], **more}).encode()
 
 
 def _raised(said: bytes, where: str) -> Exception:

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +92,7 @@ class CheckpointManager:
         self._keep = keep
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._ranks = Agreement(group, float(timeout))
+        self._ranks = Agreement(group, float(timeout), name=str(self._directory.absolute()))
         self._durable = durable
         self._lineage = Lineage(self._directory)  # rank 0's matter, as is what it writes in the background
         self._background = Background()
@@ -114,7 +115,11 @@ class CheckpointManager:
         with self._turn("save"):
             own: dict[str, Any] = {}
             parts = self._ranks.by_all(lambda: own.update(self._own_part(step, extras)) or own)
-            saved: dict[str, Any] = self._ranks.by_first(lambda: self._publish(parts, blocking), lost=_IN_DOUBT)
+            saved: dict[str, Any] = self._ranks.by_first(
+                lambda: self._publish(parts, blocking),
+                check=lambda saved: self._refuse_other(saved, parts),
+                lost=_IN_DOUBT,
+            )
         self._record, self._states = saved, own["states"]
         id: str = saved["id"]
         return id
@@ -206,18 +211,32 @@ class CheckpointManager:
     def _publish(self, told: list[bytes], blocking: bool) -> dict[str, Any]:
         """Rank 0: the ranks' parts as one record, on disk or on its way there."""
         self._settle()
-        parts = [_part(rank, data) for rank, data in enumerate(told)]
-        content = {"step": parts[0]["step"], "states": united(parts, self._merges()), "extras": parts[0]["extras"]}
-        number, token, sealed = self._lineage.following(content)
-        if sealed is None:
-            now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
-            sealed = record.build(number=number, token=token, time=now, **content)
+        sealed = record.build(
+            number=self._lineage.next_number(),
+            token=secrets.token_hex(6),
+            time=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
+            **self._content(told),
+        )
         if blocking:
             self._write(sealed)
         else:
             record.decode(record.encode(sealed), "the record to be written")  # what cannot be, is refused at once
             self._background.start(f"record {sealed['id']}", lambda: self._write(sealed))
         return sealed
+
+    def _content(self, told: list[bytes]) -> dict[str, Any]:
+        parts = [_part(rank, data) for rank, data in enumerate(told)]
+        return {"step": parts[0]["step"], "states": united(parts, self._merges()), "extras": parts[0]["extras"]}
+
+    def _refuse_other(self, saved: Mapping[str, Any], told: list[bytes]) -> None:
+        """Rank 0 of a group for which another has saved: it must have saved what this one would have."""
+        own = self._content(told)
+        for what in ("step", "states"):
+            if saved[what] != own[what]:
+                raise RecordMismatchError(
+                    f"another group of this job has saved record {saved['id']} with other {what} than this group has; "
+                    "groups that save to one folder must be tensor-parallel peers, which read the same"
+                )
 
     def _write(self, sealed: dict[str, Any]) -> None:
         self._lineage.write(sealed, durable=self._durable)

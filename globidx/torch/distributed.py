@@ -7,8 +7,6 @@ mesh or group given, then the default group, then torchrun's environment, then a
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,6 +17,8 @@ import torch
 import torch.distributed as dist
 
 from globidx.core import checks
+from globidx.torch.rollcall import RollCall
+from globidx.torch.siblings import Siblings
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,17 @@ class Channel:
     to itself. What gloo cannot do raises RuntimeError; then ``close`` it, which lets the other ranks' calls fail too.
     """
 
+    _made = 0  # the same on all ranks that have made as many, as torch's own groups must be
+
     def __init__(self, group: Any) -> None:
         self._group: Any = None
         self._ranks: list[int] = []
         self._default = dist.group.WORLD if is_initialized() else None
         if self._default is not None:
             self._ranks = dist.get_process_group_ranks(group if group is not None else self._default)
-            self.roll_call = RollCall(self._ranks)
+            Channel._made += 1
+            key = f"globidx/{'all' if self._is_whole else self._ranks}/{Channel._made}"
+            self.roll_call = RollCall(_store(), key, dist.get_rank(), self._ranks)
             self._flag = torch.zeros(1, dtype=torch.int64)
         self.rank, self.world_size = 0, 1
 
@@ -96,9 +100,19 @@ class Channel:
             self._ranks,
             backend="gloo",
             timeout=timedelta(seconds=timeout),
-            use_local_synchronization=len(self._ranks) < dist.get_world_size(),
+            use_local_synchronization=not self._is_whole,
         )
         self.rank, self.world_size = dist.get_rank(self._group), len(self._ranks)
+
+    @property
+    def _is_whole(self) -> bool:
+        return len(self._ranks) == dist.get_world_size()
+
+    def siblings(self, name: str) -> Siblings | None:
+        """Groups of this job that do the same under that name; there can be none where this is all of it."""
+        if self._group is None or self._is_whole:
+            return None
+        return Siblings(_store(), name, dist.get_rank())
 
     @property
     def is_alone(self) -> bool:
@@ -174,41 +188,10 @@ class Channel:
             dist.destroy_process_group(group)
 
 
-class RollCall:
-    """Who is still there when a collective has failed.
-
-    Every rank that saw it fail writes its name into the store by which the ranks found each other; who does not is
-    stopped, dead, or never came. The store may hang or be gone too, so it is asked in a thread that nobody waits for.
-    """
-
-    _calls = 0  # the same on all ranks that have made as many channels, as torch's own groups must be
-
-    def __init__(self, ranks: Sequence[int]) -> None:
-        RollCall._calls += 1
-        self._key = f"globidx/{'-'.join(map(str, ranks)) if len(ranks) < dist.get_world_size() else ''}/{self._calls}"
-        self._rank, self._ranks = dist.get_rank(), list(ranks)
-        world = dist.group.WORLD
-        ask = getattr(world, "get_group_store", None) or dist.distributed_c10d._get_default_store  # before torch 2.6
-        self._store: Any = ask()
-
-    def missing(self, patience: float) -> list[int] | None:
-        """Ranks, counted in their group, that do not answer within ``patience`` seconds; None: nor does the store."""
-        found: list[list[int]] = []
-        asking = threading.Thread(target=lambda: found.extend(self._asked(patience)), daemon=True)
-        asking.start()
-        asking.join(1.5 * patience)
-        return found[0] if found else None
-
-    def _asked(self, patience: float) -> list[list[int]]:
-        until = time.monotonic() + patience
-        try:
-            self._store.set(f"{self._key}/{self._rank}", "here")
-            self._store.add(f"{self._key}/present", 1)
-            while self._store.add(f"{self._key}/present", 0) < len(self._ranks) and time.monotonic() < until:
-                time.sleep(0.01)
-            return [[at for at, r in enumerate(self._ranks) if not self._store.check([f"{self._key}/{r}"])]]
-        except RuntimeError:  # DistError: its host is gone
-            return []
+def _store() -> Any:
+    """The store by which all ranks of the job have found each other."""
+    ask = getattr(dist.group.WORLD, "get_group_store", None)  # not in torch 2.4
+    return (ask or dist.distributed_c10d._get_default_store)()
 
 
 def _to_tensor(payload: bytes, size: int) -> torch.Tensor:
