@@ -128,6 +128,8 @@ class Agreement:
         row = [_FORMAT, DOINGS.index(self._doing), int(error is not None), len(told)]
         rows = self._reached(lambda channel: channel.exchange(row), lost=lost)
         if error is not None and len(rows) == 1:
+            if of_all:
+                self._tell(b"!" + _spoken(error))
             raise error
         sizes = [size for _, _, _, size in rows]
         self._refuse_other_doings(rows)
