@@ -11,7 +11,7 @@ from typing import Any
 
 from globidx.core import partition
 from globidx.core.progress import Progress
-from globidx.core.state import SamplerState
+from globidx.core.state import SamplerState, bounded
 from globidx.errors import RecordError, RecordMismatchError
 
 
@@ -74,8 +74,10 @@ def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[
         whole = partition.stream_length(remaining, rank=number, world_size=world_size, tail=first.tail)
         counts.append(min(share, whole if done else rank.committed))
     progress = first.progress.extend(counts)
-    skip = reduce(or_, (rank.skip for rank in ranks))  # one rank may have found what the others have not
-    merged = replace(first, progress=progress, committed=0, skip=skip)
+    # one rank may have found what the others have not
+    skip = bounded(reduce(or_, (rank.skip for rank in ranks)), "the ranks together would leave out")
+    quarantined = bounded(reduce(or_, (rank.quarantined for rank in ranks)), "the ranks together would quarantine")
+    merged = replace(first, progress=progress, committed=0, skip=skip, quarantined=quarantined)
     return merged.next_epoch() if progress.committed and not progress.remaining else merged
 
 

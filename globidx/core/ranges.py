@@ -27,10 +27,12 @@ class Ranges:
 
     @classmethod
     def of(cls, given: Any) -> Ranges:
-        """The ids of an int, a range, or an iterable of ints, ranges and (start, stop) pairs.
+        """The ids of an int, a range, another ``Ranges``, or an iterable of ints, ranges and (start, stop) pairs.
 
         TypeError or ValueError for anything else, negative ids and strides included.
         """
+        if isinstance(given, Ranges):
+            return given
         if isinstance(given, np.ndarray):
             return cls.of_ids(checks.integers(given, "sample id", checks.INT64_MAX))
         if isinstance(given, range) or not isinstance(given, Iterable):

@@ -11,7 +11,7 @@ from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
-from globidx.core.state import MAX_RANGES, MAX_SKIPPED, DatasetIdentity, SamplerState
+from globidx.core.state import DatasetIdentity, SamplerState, bounded
 from globidx.core.view import EpochView
 from globidx.errors import CommitError, RecordError, RecordMismatchError
 
@@ -75,7 +75,7 @@ class Standing:
             self._start_segment(running)
         else:
             fresh = self._fresh(loaded.epoch + bool(progress.committed), skip)
-            self._start_segment(replace(fresh, trail=loaded.trail))
+            self._start_segment(replace(fresh, trail=loaded.trail, quarantined=loaded.quarantined))
 
     def look(self, *, untouched: bool, skipping: bool = False) -> bool:
         """See what became of the dataset and, with ``skipping``, of the ids to leave out; whether the epoch began anew.
@@ -101,13 +101,12 @@ class Standing:
         """Leave ``ids`` out from the next segment on; IndexError outside the dataset."""
         if ids.pairs:
             checks.sample_id(ids.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
-        skip = self.state.skip | ids
-        if len(skip.pairs) > MAX_RANGES or skip.size > MAX_SKIPPED:
-            raise ValueError(
-                f"skip() would leave out {skip.size} ids in {len(skip.pairs)} ranges, the most is {MAX_SKIPPED} in "
-                f"{MAX_RANGES}; leave whole files out of the index instead"
-            )
-        self.state = replace(self.state, skip=skip)
+        self.state = replace(self.state, skip=bounded(self.state.skip | ids, "skip() would leave out"))
+
+    def quarantine(self, ids: Ranges) -> None:
+        """List ``ids``, which others stood in for; RecordError for more than a record may hold."""
+        listed = bounded(self.state.quarantined | ids, "the quarantine would list")
+        self.state = replace(self.state, quarantined=listed)
 
     def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
         """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
@@ -147,7 +146,11 @@ class Standing:
         )
 
     def _start_segment(self, state: SamplerState) -> None:
-        """Go on from ``state``, leaving out what its list says and its epoch does not leave out yet."""
+        """Go on from ``state``, leaving out what its list says and its epoch does not leave out yet.
+
+        What was in quarantine before stays there: the list is of the whole run.
+        """
+        state = replace(state, quarantined=self.state.quarantined | state.quarantined)
         self.state, self._seen, self._view = state, state.dataset, None
         more = self._to_skip(state)
         if more.pairs:

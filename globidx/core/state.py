@@ -19,7 +19,7 @@ from globidx.core.progress import Progress, Segment, Skip
 from globidx.core.ranges import Ranges
 from globidx.errors import CommitError, RecordError, RecordMismatchError
 
-FORMAT, VERSION = "globidx.sampler", 1
+FORMAT, VERSION = "globidx.sampler", 2
 # What a state may hold, far beyond any real run: a hostile one must not take hours or gigabytes to read.
 MAX_WORLD_SIZE, MAX_SEGMENTS, MAX_UNEVENNESS, MAX_RANGES, MAX_SKIPPED = 2**17, 2**14, 2**24, 2**16, 2**24
 
@@ -57,7 +57,8 @@ class SamplerState:
     open one.
 
     ``skip`` lists ids to leave out; those that the running epoch leaves out already stand in ``progress``. ``trail`` is
-    what ``left_behind`` made of the epochs before this one.
+    what ``left_behind`` made of the epochs before this one. ``quarantined`` lists ids that others stood in for, in the
+    whole run: they count as delivered, and are left out only if ``skip`` lists them too.
     ``finished_epoch`` is the epoch this rank completed to get here: it tells a merge that a rank one epoch ahead of
     the others has not left theirs, but done all of it.
     """
@@ -73,6 +74,7 @@ class SamplerState:
     finished_epoch: int | None = None
     trail: str = ""
     skip: Ranges = field(default_factory=Ranges)
+    quarantined: Ranges = field(default_factory=Ranges)
 
     def stream_length(self, rank: int) -> int:
         """How many ids ``rank`` yields in the open segment, padding included."""
@@ -119,11 +121,15 @@ class SamplerState:
         return replace(self.next_epoch(), finished_epoch=self.epoch) if self.is_complete(rank) else self
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as fresh JSON values; ``consumed``, ``skipped`` and ``remaining`` are sums, for people."""
+        """The state as fresh JSON values; ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
+
+        It is written in the lowest version that can say it, for the sake of older readers.
+        """
         done = self.closed()
+        quarantined = {"quarantined": [list(pair) for pair in self.quarantined.pairs]} if self.quarantined.pairs else {}
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": 2 if quarantined else 1,
             "dataset": asdict(self.dataset),
             "order": dict(self.order),
             "seed": self.seed,
@@ -139,13 +145,14 @@ class SamplerState:
             "consumed": done.committed,
             "skipped": done.skipped,
             "remaining": done.remaining,
+            **quarantined,
         }
 
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
         """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
         schema.header(state, "sampler state", FORMAT, VERSION)
-        fields = schema.fields(state, "sampler state", _FIELDS)
+        fields = schema.fields(state, "sampler state", _FIELDS if state["version"] == 1 else _FIELDS_2)
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
             order=dict(fields["order"]),
@@ -159,7 +166,8 @@ class SamplerState:
             committed=fields["open"]["committed"],
             finished_epoch=fields["finished_epoch"],
             trail=fields["trail"],
-            skip=_ranges(fields["skip"], fields["dataset"]["num_samples"]),
+            skip=_ranges(fields["skip"], None),  # ids of files appended since may be told before an epoch has them
+            quarantined=_ranges(fields.get("quarantined", []), None),
         )
         longest = partition.stream_length(value.progress.remaining, rank=0, world_size=value.world_size, tail="pad")
         if value.committed > longest:
@@ -227,14 +235,24 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
     return replace(progress, per_rank=per_rank)
 
 
-def _ranges(pairs: Sequence[Sequence[int]], num_samples: int) -> Ranges:
+def bounded(ranges: Ranges, what: str) -> Ranges:
+    """``ranges``, if a record may hold as many; RecordError if not."""
+    if len(ranges.pairs) > MAX_RANGES or ranges.size > MAX_SKIPPED:
+        raise RecordError(
+            f"{what} {ranges.size} ids in {len(ranges.pairs)} ranges, the most is {MAX_SKIPPED} in {MAX_RANGES}; leave "
+            "whole files out of the index instead"
+        )
+    return ranges
+
+
+def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
     ranges = Ranges(tuple((start, stop) for start, stop in pairs))
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: skipped ranges must ascend, got {list(pairs)!r:.80}")
     if ranges.size > MAX_SKIPPED:
         raise RecordError(f"sampler state: {ranges.size} ids are skipped, the most is {MAX_SKIPPED}")
-    if ends and ends[-1] > num_samples:
+    if ends and num_samples is not None and ends[-1] > num_samples:
         raise RecordError(f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples")
     return ranges
 
@@ -266,3 +284,4 @@ _FIELDS = {
     "skipped": _COUNT,
     "remaining": _COUNT,
 }
+_FIELDS_2 = _FIELDS | {"quarantined": _RANGES}

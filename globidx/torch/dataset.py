@@ -16,6 +16,8 @@ from globidx.disk.explain import explain
 from globidx.disk.manager import GlobalIndexManager
 from globidx.disk.reader import ON_MISSING, Reader
 from globidx.disk.sources import BACKENDS
+from globidx.torch.quarantine import Substituted
+from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 
 _DEFAULT_CACHE_BYTES = 64 * 2**20
 
@@ -31,6 +33,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     that the store does not have as its fill value; the default is an error. ``backend="auto"`` decodes what lies
     plainly by itself and leaves the rest to zarr-python and h5py; ``"library"`` leaves everything to them, and
     ``"tensorstore"`` zarr to tensorstore. ``explain()`` says what is read how, ``counters()`` what it took.
+
+    ``on_error="substitute"`` puts a neighbour in place of a sample that cannot be read (ReadError, MissingChunkError),
+    so that batches keep their size on every rank; ReadError where none near is readable. A function gets (id, error)
+    and returns the id to read instead, or raises. The id that was asked for is logged, and ``globidx.DataLoader`` lists
+    it in ``sampler.quarantined``, which the record keeps; other loaders leave it at the log. What ``transform`` raises
+    is raised. ``with_id=True`` returns the id of the sample that is given, not the one that was asked for.
 
     Files are opened in the process that reads, on first use: the dataset can be pickled, forked and spawned at any
     time.
@@ -59,11 +67,14 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         with_id: bool = False,
         on_missing: Literal["error", "fill"] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
+        on_error: OnError = "raise",
     ) -> None:
         if on_missing not in ON_MISSING:
             raise ValueError(f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}")
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        if on_error not in ON_ERROR and not callable(on_error):
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)} or a function, got {on_error!r}")
         if transform is not None and not callable(transform):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
@@ -78,6 +89,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             on_missing=on_missing,
             backend=backend,
         )
+        self._substitutes = None if on_error == "raise" else Substitutes(self._reader.read, index_manager, on_error)
 
     def __len__(self) -> int:
         return len(self.index_manager)
@@ -105,10 +117,16 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         What torch's loader calls. Each sample's memory is writable and no other's; while any of a batch is kept, so is
         the memory of all: ``clone()`` what is to stay for long.
         """
-        samples = map(self._sample, self._reader.read(sample_ids))
-        if self.with_id:
-            return [(sample, operator.index(id)) for sample, id in zip(samples, sample_ids, strict=True)]
-        return list(samples)
+        if self._substitutes is None:
+            return self._samples(self._reader.read(sample_ids), sample_ids)
+        arrays, ids, places = self._substitutes.read(sample_ids)
+        samples = self._samples(arrays, ids)
+        return Substituted(samples, places) if places else samples
+
+    @property
+    def may_substitute(self) -> bool:
+        """Whether a sample may stand for another."""
+        return self._substitutes is not None
 
     def counters(self, *, reset: bool = False) -> Counters:
         """What was read in this process, workers count for themselves: cache hits, decoded chunks, bytes, opened files.
@@ -124,6 +142,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def close(self) -> None:
         """Close all files that this process has open; reading opens them again."""
         self._reader.close()
+
+    def _samples(self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int]) -> list[Any]:
+        samples = map(self._sample, arrays)
+        if self.with_id:
+            return [(sample, operator.index(id)) for sample, id in zip(samples, ids, strict=True)]
+        return list(samples)
 
     def _sample(self, arrays: tuple[Any, ...]) -> Any:
         tensors = [torch.from_numpy(array) for array in arrays]

@@ -11,7 +11,9 @@ import torch.utils.data
 
 from globidx.core.state import DatasetIdentity
 from globidx.errors import CommitError, StaleIteratorError
+from globidx.torch.quarantine import Reporting, report_of
 from globidx.torch.sampler import ResumableDistributedSampler
+from globidx.torch.transfer import Ahead, ToDevice, destination
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
@@ -22,6 +24,14 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     asked about is given again. Everything else is torch's; ``in_order=False`` is refused, because batches that overtake
     each other cannot be counted.
 
+    ``device="cuda"`` hands out batches that lie on that device, each copied from pinned memory while the loop trains on
+    the one before it, which is still the one that counts; tensors anywhere in dicts, lists, tuples and named tuples are
+    moved, and so is what has a ``to`` of its own. ``"cpu"`` and None leave batches where they are; a device that is not
+    there is a ValueError.
+
+    A sample that its dataset put another in place of (``FileCacheDataset(on_error=...)``) is told to the sampler when
+    its batch is committed; see ``sampler.quarantined``.
+
     >>> sampler = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
     >>> for batch in DataLoader(range(10), batch_size=4, sampler=sampler):
     ...     print(batch.tolist(), "remaining", sampler.remaining)
@@ -30,12 +40,20 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     [8, 9] remaining 10
     """
 
-    def __init__(self, dataset: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any) -> None:
         super().__init__(dataset, *args, **kwargs)
+        self.device = destination(device)
+        if self.device is not None:
+            self.pin_memory = True  # pageable memory is copied while the host waits
         if self.resumable is not None and not getattr(self, "in_order", True):
             raise ValueError(
                 "in_order=False lets batches overtake each other, so what is delivered is no prefix of the order; "
                 "leave it out"
+            )
+        if self.resumable is not None and self.batch_sampler is None and getattr(dataset, "may_substitute", False):
+            raise ValueError(
+                "without batches (batch_size=None), samples that stand for others, as the dataset's on_error= has it, "
+                "cannot be told from them, so the record would not list them; pass batch_size=1, or on_error='raise'"
             )
 
     @property
@@ -60,10 +78,28 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         return self.open() if self.resumable is None else Deliveries(self, self.resumable)
 
     def open(self) -> Any:
-        """torch's own iterator of a new pass, which counts nothing."""
-        if self.resumable is not None:
+        """The batches of a new pass, on their device, each with its report; nothing is counted."""
+        if self.resumable is None:
+            batches = super().__iter__()
+        else:
             self._renew_workers(DatasetIdentity.of(self.dataset))
-        return super().__iter__()
+            batches = self._reporting()
+        return batches if self.device is None else Ahead(batches, self._mover(self.device))
+
+    def _reporting(self) -> Any:
+        """torch's own iterator, which asks for ``collate_fn`` here only; whoever else does must find the user's own."""
+        own = self.collate_fn
+        self.collate_fn = Reporting(own)
+        try:
+            return super().__iter__()
+        finally:
+            self.collate_fn = own
+
+    def _mover(self, device: torch.device) -> ToDevice:
+        """One for all passes, since its stream keeps memory; made late, when ranks have chosen their device."""
+        if "_to_device" not in self.__dict__:
+            self._to_device = ToDevice(device)
+        return self._to_device
 
     def _renew_workers(self, found: DatasetIdentity) -> None:
         """Persistent workers hold the dataset as it was when they started: others must read what changed since."""
@@ -73,7 +109,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
 
 class DrawnBatches:
-    """A batch sampler that notes the size of each batch it draws, and checks that the batches are the sampler's ids in
+    """A batch sampler that notes the ids of each batch it draws, and checks that the batches are the sampler's ids in
     their order.
     """
 
@@ -82,16 +118,16 @@ class DrawnBatches:
         self._sampler = sampler
         own = type(sampler).__iter__ is ResumableDistributedSampler.__iter__
         self._in_order = own and (inner is sampler or type(inner) is torch.utils.data.BatchSampler)
-        self.sizes: deque[int] = deque()
+        self.ids: deque[list[int]] = deque()
 
     def __len__(self) -> int:
         return len(self._inner)
 
     def __iter__(self) -> Iterator[Any]:
-        self.sizes = deque()  # a new one each pass: batches of an abandoned pass may still be drawn
-        return self._draw(self.sizes)
+        self.ids = deque()  # a new one each pass: batches of an abandoned pass may still be drawn
+        return self._draw(self.ids)
 
-    def _draw(self, sizes: deque[int]) -> Iterator[Any]:
+    def _draw(self, drawn: deque[list[int]]) -> Iterator[Any]:
         # a second iterator costs nothing, and says what should come
         shadow = None if self._in_order else ResumableDistributedSampler.__iter__(self._sampler)
         for batch in self._inner:
@@ -102,7 +138,7 @@ class DrawnBatches:
                     "is delivered is no prefix of its order and cannot be recorded; use a batch sampler that only "
                     "cuts the sequence into batches"
                 )
-            sizes.append(len(ids))
+            drawn.append(ids)
             yield batch
 
 
@@ -123,12 +159,13 @@ class Deliveries:
 
     def __init__(self, loader: Passes, sampler: ResumableDistributedSampler) -> None:
         self._sampler = sampler
-        self._held = 0
+        self._held: list[int] = []
+        self._replaced: list[int] = []  # those of them that others stand for
         self._failed = False
         self._over = sampler.begin_pass(self)  # nothing to count: the pass is empty, or every id of it is committed
         self._generation = sampler.generation
         self._batches = loader.open()
-        self._sizes = loader.drawn_batches.sizes
+        self._ids = loader.drawn_batches.ids
 
     def __iter__(self) -> Deliveries:
         return self
@@ -141,7 +178,7 @@ class Deliveries:
         self.settle()
         self._failed = True  # unless it is seen to end well
         try:
-            batch = next(self._batches)
+            batch, places = report_of(next(self._batches))
         except StopIteration:
             self._failed = False
             if not self._over:
@@ -149,15 +186,18 @@ class Deliveries:
                 self._sampler.end_pass()  # the loader's own drop_last may leave ids that no pass would ever deliver
             raise
         self._failed = False
-        self._held = self._sizes.popleft()
+        self._held = self._ids.popleft()
+        self._replaced = [self._held[place] for place in places]
         return batch
 
     def settle(self) -> None:
         """Commit the batch that the loop holds."""
         with self._sampler.lock:
-            held, self._held = self._held, 0
+            held, self._held = self._held, []
             if held:
-                self._sampler.commit_delivered(held)
+                if self._replaced:
+                    self._sampler.quarantine(self._replaced)
+                self._sampler.commit_delivered(len(held))
                 self._over = self._sampler.generation != self._generation
 
     def _refuse_if_stale(self) -> None:

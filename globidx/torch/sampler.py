@@ -160,6 +160,15 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """The ids that are left out, of this epoch or from the next segment on."""
         return self._standing.state.skip
 
+    @property
+    def quarantined(self) -> Ranges:
+        """The ids that could not be read, in this run and those it goes on from: others stood in for them.
+
+        They count as delivered. ``skip(sampler.quarantined)`` leaves them out from the next segment on.
+        """
+        self._readers.settle()
+        return self._standing.state.quarantined
+
     # -- reading
 
     def __iter__(self) -> Iterator[int]:
@@ -223,6 +232,13 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         refused at the next save.
         """
         self._standing.skip(Ranges.of(ids))
+
+    def quarantine(self, ids: Any) -> None:
+        """List ids that were delivered, but as other samples in their place; ``globidx.DataLoader`` does so by itself.
+
+        ``ids`` are given as to ``skip``. Nothing else changes; each rank tells its own, and a merge unites the lists.
+        """
+        self._standing.quarantine(Ranges.of(ids))
 
     def finish_epoch(self) -> None:
         """End the epoch here, on every rank, whatever is left of it: the next one starts, with nothing done."""
