@@ -12,6 +12,7 @@ from globidx.core import checks
 from globidx.disk import indexing
 from globidx.disk.manager import GlobalIndexManager
 from globidx.errors import ReadError
+from globidx.torch.frames import without_frames
 
 ON_ERROR = ("raise", "substitute")
 OnError = Literal["raise", "substitute"] | Callable[[int, ReadError], int]
@@ -73,7 +74,8 @@ class Substitutes:
     def _instead(self, id: int, error: ReadError) -> tuple[int, Any]:
         """(id, sample) to take for ``id``; ReadError where there is none."""
         if callable(self._on_error):
-            other = checks.sample_id(self._on_error(id, error), len(self._manager))
+            kept = without_frames(error, noted=False)  # who is told may well collect them
+            other = checks.sample_id(self._on_error(id, kept), len(self._manager))
             return other, self._read([other])[0]
         index, tried = self._manager.index, 0
         file, item = index.locate(id)
@@ -93,7 +95,7 @@ class Substitutes:
         count = self._counts[path]
         if str(count).strip("0") == "1":
             told = "%d reads of %s failed so far; sample id %d stands in for the last: %s"
-            _log.warning(told, count, path, other, error)
+            _log.warning(told, count, path, other, str(error))
 
 
 def _raise_if_its_own_fault(error: ReadError) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from globidx.torch.frames import without_frames
+
 Mover = Callable[[Any], Callable[[], Any]]
 
 
@@ -51,7 +53,7 @@ class Ahead:
         try:
             return self._move(next(self._batches))
         except Exception as error:  # whatever it is, the loop must first have the batch before it
-            return _raiser(error)
+            return _raiser(without_frames(error, noted=not isinstance(error, StopIteration)))
 
 
 def _raiser(error: Exception) -> Callable[[], Any]:

@@ -1,6 +1,8 @@
 """Batches that are moved ahead of the loop: the same batches, the same errors at the same place, the same count."""
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from collections import OrderedDict, UserDict, deque, namedtuple
@@ -8,6 +10,7 @@ from collections import OrderedDict, UserDict, deque, namedtuple
 import pytest
 import test_loader
 import torch
+from files import REPOSITORY, environment
 from test_loader import (  # noqa: F401 - the laws of the loader, run again below
     Ids,
     consumed,
@@ -180,6 +183,29 @@ def test_the_batch_before_a_bad_one_stays_counted(workers):
     assert (trained, consumed(sampler)) == ([0, 4], (0, 8))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("dataset", "last"), [(test_loader.Broken(20), 4), (Ids(20), 16)], ids=["error", "end"])
+def test_a_loop_that_was_left_holds_nothing_whatever_comes_next(dataset, last, workers):
+    """An error or the end, kept for later, must not keep the loop alive: it would count the batch it was left with."""
+    gc.disable()
+    try:
+        sampler, loader = made(20, 4, workers, dataset=dataset)
+        for batch in loader:
+            if batch[0] == last:
+                break
+        assert consumed(sampler) == (0, last)
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_waited_tells_where_it_was_raised():
+    """Its frames are gone, their text is not."""
+    _, loader = made(20, 4, dataset=test_loader.Broken(20))
+    with pytest.raises(ValueError, match="sample 9 is bad") as caught:
+        list(loader)
+    assert 'raise ValueError("sample 9 is bad")' in "".join(caught.value.__notes__)
+
+
 Pair = namedtuple("Pair", "image label")
 
 
@@ -344,3 +370,11 @@ def test_errors_of_the_sampler_and_of_the_dataset_come_as_they_do_without_a_devi
     sampler.reset()
     with pytest.raises(errors.StaleIteratorError):
         next(stream)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_benchmark_says_that_there_is_nothing_to_measure():
+    """In words and without failing, where there is no device."""
+    tool = REPOSITORY / "tools" / "bench" / "transfer.py"
+    done = subprocess.run([sys.executable, tool], env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "no CUDA device: nothing to measure\n"

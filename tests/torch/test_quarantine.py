@@ -1,0 +1,409 @@
+"""Samples that cannot be read: batches keep their size, nothing is silent, and the record lists what was delivered as others."""
+
+import errno
+import gc
+import logging
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from files import numbers, write_hdf5, write_zarr
+
+from globidx import (
+    CheckpointManager,
+    DataLoader,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+    errors,
+    merge_states,
+)
+from globidx.core import record as records
+from globidx.core.ranges import Ranges
+from globidx.core.state import MAX_RANGES, SamplerState
+from globidx.torch.quarantine import Reported
+from globidx.torch.substitutes import Substitutes, neighbours
+from globidx.torch.transfer import Ahead
+
+LENGTHS = (6, 8, 6)  # files a, b and c; ids 0..5, 6..13, 14..19; two items a chunk
+BAD = [8, 9]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sample ``id`` is ``id + 1``; the chunk that holds samples 8 and 9 is gone."""
+    start = 0
+    for name, length in zip("abc", LENGTHS, strict=True):
+        write_zarr(tmp_path / f"{name}.zarr", numbers(length, (), "i8", start=start + 1), chunk=2)
+        start += length
+    Path(tmp_path, "b.zarr", "c", "1").unlink()
+    return tmp_path
+
+
+def opened(folder, **options):
+    return FileCacheDataset(GlobalIndexManager(str(folder)), **{"on_error": "substitute"} | options)
+
+
+def run(dataset, *, record=None, rank=0, world=1, workers=0, kind=DataLoader, **options):
+    """(sampler, loader) in order, batches of 4."""
+    sampler = ResumableDistributedSampler(dataset, world, rank, shuffle=False)
+    if record is not None:
+        sampler.load_state_dict(record)
+    return sampler, kind(dataset, batch_size=4, sampler=sampler, num_workers=workers, **options)
+
+
+# -- which sample stands in
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "n"), [(0, 1, 1), (0, 9, 9), (5, 6, 20), (40, 1000, 3000), (0, 10**6, 10**9)]
+)
+def test_neighbours_are_ids_of_the_file_first_each_once_and_few(start, stop, n):
+    """Never the sample itself, nothing outside; logarithmically many, and both ends of the dataset come into reach."""
+    for item in {start, (start + stop) // 2, stop - 1}:
+        tried = list(neighbours(item, start, stop, n))
+        assert len(set(tried)) == len(tried) and item not in tried
+        assert all(0 <= id < n for id in tried)
+        own = [start <= id < stop for id in tried]
+        assert own == sorted(own, reverse=True)
+        assert len(tried) <= 2 * (n.bit_length() + 1) * 2
+        if n > 1:
+            assert abs(tried[0] - item) == 1
+        if stop < n:
+            assert max(tried) >= (n + stop) // 2 - 1
+
+
+def test_a_neighbour_stands_in_and_all_else_is_what_was_asked_for(folder, caplog):
+    """The nearest readable one of the same file; one line in the log, which names the file, the sample and the reason."""
+    dataset = opened(folder)
+    with caplog.at_level(logging.WARNING, "globidx"):
+        samples = dataset.__getitems__([0, 8, 19, 9, 8])
+    assert [int(sample) - 1 for sample in samples] == [0, 7, 19, 10, 7]
+    assert samples.places == (1, 3, 4)
+    assert int(dataset[9]) - 1 == 10
+    assert type(dataset.__getitems__([0, 7, 10])) is list
+    (line,) = caplog.messages
+    assert "1 reads of" in line and "b.zarr" in line and "sample id 8" in line and "sample id 7 stands in" in line
+
+
+def test_failures_are_counted_in_the_log(folder, caplog):
+    """The first of a file, the 10th and the 100th in this process: neither silence nor a flood."""
+    dataset = opened(folder)
+    for _ in range(60):
+        dataset.__getitems__([8, 9])
+    assert [line.split()[0] for line in caplog.messages] == ["1", "10", "100"]
+
+
+def test_where_a_whole_file_is_gone_its_neighbours_files_stand_in(folder):
+    """And where nothing can be read, that is an error, which says how many were tried."""
+    dataset = opened(folder)
+    shutil.rmtree(folder / "b.zarr")
+    assert {int(dataset[id]) - 1 for id in range(6, 14)} <= {*range(6), *range(14, 20)}
+    shutil.rmtree(folder / "a.zarr")
+    shutil.rmtree(folder / "c.zarr")
+    dataset.close()
+    with pytest.raises(errors.ReadError, match=r"sample id 8: .*nor could any of \d+ samples around it be read"):
+        dataset[8]
+
+
+def test_the_id_that_is_returned_is_that_of_the_sample_that_is_given(folder):
+    """The one asked for would be a lie about the data."""
+    dataset = opened(folder, with_id=True, transform=lambda sample: int(sample) - 1)
+    assert dataset.__getitems__([8, 3, 9]) == [(7, 7), (3, 3), (10, 10)]
+    assert dataset[8] == (7, 7)
+    assert all(type(id) is int for _, id in dataset.__getitems__([8, 9]))
+
+
+def test_by_default_and_for_other_errors_it_raises(folder):
+    """No sample is replaced unasked; ids that are none, and errors of the transform, are nobody's bad data."""
+    with pytest.raises(errors.MissingChunkError, match="sample id 8"):
+        opened(folder, on_error="raise")[8]
+    with pytest.raises(IndexError):
+        opened(folder)[20]
+    with pytest.raises(IndexError):
+        opened(folder).__getitems__([8, 20])
+
+    def broken(sample):
+        raise errors.ReadError("the transform's own")
+
+    with pytest.raises(errors.ReadError, match="the transform's own"):
+        opened(folder, transform=broken).__getitems__([0, 8])
+    with pytest.raises(ValueError, match="on_error must be one of raise, substitute or a function, got 'skip'"):
+        opened(folder, on_error="skip")
+
+
+def test_a_function_names_the_replacement_or_raises(folder):
+    """It gets the id and the error; what it names must be an id, and readable."""
+    asked, kept = [], []
+
+    def choose(id, error):
+        asked.append((id, type(error), f"sample id {id}" in str(error)))
+        kept.append(error)
+        return np.int64(id - 8)
+
+    assert [int(sample) - 1 for sample in opened(folder, on_error=choose).__getitems__([9, 5])] == [1, 5]
+    assert asked == [(9, errors.MissingChunkError, True)]
+    for answer, kind in ((8, errors.MissingChunkError), (20, IndexError), (None, TypeError), (1.5, TypeError)):
+        with pytest.raises(kind):
+            opened(folder, on_error=lambda id, error, answer=answer: answer)[9]
+
+    def refuse(id, error):
+        raise ZeroDivisionError(f"no {id}")
+
+    with pytest.raises(ZeroDivisionError, match="no 9"):
+        opened(folder, on_error=refuse)[9]
+
+
+@pytest.mark.parametrize("cause", [OSError(errno.EMFILE, "too many open files"), MemoryError()])
+def test_a_process_that_is_short_of_something_is_not_bad_data(folder, cause):
+    """Files or memory that run out say nothing about the sample: it raises, and quarantines nothing."""
+
+    def read(ids):
+        raise errors.ReadError("sample id 3: no") from cause
+
+    with pytest.raises(errors.ReadError, match="sample id 3: no"):
+        Substitutes(read, GlobalIndexManager(str(folder)), "substitute").read([3])
+
+
+def test_truncated_hdf5_is_replaced_too(tmp_path):
+    """Whatever the store, as long as it says that it cannot read."""
+    write_hdf5(tmp_path / "a.h5", numbers(40, (100,)), chunk=1, compression="gzip")
+    dataset = FileCacheDataset(GlobalIndexManager(str(tmp_path)), on_error="substitute")
+    whole = [tensor.clone() for tensor in dataset.__getitems__(list(range(40)))]
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5") as file:
+        place = file["x"].id.get_chunk_info(20)
+    data[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
+    dataset.close()
+    (tmp_path / "a.h5").write_bytes(data)
+    samples = dataset.__getitems__(list(range(40)))
+    assert samples.places == (20,)
+    expected = [*whole[:20], whole[21], *whole[21:]]
+    assert all(torch.equal(one, other) for one, other in zip(samples, expected, strict=True))
+
+
+# -- how the record learns of it
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_sampler_is_told_when_the_batch_is_committed_and_not_before(folder, workers):
+    """Prefetched far ahead, the bad samples of batch 2 are listed when the loop holds it and state is asked for."""
+    dataset = opened(folder)
+    sampler, loader = run(dataset, workers=workers)
+    seen = []
+    for batch in loader:
+        assert isinstance(batch, torch.Tensor) and len(batch) == 4
+        seen.append(sampler.quarantined.pairs)
+    assert seen == [(), (), ((8, 10),), ((8, 10),), ((8, 10),)]
+    state = sampler.state_dict()
+    assert (state["epoch"], state["quarantined"], state["skip"]) == (1, [[8, 10]], [])
+
+
+class Moving(DataLoader):
+    """Fetches one batch ahead of the loop in the main process, as a loader with a device does."""
+
+    def open(self):
+        return Ahead(super().open(), lambda batch: lambda: batch)
+
+
+@pytest.mark.parametrize("kind", [DataLoader, Moving])
+@pytest.mark.parametrize(("workers", "collects"), [(0, False), (2, False), (0, True)])
+def test_a_batch_that_does_not_count_quarantines_nothing(folder, workers, kind, collects):
+    """A break before its commit leaves it out of both lists; it comes again, and then it is listed.
+
+    Also where somebody collects the errors: their tracebacks would keep the loop alive.
+    """
+    kept = []
+
+    def choose(id, error):
+        kept.append(error)
+        return 7
+
+    gc.disable()
+    try:
+        sampler, loader = run(opened(folder, on_error=choose if collects else "substitute"), workers=workers, kind=kind)
+        for batch in loader:
+            if int(batch[0]) - 1 >= 7:
+                break
+    finally:
+        gc.enable()
+    assert (sampler.state_dict()["consumed"], sampler.quarantined.pairs) == (8, ())
+    for _ in loader:
+        assert (sampler.quarantined.pairs, sampler.state_dict()["consumed"]) == (((8, 10),), 12)
+        break
+
+
+def test_the_count_of_deliveries_is_not_changed(folder):
+    """A quarantined id is done: each rank takes as many steps as without, and the epoch ends."""
+    for world in (1, 2, 3):
+        pairs = [run(opened(folder), rank=rank, world=world) for rank in range(world)]
+        steps = [[len(batch) for batch in loader] for _, loader in pairs]
+        assert steps == [steps[0]] * world
+        assert sum(steps[0]) == -(-20 // world)
+        merged = merge_states([sampler.state_dict() for sampler, _ in pairs])
+        assert (merged["epoch"], merged["quarantined"]) == (1, [[8, 10]])
+
+
+def test_a_merge_unites_what_the_ranks_found(folder):
+    """Each reads its own share; the record, from wherever it is loaded, has all of it, for the rest of the run."""
+    pairs = [run(opened(folder), rank=rank, world=2) for rank in range(2)]
+    for sampler, loader in pairs:
+        for _, _ in zip(range(2), loader, strict=False):
+            sampler.state_dict()
+    assert [sampler.state_dict()["quarantined"] for sampler, _ in pairs] == [[[8, 9]], [[9, 10]]]
+    merged = merge_states([sampler.state_dict() for sampler, _ in pairs])
+    assert merged["quarantined"] == [[8, 10]]
+    alone, _ = run(opened(folder), record=merged)
+    assert alone.quarantined == Ranges.of([8, 9])
+    for move in (lambda: alone.set_epoch(7), alone.reset, alone.finish_epoch, lambda: alone.load_state_dict(merged)):
+        move()
+        assert alone.state_dict()["quarantined"] == [[8, 10]]
+
+
+def test_skipping_the_quarantined_leaves_them_out_from_the_next_segment_on(folder):
+    """The two lists go together; the report stays."""
+    dataset = opened(folder)
+    sampler, loader = run(dataset)
+    list(loader)
+    sampler.skip(sampler.quarantined)
+    assert [int(sample) - 1 for batch in loader for sample in batch] == [id for id in range(20) if id not in BAD]
+    assert sampler.quarantined == sampler.skipped == Ranges.of(BAD)
+
+
+def test_a_record_on_disk_keeps_the_list(folder, tmp_path):
+    """Through the manager, and through a process that did not see the samples."""
+    sampler, loader = run(opened(folder))
+    manager = CheckpointManager(tmp_path / "run", sampler)
+    for number, _ in enumerate(loader, 1):
+        manager.save(number)
+        if number == 3:
+            break
+    resumed, _ = run(opened(folder))
+    found = CheckpointManager(tmp_path / "run", resumed).restore()
+    assert found["states"]["sampler"]["quarantined"] == [[8, 10]]
+    assert (resumed.quarantined, resumed.remaining) == (Ranges.of(BAD), 8)
+
+
+def test_ids_of_a_subset_are_the_subsets(folder):
+    """What the sampler hands out is what it is told, whatever the wrapper calls it inside."""
+    subset = torch.utils.data.Subset(opened(folder), [3, 8, 9, 5])
+    sampler, loader = run(subset)
+    assert [(batch - 1).tolist() for batch in loader] == [[3, 7, 10, 5]]
+    assert sampler.quarantined == Ranges.of([1, 2])
+
+
+def test_spawned_workers_report_too(folder):
+    """Everything on the way is picklable."""
+    sampler, loader = run(opened(folder), workers=1, multiprocessing_context=multiprocessing.get_context("spawn"))
+    assert sum(len(batch) for batch in loader) == 20
+    assert sampler.quarantined == Ranges.of(BAD)
+
+
+def test_the_users_collate_function_and_pinning_see_no_report(folder):
+    """It gets a list and what it returns is what the loop gets; the loader's attribute stays the user's."""
+
+    def collate(samples):
+        return {"n": len(samples), "x": torch.stack(samples)}
+
+    _, loader = run(opened(folder), collate_fn=collate)
+    assert [set(batch) for batch in loader] == [{"n", "x"}] * 5
+    assert loader.collate_fn is collate
+    assert torch.utils.data._utils.pin_memory.pin_memory(Reported(["text"], (0,))) == Reported(["text"], (0,))
+    theirs = torch.utils.data.DataLoader(opened(folder), batch_size=4, collate_fn=loader.collate_fn)
+    assert [batch["n"] for batch in theirs] == [4] * 5  # torch's own: the report is the log's
+    assert [len(batch) for batch in DataLoader(opened(folder), batch_size=5)] == [5] * 4
+
+
+def test_samples_one_by_one_are_refused_where_they_could_not_be_told(folder):
+    """Without batches nothing can travel beside the sample, and the record would keep silent."""
+    dataset = opened(folder)
+    sampler = ResumableDistributedSampler(dataset, 1, 0)
+    with pytest.raises(ValueError, match="pass batch_size=1"):
+        DataLoader(dataset, batch_size=None, sampler=sampler)
+    assert sum(1 for _ in DataLoader(dataset, batch_size=None)) == 20  # where nobody keeps a record, the log is all
+
+
+# -- the state
+
+
+def state(**changes):
+    sampler = ResumableDistributedSampler(range(100), 1, 0)
+    sampler.commit(10)
+    return sampler.state_dict() | changes
+
+
+def test_a_state_without_quarantine_is_written_as_before_and_read_from_before():
+    """Version 1, so that older readers take it; what lists ids is version 2, which they refuse by name."""
+    plain = state()
+    assert plain["version"] == 1 and "quarantined" not in plain
+    assert SamplerState.from_dict(plain).quarantined == Ranges()
+    sampler = ResumableDistributedSampler(range(100), 1, 0)
+    sampler.quarantine([5, range(7, 9)])
+    told = sampler.state_dict()
+    assert (told["version"], told["quarantined"]) == (2, [[5, 6], [7, 9]])
+    assert SamplerState.from_dict(told).to_dict() == told
+    sealed = records.build(number=1, token="0" * 12, step=1, time="", states={"s": told}, extras={})
+    assert records.decode(records.encode(sealed), "x") == sealed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"quarantined": [[1, 2]]},
+        {"version": 2, "quarantined": [[2, 1]]},
+        {"version": 2, "quarantined": [[4, 5], [1, 2]]},
+        {"version": 2, "quarantined": [[0, 2**62]]},
+        {"version": 2, "quarantined": "all"},
+        {"version": 2, "quarantined": [[2 * n, 2 * n + 1] for n in range(MAX_RANGES + 1)]},
+    ],
+)
+def test_a_list_that_is_none_is_refused(change):
+    """Missing where the version has it, present where it has not, unsorted, hostile."""
+    with pytest.raises(errors.RecordError):
+        SamplerState.from_dict(state(**change))
+
+
+def test_more_than_a_record_may_hold_is_an_error_that_says_so():
+    """Found by one rank, or by all together; not a record that nobody can read."""
+    n = 4 * MAX_RANGES
+    samplers = [ResumableDistributedSampler(range(n), 2, rank) for rank in range(2)]
+    samplers[0].quarantine(np.arange(0, n // 2, 2))
+    samplers[1].quarantine(np.arange(n // 2, n, 2))
+    with pytest.raises(errors.RecordError, match=f"would list {MAX_RANGES + 1} ids in {MAX_RANGES + 1} ranges"):
+        samplers[0].quarantine(n - 1)
+    with pytest.raises(errors.RecordError, match="the ranks together would quarantine"):
+        merge_states([sampler.state_dict() for sampler in samplers])
+
+
+def test_a_skip_told_before_an_epoch_has_the_sample_is_kept_by_the_record():
+    """Files were appended in mid-epoch, and one of the new samples is bad."""
+
+    class Part:
+        num_files, n = 1, 10
+
+        def __len__(self):
+            return self.n
+
+        @property
+        def fingerprint(self):
+            return str(self.n)
+
+        def fingerprint_of(self, num_files):
+            return str(10 * num_files)
+
+    data = Part()
+    sampler = ResumableDistributedSampler(data, 1, 0, shuffle=False)
+    sampler.commit(2)
+    data.n, data.num_files = 20, 2
+    sampler.skip(15)
+    resumed = ResumableDistributedSampler(data, 1, 0, shuffle=False)
+    resumed.load_state_dict(sampler.state_dict())
+    assert list(resumed) == list(range(2, 10))
+    resumed.commit(8)
+    assert list(resumed) == [id for id in range(20) if id != 15]
