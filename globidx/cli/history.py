@@ -77,6 +77,8 @@ def _sampler(name: str, state: Mapping[str, Any]) -> Iterator[str]:
     yield f"  remaining  {_positions(value, done)}"
     if value.skip.pairs:
         yield f"  skip       ids {_pairs(value.skip.pairs)} (from the next segment on)"
+    if value.quarantined.pairs:
+        yield f"  replaced   ids {_pairs(value.quarantined.pairs)} (could not be read)"
 
 
 def _table(done: Progress) -> Iterator[str]:

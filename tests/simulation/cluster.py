@@ -2,7 +2,7 @@
 
 A *story* is what happened, a line an event. Jobs of changing size run over one dataset; ranks take batches in any sequence, loaders draw
 ahead, records are made at any moment, jobs are killed, old records come back, samplers are reloaded under live loops, loops are left
-and begun anew. The *book* outside knows only what was handed to which rank, and the contract: a batch counts when its loop comes back for
+and begun anew. Some samples cannot be read, and others stand in for them. The *book* outside knows only what was handed to which rank, and the contract: a batch counts when its loop comes back for
 the next one or when a record is made while it is held.
 """
 
@@ -21,6 +21,7 @@ from globidx.core import record as records
 from globidx.core.merging import merge_states
 from globidx.core.orders import Arrangement, Order
 from globidx.torch.loader import Deliveries, DrawnBatches
+from globidx.torch.quarantine import Reported
 
 
 class Spread(Order):
@@ -79,6 +80,7 @@ class Rank:
             range(cluster.n), world, number, seed=cluster.seed % 7, order=Spread(), tail=cluster.tail
         )
         self.loop, self.held, self.at_end = None, [], False
+        self.listed = set()  # what its sampler must have in quarantine
 
     def begin(self):
         """A new loop over a new loader; one that was left, and what it held, is gone."""
@@ -121,7 +123,8 @@ class _Loader:
                 batch = ahead.popleft()
                 if batch is exhausted:
                     return
-                yield batch
+                places = tuple(place for place, id in enumerate(batch) if id in self.rank.cluster.bad)
+                yield Reported(batch, places) if places else batch
 
         return flow()
 
@@ -134,6 +137,7 @@ class Cluster:
         self.dice = random.Random(seed)
         self.n = self.dice.choice((1, 2, 3, 7, 10, 23, 40))
         self.tail = self.dice.choice(("pad", "pad", "exact", "drop"))
+        self.bad = {id for id in range(self.n) if (id * 7 + seed) % 5 == 0}
         self.story = [f"{self.n} samples, tail {self.tail}"]
         self.saved = [(None, Book(), 0)]  # (record, book, epoch) in the sequence they were made
         self.book, self.epoch = Book(), 0
@@ -187,6 +191,7 @@ class Cluster:
             if record is not None:
                 for _ in range(1 if self.dice.random() < 0.8 else 2):
                     rank.sampler.load_state_dict(record)
+                rank.listed |= quarantined(record)
             if self.dice.random() < 0.5:
                 rank.sampler.set_epoch(self.epoch)
             if rank.sampler.epoch != self.epoch:
@@ -222,6 +227,7 @@ class Cluster:
         real = ids[: max(0, self.real[rank.number] - start)]
         self.book.done.setdefault(self.epoch, []).extend(real)
         self.taken[rank.number] += len(ids)
+        rank.listed |= self.bad & set(ids)
         rank.held = []
 
     def end_of_epoch(self):
@@ -259,6 +265,9 @@ class Cluster:
             raise Wrong(
                 f"the record says epoch {record['epoch']}, {record['consumed']} done; the book {epoch}, {len(done)}"
             )
+        listed = set().union(*(rank.listed for rank in self.ranks))
+        if quarantined(record) != listed:
+            raise Wrong(f"the record has {quarantined(record)} in quarantine, the ranks had {listed}")
         self.saved.append((record, self.book.copy(), epoch))
         self.tell(f"saved: epoch {epoch}, {len(done)} done, {record['segments']}")
 
@@ -272,6 +281,7 @@ class Cluster:
         self.tell("the newest record is loaded under live loops")
         for rank in self.ranks:
             rank.sampler.load_state_dict(record)
+            rank.listed |= quarantined(record)
             rank.held = []
             try:
                 next(rank.loop)
@@ -295,6 +305,11 @@ class Cluster:
         if not self.had_all(rank):
             drawn = [id for id, _ in zip(rank.sampler, range(self.dice.randint(0, 3)), strict=False)]
             self.tell(f"rank {rank.number} peeks at {drawn}")
+
+
+def quarantined(record):
+    """The ids that a sampler's record lists, as a set."""
+    return {id for start, stop in record.get("quarantined", []) for id in range(start, stop)}
 
 
 class _Over(Exception):

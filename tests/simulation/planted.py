@@ -8,6 +8,7 @@ from cluster import Production
 
 from globidx import ResumableDistributedSampler, merge_states
 from globidx.core.progress import Progress
+from globidx.core.ranges import Ranges
 from globidx.core.standing import Standing
 from globidx.core.state import SamplerState
 from globidx.core.view import EpochView
@@ -99,6 +100,21 @@ class CommitsOnDelivery(Deliveries):
         return batch
 
 
+class QuarantinesOnDelivery(Deliveries):
+    """What stands for another is listed as soon as it is handed over, also where the batch then never counts."""
+
+    def __next__(self):
+        batch = super().__next__()
+        self._sampler.quarantine(self._replaced)
+        return batch
+
+
+def quarantine_of_rank_0(states):
+    """What the other ranks found is not in the record."""
+    rest = [replace(SamplerState.from_dict(state), quarantined=Ranges()).to_dict() for state in states[1:]]
+    return merge_states([states[0], *rest])
+
+
 PLANTED = {
     "counts draws": Production(sampler=CountsDraws),
     "reshuffles the tail": Production(sampler=ReshufflesTheTail),
@@ -110,4 +126,6 @@ PLANTED = {
     "counter times world size": Production(sampler=CounterTimesWorldSize),
     "padding counted as progress": Production(merge=padding_counted),
     "commits on delivery": Production(deliveries=CommitsOnDelivery),
+    "quarantines on delivery": Production(deliveries=QuarantinesOnDelivery),
+    "quarantine of rank 0": Production(merge=quarantine_of_rank_0),
 }

@@ -162,10 +162,14 @@ def test_a_process_that_is_short_of_something_is_not_bad_data(folder, cause):
     """Files or memory that run out say nothing about the sample: it raises, and quarantines nothing."""
 
     def read(ids):
-        raise errors.ReadError("sample id 3: no") from cause
+        if 3 in ids:
+            raise errors.ReadError("sample id 3: no") from cause
+        return ids
 
+    manager = GlobalIndexManager(str(folder))
+    assert Substitutes(read, manager, "substitute").read([2, 4]) == ([2, 4], [2, 4], ())
     with pytest.raises(errors.ReadError, match="sample id 3: no"):
-        Substitutes(read, GlobalIndexManager(str(folder)), "substitute").read([3])
+        Substitutes(read, manager, "substitute").read([2, 3])
 
 
 def test_truncated_hdf5_is_replaced_too(tmp_path):
@@ -263,6 +267,16 @@ def test_a_merge_unites_what_the_ranks_found(folder):
     for move in (lambda: alone.set_epoch(7), alone.reset, alone.finish_epoch, lambda: alone.load_state_dict(merged)):
         move()
         assert alone.state_dict()["quarantined"] == [[8, 10]]
+
+
+def test_a_record_between_epochs_keeps_the_list(folder):
+    """Nothing of the next epoch was done, but the list is of the run."""
+    sampler, loader = run(opened(folder))
+    list(loader)
+    record = sampler.state_dict()
+    assert (record["epoch"], record["consumed"]) == (1, 0)
+    resumed, _ = run(opened(folder), record=record)
+    assert resumed.state_dict()["quarantined"] == [[8, 10]]
 
 
 def test_skipping_the_quarantined_leaves_them_out_from_the_next_segment_on(folder):
