@@ -70,8 +70,10 @@ def test_a_history_is_shown_as_a_table(tmp_path, capsys):
     """A row for each segment and for ids left out; the ranges of positions that remain; ids to skip from now on."""
     sampler = ResumableDistributedSampler(range(100), 1, 0)
     sampler.load_state_dict(uneven(skip=[7, range(20, 30)]))
+    sampler.quarantine(3)
     CheckpointManager(tmp_path, sampler).save(4)
     told = said(capsys, "show", tmp_path)
+    assert "  replaced   ids 3 (could not be read)" in told
     left_out = sampler.state_dict()["skipped"]
     assert f"sampler: epoch 0  [###...........................]  12 of {100 - left_out}" in told
     assert f"{88 - left_out} remaining, {left_out} left out" in told

@@ -164,7 +164,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def quarantined(self) -> Ranges:
         """The ids that could not be read, in this run and those it goes on from: others stood in for them.
 
-        They count as delivered. ``skip(sampler.quarantined)`` leaves them out from the next segment on.
+        They count as delivered. ``skip(sampler.quarantined)`` leaves them out from the next segment on. Each rank knows
+        what its own loop was given, until a merge unites the lists and the record is loaded.
         """
         self._readers.settle()
         return self._standing.state.quarantined
@@ -259,7 +260,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def state_dict(self) -> dict[str, Any]:
         """How far the epoch has come if all ranks keep step: fresh JSON values, the same on every rank, no collective.
 
-        Loads on any world size. Ranks that do not keep step need ``merge_states`` or ``CheckpointManager``.
+        Only what was quarantined is this rank's own. Loads on any world size. Ranks that do not keep step need ``merge_states`` or ``CheckpointManager``.
         """
         self._readers.settle()
         state, rank = self._at()

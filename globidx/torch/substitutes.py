@@ -49,7 +49,7 @@ class Substitutes:
         self, read: Callable[[Sequence[int]], list[Any]], manager: GlobalIndexManager, on_error: OnError
     ) -> None:
         self._read, self._manager, self._on_error = read, manager, on_error
-        self._counts: Counter[str] = Counter()  # samples replaced, by file, in this process
+        self._counts: Counter[str] = Counter()  # failed reads, by file, in this process
 
     def read(self, sample_ids: Sequence[int]) -> tuple[list[Any], list[int], tuple[int, ...]]:
         """(samples, the ids that they are samples of, places at which that is another id than was asked for)."""
