@@ -260,7 +260,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def state_dict(self) -> dict[str, Any]:
         """How far the epoch has come if all ranks keep step: fresh JSON values, the same on every rank, no collective.
 
-        Only what was quarantined is this rank's own. Loads on any world size. Ranks that do not keep step need ``merge_states`` or ``CheckpointManager``.
+        Only what was quarantined is this rank's own. Loads on any world size. Ranks that do not keep step need
+        ``merge_states`` or ``CheckpointManager``.
         """
         self._readers.settle()
         state, rank = self._at()
