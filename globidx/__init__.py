@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from globidx.torch.checkpoint import CheckpointManager
     from globidx.torch.dataset import FileCacheDataset
     from globidx.torch.loader import DataLoader
+    from globidx.torch.peers import RankPeers
     from globidx.torch.preemption import PreemptionGuard
     from globidx.torch.sampler import ResumableDistributedSampler
 
@@ -31,6 +32,7 @@ _HOMES = {
     "GlobalIndexManager": "globidx.disk.manager",
     "Location": "globidx.core.index",
     "PreemptionGuard": "globidx.torch.preemption",
+    "RankPeers": "globidx.torch.peers",
     "ResumableDistributedSampler": "globidx.torch.sampler",
     "merge_states": "globidx.core.merging",
     "read_record": "globidx.disk.records",
@@ -44,6 +46,7 @@ __all__ = [
     "GlobalIndexManager",
     "Location",
     "PreemptionGuard",
+    "RankPeers",
     "ResumableDistributedSampler",
     "errors",
     "merge_states",

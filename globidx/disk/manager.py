@@ -19,7 +19,7 @@ from globidx.core.table import ArrayInfo, Entry
 from globidx.disk.builder import Build, cache_of
 from globidx.disk.discover import find_files, given
 from globidx.disk.indexed import Indexed
-from globidx.disk.sharing import Peers
+from globidx.disk.sharing import Peers, found_by_all
 
 
 class GlobalIndexManager:
@@ -202,7 +202,8 @@ class GlobalIndexManager:
         peers: Peers | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Indexed:
-        paths = find_files(self._now.paths if self._files is None else self._files)
+        asked = self._now.paths if self._files is None else self._files
+        paths = find_files(asked) if peers is None else found_by_all(peers, lambda: find_files(asked))
         build = Build(
             paths,
             cache_of(paths, self._files, self._layout, self._axis, self._cache_dir),

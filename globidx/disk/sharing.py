@@ -28,6 +28,18 @@ class Peers(Protocol):
         """``work()`` of every process, in their order, in every process; where one raises, all raise."""
 
 
+def found_by_all(peers: Peers, find: Callable[[], Paths]) -> Paths:
+    """``find()``, or in every process the error that it raised in any."""
+    held: list[Paths] = []
+
+    def work() -> bytes:
+        held.append(find())
+        return b""
+
+    peers.gather(work)
+    return held[0]
+
+
 def encode(found: Found, paths: Paths) -> bytes:
     """What was found, and which files this process saw."""
     blobs = [
@@ -64,6 +76,5 @@ def together(parts: Sequence[bytes], paths: Paths) -> Found:
 
 
 def _digest(paths: Paths) -> str:
-    digest = hashlib.blake2b(os.fsencode(paths.root) + b"\0", digest_size=16)
-    digest.update(paths.names.spelled(len(paths)))
-    return digest.hexdigest()
+    """Of the names alone: hosts may have mounted the files in different places."""
+    return hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()

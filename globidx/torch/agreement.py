@@ -17,7 +17,7 @@ from globidx.errors import LostRankError, SaveError
 from globidx.torch.distributed import Channel, is_initialized
 from globidx.torch.siblings import Siblings
 
-DOINGS = ("save", "restore", "wait", "should_stop")
+DOINGS = ("save", "restore", "wait", "should_stop", "index")
 _FORMAT = 1
 _MOST_BYTES = 2**30  # of all ranks together, as they come to lie in the memory of rank 0
 _TOLD = ("field", "state")  # what an error says besides its message
@@ -71,6 +71,15 @@ class Agreement:
         parts: list[bytes] = self._reached(
             lambda channel: _then_rest(channel, channel.collect(told, sizes) if any(sizes) else [])
         )
+        return parts
+
+    def shared(self, work: Callable[[], bytes]) -> list[bytes]:
+        """``work()`` of every rank, in rank order, on every rank; where any rank's raised, all raise the same."""
+        made: list[bytes] = []
+        told, error = _told(lambda: made.append(work()))
+        brought = made[0] if made else told
+        sizes = self._agreed(brought, error, of_all=True)
+        parts: list[bytes] = self._reached(lambda channel: _then_rest(channel, channel.share(brought, sizes)))
         return parts
 
     def by_first(
