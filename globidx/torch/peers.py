@@ -13,8 +13,8 @@ class RankPeers:
 
     ``GlobalIndexManager(files, peers=RankPeers())`` is then a collective: every rank calls it with the same files, and
     all have the same index afterwards, or all raise. ``group`` is the default process group unless one is given;
-    without any, this process does it all. A rank that takes more than ``timeout`` seconds longer than the fastest is an error
-    that names it.
+    without any, this process does it all. A rank that takes more than ``timeout`` seconds longer than the fastest is an
+    error that names it.
 
     >>> peers = RankPeers()
     >>> peers.rank, peers.world_size, peers.gather(lambda: b"mine")
