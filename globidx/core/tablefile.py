@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -39,15 +40,23 @@ _COLUMNS = {
 
 def encode(table: Table) -> bytes:
     """The bytes of a cache file."""
+    return b"".join(parts(table))
+
+
+def parts(table: Table) -> list[bytes | memoryview]:
+    """The bytes of a cache file in pieces, the header first; the columns' are not copied."""
     columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
     columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
     columns |= {name: getattr(table, name) for name in PER_FILE}
-    body, places = bytearray(), {}
+    body: list[bytes | memoryview] = []
+    places, size = {}, 0
     for name, dtype in _COLUMNS.items():
         column = np.ascontiguousarray(columns[name], dtype)
-        body += b"\0" * (-len(body) % _ALIGNMENT)
-        places[name] = {"shape": list(column.shape), "offset": len(body)}
-        body += column.tobytes()
+        padding = b"\0" * (-size % _ALIGNMENT)
+        size += len(padding)
+        places[name] = {"shape": list(column.shape), "offset": size}
+        size += column.nbytes
+        body += [padding, column.reshape(-1).view(np.uint8).data]
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -57,12 +66,12 @@ def encode(table: Table) -> bytes:
             for a in table.arrays
         ],
         "columns": places,
-        "bytes": len(body),
+        "bytes": size,
     }
     header["blake2b"] = _digest(header, body)
     text = json.dumps(header, separators=(",", ":")).encode() + b"\n"
     start = _MAGIC + b"%d\n" % len(text) + text
-    return start + b"\0" * (-len(start) % _ALIGNMENT) + body
+    return [start + b"\0" * (-len(start) % _ALIGNMENT), *body]
 
 
 def digest(data: memoryview | bytes) -> str:
@@ -83,7 +92,7 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     body = view[start : start + header["bytes"]]
     if len(body) != header["bytes"] or len(view) != start + header["bytes"]:
         raise ValueError(f"it has {len(view)} bytes, its header says {start + header['bytes']}")
-    if verified != header["blake2b"] and _digest(header, body) != header["blake2b"]:
+    if verified != header["blake2b"] and _digest(header, [body]) != header["blake2b"]:
         raise ValueError("it does not match its digest")
     columns = {name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()}
     arrays = tuple(ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0) for a in header["arrays"])
@@ -117,10 +126,11 @@ def _header(view: memoryview) -> tuple[dict[str, Any], int]:
     return fields, end + -end % _ALIGNMENT
 
 
-def _digest(header: dict[str, Any], body: bytes | bytearray | memoryview) -> str:
+def _digest(header: dict[str, Any], body: Iterable[bytes | memoryview]) -> str:
     said = strictjson.canonical({name: header[name] for name in _HEADER if name != "blake2b"})
     digest = hashlib.blake2b(said, digest_size=32)
-    digest.update(body)
+    for part in body:
+        digest.update(part)
     return digest.hexdigest()
 
 

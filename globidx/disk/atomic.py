@@ -11,6 +11,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,9 +29,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Make ``path`` hold ``data``, or leave it as it was: at every instant it is the old file or the new one, never a
-    part.
+def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
+    """Make ``path`` hold ``data``, joined, or leave it as it was: at every instant it is the old file or the new one,
+    never a part.
 
     ``durable`` also waits until the new one would survive a power cut, where the file system honours fsync. WriteError,
     an OSError, where that failed: its ``state`` is ``"not written"`` (the old file stands) or ``"written, durability
@@ -114,13 +115,14 @@ def sweep(directory: Path, *, older_than: float = DAY, limit: int = 1000) -> int
     return removed
 
 
-def _write_new(name: str, data: bytes, folder: int, *, durable: bool) -> tuple[int, int]:
+def _write_new(name: str, data: Iterable[bytes | memoryview], folder: int, *, durable: bool) -> tuple[int, int]:
     """Write a file that was not there; its device and inode. It is gone again where that fails."""
     descriptor = os.open(name, _NEW, 0o666, dir_fd=folder)
     try:
         try:
             found = os.fstat(descriptor)
-            _write_all(descriptor, data)
+            for part in data:
+                _write_all(descriptor, part)
             if durable:
                 os.fsync(descriptor)  # before the rename: a new name must never point at bytes that are not there
         finally:
@@ -131,7 +133,7 @@ def _write_new(name: str, data: bytes, folder: int, *, durable: bool) -> tuple[i
     return found.st_dev, found.st_ino
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]  # a write may be short

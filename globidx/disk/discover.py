@@ -106,7 +106,7 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
     """
     if _seen_before(folder, seen):
         return
-    entries = []
+    entries, base = [], os.path.join(folder, b"")
     with os.scandir(folder) as listing:  # a folder that cannot be listed must not be one without files
         for entry in listing:
             name = entry.name
@@ -117,11 +117,10 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
             elif _looks_like_hdf5(name):
                 entries.append(name)
     for name in sorted(entries):  # a folder sorts by its "/", so that the whole tree comes in order
-        path = os.path.join(folder, name)
         if name.endswith(b"/"):
-            yield from _stores_below(path[:-1], seen)
+            yield from _stores_below(base + name[:-1], seen)
         else:
-            yield path
+            yield base + name
 
 
 def _folders(directory: str) -> Iterator[str]:
@@ -152,7 +151,7 @@ def _looks_like_store(path: bytes) -> bool:
 
 
 def _looks_like_hdf5(name: bytes) -> bool:
-    return os.path.splitext(name)[1].lower() in _SUFFIXES
+    return name[name.rfind(b".") :].lower() in _SUFFIXES
 
 
 def _path(item: Any) -> str:

@@ -87,12 +87,12 @@ class IndexCache:
             return None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            data = tablefile.encode(table)
-            write_atomic(self.path, data, durable=False)  # losing it costs a rebuild, a torn one is seen
+            parts = tablefile.parts(table)
+            write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
         except OSError as error:
             _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
             return None
-        return tablefile.digest(data)
+        return tablefile.digest(parts[0])
 
     def _decoded(self, data: mmap.mmap | bytes) -> Table | None:
         try:

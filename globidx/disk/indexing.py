@@ -59,18 +59,15 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
         try:
             entry = stores.scan(path, layout, axis)
             files = () if entry.is_foreign else stamps.watched(os.fsencode(path), entry.kind, entry.arrays)
-            after = stamps.taken(files)
-            if (after[:, 0] < 0).any():
-                raise FileNotFoundError(errno.ENOENT, "it vanished while it was looked at")
+            after = [stamps.stamp(os.stat(file)) for file in files]
         except stores.UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise  # it says nothing about the file
             plain = isinstance(error, ValueError) and error.args
             return Failure(path, f"{error}" if plain else f"{type(error).__name__}: {error}")
-        if (after[:, 2] < started).all():
+        if all(changed < started for _, _, changed, _ in after):
             break
-    noted = stamps.proven(after, started).tolist()
-    return replace(entry, stamps=tuple((a, b, c, d) for a, b, c, d in noted))
+    return replace(entry, stamps=tuple(stamps.proven(stamp, started) for stamp in after))
 
 
 def unchanged(path: str, entry: Entry) -> bool:

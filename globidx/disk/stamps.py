@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.table import KINDS, ArrayInfo, Table
+from globidx.core.table import KINDS, ArrayInfo, Stamp, Table
 from globidx.disk.paths import Paths
 
 #: A file changed this recently might change again without its stamp moving.
@@ -21,23 +21,27 @@ _BLOCK = 16384
 _GONE = (-1, 0, 0, 0)
 
 
+def stamp(found: os.stat_result) -> Stamp:
+    """The stamp of a file that was looked at."""
+    inode = found.st_ino & 0x7FFF_FFFF_FFFF_FFFF  # some file systems use all 64 bits
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, inode
+
+
 def taken(paths: Iterable[bytes]) -> NDArray[np.int64]:
     """Stamps of files, one row each: (-1, 0, 0, 0) of one that cannot be looked at."""
     stamps: list[int] = []
     for path in paths:
         try:
-            found = os.stat(path)
+            stamps += stamp(os.stat(path))
         except (OSError, ValueError):
             stamps += _GONE
-        else:  # some file systems use all 64 bits of an inode number
-            stamps += (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & 0x7FFF_FFFF_FFFF_FFFF)
     return np.array(stamps, np.int64).reshape(-1, 4)
 
 
-def proven(stamps: NDArray[np.int64], started: int) -> NDArray[np.int64]:
-    """``stamps`` that were taken at the time ``started`` (ns), those that prove nothing without their times."""
-    young = stamps[:, 1:3].max(axis=1, initial=0) >= started - RACY_NS
-    return np.where(young[:, None] & [False, True, True, False], 0, stamps)
+def proven(taken: Stamp, started: int) -> Stamp:
+    """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing."""
+    size, written, changed, inode = taken
+    return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else taken
 
 
 def watched(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
+import stat
 import zlib
 from collections.abc import Sequence
 from importlib import import_module
@@ -88,7 +90,7 @@ def module_name(path: Path) -> str:
     if not path.is_file():
         path.stat()  # FileNotFoundError, PermissionError, a loop of links: the system says it best
         raise UnknownKindError("neither a regular file nor a directory")
-    if path.suffix.lower() in HDF5_SUFFIXES or _has_signature(path):
+    if _has_suffix(str(path)) or _has_signature(path):
         return "hdf5"
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
 
@@ -101,10 +103,12 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     if is_remote(path):
         remote: Entry = _module("zarr").scan(path, layout, axis)
         return remote
-    plain: Entry | None = _module("zarrmeta").scan(path, layout, axis)
-    if plain is not None:
-        return plain
-    entry: Entry = _module(module_name(Path(path))).scan(path, layout, axis)
+    name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
+    if name is None:
+        plain: Entry | None = _module("zarrmeta").scan(path, layout, axis)
+        if plain is not None:
+            return plain
+    entry: Entry = _module(name or module_name(Path(path))).scan(path, layout, axis)
     return entry
 
 
@@ -178,6 +182,10 @@ def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
 
 def _module(name: str) -> Any:
     return import_module(f"globidx.disk.stores.{name}")
+
+
+def _has_suffix(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in HDF5_SUFFIXES
 
 
 def _has_signature(path: Path) -> bool:

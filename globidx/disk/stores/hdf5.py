@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from h5py import h5d, h5f
 from numpy.typing import NDArray
 
 from globidx.core.layout import Layout
 from globidx.core.table import Entry
 from globidx.disk import layouts
+from globidx.disk.layouts import Field
 from globidx.disk.stores import (
     Audit,
     NotPlainError,
@@ -25,9 +27,51 @@ from globidx.disk.stores import (
 from globidx.disk.stores.hdf5fast import ChunkedSource, ContiguousSource
 from globidx.errors import MissingChunkError
 
+Described = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
+
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
     """The file's datasets of ``layout``."""
+    return _scan_plain(path, layout, axis) or _scan(path, layout, axis)
+
+
+def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
+    """The entry of a file with datasets of these names and nothing unusual about them, or None.
+
+    By HDF5's own functions: the objects that h5py makes around them cost as much again.
+    """
+    if layout.keys is None or layout.rule is not None:
+        return None
+    try:
+        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
+    except (OSError, ValueError):
+        return None
+    try:
+        found = [_plain(file, path, key) for key in layout.keys]
+    except (KeyError, OSError, RuntimeError, UnicodeError):
+        return None
+    finally:
+        file.close()
+    arrays, told = [], list[object]()
+    for key, dataset in zip(layout.keys, found, strict=True):
+        if dataset is None:
+            return None
+        field, (shape, dtype, chunks, filters) = Field(key, key, layout.form), dataset
+        arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length))
+        told.append((shape, dtype.str, chunks, filters, []))
+    return make_entry("hdf5", arrays, repr(told).encode())
+
+
+def _plain(file: Any, path: str, key: str) -> Described | None:
+    """A dataset whose data lie in this very file; None for another."""
+    dataset = h5d.open(file, key.encode())
+    made = dataset.get_create_plist()
+    if h5f.get_name(dataset) != os.fsencode(path) or made.get_layout() == h5d.VIRTUAL or made.get_external_count():
+        return None
+    return _described(dataset)
+
+
+def _scan(path: str, layout: Layout, axis: int) -> Entry:
     with h5py.File(path, "r") as file:
         fields = layouts.find(file, layout, lambda: _datasets(file))
         arrays, told, is_foreign = [], [], False
@@ -43,8 +87,17 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
             arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length))
             sources = _sources(path, file, field.path, dataset)
             is_foreign |= bool(sources)
-            told.append((shape, dataset.dtype.str, chunks, dataset.compression, dataset.compression_opts, sources))
+            _, dtype, stored, filters = _described(dataset.id)
+            told.append((shape, dtype.str, stored, filters, sources))
     return make_entry("hdf5", arrays, repr(told).encode(), is_foreign=is_foreign)
+
+
+def _described(dataset: Any) -> Described:
+    """Shape, dtype, chunks and filters of a dataset."""
+    made = dataset.get_create_plist()
+    chunks = made.get_chunk() if made.get_layout() == h5d.CHUNKED else None
+    filters = [made.get_filter(number)[:3] for number in range(made.get_nfilters())]
+    return dataset.shape or (), dataset.dtype, chunks, filters
 
 
 def audit(path: Path, array: str) -> Audit:
