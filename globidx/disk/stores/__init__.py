@@ -12,6 +12,7 @@ import os
 import stat
 import zlib
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -137,7 +138,8 @@ def array_info(
     ``length`` is how many rows a sequence of tokens has.
     """
     shown = f"array {field.path!r}" if field.path else "the array"
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc":
+    word = _native_name(dtype) if isinstance(dtype, np.dtype) else None
+    if word is None:
         raise ValueError(
             f"{shown} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
         )
@@ -154,7 +156,7 @@ def array_info(
     if field.form == "tokens":
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
-    return ArrayInfo(field.name, item_shape, dtype.newbyteorder("=").name, chunk, field.path, field.form), count
+    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form), count
 
 
 def make_entry(
@@ -180,6 +182,13 @@ def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
     return (*(slice(None),) * axis, slice(start, stop))
 
 
+@lru_cache(64)
+def _native_name(dtype: np.dtype[Any]) -> str | None:
+    """The name of a dtype of numbers or bools in native byte order; numpy takes its time over it."""
+    return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
+
+
+@cache
 def _module(name: str) -> Any:
     return import_module(f"globidx.disk.stores.{name}")
 

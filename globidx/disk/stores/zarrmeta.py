@@ -20,6 +20,7 @@ from globidx.disk.layouts import Field
 from globidx.disk.stores import array_info, make_entry
 
 _MOST_BYTES = 2**20
+_MOST_OFTEN = 2**13  # room for more would cost more than reading does
 # lists, not sets: what is looked for in them may be anything that JSON can say
 _TYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
 _CODECS = "bytes transpose blosc gzip zstd crc32c sharding_indexed".split()
@@ -71,13 +72,15 @@ def _load(path: str) -> tuple[dict[str, Any], bytes] | None:
     except OSError:
         return None
     try:
-        data = os.read(descriptor, _MOST_BYTES)
+        data = os.read(descriptor, _MOST_OFTEN)
+        if len(data) == _MOST_OFTEN:
+            data += os.read(descriptor, _MOST_BYTES)
     except OSError:
         return None
     finally:
         os.close(descriptor)
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode())
     except (ValueError, RecursionError):
         return None
     return (value, data) if isinstance(value, dict) and len(data) < _MOST_BYTES else None
