@@ -24,7 +24,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -41,15 +41,15 @@ def scan(folder: str, key: str, processes: str, rounds: str) -> dict:
     samples = plain(paths, key)  # imports, and zarr's thread with its loop, are not what is compared
 
     def ours(executor: Executor | None) -> None:
-        with tempfile.TemporaryDirectory() as cache:
-            assert len(build(folder, key, cache, executor)) == samples
+        assert len(build(folder, key, tempfile.mkdtemp(dir=caches), executor)) == samples
 
-    with pool(int(processes)) as executor:
+    with pool(int(processes)) as executor, tempfile.TemporaryDirectory() as caches:
         works = {"plain": lambda: plain(paths, key), "ours": lambda: ours(None)}
         if executor is not None:
             works["shared"] = lambda: ours(executor)
         taken = [[timed(work) for work in works.values()] for _ in range(int(rounds))]
-    return {"files": len(paths)} | dict(zip(works, np.min(taken, axis=0).tolist(), strict=True))
+    wall, cpu = np.min(taken, axis=0).T.tolist()
+    return {"files": len(paths), "wall": dict(zip(works, wall, strict=True)), "cpu": dict(zip(works, cpu, strict=True))}
 
 
 def stores(folder: str) -> list[str]:
@@ -110,16 +110,16 @@ def refresh(folder: str, key: str, how: str, rounds: str) -> dict:
     with tempfile.TemporaryDirectory() as cache:
         manager = build(folder if how == "folder" else paths, key, cache)
         for _ in range(int(rounds) + 1):
-            times["stat"].append(timed(lambda: [os.stat(file) for file in files]))
-            times["refresh"].append(timed(manager.refresh))
+            times["stat"].append(timed(lambda: [os.stat(file) for file in files])[0])
+            times["refresh"].append(timed(manager.refresh)[0])
     return {"files": len(files)} | {what: min(taken[1:]) for what, taken in times.items()}
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
-    started = perf_counter()
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and seconds that this process had a processor."""
+    started, ran = perf_counter(), process_time()
     work()
-    return perf_counter() - started
+    return perf_counter() - started, process_time() - ran
 
 
 def loaded(path: str) -> Any:
@@ -163,7 +163,7 @@ def save(path: str) -> dict:
         cache = IndexCache(Path(folder, "x.index"))
         forget_peak()
         before = memory("VmRSS")
-        seconds = timed(lambda: cache.save(table))
+        seconds, _ = timed(lambda: cache.save(table))
         mapped = os.path.getsize(path)  # what is read comes in from the mapped file, and is no memory of its own
         return {"seconds": seconds, "extra": max(0, memory("VmHWM") - before - mapped), "bytes": mapped}
 
