@@ -59,14 +59,18 @@ class Plan:
         if places is None:
             raise _unknown(state)
         left, shares = progress.remaining, []
-        for rank in range(world_size):
-            samples = partition.stream_length(left, rank=rank, world_size=world_size, tail=tail)
-            real = min(samples, partition.share(left, rank=rank, world_size=world_size))
-            ends = np.array([rank, rank + (real - 1) * world_size][: 2 * (real > 0)], np.int64)
-            first, last = map(int, places.select(ends)) if real else (None, None)
+        dealt = [partition.share(left, rank=rank, world_size=world_size) for rank in range(world_size)]
+        lengths = [partition.stream_length(left, rank=r, world_size=world_size, tail=tail) for r in range(world_size)]
+        real = np.minimum(dealt, lengths)
+        ranks = np.arange(world_size, dtype=np.int64)[real > 0]
+        first = dict(zip(ranks.tolist(), places.select(ranks).tolist(), strict=True))
+        last_numbers = ranks + (real[ranks] - 1) * world_size
+        last = dict(zip(ranks.tolist(), places.select(last_numbers).tolist(), strict=True))
+        for rank, samples in enumerate(lengths):
             batches = -(-samples // batch_size)
             last_batch = samples - (batches - 1) * batch_size if batches else 0
-            shares.append(Share(rank, samples, samples - real, batches, last_batch, first, last))
+            padding = samples - int(real[rank])
+            shares.append(Share(rank, samples, padding, batches, last_batch, first.get(rank), last.get(rank)))
         return cls(epoch, left, state.dataset.num_samples, world_size, batch_size, tail, tuple(shares))
 
     def as_json(self) -> dict[str, Any]:

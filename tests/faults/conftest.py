@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 
-def pytest_terminal_summary(terminalreporter, config):
+
+def pytest_terminal_summary(terminalreporter):
     """One line, where the sweep has run."""
-    import sys
-
-    total = config.stash.get(sys.modules["sweep"].TOTAL, None) if "sweep" in sys.modules else None
-    if total is not None:
-        terminalreporter.write_line(f"{total.injected} faults injected, {len(total.violations)} violations")
+    tallies = getattr(sys.modules.get("sweep"), "TALLIES", [])
+    if tallies:
+        injected, violations = sum(t.injected for t in tallies), sum(len(t.violations) for t in tallies)
+        terminalreporter.write_line(f"{injected} faults injected, {violations} violations")

@@ -16,17 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import crashstates
-import pytest
 from scenarios import RUNS as SCENARIOS
 from writers import WRITERS, make_data
 from zygote import Zygote, build_shim
 
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EINTR, errno.EDQUOT, errno.EROFS, errno.EACCES]
 READING_ERRORS = [errno.EIO, errno.EACCES, errno.EMFILE]
-
-
-#: Where a test run keeps the sum of all its tallies.
-TOTAL = pytest.StashKey()
 
 
 @dataclass
@@ -40,6 +35,10 @@ class Tally:
         self.injected += other.injected
         self.violations += other.violations
         return self
+
+
+#: All tallies of this test run, for the line at its end.
+TALLIES: list[Tally] = []
 
 
 def faults(trace):
