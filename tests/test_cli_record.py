@@ -120,9 +120,14 @@ def test_a_plan_is_what_samplers_do(tmp_path, capsys, tail, skip):
     assert f"{tail}*" in "".join(table) and len(table) == 2 + 6 + 7
 
 
-def test_a_plan_of_a_finished_epoch_is_the_next_ones(tmp_path, capsys):
-    """Resuming goes on there."""
-    saved(tmp_path, 10)
+@pytest.mark.parametrize("told_as", ["next epoch", "nothing remains"])
+def test_a_plan_of_a_finished_epoch_is_the_next_ones(tmp_path, capsys, told_as):
+    """Resuming goes on there, however the record says it."""
+    sampler, _ = saved(tmp_path, 10)
+    if told_as == "nothing remains":
+        state = sampler.state_dict() | {"epoch": 0, "segments": [[10]], "consumed": 10, "remaining": 0}
+        sealed = record.build(number=9, token="0" * 12, step=1, time="", states={"s": state}, extras={})
+        (tmp_path / f"record-{sealed['id']}.json").write_bytes(record.encode(sealed))
     told = json.loads(
         said(capsys, "plan", tmp_path, "--world-size", "20", "--batch-size", "1", "--json", "--tail", "exact")
     )

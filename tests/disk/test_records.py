@@ -59,7 +59,6 @@ import sys
 from pathlib import Path
 from globidx.disk.records import read_record
 from globidx.errors import RecordError
-read_record(sys.argv[1])
 seen = []
 sys.addaudithook(lambda event, args: seen.append((event, *map(str, args[:1]))))
 for path in sys.argv[1:]:
