@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -62,7 +63,9 @@ class Harness:
     """A zygote, and folders to do harm in."""
 
     def __init__(self, shim):
-        self._home = tempfile.TemporaryDirectory(prefix="globidx-faults-")
+        # In memory where there is such a place: these faults are made above the file system, and its fsync is slow.
+        place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._home = tempfile.TemporaryDirectory(prefix="globidx-faults-", dir=place)
         self.home = Path(self._home.name)
         (self.home / "files").mkdir()
         make_data(self.home / "files")
@@ -75,6 +78,12 @@ class Harness:
         path = self.home / f"{self._folders}"
         path.mkdir()
         return path
+
+    def sees(self):
+        """Whether the shim takes part: it sees a file made."""
+        folder = self.folder()
+        WRITERS["reseal"].prepare(folder)
+        return "rename" in [words[1] for words in self.zygote.trace("reseal", folder)]
 
     def close(self):
         """End the zygote and remove everything."""
@@ -101,6 +110,25 @@ class Harness:
             shutil.rmtree(folder)
             if mutant and wrong:
                 break
+        return tally
+
+    def twice(self, name, mutant=None):
+        """Killed at any operation, started again, and killed again at any: then the next start."""
+        writer, tally = WRITERS[name], Tally()
+        traced = self.folder()
+        writer.prepare(traced)
+        places = [int(words[0]) for words in self.zygote.trace(name, traced, mutant=mutant) if words[2] == "1"]
+        for first in places:
+            for second in places:
+                folder = self.folder()
+                writer.prepare(folder)
+                for at in (first, second):
+                    self.zygote.run(name, folder, mode="k", at=at, mutant=mutant)
+                tally.injected += 2
+                tally.violations += [
+                    f"{name}: killed at {first} and {second}: {e}" for e in _tried_again(writer, folder)
+                ]
+                shutil.rmtree(folder)
         return tally
 
     def crash(self, name, mutant=None):
@@ -158,6 +186,10 @@ def _tried_again(writer, folder):
 
 CHECKS: dict[str, Callable[..., Tally]] = {
     **{f"faults: {name}": lambda h, mutant=None, name=name: h.sweep(name, mutant) for name in WRITERS},
+    **{
+        f"killed twice: {name}": lambda h, mutant=None, name=name: h.twice(name, mutant)
+        for name in ("save", "reseal", "index")
+    },
     **{f"power cut: {name}": lambda h, mutant=None, name=name: h.crash(name, mutant) for name in WRITERS},
     **{name: lambda h, mutant=None, name=name: h.scenario(name, mutant) for name in SCENARIOS},
 }

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+
 import mutants
 import pytest
 import sweep
+import writers
+from files import REPOSITORY
 from zygote import build_shim
 
 pytestmark = pytest.mark.slow
@@ -17,8 +25,12 @@ def harness(tmp_path_factory):
     if shim is None:
         pytest.skip("needs Linux and gcc")
     harness = sweep.Harness(shim)
-    yield harness
-    harness.close()
+    try:
+        if not harness.sees():
+            pytest.skip("the shim sees nothing of this Python's file operations")
+        yield harness
+    finally:
+        harness.close()
 
 
 @pytest.mark.parametrize("check", sweep.CHECKS)
@@ -33,3 +45,34 @@ def test_no_fault_breaks_a_promise(harness, check):
 def test_a_planted_mistake_is_found(harness, mutant, check):
     """With one safeguard taken out, the same check reports a violation: it would not pass by itself."""
     assert sweep.CHECKS[check](harness, mutant).violations
+
+
+# A writer of ours without the shim, told where.
+ALONE = """
+import sys
+from pathlib import Path
+import sweep, writers
+writers.RUNS[sys.argv[1]](Path(sys.argv[2]), str)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.parametrize("name", ["save", "first save", "reseal", "reindex"])
+def test_the_shim_sees_every_change_that_the_system_sees(harness, tmp_path, name):
+    """What strace writes down of a writer's changes is what the shim counts: no operation escapes the sweep."""
+    folder, log = harness.folder(), tmp_path / "log"
+    writers.WRITERS[name].prepare(folder)
+    calls = "trace=openat,open,creat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat"
+    calls += ",mkdir,mkdirat,rmdir,ftruncate,truncate,link,linkat,symlink,symlinkat,sync_file_range,copy_file_range"
+    path = os.pathsep.join(map(str, (REPOSITORY / "tests", REPOSITORY / "tests" / "faults", REPOSITORY)))
+    command = ["strace", "-f", "-y", "-o", log, "-e", calls, sys.executable, "-c", ALONE, name, folder]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"strace may not trace here: {done.stderr[-200:]}")
+    lines = [line.split(None, 1)[1] for line in log.read_text().splitlines() if str(folder) in line]
+    changes = [line for line in lines if ") = -1" not in line and ("open" not in line or "O_CREAT" in line)]
+    seen = [re.match(r"[a-z]+", line)[0].removesuffix("at") for line in changes]
+    other = harness.folder()
+    writers.WRITERS[name].prepare(other)
+    trace = harness.zygote.trace(name, other)
+    assert seen == [words[1] for words in trace if words[2] == "1" and words[1] not in ("close", "mark")]
