@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +56,19 @@ class Lineage:
         records.publish(self._directory, sealed, durable=durable)
         self._newest, self._tried = (sealed["number"], frozenset({self._tried})), ""
 
-    def prune(self, keep: Keep) -> None:
-        """Remove the records that ``keep`` does not choose; never the newest, nor one that cannot be read."""
+    def prune(self, keep: Keep | int) -> None:
+        """Remove all but the newest ``keep``, or what that policy does not choose; never the newest."""
+        paths = records.list_records(self._directory)
+        with _held_open(paths[:-keep] if isinstance(keep, int) else paths[:-1]):
+            if isinstance(keep, int):
+                records.prune(self._directory, keep)
+            else:
+                self._choose(paths, keep)
+
+    def _choose(self, paths: list[Path], keep: Keep) -> None:
+        """Remove what a policy does not choose of those that can be read."""
         found: list[tuple[Path, Entry]] = []
-        for path in records.list_records(self._directory):
+        for path in paths:
             try:
                 record = records.read_record(path)
             except (RecordError, OSError):
@@ -66,6 +78,27 @@ class Lineage:
         for path, entry in found[:-1]:
             if entry.number not in kept:
                 records.remove(path)
+
+
+@contextmanager
+def _held_open(paths: Iterable[Path]) -> Iterator[None]:
+    """Files that may be removed meanwhile, their last close left to a thread.
+
+    That is where ext4 frees what a removed file had, which can last as long as an fsync, and nobody needs to wait.
+    """
+    descriptors = []
+    for path in paths:
+        with suppress(OSError):
+            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        yield
+    finally:
+        threading.Thread(target=_close, args=(descriptors,), daemon=True).start()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _numbered(directory: Path) -> list[tuple[int, str]]:

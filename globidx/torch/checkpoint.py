@@ -86,10 +86,9 @@ class CheckpointManager:
     ) -> None:
         self._directory = Path(directory)
         self._objects = _named(sampler_or_dict_of_stateful)
-        self._keep_last = checks.integer(keep_last, "keep_last", low=1)
         if keep is not None and not callable(keep):
             raise TypeError(f"keep must be one of globidx.policies, such as policies.last(3), got {keep!r}")
-        self._keep = keep
+        self._keep: Keep | int = keep or checks.integer(keep_last, "keep_last", low=1)
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self._ranks = Agreement(group, float(timeout), name=str(self._directory.absolute()))
@@ -240,10 +239,7 @@ class CheckpointManager:
 
     def _write(self, sealed: dict[str, Any]) -> None:
         self._lineage.write(sealed, durable=self._durable)
-        if self._keep is None:
-            records.prune(self._directory, self._keep_last)
-        else:
-            self._lineage.prune(self._keep)
+        self._lineage.prune(self._keep)
 
     def _settle(self) -> None:
         """Rank 0: nothing is being written any more. It waits a little less than the others do, to tell them."""
