@@ -1,10 +1,10 @@
-"""Train until done or told to go: a signal to any rank stops all ranks at the same step, and the next start goes on there.
+"""Train until done or told to go: a signal to any rank stops all at the same step, and the next start goes on there.
 
 torchrun --nproc-per-node 2 --signals-to-handle=SIGTERM,SIGUSR1 examples/preemptible.py RUN    # told to go
 torchrun --nproc-per-node 3 --signals-to-handle=SIGTERM,SIGUSR1 examples/preemptible.py RUN    # goes on
 
-Under SLURM: examples/slurm_requeue.sbatch. Without --signals-to-handle a SIGUSR1 to torchrun ends torchrun itself; SIGTERM
-it always hands on. A run that was told to go leaves RUN/requeue. Each rank logs what it trained on, a line a step.
+Under SLURM: examples/slurm_requeue.sbatch. Without --signals-to-handle a SIGUSR1 ends torchrun itself. A run that was
+told to go leaves RUN/requeue. Each rank logs what it trained on, a line a step.
 """
 
 import argparse
@@ -20,17 +20,7 @@ from torch.utils.data import TensorDataset
 from globidx import CheckpointManager, DataLoader, PreemptionGuard, ResumableDistributedSampler
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path, help="folder for records, weights and logs")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--save-every", type=int, default=50)
-    parser.add_argument("--step-seconds", type=float, default=0.0, help="pretend that a step takes this long")
-    return parser.parse_args()
-
-
-def join() -> None:
-    """torchrun's environment, or what ``srun python`` gives each task."""
+def join() -> None:  # by torchrun's environment, or by what ``srun python`` gives each task
     for name, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         os.environ.setdefault(name, os.environ.get(slurm, ""))
     dist.init_process_group("gloo")
@@ -38,19 +28,18 @@ def join() -> None:
 
 def train(args: argparse.Namespace, guard: PreemptionGuard) -> bool:
     """Whether it was trained to the end."""
-    torch.manual_seed(0)
-    dataset = TensorDataset(torch.arange(2003), torch.randn(2003, 8), torch.randint(0, 2, (2003,)))
+    dataset = TensorDataset(torch.arange(1003), torch.randn(1003, 8), torch.randint(0, 2, (1003,)))
     sampler = ResumableDistributedSampler(dataset, seed=7)
     loader = DataLoader(dataset, batch_size=4, sampler=sampler)
     model = nn.parallel.DistributedDataParallel(nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     manager = CheckpointManager(args.run, sampler)
-    record = manager.restore()  # whatever restarted this, with however many ranks
-    step = record["step"] if record else 0
-    if record:
+    step = 0
+    if record := manager.restore():  # whatever restarted this, with however many ranks
+        step = record["step"]
         model.load_state_dict(torch.load(args.run / f"weights-{step}.pt", weights_only=True))
     with open(args.run / f"trained-from-{step}-rank-{dist.get_rank()}.txt", "w", buffering=1) as log:
-        for epoch in range(sampler.epoch, args.epochs):
+        for epoch in range(sampler.epoch, 1):
             sampler.set_epoch(epoch)
             for ids, inputs, labels in loader:
                 step += 1
@@ -60,19 +49,27 @@ def train(args: argparse.Namespace, guard: PreemptionGuard) -> bool:
                 optimizer.step()
                 time.sleep(args.step_seconds)
                 stop = guard.should_stop()  # every rank, every step: all get the same answer
-                if stop or step % args.save_every == 0:
-                    if dist.get_rank() == 0:  # weights first: a kill before the record leaves the older pair
-                        torch.save(model.state_dict(), args.run / f"weights-{step}.pt")
-                    manager.save(step)
-                if stop:
-                    return False
+                if stop or step % 50 == 0:
+                    save(manager, model, args.run, step)
+                    if stop:
+                        return False
+    save(manager, model, args.run, step)
     return True
 
 
+def save(manager: CheckpointManager, model: nn.Module, run: Path, step: int) -> None:
+    if dist.get_rank() == 0:  # weights first: a kill before the record leaves the older pair
+        torch.save(model.state_dict(), run / f"weights-{step}.pt")
+    manager.save(step)
+
+
 def main() -> None:
-    args = parse()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path, help="folder for records, weights and logs")
+    parser.add_argument("--step-seconds", type=float, default=0.0, help="pretend that a step takes this long")
+    args = parser.parse_args()
     args.run.mkdir(parents=True, exist_ok=True)
-    with PreemptionGuard() as guard:  # before anything that takes long: a signal during start-up counts, too
+    with PreemptionGuard() as guard:  # first of all: a signal during start-up counts, too
         join()
         (args.run / ("done" if train(args, guard) else "requeue")).touch()
         dist.destroy_process_group()
