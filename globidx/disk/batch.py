@@ -42,7 +42,11 @@ class Batch:
         """A tuple of these arrays' items for each id."""
         fields = [self._field(column) for column in columns]
         places = self._plan.places.tolist()
-        found = [tuple([field[place, ...] for field in fields]) for place in places]  # views, made to be given away
+        one = fields[0]
+        if len(fields) == 1:
+            found: list[tuple[NDArray[Any], ...]] = [(one[place, ...],) for place in places]
+        else:
+            found = [tuple([field[place, ...] for field in fields]) for place in places]
         if len(places) > len(self._plan.items):
             _part_repeats(found, places)
         self._useful = sum(array.nbytes for array in found[0]) * len(found) if found else 0
@@ -67,42 +71,41 @@ class Batch:
     def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
         """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
         run, at = runs[0], -1
+        length = int(self._now.table.chunk_lengths[run.file, column])
         try:
             if run.chunk >= 0:
                 for run in runs:
-                    if run.chunk != at:
-                        block, at = self._block(run, column, info), run.chunk
-                    there = run.target + run.stop - run.start
-                    rows[run.target : there] = block[run.start - run.chunk : run.stop - run.chunk]
-            else:
-                with self._handles.use((self._now, run.file)) as opened:
-                    for run in runs:
-                        there = run.target + run.stop - run.start
-                        self._read(opened, run.file, column, run.start, run.stop, rows[run.target : there])
+                    _, chunk, start, stop, target = run
+                    if chunk != at:
+                        block, at = self._block(run, length, column, info), chunk
+                    rows[target : target + stop - start] = block[start - chunk : stop - chunk]
+                return
+            with self._handles.use((self._now, run.file)) as opened:
+                read = opened.sources[column].read
+                for run in runs:
+                    _, _, start, stop, target = run
+                    self._taken += read(start, stop, rows[target : target + stop - start])
+                    if length:
+                        self._decodes += (stop - 1) // length - start // length + 1  # the chunks that it touched
         except MissingChunkError as error:
             raise MissingChunkError(self._told(run, info, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             raise ReadError(self._told(run, info, error)) from error
 
-    def _block(self, run: Run, column: int, info: ArrayInfo) -> NDArray[Any]:
+    def _block(self, run: Run, length: int, column: int, info: ArrayInfo) -> NDArray[Any]:
         """The decoded chunk of a run, from the cache or into it."""
         key = (self._now.generation, run.file, column, run.chunk)
         block = self._cached.get(key)
         if block is not None:
             self._hits += 1
             return block
-        table = self._now.table
-        stop = min(run.chunk + int(table.chunk_lengths[run.file, column]), int(table.lengths[run.file]) * info.rows)
+        stop = min(run.chunk + length, int(self._now.table.lengths[run.file]) * info.rows)
         block = np.empty((stop - run.chunk, *row_shape(info)), info.dtype)
         with self._handles.use((self._now, run.file)) as opened:
-            self._read(opened, run.file, column, run.chunk, stop, block)
+            self._taken += opened.sources[column].read(run.chunk, stop, block)
+        self._decodes += 1
         self._cached.put(key, block)
         return block
-
-    def _read(self, opened: OpenFile, file: int, column: int, start: int, stop: int, out: NDArray[Any]) -> None:
-        self._taken += opened.sources[column].read(start, stop, out)
-        chunk = int(self._now.table.chunk_lengths[file, column])
-        self._decodes += (stop - 1) // chunk - start // chunk + 1 if chunk else 0
 
     def _told(self, run: Run, info: ArrayInfo, error: Exception) -> str:
         """An error with the file, the items and the first ids that it keeps from being read."""

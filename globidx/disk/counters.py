@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import astuple, dataclass
-from operator import add
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,13 @@ class Counters:
     opens: int = 0
 
     def __add__(self, other: Counters) -> Counters:
-        return Counters(*map(add, astuple(self), astuple(other)))
+        return Counters(
+            self.hits + other.hits,
+            self.decodes + other.decodes,
+            self.bytes_read + other.bytes_read,
+            self.bytes_useful + other.bytes_useful,
+            self.opens + other.opens,
+        )
 
 
 class Tally:

@@ -150,8 +150,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return list(samples)
 
     def _sample(self, arrays: tuple[Any, ...]) -> Any:
-        tensors = [torch.from_numpy(array) for array in arrays]
-        sample = tensors[0] if len(tensors) == 1 else dict(zip(self.fields, tensors, strict=True))
+        if len(arrays) == 1:
+            sample: Any = torch.from_numpy(arrays[0])
+        else:
+            sample = dict(zip(self.fields, map(torch.from_numpy, arrays), strict=True))
         return sample if self.transform is None else self.transform(sample)
 
     def __repr__(self) -> str:

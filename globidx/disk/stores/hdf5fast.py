@@ -77,6 +77,9 @@ class ChunkedSource:
                 f"the chunk at {corner} of dataset {self._dataset.name} was never written, and HDF5 would read fill "
                 f"value {self._dataset.fillvalue!r}; if that is what the writer meant, pass on_missing='fill'"
             )
+        if not self._filters and found.size == len(out):
+            self._dataset.id.read_direct_chunk(corner, out=out)
+            return len(out)
         skipped, stored = self._dataset.id.read_direct_chunk(corner)
         try:
             self._undo([code for place, code in enumerate(self._filters) if not skipped >> place & 1], stored, out)
@@ -116,15 +119,15 @@ class ContiguousSource:
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""
-        size: int = (stop - start) * self._row
-        done = 0
+        place, size = self._offset + start * self._row, out.nbytes
         target: Any = out
-        while done < size:
-            count: int = os.preadv(self._descriptor, [target], self._offset + start * self._row + done)
-            if not count:
-                raise ReadError(f"dataset {self._dataset.name} ends after {done} of {size} bytes: the file was cut")
-            done += count
+        done = os.preadv(self._descriptor, [target], place)
+        while done < size:  # a signal, or more than 2 GiB
             target = out.reshape(-1).view(np.uint8)[done:]
+            more = os.preadv(self._descriptor, [target], place + done)
+            if not more:
+                raise ReadError(f"dataset {self._dataset.name} ends after {done} of {size} bytes: the file was cut")
+            done += more
         if self._swapped:
             out.byteswap(inplace=True)
         return size
