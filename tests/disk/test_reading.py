@@ -248,6 +248,22 @@ def test_chunks_of_nothing_but_fill_value_come_back(tmp_path, options, fill):
     np.testing.assert_array_equal(np.stack(dataset.__getitems__(range(10))), data)
 
 
+def test_a_shard_that_is_written_anew_is_read_by_its_new_index(tmp_path):
+    """What was noted of a shard is not used of another file in its place, nor of the same one written over."""
+    dataset, data = dataset_of(tmp_path, files=1, options=STORES["shard"], cache_bytes=0)
+    file = chunk_file(tmp_path / "0.zarr")
+    assert dataset[1].tolist() == data[1].tolist()
+    random_items = np.random.default_rng(0).integers(1, 2**16, (8, *SHAPE)).astype("u2")
+    for chunks in (slice(0, 4), slice(4, 8)):
+        write_zarr(tmp_path / f"other-{chunks.start}", random_items[chunks], **STORES["shard"])
+        other = chunk_file(tmp_path / f"other-{chunks.start}")
+        if chunks.start:
+            file.write_bytes(other.read_bytes())
+        else:
+            other.replace(file)
+        assert dataset[1].tolist() == random_items[chunks][1].tolist()
+
+
 def test_what_the_system_refuses_is_a_read_error(tmp_path):
     """A chunk that may not be looked at is no missing chunk: nobody must fill it in."""
     dataset, _ = dataset_of(tmp_path, files=1, on_missing="fill")
@@ -266,6 +282,15 @@ def test_a_contiguous_file_that_was_cut_is_an_error(tmp_path):
     os.truncate(tmp_path / "0.h5", (tmp_path / "0.h5").stat().st_size - 5)
     with pytest.raises(ReadError, match=r"item 19 of .*0\.h5: dataset /x ends after 7 of 12 bytes"):
         dataset[LENGTH - 1]
+
+
+def test_a_file_that_this_process_also_writes_is_left_to_the_library(tmp_path):
+    """HDF5 holds what was just written in memory, where no other read finds it."""
+    dataset, _ = dataset_of(tmp_path, write_hdf5, files=1, options={"chunk": 0})
+    with h5py.File(tmp_path / "0.h5", "r+") as writer:
+        writer["x"][5] = 9
+        assert dataset[5].unique().tolist() == [9]
+        dataset.close()
 
 
 # -- processes, descriptors, memory

@@ -138,7 +138,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     cells = [(layout, name) for layout in layouts for name in CONTESTANTS]
     for peer, module in NEEDS.items():
         if missing([module]):
-            print(f"{peer} is left out: no {module} here; pip install 'globidx[bench]'")
+            print(f"{peer} is left out: no {module} here; pip install 'globidx[bench_read]'")
             continue
         read_data.convert(folder, peer, options.items)
         cells += [(COPY, name) for name in PEERS if name.startswith(peer)]
