@@ -65,7 +65,7 @@ def test_build_and_info_tell_what_the_manager_knows(folder, capsys):
             "fingerprint": manager.fingerprint,
             "shortest": 3,
             "longest": 4,
-            "arrays": [{"name": "x", "item_shape": [3], "dtype": "uint16"}],
+            "arrays": [{"name": "x", "item_shape": [3], "dtype": "uint16", "form": "plain"}],
             "skipped": [],
             "cache": str(manager.cache_path),
         }

@@ -7,19 +7,27 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 
 from globidx import __version__
 from globidx.cli import index, record
-from globidx.cli.output import printable
+from globidx.cli.output import Complaints, complain
 from globidx.errors import GlobidxError
+
+#: What is told in one message instead of a traceback.
+_TOLD = (GlobidxError, OSError, ValueError, TypeError, LookupError, ArithmeticError, ImportError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
+    logger, is_quiet = logging.getLogger("globidx"), getattr(args, "quiet", False)
+    complaints = logging.NullHandler() if is_quiet else Complaints(logging.WARNING)
+    logger.addHandler(complaints)
     try:
         if sys.stdout is None:
             raise OSError("stdout is closed")
@@ -31,12 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # so that the exit's own flush has somewhere to go
         return 1
-    except (GlobidxError, OSError, ValueError, TypeError) as error:
-        print(f"globidx: {printable(str(error))}", file=sys.stderr)
+    except BrokenExecutor:
+        complain("a process that looked at files died; what was scanned is kept, so run it again, with fewer --workers")
+        return 1
+    except _TOLD as error:
+        complain(str(error))
         return 1
     except KeyboardInterrupt:
-        print("globidx: interrupted", file=sys.stderr)
+        complain("interrupted")
         return 130
+    finally:
+        logger.removeHandler(complaints)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -39,7 +39,8 @@ def check(args: argparse.Namespace, indexed: Indexed, executor: Executor) -> int
         "without_checksums": sorted({one.array for one in found if not one.has_checksums}),
         "problems": [asdict(one) for one in bad],
     }
-    tell(args, told, "\n".join([*_summary(told, args), *_problems(bad)]))
+    if args.json or not args.quiet:
+        tell(args, told, "\n".join([*_summary(told, args), *_problems(bad)]))
     return int(bool(bad))
 
 

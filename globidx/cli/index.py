@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from globidx.cli.output import tell
+from globidx.cli.output import complain, tell
 from globidx.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -66,12 +66,13 @@ def _command(
 def _build(args: argparse.Namespace) -> int | None:
     build = _prepared(args)
     if args.dry_run:
-        return _would(args, build, "written to", args.part)
+        return _would(args, build, "and the index written to", args.part)
     with _pool(args) as pool:
         if args.part:
             path, count = replace(build, executor=pool).run_part(*args.part)
-            told = {"part": list(args.part), "num_files": count, "kept": os.fspath(path)}
-            return _said(args, told, f"part {args.part[0]} of {args.part[1]}: {count} files, kept in {path}")
+            told = {"part": list(args.part), "num_files": count, "kept": os.fspath(path) if count else None}
+            kept = f"kept in {path}" if count else "so there is nothing to keep"
+            return _said(args, told, f"part {args.part[0]} of {args.part[1]}: {count} files, {kept}")
         found = replace(build, executor=pool).run()
     text = f"{len(found.index)} samples in {len(found.table)} files, cached in {found.cache_path}"
     return _said(args, _described(found), text)
@@ -80,11 +81,11 @@ def _build(args: argparse.Namespace) -> int | None:
 def _merge(args: argparse.Namespace) -> int | None:
     build = _prepared(args)
     parts = build.part_files()
-    absent = _absent_parts([os.path.basename(part) for part in parts])
+    absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
     if absent and not args.quiet:
-        print(f"globidx: parts {', '.join(absent)} are not there; their files are looked at now", file=sys.stderr)
+        complain(f"parts {', '.join(absent)} are not there; their files are looked at now")
     if args.dry_run:
-        return _would(args, build, f"put together from {len(parts)} parts in", None)
+        return _would(args, build, f"and the index put together from {len(parts)} parts in", None)
     with _pool(args) as pool:
         found = replace(build, executor=pool).run(merge=True)
     for part in parts:
@@ -107,16 +108,14 @@ def _info(args: argparse.Namespace) -> int | None:
         f"array        {a['name'] or '(bare)'}: items of {tuple(a['item_shape'])} {a['dtype']}" for a in told["arrays"]
     ]
     lines += [f"items/file   {told['shortest']} to {told['longest']}", f"cache        {told['cache']}"]
-    tell(args, told, "\n".join(lines))
-    return 0
+    return _said(args, told, "\n".join(lines))
 
 
 def _locate(args: argparse.Namespace) -> int | None:
     found = _looked(args)
     places = [(id, *found.locate(id)) for id in args.ids]
     told = [{"id": id, "path": path, "item": item} for id, path, item in places]
-    tell(args, told, "\n".join(f"{id}  {path}  item {item}" for id, path, item in places))
-    return 0
+    return _said(args, told, "\n".join(f"{id}  {path}  item {item}" for id, path, item in places))
 
 
 def _diff(args: argparse.Namespace) -> int | None:
@@ -131,20 +130,17 @@ def _diff(args: argparse.Namespace) -> int | None:
         raise OSError(f"there is no index of these files at {build.cache} to compare with; build it first")
     with _pool(args) as pool:
         changes = compare(before, replace(build, executor=pool, keep=False).run().table)
-    told: dict[str, Any] = {**asdict(changes), "keep_ids": changes.keep_ids}
-    lines = [
-        f"{what:<10} {name if isinstance(name, str) else ' -> '.join(name)}"
-        for what, names in asdict(changes).items()
-        for name in names
-    ]
-    lines += [f"sample ids {'keep' if changes.keep_ids else 'lose'} their meaning"] if changes else ["nothing changed"]
-    tell(args, told, "\n".join(lines))
+    lines = [f"{what:<10} {name}" for what, names in changes.by_kind.items() for name in names]
+    lines += [f"sample ids {'keep' if changes.keep_ids else 'lose'} their places"] if changes else ["nothing changed"]
+    _said(args, asdict(changes), "\n".join(lines))
     return int(bool(changes))
 
 
 def _check(args: argparse.Namespace) -> int | None:
     from globidx.cli.check import check
 
+    if args.dry_run:
+        return _would(args, _prepared(args), "and the data of all would be read, with the index in", None)
     with _pool(args) as pool:
         return check(args, replace(_prepared(args), executor=pool).run(), pool)
 
@@ -153,7 +149,7 @@ def _prepared(args: argparse.Namespace) -> Build:
     """The look at the files that the options ask for."""
     from globidx.core import checks
     from globidx.core.layout import parse
-    from globidx.disk.builder import Build, cache_of
+    from globidx.disk.builder import Build
     from globidx.disk.discover import find_files, given
 
     files = given(args.files[0] if len(args.files) == 1 else args.files)
@@ -161,9 +157,7 @@ def _prepared(args: argparse.Namespace) -> Build:
     paths = find_files(files)
     cache_dir = None if args.cache_dir is None else os.path.abspath(args.cache_dir)
     progress = None if args.quiet else Progress(wanted=args.progress or None)
-    return Build(
-        paths, cache_of(paths, files, layout, axis, cache_dir), layout, axis, on_bad=args.on_bad, progress=progress
-    )
+    return Build.of(paths, files, layout, axis, cache_dir, on_bad=args.on_bad, progress=progress)
 
 
 def _looked(args: argparse.Namespace) -> Indexed:
@@ -176,14 +170,18 @@ def _pool(args: argparse.Namespace) -> ProcessPoolExecutor:
     from multiprocessing import get_context
 
     workers = args.workers or min(32, len(os.sched_getaffinity(0)))
-    return ProcessPoolExecutor(workers, mp_context=get_context("forkserver"))
+    return ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_leave_interrupts)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the one that started the others stops them, without their words."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _would(args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None) -> int:
     count, missing = build.missing(part)
-    text = f"{missing} of {count} files would be looked at, and the index {what} {build.cache}"
-    tell(args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text)
-    return 0
+    text = f"{missing} of {count} files would be looked at, {what} {build.cache}"
+    return _said(args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text)
 
 
 def _described(found: Indexed) -> dict[str, Any]:
@@ -209,10 +207,20 @@ def _said(args: argparse.Namespace, value: Any, text: str) -> int:
     return 0
 
 
-def _absent_parts(names: list[str]) -> list[str]:
-    """Which parts ``N-of-M`` there should be and are not."""
+def _absent_parts(names: list[str], count: int) -> list[str]:
+    """Which parts ``N-of-M`` of ``count`` files there should be and are not."""
     there = {(int(n), int(of)) for n, of in re.findall(r"\.(\d+)-of-(\d+)\.", " ".join(names))}
-    return [f"{n}/{of}" for of in sorted({of for _, of in there}) for n in range(1, of + 1) if (n, of) not in there]
+    filled = [(n, of) for of in sorted({of for _, of in there}) for n in _filled(of, count)]
+    return [f"{n}/{of}" for n, of in filled if (n, of) not in there]
+
+
+def _filled(of: int, count: int) -> Iterable[int]:
+    """The parts, of so many, that get any of ``count`` files.
+
+    >>> list(_filled(5, 2)), list(_filled(2, 5))
+    ([3, 5], [1, 2])
+    """
+    return range(1, of + 1) if of <= count else [-(-(place + 1) * of // count) for place in range(count)]
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from typing import Any
 
@@ -15,6 +16,20 @@ def tell(args: argparse.Namespace, value: Any, text: str) -> None:
         if args.json
         else "\n".join(map(printable, text.split("\n")))
     )
+
+
+def complain(text: str) -> None:
+    """Print a message for people on stderr, where there is one: stdout is for data."""
+    if sys.stderr is not None:
+        print(f"globidx: {printable(text)}", file=sys.stderr)
+
+
+class Complaints(logging.Handler):
+    """What the library warns of, as messages of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        complain(record.getMessage())
 
 
 def printable(line: str) -> str:

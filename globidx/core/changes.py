@@ -16,7 +16,8 @@ class Changes:
     ``appended`` stand behind all files that were there before, ``inserted`` between them; ``grown`` and ``shrunk`` have
     another number of items; ``replaced`` have as many items, but other metadata or another inode; ``rewritten`` were
     written to and have as many; ``renamed`` are pairs (old name, new name) of what is the same file; ``moved`` stand
-    elsewhere in the order.
+    elsewhere in the order. ``keep_ids`` says whether every sample id is still the same item of the file of that name;
+    what is in there may have changed where the file was replaced or rewritten.
     """
 
     appended: tuple[str, ...] = ()
@@ -28,27 +29,27 @@ class Changes:
     removed: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     moved: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, field.name) for field in fields(self))
+    keep_ids: bool = True
 
     @property
-    def keep_ids(self) -> bool:
-        """Whether every sample id still means the same item of the same file: nothing but new files behind the others,
-        or files written to that kept their number of items."""
-        return not any(getattr(self, field.name) for field in fields(self) if field.name not in _HARMLESS)
+    def by_kind(self) -> dict[str, list[str]]:
+        """The names by what happened to them, pairs as ``old -> new``."""
+        lists = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "keep_ids"}
+        return {
+            what: [name if isinstance(name, str) else " -> ".join(name) for name in names]
+            for what, names in lists.items()
+        }
+
+    def __bool__(self) -> bool:
+        return any(self.by_kind.values())
 
     def __str__(self) -> str:
         told = []
-        for field in fields(self):
-            names = [" -> ".join((name,) if isinstance(name, str) else name) for name in getattr(self, field.name)]
+        for what, names in self.by_kind.items():
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                told.append(f"{field.name}: {', '.join(ascii(name) for name in names[:3])}{more}")
+                told.append(f"{what}: {', '.join(ascii(name) for name in names[:3])}{more}")
         return "; ".join(told) or "nothing changed"
-
-
-_HARMLESS = ("appended", "rewritten")
 
 
 def compare(old: Table, new: Table) -> Changes:
@@ -71,7 +72,23 @@ def compare(old: Table, new: Table) -> Changes:
         if what is not None:
             told.setdefault(what, []).append(new.names[row])
     told["moved"] = [new.names[row] for (was, row), (above, _) in zip(kept[1:], kept, strict=False) if was < above]
-    return Changes(**{what: tuple(names) for what, names in told.items()}, removed=tuple(gone), renamed=tuple(renamed))
+    lists = {what: tuple(names) for what, names in told.items()}
+    return Changes(**lists, removed=tuple(gone), renamed=tuple(renamed), keep_ids=_keep_ids(old, new, same))
+
+
+def _keep_ids(old: Table, new: Table, same: int) -> bool:
+    """Whether the files of ``old`` that have items come first in ``new``, all as long as they were, the last at least.
+
+    ``same`` is how many names the tables begin with together.
+    """
+    rows, now = np.flatnonzero(old.lengths), np.flatnonzero(new.lengths)[: np.count_nonzero(old.lengths)]
+    if len(now) < len(rows):
+        return False
+    before, after = old.lengths[rows], new.lengths[now]
+    if (before[:-1] != after[:-1]).any() or (before[-1:] > after[-1:]).any():
+        return False
+    other = (rows != now) | (rows >= same)
+    return all(old.names[one] == new.names[two] for one, two in zip(rows[other], now[other], strict=True))
 
 
 def _differing(old: Table, new: Table, count: int) -> list[int]:
@@ -97,10 +114,17 @@ def _kind(old: Table, one: int, new: Table, two: int) -> str | None:
 
 def _renamed(old: Table, new: Table, gone: dict[str, int], come: dict[str, int]) -> list[tuple[str, str]]:
     """Pairs of a file that is gone and one that came, which are the same by inode, length and metadata."""
-    nameless = {_identity(new, number): name for name, number in come.items()}
-    pairs = ((name, nameless.pop(_identity(old, number), None)) for name, number in gone.items())
-    return [(name, other) for name, other in pairs if other is not None]
+    nameless = {_identity(new, number): (name, number) for name, number in come.items() if new.stamps[number, 0, 3]}
+    pairs = [(name, number, nameless.get(_identity(old, number))) for name, number in gone.items()]
+    return [(name, other[0]) for name, number, other in pairs if other and _as_old(old, number, new, other[1])]
 
 
-def _identity(table: Table, number: int) -> tuple[int, int, bytes]:
-    return int(table.stamps[number, 0, 3]), int(table.lengths[number]), table.digests[number].tobytes()
+def _identity(table: Table, number: int) -> tuple[int, int, int, bytes]:
+    size, _, _, inode = table.stamps[number, 0].tolist()
+    return inode, size, int(table.lengths[number]), table.digests[number].tobytes()
+
+
+def _as_old(old: Table, one: int, new: Table, two: int) -> bool:
+    """Whether two files have one mtime, as far as it is known: the inode of a file that is gone is given to another."""
+    before, after = old.stamps[one, 0, 1], new.stamps[two, 0, 1]
+    return bool(before == after or not before or not after)

@@ -79,7 +79,9 @@ def _keys(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
     keys = (key,) if isinstance(key, str) else tuple(key)
     if not keys or not all(isinstance(name, str) and name.strip("/") for name in keys):
         raise ValueError(f"key must name an array, or several, got {key!r}")
-    keys = tuple(name.strip("/") for name in keys)
+    keys = tuple("/".join(part for part in name.split("/") if part) for name in keys)
+    if any(part in (".", "..") for name in keys for part in name.split("/")):
+        raise ValueError(f"key must name an array inside the file, without '.' and '..', got {key!r}")
     if len(set(keys)) < len(keys):
         raise ValueError(f"key names an array twice: {key!r}")
     return keys

@@ -98,7 +98,8 @@ class Table:
         alike = all(row == paths[0] for row in paths)
         stamps = np.zeros((len(entries), len(arrays), 4), np.int64)
         for row, entry in zip(stamps, entries, strict=True):
-            row[: len(entry.stamps)] = entry.stamps
+            if entry.stamps:
+                row[: len(entry.stamps)] = entry.stamps
         return cls(
             names=Names.of(names),
             arrays=arrays,

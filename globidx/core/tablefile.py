@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from globidx.core import schema, strictjson
 from globidx.core.names import Names
-from globidx.core.table import PER_FILE, ArrayInfo, Table
+from globidx.core.table import DIGEST_SIZE, KINDS, PER_FILE, ArrayInfo, Table
 from globidx.errors import RecordError
 
 FORMAT, VERSION = "globidx.index", 1
@@ -103,7 +103,25 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     paths = Names(columns.pop("paths"), columns.pop("path_ends"))
     if len(paths) not in (0, files * len(arrays)):
         raise ValueError("its paths are not one an array and file")
-    return Table(names=names, arrays=arrays, axis=header["axis"], paths=paths, **columns)
+    table = Table(names=names, arrays=arrays, axis=header["axis"], paths=paths, **columns)
+    if verified != header["blake2b"]:
+        _refuse_odd(table)
+    return table
+
+
+def _refuse_odd(table: Table) -> None:
+    """ValueError where columns are whole, and still say what no index says."""
+    files, width = len(table), len(table.arrays)
+    shapes = table.chunk_lengths.shape, table.digests.shape, table.stamps.shape
+    if shapes != ((files, width), (files, DIGEST_SIZE), (files, width, 4)):
+        raise ValueError("its columns are not as wide as it has arrays")
+    if files == 0 or table.lengths.min() < 0 or table.chunk_lengths.min() < 0 or table.kinds.max() >= len(KINDS):
+        raise ValueError("its columns hold what no file has")
+    for names in (table.names, table.paths):
+        blob, ends = names.arrays()
+        zeros = np.flatnonzero(blob == 0) + 1
+        if not np.array_equal(zeros, ends) or (len(ends) and ends[-1] != len(blob)):
+            raise ValueError("its names do not end where it says")
 
 
 def _header(view: memoryview) -> tuple[dict[str, Any], int]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from globidx.core.layout import Layout
 from globidx.core.table import Table
 from globidx.disk import indexing, sharing
-from globidx.disk.indexcache import IndexCache, cache_path, reopened
+from globidx.disk.indexcache import IndexCache, cache_path, path_beside, reopened
 from globidx.disk.indexed import Indexed
 from globidx.disk.indexing import Found
 from globidx.disk.lock import work_lock
@@ -39,7 +40,8 @@ class Build:
     """One look at the files: what to take from each, where to remember it, and who helps.
 
     ``executor`` looks at files in batches; ``peers`` are other processes that each take a share; ``progress`` is called
-    with how many files were looked at, and how many are to be. Without ``keep`` nothing is written.
+    with how many files were looked at, and how many are to be. Without ``keep`` nothing is written. ``also`` are caches
+    that may know something, too: those of others, which are only read.
     """
 
     paths: Paths
@@ -52,11 +54,33 @@ class Build:
     peers: Peers | None = None
     progress: Callable[[int, int], None] | None = None
     keep: bool = True
+    also: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        paths: Paths,
+        files: object,
+        layout: Layout,
+        axis: int,
+        cache_dir: str | os.PathLike[str] | None,
+        **options: Any,
+    ) -> Build:
+        """A look at the files that a user named as ``files`` (None: by the list ``paths``)."""
+        spec = os.path.relpath(files, paths.root) if isinstance(files, str) and not is_remote(files) else files
+        if not isinstance(spec, str):
+            spec = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
+        what = paths.root, spec, repr((layout, axis))
+        cache = cache_path(*what, None if cache_dir is None else Path(cache_dir))
+        beside = path_beside(*what)  # where who may write there has left it for all
+        is_told = cache_dir is not None or "GLOBIDX_CACHE_DIR" in os.environ
+        also = () if is_told or cache == beside or is_remote(paths.root) else (beside,)
+        return cls(paths, cache, layout, axis, also=also, **options)
 
     def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
         cache = IndexCache(self.cache)
-        caches = [cache, *map(IndexCache, self.part_files())] if merge else [cache]
+        caches = [cache, *map(IndexCache, (*self.also, *(self.part_files() if merge else ())))]
         every = np.arange(len(self.paths))
         found = self._found(every, caches, cache) if self.peers is None else self._shared(caches, self.peers)
         return self._indexed(found, cache, generation)
@@ -68,12 +92,12 @@ class Build:
         """
         path = self.cache.with_suffix(f".{part}-of-{of}{self.cache.suffix}")
         kept = IndexCache(path)
-        found = self._found(_share(len(self.paths), part - 1, of), [kept, IndexCache(self.cache)], kept)
+        found = self._found(_share(len(self.paths), part - 1, of), [kept, *self._caches()], kept)
         piece, failures = indexing.assemble(found, self.paths)
         if self.on_bad == "error":
             indexing.refuse_bad(failures)
-        if piece is None:
-            raise OSError(f"part {part} of {of} holds no file that can be indexed, so there is nothing to keep")
+        if piece is None:  # there are more parts than files, or none of these can be indexed
+            return path, 0
         if kept.save(piece.table) is None:
             raise OSError(f"the part {path} cannot be written")
         return path, len(piece.table)
@@ -82,8 +106,11 @@ class Build:
         """How many files there are (in a part), and how many of them no cache knows."""
         number, of = part or (1, 1)
         share = _share(len(self.paths), number - 1, of)
-        caches = [IndexCache(self.cache), *map(IndexCache, self.part_files())]
+        caches = [*self._caches(), *map(IndexCache, self.part_files())]
         return len(share), len(self._recall(share, caches, Found()))
+
+    def _caches(self) -> list[IndexCache]:
+        return [IndexCache(path) for path in (self.cache, *self.also)]
 
     def part_files(self) -> list[Path]:
         """The parts of this index that were kept by ``run_part``."""
@@ -166,18 +193,10 @@ class Build:
         if digest is None and self.keep:
             digest = cache.save(table)
             try:
-                return (table, None) if digest is None else (reopened(os.fspath(cache.path), digest), digest)
+                return (table, None) if digest is None else reopened(os.fspath(cache.path), digest)
             except (OSError, ValueError):  # another process was faster
                 return table, None
         return table, digest
-
-
-def cache_of(paths: Paths, files: object, layout: Layout, axis: int, cache_dir: str | os.PathLike[str] | None) -> Path:
-    """The cache file of these files, as a user named them (None: by the list ``paths``)."""
-    spec = os.path.relpath(files, paths.root) if isinstance(files, str) and not is_remote(files) else files
-    if not isinstance(spec, str):
-        spec = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
-    return cache_path(paths.root, spec, repr((layout, axis)), None if cache_dir is None else Path(cache_dir))
 
 
 def _share(count: int, number: int, of: int) -> Places:

@@ -5,6 +5,7 @@ A directory, a glob, a list of paths, or a text or CSV file with a path a line; 
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,15 +113,24 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
             name = entry.name
             if name.startswith(b"."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 entries.append(name if _looks_like_store(entry.path) else name + b"/")
-            elif _looks_like_hdf5(name):
+            elif name.endswith(b".zarr") or _looks_like_hdf5(name):  # also a link to a store that is not there
                 entries.append(name)
     for name in sorted(entries):  # a folder sorts by its "/", so that the whole tree comes in order
         if name.endswith(b"/"):
             yield from _stores_below(base + name[:-1], seen)
         else:
             yield base + name
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False  # a link in a circle leads to no folder
 
 
 def _folders(directory: str) -> Iterator[str]:
@@ -160,6 +170,8 @@ def _path(item: Any) -> str:
     path = os.fspath(item)
     if not isinstance(path, str):
         raise TypeError(f"files must be paths of str, got {path!r}")
+    if "\0" in path:
+        raise ValueError(f"files must be paths, got {path!r}: no path has a zero byte in it")
     return path
 
 

@@ -5,11 +5,14 @@ A file that may be missing, old, torn or another's, and must never make the inde
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import mmap
 import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from globidx.core import tablefile
 from globidx.core.table import Table
 from globidx.disk import stamps
-from globidx.disk.atomic import write_atomic
+from globidx.disk.atomic import TEMPORARY_SUFFIX, write_atomic
 from globidx.disk.indexing import Piece
 from globidx.disk.paths import Paths
 from globidx.errors import RecordVersionError
@@ -27,6 +30,7 @@ _log = logging.getLogger("globidx")
 
 #: Caches of so many bytes are mapped, smaller ones read.
 _MAPPED_FROM = 8 * 2**20
+_STRAY_SECONDS = 86400
 
 
 class IndexCache:
@@ -41,6 +45,7 @@ class IndexCache:
         self._seen: object = None
         self._table: Table | None = None
         self._digest: str | None = None
+        self._saved: tuple[object, str] | None = None
 
     def load(self) -> Table | None:
         """The table in the file; None, with a line in the log, where there is none to use.
@@ -88,11 +93,16 @@ class IndexCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             parts = tablefile.parts(table)
+            said = tablefile.digest(parts[0])
+            if (_identity(self.path), said) in (self._saved, (self._seen, self._digest)):
+                return said  # it is there already
             write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
+            _sweep(self.path)
         except OSError as error:
             _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
             return None
-        return tablefile.digest(parts[0])
+        self._saved = _identity(self.path), said
+        return said
 
     def _decoded(self, data: mmap.mmap | bytes) -> Table | None:
         try:
@@ -111,17 +121,19 @@ class IndexCache:
         return None
 
 
-def reopened(path: str, digest: str) -> Table:
+def reopened(path: str, digest: str, fingerprint: str | None = None) -> tuple[Table, str]:
     """The table of the cache file at ``path``, which was verified when it got its ``digest``; a large one is mapped.
 
-    FileNotFoundError or ValueError where the file is not that one any more.
+    A file that was written anew since is as good where its ``fingerprint`` is the same: it has other stamps, or chunks.
+    Its own digest is returned. FileNotFoundError or ValueError where the file does not hold that index any more.
     """
     data, _ = _read(Path(path), None)
+    view = memoryview(data or b"")
     trusted = digest if isinstance(data, mmap.mmap) else None  # what is small is verified again
-    table = tablefile.decode(memoryview(data or b""), verified=trusted)
-    if tablefile.digest(memoryview(data or b"")) != digest:
+    table, said = tablefile.decode(view, verified=trusted), tablefile.digest(view)
+    if said != digest and table.fingerprint() != fingerprint:
         raise ValueError("it was written anew, and is not the index that was asked for any more")
-    return table
+    return table, said
 
 
 def holds(path: Path, digest: str) -> bool:
@@ -140,15 +152,23 @@ def cache_path(root: str, spec: str, options: str, cache_dir: Path | None) -> Pa
     cache folder. Beside the data its name does not depend on where the data is, so that it moves along.
     """
     told = cache_dir or os.environ.get("GLOBIDX_CACHE_DIR")
-    beside = not told and os.access(root, os.W_OK)
-    folder = Path(told) if told else Path(root) if beside else _user_cache()
-    identity = repr((None if beside else root, spec, options))
-    token = hashlib.blake2b(os.fsencode(identity), digest_size=8).hexdigest()
-    return folder / f".globidx-{token}.index"
+    if not told and os.access(root, os.W_OK):
+        return path_beside(root, spec, options)
+    return (Path(told) if told else _user_cache()) / _name(root, spec, options)
+
+
+def path_beside(root: str, spec: str, options: str) -> Path:
+    """Where the cache of these files lies if it lies beside them."""
+    return Path(root) / _name(None, spec, options)
+
+
+def _name(root: str | None, spec: str, options: str) -> str:
+    token = hashlib.blake2b(os.fsencode(repr((root, spec, options))), digest_size=8).hexdigest()
+    return f".globidx-{token}.index"
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "globidx"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")).absolute() / "globidx"
 
 
 def _read(path: Path, seen: object) -> tuple[mmap.mmap | bytes | None, object]:
@@ -163,12 +183,31 @@ def _read(path: Path, seen: object) -> tuple[mmap.mmap | bytes | None, object]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is no regular file")
-        identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        identity = _stamp(status)
         if identity == seen:
             return None, seen
         if status.st_size < _MAPPED_FROM:
             return file.read(), identity
         return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), identity
+
+
+def _identity(path: Path) -> object:
+    try:
+        return _stamp(os.stat(path))
+    except OSError:
+        return None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of this file left behind when they were killed, a day ago or more."""
+    for stray in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - stray.lstat().st_mtime > _STRAY_SECONDS:
+                stray.unlink()
 
 
 def _rows(table: Table, paths: Paths, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

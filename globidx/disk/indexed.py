@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from globidx.core.index import GlobalIndex, Location
+from globidx.core.names import Names, common_folder
 from globidx.core.table import Entry, Table
 from globidx.disk.indexcache import holds, reopened
-from globidx.disk.paths import Paths
+from globidx.disk.paths import Paths, is_remote
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,8 @@ class Indexed:
 
     def __reduce__(self) -> tuple[Callable[..., Indexed], tuple[Any, ...]]:
         if self.digest is not None and holds(self.cache_path, self.digest):
-            return _mapped, (self.root, self.skipped, self.cache_path, self.generation, self.digest)
+            content = self.root, self.skipped, self.cache_path, self.generation, self.digest, self.fingerprint
+            return _mapped, content
         return Indexed, (self.root, self.table, self.skipped, self.cache_path, self.generation)
 
     @cached_property
@@ -66,19 +68,31 @@ class Indexed:
 
     def number_of(self, path: str) -> int:
         """The number of the file at ``path``; ValueError where it is none of these."""
-        wanted = os.path.relpath(os.path.abspath(path), self.root)
+        wanted = path if is_remote(path) else os.path.abspath(path)
+        base = os.fsdecode(self.paths.base)
         try:
-            return self.table.names.index(wanted)
+            return self.table.names.index(wanted.removeprefix(base) if wanted.startswith(base) else "")
         except ValueError:
             raise ValueError(f"{path} is not one of the {len(self.table)} files of this index") from None
 
 
-def _mapped(root: str, skipped: tuple[tuple[str, str], ...], path: Path, generation: int, digest: str) -> Indexed:
+def _mapped(
+    root: str, skipped: tuple[tuple[str, str], ...], path: Path, generation: int, digest: str, fingerprint: str
+) -> Indexed:
     try:
-        table = reopened(os.fspath(path), digest)
+        table, digest = reopened(os.fspath(path), digest, fingerprint)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
     return Indexed(root, table, skipped, path, generation, digest)
+
+
+def named_alike(one: Indexed, other: Indexed) -> tuple[Table, Table]:
+    """Two looks' tables, names in both counted from one folder: files added elsewhere move the deepest common one."""
+    if one.root == other.root:
+        return one.table, other.table
+    cut = common_folder([os.path.join(look.root, "") for look in (one, other)])
+    first, second = (replace(look.table, names=Names.of(path[cut:] for path in look.paths)) for look in (one, other))
+    return first, second

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from globidx.core.layout import Layout
 from globidx.core.table import Entry, Table, describe
 from globidx.disk import stamps, stores
-from globidx.disk.paths import Paths
+from globidx.disk.paths import Paths, is_remote
 from globidx.errors import BadFilesError
 
 _BATCH = 64
@@ -58,7 +58,7 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
         started = time.time_ns()
         try:
             entry = stores.scan(path, layout, axis)
-            files = () if entry.is_foreign else stamps.watched(os.fsencode(path), entry.kind, entry.arrays)
+            files = () if is_remote(path) else stamps.watched(os.fsencode(path), entry.kind, entry.arrays)
             after = [stamps.stamp(os.stat(file)) for file in files]
         except stores.UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -67,7 +67,10 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
             return Failure(path, f"{error}" if plain else f"{type(error).__name__}: {error}")
         if all(changed < started for _, _, changed, _ in after):
             break
-    return replace(entry, stamps=tuple(stamps.proven(stamp, started) for stamp in after))
+    noted = [stamps.proven(stamp, started) for stamp in after]
+    if entry.is_foreign:  # these files say which they are, but not that nothing changed
+        noted = [(size, 0, 0, inode) for size, _, _, inode in noted]
+    return replace(entry, stamps=tuple(noted))
 
 
 def unchanged(path: str, entry: Entry) -> bool:

@@ -16,9 +16,9 @@ from globidx.core.changes import Changes, compare
 from globidx.core.index import GlobalIndex, Location
 from globidx.core.layout import Layout, parse
 from globidx.core.table import ArrayInfo, Entry
-from globidx.disk.builder import Build, cache_of
+from globidx.disk.builder import Build
 from globidx.disk.discover import find_files, given
-from globidx.disk.indexed import Indexed
+from globidx.disk.indexed import Indexed, named_alike
 from globidx.disk.sharing import Peers, found_by_all
 
 
@@ -73,6 +73,8 @@ class GlobalIndexManager:
         self._layout = parse(layout, key).along(self._axis)
         self._cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         self._on_bad = on_bad
+        if not 0 <= lock_timeout < float("inf"):
+            raise ValueError(f"lock_timeout must be a number of seconds from 0 on, got {lock_timeout}")
         self._lock_timeout = lock_timeout
         self._now = self._look(executor, generation=0, peers=peers, progress=progress)
 
@@ -187,7 +189,7 @@ class GlobalIndexManager:
         """
         before = self._now
         self._now = self._look(executor, generation=before.generation + 1, peers=peers)
-        return compare(before.table, self._now.table)
+        return compare(*named_alike(before, self._now))
 
     def __repr__(self) -> str:
         return f"GlobalIndexManager({len(self)} samples in {self.num_files} files, fingerprint {self.fingerprint[:12]})"
@@ -204,11 +206,12 @@ class GlobalIndexManager:
     ) -> Indexed:
         asked = self._now.paths if self._files is None else self._files
         paths = find_files(asked) if peers is None else found_by_all(peers, lambda: find_files(asked))
-        build = Build(
+        build = Build.of(
             paths,
-            cache_of(paths, self._files, self._layout, self._axis, self._cache_dir),
+            self._files,
             self._layout,
             self._axis,
+            self._cache_dir,
             on_bad=self._on_bad,
             lock_timeout=self._lock_timeout,
             executor=executor,

@@ -15,8 +15,13 @@ def is_remote(path: str) -> bool:
     >>> is_remote("https://host/a.zarr"), is_remote("/data/a.zarr")
     (True, False)
     """
+    return bool(_scheme(path))
+
+
+def _scheme(path: str) -> str | None:
+    """``"s3:"`` of ``"s3://bucket"``; None of a local path."""
     scheme, colon, _ = path.partition("://")
-    return bool(colon) and scheme.replace("+", "").replace("-", "").isalnum()
+    return f"{scheme}:" if colon and scheme.replace("+", "").replace("-", "").isalnum() else None
 
 
 class Paths(Sequence[str]):
@@ -39,12 +44,13 @@ class Paths(Sequence[str]):
         cut = common_folder([os.fsdecode(min(every)), os.fsdecode(max(every))])
         folder = os.fsdecode(every[0])[:cut]
         length = len(os.fsencode(folder))
-        return cls(folder.rstrip("/") or "/", Names.of([path[length:] for path in every]))
+        root = folder.rstrip("/")
+        return cls(folder if root in ("", _scheme(folder)) else root, Names.of([path[length:] for path in every]))
 
     @property
     def base(self) -> bytes:
         """What stands before each name."""
-        return os.fsencode(self.root.rstrip("/")) + b"/"
+        return os.fsencode(os.path.join(self.root, ""))
 
     def encoded(self, start: int, stop: int) -> list[bytes]:
         """The paths ``[start, stop)`` as bytes."""

@@ -34,7 +34,10 @@ def _file_system(url: str) -> tuple[Any, str]:
         import fsspec
     except ImportError:
         raise ImportError(f"reading {url} needs fsspec: pip install 'globidx[remote]'") from None
-    files, path = fsspec.core.url_to_fs(url)
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise ImportError(f"reading {url} needs more than fsspec: {error}") from None
     return files, str(path)
 
 

@@ -183,8 +183,9 @@ def _sources(path: str, file: h5py.File, name: str, dataset: h5py.Dataset) -> li
     if dataset.is_virtual:
         sources += [source.file_name for source in dataset.virtual_sources() if source.file_name != "."]
     sources += [stored[0] for stored in dataset.external or ()]
+    folder = os.path.dirname(dataset.file.filename)  # behind an external link, that of the file it leads to
     for source in sources:
-        if "%" not in source and not os.path.exists(os.path.join(os.path.dirname(path), source)):
+        if "%" not in source and not os.path.exists(os.path.join(folder, source)):
             raise ValueError(f"dataset {name!r} takes data from {source!r}, which is not there")
     return sorted(set(sources))
 

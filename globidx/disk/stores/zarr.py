@@ -44,7 +44,8 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
             shape, chunks = array.shape, array.chunks
         infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length))
         told.append(_metadata(path, array))
-    return make_entry(f"zarr{array.metadata.zarr_format}", infos, b"".join(told))
+    kind = f"zarr{array.metadata.zarr_format}"
+    return make_entry(kind, infos, b"".join(told), is_foreign=is_remote(path))
 
 
 def audit(path: Path, array: str) -> Audit:
