@@ -133,15 +133,17 @@ class Table:
         )
 
     def take(self, places: NDArray[np.int64]) -> Table:
-        """The files at ``places``, in that sequence."""
+        """The files at ``places``, one at least, in that sequence."""
         if len(places) == len(self) and np.array_equal(places, np.arange(len(self))):
             return self
-        width = len(self.arrays)
-        paths = self.paths
+        arrays, paths, width = self.arrays, self.paths, len(self.arrays)
         if len(paths):
-            paths = paths.take((places[:, None] * width + np.arange(width)).ravel())
+            spelled = list(paths.take((places[:, None] * width + np.arange(width)).ravel()))
+            alike = spelled == spelled[:width] * len(places)
+            arrays = tuple(replace(info, path=path) for info, path in zip(arrays, spelled, strict=False))
+            paths = Names.of(() if alike else spelled)
         columns: dict[str, Any] = {name: getattr(self, name)[places] for name in PER_FILE}
-        return replace(self, names=self.names.take(places), paths=paths, **columns)
+        return replace(self, names=self.names.take(places), arrays=arrays, paths=paths, **columns)
 
     @property
     def schema(self) -> tuple[Schema, ...]:
