@@ -1,20 +1,21 @@
 """Orders: which sample stands at which position of an epoch.
 
-``Shuffle`` is the default, ``Sequential`` takes the ids as they are, ``Weighted`` draws by weight, and ``TorchShuffle``
-is bit-identical to torch's DistributedSampler.
+``Shuffle`` is the default, ``ChunkShuffle`` shuffles so that each chunk is decoded about once, ``Sequential`` takes the
+ids as they are, ``Weighted`` draws by weight, and ``TorchShuffle`` is bit-identical to torch's DistributedSampler.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from globidx.core.chunkshuffle import ChunkShuffle
 from globidx.core.orders import Arrangement, Order, Sequential, Shuffle
 from globidx.core.weighted import Weighted
 
 if TYPE_CHECKING:
     from globidx.torch.torch_shuffle import TorchShuffle
 
-__all__ = ["Arrangement", "Order", "Sequential", "Shuffle", "TorchShuffle", "Weighted"]
+__all__ = ["Arrangement", "ChunkShuffle", "Order", "Sequential", "Shuffle", "TorchShuffle", "Weighted"]
 
 
 def __getattr__(name: str) -> Any:

@@ -59,6 +59,7 @@ def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, beg
     One that has committed nothing may begin it anew; if nobody has, and none has ended it, all may.
     """
     has_say = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
+    _agree("order", [dict(rank.order) if say else None for rank, say in zip(ranks, has_say, strict=True)])
     _agree("segments", [rank.progress if say else None for rank, say in zip(ranks, has_say, strict=True)])
     if any(has_say):
         return ranks[has_say.index(True)]
@@ -114,7 +115,7 @@ def _agree(name: str, values: Sequence[Any]) -> None:
 _Value = Callable[[SamplerState], Any]
 _RUN: dict[str, _Value] = {
     "dataset": lambda s: asdict(s.dataset),
-    "order": lambda s: dict(s.order),
+    "order": lambda s: {key: value for key, value in s.order.items() if key != "plan"},
     "seed": lambda s: s.seed,
     "tail": lambda s: s.tail,
 }

@@ -8,13 +8,14 @@ seed, epoch).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import checks
+from globidx.core.lanes import Lanes
 from globidx.core.permutation import LIMIT, Permutation
 
 Ids = NDArray[np.int64]
@@ -100,6 +101,18 @@ class Order(ABC):
     def length(self, num_samples: int) -> int:
         """How many positions an epoch over ``num_samples`` samples has."""
         return num_samples
+
+    def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
+        """The order of an epoch over ``dataset`` that begins now, read in ``lanes()``: where that matters, another."""
+        return self
+
+    def matches(self, described: Mapping[str, Any]) -> bool:
+        """Whether a record describes this order, however it was planned."""
+        return dict(described) == self.describe()
+
+    def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
+        """This order as it was planned for a record's epoch, over its ``num_samples`` first samples of ``dataset``."""
+        return self
 
     @abstractmethod
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:

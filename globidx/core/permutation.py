@@ -34,6 +34,8 @@ _Move = Callable[[Words, int, Words, Words], None]
 class Permutation:
     """Permutation of ``[0, n)``, 1 <= n <= 2**62, keyed by ``(seed, epoch)``; holds a few hundred bytes.
 
+    ``purpose`` tells permutations of one epoch apart: each has keys of its own.
+
     >>> shuffled = Permutation(10, seed=7, epoch=0)
     >>> sorted(shuffled.forward(np.arange(10)).tolist()) == list(range(10))
     True
@@ -43,11 +45,11 @@ class Permutation:
 
     __slots__ = ("_columns", "_keys", "_n", "_rows")
 
-    def __init__(self, n: int, *, seed: int, epoch: int) -> None:
+    def __init__(self, n: int, *, seed: int, epoch: int, purpose: str = "shuffle.1") -> None:
         self._n = n
         self._rows = isqrt(n - 1) + 1
         self._columns = -(-n // self._rows)
-        self._keys = _round_keys(seed, epoch, _ROUNDS_SMALL if n <= _SMALL else _ROUNDS)
+        self._keys = _round_keys(purpose, seed, epoch, _ROUNDS_SMALL if n <= _SMALL else _ROUNDS)
 
     def forward(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Image of each number, int64, same length; numbers are trusted to be in ``[0, n)``."""
@@ -116,9 +118,9 @@ def _subtract(half: Words, modulus: int, amount: Words, scratch: Words) -> None:
     np.minimum(half, scratch, out=half)
 
 
-def _round_keys(seed: int, epoch: int, rounds: int) -> Words:
-    """Two 32-bit keys a round, little-endian words of BLAKE2b over the text ``globidx.shuffle.1 SEED EPOCH BLOCK``."""
+def _round_keys(purpose: str, seed: int, epoch: int, rounds: int) -> Words:
+    """Two 32-bit keys a round, little-endian words of BLAKE2b over the text ``globidx.PURPOSE SEED EPOCH BLOCK``."""
     blocks = -(-rounds * 8 // 64)
-    text = (b"globidx.shuffle.1 %d %d %d" % (seed, epoch, block) for block in range(blocks))
-    stream = b"".join(hashlib.blake2b(line).digest() for line in text)
+    text = (f"globidx.{purpose} {seed} {epoch} {block}" for block in range(blocks))
+    stream = b"".join(hashlib.blake2b(line.encode()).digest() for line in text)
     return np.frombuffer(stream[: rounds * 8], "<u4").astype(_U32).reshape(rounds, 2)

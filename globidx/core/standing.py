@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from globidx.core import checks, strictjson
+from globidx.core.lanes import Lanes
 from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress
@@ -29,12 +30,14 @@ class Ranks(Protocol):
 class Standing:
     """One run's place: ``state`` is its epoch and what is committed of it.
 
-    ``dataset`` is anything with ``len()``. An epoch of which nothing was taken yet takes the dataset as it is; one that
-    runs keeps its own, and refuses a dataset that changed under it other than by growing at its end.
+    ``dataset`` is anything with ``len()``. An epoch of which nothing was taken yet takes the dataset as it is, and has
+    its order planned for the ranks and the loader as they are (``loading``: workers and batch size of one rank). One
+    that runs keeps its own, and refuses a dataset that changed under it other than by growing at its end.
     """
 
     def __init__(self, dataset: Any, order: Order, seed: int, tail: Tail, ranks: Ranks) -> None:
         self.dataset, self.order, self.seed, self.tail, self.ranks = dataset, order, seed, tail, ranks
+        self.loading = (0, 1)
         self.state = self._fresh(0, Ranges())
         self._seen = self.state.dataset  # the dataset as it was last compared with the epoch's
         self._view: EpochView | None = None
@@ -49,21 +52,33 @@ class Standing:
     def view(self) -> EpochView:
         """What remains of the epoch, in its order."""
         if self._view is None:
-            self._view = self._viewed(self.state)
+            self._view = self._viewed(self.state, self._planned)
         return self._view
 
-    def _viewed(self, state: SamplerState) -> EpochView:
-        arrangement = self.order.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
+    def _viewed(self, state: SamplerState, planned: Order) -> EpochView:
+        arrangement = planned.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
         return EpochView(arrangement, state.progress)
 
-    def _order(self) -> dict[str, Any]:
-        """The order as a record gives it back."""
-        described: dict[str, Any] = strictjson.plain(self.order.describe(), "order")
-        return described
+    def _plan(self, num_samples: int) -> Order:
+        """The order of an epoch that begins now."""
+        return self.order.plan(self.dataset, num_samples, self._lanes)
+
+    def _lanes(self) -> Lanes:
+        (_, world_size), (workers, batch_size) = self.ranks.resolve(), self.loading
+        return Lanes(inner=world_size, outer=max(1, workers), batch=world_size * batch_size)
+
+    def _recorded(self, state: SamplerState) -> Order:
+        """The order of a record's epoch, which keeps its plan if anything of it was taken."""
+        if state.closed().committed:
+            return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
+        return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
 
     def begin(self, epoch: int) -> None:
         """Start ``epoch`` afresh, over the dataset as it is now."""
-        trail = replace(self.state, world_size=self.ranks.resolve()[1]).left_behind()
+        left = replace(self.state, world_size=self.ranks.resolve()[1])
+        if not left.committed and not left.progress.committed:  # the same on every rank, whoever looked at it
+            left = replace(left, order=_described(self._plan(DatasetIdentity.of(self.dataset).num_samples)))
+        trail = left.left_behind()
         self._start_segment(replace(self._fresh(epoch, self.state.skip), trail=trail))
 
     def load(self, loaded: SamplerState) -> None:
@@ -71,6 +86,7 @@ class Standing:
         progress = loaded.closed()
         skip = loaded.skip | self.state.skip
         if progress.committed and progress.remaining:
+            self._planned = self._recorded(loaded)
             running = replace(loaded, tail=self.tail, progress=progress, committed=0, finished_epoch=None, skip=skip)
             self._start_segment(running)
         else:
@@ -84,8 +100,10 @@ class Standing:
         """
         state, found = self.state, DatasetIdentity.of(self.dataset)
         if untouched and not state.committed and not state.progress.committed:
-            if found != state.dataset or (skipping and self._to_skip(state).pairs):
-                fresh = self._fresh(state.epoch, state.skip)
+            planned = self._plan(found.num_samples)
+            if found != state.dataset or planned != self._planned or (skipping and self._to_skip(state).pairs):
+                fresh = replace(self._fresh(state.epoch, state.skip), order=_described(planned))
+                self._planned = planned
                 self._start_segment(replace(fresh, finished_epoch=state.finished_epoch, trail=state.trail))
                 return True
         elif found != self._seen:
@@ -111,12 +129,13 @@ class Standing:
     def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
         """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
         loaded = SamplerState.from_dict(state)
-        loaded.refuse_other_run(dataset=self.dataset, order=self._order(), seed=self.seed)
+        loaded.refuse_other_run(dataset=self.dataset, order=self.order, seed=self.seed)
+        planned = self._recorded(loaded)
         length = self.order.length(loaded.dataset.num_samples) if loaded.progress.committed else loaded.progress.length
         if loaded.progress.length != length:
             raise RecordError(f"sampler state: length is {loaded.progress.length}, the order has {length} positions")
         if loaded.progress.left_out.pairs:  # compares what is left out with what the order says
-            self._viewed(loaded)
+            self._viewed(loaded, planned)
         return loaded
 
     def other_world(self, before: int | None, now: int) -> CommitError:
@@ -134,10 +153,12 @@ class Standing:
         return (state.skip - state.progress.left_out).below(state.dataset.num_samples)
 
     def _fresh(self, epoch: int, skip: Ranges) -> SamplerState:
+        """An epoch's start, planned for one rank until somebody looks: ranks are asked as late as can be."""
         dataset = DatasetIdentity.of(self.dataset)
+        self._planned = self.order.plan(self.dataset, dataset.num_samples, Lanes)
         return SamplerState(
             dataset=dataset,
-            order=self._order(),
+            order=_described(self._planned),
             seed=self.seed,
             epoch=epoch,
             tail=self.tail,
@@ -156,3 +177,9 @@ class Standing:
         if more.pairs:
             self.state = replace(state, progress=state.progress.skip(more, self.view().positions_left(more)))
             self._view = None
+
+
+def _described(order: Order) -> dict[str, Any]:
+    """The order as a record gives it back."""
+    described: dict[str, Any] = strictjson.plain(order.describe(), "order")
+    return described

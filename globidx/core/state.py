@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from globidx.core import checks, partition, schema, strictjson
+from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress, Segment, Skip
 from globidx.core.ranges import Ranges
@@ -183,7 +184,7 @@ class SamplerState:
                 )
         return value
 
-    def refuse_other_run(self, *, dataset: Any, order: Mapping[str, Any], seed: int) -> None:
+    def refuse_other_run(self, *, dataset: Any, order: Order, seed: int) -> None:
         """RecordMismatchError naming the first thing in which the run at hand differs from the one that wrote this
         state.
         """
@@ -200,8 +201,8 @@ class SamplerState:
             )
         if self.seed != seed:
             _mismatch("seed", self.seed, seed, f"pass seed={self.seed}")
-        if dict(self.order) != dict(order):
-            _mismatch("order", dict(self.order), dict(order), "pass the same order")
+        if not order.matches(self.order):
+            _mismatch("order", dict(self.order), order.describe(), "pass the same order")
 
 
 def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:

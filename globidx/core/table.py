@@ -7,11 +7,13 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.chunking import Chunking
 from globidx.core.names import Names, common_folder
 
 #: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray`` or ``zarr.json`` of
@@ -45,6 +47,11 @@ class ArrayInfo:
     def rows(self) -> int:
         """How many rows of the stored array make an item."""
         return self.item_shape[0] if self.form == "tokens" else 1
+
+    @property
+    def item_bytes(self) -> int:
+        """How many bytes an item has when it is read."""
+        return prod(self.item_shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,12 @@ class Table:
             digest=self.digests[number].tobytes(),
             stamps=tuple((a, b, c, d) for a, b, c, d in self.stamps[number].tolist()),
         )
+
+    def chunking(self) -> Chunking:
+        """How the samples lie in chunks; chunks of rows that make items are counted in whole items."""
+        rows = np.array([info.rows for info in self.arrays], np.int64)
+        items = np.where(self.chunk_lengths > 0, np.maximum(1, self.chunk_lengths // rows), 0)
+        return Chunking.of(self.lengths, items, [info.item_bytes for info in self.arrays])
 
     def fingerprint(self, num_files: int | None = None) -> str:
         """Content identity of the first ``num_files`` files (all by default): names, item counts, item shapes and

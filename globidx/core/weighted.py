@@ -60,7 +60,7 @@ class Weighted(Order):
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """One epoch's draws."""
         length = self.length(num_samples)
-        key = _key(checks.integer(seed, "seed"), checks.integer(epoch, "epoch"))
+        key = counter_key(f"weighted.1 {checks.integer(seed, 'seed')} {checks.integer(epoch, 'epoch')}")
         return (_Drawn if self._replacement else _Ranked)(self._weights, length, key)
 
 
@@ -123,19 +123,23 @@ class _Ranked(Arrangement):
         return np.flatnonzero(np.isin(self._table, sample_ids)).astype(np.int64)
 
 
-def _key(seed: int, epoch: int) -> np.uint64:
-    """64 bits from (seed, epoch): little-endian BLAKE2b over the text ``globidx.weighted.1 SEED EPOCH``."""
-    digest = hashlib.blake2b(b"globidx.weighted.1 %d %d" % (seed, epoch), digest_size=8).digest()
+def counter_key(text: str) -> np.uint64:
+    """64 bits for ``split_mix``: little-endian BLAKE2b over the text ``globidx.TEXT``."""
+    digest = hashlib.blake2b(f"globidx.{text}".encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
 
 
 def _uniform(key: np.uint64, positions: Ids) -> NDArray[np.float64]:
-    """A random number in [0, 1) for each position, 53 bits: SplitMix64 (Steele, Lea and Flood, 2014) as a counter."""
-    mixed = (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
+    """A random number in [0, 1) for each position, 53 bits."""
+    return (split_mix(key, positions) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def split_mix(key: np.uint64, numbers: Ids) -> NDArray[np.uint64]:
+    """64 random bits for each number under ``key``: SplitMix64 (Steele, Lea and Flood, 2014) as a counter."""
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)
-    return mixed.astype(np.float64) * 2.0**-53
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _weights(weights: ArrayLike) -> Weights:

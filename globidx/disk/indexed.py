@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from globidx.core.chunking import Chunking
 from globidx.core.index import GlobalIndex, Location
 from globidx.core.names import Names, common_folder
 from globidx.core.table import Entry, Table
@@ -42,6 +43,11 @@ class Indexed:
     def index(self) -> GlobalIndex:
         """The arithmetic."""
         return GlobalIndex.sharing(self.table.lengths)
+
+    @cached_property
+    def chunking(self) -> Chunking:
+        """How the samples lie in chunks."""
+        return self.table.chunking()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -11,6 +11,7 @@ import torch
 import torch.utils.data
 
 from globidx.core import checks
+from globidx.core.chunking import Chunking
 from globidx.disk.counters import Counters
 from globidx.disk.explain import explain
 from globidx.disk.manager import GlobalIndexManager
@@ -103,6 +104,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def num_files(self) -> int:
         """How many files there are."""
         return self.index_manager.num_files
+
+    @property
+    def chunking(self) -> Chunking:
+        """How the samples lie in chunks, for ``orders.ChunkShuffle``."""
+        return self.index_manager.now.chunking
 
     def fingerprint_of(self, num_files: int) -> str:
         """The fingerprint of the first ``num_files`` files alone."""

@@ -75,6 +75,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         return self.drawn_batches
 
     def __iter__(self) -> Any:
+        if self.resumable is not None:
+            batch_size = getattr(self.batch_sampler, "batch_size", None) or self.batch_size or 1
+            self.resumable.expect(workers=self.num_workers, batch_size=batch_size)
         return self.open() if self.resumable is None else Deliveries(self, self.resumable)
 
     def open(self) -> Any:

@@ -303,6 +303,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         self._readers.count_by(loop)
         return self._passed_over is not None
 
+    def expect(self, *, workers: int, batch_size: int) -> None:
+        """Be told how the loader reads that begins a pass: an epoch of which nothing was taken is planned for it."""
+        self._standing.loading = workers, batch_size
+
     def is_counted_by(self, loop: Loop) -> bool:
         """Whether ``loop`` is the one that counts deliveries."""
         return self._readers.counted_by(loop)
@@ -370,7 +374,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def _at(self) -> tuple[SamplerState, int]:
         """The state at the world size of now, and this rank."""
-        self._standing.look(untouched=self._readers.untouched)
+        if self._standing.look(untouched=self._readers.untouched):
+            self._readers.move("began its epoch anew, with other files, ranks or workers")
         return self._standing.now()
 
     def _shown(self) -> tuple[SamplerState, int]:

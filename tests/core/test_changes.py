@@ -47,16 +47,16 @@ class History:
             if what == "removed":
                 continue
             if what == "renamed":
-                file = replace(file, name=data.draw(st.sampled_from(["a", "f", "z"])) + f"-{file.name}", was=file.name)  # noqa: PLW2901
+                file = replace(file, name=data.draw(st.sampled_from(["a", "f", "z"])) + f"-{file.name}", was=file.name)
             elif what == "grown":
-                file = replace(file, length=file.length + data.draw(st.integers(1, 3)), mtime=2000)  # noqa: PLW2901
+                file = replace(file, length=file.length + data.draw(st.integers(1, 3)), mtime=2000)
             elif what == "shrunk":
-                file = replace(file, length=data.draw(st.integers(0, file.length - 1)), mtime=2000)  # noqa: PLW2901
+                file = replace(file, length=data.draw(st.integers(0, file.length - 1)), mtime=2000)
             elif what == "replaced":
                 inode, digest = (next(self.inodes), 0) if data.draw(st.booleans()) else (file.inode, 1)
-                file = replace(file, inode=inode, digest=digest, mtime=2000)  # noqa: PLW2901
+                file = replace(file, inode=inode, digest=digest, mtime=2000)
             elif what == "rewritten":
-                file = replace(file, mtime=2000)  # noqa: PLW2901
+                file = replace(file, mtime=2000)
             after.append(replace(file, happened=what))
         for number in range(data.draw(st.integers(0, 3))):
             name = data.draw(st.sampled_from(["a", "f01", "f03", "z"])) + f"+{number}"

@@ -18,8 +18,10 @@ from torch.utils.data import BatchSampler
 
 from globidx import ResumableDistributedSampler, errors
 from globidx.core import record as records
+from globidx.core.lanes import Lanes
 from globidx.core.merging import merge_states
 from globidx.core.orders import Arrangement, Order
+from globidx.orders import ChunkShuffle
 from globidx.torch.loader import Deliveries, DrawnBatches
 from globidx.torch.quarantine import Reported
 
@@ -44,6 +46,11 @@ class _Spread(Arrangement):
 
     def _positions(self, ids):
         return (ids - self.offset) * pow(self.step, -1, self.num_samples) % self.num_samples
+
+
+def order_of(seed):
+    """What a seed's runs are read in: mostly the cheap one, else in chunks, planned anew for every epoch's first job."""
+    return Spread() if seed % 8 else ChunkShuffle(window=1 + seed // 8 % 3, chunk=1 + seed // 24 % 4)
 
 
 class Wrong(AssertionError):
@@ -77,7 +84,7 @@ class Rank:
         dice = cluster.dice
         self.batch, self.prefetch = dice.randint(1, 5), dice.choice((0, 0, 1, 4, 9))
         self.sampler = cluster.code.sampler(
-            range(cluster.n), world, number, seed=cluster.seed % 7, order=Spread(), tail=cluster.tail
+            range(cluster.n), world, number, seed=cluster.seed % 7, order=order_of(cluster.seed), tail=cluster.tail
         )
         self.loop, self.held, self.at_end = None, [], False
         self.listed = set()  # what its sampler must have in quarantine
@@ -141,6 +148,7 @@ class Cluster:
         self.story = [f"{self.n} samples, tail {self.tail}"]
         self.saved = [(None, Book(), 0)]  # (record, book, epoch) in the sequence they were made
         self.book, self.epoch = Book(), 0
+        self.planned = {}  # epoch -> the lanes it was planned for
 
     def tell(self, text):
         self.story.append(text)
@@ -200,9 +208,13 @@ class Cluster:
     def start_pass(self):
         """The book deals what is left, on its own."""
         world = len(self.ranks)
-        order = Spread().bind(self.n, seed=self.seed % 7, epoch=self.epoch).take(range(self.n)).tolist()
+        done = self.book.done.get(self.epoch, [])
+        if not done:
+            self.planned[self.epoch] = Lanes(world, 1, world)
+        order = order_of(self.seed).plan(range(self.n), self.n, lambda: self.planned[self.epoch])
+        order = order.bind(self.n, seed=self.seed % 7, epoch=self.epoch).take(range(self.n)).tolist()
         self.dealer = Epoch(order)
-        self.dealer.left = [id for id in order if id not in set(self.book.done.get(self.epoch, []))]
+        self.dealer.left = [id for id in order if id not in set(done)]
         self.hands = self.dealer.deal(world, self.tail) if self.dealer.left else [[] for _ in range(world)]
         self.real = [len(hand) for hand in self.dealer.real(world)]
         self.taken = [0] * world

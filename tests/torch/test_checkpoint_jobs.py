@@ -6,7 +6,14 @@ import threading
 import pytest
 from processes import run_ranks
 
-from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, errors, policies, read_record
+from globidx import (
+    CheckpointManager,
+    DataLoader,
+    ResumableDistributedSampler,
+    errors,
+    policies,
+    read_record,
+)
 from globidx.disk.records import list_records
 
 
