@@ -50,7 +50,7 @@ class _Spread(Arrangement):
 
 def order_of(seed):
     """What a seed's runs are read in: mostly the cheap one, else in chunks, planned anew for every epoch's first job."""
-    return Spread() if seed % 8 else ChunkShuffle(window=1 + seed // 8 % 3, chunk=1 + seed // 24 % 4)
+    return Spread() if seed % 32 else ChunkShuffle(window=1 + seed // 32 % 3, chunk=1 + seed // 96 % 4)
 
 
 class Wrong(AssertionError):
