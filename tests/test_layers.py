@@ -119,4 +119,4 @@ def test_public_names_are_the_documented_ones():
         assert f"`{name}`" in readme or f"`globidx.{name}`" in readme, f"{name} is not in the README's table"
     assert set(globidx.__all__) <= set(dir(globidx))
     with pytest.raises(AttributeError, match="no attribute 'Sampler'"):
-        globidx.Sampler
+        globidx.Sampler  # noqa: B018

@@ -13,7 +13,7 @@ from globidx.errors import RecordError, RecordVersionError
 Checker = Callable[[Any, str], Any]
 
 
-def Integer(low: int, high: int) -> Checker:
+def Integer(low: int, high: int) -> Checker:  # noqa: N802 - checkers read as types
     """An int in ``[low, high]``; true and 1.0 are none."""
 
     def check(value: Any, where: str) -> int:
@@ -24,7 +24,7 @@ def Integer(low: int, high: int) -> Checker:
     return check
 
 
-def Text(most: int) -> Checker:
+def Text(most: int) -> Checker:  # noqa: N802
     """A string of at most ``most`` characters."""
 
     def check(value: Any, where: str) -> str:
@@ -35,7 +35,7 @@ def Text(most: int) -> Checker:
     return check
 
 
-def OneOf(choices: tuple[str, ...]) -> Checker:
+def OneOf(choices: tuple[str, ...]) -> Checker:  # noqa: N802
     """One of the given strings."""
 
     def check(value: Any, where: str) -> str:
@@ -46,12 +46,12 @@ def OneOf(choices: tuple[str, ...]) -> Checker:
     return check
 
 
-def Optional(inner: Checker) -> Checker:
+def Optional(inner: Checker) -> Checker:  # noqa: N802
     """None, or what ``inner`` takes."""
     return lambda value, where: None if value is None else inner(value, where)
 
 
-def List(inner: Checker, *, at_least: int = 0, at_most: int | None = None) -> Checker:
+def List(inner: Checker, *, at_least: int = 0, at_most: int | None = None) -> Checker:  # noqa: N802
     """A list of what ``inner`` takes."""
 
     def check(value: Any, where: str) -> list[Any]:
@@ -63,7 +63,7 @@ def List(inner: Checker, *, at_least: int = 0, at_most: int | None = None) -> Ch
     return check
 
 
-def Json(values: Checker | None = None) -> Checker:
+def Json(values: Checker | None = None) -> Checker:  # noqa: N802
     """An object of any keys; what its values mean is checked by ``values``, or elsewhere."""
 
     def check(value: Any, where: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def Json(values: Checker | None = None) -> Checker:
     return check
 
 
-def Fields(**checkers: Checker) -> Checker:
+def Fields(**checkers: Checker) -> Checker:  # noqa: N802
     """An object with exactly these keys."""
     return lambda value, where: fields(value, where, checkers)
 

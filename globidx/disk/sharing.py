@@ -20,9 +20,9 @@ class Peers(Protocol):
     """Processes that build one index together, ``rank`` the number of this one."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int: ...  # noqa: D102
     @property
-    def world_size(self) -> int: ...
+    def world_size(self) -> int: ...  # noqa: D102
 
     def gather(self, work: Callable[[], bytes]) -> list[bytes]:
         """``work()`` of every process, in their order, in every process; where one raises, all raise."""

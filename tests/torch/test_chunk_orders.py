@@ -140,7 +140,8 @@ def test_an_epoch_keeps_its_plan_and_the_next_has_its_own():
     ranks = ranks_of(SMALL, 3, record, workers=1, batch=5, tail="exact")
     old = expected(SMALL, Lanes(4, 2, 12))
     for r, rank in enumerate(ranks):
-        assert (ids := list(rank)) == old[20 + r :: 3]
+        ids = list(rank)
+        assert ids == old[20 + r :: 3]
         assert rank.state_dict()["order"]["plan"] == plan
         rank.commit(len(ids))
     new = expected(SMALL, Lanes(3, 1, 15), epoch=1)
@@ -256,7 +257,8 @@ def test_appended_files_wait_for_the_next_epoch():
     ranks = ranks_of(grown, 2, record, batch=4, tail="exact")
     old = expected(SMALL, Lanes(2, 1, 8))
     for r, rank in enumerate(ranks):
-        assert (ids := list(rank)) == old[16 + r :: 2]
+        ids = list(rank)
+        assert ids == old[16 + r :: 2]
         rank.commit(len(ids))
     new = expected(grown, Lanes(2, 1, 8), epoch=1)
     assert [list(rank) for rank in ranks] == [new[r::2] for r in range(2)]
