@@ -112,13 +112,16 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
 def _refuse_odd(table: Table) -> None:
     """ValueError where columns are whole, and still say what no index says."""
     files, width = len(table), len(table.arrays)
-    shapes = table.chunk_lengths.shape, table.digests.shape, table.stamps.shape
-    if shapes != ((files, width), (files, DIGEST_SIZE), (files, width, 4)):
+    shapes = {name: getattr(table, name).shape for name in PER_FILE}
+    wanted = {"chunk_lengths": (files, width), "digests": (files, DIGEST_SIZE), "stamps": (files, width, 4)}
+    if shapes != wanted | {"lengths": (files,), "kinds": (files,)}:
         raise ValueError("its columns are not as wide as it has arrays")
     if files == 0 or table.lengths.min() < 0 or table.chunk_lengths.min() < 0 or table.kinds.max() >= len(KINDS):
         raise ValueError("its columns hold what no file has")
     for names in (table.names, table.paths):
         blob, ends = names.arrays()
+        if blob.ndim != 1 or ends.ndim != 1:
+            raise ValueError("its names are no rows of bytes")
         zeros = np.flatnonzero(blob == 0) + 1
         if not np.array_equal(zeros, ends) or (len(ends) and ends[-1] != len(blob)):
             raise ValueError("its names do not end where it says")
