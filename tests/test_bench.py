@@ -59,3 +59,19 @@ def test_the_sampler_benchmark_prints_a_table_and_writes_json(tmp_path):
     for claim, verdict in found["claims"].items():
         assert f"{claim}: {verdict}" in said
     assert found["claims"]["resume at 50 % of 10^8 >= 1000x faster than torchdata"] == "not measured in this run"
+
+
+@pytest.mark.slow
+def test_the_reading_benchmark_prints_a_table_and_writes_json(tmp_path):
+    """In one layout, at a size that says nothing about speed; what is not installed or not measured is not claimed."""
+    path = tmp_path / "figures.json"
+    arguments = ("--items", "1024", "--repeats", "1", "--layouts", "hdf5 gzip", "--folder", tmp_path / "data")
+    said = run("read.py", *arguments, "--json", path)
+    found = json.loads(path.read_text())
+    measured = {row["contestant"]: row for row in found["measured"] if row["layout"] == "hdf5 gzip"}
+    assert {"decode limit", "naive", "cached handles", "ours full", "ours chunk, 2 workers"} <= set(measured)
+    assert all(row["items_per_s"] > 0 and row["cpu_us"] > 0 for row in measured.values())
+    assert found["claims"]["hdf5 gzip, ChunkShuffle <= 1.25 decodes a chunk"].startswith("PASS")
+    assert found["claims"]["zarr3 chunk 1, full shuffle >= 0.5 of the decode limit"] == "not measured in this run"
+    for claim, verdict in found["claims"].items():
+        assert f"{claim}: {verdict}" in said

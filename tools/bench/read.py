@@ -27,6 +27,7 @@ from measure import count, fresh_process, missing, seconds, table
 from read_contestants import CONTESTANTS, NEEDS, PEERS
 
 SCRIPT = Path(__file__).with_name("read_contestants.py")
+LOCALITY = Path(__file__).with_name("read_locality.py")
 SLOW = {"naive": 256, "cached handles": 1024, "litdata full": 256, "huggingface full": 2048}
 COPY = "converted copy"
 PACKAGES = "torch numpy zarr numcodecs h5py zlib-ng isal litdata mosaicml-streaming datasets".split()
@@ -66,7 +67,16 @@ def report(figures: Figures) -> str:
     return table([[row[0].ljust(16), *row[1:]] for row in lines])
 
 
-def claims(figures: Figures) -> Iterator[tuple[str, str]]:
+def locality(folder: Path, layouts: list[str]) -> dict[str, float]:
+    """Decodes a chunk with many workers and after a resume; nothing where there is no ``ChunkShuffle``."""
+    from globidx import orders
+
+    if not hasattr(orders, "ChunkShuffle") or "zarr3 chunk 16" not in layouts:
+        return {}
+    return fresh_process(LOCALITY, folder, "zarr3 chunk 16")
+
+
+def claims(figures: Figures, decoded: dict[str, float]) -> Iterator[tuple[str, str]]:
     """What the library promises of reading, and what this run says of it."""
 
     def ratio(layout: str, above: str, below: str, other: str = "") -> float | None:
@@ -81,6 +91,8 @@ def claims(figures: Figures) -> Iterator[tuple[str, str]]:
         yield f"{layout}, ChunkShuffle >= 15x cached handles with a full shuffle", at_least(15, handles)
         decodes = figures.get((layout, "ours chunk"), {}).get("decodes_per_chunk")
         yield f"{layout}, ChunkShuffle <= 1.25 decodes a chunk", at_most(1.25, decodes)
+    for ranks in ("4 ranks", "then 2 ranks"):
+        yield f"ChunkShuffle, {ranks} x 2 workers <= 1.25 decodes a chunk", at_most(1.25, decoded.get(ranks))
     limit = ratio("zarr3 chunk 1", "ours full", "decode limit")
     yield "zarr3 chunk 1, full shuffle >= 0.5 of the decode limit", at_least(0.5, limit)
     limit = ratio("hdf5 contiguous", "ours full", "decode limit")
@@ -143,7 +155,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         read_data.convert(folder, peer, options.items)
         cells += [(COPY, name) for name in PEERS if name.startswith(peer)]
     figures = measure_all(folder, cells, options.items, options.repeats)
-    verdicts = dict(claims(figures))
+    verdicts = dict(claims(figures, locality(folder, layouts)))
     print(f"{options.items} items in {read_data.FILES} files, best of {options.repeats} fresh processes\n")
     print(report(figures) + "\n")
     for text, verdict in verdicts.items():
