@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -68,7 +69,7 @@ class Batch:
             self._fill(list(runs), column, info, rows)
         return field
 
-    def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
+    def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any], *, again: bool = True) -> None:
         """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
         run, at = runs[0], -1
         length = int(self._now.table.chunk_lengths[run.file, column])
@@ -90,6 +91,10 @@ class Batch:
         except MissingChunkError as error:
             raise MissingChunkError(self._told(run, info, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
+            if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                self._handles.give_back()  # a chunk file is opened for a moment, which other files must make room for
+                self._fill(runs, column, info, rows, again=False)
+                return
             raise ReadError(self._told(run, info, error)) from error
 
     def _block(self, run: Run, length: int, column: int, info: ArrayInfo) -> NDArray[Any]:

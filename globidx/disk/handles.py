@@ -83,6 +83,12 @@ class HandleCache(Generic[Key, Handle]):
         with self._lock:
             self._shrink(0)
 
+    def give_back(self) -> None:
+        """Close the older half of the handles that are not in use: something else needs descriptors."""
+        self._leave_parents()
+        with self._lock:
+            self._shrink(len(self._slots) // 2)
+
     _inherited: object = None
 
     def _start_empty(self) -> None:
@@ -101,9 +107,7 @@ class HandleCache(Generic[Key, Handle]):
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            self._shrink(
-                len(self._slots) // 2
-            )  # others hold descriptors too; give half of ours back, and try once more
+            self._shrink(len(self._slots) // 2)  # others hold descriptors too; give half back, and try once more
             return self._open(key)
 
     def _shrink(self, size: int) -> None:

@@ -353,6 +353,29 @@ def test_tensorstore_that_is_not_there_is_named(tmp_path, monkeypatch):
         dataset[0]
 
 
+def test_chunk_files_are_opened_also_where_no_descriptor_is_left(tmp_path):
+    """Open HDF5 files make room for the moment that a chunk file of a zarr store is open."""
+    for number in range(40):
+        write_hdf5(tmp_path / f"{number:02}.h5", numbers(1, start=10 * number + 1), key="x")
+    write_zarr(tmp_path / "99.zarr", numbers(8, start=1001), key="x")
+    code = """
+import os, resource, sys
+from globidx import FileCacheDataset, GlobalIndexManager
+dataset = FileCacheDataset(GlobalIndexManager(sys.argv[1]))
+dataset[40]  # its store is open, which holds no descriptor
+dataset.__getitems__(range(30))
+held = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+print(dataset[47].tolist(), [int(sample[0]) for sample in dataset.__getitems__(range(40))] == list(range(1, 401, 10)))
+"""
+    assert run_python(code, tmp_path).stdout == "[1022, 1023, 1024] True\n"
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_random_reads_leave_no_descriptor_open(tmp_path):
     """Over files of every kind, more of them than may be open: as many descriptors after 10^5 reads as after the first."""
