@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 
 from globidx import __version__
-from globidx.cli import index, record
+from globidx.cli import estimate, index, record
 from globidx.cli.output import Complaints, complain
 from globidx.errors import GlobidxError
 
@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="globidx", description="Indexes of zarr and HDF5 files, and records of training runs."
     )
     parser.add_argument("--version", action="version", version=f"globidx {__version__}")
-    things = parser.add_subparsers(required=True, metavar="{index,record}")
+    things = parser.add_subparsers(required=True, metavar="{index,record,estimate}")
     index.add(things)
     record.add(things)
+    estimate.add(things)
     return parser

@@ -183,6 +183,17 @@ def test_a_rank_that_planned_otherwise_is_named():
     assert error.value.field == "order"
 
 
+def test_who_looks_at_an_untouched_epoch_changes_nothing():
+    """One rank asks for a length, or draws, before it moves on; the others do not: their trails are one."""
+    ranks = ranks_of(SMALL, 3, batch=4)
+    assert len(ranks[1]) == 23
+    next(iter(ranks[2]))
+    for rank in ranks:
+        rank.set_epoch(3)
+        rank.commit(4)
+    assert merge_states([rank.state_dict() for rank in ranks])["consumed"] == 12
+
+
 def test_ranks_between_two_plans_merge():
     """One rank has ended the resumed epoch and stands in the next, planned anew; the others have not: one record."""
     first = ranks_of(SMALL, 4, workers=2, batch=3)

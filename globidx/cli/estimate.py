@@ -1,0 +1,67 @@
+"""``globidx estimate``: what reading files in an order will cost, before anything is read."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from globidx.cli.output import tell
+
+_ORDERS = ("shuffle", "chunk-shuffle", "sequential")
+
+
+def add(things: Any) -> None:
+    """Add the command to the parser's."""
+    told = "what reading an epoch of these files costs, from their index alone: how often chunks are decoded"
+    command = things.add_parser("estimate", help=told, description=told)
+    command.add_argument("files", nargs="+", help="a directory, a glob, a list file, or paths")
+    command.add_argument("--key", action="append", help="array in each file; once for each of several aligned ones")
+    command.add_argument("--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH")
+    command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
+    command.add_argument("--cache-dir", help="where the index is cached (default: beside the data)")
+    command.add_argument("--order", choices=_ORDERS, default="shuffle", help="order of the samples (default: shuffle)")
+    command.add_argument("--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)")
+    command.add_argument("--batch-size", type=int, required=True, help="samples in a batch of one rank")
+    command.add_argument("--world-size", type=int, default=1, help="number of ranks (default: 1)")
+    command.add_argument("--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)")
+    command.add_argument("--cache-bytes", type=int, help="bytes of decoded chunks that a worker keeps")
+    command.add_argument("--max-open-files", type=int, help="files that a worker keeps open")
+    command.add_argument("--seed", type=int, default=0, help="seed of the order (default: 0)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_estimate)
+
+
+def _estimate(args: argparse.Namespace) -> None:
+    from globidx.core.chunkshuffle import ChunkShuffle
+    from globidx.core.estimate import CACHE_BYTES, estimate
+    from globidx.core.orders import Order, Sequential, Shuffle
+    from globidx.disk.handles import default_capacity
+    from globidx.disk.manager import GlobalIndexManager
+
+    orders: dict[str, Order] = {"shuffle": Shuffle(), "sequential": Sequential()}
+    orders["chunk-shuffle"] = ChunkShuffle(args.window)
+    files = args.files[0] if len(args.files) == 1 else args.files
+    manager = GlobalIndexManager(files, key=args.key, layout=args.layout, axis=args.axis, cache_dir=args.cache_dir)
+    found = estimate(
+        manager.now.table,
+        orders[args.order],
+        batch_size=args.batch_size,
+        world_size=args.world_size,
+        workers=args.workers,
+        cache_bytes=CACHE_BYTES if args.cache_bytes is None else args.cache_bytes,
+        max_open_files=default_capacity() if args.max_open_files is None else args.max_open_files,
+        seed=args.seed,
+    )
+    lines = [
+        f"samples           {found.samples}",
+        f"chunks            {found.chunks}",
+        f"decodes a chunk   {found.decodes_per_chunk:.2f}",
+        f"bytes read        {found.bytes_per_useful_byte:.2f} for each useful one, "
+        f"{found.bytes_read / 2**30:.3g} GiB an epoch",
+        f"files in a batch  {found.files_per_batch:.1f}",
+        f"open files        at most {found.open_files} in a worker",
+    ]
+    if found.played < found.samples:
+        lines.append(f"from a part of    {found.played} samples")
+    tell(args, asdict(found), "\n".join(lines))

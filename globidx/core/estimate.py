@@ -1,0 +1,198 @@
+"""What reading an epoch will cost: the order's ids played out against a model of each worker's cache. No file is read.
+
+The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and drops the least
+recently used, a batch is read by file and place, and a chunk that alone exceeds the cache is decoded for every batch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import checks
+from globidx.core.index import GlobalIndex
+from globidx.core.lanes import Lanes
+from globidx.core.orders import Arrangement, Ids, Order
+from globidx.core.table import Table
+
+#: Samples that are played out, at most; of larger epochs one worker's stretch stands for all.
+MOST_SAMPLES = 2**19
+#: Bytes of decoded chunks that a dataset keeps by default.
+CACHE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One epoch, all ranks and workers together; bytes are of decoded items.
+
+    ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a worker has open at a
+    time. ``played`` is how many samples were played out: all, or a part that stands for the rest.
+    """
+
+    samples: int
+    chunks: int
+    decodes: int
+    decodes_per_chunk: float
+    bytes_useful: int
+    bytes_read: int
+    bytes_per_useful_byte: float
+    files_per_batch: float
+    open_files: int
+    played: int
+
+
+def estimate(
+    table: Table,
+    order: Order,
+    *,
+    batch_size: int,
+    world_size: int = 1,
+    workers: int = 0,
+    cache_bytes: int = CACHE_BYTES,
+    max_open_files: int = 128,
+    seed: int = 0,
+    epoch: int = 0,
+    most_samples: int = MOST_SAMPLES,
+) -> Estimate:
+    """Cost of an epoch over the files of ``table`` (``GlobalIndexManager(...).now.table``) in ``order``.
+
+    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in its own), in turn.
+    """
+    n, batch = int(table.lengths.sum()), checks.integer(batch_size, "batch_size", low=1)
+    ranks = checks.integer(world_size, "world_size", low=1)
+    processes = max(1, checks.integer(workers, "workers"))
+    capacity = checks.integer(cache_bytes, "cache_bytes")
+    data = SimpleNamespace(chunking=table.chunking())
+    planned = order.plan(data, n, lambda: Lanes(ranks, processes, ranks * batch))
+    arrangement = planned.bind(n, seed=seed, epoch=epoch)
+    model, total, played = _Model(table), _Cost(), 0
+    if len(arrangement) <= most_samples:
+        for rank in range(ranks):
+            for worker in range(processes):
+                cache = _Cache(capacity)
+                for ids, starts in _batches(arrangement, batch, ranks, processes, rank, worker):
+                    total += model.read(ids, starts, cache)
+    else:
+        cache, middle = _Cache(capacity), len(arrangement) // (2 * ranks * batch * processes)
+        for ids, starts in _batches(arrangement, batch, ranks, processes, 0, 0, middle):
+            cost = model.read(ids, starts, cache)
+            played += cost.samples
+            if played > most_samples // 2:  # the first half filled the cache
+                total += cost
+            if played >= most_samples:
+                break
+    return model.told(total, len(arrangement), min(max_open_files, -(-len(arrangement) // (ranks * processes))))
+
+
+@dataclass
+class _Cost:
+    samples: int = 0
+    batches: int = 0
+    decodes: int = 0
+    bytes_read: int = 0
+    files: int = 0
+
+    def __iadd__(self, other: _Cost) -> _Cost:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        return self
+
+
+class _Cache:
+    """Chunks of one worker by key, and their bytes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._used = capacity, 0
+        self._kept: OrderedDict[int, int] = OrderedDict()
+
+    def misses(self, keys: list[int], sizes: list[int]) -> tuple[int, int]:
+        """How many of these chunks, asked for one after another, are not there, and their bytes."""
+        kept, missed, read = self._kept, 0, 0
+        for key, size in zip(keys, sizes, strict=True):
+            if key in kept:
+                kept.move_to_end(key)
+                continue
+            missed, read = missed + 1, read + size
+            if size > self._capacity:
+                continue
+            kept[key] = size
+            self._used += size
+            while self._used > self._capacity:
+                self._used -= kept.popitem(last=False)[1]
+        return missed, read
+
+
+class _Model:
+    """The chunks of all arrays, numbered through."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self._index = table, GlobalIndex(table.lengths)
+        rows = np.array([info.rows for info in table.arrays], np.int64)
+        self._chunks = np.where(table.chunk_lengths > 0, np.maximum(1, table.chunk_lengths // rows), 0)
+        self._item_bytes = [info.item_bytes for info in table.arrays]
+        counts = np.where(self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0)
+        self._num_chunks = int(counts.sum())
+        self._firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+
+    def read(self, ids: Ids, starts: NDArray[np.int64], cache: _Cache) -> _Cost:
+        """Batches of ids, beginning at ``starts``, read one after another."""
+        batch = np.searchsorted(starts, np.arange(len(ids)), side="right")
+        files, items = self._index.locate_many(ids)
+        cost = _Cost(samples=len(ids), batches=len(starts))
+        cost.files = len(np.unique(batch * len(self._table) + files))
+        keys, sizes, order = [], [], []
+        for array, item_bytes in enumerate(self._item_bytes):
+            chunk = self._chunks[files, array]
+            cut = chunk > 0
+            cost.bytes_read += int((~cut).sum()) * item_bytes
+            file, length, number = files[cut], np.maximum(1, chunk[cut]), items[cut] // np.maximum(1, chunk[cut])
+            first = number * length
+            sizes.append(np.minimum(length, self._table.lengths[file] - first) * item_bytes)
+            keys.append(self._firsts[file, array] + number)
+            order.append(np.stack([batch[cut], self._index.offsets[file] + first, np.full(len(file), array)]))
+        key, size, by = np.concatenate(keys), np.concatenate(sizes), np.concatenate(order, axis=1)
+        turn = np.lexsort(by[::-1])
+        key, size, turns = key[turn], size[turn], by[0, turn]
+        new = np.ones(len(key), bool)
+        new[1:] = (np.diff(key) != 0) | (np.diff(turns) != 0)
+        missed, read = cache.misses(key[new].tolist(), size[new].tolist())
+        cost.decodes, cost.bytes_read = missed, cost.bytes_read + read
+        return cost
+
+    def told(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
+        """The cost of so many samples, as that of the epoch."""
+        scale = samples / max(1, cost.samples)
+        useful = samples * sum(self._item_bytes)
+        read = round(cost.bytes_read * scale)
+        decodes = round(cost.decodes * scale)
+        return Estimate(
+            samples=samples,
+            chunks=self._num_chunks,
+            decodes=decodes,
+            decodes_per_chunk=decodes / max(1, self._num_chunks),
+            bytes_useful=useful,
+            bytes_read=read,
+            bytes_per_useful_byte=read / max(1, useful),
+            files_per_batch=cost.files / max(1, cost.batches),
+            open_files=min(open_files, int(np.count_nonzero(self._table.lengths))),
+            played=cost.samples,
+        )
+
+
+def _batches(
+    arrangement: Arrangement, batch: int, ranks: int, processes: int, rank: int, worker: int, first: int = 0
+) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
+    """Ids of one worker's batches from its ``first`` on, some batches at a time, and where each begins among them."""
+    share = max(0, -(-(len(arrangement) - rank) // ranks))
+    at_once = max(1, 2**14 // batch)
+    for turn in range(first, -(-share // (batch * processes)), at_once):
+        numbers = (np.arange(turn, turn + at_once) * processes + worker)[:, None] * batch + np.arange(batch)
+        some = numbers.ravel()
+        some = some[some < share]
+        if len(some):
+            yield arrangement.take(some * ranks + rank), np.arange(0, len(some), batch)
