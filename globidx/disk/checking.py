@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 
 from globidx.core.table import ArrayInfo, Entry
 from globidx.disk import stores
@@ -37,7 +36,7 @@ def check(indexed: Indexed, axis: int, *, decode: bool, executor: Executor | Non
 
 def _check_file(path: str, entry: Entry, axis: int, decode: bool) -> list[Checked]:
     try:
-        store = stores.open_store(Path(path), entry.kind, axis, on_missing="fill")
+        store = stores.open_store(path, entry.kind, axis, on_missing="fill")
     except stores.UNREADABLE as error:
         return [Checked(path, info.path, 0, 0, (_told(error),), False) for info in entry.arrays]
     try:
@@ -50,7 +49,7 @@ def _check_file(path: str, entry: Entry, axis: int, decode: bool) -> list[Checke
 
 def _check_array(path: str, kind: str, store: Store, info: ArrayInfo, axis: int, decode: bool) -> Checked:
     try:
-        audit = stores.audit(Path(path), kind, info.path)
+        audit = stores.audit(path, kind, info.path)
     except stores.UNREADABLE as error:
         return Checked(path, info.path, 0, 0, (_told(error),), False)
     problems = []

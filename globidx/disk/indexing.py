@@ -67,10 +67,9 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
             return Failure(path, f"{error}" if plain else f"{type(error).__name__}: {error}")
         if all(changed < started for _, _, changed, _ in after):
             break
-    noted = [stamps.proven(stamp, started) for stamp in after]
     if entry.is_foreign:  # these files say which they are, but not that nothing changed
-        noted = [(size, 0, 0, inode) for size, _, _, inode in noted]
-    return replace(entry, stamps=tuple(noted))
+        after = [(size, 0, 0, inode) for size, _, _, inode in after]
+    return replace(entry, stamps=tuple(stamps.proven(stamp, started) for stamp in after))
 
 
 def unchanged(path: str, entry: Entry) -> bool:

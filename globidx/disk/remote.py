@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import glob
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from globidx.disk.stores import HDF5_SUFFIXES, ZARR_MARKERS
@@ -18,15 +21,36 @@ def find(url: str) -> list[str]:
         raise NoFilesError(f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first")
     files, path = _file_system(url)
     try:
-        if _is_store(files, path):
-            return [url]
-        listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
+        with as_os_errors():
+            if _is_store(files, path):
+                return [url]
+            listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
+            stores = sorted({name.rstrip("/") for name in listed if _is_store(files, name.rstrip("/"))})
     except FileNotFoundError as error:
         raise NoFilesError(f"there is nothing at {url}: {error}") from None
-    stores = sorted(name.rstrip("/") for name in listed if _is_store(files, name.rstrip("/")))
     if not stores:
         raise NoFilesError(f"no zarr store matches {url}, or lies in that folder")
     return [files.unstrip_protocol(name) for name in stores]
+
+
+def exists(url: str) -> bool:
+    """Whether there is anything at ``url``."""
+    files, path = _file_system(url)
+    return bool(files.exists(path))
+
+
+@contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Raise as OSError what HTTP clients raise that is none, so that it is told of a file as any other."""
+    try:
+        yield
+    except _http_errors() as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    aiohttp = sys.modules.get("aiohttp")  # where nobody imported it, nobody raised its errors
+    return () if aiohttp is None else (aiohttp.ClientError,)
 
 
 def _file_system(url: str) -> tuple[Any, str]:

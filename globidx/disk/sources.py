@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from globidx.core.table import ArrayInfo, Entry
 from globidx.disk import stores
+from globidx.disk.paths import is_remote
 from globidx.disk.sparse import SparseSource
 from globidx.disk.stores import NotPlainError, Store
 from globidx.errors import MissingChunkError, ReadError
@@ -69,6 +69,8 @@ class OpenFile:
         if self._entry.kind == "hdf5":
             fast: Source = self._library().source(info.path)
             return fast
+        if is_remote(self._path):
+            raise NotPlainError("by URL")
         if self._backend == "tensorstore":
             from globidx.disk.stores.tensors import TensorSource
 
@@ -83,7 +85,7 @@ class OpenFile:
         if self._store is None:
             if self._forked and self._entry.kind != "hdf5":
                 stores.refuse_fork()
-            self._store = stores.open_store(Path(self._path), self._entry.kind, self._axis, on_missing=self._on_missing)
+            self._store = stores.open_store(self._path, self._entry.kind, self._axis, on_missing=self._on_missing)
         return self._store
 
 

@@ -102,6 +102,8 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     Errors say what is wrong, not where.
     """
     if is_remote(path):
+        if _has_suffix(path):
+            raise ValueError("it is an HDF5 file, and those are read from local paths only; copy it to a disk first")
         remote: Entry = _module("zarr").scan(path, layout, axis)
         return remote
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
@@ -113,13 +115,13 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     return entry
 
 
-def open_store(path: Path, kind: str, axis: int, *, on_missing: str) -> Store:
+def open_store(path: str | Path, kind: str, axis: int, *, on_missing: str) -> Store:
     """Open a file that was scanned as ``kind``."""
     store: Store = _module("hdf5" if kind == "hdf5" else "zarr").open_store(path, axis, on_missing=on_missing)
     return store
 
 
-def audit(path: Path, kind: str, array: str) -> Audit:
+def audit(path: str | Path, kind: str, array: str) -> Audit:
     """What is there of an array, without reading it."""
     found: Audit = _module("hdf5" if kind == "hdf5" else "zarr").audit(path, array)
     return found

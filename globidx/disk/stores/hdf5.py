@@ -100,7 +100,7 @@ def _described(dataset: Any) -> Described:
     return dataset.shape or (), dataset.dtype, chunks, filters
 
 
-def audit(path: Path, array: str) -> Audit:
+def audit(path: str | Path, array: str) -> Audit:
     """What is there of a dataset."""
     with h5py.File(path, "r") as file:
         dataset = file[array]
@@ -112,7 +112,7 @@ def audit(path: Path, array: str) -> Audit:
         return Audit(dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked))
 
 
-def open_store(path: Path, axis: int, *, on_missing: str) -> Hdf5Store:
+def open_store(path: str | Path, axis: int, *, on_missing: str) -> Hdf5Store:
     """An open file; it holds one file descriptor."""
     return Hdf5Store(path, axis, fill=on_missing == "fill")
 
@@ -120,7 +120,7 @@ def open_store(path: Path, axis: int, *, on_missing: str) -> Hdf5Store:
 class Hdf5Store:
     """Datasets of one open HDF5 file."""
 
-    def __init__(self, path: Path, axis: int, *, fill: bool) -> None:
+    def __init__(self, path: str | Path, axis: int, *, fill: bool) -> None:
         self._file = h5py.File(path, "r", rdcc_nbytes=0)  # whole chunks are asked for, and kept once, decoded
         self._axis = axis
         self._fill = fill

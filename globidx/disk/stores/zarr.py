@@ -1,4 +1,4 @@
-"""zarr stores on a local path, formats 2 and 3, sharded or not: the only module that imports zarr."""
+"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not: the only module that imports zarr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from globidx.core.layout import Layout
 from globidx.core.table import Entry
-from globidx.disk import layouts
+from globidx.disk import layouts, remote
 from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
 from globidx.disk.stores import Audit, array_info, item_first, make_entry, slab
@@ -24,6 +25,11 @@ from globidx.errors import MissingChunkError, ReadError
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
     """The store's arrays of ``layout``; "" is a store that is an array itself. ``path`` may be a URL."""
+    with remote.as_os_errors():
+        return _scan(path, layout, axis)
+
+
+def _scan(path: str, layout: Layout, axis: int) -> Entry:
     node = _open_plain(path)
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
@@ -48,13 +54,13 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     return make_entry(kind, infos, b"".join(told), is_foreign=is_remote(path))
 
 
-def audit(path: Path, array: str) -> Audit:
+def audit(path: str | Path, array: str) -> Audit:
     """What is there of an array: of a sharded one, whole shards are counted."""
-    opened = zarr.open_array(path / array, mode="r")
+    opened = zarr.open_array(_joined(path, array), mode="r")
     units = opened.shards or opened.chunks
     grid = itertools.product(*(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True)))
     keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
-    absent = sum(not _has_bytes(os.path.join(path, array, key)) for key in keys)
+    absent = sum(not _has_bytes(_joined(path, array, key)) for key in keys)
     return Audit(opened.shape, len(keys), absent, _has_checksums(opened.metadata.to_dict()))
 
 
@@ -75,7 +81,7 @@ def _has_checksums(metadata: Any) -> bool:
     return False
 
 
-def open_store(path: Path, axis: int, *, on_missing: str) -> ZarrStore:
+def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
     """An open store; it holds no file descriptor between reads."""
     return ZarrStore(path, axis, fill=on_missing == "fill")
 
@@ -93,45 +99,69 @@ def refuse_fork() -> None:
 class ZarrStore:
     """Arrays of one zarr store."""
 
-    def __init__(self, path: Path, axis: int, *, fill: bool) -> None:
+    def __init__(self, path: str | Path, axis: int, *, fill: bool) -> None:
         self._path = path
+        self._is_remote = is_remote(str(path))
         self._axis = axis
         self._fill = fill
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
         """Items ``[start, stop)``, by one basic slice."""
-        opened = self._arrays.get(array)
-        if opened is None:
-            opened = self._arrays[array] = zarr.open_array(self._path / array, mode="r")
-        if not self._fill:
-            self._refuse_missing(array, opened, start, stop)
-        block = opened[slab(self._axis, start, stop)]
-        return item_first(np.asarray(block), self._axis)
+        with remote.as_os_errors():
+            opened = self._arrays.get(array)
+            if opened is None:
+                opened = self._arrays[array] = zarr.open_array(_joined(self._path, array), mode="r")
+            block = np.asarray(opened[slab(self._axis, start, stop)])
+            if not self._fill:
+                self._refuse_missing(array, opened, start, stop, block)
+        return item_first(block, self._axis)
 
     def close(self) -> None:
         """Forget the arrays."""
         self._arrays.clear()
 
-    def _refuse_missing(self, name: str, array: zarr.Array[Any], start: int, stop: int) -> None:
+    def _refuse_missing(self, name: str, array: zarr.Array[Any], start: int, stop: int, block: NDArray[Any]) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
 
-        Zarr would read it as fill value.
+        Zarr reads it as fill value. Asking a server costs as much as reading, so by URL only chunks of nothing else
+        are asked for.
         """
         units = array.shards or array.chunks
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
         spans[self._axis] = range(start // units[self._axis], -(-stop // units[self._axis]))
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
-            if not _has_bytes(os.path.join(self._path, name, key)):
+            if self._is_remote and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
+                continue
+            if not _has_bytes(_joined(self._path, name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
                     f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
                     "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
                 )
 
+    def _part(self, block: NDArray[Any], coordinates: Sequence[int], units: Sequence[int], start: int) -> NDArray[Any]:
+        """What a read of items from ``start`` on holds of the chunk at these coordinates."""
+        spans = [slice(number * unit, (number + 1) * unit) for number, unit in zip(coordinates, units, strict=True)]
+        along = spans[self._axis]
+        spans[self._axis] = slice(max(0, along.start - start), along.stop - start)
+        return block[tuple(spans)]
+
+
+def _is_fill(part: NDArray[Any], fill: Any) -> bool:
+    filled = np.full_like(part, 0 if fill is None else fill)
+    return np.array_equal(part, filled, equal_nan=part.dtype.kind in "fc")
+
+
+def _joined(path: str | Path, *names: str) -> str:
+    """A place in a store; of a URL, too."""
+    return "/".join([os.fspath(path), *filter(None, names)])
+
 
 def _has_bytes(path: str) -> bool:
+    if is_remote(path):
+        return remote.exists(path)
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,0 +1,233 @@
+"""Stores by URL: a real HTTP server on this machine, and fsspec's file system in memory."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import multiprocessing
+import os
+import threading
+
+import numpy as np
+import pytest
+import zarr
+from files import numbers, write_hdf5, write_zarr
+
+fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("aiohttp")
+
+from globidx import FileCacheDataset, GlobalIndexManager  # noqa: E402
+from globidx.disk import checking  # noqa: E402
+from globidx.errors import BadFilesError, MissingChunkError, NoFilesError, ReadError  # noqa: E402
+
+STORES = {
+    "v3": {},
+    "v2": {"zarr_format": 2},
+    "sharded": {"shard": 8},
+}
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves the server's folder, ranges of bytes too, and fails where it is told to."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments, directory=arguments[2].folder)
+
+    def send_head(self):
+        """The file asked for."""
+        self.server.asked.append(self.path)
+        if self.server.broken in self.path:
+            self.send_error(503)
+            return None
+        path, wanted = self.translate_path(self.path), self.headers.get("Range")
+        if wanted is None or not os.path.isfile(path):
+            return super().send_head()
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        size = os.path.getsize(path)
+        start = int(first) if first else max(0, size - int(last))
+        stop = min(size, int(last) + 1) if first and last else size
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        with open(path, "rb") as file:
+            return io.BytesIO(file.read()[start:stop])
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of ``folder``; ``asked`` are the paths that were asked for."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.folder, server.asked, server.broken = str(tmp_path / "served"), [], "\0"
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    (tmp_path / "served").mkdir()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def memory():
+    """A folder in fsspec's memory file system, gone afterwards."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(autouse=True)
+def cached(tmp_path, monkeypatch):
+    """Caches of what lies elsewhere go to a folder of this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+def served(server, key=None, **options):
+    """Three stores with 10, 0 and 7 items, their URLs, and all the data."""
+    data = [numbers(n, (3,), start=start) for n, start in ((10, 1), (0, 1), (7, 100))]
+    for name, items in zip("abc", data, strict=True):
+        write_zarr(f"{server.folder}/{name}.zarr", items, key=key, **options)
+    return [f"{server.url}/{name}.zarr" for name in "abc"], np.concatenate(data)
+
+
+@pytest.mark.parametrize("key", [None, "deep/er/x"])
+@pytest.mark.parametrize("options", STORES.values(), ids=STORES)
+def test_every_kind_of_store_is_read_by_http(server, options, key):
+    """The same lengths, fingerprint and samples as of the same stores on a local path."""
+    urls, data = served(server, key, **options)
+    manager = GlobalIndexManager(urls, key=key)
+    local = GlobalIndexManager(server.folder, key=key)
+    assert manager.lengths.tolist() == local.lengths.tolist() == [10, 0, 7]
+    assert list(manager.paths) == urls and manager.locate(11) == (urls[2], 1)
+    assert manager.fingerprint == local.fingerprint
+    assert [manager.chunk_length(n, 0) for n in range(3)] == [local.chunk_length(n, 0) for n in range(3)]
+    dataset = FileCacheDataset(manager)
+    np.testing.assert_array_equal(np.stack([dataset[id].numpy() for id in range(17)]), data)
+    picked = [16, 0, 9, 10, 3, 3]
+    np.testing.assert_array_equal(np.stack([item.numpy() for item in dataset.__getitems__(picked)]), data[picked])
+
+
+@pytest.mark.parametrize("named", ["/", "/*.zarr", "/a.zarr", "/[bc].zarr"])
+def test_folders_and_globs_are_found_by_http(server, named):
+    """Where the server lists its folders; what is no store in them is left out."""
+    urls, _ = served(server)
+    write_hdf5(f"{server.folder}/d.h5", numbers(3))
+    wanted = {"/": urls, "/*.zarr": urls, "/a.zarr": urls[:1], "/[bc].zarr": urls[1:]}[named]
+    assert list(GlobalIndexManager(server.url + named).paths) == wanted
+
+
+@pytest.mark.parametrize("named", ["memory://data", "memory://data/*.zarr", "memory:///data/"])
+def test_stores_in_memory_are_found_and_read(memory, named):
+    """Another file system of fsspec's, which zarr has to wrap."""
+    data = {"b": numbers(5), "a": numbers(3, start=50)}
+    for name, items in data.items():
+        write_zarr(f"memory://data/{name}.zarr", items, key="x")
+    memory.pipe("/data/readme.txt", b"no store")
+    manager = GlobalIndexManager(named, key="x")
+    assert [path.rsplit("/", 1)[1] for path in manager.paths] == ["a.zarr", "b.zarr"]
+    assert manager.lengths.tolist() == [3, 5]
+    dataset = FileCacheDataset(manager)
+    expected = np.concatenate([data["a"], data["b"]])
+    np.testing.assert_array_equal(np.stack([dataset[id].numpy() for id in range(8)]), expected)
+
+
+def _read(dataset, ids, queue):
+    try:
+        queue.put(np.stack([dataset[id].numpy() for id in ids]))
+    except BaseException as error:
+        queue.put(repr(error))
+        raise
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_read_what_their_parent_reads(server, start):
+    """Two processes at once, started after the parent has read: connections and threads are not shared."""
+    urls, data = served(server)
+    dataset = FileCacheDataset(GlobalIndexManager(urls))
+    np.testing.assert_array_equal(dataset[3].numpy(), data[3])
+    context = multiprocessing.get_context(start)
+    queues = [context.Queue() for _ in range(2)]
+    workers = [
+        context.Process(target=_read, args=(dataset, range(rank, 17, 2), queue), daemon=True)
+        for rank, queue in enumerate(queues)
+    ]
+    for worker in workers:
+        worker.start()
+    for rank, queue in enumerate(queues):
+        np.testing.assert_array_equal(queue.get(timeout=60), data[rank::2])
+    for worker in workers:
+        worker.join()
+    np.testing.assert_array_equal(dataset[16].numpy(), data[16])
+
+
+@pytest.mark.parametrize("options", STORES.values(), ids=STORES)
+def test_a_chunk_that_the_server_does_not_have_is_an_error(server, options):
+    """Unless fill values are asked for; a chunk that was written full of them is none."""
+    data = numbers(12, (2,))
+    data[4:8] = 0  # a chunk of nothing but the fill value, written all the same
+    path = f"{server.folder}/a.zarr"
+    write_zarr(path, data, config={"write_empty_chunks": True}, **options)
+    url = f"{server.url}/a.zarr"
+    whole = FileCacheDataset(GlobalIndexManager(url))
+    np.testing.assert_array_equal(whole[5].numpy(), data[5])
+    chunk = zarr.open_array(path).metadata.encode_chunk_key((1, 0) if "shard" in options else (2, 0))
+    os.unlink(os.path.join(path, chunk))
+    with pytest.raises(MissingChunkError, match="is not in the store"):
+        FileCacheDataset(GlobalIndexManager(url))[10]
+    filled = FileCacheDataset(GlobalIndexManager(url), on_missing="fill")
+    np.testing.assert_array_equal(filled[10].numpy(), [0, 0])
+    absent = checking.check(GlobalIndexManager(url).now, 0, decode=True, executor=None)
+    assert [(one.absent, one.unreadable) for file in absent for one in file] == [(1, ())]
+
+
+def test_chunks_with_data_in_them_are_not_asked_for_twice(server):
+    """One request a chunk: whether it is there is asked only of what looks filled in."""
+    urls, _ = served(server)
+    dataset = FileCacheDataset(GlobalIndexManager(urls))
+    server.asked.clear()
+    for id in range(17):
+        dataset[id]
+    chunks = [path for path in server.asked if "/c/" in path]
+    assert sorted(chunks) == sorted(set(chunks)) and len(chunks) == 5
+
+
+def test_a_store_that_changed_is_seen_at_each_look(server):
+    """No stamp proves anything of a URL: a refresh asks again, and a file opened for reading is compared."""
+    urls, _ = served(server)
+    manager = GlobalIndexManager(urls)
+    assert not manager.refresh()
+    zarr.open_array(f"{server.folder}/c.zarr", mode="r+").resize((9, 3))
+    with pytest.raises(ReadError, match="changed since it was indexed"):
+        FileCacheDataset(manager)[10]
+    changes = manager.refresh()
+    assert changes.grown == ("c.zarr",) and manager.lengths.tolist() == [10, 0, 9]
+
+
+def test_what_cannot_be_had_is_told_by_url(server):
+    """Servers that fail, stores that are not there, HDF5, and lists of both kinds."""
+    urls, _ = served(server)
+    server.broken = "b.zarr"
+    with pytest.raises(BadFilesError, match=r"b\.zarr: .*503"):
+        GlobalIndexManager(urls)
+    server.broken = "c.zarr/c/"
+    dataset = FileCacheDataset(GlobalIndexManager(urls))
+    with pytest.raises(ReadError, match=r"item 1 of http.*c\.zarr: .*503"):
+        dataset[11]
+    with pytest.raises(BadFilesError, match="lost.zarr"):
+        GlobalIndexManager([*urls[:1], f"{server.url}/lost.zarr"])
+    with pytest.raises(NoFilesError, match=r"lost\.zarr"):
+        GlobalIndexManager(f"{server.url}/lost.zarr")
+    with pytest.raises(NoFilesError, match="HDF5 file, and those are read from local paths only"):
+        GlobalIndexManager(f"{server.url}/a.h5")
+    with pytest.raises(BadFilesError, match="HDF5"):
+        GlobalIndexManager([f"{server.url}/a.h5"])
+    with pytest.raises(ValueError, match="over local paths or over URLs, not both"):
+        GlobalIndexManager([urls[0], f"{server.folder}/b.zarr"])
+    with pytest.raises(ValueError, match="rotocol"):
+        GlobalIndexManager("nosuch://a/b.zarr")
