@@ -44,7 +44,7 @@ def plant(instant, how):
     elif instant == "after the write":
         write = Lineage.write
         Lineage.write = lambda *a, **k: [write(*a, **k), leave(how)]
-    elif instant == "before the outcome":
+    elif instant.startswith("before the outcome"):
         Channel.spread = lambda *_: leave(how)
 
 
@@ -55,6 +55,9 @@ def lose(rank, world_size, folder, instant, lost, how, timeout):
     manager.restore()
     manager.save(1)
     sampler.commit(2)
+    if instant == "before the outcome of a slow write" and rank == 0:
+        write = Lineage.write
+        Lineage.write = lambda *a, **k: [time.sleep(0.6 * timeout), write(*a, **k)]
     if rank == lost:
         if instant == "before the gather":
             leave(how)
@@ -93,9 +96,11 @@ def test_a_killed_rank_is_named_and_the_record_is_the_old_or_the_new_one(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("instant", "lost"), [("before the gather", 1), ("before the write", 0)])
+@pytest.mark.parametrize(
+    ("instant", "lost"), [("before the gather", 1), ("before the write", 0), ("before the outcome of a slow write", 1)]
+)
 def test_a_stopped_rank_is_named_when_the_time_is_up(tmp_path, instant, lost):
-    """SIGSTOP: nobody waits longer than the timeout, the roll call included."""
+    """SIGSTOP: nobody waits longer than the timeout, the roll call and what went well before included."""
     arguments = tmp_path, instant, lost, signal.SIGSTOP, TIMEOUT
     for missing, _, said, in_time in run_ranks(3, lose, *arguments, lost=[lost], timeout=60):
         assert missing == (lost,), said
