@@ -93,7 +93,8 @@ def _held_open(paths: Iterable[Path]) -> Iterator[None]:
     try:
         yield
     finally:
-        threading.Thread(target=_close, args=(descriptors,), daemon=True).start()
+        if descriptors:
+            threading.Thread(target=_close, args=(descriptors,), daemon=True).start()
 
 
 def _close(descriptors: list[int]) -> None:

@@ -82,8 +82,8 @@ def test_expect_pairs_a_record_with_a_model(tmp_path):
         CheckpointManager(tmp_path / "empty", sampler).restore(expect=ids[0])
 
 
-def test_a_damaged_newest_record_is_an_error_unless_fallback_is_asked_for(tmp_path):
-    """Never silently an older one; what was passed over is in the result."""
+def test_a_damaged_newest_record_is_an_error_unless_fallback_is_asked_for(tmp_path, caplog):
+    """Never silently an older one; what was passed over is in the result, and in the log."""
     sampler = sampler_of()
     manager = CheckpointManager(tmp_path, sampler)
     sampler.commit(5)
@@ -97,6 +97,7 @@ def test_a_damaged_newest_record_is_an_error_unless_fallback_is_asked_for(tmp_pa
     found = manager.restore(fallback=True)
     assert found["id"] == old
     assert new.name in found["passed_over"][0]
+    assert f"passed over a record newer than {old}" in caplog.text
 
 
 def test_ids_drawn_and_never_told_of_are_not_saved(tmp_path):
