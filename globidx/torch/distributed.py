@@ -155,7 +155,7 @@ class Channel:
 
     def spread(self, payload: bytes, size: int) -> bytes:
         """Rank 0's payload, of this size, on every rank."""
-        if self._group is None:
+        if self._group is None or not size:
             return payload
         tensor = _to_tensor(payload, size)
         dist.broadcast(tensor, src=self._ranks[0], group=self._group)

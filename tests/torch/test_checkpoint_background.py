@@ -136,7 +136,8 @@ def fail_behind_the_back(rank, world_size, folder):
     try:
         held.manager.save(2)
     except errors.SaveError as error:
-        ids.append(held.manager.save(3))
+        ids.append(held.manager.save(3, blocking=False))
+        held.manager.wait()
         return str(error), error.state, ids
 
 
