@@ -46,6 +46,31 @@ def test_records_are_as_small_as_promised(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_index_benchmark_prints_tables_and_writes_json(tmp_path):
+    """Over a few files, where no figure says anything; what is counted and not timed is right all the same."""
+    path = tmp_path / "figures.json"
+    said = run("index.py", "--files", "12", "--repeats", "1", "--json", path)
+    found = json.loads(path.read_text())
+    measured = found["measured"]
+    assert [row["what"] for row in measured["scan"]] == [
+        "zarr v3",
+        "zarr v3 sharded",
+        "zarr v3 in a group",
+        "zarr v2",
+        "HDF5",
+    ]
+    assert all(row["files"] == 12 for row in (*measured["scan"], *measured["refresh"], *measured["cold"]))
+    assert [set(row["wall"]) for row in measured["scan"]] == [{"plain", "ours"}] * 4 + [{"plain", "ours", "shared"}]
+    locked, unlocked = measured["cold"]
+    assert (locked["locks"], locked["contents"], locked["opened"]) == ("yes", 1, 12)
+    assert unlocked["contents"] == 1 and 12 <= unlocked["opened"] <= 12 * 8
+    assert measured["hold"]["files"] == 12 and [row["files"] for row in measured["locate"]] == [12]
+    for claim, verdict in found["claims"].items():
+        assert f"{claim}: {verdict}" in said
+    assert found["claims"]["the cache of 10^6 files is loaded in <= 0.5 s"] == "not measured in this run"
+
+
+@pytest.mark.slow
 def test_the_sampler_benchmark_prints_a_table_and_writes_json(tmp_path):
     """At a size far too small to say anything, so it claims nothing about the large ones."""
     path = tmp_path / "figures.json"
