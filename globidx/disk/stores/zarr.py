@@ -112,8 +112,10 @@ class ZarrStore:
             opened = self._arrays.get(array)
             if opened is None:
                 opened = self._arrays[array] = zarr.open_array(_joined(self._path, array), mode="r")
+            if not self._fill and not self._is_remote:
+                self._refuse_missing(array, opened, start, stop)
             block = np.asarray(opened[slab(self._axis, start, stop)])
-            if not self._fill:
+            if not self._fill and self._is_remote:
                 self._refuse_missing(array, opened, start, stop, block)
         return item_first(block, self._axis)
 
@@ -121,18 +123,20 @@ class ZarrStore:
         """Forget the arrays."""
         self._arrays.clear()
 
-    def _refuse_missing(self, name: str, array: zarr.Array[Any], start: int, stop: int, block: NDArray[Any]) -> None:
+    def _refuse_missing(
+        self, name: str, array: zarr.Array[Any], start: int, stop: int, block: NDArray[Any] | None = None
+    ) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
 
-        Zarr reads it as fill value. Asking a server costs as much as reading, so by URL only chunks of nothing else
-        are asked for.
+        Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing else are looked for: to
+        ask a server costs as much as to read.
         """
         units = array.shards or array.chunks
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
         spans[self._axis] = range(start // units[self._axis], -(-stop // units[self._axis]))
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
-            if self._is_remote and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
+            if block is not None and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
                 continue
             if not _has_bytes(_joined(self._path, name, key)):
                 shown = f"array {name!r}" if name else "the array"
