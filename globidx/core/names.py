@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+_BLOCK = 16384
 
 
 class Names(Sequence[str]):
@@ -28,9 +31,12 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str | bytes]) -> Names:
         """The names, encoded; each ends in a NUL, which no file name contains."""
-        encoded = [name if isinstance(name, bytes) else os.fsencode(name) for name in names]
-        ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
-        return cls(np.frombuffer(b"\0".join([*encoded, b""]), np.uint8), ends)
+        blob, sizes, rest = bytearray(), [np.zeros(0, np.int64)], iter(names)
+        while some := list(islice(rest, _BLOCK)):  # a million names at once would be a million objects
+            encoded = [name if isinstance(name, bytes) else os.fsencode(name) for name in some]
+            blob += b"\0".join([*encoded, b""])
+            sizes.append(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
+        return cls(np.frombuffer(bytes(blob), np.uint8), np.cumsum(np.concatenate(sizes)))
 
     @classmethod
     def joined(cls, parts: Sequence[Names]) -> Names:
@@ -53,7 +59,11 @@ class Names(Sequence[str]):
         return os.fsdecode(self._blob[self._start(number) : int(self._ends[number]) - 1].tobytes())
 
     def __iter__(self) -> Iterator[str]:
-        return map(os.fsdecode, self.encoded(0, len(self)))
+        return map(os.fsdecode, chain.from_iterable(self.blocks()))
+
+    def blocks(self) -> Iterator[list[bytes]]:
+        """All names as bytes, some at a time."""
+        return (self.encoded(start, min(start + _BLOCK, len(self))) for start in range(0, len(self), _BLOCK))
 
     def encoded(self, start: int, stop: int) -> list[bytes]:
         """The names ``[start, stop)`` as bytes, all at once."""

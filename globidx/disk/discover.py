@@ -36,11 +36,10 @@ def find_files(files: Any) -> Paths:
     """
     named = given(files)
     if isinstance(named, str) and not is_remote(named):
-        found = _named(os.fsencode(named))
-        paths = found if isinstance(found, list) else list(found)
-        if not paths:
+        paths = Paths.of(_named(os.fsencode(named)))
+        if not len(paths):
             raise NoFilesError(f"no zarr store or HDF5 file below the directory {named}")
-        return Paths.of(paths)
+        return paths
     listed = remote.find(named) if isinstance(named, str) else list(named)
     if not listed:
         raise NoFilesError("the list of files is empty")

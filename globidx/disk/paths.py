@@ -40,12 +40,18 @@ class Paths(Sequence[str]):
     @classmethod
     def of(cls, paths: Iterable[bytes]) -> Paths:
         """Absolute paths, their names counted from the deepest folder that holds them all."""
-        every = list(paths)
-        cut = common_folder([os.fsdecode(min(every)), os.fsdecode(max(every))])
-        folder = os.fsdecode(every[0])[:cut]
+        whole = Names.of(paths)
+        if not len(whole):
+            return cls("/", whole)
+        ends = [end for block in whole.blocks() for end in (min(block), max(block))]
+        cut = common_folder([os.fsdecode(min(ends)), os.fsdecode(max(ends))])
+        folder = os.fsdecode(ends[0])[:cut]
         length = len(os.fsencode(folder))
         root = folder.rstrip("/")
-        return cls(folder if root in ("", _scheme(folder)) else root, Names.of([path[length:] for path in every]))
+        return cls(
+            folder if root in ("", _scheme(folder)) else root,
+            Names.of(path[length:] for block in whole.blocks() for path in block),
+        )
 
     @property
     def base(self) -> bytes:
