@@ -146,6 +146,7 @@ def _read(dataset, ids, queue):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12 and later
 def test_workers_read_what_their_parent_reads(server, start):
     """Two processes at once, started after the parent has read: connections and threads are not shared."""
     urls, data = served(server)
