@@ -253,15 +253,27 @@ def test_a_shard_that_is_written_anew_is_read_by_its_new_index(tmp_path):
     dataset, data = dataset_of(tmp_path, files=1, options=STORES["shard"], cache_bytes=0)
     file = chunk_file(tmp_path / "0.zarr")
     assert dataset[1].tolist() == data[1].tolist()
-    random_items = np.random.default_rng(0).integers(1, 2**16, (8, *SHAPE)).astype("u2")
-    for chunks in (slice(0, 4), slice(4, 8)):
-        write_zarr(tmp_path / f"other-{chunks.start}", random_items[chunks], **STORES["shard"])
-        other = chunk_file(tmp_path / f"other-{chunks.start}")
-        if chunks.start:
+    random_items = np.random.default_rng(0).integers(1, 2**16, (4, *SHAPE)).astype("u2")
+    for number, items in enumerate((np.full_like(random_items, 7), random_items)):  # chunks of different sizes
+        write_zarr(tmp_path / f"other-{number}", items, **STORES["shard"])
+        other = chunk_file(tmp_path / f"other-{number}")
+        if number:
             file.write_bytes(other.read_bytes())
         else:
             other.replace(file)
-        assert dataset[1].tolist() == random_items[chunks][1].tolist()
+        assert dataset[1].tolist() == items[1].tolist()
+        assert dataset[3].tolist() == items[3].tolist()
+
+
+def test_only_what_is_missing_is_filled_in(tmp_path):
+    """A chunk that was cut is an error also where missing ones are filled in: the library might read it as something."""
+    dataset, _ = dataset_of(tmp_path, files=1, options=STORES["blosc"], on_missing="fill")
+    file = chunk_file(tmp_path / "0.zarr")
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(ReadError, match="item 0 of .*Blosc"):
+        dataset[0]
+    file.unlink()
+    assert dataset[0].unique().tolist() == [0]
 
 
 def test_what_the_system_refuses_is_a_read_error(tmp_path):
@@ -286,10 +298,11 @@ def test_a_contiguous_file_that_was_cut_is_an_error(tmp_path):
 
 def test_a_file_that_this_process_also_writes_is_left_to_the_library(tmp_path):
     """HDF5 holds what was just written in memory, where no other read finds it."""
-    dataset, _ = dataset_of(tmp_path, write_hdf5, files=1, options={"chunk": 0})
-    with h5py.File(tmp_path / "0.h5", "r+") as writer:
-        writer["x"][5] = 9
-        assert dataset[5].unique().tolist() == [9]
+    with h5py.File(tmp_path / "a.h5", "w") as writer:
+        writer["x"] = numbers(8)  # not flushed
+        dataset = FileCacheDataset(GlobalIndexManager(tmp_path))
+        assert dataset[5].tolist() == numbers(8)[5].tolist()
+        assert "also writes" in dataset.explain()
         dataset.close()
 
 
