@@ -82,7 +82,7 @@ class Batch:
                     rows[target : target + stop - start] = block[start - chunk : stop - chunk]
                 return
             with self._handles.use((self._now, run.file)) as opened:
-                read = opened.sources[column].read
+                read = opened.source(column).read
                 for run in runs:
                     _, _, start, stop, target = run
                     self._taken += read(start, stop, rows[target : target + stop - start])
@@ -107,7 +107,7 @@ class Batch:
         stop = min(run.chunk + length, int(self._now.table.lengths[run.file]) * info.rows)
         block = np.empty((stop - run.chunk, *row_shape(info)), info.dtype)
         with self._handles.use((self._now, run.file)) as opened:
-            self._taken += opened.sources[column].read(run.chunk, stop, block)
+            self._taken += opened.source(column).read(run.chunk, stop, block)
         self._decodes += 1
         self._cached.put(key, block)
         return block

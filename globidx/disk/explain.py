@@ -37,16 +37,15 @@ def explain(reader: Reader) -> str:
 def _arrays(reader: Reader, now: Indexed, file: int) -> Iterator[str]:
     try:
         opened = reader.open((now, file))
+        try:
+            for column in reader.columns:
+                info, chunk = now.table.arrays[column], int(now.table.chunk_lengths[file, column])
+                kept = _kept(info, chunk, reader.cache_bytes)
+                yield f"  {info.name or 'the array'}: {opened.source(column).how}; {kept}"
+        finally:
+            opened.close()
     except (*stores.UNREADABLE, MemoryError) as error:
         yield f"  cannot be opened: {error}"
-        return
-    try:
-        for column in reader.columns:
-            info, chunk = now.table.arrays[column], int(now.table.chunk_lengths[file, column])
-            kept = _kept(info, chunk, reader.cache_bytes)
-            yield f"  {info.name or 'the array'}: {opened.sources[column].how}; {kept}"
-    finally:
-        opened.close()
 
 
 def _kept(info: ArrayInfo, chunk: int, cache_bytes: int) -> str:

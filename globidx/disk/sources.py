@@ -32,24 +32,28 @@ class Source(Protocol):
 
 
 class OpenFile:
-    """A file, with a source for each array of its entry. ``forked``: this process was forked with the dataset in it."""
+    """A file, with a source for each array that is read. ``forked``: this process was forked with the dataset in it."""
 
     def __init__(self, path: str, entry: Entry, axis: int, *, on_missing: str, backend: str, forked: bool) -> None:
-        self._store: Any = None
         self._path, self._entry, self._axis = path, entry, axis
         self._on_missing, self._backend, self._forked = on_missing, backend, forked
-        try:
-            self.sources = tuple(self._source(info) for info in entry.arrays)
-        except BaseException:
-            self.close()
-            raise
+        self._sources: dict[int, Source] = {}
+        self._store: Any = None
+        if entry.kind == "hdf5":
+            self._library()  # all of it is read by this descriptor; zarr stores have none
+
+    def source(self, column: int) -> Source:
+        """The way to the ``column``-th array."""
+        source = self._sources.get(column)
+        if source is None:
+            source = self._sources[column] = self._source(self._entry.arrays[column])
+        return source
 
     def close(self) -> None:
         """Close it; reading afterwards is an error."""
-        self.sources = ()
+        self._sources.clear()
         if self._store is not None:
             self._store.close()
-            self._store = None
 
     def _source(self, info: ArrayInfo) -> Source:
         if info.form == "csr":

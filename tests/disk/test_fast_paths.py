@@ -77,7 +77,7 @@ def check(path, data, axis, *, fast=True, on_missing="error"):
     rows = np.moveaxis(data, axis, 0)
     for backend in ("auto", "library"):
         opened = OpenFile(str(path), entry, axis, on_missing=on_missing, backend=backend, forked=False)
-        source = opened.sources[0]
+        source = opened.source(0)
         if backend == "auto":
             assert isinstance(source, LibrarySource) != fast, source.how
         for start in range(len(rows)):
@@ -206,7 +206,7 @@ def test_tensorstore_reads_the_same(tmp_path, options, axis):
     rows = np.moveaxis(data, axis, 0)
     for start in range(len(rows)):
         out = np.empty_like(rows[start:], order="C")
-        opened.sources[0].read(start, len(rows), out)
+        opened.source(0).read(start, len(rows), out)
         np.testing.assert_array_equal(out, rows[start:])
     opened.close()
 
