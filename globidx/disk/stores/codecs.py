@@ -62,7 +62,7 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
     framed = {"zstd": _zstd_size, "blosc": _blosc_size, "lz4": _lz4_size}.get(name)
     if framed is None:
         return None
-    module = import_module(f"numcodecs.{name}")
+    module: Any = import_module(f"numcodecs.{name}")
     if name == "blosc":
         module.use_threads = False  # as zarr sets it: every loader worker would start as many as there are cores
     return _framed(getattr(module, _CLASSES[name])().decode, framed)
