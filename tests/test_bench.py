@@ -100,3 +100,16 @@ def test_the_reading_benchmark_prints_a_table_and_writes_json(tmp_path):
     assert found["claims"]["zarr3 chunk 1, full shuffle >= 0.5 of the decode limit"] == "not measured in this run"
     for claim, verdict in found["claims"].items():
         assert f"{claim}: {verdict}" in said
+
+
+def test_the_mixing_benchmark_prints_a_table_and_writes_json(tmp_path):
+    """A larger window mixes better, and a full shuffle best."""
+    path = tmp_path / "figures.json"
+    said = run("mixing.py", "--quick", "--json", path)
+    found = json.loads(path.read_text())
+    assert list(found) == ["window 1", "window 16", "full shuffle"]
+    assert all(any(line.startswith(name + " ") for line in said.splitlines()) for name in found)
+    for which in ("global", "rank"):
+        chi2, pairs = ([found[name][which][what] for name in found] for what in ("chi2", "pairs"))
+        assert chi2 == sorted(chi2, reverse=True) and pairs == sorted(pairs, reverse=True)
+        assert abs(chi2[-1] - 1) < 0.1
