@@ -90,6 +90,7 @@ def _merge(args: argparse.Namespace) -> int | None:
         found = replace(build, executor=pool).run(merge=True)
     for part in parts:
         part.unlink(missing_ok=True)
+        part.with_suffix(".lock").unlink(missing_ok=True)
     told = {**_described(found), "parts": len(parts), "absent_parts": absent}
     text = (
         f"{len(found.index)} samples in {len(found.table)} files from {len(parts)} parts, cached in {found.cache_path}"
@@ -224,7 +225,7 @@ def _filled(of: int, count: int) -> Iterable[int]:
 
 
 def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     part, of = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= part <= of:
         raise argparse.ArgumentTypeError(f"a part is N/OF with N from 1 to OF, as 3/16, got {text!r}")

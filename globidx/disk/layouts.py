@@ -100,7 +100,8 @@ def _class(node: Any) -> str | None:
 def _ome(root: Any) -> str:
     """The full resolution: https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``)."""
     attributes = dict(root.attrs)
-    scales = dict(attributes.get("ome") or attributes).get("multiscales")
+    within = attributes.get("ome")
+    scales = (within if isinstance(within, dict) else attributes).get("multiscales")
     try:
         path: Any = scales[0]["datasets"][0]["path"]  # type: ignore[index]
     except (TypeError, LookupError):

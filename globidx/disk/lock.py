@@ -55,13 +55,18 @@ def _file_lock(path: Path) -> FileLock:
 
 
 def _refuse_odd(path: Path) -> None:
-    """OSError for a link, a folder or a pipe: a lock through them could be anywhere, or wait for ever."""
+    """OSError for a link, a folder or a pipe, and where no file can be made: a lock through them could be anywhere, or
+    be waited for in vain."""
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        found = os.lstat(path)
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
-        return
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("it is no regular file")
+        descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no regular file")
+    finally:
+        os.close(descriptor)
 
 
 def _sign(path: Path) -> None:

@@ -73,6 +73,8 @@ def _plain(file: Any, path: str, key: str) -> Described | None:
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
     with h5py.File(path, "r") as file:
+        for key in layout.keys or ():
+            _linked(path, file, key)
         fields = layouts.find(file, layout, lambda: _datasets(file))
         arrays, told, is_foreign = [], [], False
         shape: tuple[int, ...]
@@ -172,22 +174,33 @@ def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def _linked(path: str, file: h5py.File, name: str) -> list[str]:
+    """Files that external links on the way to ``name`` lead to; ValueError where one of them is not there."""
+    parts, found = name.split("/"), []
+    for end in range(1, len(parts) + 1):
+        link = file.get("/".join(parts[:end]), getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            _refuse_lost(name, link.filename, path)
+            found.append(link.filename)
+    return found
+
+
 def _sources(path: str, file: h5py.File, name: str, dataset: h5py.Dataset) -> list[str]:
     """Other files that a dataset takes its data from: by an external link, a virtual layout, or raw external storage.
 
     ValueError where one of them is not there: HDF5 would read fill values without a word.
     """
-    parts = name.split("/")
-    links = (file.get("/".join(parts[:end]), getlink=True) for end in range(1, len(parts) + 1))
-    sources = [link.filename for link in links if isinstance(link, h5py.ExternalLink)]
+    sources = [stored[0] for stored in dataset.external or ()]
     if dataset.is_virtual:
         sources += [source.file_name for source in dataset.virtual_sources() if source.file_name != "."]
-    sources += [stored[0] for stored in dataset.external or ()]
-    folder = os.path.dirname(dataset.file.filename)  # behind an external link, that of the file it leads to
     for source in sources:
-        if "%" not in source and not os.path.exists(os.path.join(folder, source)):
-            raise ValueError(f"dataset {name!r} takes data from {source!r}, which is not there")
-    return sorted(set(sources))
+        _refuse_lost(name, source, dataset.file.filename)  # behind a link, names count from the file that it leads to
+    return sorted({*sources, *_linked(path, file, name)})
+
+
+def _refuse_lost(name: str, source: str, beside: str) -> None:
+    if "%" not in source and not os.path.exists(os.path.join(os.path.dirname(beside), source)):
+        raise ValueError(f"dataset {name!r} takes data from {source!r}, which is not there")
 
 
 def _is_whole(dataset: h5py.Dataset) -> bool:
