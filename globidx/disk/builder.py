@@ -117,7 +117,9 @@ class Build:
         stem, suffix = self.cache.stem, self.cache.suffix
         named = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
         found = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
-        return [Path(path) for path in sorted(found) if named.fullmatch(os.path.basename(path)) and os.path.isfile(path)]
+        return [
+            Path(path) for path in sorted(found) if named.fullmatch(os.path.basename(path)) and os.path.isfile(path)
+        ]
 
     def _found(self, places: Places, caches: Sequence[IndexCache], kept: IndexCache) -> Found:
         """What is known of the files at ``places`` after all that no cache knows have been looked at."""

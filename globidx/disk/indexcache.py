@@ -41,7 +41,7 @@ class IndexCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._newer = False
+        self._is_closed = False  #: to writing: it is a newer globidx's, or cannot be written
         self._seen: object = None
         self._table: Table | None = None
         self._digest: str | None = None
@@ -88,7 +88,7 @@ class IndexCache:
 
         A cache that cannot be written is a line in the log, not an error.
         """
-        if self._newer:
+        if self._is_closed:
             return None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,7 @@ class IndexCache:
             write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
             _sweep(self.path)
         except OSError as error:
+            self._is_closed = True
             _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
             return None
         self._saved = _identity(self.path), said
@@ -109,7 +110,7 @@ class IndexCache:
             view = memoryview(data)
             table = tablefile.decode(view)
         except RecordVersionError as error:
-            self._newer = True
+            self._is_closed = True
             _log.warning("index cache %s is left alone: %s", self.path, error)
         except ValueError as error:
             _log.warning("index cache %s is damaged and will be written anew: %s", self.path, error)
