@@ -374,7 +374,7 @@ def test_names_that_are_no_text_are_told_in_ascii(tmp_path):
     os.mkdir(folder)
     write_hdf5(os.fsdecode(folder + b"/\xfe\n.h5"), numbers(9))
     env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    for name in COMMANDS[:5] + ["locate"]:
+    for name in [*COMMANDS[:5], "locate"]:
         for more in ([], ["--json"]):
             done = command(*arguments_of(name, os.fsdecode(folder)), *more, env=env, text=False)
             said = done.stdout + done.stderr
