@@ -106,7 +106,7 @@ def other_run(folder, mark):
     for number, stranger in enumerate(strangers):
         state = SamplerState.from_dict(merge_states([stranger.to_dict()]))
         try:
-            state.refuse_other_run(dataset=data, order=Shuffle().describe(), seed=5)
+            state.refuse_other_run(dataset=data, order=Shuffle(), seed=5)
             wrong.append(f"stranger {number} is taken for this run's")
         except RecordMismatchError:
             pass
