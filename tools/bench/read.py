@@ -1,7 +1,7 @@
 """What reading costs: items a second of globidx, of what people do without it, and of who converts the data first.
 
 python tools/bench/read.py [--items 8192] [--repeats 3] [--layouts "zarr3 chunk 16,hdf5 gzip"] [--folder PATH]
-                           [--json PATH] [--plot PATH]
+                           [--contestants "decode limit; ours chunk"] [--json PATH] [--plot PATH]
 
 It makes its data, 8 files of 128 x 128 uint16 in seven layouts, and a converted copy for each peer that is installed.
 A figure is the best of several fresh processes, which take turns between the contestants, since whatever else runs on a
@@ -147,13 +147,15 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     layouts = options.layouts.split(",") if options.layouts else list(read_data.LAYOUTS)
     for layout in layouts:
         read_data.write(folder, layout, options.items)
-    cells = [(layout, name) for layout in layouts for name in CONTESTANTS]
+    wanted = options.contestants.split("; ") if options.contestants else [*CONTESTANTS, *PEERS]
+    cells = [(layout, name) for layout in layouts for name in CONTESTANTS if name in wanted]
     for peer, module in NEEDS.items():
-        if missing([module]):
+        names = [name for name in PEERS if name.startswith(peer) and name in wanted]
+        if names and missing([module]):
             print(f"{peer} is left out: no {module} here; pip install 'globidx[bench_read]'")
-            continue
-        read_data.convert(folder, peer, options.items)
-        cells += [(COPY, name) for name in PEERS if name.startswith(peer)]
+        elif names:
+            read_data.convert(folder, peer, options.items)
+            cells += [(COPY, name) for name in names]
     figures = measure_all(folder, cells, options.items, options.repeats)
     verdicts = dict(claims(figures, locality(folder, layouts)))
     print(f"{options.items} items in {read_data.FILES} files, best of {options.repeats} fresh processes\n")
@@ -177,6 +179,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3, help="processes a figure is the best of")
     parser.add_argument("--layouts", help="these only, separated by commas")
+    parser.add_argument("--contestants", help='these only, separated by "; "')
     parser.add_argument("--folder", type=Path, help="where to keep the data")
     parser.add_argument("--json", type=Path, help="also write all figures there")
     parser.add_argument("--plot", type=Path, help="also draw them there; needs matplotlib")
