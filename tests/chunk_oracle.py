@@ -43,11 +43,11 @@ def _ground(lengths, chunks, window, share, seed, epoch):
     for chunk, length in zip(chunks, lengths, strict=True):
         held[chunk] += length // chunk * chunk
     kinds = [chunk for chunk in sorted(held) if held[chunk] and held[chunk] * 64 >= n]
-    unit = window * block
+    unit, cut = window * block, next(length for length in range(block, block * share + 1, block) if length % share == 0)
     if sum(held[chunk] for chunk in kinds if block % chunk == 0) < 0.9 * n:
-        unit = max(block, unit - 2 * block)
-        if share < unit:
-            unit -= unit % share
+        unit, cut = max(block, unit - 2 * block), share
+    if cut < unit:
+        unit = unit // cut * cut
 
     blocks, ends, first = {chunk: [] for chunk in kinds}, [], 0
     for chunk, length in zip(chunks, lengths, strict=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd
+from math import gcd, lcm
 from typing import Protocol
 
 import numpy as np
@@ -36,8 +36,8 @@ class Layout:
     """How a ``Chunking`` is cut for windows of ``window`` blocks; ``block`` and ``unit`` are in items.
 
     ``block`` is the longest chunk, leaving aside those that hold the last 5 % of the samples. A unit is a window: a
-    cache that fits ``window`` blocks fits all chunks of a unit, those that it cuts at its ends included. Where blocks
-    do not fit units anyway, units fit the ``share`` that a lane has of a batch, so that no batch reads from two.
+    cache that fits ``window`` blocks fits all chunks of a unit, those that it cuts at its ends included. A unit is made
+    a little shorter where it then holds whole ``share``s, a lane's part of a batch: so no batch reads from two units.
     """
 
     chunking: Chunking
@@ -61,10 +61,10 @@ class Layout:
         renumbered[common] = np.arange(len(common))
         kind_of = renumbered[where.ravel()]
         fitting = int(held[common][block % values[common] == 0].sum())
-        unit = min(window, max(1, _LARGEST_WINDOW // block)) * block
+        unit, grain = min(window, max(1, _LARGEST_WINDOW // block)) * block, lcm(block, share)
         if fitting * 10 < total * 9:
-            unit = max(block, unit - 2 * block)  # most units cut a chunk at either end
-            unit -= unit % share if 0 < share < unit else 0
+            unit, grain = max(block, unit - 2 * block), share  # most units cut a chunk at either end
+        unit -= unit % grain if grain < unit else 0
         return cls(
             chunking=chunking,
             block=block,

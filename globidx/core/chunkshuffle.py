@@ -132,7 +132,7 @@ class PlannedChunkShuffle(Order):
     @cached_property
     def layout(self) -> Layout:
         """How the files are cut."""
-        return Layout.of(self.chunking, self._window, self.lanes.batch // self.lanes.inner)
+        return Layout.of(self.chunking, self._window, max(1, self.lanes.batch // self.lanes.inner))
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """One epoch's order; ValueError for another number of samples than it was planned for."""

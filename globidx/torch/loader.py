@@ -76,8 +76,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def __iter__(self) -> Any:
         if self.resumable is not None:
-            batch_size = getattr(self.batch_sampler, "batch_size", None) or self.batch_size or 1
-            self.resumable.expect(workers=self.num_workers, batch_size=batch_size)
+            size = 1 if self.batch_sampler is None else getattr(self.batch_sampler, "batch_size", None)
+            self.resumable.expect(workers=self.num_workers if size else 0, batch_size=size or 1)
         return self.open() if self.resumable is None else Deliveries(self, self.resumable)
 
     def open(self) -> Any:

@@ -9,13 +9,16 @@ the 32 of a rank it tells
 * distinct files in a batch, on average;
 * chi-square of the batch's class counts against an even draw, by degree of freedom: 1 where samples are independent, k
   where a batch says no more of the data than one of a k-th of its size;
-* pairs of samples in a batch that are of one chunk.
+* pairs of samples in a batch that are of one chunk;
+
+and of the order, how often a chunk is decoded by workers whose caches hold a window, and what an id costs to compute.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,20 +27,43 @@ from measure import table
 from numpy.typing import NDArray
 
 from globidx.core.chunking import Chunking
+from globidx.core.estimate import estimate
 from globidx.core.lanes import Lanes
+from globidx.core.orders import Arrangement
+from globidx.core.table import ArrayInfo, Entry, Table
 from globidx.orders import ChunkShuffle, Order, Shuffle
 
 CLASSES, CHUNK, RANKS, WORKERS, BATCH = 10, 16, 4, 2, 32
 WINDOWS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def order_of(order: Order, chunking: Chunking, seed: int) -> NDArray[np.int64]:
-    """All ids of an epoch."""
+def bound(order: Order, chunking: Chunking) -> Arrangement:
+    """An epoch."""
     n = chunking.num_samples
     planned = order.plan(
         SimpleNamespace(chunking=chunking), n, lambda: Lanes(inner=RANKS, outer=WORKERS, batch=RANKS * BATCH)
     )
-    return planned.bind(n, seed=seed, epoch=0).take(np.arange(n))
+    return planned.bind(n, seed=1, epoch=0)
+
+
+def decodes(order: Order, lengths: NDArray[np.int64], window: int) -> float:
+    """Decodes a chunk, where each worker keeps ``window`` chunks."""
+    array = ArrayInfo("x", (), "uint8", CHUNK, "x")
+    entries = [Entry("hdf5", length, (array,), bytes(16), ((0, 0, 0, 0),)) for length in lengths.tolist()]
+    files = Table.of([f"{number:04}.h5" for number in range(len(entries))], entries, 0)
+    ranks = {"world_size": RANKS, "workers": WORKERS, "batch_size": BATCH}
+    return estimate(files, order, **ranks, cache_bytes=window * CHUNK, most_samples=2**20).decodes_per_chunk
+
+
+def nanoseconds(epoch: Arrangement) -> float:
+    """For an id, in a rank's blocks of 2**14: the fastest of some."""
+    times = []
+    for start in range(0, len(epoch) - RANKS * 2**14 + 1, 2**16):
+        positions = np.arange(start, start + RANKS * 2**14, RANKS)
+        begun = time.perf_counter()
+        epoch.take_trusted(positions)
+        times.append((time.perf_counter() - begun) / len(positions))
+    return min(times, default=float("nan")) * 1e9
 
 
 def mixed(batches: NDArray[np.int64], chunking: Chunking) -> dict[str, float]:
@@ -56,13 +82,15 @@ def mixed(batches: NDArray[np.int64], chunking: Chunking) -> dict[str, float]:
     }
 
 
-def measured(order: Order, chunking: Chunking) -> dict[str, dict[str, float]]:
-    """Statistics of the global batches, and of rank 0's."""
-    ids = order_of(order, chunking, seed=1)
+def measured(order: Order, chunking: Chunking, window: int) -> dict[str, dict[str, float]]:
+    """Statistics of the global batches, of rank 0's, and of the order."""
+    epoch = bound(order, chunking)
+    ids = epoch.take(np.arange(len(epoch)))
     whole = ids[: len(ids) // (RANKS * BATCH) * RANKS * BATCH]
     return {
         "global": mixed(whole.reshape(-1, RANKS * BATCH), chunking),
         "rank": mixed(whole[::RANKS].reshape(-1, BATCH), chunking),
+        "order": {"decodes": decodes(order, chunking.lengths, window), "ns": nanoseconds(epoch)},
     }
 
 
@@ -74,12 +102,11 @@ def main() -> None:
     args = parser.parse_args()
     lengths = np.random.default_rng(0).integers(400, 601, 200 if args.quick else 2000)
     chunking = Chunking.of(lengths, np.full((len(lengths), 1), CHUNK))
-    orders: dict[str, Order] = {f"window {w}": ChunkShuffle(w) for w in (WINDOWS[::4] if args.quick else WINDOWS)}
-    found = {name: measured(order, chunking) for name, order in {**orders, "full shuffle": Shuffle()}.items()}
-    rows = [["", "files", "chi2/df", "pairs", "files (rank)", "chi2/df (rank)", "pairs (rank)"]]
-    for name, both in found.items():
-        told = [both[which] for which in ("global", "rank")]
-        rows.append([name, *(f"{value:.2f}" for some in told for value in some.values())])
+    windows = WINDOWS[::4] if args.quick else WINDOWS
+    found = {f"window {window}": measured(ChunkShuffle(window), chunking, window) for window in windows}
+    found["full shuffle"] = measured(Shuffle(), chunking, 8)
+    rows = [["", *"files|chi2/df|pairs|files (rank)|chi2/df (rank)|pairs (rank)|decodes|ns/id".split("|")]]
+    rows += [[name, *(f"{v:.2f}" for some in told.values() for v in some.values())] for name, told in found.items()]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
