@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-def run_ranks(world_size, work, *arguments, timeout=120, lost=()):
+def run_ranks(world_size, work, *arguments, timeout=120, lost=(), meeting=None):
     """``work(rank, world_size, *arguments)`` of every rank, in rank order; an exception of any rank fails the test.
 
-    The ranks in ``lost`` never answer: they kill or stop themselves.
+    The ranks in ``lost`` never answer: they kill or stop themselves. They meet in a file, or at the URL ``meeting``.
     """
     queue = _SPAWN.Queue()
     with TemporaryDirectory() as folder:
-        meeting = Path(folder, "meeting")
+        meeting = meeting or f"file://{Path(folder, 'meeting')}"
         ranks = [
             _SPAWN.Process(target=_rank, args=(rank, world_size, meeting, queue, work, arguments))
             for rank in range(world_size)
@@ -38,7 +38,7 @@ def run_ranks(world_size, work, *arguments, timeout=120, lost=()):
 def _rank(rank, world_size, meeting, queue, work, arguments):
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     try:
         queue.put((rank, work(rank, world_size, *arguments)))
     except BaseException:

@@ -53,7 +53,7 @@ class Agreement:
     @property
     def patience(self) -> float:
         """Seconds that are left for waiting."""
-        return max(self._until - time.monotonic() - 1.5 * self._grace, 0.01)
+        return max(self._until - time.monotonic() - 2 * self._grace, 0.01)
 
     def begin(self, doing: str) -> None:
         """From here on ``doing``, one of ``DOINGS``, which every rank must do; its time starts."""
@@ -202,11 +202,11 @@ class Agreement:
             failure = error.with_traceback(None)  # whose frames hold the group, which has to go
         self._channel = None  # the next round makes another
         channel.close()
-        raise self._lost(channel.roll_call.missing(self._grace), failure, lost)
+        raise self._lost(channel.missing(self._grace), failure, lost)
 
     def _lost(self, missing: list[int] | None, error: Exception, lost: str, who: str = "") -> LostRankError:
         if missing is None:
-            who = "nor does the store by which the ranks found each other: it is gone with its host, often rank 0"
+            who = "nor does the store by which the ranks found each other: it is gone, with its host"
         elif missing:
             who = f"missing: {'rank' if len(missing) == 1 else 'ranks'} {', '.join(map(str, missing))}"
         who = who or "all are there now, so one came too late, or a connection broke"

@@ -86,7 +86,7 @@ class Channel:
             self._ranks = dist.get_process_group_ranks(group if group is not None else self._default)
             Channel._made += 1
             key = f"globidx/{'all' if self._is_whole else self._ranks}/{Channel._made}"
-            self.roll_call = RollCall(_store(), key, dist.get_rank(), self._ranks)
+            self._roll_call = RollCall(_store(), key, dist.get_rank(), self._ranks)
             self._flag = torch.zeros(1, dtype=torch.int64)
         self.rank, self.world_size = 0, 1
 
@@ -177,6 +177,16 @@ class Channel:
         """
         if self._group is not None:
             dist.barrier(group=self._group)
+
+    def missing(self, patience: float) -> list[int] | None:
+        """Ranks that do not answer a roll call within ``patience`` seconds; None where that cannot be told.
+
+        Without torchrun the store by which it is held lives in rank 0: if that is silent, so is rank 0.
+        """
+        found = self._roll_call.missing(patience)
+        if found is None and 0 in self._ranks and not dist.is_torchelastic_launched():
+            return [self._ranks.index(0)]
+        return found
 
     def close(self) -> None:
         """Close the connections.

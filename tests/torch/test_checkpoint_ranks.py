@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -105,6 +106,19 @@ def test_a_stopped_rank_is_named_when_the_time_is_up(tmp_path, instant, lost):
     for missing, _, said, in_time in run_ranks(3, lose, *arguments, lost=[lost], timeout=60):
         assert missing == (lost,), said
         assert f"within {TIMEOUT:g} seconds" in said
+        assert in_time
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_rank_0_is_named_though_the_store_is_gone_with_it(tmp_path, how):
+    """Without torchrun rank 0 hosts the store by which a roll call is held."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        url = f"tcp://localhost:{probe.getsockname()[1]}"
+    arguments = tmp_path, "before the gather", 0, how, TIMEOUT
+    for missing, state, said, in_time in run_ranks(3, lose, *arguments, lost=[0], timeout=60, meeting=url):
+        assert (missing, state) == ((0,), "not written"), said
         assert in_time
 
 
