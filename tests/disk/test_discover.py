@@ -12,7 +12,8 @@ from files import numbers, run_python, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
 from globidx.disk.discover import find_files
-from globidx.errors import NoFilesError
+from globidx.disk.paths import Paths
+from globidx.errors import BadFilesError, NoFilesError
 
 
 @pytest.fixture
@@ -285,3 +286,45 @@ def test_a_plain_list_has_no_heading_and_a_table_no_empty_row(tmp_path):
     (tmp_path / "table.csv").write_text("label,path\n1,b.zarr\n2,\n")
     with pytest.raises(NoFilesError, match="no file in its entry 2"):
         find_files(tmp_path / "table.csv")
+
+
+def test_links_that_lead_nowhere_are_not_passed_over(folder):
+    """A store's name that leads nowhere, in a circle, or to a plain file is a bad file, not one file fewer."""
+    (folder / "c.zarr").symlink_to("nowhere")
+    (folder / "d.zarr").symlink_to("d.zarr")
+    (folder / "e.h5").symlink_to("e.h5")
+    (folder / "f.zarr").write_bytes(b"PK")
+    (folder / "circle").symlink_to("circle")  # by no name that a store has: no folder either
+    (folder / "dangling").symlink_to("nowhere")
+    with pytest.raises(BadFilesError) as error:
+        GlobalIndexManager(folder, key="x")
+    bad = [os.path.relpath(path, folder) for path, _ in error.value.failures]
+    assert [name for name in bad if "/" not in name] == ["c.zarr", "d.zarr", "e.h5", "f.zarr"]
+
+
+@pytest.mark.parametrize("make", [str, lambda name: [name], lambda name: [Path(name), "a.h5"]])
+def test_a_zero_byte_is_in_no_path(make):
+    """The system's calls would end the name there: it is a ValueError that shows it."""
+    with pytest.raises(ValueError, match=r"no path has a zero byte"):
+        find_files(make("a\0b.h5"))
+
+
+@pytest.mark.parametrize(
+    ("paths", "root"),
+    [
+        (["/a/b/x", "/a/b/y"], "/a/b"),
+        (["/x", "/y"], "/"),
+        (["/a/x"], "/a"),
+        (["/ab/x", "/ac/x"], "/"),
+        (["s3://bucket/a", "s3://bucket/b/c"], "s3://bucket"),
+        (["s3://one/a", "s3://two/b"], "s3://"),
+        (["memory://a.zarr"], "memory://"),
+        (["memory:///a.zarr", "memory:///b.zarr"], "memory:///"),
+        (["https://host:8080/a/x.zarr"], "https://host:8080/a"),
+    ],
+)
+def test_paths_are_their_root_and_their_names(paths, root):
+    """Local ones and URLs: put together again they are what they were, one by one and as bytes."""
+    found = Paths.of(map(os.fsencode, paths))
+    assert found.root == root and list(found) == paths and [found[n] for n in range(len(paths))] == paths
+    assert found.encoded(0, len(paths)) == [os.fsencode(path) for path in paths]
