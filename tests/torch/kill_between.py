@@ -28,13 +28,17 @@ def kill_at(owner, name, *, before, about=""):
     setattr(owner, name, function)
 
 
-example, instant, run, how = sys.argv[1:]
-if os.environ["RANK"] == "0":
-    if instant == "after the record":
-        kill_at(CheckpointManager, "save", before=False)
-    elif how == "dcp":
-        kill_at(FileSystemWriter, "finish", before=instant == "before the model counts")
-    else:
-        kill_at(os, "replace", before=instant == "before the model counts", about="model-")
-sys.argv = [example, run, how]
-runpy.run_path(example, run_name="__main__")
+def main(example, instant, run, how):
+    if os.environ["RANK"] == "0":
+        if instant == "after the record":
+            kill_at(CheckpointManager, "save", before=False)
+        elif how == "dcp":
+            kill_at(FileSystemWriter, "finish", before=instant == "before the model counts")
+        else:
+            kill_at(os, "replace", before=instant == "before the model counts", about="model-")
+    sys.argv = [example, run, how]
+    runpy.run_path(example, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
