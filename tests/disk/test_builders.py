@@ -29,7 +29,6 @@ import os, sys
 from globidx.disk import stamps, stores
 stamps.RACY_NS = 0
 from globidx.disk.manager import GlobalIndexManager
-import h5py, zarr
 folder, opened, lock, timeout = sys.argv[1:]
 if lock == "none":
     import fcntl
