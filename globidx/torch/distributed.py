@@ -7,10 +7,11 @@ mesh or group given, then the default group, then torchrun's environment, then a
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Channel:
     to itself. What gloo cannot do raises RuntimeError; then ``close`` it, which lets the other ranks' calls fail too.
     """
 
-    _made = 0  # the same on all ranks that have made as many, as torch's own groups must be
+    _made: ClassVar[Counter[str]] = Counter()  # how many over these ranks: the same on each of them
 
     def __init__(self, group: Any) -> None:
         self._group: Any = None
@@ -84,8 +85,9 @@ class Channel:
         self._default = dist.group.WORLD if is_initialized() else None
         if self._default is not None:
             self._ranks = dist.get_process_group_ranks(group if group is not None else self._default)
-            Channel._made += 1
-            key = f"globidx/{'all' if self._is_whole else self._ranks}/{Channel._made}"
+            among = "all" if self._is_whole else str(self._ranks)
+            self._made[among] += 1
+            key = f"globidx/{among}/{self._made[among]}"
             self._roll_call = RollCall(_store(), key, dist.get_rank(), self._ranks)
             self._flag = torch.zeros(1, dtype=torch.int64)
         self.rank, self.world_size = 0, 1
