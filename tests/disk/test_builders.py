@@ -388,3 +388,16 @@ print(len(seen))
         opened.append(run_python(code, path).stdout)
     assert opened[0] == "1\n" and opened[-1] == "0\n"
     assert run_python(code, path).stdout == "0\n"
+
+
+def test_a_file_that_is_gone_when_it_is_first_read_is_named(folder):
+    """With the sample id; the other files are read on."""
+    from globidx import FileCacheDataset
+    from globidx.errors import ReadError
+
+    dataset = FileCacheDataset(GlobalIndexManager(folder, key="x"))
+    (folder / "a.h5").unlink()
+    with pytest.raises(ReadError, match=r"a\.h5") as error:
+        dataset[2]
+    assert "2" in str(error.value)
+    assert dataset[3].tolist() == numbers(4)[0].tolist()
