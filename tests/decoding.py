@@ -8,7 +8,7 @@ from collections import OrderedDict
 def decodes_per_chunk(order, lengths, chunks, *, ranks, workers, batch, cache):
     """Decodes of each chunk, on average, where every worker's cache holds ``cache`` items, least recently used first out.
 
-    Within a batch, chunks are read by file and place.
+    Within a batch, chunks that are there are read first, then the others by file and place.
     """
     names, sizes = [], []  # of each id its chunk, of each chunk its items
     for length, chunk in zip(lengths, chunks, strict=True):
@@ -22,9 +22,12 @@ def decodes_per_chunk(order, lengths, chunks, *, ranks, workers, batch, cache):
         for worker in range(workers):
             kept, used = OrderedDict(), 0
             for ahead in batches[worker::workers]:
-                for name in sorted(set(ahead)):
-                    if name in kept:
-                        kept.move_to_end(name)
+                wanted = sorted(set(ahead))
+                there = [name for name in wanted if name in kept]
+                for name in there:
+                    kept.move_to_end(name)
+                for name in wanted:
+                    if name in there:
                         continue
                     decodes += 1
                     kept[name] = sizes[name]

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
+from globidx.cli.files import add_files
 from globidx.cli.output import tell
 
 _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
@@ -15,11 +16,7 @@ def add(things: Any) -> None:
     """Add the command to the parser's."""
     told = "what reading an epoch of these files costs, from their index alone: how often chunks are decoded"
     command = things.add_parser("estimate", help=told, description=told)
-    command.add_argument("files", nargs="+", help="a directory, a glob, a list file, or paths")
-    command.add_argument("--key", action="append", help="array in each file; once for each of several aligned ones")
-    command.add_argument("--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH")
-    command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
-    command.add_argument("--cache-dir", help="where the index is cached (default: beside the data)")
+    add_files(command)
     command.add_argument("--order", choices=_ORDERS, default="shuffle", help="order of the samples (default: shuffle)")
     command.add_argument("--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)")
     command.add_argument("--batch-size", type=int, required=True, help="samples in a batch of one rank")
@@ -34,8 +31,9 @@ def add(things: Any) -> None:
 
 def _estimate(args: argparse.Namespace) -> None:
     from globidx.core.chunkshuffle import ChunkShuffle
-    from globidx.core.estimate import CACHE_BYTES, estimate
+    from globidx.core.estimate import estimate
     from globidx.core.orders import Order, Sequential, Shuffle
+    from globidx.core.reading import CACHE_BYTES
     from globidx.disk.handles import default_capacity
     from globidx.disk.manager import GlobalIndexManager
 

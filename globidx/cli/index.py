@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from globidx.cli.files import add_files
 from globidx.cli.output import complain, tell
 from globidx.cli.progress import Progress
 
@@ -43,13 +44,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     """A subcommand with the options that say which files, and how to go about them."""
     command: argparse.ArgumentParser = index.add_parser(name, help=told, description=told)
-    command.add_argument("files", nargs=files, help="a directory, a glob, a list file, paths, or URLs of zarr stores")
-    command.add_argument(
-        "--key", action="append", help="array in each file; give it once for each of several aligned ones"
-    )
-    command.add_argument("--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH")
-    command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
-    command.add_argument("--cache-dir", help="where the cache is kept (default: beside the data)")
+    add_files(command, nargs=files)
     command.add_argument(
         "--on-bad", choices=("error", "skip"), default="error", help="what to do with files that cannot be indexed"
     )

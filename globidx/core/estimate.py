@@ -6,6 +6,7 @@ recently used, a batch is read by file and place, and a chunk that alone exceeds
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,17 +19,18 @@ from globidx.core import checks
 from globidx.core.index import GlobalIndex
 from globidx.core.lanes import Lanes
 from globidx.core.orders import Arrangement, Ids, Order
+from globidx.core.reading import CACHE_BYTES
 from globidx.core.table import Table
 
 #: Samples that are played out, at most; of larger epochs one worker's stretch stands for all.
 MOST_SAMPLES = 2**19
-#: Bytes of decoded chunks that a dataset keeps by default.
-CACHE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One epoch, all ranks and workers together; bytes are of decoded items.
+    """One epoch, all ranks and workers together.
+
+    ``bytes_read`` are those of stored chunks as if nothing were compressed, which an index does not know.
 
     ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a worker has open at a
     time. ``played`` is how many samples were played out: all, or a part that stands for the rest.
@@ -110,21 +112,35 @@ class _Cache:
         self._capacity, self._used = capacity, 0
         self._kept: OrderedDict[int, int] = OrderedDict()
 
-    def misses(self, keys: list[int], sizes: list[int]) -> tuple[int, int]:
-        """How many of these chunks, asked for one after another, are not there, and their bytes."""
-        kept, missed, read = self._kept, 0, 0
-        for key, size in zip(keys, sizes, strict=True):
-            if key in kept:
-                kept.move_to_end(key)
-                continue
-            missed, read = missed + 1, read + size
-            if size > self._capacity:
-                continue
-            kept[key] = size
-            self._used += size
-            while self._used > self._capacity:
-                self._used -= kept.popitem(last=False)[1]
-        return missed, read
+    def misses(self, groups: list[int], keys: list[int], sizes: list[int]) -> list[int]:
+        """Which of these chunks, asked for group by group, are not there: their places.
+
+        Of a group, those that are there are read first, before others can push them out.
+        """
+        missed, at = [], 0
+        while at < len(groups):
+            end = bisect_right(groups, groups[at])
+            absent = [place for place in range(at, end) if not self._touched(keys[place])]
+            for place in absent:
+                self._put(keys[place], sizes[place])
+            missed += absent
+            at = end
+        return missed
+
+    def _touched(self, key: int) -> bool:
+        """Whether the chunk is there; it is then the newest."""
+        there = key in self._kept
+        if there:
+            self._kept.move_to_end(key)
+        return there
+
+    def _put(self, key: int, size: int) -> None:
+        if size > self._capacity:
+            return
+        self._kept[key] = size
+        self._used += size
+        while self._used > self._capacity:
+            self._used -= self._kept.popitem(last=False)[1]
 
 
 class _Model:
@@ -145,7 +161,7 @@ class _Model:
         files, items = self._index.locate_many(ids)
         cost = _Cost(samples=len(ids), batches=len(starts))
         cost.files = len(np.unique(batch * len(self._table) + files))
-        keys, sizes, order = [], [], []
+        keys, sizes, stored, groups = [], [], [], []
         for array, item_bytes in enumerate(self._item_bytes):
             chunk = self._chunks[files, array]
             cut = chunk > 0
@@ -153,15 +169,17 @@ class _Model:
             file, length, number = files[cut], np.maximum(1, chunk[cut]), items[cut] // np.maximum(1, chunk[cut])
             first = number * length
             sizes.append(np.minimum(length, self._table.lengths[file] - first) * item_bytes)
+            stored.append(length * item_bytes)  # the last chunk of a file is stored as long as any
             keys.append(self._firsts[file, array] + number)
-            order.append(np.stack([batch[cut], self._index.offsets[file] + first, np.full(len(file), array)]))
-        key, size, by = np.concatenate(keys), np.concatenate(sizes), np.concatenate(order, axis=1)
-        turn = np.lexsort(by[::-1])
-        key, size, turns = key[turn], size[turn], by[0, turn]
+            groups.append(batch[cut] * len(self._item_bytes) + array)  # a reader takes one array of a batch at a time
+        key, size, group = np.concatenate(keys), np.concatenate(sizes), np.concatenate(groups)
+        turn = np.lexsort((key, group))
+        key, size, group = key[turn], size[turn], group[turn]
         new = np.ones(len(key), bool)
-        new[1:] = (np.diff(key) != 0) | (np.diff(turns) != 0)
-        missed, read = cache.misses(key[new].tolist(), size[new].tolist())
-        cost.decodes, cost.bytes_read = missed, cost.bytes_read + read
+        new[1:] = (np.diff(key) != 0) | (np.diff(group) != 0)
+        missed = cache.misses(group[new].tolist(), key[new].tolist(), size[new].tolist())
+        cost.decodes = len(missed)
+        cost.bytes_read += int(np.concatenate(stored)[turn][new][missed].sum())
         return cost
 
     def told(self, cost: _Cost, samples: int, open_files: int) -> Estimate:

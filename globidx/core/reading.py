@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+#: Bytes of decoded chunks that are kept in a process by default.
+CACHE_BYTES = 64 * 2**20
+
 
 class Plan(NamedTuple):
     """The distinct items of a batch, sorted by file and item; the batch's i-th sample is ``places[i]``-th of them."""

@@ -64,10 +64,25 @@ class Batch:
         field = np.empty((len(plan.items), *info.item_shape), info.dtype)
         rows = field.reshape(len(plan.items) * info.rows, *row_shape(info))
         chunks = self._now.table.chunk_lengths[plan.files, column]
-        kept = np.where(is_kept(info, chunks, self._cache_bytes), chunks, 0)
-        for _, runs in groupby(reading.runs(plan, info.rows, kept), itemgetter(0)):
+        whole = np.where(chunks > 1, chunks, 0)  # decoded once for a batch, also where it is too large to be kept
+        missing = self._from_cache(reading.runs(plan, info.rows, whole), column, rows)
+        for _, runs in groupby(missing, itemgetter(0)):
             self._fill(list(runs), column, info, rows)
         return field
+
+    def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
+        """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
+        left, at, block = [], (-1, -1), None
+        for run in runs:
+            file, chunk, start, stop, target = run
+            if chunk >= 0 and (file, chunk) != at:
+                block, at = self._cached.get((self._now.generation, file, column, chunk)), (file, chunk)
+                self._hits += block is not None
+            if chunk < 0 or block is None:
+                left.append(run)
+            else:
+                rows[target : target + stop - start] = block[start - chunk : stop - chunk]
+        return left
 
     def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any], *, again: bool = True) -> None:
         """Carry out the runs of one file: through chunks that are kept, or straight into the result."""

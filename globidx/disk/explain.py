@@ -58,4 +58,4 @@ def _kept(info: ArrayInfo, chunk: int, cache_bytes: int) -> str:
         return told
     if is_kept(info, np.array([chunk]), cache_bytes)[0]:
         return f"{told}, {cache_bytes // max(1, size)} of them kept"
-    return f"{told}, too large to keep, so decoded for every read: raise cache_bytes"
+    return f"{told}, too large to keep, so decoded for every batch: raise cache_bytes"

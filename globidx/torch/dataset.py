@@ -12,6 +12,7 @@ import torch.utils.data
 
 from globidx.core import checks
 from globidx.core.chunking import Chunking
+from globidx.core.reading import CACHE_BYTES
 from globidx.disk.counters import Counters
 from globidx.disk.explain import explain
 from globidx.disk.manager import GlobalIndexManager
@@ -19,8 +20,6 @@ from globidx.disk.reader import ON_MISSING, Reader
 from globidx.disk.sources import BACKENDS
 from globidx.torch.quarantine import Substituted
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
-
-_DEFAULT_CACHE_BYTES = 64 * 2**20
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
@@ -64,7 +63,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         fields: str | Sequence[str] | None = None,
         transform: Callable[[Any], Any] | None = None,
         max_open_files: int | None = None,
-        cache_bytes: int = _DEFAULT_CACHE_BYTES,
+        cache_bytes: int = CACHE_BYTES,
         with_id: bool = False,
         on_missing: Literal["error", "fill"] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",

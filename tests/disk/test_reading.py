@@ -59,11 +59,24 @@ def test_each_chunk_is_decoded_once_while_the_cache_holds_it(tmp_path, write, ba
     dataset.close()
 
 
-def test_without_room_every_read_decodes(tmp_path):
-    """A chunk that is larger than the cache is decoded for each run of items in it, and that is counted."""
+def test_without_room_every_batch_decodes(tmp_path):
+    """A chunk that is larger than the cache is decoded once for all that a batch wants of it, and again for the next."""
     dataset, _ = dataset_of(tmp_path, cache_bytes=CHUNK * data_bytes() - 1)
     dataset.__getitems__([0, 1, 3, 4])  # [0, 2), [3, 5): the first in chunk 0, the second in chunks 0 and 1
-    assert dataset.counters().decodes == 3 and dataset.counters().hits == 0
+    assert dataset.counters().decodes == 2 and dataset.counters().hits == 0
+    dataset[0]
+    assert dataset.counters().decodes == 3
+    dataset.close()
+
+
+def test_what_is_kept_is_read_before_it_is_pushed_out(tmp_path):
+    """A cache of two chunks that holds the last two of a file serves a batch that begins in the first."""
+    dataset, data = dataset_of(tmp_path, files=1, cache_bytes=2 * CHUNK * data_bytes())
+    dataset.__getitems__(range(LENGTH - CHUNK - 1, LENGTH))
+    before = dataset.counters(reset=True).decodes
+    samples = dataset.__getitems__([0, LENGTH - CHUNK - 1, LENGTH - 1])
+    assert [sample.tolist() for sample in samples] == data[[0, LENGTH - CHUNK - 1, LENGTH - 1]].tolist()
+    assert before >= 2 and dataset.counters().decodes == 1
     dataset.close()
 
 

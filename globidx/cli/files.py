@@ -1,0 +1,16 @@
+"""The options of every command that says which files, and which arrays in them."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> None:
+    """Add ``files`` and what belongs to them."""
+    command.add_argument("files", nargs=nargs, help="a directory, a glob, a list file, paths, or URLs of zarr stores")
+    command.add_argument(
+        "--key", action="append", help="array in each file; give it once for each of several aligned ones"
+    )
+    command.add_argument("--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH")
+    command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
+    command.add_argument("--cache-dir", help="where the index is cached (default: beside the data)")
