@@ -108,3 +108,16 @@ def test_arrays_may_lie_at_another_place_in_every_file(tmp_path):
             data["counts"] = numbers(4, (2,), start=1 + 100 * number)
     dataset = FileCacheDataset(GlobalIndexManager(tmp_path, layout="nexus"))
     assert [dataset[id][0].item() for id in range(12)] == [1, 3, 5, 7, 101, 103, 105, 107, 201, 203, 205, 207]
+
+
+def test_an_images_full_resolution_and_labelled_images_are_read(tmp_path):
+    """OME: level 0, whatever it is called. peaknet: images with their labels, by name."""
+    group = zarr.create_group(tmp_path / "a.zarr")
+    for name, data in (("full", numbers(3, (4, 4))), ("half", numbers(3, (2, 2)))):
+        group.create_array(name, data=data)
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"datasets": [{"path": "full"}, {"path": "half"}]}]}
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path / "a.zarr", layout="ome"))
+    assert np.array_equal(np.stack([dataset[id].numpy() for id in range(3)]), numbers(3, (4, 4)))
+    write_hdf5(tmp_path / "p.h5", {"images": numbers(3, (2,)), "labels": numbers(3, (), "i8")})
+    sample = FileCacheDataset(GlobalIndexManager(tmp_path / "p.h5", layout="peaknet"))[2]
+    assert sample["images"].tolist() == [5, 6] and int(sample["labels"]) == 3
