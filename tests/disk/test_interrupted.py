@@ -18,7 +18,7 @@ from globidx import GlobalIndexManager
 from globidx.cli import main
 from globidx.core import tablefile
 from globidx.core.layout import Layout
-from globidx.disk import indexing, stamps, stores
+from globidx.disk import indexing
 from globidx.disk.builder import Build
 from globidx.disk.discover import find_files
 from globidx.disk.indexcache import IndexCache
@@ -39,19 +39,9 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.fixture
-def scans(monkeypatch):
-    """The names of files that were opened, one batch a file, and no stamp too young."""
-    real, seen = stores.scan, []
-
-    def counted(path, layout, axis):
-        seen.append(os.path.basename(path))
-        return real(path, layout, axis)
-
-    monkeypatch.setattr(stores, "scan", counted)
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
+@pytest.fixture(autouse=True)
+def one_file_a_batch(monkeypatch):
     monkeypatch.setattr(indexing, "_BATCH", 1)
-    return seen
 
 
 def build_of(folder, **options):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from globidx import GlobalIndexManager
 from globidx.core import tablefile
-from globidx.disk import stamps, stores
+from globidx.disk import stamps
 from globidx.errors import BadFilesError, NoFilesError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -36,20 +36,6 @@ def folder(tmp_path):
     for name, length in (("a.h5", 3), ("b.zarr", 0), ("c.h5", 4)):
         (write_hdf5 if name.endswith("h5") else write_zarr)(tmp_path / name, numbers(length), key="x")
     return tmp_path
-
-
-@pytest.fixture
-def scans(monkeypatch):
-    """The names of files that were opened to look inside, and no stamp too young to prove anything."""
-    real, seen = stores.scan, []
-
-    def counted(path, layout, axis):
-        seen.append(os.path.basename(path))
-        return real(path, layout, axis)
-
-    monkeypatch.setattr(stores, "scan", counted)
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
-    return seen
 
 
 def taken(scans):

@@ -1,0 +1,21 @@
+"""Shared by the tests of what touches a disk."""
+
+import os
+
+import pytest
+
+from globidx.disk import stamps, stores
+
+
+@pytest.fixture
+def scans(monkeypatch):
+    """The names of files that were opened to look inside, and no stamp too young to prove anything."""
+    real, seen = stores.scan, []
+
+    def counted(path, layout, axis):
+        seen.append(os.path.basename(path))
+        return real(path, layout, axis)
+
+    monkeypatch.setattr(stores, "scan", counted)
+    monkeypatch.setattr(stamps, "RACY_NS", 0)
+    return seen
