@@ -1,6 +1,7 @@
 """Shared set-up: modules of this folder can be imported by every test."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from hypothesis import HealthCheck, settings
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS), str(TESTS / "simulation"), str(TESTS.parent / "tools" / "bench")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes on few cores
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's background job, whose children could not be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "globidx",

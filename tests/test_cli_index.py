@@ -415,7 +415,8 @@ def test_python_s_own_options_change_nothing(folder, flags):
         write_hdf5(folder / f"n{number:02}.h5", numbers(1))
     for name in ("build", "check"):
         done = command(name, folder, "--workers", "1", "--json", flags=flags)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        said = [line for line in done.stderr.splitlines() if " took " not in line]  # asyncio's word for a busy machine
+        assert (done.returncode, said) == (0, []), done.stderr
         assert json.loads(done.stdout)["num_files"] == 72
 
 

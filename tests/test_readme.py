@@ -1,6 +1,7 @@
 """Everything the README prints runs."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,13 +48,13 @@ def test_the_commands_in_the_readme_run(data):
     exec(blocks("python")[0].replace("num_workers=8", "num_workers=0").replace("% 500", "% 7"), {"train": len})
     said = []
     for line in commands.splitlines():
-        words = line.split("#")[0].split()
+        words = shlex.split(line, comments=True)
         assert words[0] == "globidx"
         command = [sys.executable, "-m", "globidx", *words[1:]]
         said.append(subprocess.run(command, env=environment(), check=True, capture_output=True, text=True).stdout)
     assert said[0].startswith("80 samples in 2 files")
     assert "samples      80" in said[1]
-    assert re.search(r"sampler: epoch \d+  \[[#.]{30}\]  \d+ of 80, \d+ remaining", said[2])
+    assert re.search(r"sampler: epoch \d+  \[[#.]{30}\]  \d+ of 80, \d+ remaining", "".join(said))
 
 
 def test_the_set_up_commands_are_two_and_constrained():
