@@ -31,6 +31,7 @@ class Chunking:
 
     lengths: Numbers
     chunks: Numbers
+    told: Numbers  # the same, but 0 where a file is not chunked
 
     @classmethod
     def of(cls, lengths: object, chunk_lengths: object, item_bytes: object = (1,)) -> Chunking:
@@ -41,25 +42,26 @@ class Chunking:
         """
         counts = np.asarray(lengths, np.int64)
         if not len(counts):
-            return cls._frozen(counts, counts)
+            return cls._filled(counts, counts)
         table = np.asarray(chunk_lengths, np.int64).reshape(len(counts), -1)
         sizes = np.broadcast_to(np.asarray(item_bytes, np.int64), table.shape[1:]).tolist()
         rows, where = np.unique(table, axis=0, return_inverse=True)
-        blocks = np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)[where.ravel()]
-        chunked = blocks > 0
-        usual = weighted_quantile(blocks[chunked], counts[chunked], 0.5) if counts[chunked].any() else UNCHUNKED
-        return cls._frozen(counts, np.where(chunked, blocks, usual))
+        return cls._filled(counts, np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)[where.ravel()])
 
     @classmethod
     def single(cls, num_samples: int, chunk: int) -> Chunking:
         """Samples of one file, ``chunk`` to a chunk."""
-        return cls._frozen(np.array([num_samples], np.int64), np.array([chunk], np.int64))
+        return cls._filled(np.array([num_samples], np.int64), np.array([chunk], np.int64))
 
     @classmethod
-    def _frozen(cls, lengths: Numbers, chunks: Numbers) -> Chunking:
-        lengths, chunks = lengths.copy(), np.minimum(chunks, np.maximum(lengths, 1))
-        lengths.flags.writeable = chunks.flags.writeable = False
-        return cls(lengths, chunks)
+    def _filled(cls, lengths: Numbers, told: Numbers) -> Chunking:
+        """With the usual chunk of these files, and no others, for those that are not chunked."""
+        chunked = told > 0
+        usual = weighted_quantile(told[chunked], lengths[chunked], 0.5) if lengths[chunked].any() else UNCHUNKED
+        lengths, told = lengths.copy(), told.copy()
+        chunks = np.minimum(np.where(chunked, told, usual), np.maximum(lengths, 1))
+        lengths.flags.writeable = chunks.flags.writeable = told.flags.writeable = False
+        return cls(lengths, chunks, told)
 
     @cached_property
     def offsets(self) -> Numbers:
@@ -82,7 +84,8 @@ class Chunking:
                 f"the first {num_samples} samples end inside file {count - 1}, which holds ids "
                 f"[{self.offsets[count - 1]}, {self.offsets[count]}); an order is made over whole files"
             )
-        return self if count == len(self.lengths) else Chunking(self.lengths[:count], self.chunks[:count])
+        # files behind them have no say: an epoch that runs keeps its layout when they are appended
+        return self if count == len(self.lengths) else self._filled(self.lengths[:count], self.told[:count])
 
     @cached_property
     def digest(self) -> str:

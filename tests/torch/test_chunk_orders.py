@@ -275,6 +275,15 @@ def test_appended_files_wait_for_the_next_epoch():
     assert [list(rank) for rank in ranks] == [new[r::2] for r in range(2)]
 
 
+def test_chunks_of_appended_files_say_nothing_of_those_before():
+    """Files without chunks are cut as the others are; an epoch that runs, only as those are that it began with."""
+    first = ranks_of(Files([40, 30], [0, 0]), 1)[0]
+    first.commit(9)
+    grown = Files([40, 30, 600], [0, 0, 64])
+    assert grown.chunking.chunks.tolist() == [40, 30, 64]
+    assert list(ranks_of(grown, 1, first.state_dict())[0]) == list(first)
+
+
 def test_an_iterator_of_another_plan_raises():
     """Made before the loader said how it reads, and not drawn from: its ids would stand elsewhere."""
     sampler = ranks_of(SMALL, 2)[0]
