@@ -73,11 +73,14 @@ class Standing:
             return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
         return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
 
-    def begin(self, epoch: int) -> None:
-        """Start ``epoch`` afresh, over the dataset as it is now."""
+    def begin(self, epoch: int, *, ended: bool = False) -> None:
+        """Start ``epoch`` afresh, over the dataset as it is now; ``ended`` says that the one before was read through."""
         left = replace(self.state, world_size=self.ranks.resolve()[1])
         if not left.committed and not left.progress.committed:  # the same on every rank, whoever looked at it
-            left = replace(left, order=_described(self._plan(DatasetIdentity.of(self.dataset).num_samples)))
+            # one that was read through was planned for its loader, also on a rank that was dealt nothing of it
+            lanes = self._lanes if ended else Lanes
+            planned = self.order.plan(self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes)
+            left = replace(left, order=_described(planned))
         trail = left.left_behind()
         self._start_segment(replace(self._fresh(epoch, self.state.skip), trail=trail))
 

@@ -243,12 +243,15 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def finish_epoch(self) -> None:
         """End the epoch here, on every rank, whatever is left of it: the next one starts, with nothing done."""
+        self._finish(ended=False)
+
+    def _finish(self, *, ended: bool) -> None:
         self._readers.move(f"finished epoch {self.epoch}")
         if self._passed_over is not None:
             following = self._passed_over + 1
             self._passed_over = following if following < self._loaded_epoch else None
         else:
-            self._standing.begin(self._standing.state.epoch + 1)
+            self._standing.begin(self._standing.state.epoch + 1, ended=ended)
 
     def reset(self) -> None:
         """Forget all progress: the epoch that was set starts over, also one that a loaded record calls finished."""
@@ -334,7 +337,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def end_pass(self) -> None:
         """The epoch is done on this rank: a merge with ranks still in it will know that it was not just left."""
         finished, passed_over = self._standing.state.epoch, self._passed_over
-        self.finish_epoch()
+        self._finish(ended=True)
         if passed_over is None:
             self._standing.state = replace(self._standing.state, finished_epoch=finished)
 

@@ -194,6 +194,19 @@ def test_who_looks_at_an_untouched_epoch_changes_nothing():
     assert merge_states([rank.state_dict() for rank in ranks])["consumed"] == 12
 
 
+def test_a_peek_of_one_rank_at_an_epoch_that_nobody_reads_changes_nothing():
+    """Only its loader has said how it reads by then; all ranks begin with another epoch."""
+    ranks = [ResumableDistributedSampler(SMALL, 2, rank, order=ChunkShuffle(2)) for rank in range(2)]
+    loaders = [globidx.DataLoader(range(len(SMALL)), batch_size=4, sampler=rank) for rank in ranks]
+    next(iter(loaders[0]))
+    for rank in ranks:
+        rank.set_epoch(1)
+    loops = [iter(loader) for loader in loaders]
+    for loop in loops:
+        next(loop)
+    assert merge_states([rank.state_dict() for rank in ranks])["consumed"] == 8
+
+
 def test_ranks_between_two_plans_merge():
     """One rank has ended the resumed epoch and stands in the next, planned anew; the others have not: one record."""
     first = ranks_of(SMALL, 4, workers=2, batch=3)
