@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,11 @@ from typing import Any
 
 from globidx.core.policies import Entry, Keep
 from globidx.disk import records
+from globidx.disk.atomic import UNKNOWN
 from globidx.errors import RecordError, SaveError
+
+_HELD = 64  # removed files that are held open at most: descriptors are few, and others of this process want them
+_log = logging.getLogger("globidx")
 
 
 class Lineage:
@@ -57,16 +62,25 @@ class Lineage:
         self._newest, self._tried = (sealed["number"], frozenset({self._tried})), ""
 
     def prune(self, keep: Keep | int) -> None:
-        """Remove all but the newest ``keep``, or what that policy does not choose; never the newest."""
-        paths = records.list_records(self._directory)
-        with _held_open(paths[:-keep] if isinstance(keep, int) else paths[:-1]):
+        """Remove all but the newest ``keep``, or what that policy does not choose; never the newest.
+
+        Never an OSError, as ``records.prune``; SaveError, which says that the record is there, where a policy fails.
+        """
+        try:
+            paths = records.list_records(self._directory)
+        except OSError as error:
+            _log.warning("old records in %s are not removed: %s", self._directory, error)
+            return
+        gone = paths[:-keep] if isinstance(keep, int) else self._not_chosen(paths, keep)
+        with _held_open(gone[:_HELD]):
             if isinstance(keep, int):
                 records.prune(self._directory, keep)
             else:
-                self._choose(paths, keep)
+                for path in gone:
+                    records.remove(path)
 
-    def _choose(self, paths: list[Path], keep: Keep) -> None:
-        """Remove what a policy does not choose of those that can be read."""
+    def _not_chosen(self, paths: list[Path], keep: Keep) -> list[Path]:
+        """What a policy does not choose of those that can be read."""
         found: list[tuple[Path, Entry]] = []
         for path in paths:
             try:
@@ -74,10 +88,13 @@ class Lineage:
             except (RecordError, OSError):
                 continue
             found.append((path, Entry(record["number"], record["step"], record["extras"])))
-        kept = keep([entry for _, entry in found])
-        for path, entry in found[:-1]:
-            if entry.number not in kept:
-                records.remove(path)
+        try:
+            kept = keep([entry for _, entry in found])
+            return [path for path, entry in found[:-1] if entry.number not in kept]
+        except Exception as error:  # whatever it is, the record is written by now
+            failed = SaveError(f"the record is written, but keep= failed: {type(error).__name__}: {error}")
+            failed.state = UNKNOWN
+            raise failed from error
 
 
 @contextmanager
@@ -94,7 +111,10 @@ def _held_open(paths: Iterable[Path]) -> Iterator[None]:
         yield
     finally:
         if descriptors:
-            threading.Thread(target=_close, args=(descriptors,), daemon=True).start()
+            try:
+                threading.Thread(target=_close, args=(descriptors,), daemon=True).start()
+            except RuntimeError:  # none can be started: this process is ending, or has too many
+                _close(descriptors)
 
 
 def _close(descriptors: list[int]) -> None:

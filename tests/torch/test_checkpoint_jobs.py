@@ -105,6 +105,49 @@ def test_a_record_whose_save_failed_late_is_no_stranger(tmp_path):
     assert [read_record(path)["step"] for path in list_records(tmp_path)] == [1, 2]
 
 
+def test_a_policy_that_fails_says_that_the_record_is_there(tmp_path):
+    """And the next save goes on behind it."""
+    manager = CheckpointManager(tmp_path, sampler_of(), keep=lambda entries: {entries[-1].extras["loss"]})
+    with pytest.raises(errors.SaveError, match="the record is written, but keep= failed: KeyError") as caught:
+        manager.save(1)
+    assert caught.value.state == "written, durability unknown"
+    assert len(list_records(tmp_path)) == 1
+
+
+def test_what_follows_a_save_that_succeeded_does_not_fail_it(tmp_path, monkeypatch, caplog):
+    """A folder that cannot be listed then, or no thread to free what was removed, as at a process's end."""
+    manager = CheckpointManager(tmp_path, sampler_of(), keep_last=1)
+    manager.save(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: exec("raise RuntimeError('no new thread')"))
+        manager.save(2)
+    prune = manager._lineage.prune
+
+    def unlisted(keep):
+        with monkeypatch.context() as patch:
+            patch.setattr("globidx.disk.records.list_records", lambda _: os.listdir(tmp_path / "gone"))
+            prune(keep)
+
+    manager._lineage.prune = unlisted
+    manager.save(3)
+    assert "are not removed" in caplog.text
+    assert [read_record(path)["step"] for path in list_records(tmp_path)] == [2, 3]
+
+
+def test_many_records_that_are_kept_take_no_descriptors(tmp_path, monkeypatch):
+    """They are others' to read data by; so are most of those that go at once."""
+    manager = CheckpointManager(tmp_path, sampler_of(), keep=policies.every(1), durable=False)
+    for step in range(100):
+        manager.save(step)
+    held = []
+    monkeypatch.setattr("globidx.disk.lineage._close", held.append)
+    manager.save(100)
+    CheckpointManager(tmp_path, sampler_of(), durable=False).save(101)
+    assert [len(descriptors) for descriptors in held] == [64]
+    for descriptor in held[0]:
+        os.close(descriptor)
+
+
 # one job, several groups
 
 
