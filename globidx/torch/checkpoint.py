@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from torch.utils.data import get_worker_info
 
@@ -93,8 +94,8 @@ class CheckpointManager:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self._ranks = Agreement(group, float(timeout), name=str(self._directory.absolute()))
         self._durable = durable
-        self._lineage = Lineage(self._directory)  # rank 0's matter, as is what it writes in the background
-        self._background = Background()
+        line = _line_of(self._directory, self._objects)  # rank 0's matter, as is what it writes in the background
+        self._line, self._lineage, self._background = line, line.lineage, line.background
         self._busy = threading.Lock()
         self._process = os.getpid()
         self._record: dict[str, Any] | None = None  # the one last saved or loaded
@@ -301,6 +302,26 @@ class CheckpointManager:
 
     def _samplers(self) -> dict[str, ResumableDistributedSampler]:
         return {name: held for name, held in self._objects.items() if isinstance(held, ResumableDistributedSampler)}
+
+
+class _Line:
+    """What the managers that this process has for the same objects in the same folder know, and write, together.
+
+    One that is made anew each epoch, or by a handler, is the same run, and no stranger to the others.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.lineage = Lineage(directory)
+        self.background = Background()
+
+
+_lines: WeakValueDictionary[tuple[Any, ...], _Line] = WeakValueDictionary()
+
+
+def _line_of(directory: Path, objects: Mapping[str, Stateful]) -> _Line:
+    # an object's id stays its own as long as a manager holds it, and no line is left without one
+    key = (os.getpid(), os.path.realpath(directory), *((name, id(held)) for name, held in sorted(objects.items())))
+    return _lines.setdefault(key, _Line(directory))
 
 
 def _load_each(objects: Mapping[str, Stateful], states: Mapping[str, Any], loaded: list[str]) -> None:

@@ -43,6 +43,23 @@ def test_another_jobs_record_is_noticed_and_named(tmp_path):
         one.save(2)
 
 
+def test_managers_of_one_run_are_no_strangers_to_each_other(tmp_path):
+    """One of them an epoch, or a handler's beside the loop's: they count on, and wait for each other's writes."""
+    sampler = sampler_of()
+    manager = CheckpointManager(tmp_path, sampler)
+    manager.restore()
+    manager.save(1)
+    write = manager._lineage.write
+    started, go = threading.Event(), threading.Event()
+    manager._lineage.write = lambda *a, **k: [started.set(), go.wait(10), write(*a, **k)]
+    manager.save(2, blocking=False)
+    started.wait(10)
+    threading.Timer(0.2, go.set).start()
+    assert CheckpointManager(tmp_path, sampler).save(3).startswith("00000002-")
+    assert manager.save(4).startswith("00000003-")
+    assert [read_record(path)["step"] for path in list_records(tmp_path)] == [2, 3, 4]
+
+
 def test_two_jobs_that_write_at_once_notice_it_at_the_next_save(tmp_path):
     """Records of one number lie side by side, whole, until then."""
     ours, theirs = sampler_of(), sampler_of()
