@@ -56,7 +56,7 @@ class PreemptionGuard:
             )
         self._ranks = Agreement(group, float(timeout))
         self._process = os.getpid()
-        self._stopping = False
+        self._stopping = self._closed = False
         self.received: signal.Signals | None = None  #: the first signal that this rank received
         self._before: dict[signal.Signals, Any] = {}
         for number in chosen:
@@ -79,11 +79,11 @@ class PreemptionGuard:
         return self._stopping
 
     def close(self) -> None:
-        """Put the handlers of before back, where they are still ours."""
+        """Put the handlers of before back, where they are still ours; another guard's within this one's stays."""
+        self._closed = True
         for number, handler in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
-        self._before = {}
 
     def __enter__(self) -> PreemptionGuard:
         return self
@@ -97,7 +97,12 @@ class PreemptionGuard:
         before = self._before.get(signal.Signals(number), signal.SIG_DFL)
         if os.getpid() != self._process:
             return self._in_child(number)
-        if self.received is None:
+        if self._closed and signal.getsignal(number) == self._handle:  # put back by one that was closed after this one
+            self.close()
+            return os.kill(self._process, number)
+        if self._closed:
+            pass
+        elif self.received is None:
             self.received = signal.Signals(number)
         elif before is signal.default_int_handler:  # Ctrl-C, again: somebody is in a hurry
             before(number, frame)

@@ -62,6 +62,20 @@ def test_guards_nest(handlers):
         assert inner.received == outer.received == signal.SIGTERM
 
 
+def test_guards_that_close_in_any_sequence_leave_the_handler_of_before(handlers):
+    """The outer one first: the inner still works, and behind it the signal means what it meant."""
+    told = []
+    handlers(signal.SIGUSR1, lambda *_: told.append(1))
+    outer, inner = PreemptionGuard(), PreemptionGuard()
+    outer.close()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert (inner.received, outer.received, told) == (signal.SIGUSR1, None, [1])
+    inner.close()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert told == [1, 1]
+    assert signal.getsignal(signal.SIGUSR1) not in (outer._handle, inner._handle)
+
+
 def test_a_second_interrupt_interrupts(handlers):
     """Ctrl-C once asks to stop, twice insists."""
     handlers(signal.SIGINT, signal.default_int_handler)
