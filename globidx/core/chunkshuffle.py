@@ -16,9 +16,9 @@ from globidx.core.lanes import Lanes
 from globidx.core.orders import Arrangement, Ids, Order
 from globidx.core.permutation import LIMIT
 from globidx.core.weighted import counter_key, split_mix
-from globidx.errors import RecordMismatchError
+from globidx.errors import RecordError, RecordMismatchError
 
-_MOST_LANES, _MOST = 2**17, 2**40
+_MOST_LANES, _MOST_IN_ALL, _MOST = 2**17, 2**21, 2**40
 #: Items of windows that are computed at a time and kept, one window at least.
 _AT_ONCE = 2**18
 
@@ -68,7 +68,7 @@ class ChunkShuffle(Order):
         TypeError where ``dataset`` does not tell its chunks and ``chunk`` is not given.
         """
         told = Lanes(1, 1, 1) if self._lanes is not None and self._batch is not None else lanes()
-        inner, outer = self._lanes or (told.inner, told.outer)
+        inner, outer = self._lanes or (told.inner, min(told.outer, max(1, _MOST_IN_ALL // told.inner)))
         batch = told.batch if self._batch is None else self._batch
         return self._planned(Lanes(inner, outer, batch), self._chunking(dataset, num_samples))
 
@@ -76,12 +76,12 @@ class ChunkShuffle(Order):
         """Whether a record describes this order, for whatever lanes; RecordError where its plan is malformed."""
         if "plan" not in described or {**described, "plan": None} != self.describe():
             return False
-        schema.fields(described["plan"], "sampler state: order: plan", _PLAN)
+        _read(described["plan"])
         return True
 
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> PlannedChunkShuffle:
         """The order as the epoch of a record has it; RecordMismatchError where its chunks were others."""
-        plan = schema.fields(described["plan"], "sampler state: order: plan", _PLAN)
+        plan = _read(described["plan"])
         layout = plan.pop("layout")
         chunking = self._chunking(dataset, num_samples)
         if layout != chunking.digest:
@@ -251,11 +251,20 @@ def _distinct(keys: Ids) -> tuple[Ids, NDArray[np.intp]]:
 def _lanes(lanes: Any) -> tuple[int, int]:
     if not isinstance(lanes, (tuple, list)) or len(lanes) != 2:
         raise TypeError(f"lanes must be a pair (ranks, loader workers of a rank), got {lanes!r}")
-    inner, outer = lanes
-    return (
-        checks.integer(inner, "lanes: ranks", low=1, high=_MOST_LANES),
-        checks.integer(outer, "lanes: loader workers", low=1, high=_MOST_LANES),
-    )
+    inner = checks.integer(lanes[0], "lanes: ranks", low=1, high=_MOST_LANES)
+    outer = checks.integer(lanes[1], "lanes: loader workers", low=1, high=min(_MOST_LANES, _MOST_IN_ALL // inner))
+    return inner, outer
+
+
+def _read(plan: Any) -> dict[str, Any]:
+    """A record's plan; RecordError where it is malformed, or has more lanes than anybody may."""
+    found = schema.fields(plan, "sampler state: order: plan", _PLAN)
+    if found["inner"] * found["outer"] > _MOST_IN_ALL:
+        raise RecordError(
+            f"sampler state: order: plan: {found['inner']} ranks of {found['outer']} workers are too many, the most is "
+            f"{_MOST_IN_ALL} lanes"
+        )
+    return found
 
 
 _PLAN = {

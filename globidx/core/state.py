@@ -7,6 +7,7 @@ which any world size can start from.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -132,7 +133,7 @@ class SamplerState:
             "format": FORMAT,
             "version": 2 if quarantined else 1,
             "dataset": asdict(self.dataset),
-            "order": dict(self.order),
+            "order": copy.deepcopy(dict(self.order)),
             "seed": self.seed,
             "epoch": self.epoch,
             "tail": self.tail,
@@ -156,7 +157,7 @@ class SamplerState:
         fields = schema.fields(state, "sampler state", _FIELDS if state["version"] == 1 else _FIELDS_2)
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
-            order=dict(fields["order"]),
+            order=copy.deepcopy(fields["order"]),
             seed=fields["seed"],
             epoch=fields["epoch"],
             tail=fields["tail"],

@@ -258,6 +258,7 @@ def test_another_order_or_other_chunks_are_refused(order, data, told):
         ({"batch": 2**50}, "batch must be an integer"),
         ({"layout": 7}, "layout must be a string"),
         ({"more": 1}, "unknown more"),
+        ({"inner": 2**17, "outer": 2**17}, "too many"),
         ("nothing", "must be an object"),
     ],
 )
@@ -269,6 +270,8 @@ def test_a_plan_is_read_strictly(change, told):
     plan = change if isinstance(change, str) else {**state["order"]["plan"], **change}
     with pytest.raises(errors.RecordError, match=told):
         sampler.load_state_dict({**state, "order": {**state["order"], "plan": plan}})
+    state["order"]["plan"].clear()  # the caller's own, whole
+    assert sampler.state_dict()["order"]["plan"]["inner"] == 1
 
 
 def test_appended_files_wait_for_the_next_epoch():
