@@ -46,7 +46,9 @@ class Chunking:
         table = np.asarray(chunk_lengths, np.int64).reshape(len(counts), -1)
         sizes = np.broadcast_to(np.asarray(item_bytes, np.int64), table.shape[1:]).tolist()
         rows, where = np.unique(table, axis=0, return_inverse=True)
-        return cls._filled(counts, np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)[where.ravel()])
+        return cls._filled(
+            counts, np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)[where.ravel()]
+        )
 
     @classmethod
     def single(cls, num_samples: int, chunk: int) -> Chunking:
