@@ -178,6 +178,21 @@ def test_hdf5(made, chunked, filters, shuffle, fletcher32, userblock, skip):
         check(folder / "a.h5", data, axis, fast=chunked or axis == 0)
 
 
+@pytest.mark.parametrize("sequence", ["fs", "gs", "ffs", "fsg", "gfs", "fsgs", "sfs"])
+@pytest.mark.parametrize("dtype", ["f8", ">i2", "u1"])
+def test_filters_stand_in_any_sequence(tmp_path, sequence, dtype):
+    """HDF5 shuffles what another filter made, too, and leaves the bytes alone that fill no element."""
+    data = np.arange(1, 61, dtype=dtype).reshape(10, 6)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk((3, 4))
+        for letter in sequence:
+            {"f": made.set_fletcher32, "g": made.set_deflate, "s": made.set_shuffle}[letter]()
+        dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.py_create(data.dtype), h5py.h5s.create_simple((10, 6)), made)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+    check(tmp_path / "a.h5", data, 0)
+
+
 @pytest.mark.parametrize("compression", ["lzf", pytest.param("bitshuffle", marks=pytest.mark.slow)])
 def test_filters_that_only_the_library_has_are_left_to_it(tmp_path, compression):
     """LZF, and bitshuffle where its plug-in is installed, are read by h5py, and ``how`` names the filter."""

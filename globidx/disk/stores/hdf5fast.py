@@ -96,8 +96,9 @@ class ChunkedSource:
             elif code == _FLETCHER32:
                 data = without_fletcher32(data)
             elif place:
-                shuffled, data = data, np.empty(len(data), np.uint8)
-                _unshuffle(shuffled, self._dtype.itemsize, data)
+                buffer = np.empty(len(data), np.uint8)
+                _unshuffle(data, self._dtype.itemsize, buffer)
+                data = buffer.tobytes()
             else:
                 _unshuffle(data, self._dtype.itemsize, out)
                 return
@@ -148,9 +149,15 @@ def without_fletcher32(data: bytes) -> bytes:
 
 
 def _unshuffle(data: Any, width: int, out: NDArray[np.uint8]) -> None:
-    """Bytes of all elements' first byte, then all their second, ..., back together."""
+    """Bytes of all elements' first byte, then all their second, ..., back together.
+
+    What fills no element (behind another filter's output, any number of bytes) stays where it is.
+    """
     if len(data) != len(out):
         raise ValueError(f"it holds {len(data)} bytes, where {len(out)} belong")
-    planes, elements = np.frombuffer(data, np.uint8).reshape(width, -1), out.reshape(-1, width)
+    stored = np.frombuffer(data, np.uint8)
+    whole = len(stored) - len(stored) % width
+    planes, elements = stored[:whole].reshape(width, -1), out[:whole].reshape(-1, width)
+    out[whole:] = stored[whole:]
     for place in range(width):
         elements[:, place] = planes[place]
