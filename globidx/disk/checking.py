@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from globidx.core.table import ArrayInfo, Entry
 from globidx.disk import stores
+from globidx.disk.batch import row_shape
 from globidx.disk.indexed import Indexed
-from globidx.disk.stores import Store
+from globidx.disk.sources import OpenFile
 
 _ROWS_AT_ONCE = 1024  #: of an array that is not chunked
 
@@ -35,19 +39,24 @@ def check(indexed: Indexed, axis: int, *, decode: bool, executor: Executor | Non
 
 
 def _check_file(path: str, entry: Entry, axis: int, decode: bool) -> list[Checked]:
+    """Every array as a dataset reads it, so that what would be an error there is one here."""
     try:
-        store = stores.open_store(path, entry.kind, axis, on_missing="fill")
+        opened = OpenFile(path, entry, axis, on_missing="fill", backend="auto", forked=False)
     except stores.UNREADABLE as error:
         return [Checked(path, info.path, 0, 0, (_told(error),), False) for info in entry.arrays]
     try:
         return [
-            _check_array(path, entry.kind, store, part, axis, decode) for info in entry.arrays for part in _parts(info)
+            _check_array(path, entry.kind, partial(_read, opened, column, part), part, axis, decode)
+            for column, info in enumerate(entry.arrays)
+            for part in _parts(info)
         ]
     finally:
-        store.close()
+        opened.close()
 
 
-def _check_array(path: str, kind: str, store: Store, info: ArrayInfo, axis: int, decode: bool) -> Checked:
+def _check_array(
+    path: str, kind: str, read: Callable[[int, int], object], info: ArrayInfo, axis: int, decode: bool
+) -> Checked:
     try:
         audit = stores.audit(path, kind, info.path)
     except stores.UNREADABLE as error:
@@ -56,17 +65,25 @@ def _check_array(path: str, kind: str, store: Store, info: ArrayInfo, axis: int,
     step, rows = info.chunk_length or _ROWS_AT_ONCE, audit.shape[axis] if decode else 0
     for start in range(0, rows, step):
         try:
-            store.read(info.path, start, min(start + step, rows))
+            read(start, min(start + step, rows))
         except stores.UNREADABLE as error:
             problems.append(f"rows [{start}, {min(start + step, rows)}): {_told(error)}")
     return Checked(path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums)
+
+
+def _read(opened: OpenFile, column: int, part: ArrayInfo, start: int, stop: int) -> None:
+    if part.form == "part":
+        opened.library().read(part.path, start, stop)
+    else:
+        opened.source(column).read(start, stop, np.empty((stop - start, *row_shape(part)), part.dtype))
 
 
 def _parts(info: ArrayInfo) -> list[ArrayInfo]:
     """The stored arrays behind an array: a sparse matrix has three."""
     if info.form != "csr":
         return [info]
-    return [ArrayInfo(info.name, (), info.dtype, 0, f"{info.path}/{part}") for part in ("indptr", "indices", "data")]
+    names = ("indptr", "indices", "data")
+    return [ArrayInfo(info.name, (), info.dtype, 0, f"{info.path}/{name}", "part") for name in names]
 
 
 def _told(error: Exception) -> str:

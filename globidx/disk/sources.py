@@ -40,7 +40,7 @@ class OpenFile:
         self._sources: dict[int, Source] = {}
         self._store: Any = None
         if entry.kind == "hdf5":
-            self._library()  # all of it is read by this descriptor; zarr stores have none
+            self.library()  # all of it is read by this descriptor; zarr stores have none
 
     def source(self, column: int) -> Source:
         """The way to the ``column``-th array."""
@@ -57,8 +57,8 @@ class OpenFile:
 
     def _source(self, info: ArrayInfo) -> Source:
         if info.form == "csr":
-            return SparseSource(self._library, info.path)
-        library = LibrarySource(self._library, info.path)
+            return SparseSource(self.library, info.path)
+        library = LibrarySource(self.library, info.path)
         if self._backend == "library":
             library.how += " (as asked)"
             return library
@@ -71,7 +71,7 @@ class OpenFile:
 
     def _fast(self, info: ArrayInfo) -> Source:
         if self._entry.kind == "hdf5":
-            fast: Source = self._library().source(info.path)
+            fast: Source = self.library().source(info.path)
             return fast
         if is_remote(self._path):
             raise NotPlainError("by URL")
@@ -84,7 +84,7 @@ class OpenFile:
         marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
         return ZarrSource(self._path, info.path, self._axis, marker)
 
-    def _library(self) -> Any:
+    def library(self) -> Any:
         """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""
         if self._store is None:
             if self._forked and self._entry.kind != "hdf5":
@@ -113,11 +113,11 @@ class Filled:
     """A source whose missing chunks are read by the library, which knows what to fill in."""
 
     def __init__(self, source: Source, library: Source) -> None:
-        self._source, self._library, self.how = source, library, source.how
+        self._source, self.library, self.how = source, library, source.how
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""
         try:
             return self._source.read(start, stop, out)
         except MissingChunkError:
-            return self._library.read(start, stop, out)
+            return self.library.read(start, stop, out)

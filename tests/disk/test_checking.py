@@ -73,6 +73,27 @@ def test_an_absent_chunk_is_a_problem_unless_the_writer_skips_them(store, capsys
     assert f"problem    {store}, array 'x': 1 of 3 chunks absent" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("more", [[], ["--no-decode"]])
+def test_chunks_that_are_not_in_their_shard_are_absent(tmp_path, capsys, more):
+    """A shard with a chunk left out, one that is not there, and chunks beyond the array's end, which are none."""
+    array = zarr.create_array(
+        tmp_path / "s.zarr", shape=(14, 3), chunks=(2, 2), shards=(4, 4), dtype="u2", fill_value=0
+    )
+    array[:2], array[4:8], array[12:] = 1, 1, 1
+    code, told = check(capsys, tmp_path, *more)
+    assert code == 1 and counts(told) == (1, 14, 6, 0)
+    assert check(capsys, tmp_path, *more, "--on-missing", "fill")[0] == 0
+
+
+def test_what_a_dataset_would_refuse_is_a_problem(tmp_path, capsys):
+    """Bytes behind a Blosc frame, which zarr-python takes without a word."""
+    write_zarr(tmp_path / "s.zarr", numbers(10), compressors=BloscCodec())
+    chunk = tmp_path / "s.zarr/c/1/0"
+    chunk.write_bytes(chunk.read_bytes() + b"more")
+    code, told = check(capsys, tmp_path)
+    assert code == 1 and counts(told) == (1, 3, 0, 1)
+
+
 def test_a_flipped_bit_under_a_checksum_is_found(store, capsys):
     """Every bit of a chunk: its rows are named, the others are read on."""
     chunk = store / "x/c/1/0"
@@ -84,7 +105,7 @@ def test_a_flipped_bit_under_a_checksum_is_found(store, capsys):
         code, told = check(capsys, store)
         assert code == 1 and counts(told) == (1, 3, 0, 1)
         (reason,) = told["problems"][0]["unreadable"]
-        assert reason.startswith("rows [4, 8): ValueError")
+        assert reason.startswith("rows [4, 8): ReadError")
     assert check(capsys, store, "--no-decode")[0] == 0  # which reads nothing
 
 
@@ -98,7 +119,7 @@ def test_a_truncated_gzip_chunk_of_hdf5_is_found(tmp_path, capsys):
         file.write(bytes(chunk.size - chunk.size // 2))
     code, told = check(capsys, path)
     assert code == 1 and counts(told) == (1, 3, 0, 1) and told["without_checksums"] == []
-    assert told["problems"][0]["unreadable"][0].startswith("rows [4, 8): OSError")
+    assert told["problems"][0]["unreadable"][0].startswith("rows [4, 8): ReadError")
 
 
 def test_chunks_that_nobody_wrote_are_absent_in_hdf5_too(tmp_path, capsys):

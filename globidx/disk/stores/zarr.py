@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from globidx.core.table import Entry
 from globidx.disk import layouts, remote
 from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
-from globidx.disk.stores import Audit, array_info, item_first, make_entry, slab
+from globidx.disk.stores import Audit, NotPlainError, array_info, item_first, make_entry, slab
+from globidx.disk.stores.zarrfast import ZarrSource
 from globidx.errors import MissingChunkError, ReadError
 
 
@@ -55,13 +57,19 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
 
 
 def audit(path: str | Path, array: str) -> Audit:
-    """What is there of an array: of a sharded one, whole shards are counted."""
+    """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
     opened = zarr.open_array(_joined(path, array), mode="r")
+    has_checksums = _has_checksums(opened.metadata.to_dict())
+    if opened.shards and not is_remote(str(path)):
+        with suppress(NotPlainError):
+            source = ZarrSource(os.fspath(path), array, 0, "zarr.json")
+            if source.shards:
+                return Audit(opened.shape, *source.in_shards(source.shards), has_checksums)
     units = opened.shards or opened.chunks
     grid = itertools.product(*(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True)))
     keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
     absent = sum(not _has_bytes(_joined(path, array, key)) for key in keys)
-    return Audit(opened.shape, len(keys), absent, _has_checksums(opened.metadata.to_dict()))
+    return Audit(opened.shape, len(keys), absent, has_checksums)
 
 
 def _has_checksums(metadata: Any) -> bool:

@@ -10,6 +10,7 @@ import math
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from globidx.disk.blocks import BlockCache
 from globidx.disk.stores import UNREADABLE, NotPlainError
 from globidx.disk.stores.codecs import decode, without_crc32c
-from globidx.disk.stores.zarrlayout import Shards, layout_of
+from globidx.disk.stores.zarrlayout import Layout, Shards, layout_of
 from globidx.errors import MissingChunkError, ReadError
 
 _ABSENT = 2**64 - 1
@@ -38,6 +39,7 @@ class ZarrSource:
         self._folder, self._name, self._layout, self._axis = os.path.join(folder, name), name, layout, axis
         self._length = layout.chunks[axis]
         others = [place for place in range(len(layout.shape)) if place != axis]
+        self.shards = layout.shards
         self._grid = [range(-(-layout.shape[place] // layout.chunks[place])) for place in others]
         whole = all(layout.chunks[place] == layout.shape[place] for place in others)
         in_place = axis == 0 and layout.axes == tuple(range(len(layout.axes))) and layout.dtype.isnative
@@ -60,6 +62,29 @@ class ZarrSource:
                 taken += self._assemble(number, here - first, there - first, rows)
         return taken
 
+    def in_shards(self, shards: Shards) -> tuple[int, int]:
+        """How many chunks lie in shards, and how many of them are absent.
+
+        Those of a shard whose index cannot be read are not absent: who reads them is told.
+        """
+        chunks, absent, per_shard = 0, 0, _per_shard(shards, self._layout)
+        grid = [-(-size // chunk) for size, chunk in zip(self._layout.shape, self._layout.chunks, strict=True)]
+        for shard in itertools.product(*(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))):
+            sizes = [min(count, n - at * count) for at, n, count in zip(shard, grid, per_shard, strict=True)]
+            chunks += math.prod(sizes)
+            try:
+                descriptor, found = self._open(shard)
+            except MissingChunkError:
+                absent += math.prod(sizes)
+                continue
+            with suppress(ReadError):
+                try:
+                    index = self._index(descriptor, found.st_size, shards, per_shard, shard)
+                finally:
+                    os.close(descriptor)
+                absent += int((index[tuple(map(slice, sizes))] == _ABSENT).all(axis=-1).sum())
+        return chunks, absent
+
     def _assemble(self, number: int, start: int, stop: int, out: NDArray[Any]) -> int:
         """Rows ``[start, stop)`` of the chunks that are ``number``-th along the axis."""
         layout, axis, taken = self._layout, self._axis, 0
@@ -76,7 +101,7 @@ class ZarrSource:
         return taken
 
     def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
-        data = self._in_shard(place, self._layout.shards) if self._layout.shards else self._in_file(place)
+        data = self._in_shard(place, self.shards) if self.shards else self._in_file(place)
         try:
             decode(self._layout.codecs, data, out)
         except UNREADABLE as error:
@@ -92,7 +117,7 @@ class ZarrSource:
 
     def _in_shard(self, place: tuple[int, ...], shards: Shards) -> bytes:
         """The bytes of a chunk inside its shard, whose index is read once for as long as the shard stays the same."""
-        per_shard = [whole // part for whole, part in zip(shards.shape, self._layout.chunks, strict=True)]
+        per_shard = _per_shard(shards, self._layout)
         shard = tuple(n // count for n, count in zip(place, per_shard, strict=True))
         descriptor, found = self._open(shard, place)
         try:
@@ -154,3 +179,8 @@ class ZarrSource:
             f"{what}, and zarr would read fill value for it; if the writer skips chunks that hold nothing else, "
             "pass on_missing='fill'"
         )
+
+
+def _per_shard(shards: Shards, layout: Layout) -> list[int]:
+    """How many chunks a shard holds along each axis."""
+    return [whole // part for whole, part in zip(shards.shape, layout.chunks, strict=True)]
