@@ -73,6 +73,22 @@ def test_a_sparse_matrix_that_contradicts_itself_is_an_error(tmp_path, what):
 
 
 @pytest.mark.parametrize("kind", ["hdf5", "zarr"])
+def test_a_row_that_claims_to_end_far_behind_the_data_costs_no_memory(tmp_path, kind):
+    """One flipped bit of an indptr: chunks are looked for as far as there are any."""
+    path = tmp_path / ("a.h5ad" if kind == "hdf5" else "a.zarr")
+    _write_csr(path, np.ones((3, 2), "f4"), kind=kind)
+    root = h5py.File(path, "r+") if kind == "hdf5" else zarr.open_group(path)
+    root["X/indptr"][2] = 2**61
+    if kind == "hdf5":
+        del root["X/indices"]
+        root["X"].create_dataset("indices", (7,), "i4", chunks=(2,))[:6] = [0, 1] * 3  # its last chunk is not there
+        root.close()
+    dataset = FileCacheDataset(GlobalIndexManager(path, layout="anndata"))
+    with pytest.raises(ReadError, match="sample id 1.*(behind the end|was never written)"):
+        dataset[1]
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "zarr"])
 @settings(max_examples=25)
 @given(data=st.data())
 def test_tokens_are_the_flat_array_cut_in_pieces(tmp_path_factory, kind, data):

@@ -220,7 +220,8 @@ def _refuse_missing(dataset: h5py.Dataset, axis: int, start: int, stop: int) -> 
     if chunks is None:
         raise MissingChunkError(_missing(dataset, "its data"))
     spans = [range(0, size, chunk) for size, chunk in zip(dataset.shape, chunks, strict=True)]
-    spans[axis] = range(start - start % chunks[axis], stop, chunks[axis])
+    end = min(stop, dataset.shape[axis])  # a damaged indptr may ask for far more than there is
+    spans[axis] = range(start - start % chunks[axis], end, chunks[axis])
     for corner in itertools.product(*spans):
         if dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
             raise MissingChunkError(_missing(dataset, f"the chunk at {corner}"))

@@ -141,7 +141,8 @@ class ZarrStore:
         """
         units = array.shards or array.chunks
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
-        spans[self._axis] = range(start // units[self._axis], -(-stop // units[self._axis]))
+        there = spans[self._axis].stop  # a damaged indptr may ask for far more than there is
+        spans[self._axis] = range(start // units[self._axis], min(there, -(-stop // units[self._axis])))
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
             if block is not None and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
