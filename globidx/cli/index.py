@@ -74,6 +74,8 @@ def _build(args: argparse.Namespace) -> int | None:
 
 
 def _merge(args: argparse.Namespace) -> int | None:
+    from globidx.disk.indexcache import IndexCache
+
     build = _prepared(args)
     parts = build.part_files()
     absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
@@ -83,6 +85,9 @@ def _merge(args: argparse.Namespace) -> int | None:
         return _would(args, build, f"and the index put together from {len(parts)} parts in", None)
     with _pool(args) as pool:
         found = replace(build, executor=pool).run(merge=True)
+    written = IndexCache(build.cache).load()
+    if written is None or written.fingerprint() != found.fingerprint:
+        raise OSError(f"the index {build.cache} was not written, so its {len(parts)} parts stay")
     for part in parts:
         part.unlink(missing_ok=True)
         part.with_suffix(".lock").unlink(missing_ok=True)

@@ -289,6 +289,20 @@ def test_parts_without_files_are_not_missed(folder, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_parts_stay_where_the_merged_index_cannot_be_written(folder, capsys):
+    """What a job array found out is not thrown away: exit code 1, and merged once there is room."""
+    for part in ("1/2", "2/2"):
+        assert main(["index", "build", str(folder), "--part", part, "--quiet"]) == 0
+    parts = sorted(folder.glob(".globidx-*-of-*.index"))
+    cache = folder / parts[0].name.replace(".1-of-2", "")
+    cache.mkdir()
+    assert main(["index", "merge", str(folder)]) == 1
+    assert "its 2 parts stay" in capsys.readouterr().err and sorted(folder.glob(".globidx-*-of-*.index")) == parts
+    cache.rmdir()
+    assert main(["index", "merge", str(folder)]) == 0
+    assert not list(folder.glob(".globidx-*-of-*.index"))
+
+
 def test_two_merges_at_once_agree(folder):
     """Both end well and alike, whichever takes the parts away first."""
     for part in ("1/2", "2/2"):
