@@ -350,3 +350,59 @@ def test_a_zarr_store_moves_as_a_whole(tmp_path):
     before = stores.scan(str(tmp_path / "a.zarr"), Layout(), 0)
     shutil.move(tmp_path / "a.zarr", tmp_path / "b.zarr")
     assert stores.scan(str(tmp_path / "b.zarr"), Layout(), 0) == before
+
+
+def virtual(folder, source, *, shape=(6, 3), rows=slice(0, 6)):
+    """Eight rows: six of another file's, of which ``source`` is written or nothing, and two of this one's."""
+    with h5py.File(folder / "other.h5", "w") as other:
+        if source is not None:
+            other.create_dataset("y", shape, "u2", chunks=(2, 3))[: len(source)] = source
+    layout = h5py.VirtualLayout((8, 3), "u2")
+    layout[rows] = h5py.VirtualSource("other.h5", "y", (6, 3))[: rows.stop - rows.start]
+    layout[6:] = h5py.VirtualSource(".", "z", (2, 3))
+    with h5py.File(folder / "s.h5", "w") as file:
+        file["z"] = numbers(2, start=100)
+        file.create_virtual_dataset("x", layout, fillvalue=9)
+    return folder / "s.h5"
+
+
+@pytest.mark.parametrize("lost", ["nothing", "dataset", "rows", "chunk", "mapping"])
+def test_a_virtual_dataset_invents_nothing(tmp_path, lost):
+    """Rows that no dataset stands behind are missing, the others are read; only who asks for it gets fill values."""
+    data = numbers(6)
+    path = {
+        "nothing": lambda: virtual(tmp_path, data),
+        "dataset": lambda: virtual(tmp_path, None),
+        "rows": lambda: virtual(tmp_path, data[:5], shape=(5, 3)),
+        "chunk": lambda: virtual(tmp_path, data[:4]),
+        "mapping": lambda: virtual(tmp_path, data, rows=slice(1, 6)),
+    }[lost]()
+    store = stores.open_store(path, "hdf5", 0, on_missing="error")
+    np.testing.assert_array_equal(store.read("x", 6, 8), numbers(2, start=100))
+    if lost == "nothing":
+        np.testing.assert_array_equal(store.read("x", 0, 6), data)
+    else:
+        with pytest.raises(MissingChunkError, match="what other files should hold of dataset /x was never written"):
+            store.read("x", 0, 7)
+    assert stores.audit(path, "hdf5", "x").absent == (lost != "nothing")
+    store.close()
+    filling = stores.open_store(path, "hdf5", 0, on_missing="fill")
+    assert filling.read("x", 0, 8).shape == (8, 3)
+    filling.close()
+
+
+def test_raw_files_that_were_cut_are_missing_from_there_on(tmp_path):
+    """HDF5 would read zeros: rows before the cut are read, across it not."""
+    data = numbers(6)
+    parts = [(str(tmp_path / "a"), 4, 18), (str(tmp_path / "b"), 0, h5py.h5f.UNLIMITED)]
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.create_dataset("x", data=data, external=parts)
+    store = stores.open_store(tmp_path / "s.h5", "hdf5", 0, on_missing="error")
+    np.testing.assert_array_equal(store.read("x", 0, 6), data)
+    store.close()
+    (tmp_path / "b").write_bytes((tmp_path / "b").read_bytes()[:-1])
+    store = stores.open_store(tmp_path / "s.h5", "hdf5", 0, on_missing="error")
+    np.testing.assert_array_equal(store.read("x", 0, 5), data[:5])
+    with pytest.raises(MissingChunkError, match="what other files should hold"):
+        store.read("x", 5, 6)
+    store.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5d, h5f
+from h5py import h5d, h5f, h5s
 from numpy.typing import NDArray
 
 from globidx.core.layout import Layout
@@ -107,8 +107,7 @@ def audit(path: str | Path, array: str) -> Audit:
     with h5py.File(path, "r") as file:
         dataset = file[array]
         if dataset.chunks is None:
-            absent = not (dataset.size == 0 or dataset.is_virtual or dataset.external or dataset.id.get_storage_size())
-            return Audit(dataset.shape, 1, int(absent), has_checksums=False)
+            return Audit(dataset.shape, 1, int(not _is_whole(dataset)), has_checksums=False)
         grid = math.prod(-(-size // unit) for size, unit in zip(dataset.shape, dataset.chunks, strict=True))
         checked = dataset.fletcher32 or dataset.compression == "gzip"
         return Audit(dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked))
@@ -205,8 +204,10 @@ def _refuse_lost(name: str, source: str, beside: str) -> None:
 
 def _is_whole(dataset: h5py.Dataset) -> bool:
     """Whether every chunk was written: HDF5, like zarr, invents fill values for those that were not."""
-    if dataset.size == 0 or dataset.is_virtual or dataset.external:
+    if dataset.size == 0:
         return True
+    if dataset.is_virtual or dataset.external:
+        return _is_elsewhere(dataset, 0, 0, dataset.shape[0])
     if dataset.chunks is None:
         return bool(dataset.id.get_storage_size() > 0)
     grid = 1
@@ -217,6 +218,10 @@ def _is_whole(dataset: h5py.Dataset) -> bool:
 
 def _refuse_missing(dataset: h5py.Dataset, axis: int, start: int, stop: int) -> None:
     chunks = dataset.chunks
+    if dataset.is_virtual or dataset.external:
+        if _is_elsewhere(dataset, axis, start, stop):
+            return
+        raise MissingChunkError(_missing(dataset, "what other files should hold"))
     if chunks is None:
         raise MissingChunkError(_missing(dataset, "its data"))
     spans = [range(0, size, chunk) for size, chunk in zip(dataset.shape, chunks, strict=True)]
@@ -225,6 +230,61 @@ def _refuse_missing(dataset: h5py.Dataset, axis: int, start: int, stop: int) -> 
     for corner in itertools.product(*spans):
         if dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
             raise MissingChunkError(_missing(dataset, f"the chunk at {corner}"))
+
+
+def _is_elsewhere(dataset: h5py.Dataset, axis: int, start: int, stop: int) -> bool:
+    """Whether the other files that a dataset takes its data from hold all of these rows."""
+    if dataset.external:
+        row = dataset.nbytes // dataset.shape[0]
+        return bool(_bytes_elsewhere(dataset) >= (dataset.nbytes if axis else stop * row))
+    corner, sizes = [0] * dataset.ndim, list(dataset.shape)
+    corner[axis], sizes[axis] = start, stop - start
+    mapped = 0
+    for source in dataset.virtual_sources():
+        space = source.vspace.copy()
+        try:
+            space.select_hyperslab(tuple(corner), tuple(sizes), op=h5s.SELECT_AND)
+        except (ValueError, RuntimeError, TypeError):
+            return True  # a mapping without an end, of which HDF5 tells no more
+        points = space.get_select_npoints()
+        mapped += points if points and _has_source(dataset.file.filename, source) else 0
+    return bool(mapped >= math.prod(sizes))
+
+
+def _bytes_elsewhere(dataset: h5py.Dataset) -> int:
+    """How many bytes raw files hold without a gap: HDF5 reads zeros behind the end of one."""
+    folder, held = os.path.dirname(dataset.file.filename), 0
+    for name, offset, size in dataset.external:
+        wanted = min(size, dataset.nbytes - held)
+        there = max(0, min(wanted, os.path.getsize(os.path.join(folder, name)) - offset))
+        held += there
+        if there < wanted:
+            break
+    return held
+
+
+def _has_source(path: str, source: Any) -> bool:
+    """Whether the dataset behind a part of a virtual one is there, as large as it is taken to be, and whole."""
+    if "%" in source.file_name or "%" in source.dset_name:
+        return True
+    name = path if source.file_name == "." else os.path.join(os.path.dirname(path), source.file_name)
+    try:
+        with h5py.File(name, "r") as file:
+            dataset = file[source.dset_name]
+            return _fits(dataset, source) and _is_whole(dataset)
+    except (OSError, KeyError, ValueError):
+        return False
+
+
+def _fits(dataset: h5py.Dataset, source: Any) -> bool:
+    """Whether a dataset is as large as what a virtual one takes of it."""
+    try:
+        if source.src_space.get_select_type() == h5s.SEL_ALL:  # HDF5 does not keep how much that was
+            return bool(dataset.size == source.vspace.get_select_npoints())
+        _, last = source.src_space.get_select_bounds()
+    except RuntimeError:  # all that there is, however much it becomes
+        return True
+    return len(last) == dataset.ndim and all(end < size for end, size in zip(last, dataset.shape, strict=True))
 
 
 def _missing(dataset: h5py.Dataset, what: str) -> str:
