@@ -178,6 +178,14 @@ def test_hdf5(made, chunked, filters, shuffle, fletcher32, userblock, skip):
         check(folder / "a.h5", data, axis, fast=chunked or axis == 0)
 
 
+def test_a_checksum_before_its_bytes_is_left_to_the_library(tmp_path):
+    """numcodecs can put it there; format 3 cannot."""
+    data = np.arange(1, 13, dtype="u2").reshape(6, 2)
+    codec = numcodecs.CRC32C(location="start")
+    zarr.create_array(tmp_path / "a", data=data, chunks=(2, 2), zarr_format=2, compressors=codec)
+    check(tmp_path / "a", data, 0, fast=False)
+
+
 @pytest.mark.parametrize("sequence", ["fs", "gs", "ffs", "fsg", "gfs", "fsgs", "sfs"])
 @pytest.mark.parametrize("dtype", ["f8", ">i2", "u1"])
 def test_filters_stand_in_any_sequence(tmp_path, sequence, dtype):

@@ -57,8 +57,8 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
     if name == "lzma":
         raw = {key: configuration.get(key) for key in ("format", "filters")}
         return Codec(partial(lzma.decompress, format=raw["format"] or lzma.FORMAT_XZ, filters=raw["filters"]))
-    if name == "crc32c":
-        return Codec(without_crc32c)
+    if name == "crc32c":  # format 2 may have it before the bytes
+        return Codec(without_crc32c) if configuration.get("location", "end") == "end" else None
     framed = {"zstd": _zstd_size, "blosc": _blosc_size, "lz4": _lz4_size}.get(name)
     if framed is None:
         return None
