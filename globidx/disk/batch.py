@@ -76,7 +76,7 @@ class Batch:
         for run in runs:
             file, chunk, start, stop, target = run
             if chunk >= 0 and (file, chunk) != at:
-                block, at = self._cached.get((self._now.generation, file, column, chunk)), (file, chunk)
+                block, at = self._cached.get((self._now.look, file, column, chunk)), (file, chunk)
                 self._hits += block is not None
             if chunk < 0 or block is None:
                 left.append(run)
@@ -114,7 +114,7 @@ class Batch:
 
     def _block(self, run: Run, length: int, column: int, info: ArrayInfo) -> NDArray[Any]:
         """The decoded chunk of a run, from the cache or into it."""
-        key = (self._now.generation, run.file, column, run.chunk)
+        key = (self._now.look, run.file, column, run.chunk)
         block = self._cached.get(key)
         if block is not None:
             self._hits += 1

@@ -40,6 +40,11 @@ class Indexed:
         return Indexed, (self.root, self.table, self.skipped, self.cache_path, self.generation)
 
     @cached_property
+    def look(self) -> object:
+        """What tells this look from any other of this process: two threads may refresh to one generation."""
+        return object()
+
+    @cached_property
     def index(self) -> GlobalIndex:
         """The arithmetic."""
         return GlobalIndex.sharing(self.table.lengths)

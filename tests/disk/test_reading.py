@@ -59,6 +59,26 @@ def test_each_chunk_is_decoded_once_while_the_cache_holds_it(tmp_path, write, ba
     dataset.close()
 
 
+def test_refreshes_that_cross_keep_their_chunks_apart(tmp_path):
+    """Of two at once, both count from the same look on: a chunk of one's first file is not one of the other's."""
+    dataset, data = dataset_of(tmp_path, files=2)
+    manager, look = dataset.index_manager, dataset.index_manager._look
+
+    def crossed(*arguments, **settings):
+        found = look(*arguments, **settings)
+        manager._look = look
+        write_zarr(tmp_path / ".zarr", data[:LENGTH] + 1000, chunk=CHUNK)
+        (tmp_path / ".zarr").rename(tmp_path / "-.zarr")  # sorts before the others
+        manager.refresh()
+        assert dataset[0].tolist() == (data[0] + 1000).tolist()
+        return found
+
+    manager._look = crossed
+    manager.refresh()
+    assert len(dataset) == 2 * LENGTH and dataset[0].tolist() == data[0].tolist()
+    dataset.close()
+
+
 def test_without_room_every_batch_decodes(tmp_path):
     """A chunk that is larger than the cache is decoded once for all that a batch wants of it, and again for the next."""
     dataset, _ = dataset_of(tmp_path, cache_bytes=CHUNK * data_bytes() - 1)
