@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import tempfile
 import warnings
@@ -176,6 +177,25 @@ def test_hdf5(made, chunked, filters, shuffle, fletcher32, userblock, skip):
                 mask = (1 << dataset.id.get_create_plist().get_nfilters()) - 1
                 dataset.id.write_direct_chunk((0,) * data.ndim, edge.tobytes(), mask)
         check(folder / "a.h5", data, axis, fast=chunked or axis == 0)
+
+
+@pytest.mark.parametrize("sequence", ["s", "g", "sg", "f"])
+@pytest.mark.parametrize("chunks", [(3, 6), (3, 4)])
+def test_chunks_at_the_edge_may_be_stored_without_filters(tmp_path, sequence, chunks):
+    """H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS, of which neither the chunk's mask nor h5py tells."""
+    data = np.arange(1, 61, dtype="f8").reshape(10, 6)
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk(chunks)
+        for letter in sequence:
+            {"f": made.set_fletcher32, "g": made.set_deflate, "s": made.set_shuffle}[letter]()
+        choose = ctypes.CDLL(h5py.h5p.__file__).H5Pset_chunk_opts
+        choose.argtypes = [ctypes.c_int64, ctypes.c_uint]
+        assert choose(made.id, 2) == 0
+        dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.py_create(data.dtype), h5py.h5s.create_simple((10, 6)), made)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+    for axis in (0, 1):
+        check(tmp_path / "a.h5", data, axis)
 
 
 def test_a_checksum_before_its_bytes_is_left_to_the_library(tmp_path):

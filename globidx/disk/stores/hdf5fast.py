@@ -80,6 +80,12 @@ class ChunkedSource:
         if not self._filters and found.size == len(out):
             self._dataset.id.read_direct_chunk(corner, out=out)
             return len(out)
+        edges = zip(corner, self._chunks, self._dataset.shape, strict=True)
+        if found.size == len(out) and any(at + size > end for at, size, end in edges):
+            # it may be stored without filters (H5Pset_chunk_opts), which only the library knows
+            part = self._dataset[tuple(slice(at, at + size) for at, size in zip(corner, self._chunks, strict=True))]
+            out.view(self._dtype).reshape(self._chunks)[tuple(map(slice, part.shape))] = part
+            return len(out)
         skipped, stored = self._dataset.id.read_direct_chunk(corner)
         try:
             self._undo([code for place, code in enumerate(self._filters) if not skipped >> place & 1], stored, out)
