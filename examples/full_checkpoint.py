@@ -58,17 +58,17 @@ def main() -> None:
     model = nn.parallel.DistributedDataParallel(network := nn.Linear(8, 1))
     network.register_buffer("seen", torch.zeros(240, dtype=torch.int64))  # how often it was trained on each sample
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    manager = CheckpointManager(run, sampler)
+    manager = CheckpointManager(run, sampler, timeout=1800)  # other ranks wait while rank 0 writes the model
     step = start = restore(run, how, manager, model, optimizer)
-    for ids, inputs in DataLoader(dataset, batch_size=4, sampler=sampler):
-        optimizer.zero_grad()
-        model(inputs).square().mean().backward()
-        optimizer.step()
-        dist.all_reduce(counts := torch.bincount(ids, minlength=240))
-        network.seen += counts
-        step += 1
-        if step % 5 == 0:
-            save(run, how, step, manager, model, optimizer)
+    for _ in range(sampler.epoch, 1):
+        for ids, inputs in DataLoader(dataset, batch_size=4, sampler=sampler):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+            dist.all_reduce(counts := torch.bincount(ids, minlength=240))
+            network.seen += counts
+            if (step := step + 1) % 5 == 0:
+                save(run, how, step, manager, model, optimizer)
     if dist.get_rank() == 0:
         print(f"from step {start} to {step}; trained on each sample once: {bool((network.seen == 1).all())}")
     dist.barrier()

@@ -33,7 +33,7 @@ def train(args: argparse.Namespace, guard: PreemptionGuard) -> bool:
     loader = DataLoader(dataset, batch_size=4, sampler=sampler)
     model = nn.parallel.DistributedDataParallel(nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    manager = CheckpointManager(args.run, sampler)
+    manager = CheckpointManager(args.run, sampler, timeout=1800)  # other ranks wait while rank 0 writes the model
     step = 0
     if record := manager.restore():  # whatever restarted this, with however many ranks
         step = record["step"]

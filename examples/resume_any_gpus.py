@@ -51,7 +51,7 @@ def main() -> None:
     model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
-    manager = CheckpointManager(args.run, sampler)
+    manager = CheckpointManager(args.run, sampler, timeout=1800)  # other ranks wait while rank 0 writes the model
     record = manager.restore()  # None: a fresh run
     step = record["step"] if record else 0
     if record:

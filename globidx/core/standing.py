@@ -74,7 +74,7 @@ class Standing:
         return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
 
     def begin(self, epoch: int, *, ended: bool = False) -> None:
-        """Start ``epoch`` afresh, over the dataset as it is now; ``ended`` says that the one before was read through."""
+        """Start ``epoch`` afresh, over the dataset as it is now; ``ended``: the one before was read through."""
         left = replace(self.state, world_size=self.ranks.resolve()[1])
         if not left.committed and not left.progress.committed:  # the same on every rank, whoever looked at it
             # one that was read through was planned for its loader, also on a rank that was dealt nothing of it

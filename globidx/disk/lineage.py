@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from globidx.disk import records
 from globidx.disk.atomic import UNKNOWN
 from globidx.errors import RecordError, SaveError
 
+_OWN: dict[tuple[int, str], set[str]] = {}  # by process and folder, the records written or restored from here
 _HELD = 64  # removed files that are held open at most: descriptors are few, and others of this process want them
 _log = logging.getLogger("globidx")
 
@@ -23,12 +24,14 @@ class Lineage:
     """The records of ``directory`` as this run knows them: what was there when it last looked, and its own since.
 
     Records that somebody else has added by the next save belong to another run: two jobs in one folder would each
-    restore, and prune, the other's. So that save is refused.
+    restore, and prune, the other's. So that save is refused. What was there before a run that never looked, because it
+    did not restore, is another's, too: it is left where it is.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._newest: tuple[int, frozenset[str]] | None = None  # its number, and the files that may bear it
+        self._strange: Set[str] = frozenset()  # files of others, never to be removed
         self._tried = ""  # a file that may be there though writing it failed
 
     def look(self) -> None:
@@ -36,12 +39,14 @@ class Lineage:
         found = _numbered(self._directory)
         last = found[-1][0] if found else -1
         self._newest = last, frozenset(name for number, name in found if number == last)
+        self._strange = frozenset()
+        self._own().update(name for _, name in found)
 
     def next_number(self) -> int:
         """The next record's; SaveError, naming the record, where another run has written one since the last look."""
         records.next_number(self._directory)  # makes the folder
         if self._newest is None:
-            self.look()
+            self._begin_beside()
         found = _numbered(self._directory)
         last, names = self._newest or (-1, frozenset())
         if self._tried in (name for _, name in found):
@@ -55,26 +60,43 @@ class Lineage:
             )
         return last + 1
 
+    def _begin_beside(self) -> None:
+        """Begin a line of records beside those that are there."""
+        own = frozenset(self._own())
+        self.look()
+        self._strange = self._own() - own
+        self._own().difference_update(self._strange)
+        if self._strange:
+            _log.warning(
+                "%s holds records of before, which this run has not restored and will leave there; restore() goes on "
+                "from the newest, another folder keeps the runs apart",
+                self._directory,
+            )
+
     def write(self, sealed: Mapping[str, Any], *, durable: bool) -> None:
         """Publish a record and take it for known."""
         self._tried = f"record-{sealed['id']}.json"
         records.publish(self._directory, sealed, durable=durable)
+        self._own().add(self._tried)
         self._newest, self._tried = (sealed["number"], frozenset({self._tried})), ""
 
+    def _own(self) -> set[str]:
+        return _OWN.setdefault((os.getpid(), os.path.realpath(self._directory)), set())
+
     def prune(self, keep: Keep | int) -> None:
-        """Remove all but the newest ``keep``, or what that policy does not choose; never the newest.
+        """Remove all but the newest ``keep``, or what that policy does not choose; never the newest, nor another run's.
 
         Never an OSError, as ``records.prune``; SaveError, which says that the record is there, where a policy fails.
         """
         try:
-            paths = records.list_records(self._directory)
+            paths = [path for path in records.list_records(self._directory) if path.name not in self._strange]
         except OSError as error:
             _log.warning("old records in %s are not removed: %s", self._directory, error)
             return
         gone = paths[:-keep] if isinstance(keep, int) else self._not_chosen(paths, keep)
         with _held_open(gone[:_HELD]):
             if isinstance(keep, int):
-                records.prune(self._directory, keep)
+                records.prune(self._directory, keep, spare=self._strange)
             else:
                 for path in gone:
                     records.remove(path)

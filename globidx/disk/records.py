@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,10 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
     raise _too_fast(directory)
 
 
-def prune(directory: Path, keep_last: int) -> None:
+def prune(directory: Path, keep_last: int, *, spare: Set[str] = frozenset()) -> None:
     """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them.
+
+    Files named in ``spare`` stay, and do not count.
 
     Never an OSError: the save that it follows has succeeded.
     """
@@ -154,7 +156,7 @@ def prune(directory: Path, keep_last: int) -> None:
     except OSError as error:
         _log.warning("old records in %s are not removed: %s", directory, error)
         return
-    for path in found[:-keep_last]:
+    for path in [path for path in found if path.name not in spare][:-keep_last]:
         remove(path)
 
 

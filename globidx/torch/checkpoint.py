@@ -120,7 +120,9 @@ class CheckpointManager:
                 check=lambda saved: self._refuse_other(saved, parts),
                 lost=_IN_DOUBT,
             )
-        self._record, self._states = saved, own["states"]
+        for name, held in self._samplers().items():  # what any rank could not read, every rank knows from here on
+            held.quarantine(tuple(pair) for pair in saved["states"][name].get("quarantined", ()))
+        self._record, self._states = saved, self._own_states()
         id: str = saved["id"]
         return id
 
@@ -165,6 +167,7 @@ class CheckpointManager:
         found = record.decode(record.encode(state), "the given state")
         self._refuse_other_run(found["states"])
         self._load(found, lambda work: work())
+        self._lineage.look()  # whoever goes on from a carried record goes on with what lies in the folder
 
     # -- inside
 

@@ -69,6 +69,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
     ) -> None:
+        if not isinstance(index_manager, GlobalIndexManager):
+            raise TypeError(
+                f"a dataset reads what an index numbers: pass GlobalIndexManager(files, key=...), got {index_manager!r}"
+            )
         if on_missing not in ON_MISSING:
             raise ValueError(f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}")
         if backend not in BACKENDS:

@@ -165,7 +165,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """The ids that could not be read, in this run and those it goes on from: others stood in for them.
 
         They count as delivered. ``skip(sampler.quarantined)`` leaves them out from the next segment on. Each rank knows
-        what its own loop was given, until a merge unites the lists and the record is loaded.
+        what its own loop was given, until ``CheckpointManager.save`` tells it the others', or it loads a merged record.
         """
         self._readers.settle()
         return self._standing.state.quarantined

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from files import numbers, write_hdf5, write_zarr
+from processes import run_ranks
 
 from globidx import (
     CheckpointManager,
@@ -421,3 +422,29 @@ def test_a_skip_told_before_an_epoch_has_the_sample_is_kept_by_the_record():
     assert list(resumed) == list(range(2, 10))
     resumed.commit(8)
     assert list(resumed) == [id for id in range(20) if id != 15]
+
+
+def each_its_own(rank, world_size, folder):
+    """Ranks that could not read different samples, one of them none, leave the same ones out after a save."""
+    from globidx import CheckpointManager
+
+    sampler = ResumableDistributedSampler(range(40), shuffle=False)
+    manager = CheckpointManager(folder, sampler, timeout=60)
+    sampler.commit(2)
+    if rank < 2:
+        sampler.quarantine(10 + rank)
+    manager.save(1)
+    told = list(sampler.quarantined.pairs)
+    sampler.skip(sampler.quarantined)
+    sampler.finish_epoch()
+    manager.save(2)
+    return told, manager.state_dict()["step"], list(sampler)
+
+
+@pytest.mark.slow
+def test_a_save_tells_every_rank_what_any_could_not_read(tmp_path):
+    """Leaving out what is quarantined is then the same on all ranks, which is what a sampler needs."""
+    told = run_ranks(3, each_its_own, tmp_path)
+    assert [(pairs, step) for pairs, step, _ in told] == [([(10, 12)], 2)] * 3
+    streams = [ids for *_, ids in told]
+    assert {len(ids) for ids in streams} == {13} and set().union(*streams) == set(range(40)) - {10, 11}

@@ -20,7 +20,14 @@ from globidx.core.table import Entry
 from globidx.disk import layouts, remote
 from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
-from globidx.disk.stores import Audit, NotPlainError, array_info, item_first, make_entry, slab
+from globidx.disk.stores import (
+    Audit,
+    NotPlainError,
+    array_info,
+    item_first,
+    make_entry,
+    slab,
+)
 from globidx.disk.stores.zarrfast import ZarrSource
 from globidx.errors import MissingChunkError, ReadError
 
