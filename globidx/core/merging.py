@@ -114,12 +114,12 @@ def _agree(name: str, values: Sequence[Any]) -> None:
 
 _Value = Callable[[SamplerState], Any]
 _RUN: dict[str, _Value] = {
-    "dataset": lambda s: asdict(s.dataset),
     "order": lambda s: {key: value for key, value in s.order.items() if key != "plan"},
     "seed": lambda s: s.seed,
     "tail": lambda s: s.tail,
 }
 _EPOCH: dict[str, _Value] = {
+    "dataset": lambda s: asdict(s.dataset),  # one that has ended it is in the next, over files appended since
     "epoch": lambda s: s.epoch,
     "length": lambda s: s.progress.length,
     "earlier epochs": lambda s: s.trail,

@@ -291,6 +291,22 @@ def test_appended_files_wait_for_the_next_epoch():
     assert [list(rank) for rank in ranks] == [new[r::2] for r in range(2)]
 
 
+def test_ranks_between_two_datasets_merge():
+    """One rank has ended the epoch and stands in the next, which has files that were appended; the others have not."""
+    first = ranks_of(SMALL, 2, batch=4)
+    for rank in first:
+        rank.commit(8)
+    grown = Files([*SMALL.lengths, 17], [*SMALL.chunks, 4])
+    ranks = ranks_of(grown, 2, merge_states([rank.state_dict() for rank in first]), tail="exact")
+    left = [list(rank) for rank in ranks]
+    ranks[0].commit(len(left[0]))
+    ranks[1].commit(len(left[1]) - 3)
+    record = merge_states([rank.state_dict() for rank in ranks])
+    assert list(ranks_of(grown, 1, record, tail="exact")[0]) == left[1][-3:]
+    ranks[1].commit(3)
+    assert merge_states([rank.state_dict() for rank in ranks])["epoch"] == 1
+
+
 def test_chunks_of_appended_files_say_nothing_of_those_before():
     """Files without chunks are cut as the others are; an epoch that runs, only as those are that it began with."""
     first = ranks_of(Files([40, 30], [0, 0]), 1)[0]
