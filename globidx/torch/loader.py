@@ -76,7 +76,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def __iter__(self) -> Any:
         if self.resumable is not None:
-            size = 1 if self.batch_sampler is None else getattr(self.batch_sampler, "batch_size", None)
+            told: Any = 1 if self.batch_sampler is None else getattr(self.batch_sampler, "batch_size", None)
+            size = told if type(told) is int and told > 0 else None  # a user's may mean anything by that name
             self.resumable.expect(workers=self.num_workers if size else 0, batch_size=size or 1)
         return self.open() if self.resumable is None else Deliveries(self, self.resumable)
 

@@ -10,6 +10,7 @@ from files import numbers, write_hdf5, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Epoch
+from torch.utils.data import BatchSampler
 
 import globidx
 from globidx import (
@@ -181,6 +182,17 @@ def test_a_rank_that_planned_otherwise_is_named():
     with pytest.raises(errors.RecordMismatchError, match="rank 2 disagrees on order") as error:
         merge_states([rank.state_dict() for rank in ranks])
     assert error.value.field == "order"
+
+
+@pytest.mark.parametrize("size", ["auto", 0, 2.5, None])
+def test_a_batch_sampler_may_mean_anything_by_its_batch_size(size):
+    """What is no number of ids plans nothing."""
+    sampler = ResumableDistributedSampler(SMALL, 1, 0, order=ChunkShuffle(2))
+    batches = BatchSampler(sampler, 7, drop_last=False)
+    batches.batch_size = size
+    batches.__class__ = type("Sizes", (BatchSampler,), {"__iter__": lambda self: iter([list(self.sampler)])})
+    loop = iter(globidx.DataLoader(range(len(SMALL)), batch_sampler=batches))
+    assert next(loop).tolist() == expected(SMALL, Lanes(1, 1, 1))
 
 
 def test_who_looks_at_an_untouched_epoch_changes_nothing():
