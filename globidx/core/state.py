@@ -7,7 +7,6 @@ which any world size can start from.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -133,7 +132,7 @@ class SamplerState:
             "format": FORMAT,
             "version": 2 if quarantined else 1,
             "dataset": asdict(self.dataset),
-            "order": copy.deepcopy(dict(self.order)),
+            "order": strictjson.plain(dict(self.order), "order"),
             "seed": self.seed,
             "epoch": self.epoch,
             "tail": self.tail,
@@ -157,7 +156,7 @@ class SamplerState:
         fields = schema.fields(state, "sampler state", _FIELDS if state["version"] == 1 else _FIELDS_2)
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
-            order=copy.deepcopy(fields["order"]),
+            order=strictjson.plain(fields["order"], "order"),
             seed=fields["seed"],
             epoch=fields["epoch"],
             tail=fields["tail"],
