@@ -56,7 +56,7 @@ def _estimate(args: argparse.Namespace) -> None:
         f"chunks            {found.chunks}",
         f"decodes a chunk   {found.decodes_per_chunk:.2f}",
         f"bytes read        {found.bytes_per_useful_byte:.2f} for each useful one, "
-        f"{found.bytes_read / 2**30:.3g} GiB an epoch",
+        f"{found.bytes_read / 2**30:.3g} GiB an epoch before compression",
         f"files in a batch  {found.files_per_batch:.1f}",
         f"open files        at most {found.open_files} in a worker",
     ]
