@@ -180,7 +180,7 @@ def test_a_lock_file_that_is_deleted_while_held_locks_nobody_out(folder, holder,
 
 def test_a_killed_holders_children_hold_nothing(folder):
     """A builder with forked workers is killed: the workers live on, and the next builder proceeds at once."""
-    code = """
+    code = r"""
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -188,7 +188,7 @@ from globidx.disk import indexing, stores
 from globidx.disk.manager import GlobalIndexManager
 indexing._BATCH = 1
 def stuck(*_):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\n" % os.getpid())  # at once: two of them write to one pipe
     time.sleep(600)
 stores.scan = stuck
 GlobalIndexManager(sys.argv[1], executor=ProcessPoolExecutor(2, mp_context=get_context("fork")))
