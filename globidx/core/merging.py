@@ -49,7 +49,12 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name, value in _EPOCH.items():
         _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
     first = _agreed_start(ranks, running, begun=any(ended))
-    _agree("segments", [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)])
+    begun = [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)]
+    if len(set(begun)) > 1:  # a digest does not say what differs; appended files alone make none
+        _agree(
+            "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
+        )
+    _agree("segments", begun)
     return _merged(first, ranks, ended).to_dict()
 
 
