@@ -120,9 +120,12 @@ class CheckpointManager:
                 check=lambda saved: self._refuse_other(saved, parts),
                 lost=_IN_DOUBT,
             )
-        for name, held in self._samplers().items():  # what any rank could not read, every rank knows from here on
-            held.quarantine(tuple(pair) for pair in saved["states"][name].get("quarantined", ()))
-        self._record, self._states = saved, self._own_states()
+        self._record, self._states = saved, own["states"]
+        told = {name: saved["states"][name].get("quarantined") for name in self._samplers()}
+        if any(told.values()):  # what any rank could not read, every rank knows from here on
+            for name, held in self._samplers().items():
+                held.quarantine(tuple(pair) for pair in told[name] or ())
+            self._states = self._own_states()
         id: str = saved["id"]
         return id
 
