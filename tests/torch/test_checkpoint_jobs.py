@@ -4,6 +4,7 @@ import os
 import threading
 
 import pytest
+from files import run_python
 from processes import run_ranks
 
 from globidx import (
@@ -437,3 +438,30 @@ def test_a_default_group_that_cannot_talk_on_the_cpu_does_no_harm(tmp_path):
     (id, consumed), (id_too, consumed_too) = run_ranks(2, no_talk, tmp_path)
     assert id == id_too
     assert consumed == consumed_too == 5
+
+
+def test_records_that_were_not_restored_are_never_removed(tmp_path, caplog):
+    """A script that forgot restore(), or took another run's folder, goes on beside those records; restoring makes them its own."""
+    run_python(
+        """
+import sys
+from globidx import CheckpointManager, ResumableDistributedSampler
+sampler = ResumableDistributedSampler(range(100), 1, 0, seed=7)
+for step in range(3):
+    sampler.commit(1)
+    CheckpointManager(sys.argv[1], sampler).save(step)
+""",
+        tmp_path,
+    )
+    before = {path.name for path in tmp_path.glob("record-*")}
+    sampler = ResumableDistributedSampler(range(100), 1, 0, seed=7)
+    manager = CheckpointManager(tmp_path, sampler, keep_last=2)
+    for step in range(4):
+        sampler.commit(1)
+        manager.save(step)
+    after = {path.name for path in tmp_path.glob("record-*")}
+    assert len(before) == 3 and before < after and len(after - before) == 2
+    assert [record.message for record in caplog.records if "has not restored" in record.message] != []
+    manager.restore()
+    manager.save(9)
+    assert len(list(tmp_path.glob("record-*"))) == 2
