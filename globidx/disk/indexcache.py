@@ -5,14 +5,11 @@ A file that may be missing, old, torn or another's, and must never make the inde
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import logging
 import mmap
 import os
 import stat
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +18,7 @@ from numpy.typing import NDArray
 from globidx.core import tablefile
 from globidx.core.table import Table
 from globidx.disk import stamps
-from globidx.disk.atomic import TEMPORARY_SUFFIX, write_atomic
+from globidx.disk.atomic import sweep, write_atomic
 from globidx.disk.indexing import Piece
 from globidx.disk.paths import Paths
 from globidx.errors import RecordVersionError
@@ -30,7 +27,6 @@ _log = logging.getLogger("globidx")
 
 #: Caches of so many bytes are mapped, smaller ones read.
 _MAPPED_FROM = 8 * 2**20
-_STRAY_SECONDS = 86400
 
 
 class IndexCache:
@@ -97,7 +93,7 @@ class IndexCache:
             if (_identity(self.path), said) in (self._saved, (self._seen, self._digest)):
                 return said  # it is there already
             write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
-            _sweep(self.path)
+            sweep(self.path.parent)
         except OSError as error:
             self._is_closed = True
             _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
@@ -201,14 +197,6 @@ def _identity(path: Path) -> object:
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _sweep(path: Path) -> None:
-    """Remove what writers of this file left behind when they were killed, a day ago or more."""
-    for stray in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
-        with suppress(OSError):
-            if time.time() - stray.lstat().st_mtime > _STRAY_SECONDS:
-                stray.unlink()
 
 
 def _rows(table: Table, paths: Paths, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
