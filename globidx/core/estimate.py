@@ -148,8 +148,7 @@ class _Model:
 
     def __init__(self, table: Table) -> None:
         self._table, self._index = table, GlobalIndex(table.lengths)
-        rows = np.array([info.rows for info in table.arrays], np.int64)
-        self._chunks = np.where(table.chunk_lengths > 0, np.maximum(1, table.chunk_lengths // rows), 0)
+        self._chunks = table.chunk_items
         self._item_bytes = [info.item_bytes for info in table.arrays]
         counts = np.where(self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0)
         self._num_chunks = int(counts.sum())

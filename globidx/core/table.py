@@ -49,6 +49,11 @@ class ArrayInfo:
         return self.item_shape[0] if self.form == "tokens" else 1
 
     @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row as it is stored."""
+        return self.item_shape[1:] if self.form == "tokens" else self.item_shape
+
+    @property
     def item_bytes(self) -> int:
         """How many bytes an item has when it is read."""
         return prod(self.item_shape) * np.dtype(self.dtype).itemsize
@@ -176,11 +181,15 @@ class Table:
             stamps=tuple((a, b, c, d) for a, b, c, d in self.stamps[number].tolist()),
         )
 
-    def chunking(self) -> Chunking:
-        """How the samples lie in chunks; chunks of rows that make items are counted in whole items."""
+    @property
+    def chunk_items(self) -> NDArray[np.int64]:
+        """Items per chunk, files x arrays, 0: not chunked; chunks of rows that make items count whole items."""
         rows = np.array([info.rows for info in self.arrays], np.int64)
-        items = np.where(self.chunk_lengths > 0, np.maximum(1, self.chunk_lengths // rows), 0)
-        return Chunking.of(self.lengths, items, [info.item_bytes for info in self.arrays])
+        return np.where(self.chunk_lengths > 0, np.maximum(1, self.chunk_lengths // rows), 0)
+
+    def chunking(self) -> Chunking:
+        """How the samples lie in chunks."""
+        return Chunking.of(self.lengths, self.chunk_items, [info.item_bytes for info in self.arrays])
 
     def fingerprint(self, num_files: int | None = None) -> str:
         """Content identity of the first ``num_files`` files (all by default): names, item counts, item shapes and

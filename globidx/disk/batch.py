@@ -32,10 +32,9 @@ class Batch:
         sample_ids: Sequence[int],
         handles: HandleCache[tuple[Indexed, int], OpenFile],
         cached: BlockCache,
-        cache_bytes: int,
     ) -> None:
         self._now, self._ids = now, sample_ids
-        self._handles, self._cached, self._cache_bytes = handles, cached, cache_bytes
+        self._handles, self._cached = handles, cached
         self._plan = reading.plan(*now.index.locate_many(sample_ids))
         self._hits = self._decodes = self._taken = self._useful = 0
 
@@ -62,7 +61,7 @@ class Batch:
         """All distinct items of one array, in the plan's sequence."""
         info, plan = self._now.table.arrays[column], self._plan
         field = np.empty((len(plan.items), *info.item_shape), info.dtype)
-        rows = field.reshape(len(plan.items) * info.rows, *row_shape(info))
+        rows = field.reshape(len(plan.items) * info.rows, *info.row_shape)
         chunks = self._now.table.chunk_lengths[plan.files, column]
         whole = np.where(chunks > 1, chunks, 0)  # decoded once for a batch, also where it is too large to be kept
         missing = self._from_cache(reading.runs(plan, info.rows, whole), column, rows)
@@ -113,18 +112,13 @@ class Batch:
             raise ReadError(self._told(run, info, error)) from error
 
     def _block(self, run: Run, length: int, column: int, info: ArrayInfo) -> NDArray[Any]:
-        """The decoded chunk of a run, from the cache or into it."""
-        key = (self._now.look, run.file, column, run.chunk)
-        block = self._cached.get(key)
-        if block is not None:
-            self._hits += 1
-            return block
+        """The chunk of a run, decoded and kept: it was not there when the batch began."""
         stop = min(run.chunk + length, int(self._now.table.lengths[run.file]) * info.rows)
-        block = np.empty((stop - run.chunk, *row_shape(info)), info.dtype)
+        block = np.empty((stop - run.chunk, *info.row_shape), info.dtype)
         with self._handles.use((self._now, run.file)) as opened:
             self._taken += opened.source(column).read(run.chunk, stop, block)
         self._decodes += 1
-        self._cached.put(key, block)
+        self._cached.put((self._now.look, run.file, column, run.chunk), block)
         return block
 
     def _told(self, run: Run, info: ArrayInfo, error: Exception) -> str:
@@ -137,17 +131,6 @@ class Batch:
         plain = isinstance(error, (ReadError, ValueError)) and str(error)
         path = indexing.printable(self._now.paths[run.file])
         return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
-
-
-def row_shape(info: ArrayInfo) -> tuple[int, ...]:
-    """The shape of a row as it is stored."""
-    return info.item_shape[1:] if info.form == "tokens" else info.item_shape
-
-
-def is_kept(info: ArrayInfo, chunks: NDArray[np.int64], cache_bytes: int) -> NDArray[np.bool_]:
-    """For chunks of so many rows, whether they are decoded whole and kept: those of more than an item, if they fit."""
-    row = int(np.prod(row_shape(info), dtype=np.int64)) * np.dtype(info.dtype).itemsize
-    return (chunks > 1) & (chunks * row <= cache_bytes)
 
 
 def _part_repeats(samples: list[tuple[NDArray[Any], ...]], places: list[int]) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from globidx.core.table import ArrayInfo, Entry
 from globidx.disk import stores
-from globidx.disk.batch import row_shape
 from globidx.disk.indexed import Indexed
 from globidx.disk.sources import OpenFile
 
@@ -75,7 +74,7 @@ def _read(opened: OpenFile, column: int, part: ArrayInfo, start: int, stop: int)
     if part.form == "part":
         opened.library().read(part.path, start, stop)
     else:
-        opened.source(column).read(start, stop, np.empty((stop - start, *row_shape(part)), part.dtype))
+        opened.source(column).read(start, stop, np.empty((stop - start, *part.row_shape), part.dtype))
 
 
 def _parts(info: ArrayInfo) -> list[ArrayInfo]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from globidx.core.table import KINDS, ArrayInfo
 from globidx.disk import indexing, stores
-from globidx.disk.batch import is_kept, row_shape
 from globidx.disk.indexed import Indexed
 from globidx.disk.reader import Reader
 
@@ -52,10 +51,10 @@ def _kept(info: ArrayInfo, chunk: int, cache_bytes: int) -> str:
     what = "row" if info.rows > 1 else "item"
     if not chunk:
         return "not chunked"
-    size = chunk * int(np.prod(row_shape(info), dtype=np.int64)) * np.dtype(info.dtype).itemsize
+    size = chunk * info.item_bytes // info.rows
     told = f"{chunk} {what}s a chunk of {size / 1024:.6g} KiB" if chunk > 1 else f"one {what} a chunk"
     if chunk == 1:
         return told
-    if is_kept(info, np.array([chunk]), cache_bytes)[0]:
+    if size <= cache_bytes:
         return f"{told}, {cache_bytes // max(1, size)} of them kept"
     return f"{told}, too large to keep, so decoded for every batch: raise cache_bytes"

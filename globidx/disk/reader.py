@@ -51,7 +51,7 @@ class Reader:
         long as any of them. IndexError for an id that is none; ReadError, naming file, item and id, where the data
         cannot be had.
         """
-        batch = Batch(self.manager.now, sample_ids, self.handles, self.cached, self.cache_bytes)
+        batch = Batch(self.manager.now, sample_ids, self.handles, self.cached)
         try:
             return batch.samples(self.columns)
         finally:

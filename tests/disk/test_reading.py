@@ -158,7 +158,7 @@ def test_rows_make_items_whatever_the_chunks_are(tmp_path_factory, rows, chunk, 
 
     handles, cached = HandleCache(1, opened), BlockCache(cache_bytes)
     ids = random.Random(seed).choices(range(total // rows), k=12)
-    batch = Batch(now, ids, handles, cached, cache_bytes)
+    batch = Batch(now, ids, handles, cached)
     for id, (sample,) in zip(ids, batch.samples([0]), strict=True):
         assert sample.tolist() == data[id * rows : (id + 1) * rows].tolist()
     if cache_bytes and chunk > 1:
