@@ -34,7 +34,15 @@ class StaleIteratorError(GlobidxError, RuntimeError):
 
 
 class CommitError(GlobidxError, RuntimeError):
-    """Ids were handed out but their delivery was not told, or more was told than there is."""
+    """Samples were drawn but no delivery was reported, or more were reported than drawn."""
+
+
+class EpochError(GlobidxError, ValueError):
+    """The epoch that was asked for is finished, according to the record that was loaded."""
+
+
+class EarlyStopError(GlobidxError, RuntimeError):
+    """A dataset or a collate function raised StopIteration, which would have ended the pass without a word."""
 
 
 class RecordError(GlobidxError, ValueError):

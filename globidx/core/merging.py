@@ -15,23 +15,39 @@ from globidx.core.state import SamplerState, bounded
 from globidx.errors import RecordError, RecordMismatchError
 
 
-def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All ranks' ``state_dict()``s, in rank order, as one record that ``load_state_dict`` takes on any world size.
+def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge the ``state_dict()``s of all ranks into one record, even if they have progressed by different amounts.
 
-    Each rank counts as far as it has come, also where they differ. RecordError for a wrong number of states;
-    RecordMismatchError naming the rank and the field that disagrees.
+    Parameters
+    ----------
+    states : sequence or mapping
+        The state of every rank, in rank order, or as ``{rank: state}``: a state does not say whose it is.
 
+    Returns
+    -------
+    dict
+        A record that ``load_state_dict`` takes on any world size.
+
+    Raises
+    ------
+    globidx.errors.RecordError
+        If a rank's state is missing, or can be no state of that rank.
+    globidx.errors.RecordMismatchError
+        If one rank disagrees with the others; names the rank and the field.
+
+    Examples
+    --------
     >>> from globidx import ResumableDistributedSampler
     >>> ranks = [ResumableDistributedSampler(range(10), 2, rank, shuffle=False) for rank in (0, 1)]
     >>> ranks[0].commit(3)                              # 0, 2, 4
     >>> ranks[1].commit(1)                              # 1
-    >>> record = merge_states([rank.state_dict() for rank in ranks])
+    >>> record = merge_states({rank: sampler.state_dict() for rank, sampler in enumerate(ranks)})
     >>> alone = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
     >>> alone.load_state_dict(record)
     >>> list(alone)
     [3, 5, 6, 7, 8, 9]
     """
-    ranks = [SamplerState.from_dict(state) for state in states]
+    ranks = [SamplerState.from_dict(state) for state in _in_rank_order(states)]
     if not ranks:
         raise RecordError("merge_states needs the state of every rank, got none")
     _agree("world size", [rank.world_size for rank in ranks])
@@ -40,11 +56,14 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             f"merge_states got {len(ranks)} states, but they were taken at world size {ranks[0].world_size}; "
             "pass the state of every rank, in rank order"
         )
+    for number, rank in enumerate(ranks):
+        _refuse_impossible(rank, number)
     for name, value in _RUN.items():
         _agree(name, [value(rank) for rank in ranks])
     idle = [_is_idle(rank, number) for number, rank in enumerate(ranks)]
     epoch = min(rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle))
-    ended = [not nothing and _has_finished(rank, epoch) for rank, nothing in zip(ranks, idle, strict=True)]
+    ended = [_has_finished(rank, epoch) for rank in ranks]
+    idle = [nothing and not done for nothing, done in zip(idle, ended, strict=True)]
     running = [not nothing and not done for nothing, done in zip(idle, ended, strict=True)]
     for name, value in _EPOCH.items():
         _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
@@ -56,6 +75,32 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     _agree("segments", begun)
     return _merged(first, ranks, ended).to_dict()
+
+
+def _in_rank_order(
+    states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]],
+) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(states, Mapping):
+        return states
+    if "format" in states:
+        raise RecordError(
+            "merge_states got one state; pass those of all ranks, as a list in rank order or as {rank: state}"
+        )
+    if sorted(states) != list(range(len(states))):
+        raise RecordError(
+            f"merge_states got the states of ranks {sorted(states)}; pass those of all ranks [0, {len(states)})"
+        )
+    return [states[rank] for rank in range(len(states))]
+
+
+def _refuse_impossible(state: SamplerState, rank: int) -> None:
+    """RecordError for a state with more committed than this rank could: it is another rank's."""
+    most = state.stream_length(rank)
+    if state.committed > most:
+        raise RecordError(
+            f"the state given for rank {rank} has {state.committed} ids committed, but this rank was dealt {most}; it "
+            "is another rank's: pass the states in rank order, or as {rank: state}"
+        )
 
 
 def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool) -> SamplerState:
@@ -88,7 +133,7 @@ def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[
 
 
 def _is_idle(rank: SamplerState, number: int) -> bool:
-    """Whether a rank was dealt nothing of its epoch while others were, and so need not have left it with them."""
+    """True if this rank had no samples in the epoch while others did, so that it may lag behind."""
     remaining = rank.progress.remaining
     share = partition.share(remaining, rank=number, world_size=rank.world_size)
     return rank.tail == "exact" and remaining > 0 and not rank.committed and not share

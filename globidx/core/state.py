@@ -94,6 +94,8 @@ class SamplerState:
 
     def is_complete(self, rank: int) -> bool:
         """Whether the epoch is done if all ranks keep step: with an exact tail others may have one id more."""
+        if self.progress.committed and not self.progress.remaining:
+            return True  # all that was left of it when it was loaded is skipped
         if not self.committed or self.committed < self.stream_length(rank):
             return False
         return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
@@ -119,7 +121,11 @@ class SamplerState:
 
     def normal(self, rank: int) -> SamplerState:
         """The state as it is written: a completed epoch is the next one's start."""
-        return replace(self.next_epoch(), finished_epoch=self.epoch) if self.is_complete(rank) else self
+        return self.after_epoch() if self.is_complete(rank) else self
+
+    def after_epoch(self) -> SamplerState:
+        """The start of the next epoch, of a rank that has done this one to its end."""
+        return replace(self.next_epoch(), finished_epoch=self.epoch)
 
     def to_dict(self) -> dict[str, Any]:
         """The state as fresh JSON values; ``consumed``, ``skipped`` and ``remaining`` are sums, for people.

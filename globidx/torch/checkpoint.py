@@ -197,6 +197,7 @@ class CheckpointManager:
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings: its states, checked to be what a record can hold."""
         for held in self._samplers().values():
+            held.settle()
             held.refuse_untold()
         own = {
             "step": checks.integer(step, "step"),

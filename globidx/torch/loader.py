@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from weakref import ref
 
 import torch.utils.data
 
+from globidx.core import checks
 from globidx.core.state import DatasetIdentity
-from globidx.errors import CommitError, StaleIteratorError
+from globidx.errors import CommitError, EarlyStopError, StaleIteratorError
+from globidx.torch.callers import Caller
+from globidx.torch.passes import Handed
 from globidx.torch.quarantine import Reporting, report_of
 from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.transfer import Ahead, ToDevice, destination
@@ -19,10 +24,11 @@ from globidx.torch.transfer import Ahead, ToDevice, destination
 class DataLoader(torch.utils.data.DataLoader[Any]):
     """``torch.utils.data.DataLoader`` that commits by itself where its sampler is a ``ResumableDistributedSampler``.
 
-    A batch counts when the loop comes back for the next one, or when state is asked for while the loop holds it. So
-    what workers prefetch does not count, a peek at the first batch costs nothing, and after a ``break`` a batch nobody
-    asked about is given again. Everything else is torch's; ``in_order=False`` is refused, because batches that overtake
-    each other cannot be counted.
+    A batch counts when the loop comes back for the next one, or at ``CheckpointManager.save`` while the loop holds it.
+    So what workers prefetch does not count, a peek at the first of several batches costs nothing, and after a
+    ``break`` a batch that nobody saved is given again. A pass whose every batch was handed out is over, also if the
+    loop took exactly ``len(loader)`` batches and did not ask for more. Everything else is torch's;
+    ``in_order=False`` is refused, because batches that overtake each other cannot be counted.
 
     ``device="cuda"`` hands out batches that lie on that device, each copied from pinned memory while the loop trains on
     the one before it, which is still the one that counts; tensors anywhere in dicts, lists, tuples and named tuples are
@@ -42,6 +48,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def __init__(self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any) -> None:
         super().__init__(dataset, *args, **kwargs)
+        self._refuse_other_dataset()
         self.device = destination(device)
         if self.device is not None:
             self.pin_memory = True  # pageable memory is copied while the host waits
@@ -75,11 +82,98 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         return self.drawn_batches
 
     def __iter__(self) -> Any:
-        if self.resumable is not None:
-            told: Any = 1 if self.batch_sampler is None else getattr(self.batch_sampler, "batch_size", None)
-            size = told if type(told) is int and told > 0 else None  # a user's may mean anything by that name
-            self.resumable.expect(workers=self.num_workers if size else 0, batch_size=size or 1)
-        return self.open() if self.resumable is None else Deliveries(self, self.resumable)
+        if self.resumable is None:
+            return self.open()
+        self._refuse_other_dataset()
+        running = Deliveries(self, self.resumable)
+        self._pass = ref(running)
+        return running
+
+    def __len__(self) -> int:
+        """Batches of this epoch: those done before, and those that the pass gives, on this rank.
+
+        Samples that were done on other world sizes or batch sizes are counted in today's batches, rounded up.
+        """
+        if self.resumable is None or self.cut.size is None:
+            return super().__len__()
+        return self._done() + self.cut.batches(self.resumable.left_to_deliver)
+
+    @property
+    def start(self) -> int:
+        """How many batches of the epoch were done before the pass that runs, or that comes next.
+
+        What a progress bar counts from: ``tqdm(loader, initial=loader.start, total=len(loader))``. In a loop,
+        ``loader.start + number + 1 == len(loader)`` is true of the last batch, ``number`` counted from 0.
+        """
+        running = self.__dict__["_pass"]() if "_pass" in self.__dict__ else None
+        return self._done() if running is None else int(running.start)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches a whole epoch gives on this rank, world size and batch size: the next one's, exactly."""
+        sampler = self._counted("steps_per_epoch")
+        return self.cut.batches(sampler.whole_epoch(sampler.epoch + 1))
+
+    def steps_left(self, epochs: int) -> int:
+        """How many batches come until ``epochs`` epochs are done, on this rank; the batch that is held is done.
+
+        What a schedule of learning rates needs: ``total_steps = step + loader.steps_left(epochs)``, after a resume on
+        any number of ranks, too.
+
+        Parameters
+        ----------
+        epochs : int
+            How many epochs the run has, from epoch 0.
+
+        Examples
+        --------
+        >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
+        >>> sampler.commit(6)
+        >>> DataLoader(range(10), batch_size=4, sampler=sampler).steps_left(3)      # 1 + 3 + 3
+        7
+        """
+        sampler = self._counted("steps_left")
+        checks.integer(epochs, "epochs")
+        later = [self.cut.batches(sampler.whole_epoch(epoch)) for epoch in range(sampler.epoch + 1, epochs)]
+        now = self.cut.batches(sampler.left_to_deliver - sampler.held) if sampler.epoch < epochs else 0
+        return now + sum(later)
+
+    @property
+    def cut(self) -> Cut:
+        """How its batches are cut from the sampler's ids."""
+        if self.batch_sampler is None:
+            return Cut(1, drops=False)
+        size = getattr(self.batch_sampler, "batch_size", None)  # a user's may mean anything by that name
+        plain = type(self.batch_sampler) is torch.utils.data.BatchSampler
+        drops = bool(getattr(self.batch_sampler, "drop_last", False))
+        return Cut(size if plain or (type(size) is int and size > 0) else None, drops=drops, known=plain)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_pass"}
+
+    def _done(self) -> int:
+        assert self.resumable is not None
+        return -(-(len(self.resumable) - self.resumable.left_to_deliver) // (self.cut.size or 1))
+
+    def _counted(self, what: str) -> ResumableDistributedSampler:
+        """The sampler of a loader whose batches can be counted in advance."""
+        if self.resumable is None or self.cut.size is None:
+            raise TypeError(
+                f"{what} needs a ResumableDistributedSampler, and batches of one size (batch_size=, or torch's "
+                f"BatchSampler), got sampler {self.sampler!r} and batch sampler {self.batch_sampler!r}"
+            )
+        return self.resumable
+
+    def _refuse_other_dataset(self) -> None:
+        """ValueError where the sampler's ids are another dataset's."""
+        sampler = self.resumable
+        if sampler is None or sampler.dataset is self.dataset or not hasattr(self.dataset, "__len__"):
+            return
+        if len(self.dataset) != len(sampler.dataset):
+            raise ValueError(
+                f"the loader's dataset has {len(self.dataset)} samples, its sampler's has {len(sampler.dataset)}, so "
+                "ids of one would be looked up in the other; build the sampler over the dataset that is loaded"
+            )
 
     def open(self) -> Any:
         """The batches of a new pass, on their device, each with its report; nothing is counted."""
@@ -146,73 +240,116 @@ class DrawnBatches:
             yield batch
 
 
-class Passes(Protocol):
-    """A loader: it opens passes, and its batches are noted as they are drawn."""
+class Cut(NamedTuple):
+    """How a loader cuts ids into batches: ``size`` ids each, a smaller rest dropped or not.
+
+    ``size`` is None where it is not one number, ``known`` False where another class than torch's cuts.
+    """
+
+    size: int | None
+    drops: bool
+    known: bool = True
+
+    def batches(self, ids: int) -> int:
+        """How many batches so many ids make."""
+        size = self.size or 1
+        return ids // size if self.drops else -(-ids // size)
+
+    @property
+    def smallest(self) -> int:
+        """How many ids there must be left for another batch."""
+        return self.size or 1 if self.drops and self.known else 1
+
+
+class Loader(Protocol):
+    """What opens passes, and notes the ids of its batches as they are drawn."""
 
     drawn_batches: DrawnBatches
+    num_workers: int
+
+    @property
+    def cut(self) -> Cut:
+        """How its batches are cut."""
 
     def open(self) -> Any:
         """The batches of a new pass, an iterator."""
 
 
 class Deliveries:
-    """One pass of a training loop.
+    """One pass of a training loop: it tells the sampler which batch the loop was handed, and when it comes back."""
 
-    It commits what the loop has had; the sampler asks it to ``settle`` when state is wanted.
-    """
+    def __init__(self, loader: Loader, sampler: ResumableDistributedSampler) -> None:
+        self._loader, self._sampler = loader, sampler
+        self._begin()
 
-    def __init__(self, loader: Passes, sampler: ResumableDistributedSampler) -> None:
-        self._sampler = sampler
-        self._held: list[int] = []
-        self._replaced: list[int] = []  # those of them that others stand for
-        self._failed = False
-        self._over = sampler.begin_pass(self)  # nothing to count: the pass is empty, or every id of it is committed
-        self._generation = sampler.generation
-        self._batches = loader.open()
-        self._ids = loader.drawn_batches.ids
+    def _begin(self) -> None:
+        cut = self._loader.cut
+        self._over = self._failed = self._begun = False
+        workers = self._loader.num_workers if cut.size else 0
+        self._sampler.begin_pass(self, workers=workers, batch_size=cut.size or 1)
+        self._generation = self._sampler.generation
+        self._left, self._smallest = self._sampler.left_to_deliver, cut.smallest
+        self.start = -(-(len(self._sampler) - self._left) // (cut.size or 1))
+        self._batches = self._loader.open()
+        self._ids = self._loader.drawn_batches.ids
 
     def __iter__(self) -> Deliveries:
         return self
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._loader)  # type: ignore[arg-type]
 
     def __next__(self) -> Any:
+        self._refuse_if_failed()
+        self._sampler.come_back(self)
+        if not self._begun and self._sampler.generation != self._generation:
+            self._begin()  # nothing was handed out yet: it is a pass over what the sampler was set to since
         self._refuse_if_stale()
-        self.settle()
-        self._failed = True  # unless it is seen to end well
+        self._begun = self._failed = True  # failed, unless it is seen to end well
         try:
             batch, places = report_of(next(self._batches))
-        except StopIteration:
+        except StopIteration as stop:
+            self._refuse_early(stop)
             self._failed = False
-            if not self._over:
-                self._over = True
-                self._sampler.end_pass()  # the loader's own drop_last may leave ids that no pass would ever deliver
+            self._sampler.end_of(self)
             raise
         self._failed = False
-        self._held = self._ids.popleft()
-        self._replaced = [self._held[place] for place in places]
+        self._hand_out(places)
         return batch
 
-    def settle(self) -> None:
-        """Commit the batch that the loop holds."""
-        with self._sampler.lock:
-            held, self._held = self._held, []
-            if held:
-                if self._replaced:
-                    self._sampler.quarantine(self._replaced)
-                self._sampler.commit_delivered(len(held))
-                self._over = self._sampler.generation != self._generation
+    def _hand_out(self, places: Iterable[int]) -> None:
+        ids = self._ids.popleft()
+        self._left -= len(ids)
+        caller = Caller.of(sys._getframe(2))
+        handed = Handed(ids, [ids[place] for place in places], self._left < self._smallest, caller)
+        self._sampler.hand_out(self, handed)
 
-    def _refuse_if_stale(self) -> None:
+    def end(self) -> None:
+        """The pass is over: the loop is not handed anything more, and just ends."""
+        self._over = True
+
+    def _refuse_if_failed(self) -> None:
         if self._failed:
             raise CommitError(
                 "this loop's last batch failed, so what would come now is no longer the next of the order; start a new "
                 "loop, which begins with that batch, and leave bad samples out with sampler.skip(ids)"
             )
-        if self._over or self._sampler.is_counted_by(self):
-            return
-        raise StaleIteratorError(
-            "this loop's sampler was loaded, reset or moved to another epoch, or another loop over its "
-            "loader began since; what it would deliver no longer counts. Start a new loop"
-        )
+
+    def _refuse_early(self, stop: StopIteration) -> None:
+        """EarlyStopError if batches that were drawn never came."""
+        if self._ids:
+            raise EarlyStopError(
+                f"the pass ended with {sum(map(len, self._ids))} ids drawn and not delivered, the next of them "
+                f"{self._ids[0][:3]}: the dataset or collate_fn raised StopIteration (next() on an iterator that was "
+                "at its end, say), which ends a loop without a word; catch it there, or raise another error"
+            ) from stop
+
+    def _refuse_if_stale(self) -> None:
+        if self._over:
+            self._batches = iter(())
+            self._ids = deque()
+        elif not self._sampler.is_counted_by(self):
+            raise StaleIteratorError(
+                "this loop's sampler was loaded, reset or moved to another epoch, or another loop over its "
+                "loader began since; what it would deliver no longer counts. Start a new loop"
+            )

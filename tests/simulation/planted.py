@@ -9,11 +9,11 @@ from cluster import Production
 from globidx import ResumableDistributedSampler, merge_states
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
-from globidx.core.standing import Standing
+from globidx.core.tracker import Standing
 from globidx.core.state import SamplerState
 from globidx.core.view import EpochView
 from globidx.torch.loader import Deliveries
-from globidx.torch.readers import Readers
+from globidx.torch.passes import Readers
 
 
 class CountsDraws(ResumableDistributedSampler):

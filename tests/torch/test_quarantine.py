@@ -257,9 +257,10 @@ def test_the_count_of_deliveries_is_not_changed(folder):
 def test_a_merge_unites_what_the_ranks_found(folder):
     """Each reads its own share; the record, from wherever it is loaded, has all of it, for the rest of the run."""
     pairs = [run(opened(folder), rank=rank, world=2) for rank in range(2)]
-    for sampler, loader in pairs:
-        for _, _ in zip(range(2), loader, strict=False):
-            sampler.state_dict()
+    for _, loader in pairs:
+        for number, _ in enumerate(loader):
+            if number == 2:
+                break
     assert [sampler.state_dict()["quarantined"] for sampler, _ in pairs] == [[[8, 9]], [[9, 10]]]
     merged = merge_states([sampler.state_dict() for sampler, _ in pairs])
     assert merged["quarantined"] == [[8, 10]]

@@ -49,7 +49,7 @@ def test_two_iterators_at_once_do_not_disturb_each_other():
         lambda s: s.load_state_dict(s.state_dict()),
         lambda s: s.reset(),
         lambda s: s.finish_epoch(),
-        lambda s: s.commit(1000),
+        lambda s: (list(s), s.commit(1000)),
     ],
 )
 @pytest.mark.parametrize("drawn", [0, 1, 127, 128, 129, 999])
@@ -176,36 +176,20 @@ def restored_in_epoch_3():
     return resumed
 
 
-def test_an_epoch_the_record_calls_finished_gives_one_empty_pass_and_a_warning():
-    """A loop over range(0, 10) after a restore in epoch 3 trains on nothing twice, and goes on where it was."""
-    resumed = restored_in_epoch_3()
-    record, passes = resumed.state_dict(), []
-    for epoch in range(5):
-        if epoch < 3:
-            with pytest.warns(UserWarning, match=f"epoch {epoch} is finished"):
-                resumed.set_epoch(epoch)
-            assert resumed.state_dict() == record
-        else:
-            resumed.set_epoch(epoch)
-        assert resumed.epoch == epoch
-        passes.append(list(resumed))
-        if epoch >= 3:
-            resumed.commit(len(passes[-1]))
-    assert passes == [[], [], [], [4, 5, 6, 7, 8, 9], list(range(10))]
-
-
-def test_an_empty_pass_is_not_progress_of_the_running_epoch():
-    """It can be finished, iterated and looked at; nothing can be committed to it, and the record stays."""
+def test_an_epoch_that_the_record_calls_finished_is_refused():
+    """A trainer whose own counter restarted at 0 is told so; an empty pass would train on nothing for the rest of the run."""
     resumed = restored_in_epoch_3()
     record = resumed.state_dict()
-    with pytest.warns(UserWarning, match="is finished"):
-        resumed.set_epoch(2)
-    with pytest.raises(errors.CommitError):
-        resumed.commit(1)
-    iter(resumed)
-    assert (resumed.epoch, list(resumed)) == (2, [])
-    assert (resumed.epoch, resumed.state_dict()) == (3, record)
+    for epoch in range(3):
+        with pytest.raises(errors.EpochError, match=rf"set_epoch\({epoch}\).*\[0, 3\) are finished.*in epoch 3") as caught:
+            resumed.set_epoch(epoch)
+        assert isinstance(caught.value, ValueError)
+        assert (resumed.epoch, resumed.state_dict()) == (3, record)
+    resumed.set_epoch(3)
     assert list(resumed) == [4, 5, 6, 7, 8, 9]
+    resumed.set_epoch(5)
+    resumed.set_epoch(3)
+    assert list(resumed) == list(range(10))
 
 
 def test_reset_forgets():
@@ -314,7 +298,7 @@ def test_copies_are_independent_and_keep_the_position():
     """Pickled or deep-copied, also while an iterator is open."""
     sampler = ResumableDistributedSampler(range(100), 2, 1)
     stream = iter(sampler)
-    next(stream)
+    list(itertools.islice(stream, 5))
     sampler.commit(5)
     for twin in (pickle.loads(pickle.dumps(sampler)), copy.deepcopy(sampler)):
         assert list(twin) == list(sampler)

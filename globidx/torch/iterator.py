@@ -17,11 +17,26 @@ from globidx.errors import StaleIteratorError
 _FIRST_BLOCK, _LARGEST_BLOCK = 2**7, 2**14  # grows by doubling: the first id is cheap, and so is the millionth
 
 
+class Watch(Protocol):
+    """Who wants to know how far iterators have come."""
+
+    def ended(self, cursor: Cursor) -> None:
+        """An iterator was asked for more than it has."""
+
+    def dropped(self, cursor: Cursor) -> None:
+        """An iterator is gone; ``issued`` is what it handed out."""
+
+
 class Cursor:
     """Numbers ``[start, stop)`` of one rank's stream, turned into ids block by block by ``ids(start, stop)``."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.generation = -1  # the pass that it was pointed at
         self.empty()
+
+    def __del__(self) -> None:
+        self._watch.dropped(self)
 
     def empty(self) -> None:
         """Have nothing (more) to hand out."""
@@ -65,6 +80,7 @@ class Cursor:
             self._next = stop
             yield self._rest
             size = min(2 * size, _LARGEST_BLOCK)
+        self._watch.ended(self)
 
 
 class Source(Protocol):
