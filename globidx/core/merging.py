@@ -60,6 +60,8 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
         _refuse_impossible(rank, number)
     for name, value in _RUN.items():
         _agree(name, [value(rank) for rank in ranks])
+    latest = max(rank.epoch for rank in ranks)
+    ranks = [_caught_up(rank, number, latest) for number, rank in enumerate(ranks)]
     idle = [_is_idle(rank, number) for number, rank in enumerate(ranks)]
     epoch = min(rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle))
     ended = [_has_finished(rank, epoch) for rank in ranks]
@@ -137,6 +139,12 @@ def _is_idle(rank: SamplerState, number: int) -> bool:
     remaining = rank.progress.remaining
     share = partition.share(remaining, rank=number, world_size=rank.world_size)
     return rank.tail == "exact" and remaining > 0 and not rank.committed and not share
+
+
+def _caught_up(state: SamplerState, rank: int, latest: int) -> SamplerState:
+    """``state`` of a rank that has done its share, with an exact tail, at the start of the epoch that others are in."""
+    done = state.committed > 0 and state.committed == state.stream_length(rank)
+    return state.after_epoch() if state.tail == "exact" and done and state.epoch < latest else state
 
 
 def _has_finished(rank: SamplerState, epoch: int) -> bool:

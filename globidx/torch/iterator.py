@@ -30,8 +30,9 @@ class Watch(Protocol):
 class Cursor:
     """Numbers ``[start, stop)`` of one rank's stream, turned into ids block by block by ``ids(start, stop)``."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, *, by_loader: bool = False) -> None:
         self._watch = watch
+        self.by_loader = by_loader  # whether a loader asked for it
         self.generation = -1  # the pass that it was pointed at
         self.empty()
 

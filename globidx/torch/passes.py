@@ -40,7 +40,7 @@ class Passes:
     handed: Handed | None
     told: bool  # whether anybody reports deliveries
     dealt_to: int | None  # the world size at which ids were last drawn
-    drained: bool  # whether an iterator with nothing to hand out was read to its end
+    drained: bool  # whether an iterator was asked for more than it had
     read_by_loader: bool  # whether a loader asked for ids
     copy_is_read: bool  # whether a loop over a copy of this sampler delivers, of which this one learns nothing
 
@@ -66,7 +66,7 @@ class Passes:
 
     def ended(self, cursor: Cursor) -> None:
         """An iterator was asked for more than it has."""
-        if cursor.generation == self.generation and not cursor.issued:
+        if cursor.generation == self.generation:
             self.drained = True
 
     def dropped(self, cursor: Cursor) -> None:
@@ -98,7 +98,7 @@ class Passes:
     def count_by(self, loop: Loop) -> None:
         """Let ``loop`` count from here on, instead of any before it; held weakly, so that a loop left holds nothing."""
         self._loop, self.handed = ref(loop), None
-        self.told = True
+        self.told = self.read_by_loader = True
 
     def counted_by(self, loop: Loop) -> bool:
         """Whether ``loop`` is the one that counts."""
@@ -132,6 +132,11 @@ class Passes:
         """The batch that was handed to a loop which is over, and that nobody settled: it will be given again."""
         return None if self.held else self.handed
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether a loader that does not count has read a pass to its end."""
+        return self.drained and self.read_by_loader and self._loop is _nobody
+
     def give_up(self) -> None:
         """Forget the batch of a loop that is gone; one that lives may still come back, and its batch then counts."""
         if self._loop() is None:
@@ -160,9 +165,9 @@ class Passes:
         After a break that is right: it draws all that is left at once, as its loader's workers did before. A loader
         that repeats itself draws a batch of it for each one that it delivers of those before.
         """
-        by_hand = self.told and self._loop is _nobody and committed > 0
-        if by_hand and self._last is not None and self._last.exhausted and self._last.issued > committed:
-            self._second = ref(cursor)
+        last, by_hand = self._last, self.told and self._loop is _nobody and committed > 0
+        if by_hand and cursor.by_loader and last is not None and last.by_loader and last.exhausted:
+            self._second = ref(cursor) if last.issued > committed else _nobody
 
     @property
     def draws_ahead(self) -> bool:

@@ -182,13 +182,12 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """This rank's ids of the epoch not committed yet; it raises when touched after the sampler moved on."""
         with self._passes.lock:
             if not self._passes.is_looped_over:
-                self._end_if_delivered()
-                self._end_if_drained()
+                self._end_if_over()
             self._begin_pass()
             self._warn_of_draws()
-            cursor = Cursor(self._passes)
+            cursor = Cursor(self._passes, by_loader=callers.is_read_by_loader())
             self._point(cursor)
-            self._passes.read_by_loader |= callers.is_read_by_loader()
+            self._passes.read_by_loader |= cursor.by_loader
         return SampleIterator.over(self, cursor)
 
     def set_epoch(self, epoch: int) -> None:
@@ -210,7 +209,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         chosen = checks.integer(epoch, "epoch")
         with self._passes.lock:
             self._tracker.refuse_finished(chosen)
-            self._end_if_delivered()
+            self._end_if_over()
             if chosen != self.epoch:
                 self._passes.move(f"was set to epoch {chosen}")
                 self._tracker.begin(chosen)
@@ -378,7 +377,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         An epoch of which nothing was taken is planned for that loader.
         """
         with self._passes.lock:
-            self._end_if_delivered()
+            self._end_if_over()
             self.expect(workers=workers, batch_size=batch_size)
             self._begin_pass()
             self._passes.count_by(loop)
@@ -433,7 +432,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """Commit what the loop holds, as ``CheckpointManager.save`` does on all ranks at the same step."""
         with self._passes.lock:
             held, left = self._passes.held, self._passes.left
-            if held is not None and held.is_last:
+            if held is None or held.is_last:
                 self._end_if_delivered()
             else:
                 self._settle(held)
@@ -495,7 +494,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         with self._passes.lock:
             (state, rank), held = self._at(), self._passes.held
             if held is None:
-                return state.normal(rank)
+                return state.after_epoch() if self._is_read_through(state, rank) else state.normal(rank)
             state = quarantining(state.commit(len(held.ids), rank), Ranges.of(held.replaced))
             return state.after_epoch() if held.is_last else state.normal(rank)
 
@@ -528,10 +527,20 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             self._settle(handed)
             if generation == self.generation:  # a loader that drops its last, smaller batch leaves some
                 self.end_pass()
+        elif self._is_read_through(*self._at()):
+            self.end_pass()
 
-    def _end_if_drained(self) -> None:
-        """A loader has read a pass in which this rank was dealt nothing: with others' commits the epoch moves on."""
-        if self._passes.drained and self._passes.read_by_loader:
+    def _is_read_through(self, state: SamplerState, rank: int) -> bool:
+        """Whether a loader has come to the end of a pass, and all of it is committed: with an exact tail others may
+        have one id more, and this rank may have been dealt nothing at all.
+        """
+        return self._passes.is_drained and state.committed == state.stream_length(rank)
+
+    def _end_if_over(self) -> None:
+        """The same, and where all of it was committed by hand."""
+        self._end_if_delivered()
+        state, rank = self._at()
+        if state.committed and state.committed == state.stream_length(rank):
             self.end_pass()
 
     def _point(self, cursor: Cursor) -> None:
@@ -549,16 +558,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         self._passes.add(cursor)
 
     def _begin_pass(self) -> None:
-        """A pass begins: not of an epoch that is done.
-
-        With an exact tail a rank may be done, or dealt nothing at all, while others have one id more.
-        """
-        state, rank = self._at()
+        """A pass begins, of an epoch that is not done on this rank."""
         if self._restarts and self._passes.only_drawn:
             self._passes.move(f"read epoch {self.epoch} to its end")
             self._tracker.start_over()
-        elif state.committed and state.committed == state.stream_length(rank):
-            self.end_pass()
         self._restarts = self._restarts and not self._passes.told
         self._renew()
 
@@ -587,7 +590,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             )
         return (
             f"ids of epoch {self.epoch} were drawn, but no delivery was reported, so a record of it would repeat them "
-            "all; use globidx.DataLoader with sampler=, or call sampler.commit(len(batch)) after every batch"
+            "all; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
         )
 
     def _warn(self, message: str) -> None:

@@ -2,12 +2,16 @@
 
 A *story* is what happened, a line an event. Jobs of changing size run over one dataset; ranks take batches in any sequence, loaders draw
 ahead, records are made at any moment, jobs are killed, old records come back, samplers are reloaded under live loops, loops are left
-and begun anew. Some samples cannot be read, and others stand in for them. The *book* outside knows only what was handed to which rank, and the contract: a batch counts when its loop comes back for
-the next one or when a record is made while it is held.
+and begun anew. Loops have manners: some ask for a batch until there is none, some take exactly as many as there are, some read a plain
+loader and commit by hand. Single ranks are queried at any moment; ids are skipped; some samples cannot be read, and others stand in for
+them; some datasets raise StopIteration. The *book* outside knows only what was handed to which rank, and the contract: a batch counts when its loop comes back for
+the next one, when a record is made while it is held, or when it was the last of its pass.
 """
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -15,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from oracle import Epoch
 from torch.utils.data import BatchSampler
+from torch.utils.data import DataLoader as PlainLoader
 
 from globidx import ResumableDistributedSampler, errors
 from globidx.core import record as records
@@ -22,7 +27,7 @@ from globidx.core.lanes import Lanes
 from globidx.core.merging import merge_states
 from globidx.core.orders import Arrangement, Order
 from globidx.orders import ChunkShuffle
-from globidx.torch.loader import Deliveries, DrawnBatches
+from globidx.torch.loader import Cut, Deliveries, DrawnBatches
 from globidx.torch.quarantine import Reported
 
 
@@ -71,9 +76,29 @@ class Book:
     """What is committed, by epoch: plain lists, written from outside."""
 
     done: dict = field(default_factory=dict)  # epoch -> ids, in no particular sequence
+    listed: set = field(default_factory=set)  # ids to skip, from the next epoch or load on
+    out: dict = field(default_factory=dict)  # epoch -> ids that it leaves out
 
     def copy(self):
-        return Book({epoch: list(ids) for epoch, ids in self.done.items()})
+        return Book(
+            {epoch: list(ids) for epoch, ids in self.done.items()},
+            set(self.listed),
+            {epoch: set(ids) for epoch, ids in self.out.items()},
+        )
+
+
+MANNERS = ("to its end", "to its end", "as many as there are", "by hand")
+QUERIES = {
+    "state_dict": lambda s: s.state_dict(),
+    "remaining": lambda s: s.remaining,
+    "len": len,
+    "repr": repr,
+    "lists": lambda s: (s.quarantined, s.skipped),
+    "sizes": lambda s: (s.num_valid, s.total_size, s.num_samples, s.rank, s.num_replicas, s.epoch),
+    "pickle": lambda s: pickle.loads(pickle.dumps(s)).state_dict(),
+    "copy": lambda s: list(copy.deepcopy(s)),
+    "equality": lambda s: s == copy.copy(s),
+}
 
 
 class Rank:
@@ -86,12 +111,21 @@ class Rank:
         self.sampler = cluster.code.sampler(
             range(cluster.n), world, number, seed=cluster.seed % 7, order=order_of(cluster.seed), tail=cluster.tail
         )
+        self.manner = dice.choice(MANNERS)
         self.loop, self.held, self.at_end = None, [], False
         self.listed = set()  # what its sampler must have in quarantine
+        self.peeked = False  # whether others than its loop have drawn in this pass
+        self.left = []  # loops that were left live on: what counts does not depend on that
 
     def begin(self):
         """A new loop over a new loader; one that was left, and what it held, is gone."""
+        self.left = [*self.left[-2:], self.loop]
         self.loop, self.held, self.at_end = None, [], False
+        self.is_fresh = True  # nothing was handed out by this loop
+        if self.manner == "by hand":
+            plain = PlainLoader(range(self.cluster.n), self.batch, sampler=self.sampler, collate_fn=list)
+            self.loop = iter(plain)
+            return
         batches = BatchSampler(self.sampler, self.batch, drop_last=False)
         self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler)
 
@@ -103,8 +137,26 @@ class Rank:
         except StopIteration:
             self.at_end = True
             return False
+        self.is_fresh = False
         self.cluster.handed(self, self.held)
+        if self.manner == "by hand":
+            self.commit_by_hand()
+        if self.manner == "as many as there are" and self.cluster.had_all(self):
+            self.cluster.settle(self)
+            self.at_end = True
         return True
+
+    def commit_by_hand(self):
+        """Now and then too much at first, which must be refused at once."""
+        if self.cluster.dice.random() < 0.1 and not self.peeked:
+            try:
+                self.sampler.commit(len(self.held) + 1)
+            except errors.CommitError:
+                pass
+            else:
+                raise Wrong(f"rank {self.number} committed more than it was handed")
+        self.sampler.commit(len(self.held))
+        self.cluster.settle(self)
 
 
 class _Loader:
@@ -112,6 +164,9 @@ class _Loader:
 
     def __init__(self, batches, rank):
         self.batches, self.rank = DrawnBatches(batches, rank.sampler), rank
+
+    num_workers = 0
+    cut = Cut(None, drops=False)  # ranks differ in their batches here, which no plan of lanes allows
 
     @property
     def drawn_batches(self):
@@ -124,16 +179,28 @@ class _Loader:
         for _ in range(self.rank.prefetch):
             ahead.append(next(drawn, exhausted))
 
-        def flow():
-            while True:
-                ahead.append(next(drawn, exhausted))
-                batch = ahead.popleft()
-                if batch is exhausted:
-                    return
-                places = tuple(place for place, id in enumerate(batch) if id in self.rank.cluster.bad)
-                yield Reported(batch, places) if places else batch
+        def batch_of_samples():
+            ahead.append(next(drawn, exhausted))
+            batch = ahead.popleft()
+            if batch is exhausted or self.rank.cluster.slips():
+                raise StopIteration
+            places = tuple(place for place, id in enumerate(batch) if id in self.rank.cluster.bad)
+            return Reported(batch, places) if places else batch
 
-        return flow()
+        return _Batches(batch_of_samples)
+
+
+class _Batches:
+    """An iterator that lets a StopIteration out, as torch's do; a generator would not."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.batch()
 
 
 class Cluster:
@@ -149,6 +216,11 @@ class Cluster:
         self.saved = [(None, Book(), 0)]  # (record, book, epoch) in the sequence they were made
         self.book, self.epoch = Book(), 0
         self.planned = {}  # epoch -> the lanes it was planned for
+        self.slipping = False  # whether the next batch that is read raises StopIteration
+
+    def slips(self):
+        slipping, self.slipping = self.slipping, False
+        return slipping
 
     def tell(self, text):
         self.story.append(text)
@@ -173,8 +245,12 @@ class Cluster:
         world = dice.randint(1, 4)
         self.tell(f"job of {world} starts in epoch {epoch} with {len(self.book.done.get(epoch, []))} done")
         self.ranks = [Rank(self, number, world) for number in range(world)]
+        if record is not None:
+            self.take_skips()
         self.load(record)
         self.start_pass()
+        if dice.random() < 0.2:
+            self.save()  # before any batch
         steady = dice.random() < 0.5  # ranks keep step, as under DDP, or run free
         while self.epoch < 3:
             action = dice.random()
@@ -188,6 +264,14 @@ class Cluster:
                 self.leave_and_begin_again()
             elif action < 0.25:
                 self.peek()
+            elif action < 0.31:
+                self.query()
+            elif action < 0.32:
+                self.look_and_leave()
+            elif action < 0.34:
+                self.skip()
+            elif action < 0.36:
+                self.slip()
             else:
                 self.step(steady)
             if all(rank.at_end for rank in self.ranks):
@@ -200,16 +284,30 @@ class Cluster:
                 for _ in range(1 if self.dice.random() < 0.8 else 2):
                     rank.sampler.load_state_dict(record)
                 rank.listed |= quarantined(record)
+                self.ask_for_a_finished_epoch(rank)
             if self.dice.random() < 0.5:
                 rank.sampler.set_epoch(self.epoch)
             if rank.sampler.epoch != self.epoch:
                 raise Wrong(f"rank {rank.number} resumed in epoch {rank.sampler.epoch}, the book is in {self.epoch}")
 
+    def ask_for_a_finished_epoch(self, rank):
+        if self.epoch and self.dice.random() < 0.1:
+            try:
+                rank.sampler.set_epoch(self.epoch - 1)
+            except errors.EpochError:
+                return
+            raise Wrong(f"rank {rank.number} took epoch {self.epoch - 1}, which its record calls finished")
+
+    def take_skips(self):
+        """An epoch begins, or a record is loaded: from here on it leaves out what is listed and not done yet."""
+        done = set(self.book.done.get(self.epoch, []))
+        self.book.out.setdefault(self.epoch, set()).update(self.book.listed - done)
+
     def start_pass(self):
         """The book deals what is left, on its own."""
         world = len(self.ranks)
-        done = self.book.done.get(self.epoch, [])
-        if not done:
+        done = [*self.book.done.get(self.epoch, []), *self.book.out.get(self.epoch, ())]
+        if not self.book.done.get(self.epoch):
             self.planned[self.epoch] = Lanes(world, 1, world)
         order = order_of(self.seed).plan(range(self.n), self.n, lambda: self.planned[self.epoch])
         order = order.bind(self.n, seed=self.seed % 7, epoch=self.epoch).take(range(self.n)).tolist()
@@ -219,11 +317,15 @@ class Cluster:
         self.real = [len(hand) for hand in self.dealer.real(world)]
         self.taken = [0] * world
         for rank in self.ranks:
+            rank.peeked = False
             rank.begin()
 
     def step(self, steady):
         ranks = [rank for rank in self.ranks if not rank.at_end]
         for rank in ranks if steady else [self.dice.choice(ranks)]:
+            if self.slipping and rank.manner != "by hand":
+                self.slips_on(rank)
+                continue
             got = rank.step()
             self.tell(f"rank {rank.number} takes {rank.held if got else 'nothing more'}")
 
@@ -239,12 +341,13 @@ class Cluster:
         real = ids[: max(0, self.real[rank.number] - start)]
         self.book.done.setdefault(self.epoch, []).extend(real)
         self.taken[rank.number] += len(ids)
-        rank.listed |= self.bad & set(ids)
+        if rank.manner != "by hand":  # torch's loader passes no report on
+            rank.listed |= self.bad & set(ids)
         rank.held = []
 
     def end_of_epoch(self):
         done = Counter(self.book.done.get(self.epoch, []))
-        missing = self.n - len(done)
+        missing = len(set(range(self.n)) - set(done) - self.book.out.get(self.epoch, set()))
         if max(done.values(), default=0) > 1 or (missing and self.tail != "drop") or missing >= len(self.ranks):
             raise Wrong(f"epoch {self.epoch} ended with {missing} missing, {sum(done.values()) - len(done)} repeated")
         self.tell(f"epoch {self.epoch} is read")
@@ -253,6 +356,9 @@ class Cluster:
             if self.dice.random() < 0.5:
                 rank.sampler.set_epoch(self.epoch)
         if self.epoch < 3:
+            if self.dice.random() < 0.1:
+                self.list_a_skip()
+            self.take_skips()
             self.start_pass()
 
     def had_all(self, rank):
@@ -265,18 +371,22 @@ class Cluster:
     def save(self):
         for rank in self.ranks:
             self.settle(rank)
+            rank.sampler.settle()
         states = [rank.sampler.state_dict() for rank in self.ranks]
-        merged = self.code.merge(states)
+        merged = self.code.merge(states if self.dice.random() < 0.5 else dict(enumerate(states)))
         sealed = records.build(number=1, token="0" * 12, step=0, time="", states={"s": merged}, extras={})
         record = records.decode(records.encode(sealed), "the record")["states"]["s"]
         epoch, done = self.epoch, self.book.done.get(self.epoch, [])
         dropped = self.tail == "drop" and all(self.had_all(rank) for rank in self.ranks)
-        if done and (len(done) == self.n or dropped):
+        out = self.book.out.get(epoch, set())
+        if done and (len(done) + len(out) == self.n or dropped):
             epoch, done = epoch + 1, []  # nothing of it remains: the record stands at the next one's start
         if (record["epoch"], record["consumed"]) != (epoch, len(done)):
             raise Wrong(
                 f"the record says epoch {record['epoch']}, {record['consumed']} done; the book {epoch}, {len(done)}"
             )
+        if len(states) == 1 and (states[0]["epoch"], states[0]["consumed"]) != (epoch, len(done)):
+            raise Wrong(f"the only rank says epoch {states[0]['epoch']}, {states[0]['consumed']} done, unlike its record")
         listed = set().union(*(rank.listed for rank in self.ranks))
         if quarantined(record) != listed:
             raise Wrong(f"the record has {quarantined(record)} in quarantine, the ranks had {listed}")
@@ -291,19 +401,25 @@ class Cluster:
         if record is None or epoch != self.epoch:
             return
         self.tell("the newest record is loaded under live loops")
+        self.slipping = False
         for rank in self.ranks:
             rank.sampler.load_state_dict(record)
             rank.listed |= quarantined(record)
             rank.held = []
+            if rank.is_fresh:
+                continue  # a loop that was handed nothing yet goes on over what is loaded
             try:
                 next(rank.loop)
             except errors.StaleIteratorError:
                 continue
             except StopIteration:
-                if self.had_all(rank):
+                if self.had_all(rank) or not self.hands[rank.number]:
                     continue  # it had nothing left to deliver, and just ends
             raise Wrong(f"rank {rank.number}'s loop of before went on")
+        listed = self.book.listed  # a sampler keeps what it was told, whatever it loads
         self.book, self.epoch = book.copy(), epoch
+        self.book.listed |= listed
+        self.take_skips()
         self.start_pass()
 
     def leave_and_begin_again(self):
@@ -312,9 +428,60 @@ class Cluster:
             self.tell(f"rank {rank.number} breaks out of its loop with {rank.held} and begins again")
             rank.begin()
 
+    def query(self):
+        """One rank alone is asked something, which changes nothing."""
+        rank, (name, ask) = self.dice.choice(self.ranks), self.dice.choice(list(QUERIES.items()))
+        self.tell(f"rank {rank.number} is asked for {name}")
+        ask(rank.sampler)
+
+    def look_and_leave(self):
+        """All ranks leave their loops at the same step, one of them has looked at its state: nobody falls behind."""
+        if any(map(self.had_all, self.ranks)):
+            return
+        rank, name = self.dice.choice(self.ranks), self.dice.choice(("state_dict", "remaining"))
+        QUERIES[name](rank.sampler)
+        self.tell(f"rank {rank.number} is asked for {name}, and all break out of their loops")
+        for rank in self.ranks:
+            rank.begin()
+
+    def skip(self):
+        """Every rank is told to leave out the same id, all of them in their loops or none."""
+        if any(rank.is_fresh and rank.manner == "by hand" for rank in self.ranks):
+            return
+        self.list_a_skip()
+
+    def list_a_skip(self):
+        first = self.dice.randrange(self.n)
+        ids = range(first, min(self.n, first + self.dice.choice((1, 1, 2, self.n))))
+        self.tell(f"{ids} are to be skipped")
+        self.book.listed |= set(ids)
+        for rank in self.ranks:
+            rank.sampler.skip(ids)
+
+    def slip(self):
+        """The next batch that a loader reads raises StopIteration."""
+        self.slipping = True
+
+    def slips_on(self, rank):
+        """A dataset's StopIteration must be an error, and costs nothing but the loop."""
+        self.settle(rank)
+        before = self.had_all(rank)
+        try:
+            rank.held = next(rank.loop)
+        except errors.EarlyStopError:
+            self.tell(f"rank {rank.number}'s dataset raises StopIteration")
+            return rank.begin()
+        except StopIteration:
+            self.slipping = False
+            rank.at_end = True
+            if before or not self.hands[rank.number]:
+                return None
+        raise Wrong(f"rank {rank.number}'s dataset raised StopIteration, and the pass ended")
+
     def peek(self):
         rank = self.dice.choice(self.ranks)
         if not self.had_all(rank):
+            rank.peeked = True
             drawn = [id for id, _ in zip(rank.sampler, range(self.dice.randint(0, 3)), strict=False)]
             self.tell(f"rank {rank.number} peeks at {drawn}")
 

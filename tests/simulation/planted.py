@@ -1,30 +1,37 @@
-"""Planted bugs: what peers got wrong, put into production code one at a time. The simulation must find each of them."""
+"""Planted bugs: what peers, and earlier versions of this library, got wrong, put into production code one at a time.
+
+The simulation must find each of them.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
 from cluster import Production
 
 from globidx import ResumableDistributedSampler, merge_states
+from globidx.core import merging
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
-from globidx.core.tracker import Standing
 from globidx.core.state import SamplerState
+from globidx.core.tracker import Tracker
 from globidx.core.view import EpochView
+from globidx.errors import CommitError, EpochError
 from globidx.torch.loader import Deliveries
-from globidx.torch.passes import Readers
+from globidx.torch.passes import Passes
 
 
 class CountsDraws(ResumableDistributedSampler):
     """Progress is what was drawn, prefetched batches included."""
 
     def state_dict(self):
-        cursor = self._readers._last
+        cursor = self._passes._last
         return super().state_dict() if cursor is None else self.state_of(cursor)
 
 
-class _Reshuffled(Standing):
+class _Reshuffled(Tracker):
     def view(self):
         state, seed = self.state, self.seed + self.state.progress.committed
         return EpochView(self.order.bind(state.dataset.num_samples, seed=seed, epoch=state.epoch), state.progress)
@@ -35,7 +42,7 @@ class ReshufflesTheTail(ResumableDistributedSampler):
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
-        self._standing.__class__ = _Reshuffled
+        self._tracker.__class__ = _Reshuffled
 
 
 def rank_0_only(states):
@@ -47,14 +54,14 @@ class ForgetsEarlierSegments(ResumableDistributedSampler):
     """The record holds this job's progress only."""
 
     def state_dict(self):
-        self._readers.settle()
-        state, rank = self._at()
-        return replace(state, progress=Progress(state.progress.length)).normal(rank).to_dict()
+        state = SamplerState.from_dict(super().state_dict())
+        return replace(state, progress=Progress(state.progress.length)).to_dict()
 
 
-class _Lax(Readers):
+class _Lax(Passes):
     def move(self, why):
         """Nobody is told."""
+        self.handed = None
 
 
 class IteratorsSurviveAReload(ResumableDistributedSampler):
@@ -62,7 +69,7 @@ class IteratorsSurviveAReload(ResumableDistributedSampler):
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
-        self._readers = _Lax()
+        self._passes = _Lax()
 
 
 class LoopsSurviveAReload(Deliveries):
@@ -84,11 +91,13 @@ class CounterTimesWorldSize(ResumableDistributedSampler):
 
 def padding_counted(states):
     """Repeats at the end of padded streams are taken for samples."""
-    ranks = [SamplerState.from_dict(state) for state in states]
+    ranks = [SamplerState.from_dict(states[rank]) for rank in range(len(states))]
     if len({(rank.epoch, rank.progress) for rank in ranks}) > 1 or len({rank.committed for rank in ranks}) == 1:
         return merge_states(states)
     done = min(sum(rank.committed for rank in ranks), ranks[0].progress.remaining)
-    return replace(ranks[0], progress=ranks[0].progress.extend((done,)), committed=0).to_dict()
+    listed = SamplerState.from_dict(merge_states(states)).quarantined
+    padded = replace(ranks[0], progress=ranks[0].progress.extend((done,)), committed=0, quarantined=listed)
+    return padded.to_dict()
 
 
 class CommitsOnDelivery(Deliveries):
@@ -96,7 +105,7 @@ class CommitsOnDelivery(Deliveries):
 
     def __next__(self):
         batch = super().__next__()
-        self.settle()
+        self._sampler.come_back(self)
         return batch
 
 
@@ -105,14 +114,137 @@ class QuarantinesOnDelivery(Deliveries):
 
     def __next__(self):
         batch = super().__next__()
-        self._sampler.quarantine(self._replaced)
+        self._sampler.quarantine(self._sampler._passes.handed.replaced)
         return batch
 
 
 def quarantine_of_rank_0(states):
     """What the other ranks found is not in the record."""
-    rest = [replace(SamplerState.from_dict(state), quarantined=Ranges()).to_dict() for state in states[1:]]
-    return merge_states([states[0], *rest])
+    alone = {
+        rank: replace(SamplerState.from_dict(states[rank]), quarantined=Ranges()).to_dict()
+        for rank in range(1, len(states))
+    }
+    return merge_states({0: states[0], **alone})
+
+
+class LastBatchesWait(Deliveries):
+    """A loop that takes exactly as many batches as there are leaves its last one uncommitted."""
+
+    def _hand_out(self, places):
+        self._smallest = -1
+        super()._hand_out(places)
+
+
+class QueriesSettle(ResumableDistributedSampler):
+    """Asking one rank for its state commits the batch that its loop holds."""
+
+    def state_dict(self):
+        self.settle()
+        return super().state_dict()
+
+
+class SizesSettle(ResumableDistributedSampler):
+    """So does asking what remains."""
+
+    @property
+    def remaining(self):
+        self.settle()
+        return super().remaining
+
+
+class CopiesMove(ResumableDistributedSampler):
+    """Pickling begins the pass anew."""
+
+    def __getstate__(self):
+        self._passes.move("was copied")
+        return super().__getstate__()
+
+
+class _SkipsAtOnce(Tracker):
+    def _renewed(self, *, untouched, unread):
+        state = self.state
+        if untouched and not state.committed and not state.progress.committed and self.state.skip.pairs:
+            fresh, planned = self._fresh(state.epoch, state.skip)
+            kept = {name: getattr(state, name) for name in ('trail', 'finished_epoch', 'quarantined')}
+            fresh = replace(fresh, **kept)
+            begun = self._leaving_out(fresh, planned, state.skip)
+            return (begun, planned) if begun.progress != state.progress else None
+        return super()._renewed(untouched=untouched, unread=unread)
+
+
+class SkipsAtOnce(ResumableDistributedSampler):
+    """A rank that has committed nothing yet leaves out at once what it is told to skip."""
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self._tracker.__class__ = _SkipsAtOnce
+
+
+class IdleRanksStay(ResumableDistributedSampler):
+    """With a plain loader, a rank that was dealt nothing never leaves its epoch."""
+
+    def _end_if_delivered(self):
+        self._passes.drained = False
+        super()._end_if_delivered()
+
+
+class FinishedEpochsAreEmpty(ResumableDistributedSampler):
+    """An epoch that the record calls finished may be set: the run then trains on nothing."""
+
+    def set_epoch(self, epoch):
+        try:
+            super().set_epoch(epoch)
+        except EpochError:
+            self._tracker.begin(epoch)
+
+
+class OvercommitsAreTaken(ResumableDistributedSampler):
+    """More may be committed than was drawn."""
+
+    def _refuse_undrawn(self, amount):
+        if amount > self.left_to_deliver:
+            raise CommitError("at the epoch's end it is noticed")
+
+
+class StopsEndPasses(Deliveries):
+    """A StopIteration out of a dataset ends the pass, and with it the epoch."""
+
+    def _refuse_early(self, stop):
+        pass
+
+
+class SkippedRestIsNotDone(ResumableDistributedSampler):
+    """An epoch whose whole rest is skipped when it is loaded stays the running one in records."""
+
+    def state_dict(self):
+        with patched(SamplerState, is_complete=lambda state, rank: bool(state.committed) and _is_complete(state, rank)):
+            return super().state_dict()
+
+
+_is_complete = SamplerState.is_complete
+
+
+@contextmanager
+def patched(owner, **attributes):
+    """Attributes of a class or module, replaced for a while."""
+    with patch.multiple(owner, **attributes):
+        yield
+
+
+def idle_finishers_forgotten(states):
+    """A rank that finished the epoch, and is dealt nothing of the next, is taken for one that did nothing."""
+    finished = merging._has_finished
+
+    def forgetful(rank, epoch):
+        return finished(rank, epoch) and bool(rank.progress.remaining) and not rank.progress.skipped
+
+    with patched(merging, _has_finished=forgetful):
+        return merge_states(states)
+
+
+def in_given_order(states):
+    """States given as {rank: state} are taken in the sequence in which they were inserted, the last one first."""
+    return merge_states(list(reversed(states.values())) if isinstance(states, dict) else states)
 
 
 PLANTED = {
@@ -128,4 +260,16 @@ PLANTED = {
     "commits on delivery": Production(deliveries=CommitsOnDelivery),
     "quarantines on delivery": Production(deliveries=QuarantinesOnDelivery),
     "quarantine of rank 0": Production(merge=quarantine_of_rank_0),
+    "last batches wait": Production(deliveries=LastBatchesWait),
+    "state_dict settles": Production(sampler=QueriesSettle),
+    "remaining settles": Production(sampler=SizesSettle),
+    "copies move": Production(sampler=CopiesMove),
+    "skips at once": Production(sampler=SkipsAtOnce),
+    "idle ranks stay": Production(sampler=IdleRanksStay),
+    "finished epochs are empty": Production(sampler=FinishedEpochsAreEmpty),
+    "overcommits are taken": Production(sampler=OvercommitsAreTaken),
+    "a dataset's StopIteration ends the pass": Production(deliveries=StopsEndPasses),
+    "a skipped rest is not done": Production(sampler=SkippedRestIsNotDone),
+    "idle finishers are forgotten": Production(merge=idle_finishers_forgotten),
+    "states in any sequence": Production(merge=in_given_order),
 }
