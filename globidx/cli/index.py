@@ -107,7 +107,7 @@ def _merge(args: argparse.Namespace) -> int | None:
     build.refuse_unwritable()
     with pool(args.workers) as executor:
         found = replace(build, executor=executor).run(merge=True)
-    build.refuse_unwritten(found)  # so that the parts stay
+    build.refuse_unwritten(found, f", so its {len(parts)} parts stay")
     for part in parts:
         part.unlink(missing_ok=True)
         part.with_suffix(".lock").unlink(missing_ok=True)

@@ -92,11 +92,11 @@ class Build:
         """OSError where the index could not be written: before any file is opened."""
         IndexCache(self.cache).refuse_unwritable()
 
-    def refuse_unwritten(self, found: Indexed) -> None:
-        """OSError where the cache file does not hold the index that was found."""
+    def refuse_unwritten(self, found: Indexed, consequence: str = "") -> None:
+        """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
         written = IndexCache(self.cache).load()
         if written is None or written.fingerprint() != found.fingerprint:
-            raise OSError(f"the index of {len(found.table)} files was not written to {self.cache}")
+            raise OSError(f"the index of {len(found.table)} files was not written to {self.cache}{consequence}")
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
         """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
