@@ -22,8 +22,13 @@ def tell(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
         text = json.dumps(value, indent=1).replace("\x7f", "\\u007f")
     else:
         text = "\n".join(map(printable, lines))
+    deliver(f"{text}\n")
+
+
+def deliver(text: str) -> None:
+    """Write to stdout; ReaderLeftError where nobody reads it any more, OSError where it cannot be written."""
     try:
-        write(f"{text}\n", sys.stdout)
+        write(text, sys.stdout)
     except BrokenPipeError as error:
         raise ReaderLeftError from error
 

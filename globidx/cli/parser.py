@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any, NoReturn
 
-from globidx.cli.output import complain, write
+from globidx.cli.output import complain, deliver, write
 
 EXIT_CODES = """\
 exit codes:
@@ -37,6 +37,10 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse's own ignores that nothing can be written
-        if message and file is not None:
-            with suppress(OSError) if file is sys.stderr else nullcontext():
+        if not message or file is None:
+            return
+        if file is sys.stdout:
+            deliver(message)
+        else:
+            with suppress(OSError):
                 write(message, file)
