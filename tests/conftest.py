@@ -9,8 +9,12 @@ import numpy.random  # noqa: F401 - a forked worker that has to import it first 
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
+_ON_PURPOSE = {"PYTHONHOME", "GLOBIDX_SIMULATION_SEEDS"}
 sys.path[:0] = [str(TESTS), str(TESTS / "simulation"), str(TESTS.parent / "tools" / "bench")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes on few cores
+# nor do processes that multiprocessing starts, which inherit these, behave as a developer's shell says
+for name in [name for name in os.environ if name.startswith(("PYTHON", "GLOBIDX_")) and name not in _ON_PURPOSE]:
+    del os.environ[name]
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # a shell's background job, whose children could not be interrupted

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import zarr
-
-REPOSITORY = Path(__file__).parent.parent
+from processes import REPOSITORY, clean_environment
 
 
 def numbers(length, item_shape=(3,), dtype="u2", start=1):
@@ -63,9 +61,8 @@ def run_python(code, *arguments, flags=(), check=True, env=None, **options):
 
 
 def environment(changes=None):
-    """This process's environment with ``changes``, and PYTHONPATH for a child."""
-    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    return {**os.environ, "PYTHONPATH": path, **(changes or {})}
+    """``clean_environment`` with ``changes`` as a dict."""
+    return clean_environment(**(changes or {}))
 
 
 def open_descriptors():

@@ -1,13 +1,42 @@
-"""Real ranks: a function run by every rank of a gloo process group, each in its own process."""
+"""Processes of the tests' own: the environment that they get, and real ranks.
+
+``run_ranks`` runs a function in every rank of a gloo process group, each in its own process.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+REPOSITORY = Path(__file__).parent.parent
 _SPAWN = multiprocessing.get_context("spawn")
+#: What a process needs of the machine. No variable of Python's, globidx's or a scheduler's is among them: those
+#: change what is tested. PYTHONUNBUFFERED, say, hides what happens to output that waits in a buffer.
+_OF_THE_MACHINE = {
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "PATH",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+}
+
+
+def clean_environment(**more):
+    """The environment for a process that a test starts: the machine's needs, this repository's modules, and ``more``.
+
+    A value of None leaves a variable out.
+    """
+    given = {name: value for name, value in os.environ.items() if name in _OF_THE_MACHINE}
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    given |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, **more}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def run_ranks(world_size, work, *arguments, timeout=120, lost=(), meeting=None):

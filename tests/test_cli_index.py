@@ -63,7 +63,7 @@ KEYS = {
     "build": "arrays cache fingerprint longest num_files num_samples shortest skipped",
     "info": "arrays cache fingerprint longest num_files num_samples shortest skipped",
     "merge": "absent_parts arrays cache fingerprint longest num_files num_samples parts shortest skipped",
-    "check": "absent chunks num_files problems unreadable without_checksums",
+    "check": "absent chunks num_files problems skipped unreadable without_checksums",
     "diff": "appended grown inserted keep_ids moved removed renamed replaced rewritten shrunk",
 }
 
@@ -218,7 +218,7 @@ def dying(path, *rest):
         os._exit(9)
     return real(path, *rest)
 stores.scan = dying
-cli.index._pool = lambda args: ProcessPoolExecutor(1, mp_context=get_context("fork"))
+cli.index.pool = lambda workers: ProcessPoolExecutor(1, mp_context=get_context("fork"))
 sys.exit(cli.main(["index", "build", sys.argv[1]]))
 """
     done = run_python(code, folder, check=False)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import clean_environment
 
 import globidx
 
@@ -108,7 +109,7 @@ assert not [name for name in sys.modules if name.startswith("globidx.")], sys.mo
 assert not {"torch", "numpy", "zarr", "h5py"} & set(sys.modules)
 assert all(str(path).endswith((".py", ".pyc", ".pth")) or "__pycache__" in str(path) for path in opened), opened
 """
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent, env=clean_environment(PYTHONDONTWRITEBYTECODE="1"))
 
 
 def test_public_names_are_the_documented_ones():

@@ -6,17 +6,17 @@ interrupted.
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 
 from globidx import __version__
 from globidx.cli import estimate, index, record
-from globidx.cli.output import Complaints, complain
-from globidx.errors import GlobidxError
+from globidx.cli.output import Complaints, ReaderLeftError, complain
+from globidx.cli.parser import Parser
+from globidx.errors import BadFilesError, GlobidxError
 
 #: What is told in one message instead of a traceback.
 _TOLD = (GlobidxError, OSError, ValueError, TypeError, LookupError, ArithmeticError, ImportError)
@@ -24,23 +24,15 @@ _TOLD = (GlobidxError, OSError, ValueError, TypeError, LookupError, ArithmeticEr
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = _parser().parse_args(argv)
-    logger, is_quiet = logging.getLogger("globidx"), getattr(args, "quiet", False)
-    complaints = logging.NullHandler() if is_quiet else Complaints(logging.WARNING)
-    logger.addHandler(complaints)
     try:
-        if sys.stdout is None:
-            raise OSError("stdout is closed")
-        code: int | None = args.run(args)
-        sys.stdout.flush()
-        return code or 0
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # so that the exit's own flush has somewhere to go
+        return _run(argv)
+    except ReaderLeftError:
         return 1
     except BrokenExecutor:
         complain("a process that looked at files died; what was scanned is kept, so run it again, with fewer --workers")
+        return 1
+    except BadFilesError as error:
+        complain(*str(error).split("\n"))  # its own line breaks: names in it are escaped
         return 1
     except _TOLD as error:
         complain(str(error))
@@ -48,13 +40,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    if sys.stdout is None:
+        raise OSError("stdout is closed")
+    args = _parser().parse_args(argv)
+    with _complaints(is_quiet=getattr(args, "quiet", False)):
+        code: int | None = args.run(args)
+    return code or 0
+
+
+@contextmanager
+def _complaints(*, is_quiet: bool) -> Iterator[None]:
+    """What the library warns of meanwhile becomes messages of the command."""
+    logger = logging.getLogger("globidx")
+    handler = logging.NullHandler() if is_quiet else Complaints(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
     finally:
-        logger.removeHandler(complaints)
+        logger.removeHandler(handler)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="globidx", description="Indexes of zarr and HDF5 files, and records of training runs."
+def _parser() -> Parser:
+    parser = Parser(
+        prog="globidx",
+        description="Indexes of zarr and HDF5 files, and records of training runs.",
+        examples="""\
+  globidx index build 'data/*.zarr' --key images
+  globidx record show run/
+  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32""",
     )
     parser.add_argument("--version", action="version", version=f"globidx {__version__}")
     things = parser.add_subparsers(required=True, metavar="{index,record,estimate}")

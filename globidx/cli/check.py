@@ -3,62 +3,99 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from globidx.cli.output import tell
 from globidx.cli.progress import Progress
+from globidx.errors import BadFilesError
 
 if TYPE_CHECKING:
+    from globidx.disk.builder import Build
     from globidx.disk.checking import Checked
     from globidx.disk.indexed import Indexed
 
 _SHOWN = 10
 
 
-def check(args: argparse.Namespace, indexed: Indexed, executor: Executor) -> int:
-    """Check all files of an index; 1 where anything is absent or cannot be read."""
+def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
+    """Check every file; 1 where anything is absent or cannot be read, or a file cannot be indexed at all."""
+    try:
+        indexed = replace(build, on_bad="tell").run()
+    except BadFilesError as error:  # not one of them can be indexed
+        report = _Report(args, len(error.failures), [], error.failures)
+    else:
+        report = _Report(args, len(indexed.table) + len(indexed.skipped), _read(args, indexed, executor), indexed.skipped)
+    if args.json or not args.quiet:
+        tell(args, report.as_json(), report.lines())
+    return int(bool(report.bad or report.skipped))
+
+
+def _read(args: argparse.Namespace, indexed: Indexed, executor: Executor) -> list[Checked]:
     from globidx.disk.checking import check as run
 
     progress = None if args.quiet else Progress(wanted=args.progress or None)
     few = len(indexed.table) < 2
     found: list[Checked] = []
-    for done, arrays in enumerate(
-        run(indexed, args.axis, decode=not args.no_decode, executor=None if few else executor)
-    ):
+    arrays_of_files = run(indexed, args.axis, decode=not args.no_decode, executor=None if few else executor)
+    for done, arrays in enumerate(arrays_of_files):
         found += arrays
         if progress is not None:
             progress(done + 1, len(indexed.table))
-    bad = [one for one in found if one.unreadable or (one.absent and args.on_missing == "error")]
-    told = {
-        "num_files": len(indexed.table),
-        "chunks": sum(one.chunks for one in found),
-        "absent": sum(one.absent for one in found),
-        "unreadable": sum(len(one.unreadable) for one in found),
-        "without_checksums": sorted({one.array for one in found if not one.has_checksums}),
-        "problems": [asdict(one) for one in bad],
-    }
-    if args.json or not args.quiet:
-        tell(args, told, "\n".join([*_summary(told, args), *_problems(bad)]))
-    return int(bool(bad))
+    return found
 
 
-def _summary(told: dict[str, object], args: argparse.Namespace) -> list[str]:
-    names = told["without_checksums"]
-    bare = ", ".join(name or "(bare)" for name in names) if isinstance(names, list) else ""
-    read = "not read" if args.no_decode else f"{told['unreadable']} unreadable"
-    return [
-        f"files      {told['num_files']}",
-        f"chunks     {told['chunks']}: {told['absent']} absent, {read}",
-        f"checksums  {'none in ' + bare + ': a flipped bit there would read as data' if bare else 'in every array'}",
-    ]
+@dataclass(frozen=True)
+class _Report:
+    """What was found in the arrays of ``num_files`` files, and (path, reason) of those that cannot be indexed."""
+
+    args: argparse.Namespace
+    num_files: int
+    found: Sequence[Checked]
+    skipped: Sequence[tuple[str, str]]
+
+    @property
+    def bad(self) -> list[Checked]:
+        """The arrays with problems."""
+        is_error = self.args.on_missing == "error"
+        return [one for one in self.found if one.unreadable or (one.absent and is_error)]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "num_files": self.num_files,
+            "chunks": sum(one.chunks for one in self.found),
+            "absent": sum(one.absent for one in self.found),
+            "unreadable": sum(len(one.unreadable) for one in self.found),
+            "without_checksums": sorted({one.array for one in self.found if not one.has_checksums}),
+            "problems": [asdict(one) for one in self.bad],
+            "skipped": [list(pair) for pair in self.skipped],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The report for people."""
+        told = self.as_json()
+        bare = ", ".join(name or "(bare)" for name in told["without_checksums"])
+        read = "not read" if self.args.no_decode else f"{told['unreadable']} unreadable"
+        unfit = f", {len(self.skipped)} of them cannot be indexed" if self.skipped else ""
+        yield f"files      {self.num_files}{unfit}"
+        yield f"chunks     {told['chunks']}: {told['absent']} absent, {read}"
+        yield f"checksums  {f'none in {bare}: a flipped bit there would read as data' if bare else 'in every array'}"
+        yield from _first((f"problem    {path}: {reason}" for path, reason in self.skipped), len(self.skipped), "files")
+        yield from _first(map(_problem, self.bad), len(self.bad), "arrays")
 
 
-def _problems(bad: list[Checked]) -> list[str]:
-    lines = []
-    for one in bad[:_SHOWN]:
-        where = f"{one.path}, array {one.array!r}" if one.array else one.path
-        lines += [f"problem    {where}: {one.absent} of {one.chunks} chunks absent"] if one.absent else []
-        lines += [f"problem    {where}: {problem}" for problem in one.unreadable[:3]]
-    return [*lines, f"and {len(bad) - _SHOWN} more arrays with problems"] if len(bad) > _SHOWN else lines
+def _problem(one: Checked) -> str:
+    where = f"{one.path}, array {one.array!r}" if one.array else one.path
+    absent = [f"{one.absent} of {one.chunks} chunks absent"] if one.absent else []
+    more = [f"and {len(one.unreadable) - 3} more"] if len(one.unreadable) > 3 else []
+    return f"problem    {where}: {'; '.join([*absent, *one.unreadable[:3], *more])}"
+
+
+def _first(problems: Iterator[str], count: int, what: str) -> Iterator[str]:
+    for _, line in zip(range(_SHOWN), problems, strict=False):
+        yield line
+    if count > _SHOWN:
+        yield f"and {count - _SHOWN} more {what} with problems"

@@ -15,7 +15,12 @@ _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 def add(things: Any) -> None:
     """Add the command to the parser's."""
     told = "what reading an epoch of these files costs, from their index alone: how often chunks are decoded"
-    command = things.add_parser("estimate", help=told, description=told)
+    command = things.add_parser(
+        "estimate",
+        help=told,
+        description=told,
+        examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4 --workers 2",
+    )
     add_files(command)
     command.add_argument("--order", choices=_ORDERS, default="shuffle", help="order of the samples (default: shuffle)")
     command.add_argument("--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)")
@@ -62,4 +67,4 @@ def _estimate(args: argparse.Namespace) -> None:
     ]
     if found.played < found.samples:
         lines.append(f"from a part of    {found.played} samples")
-    tell(args, asdict(found), "\n".join(lines))
+    tell(args, asdict(found), lines)

@@ -36,7 +36,7 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
 
 def word(value: Any) -> str:
     """A word of the record's on one line, whatever it holds."""
-    return printable(f"{value!s:.256}").replace("\n", "\\n")
+    return printable(f"{value!s:.256}")
 
 
 def arrangement_of(state: SamplerState) -> Any:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from globidx.cli.files import add_files
 from globidx.cli.output import complain, tell
 from globidx.cli.progress import Progress
+from globidx.cli.workers import pool
 
 if TYPE_CHECKING:
     from globidx.disk.builder import Build
@@ -25,29 +24,51 @@ def add(things: Any) -> None:
     index = things.add_parser("index", help="build an index over files, or look into one").add_subparsers(
         required=True, metavar="{build,info,check,diff,locate,merge}"
     )
-    build = _command(index, "build", _build, "look at the files and write the cache that training reads")
+    build = _command(
+        index,
+        "build",
+        _build,
+        "look at the files and write the cache that training reads",
+        example="'data/*.zarr' --key images\n  globidx index build data/ --key images --part 3/16",
+    )
     build.add_argument("--part", type=_part, metavar="N/OF", help="look at one share of the files, for a job array")
     _command(index, "info", _info, "show what the index of these files holds")
-    check = _command(index, "check", _check, "read all data: absent and unreadable chunks, arrays without checksums")
+    check = _command(
+        index,
+        "check",
+        _check,
+        "read all data: files that cannot be indexed, absent and unreadable chunks, arrays without checksums",
+        on_bad="a file that cannot be indexed is a problem here either way, and the others are read",
+        example="data/ --key images --json",
+    )
     check.add_argument("--no-decode", action="store_true", help="look for absent chunks only, without reading data")
     check.add_argument(
         "--on-missing", choices=("error", "fill"), default="error", help="whether an absent chunk is a problem"
     )
     _command(index, "diff", _diff, "show what became of the files since the cache was written; 1 if anything did")
-    locate = _command(index, "locate", _locate, "show which file and item a sample id is", files=1)
+    locate = _command(
+        index, "locate", _locate, "show which file and item a sample id is", files=1, example="data/ --key images 17 2000"
+    )
     locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
     _command(index, "merge", _merge, "put the parts of a job array together, and look at what none of them did")
 
 
 def _command(
-    index: Any, name: str, run: Callable[[argparse.Namespace], int | None], told: str, files: int | str = "+"
+    index: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    told: str,
+    *,
+    files: int | str = "+",
+    on_bad: str = "what to do with files that cannot be indexed",
+    example: str = "'data/*.zarr' --key images",
 ) -> argparse.ArgumentParser:
     """A subcommand with the options that say which files, and how to go about them."""
-    command: argparse.ArgumentParser = index.add_parser(name, help=told, description=told)
-    add_files(command, nargs=files)
-    command.add_argument(
-        "--on-bad", choices=("error", "skip"), default="error", help="what to do with files that cannot be indexed"
+    command: argparse.ArgumentParser = index.add_parser(
+        name, help=told, description=told, examples=f"  globidx index {name} {example}"
     )
+    add_files(command, nargs=files)
+    command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)
     command.add_argument("--workers", type=_workers, help="processes that look at files (default: one a core)")
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     said = command.add_mutually_exclusive_group()
@@ -62,20 +83,20 @@ def _build(args: argparse.Namespace) -> int | None:
     build = _prepared(args)
     if args.dry_run:
         return _would(args, build, "and the index written to", args.part)
-    with _pool(args) as pool:
+    build.refuse_unwritable()
+    with pool(args.workers) as executor:
         if args.part:
-            path, count = replace(build, executor=pool).run_part(*args.part)
+            path, count = replace(build, executor=executor).run_part(*args.part)
             told = {"part": list(args.part), "num_files": count, "kept": os.fspath(path) if count else None}
             kept = f"kept in {path}" if count else "so there is nothing to keep"
             return _said(args, told, f"part {args.part[0]} of {args.part[1]}: {count} files, {kept}")
-        found = replace(build, executor=pool).run()
+        found = replace(build, executor=executor).run()
+    build.refuse_unwritten(found)
     text = f"{len(found.index)} samples in {len(found.table)} files, cached in {found.cache_path}"
     return _said(args, _described(found), text)
 
 
 def _merge(args: argparse.Namespace) -> int | None:
-    from globidx.disk.indexcache import IndexCache
-
     build = _prepared(args)
     parts = build.part_files()
     absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
@@ -83,11 +104,10 @@ def _merge(args: argparse.Namespace) -> int | None:
         complain(f"parts {', '.join(absent)} are not there; their files are looked at now")
     if args.dry_run:
         return _would(args, build, f"and the index put together from {len(parts)} parts in", None)
-    with _pool(args) as pool:
-        found = replace(build, executor=pool).run(merge=True)
-    written = IndexCache(build.cache).load()
-    if written is None or written.fingerprint() != found.fingerprint:
-        raise OSError(f"the index {build.cache} was not written, so its {len(parts)} parts stay")
+    build.refuse_unwritable()
+    with pool(args.workers) as executor:
+        found = replace(build, executor=executor).run(merge=True)
+    build.refuse_unwritten(found, f", so its {len(parts)} parts stay")
     for part in parts:
         part.unlink(missing_ok=True)
         part.with_suffix(".lock").unlink(missing_ok=True)
@@ -109,14 +129,14 @@ def _info(args: argparse.Namespace) -> int | None:
         f"array        {a['name'] or '(bare)'}: items of {tuple(a['item_shape'])} {a['dtype']}" for a in told["arrays"]
     ]
     lines += [f"items/file   {told['shortest']} to {told['longest']}", f"cache        {told['cache']}"]
-    return _said(args, told, "\n".join(lines))
+    return _said(args, told, *lines)
 
 
 def _locate(args: argparse.Namespace) -> int | None:
     found = _looked(args)
     places = [(id, *found.locate(id)) for id in args.ids]
     told = [{"id": id, "path": path, "item": item} for id, path, item in places]
-    return _said(args, told, "\n".join(f"{id}  {path}  item {item}" for id, path, item in places))
+    return _said(args, told, *(f"{id}  {path}  item {item}" for id, path, item in places))
 
 
 def _diff(args: argparse.Namespace) -> int | None:
@@ -129,11 +149,11 @@ def _diff(args: argparse.Namespace) -> int | None:
     before = IndexCache(build.cache).load()
     if before is None:
         raise OSError(f"there is no index of these files at {build.cache} to compare with; build it first")
-    with _pool(args) as pool:
-        changes = compare(before, replace(build, executor=pool, keep=False).run().table)
+    with pool(args.workers) as executor:
+        changes = compare(before, replace(build, executor=executor, keep=False).run().table)
     lines = [f"{what:<10} {name}" for what, names in changes.by_kind.items() for name in names]
     lines += [f"sample ids {'keep' if changes.keep_ids else 'lose'} their places"] if changes else ["nothing changed"]
-    _said(args, asdict(changes), "\n".join(lines))
+    _said(args, asdict(changes), *lines)
     return int(bool(changes))
 
 
@@ -142,8 +162,8 @@ def _check(args: argparse.Namespace) -> int | None:
 
     if args.dry_run:
         return _would(args, _prepared(args), "and the data of all would be read, with the index in", None)
-    with _pool(args) as pool:
-        return check(args, replace(_prepared(args), executor=pool).run(), pool)
+    with pool(args.workers) as executor:
+        return check(args, replace(_prepared(args), executor=executor), executor)
 
 
 def _prepared(args: argparse.Namespace) -> Build:
@@ -162,21 +182,8 @@ def _prepared(args: argparse.Namespace) -> Build:
 
 
 def _looked(args: argparse.Namespace) -> Indexed:
-    with _pool(args) as pool:
-        return replace(_prepared(args), executor=pool, keep=not args.dry_run).run()
-
-
-def _pool(args: argparse.Namespace) -> ProcessPoolExecutor:
-    """Processes that are started when the first of them has anything to do; few files are looked at without."""
-    from multiprocessing import get_context
-
-    workers = args.workers or min(32, len(os.sched_getaffinity(0)))
-    return ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_leave_interrupts)
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the one that started the others stops them, without their words."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pool(args.workers) as executor:
+        return replace(_prepared(args), executor=executor, keep=not args.dry_run).run()
 
 
 def _would(args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None) -> int:
@@ -202,9 +209,9 @@ def _described(found: Indexed) -> dict[str, Any]:
     }
 
 
-def _said(args: argparse.Namespace, value: Any, text: str) -> int:
+def _said(args: argparse.Namespace, value: Any, *lines: str) -> int:
     if args.json or not args.quiet:
-        tell(args, value, text)
+        tell(args, value, lines)
     return 0
 
 

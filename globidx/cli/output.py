@@ -5,23 +5,65 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, TextIO
 
 
-def tell(args: argparse.Namespace, value: Any, text: str) -> None:
-    """Print ``value`` as JSON where that was asked for, else ``text``."""
-    print(
-        json.dumps(value, indent=1).replace("\x7f", "\\u007f")
-        if args.json
-        else "\n".join(map(printable, text.split("\n")))
-    )
+class ReaderLeftError(Exception):
+    """Whoever read stdout has closed it, as ``head`` does: no reason for a message."""
 
 
-def complain(text: str) -> None:
-    """Print a message for people on stderr, where there is one: stdout is for data."""
+def tell(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
+    """Print ``value`` as JSON where that was asked for, else ``lines``."""
+    if args.json:
+        text = json.dumps(value, indent=1).replace("\x7f", "\\u007f")
+    else:
+        text = "\n".join(map(printable, lines))
+    deliver(f"{text}\n")
+
+
+def deliver(text: str) -> None:
+    """Write to stdout; ReaderLeftError where nobody reads it any more, OSError where it cannot be written."""
+    try:
+        write(text, sys.stdout)
+    except BrokenPipeError as error:
+        raise ReaderLeftError from error
+
+
+def complain(*lines: str) -> None:
+    """Print a message for people on stderr, as far as there is one: stdout is for data."""
     if sys.stderr is not None:
-        print(f"globidx: {printable(text)}", file=sys.stderr)
+        text = "".join(f"{line}\n" for line in map(printable, lines))
+        with suppress(OSError):
+            write(f"globidx: {text}", sys.stderr)
+
+
+def write(text: str, stream: TextIO) -> None:
+    """Write to a stream of the process, at once.
+
+    Raises
+    ------
+    OSError
+        If the text cannot be delivered: a full disk, a closed pipe. The stream then leads to ``/dev/null``,
+        since Python would try once more while it exits, with a traceback and exit code 120.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        _discard(stream)
+        raise
+
+
+def _discard(stream: TextIO) -> None:
+    # a stream without a descriptor, as tests put in place, is not flushed at exit
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class Complaints(logging.Handler):
@@ -33,7 +75,13 @@ class Complaints(logging.Handler):
 
 
 def printable(line: str) -> str:
-    """A line with what the terminal cannot show escaped: file names and records may hold anything."""
+    """One line for a terminal, whatever is in it: names of files and arrays, and records, may hold anything.
+
+    Line breaks are escaped too, so that no name can forge a line of its own.
+
+    >>> print(printable("a\\n9  b.zarr\\x1b[2J"))
+    a\\n9  b.zarr\\x1b[2J
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in line)
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return shown.encode(encoding, "backslashreplace").decode(encoding)

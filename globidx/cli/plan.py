@@ -86,14 +86,14 @@ class Plan:
         for tail in TAILS:
             of = self._tail(tail)
             mark = "*" if tail == self.tail else ""
-            rows.append((f"{tail}{mark}", of["samples"], of["batches"], of["padding"], of["left_over"]))
+            rows.append((f"{tail}{mark}", _span(of["samples"]), _span(of["batches"]), of["padding"], of["left_over"]))
         yield from ("", *_table(rows), "")
         rows = [("rank", "samples", "padding", "batches", "last batch", "first position", "last position")]
         rows += [tuple("-" if cell is None else cell for cell in asdict(share).values()) for share in self.shares]
         yield from _table(rows)
 
     def _tail(self, tail: Tail) -> dict[str, Any]:
-        """What another tail would mean, over all ranks."""
+        """What another tail would mean, over all ranks: fewest and most samples and batches of one, and the rest."""
         lengths = [
             partition.stream_length(self.remaining, rank=rank, world_size=self.world_size, tail=tail)
             for rank in (0, self.world_size - 1)
@@ -101,8 +101,8 @@ class Plan:
         batches = [-(-length // self.batch_size) for length in lengths]
         whole = lengths[0] * self.world_size
         return {
-            "samples": _span(lengths),
-            "batches": _span(batches),
+            "samples": sorted(lengths),
+            "batches": sorted(batches),
             "padding": max(0, whole - self.remaining) if tail == "pad" else 0,
             "left_over": self.remaining - whole if tail == "drop" else 0,
         }
@@ -141,8 +141,9 @@ def _unknown(state: SamplerState) -> RecordError:
     )
 
 
-def _span(ends: list[int]) -> int | str:
-    return ends[0] if len(set(ends)) == 1 else f"{min(ends)} to {max(ends)}"
+def _span(ends: list[int]) -> str:
+    fewest, most = ends
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def _table(rows: list[tuple[Any, ...]]) -> Iterator[str]:

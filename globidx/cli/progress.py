@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any
+
+from globidx.cli.output import write
 
 _EVERY = 5.0  #: seconds between lines
 
@@ -33,7 +37,8 @@ class Progress:
         now = time.monotonic()
         if now - self._told >= _EVERY or done == total:
             self._told = now
-            print(line(done, total, now - self._began), file=sys.stderr, flush=True)
+            with suppress(OSError):
+                write(f"{line(done, total, now - self._began)}\n", sys.stderr)
 
 
 def line(done: int, total: int, seconds: float) -> str:
@@ -48,8 +53,11 @@ def line(done: int, total: int, seconds: float) -> str:
 
 
 def _bar(total: int) -> Any:
+    """tqdm's bar where stderr is a terminal with room for one, else None."""
     try:
         from tqdm import tqdm
-    except ImportError:
+
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (ImportError, OSError):
         return None
-    return tqdm(total=total, unit="file", file=sys.stderr) if sys.stderr.isatty() else None
+    return tqdm(total=total, unit="file", file=sys.stderr) if width else None

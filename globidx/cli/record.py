@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,36 @@ def add(things: Any) -> None:
     record = things.add_parser("record", help="show, check, plan or reseal records of a run").add_subparsers(
         required=True
     )
-    for name, run, told, path in (
-        ("show", _show, "show how far a run has come", "a record file, or a folder of them: the newest"),
-        ("check", _check, "verify every record, and say what else lies there", "a record file, or a folder of them"),
-        ("plan", _plan, "show what each rank would be given on a resume", "a record file, or a folder: the newest"),
-        ("reseal", _reseal, "make a record that was edited on purpose whole again", "the record file that was edited"),
+    for name, run, told, path, example in (
+        ("show", _show, "show how far a run has come", "a record file, or a folder of them: the newest", "run/"),
+        (
+            "check",
+            _check,
+            "verify every record, and say what else lies there",
+            "a record file, or a folder of them",
+            "run/ --json",
+        ),
+        (
+            "plan",
+            _plan,
+            "show what each rank would be given on a resume",
+            "a record file, or a folder: the newest",
+            "run/ --world-size 6 --batch-size 32",
+        ),
+        (
+            "reseal",
+            _reseal,
+            "make a record that was edited on purpose whole again",
+            "the record file that was edited",
+            "run/record-00000023-5b0c61d2a7f4.json",
+        ),
     ):
-        command = record.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+        command = record.add_parser(
+            name,
+            help=told,
+            description=f"{told[0].upper()}{told[1:]}.",
+            examples=f"  globidx record {name} {example}",
+        )
         command.add_argument("path", help=path)
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=run)
@@ -50,7 +72,7 @@ def _show(args: argparse.Namespace) -> None:
     from globidx.disk.records import read_newest
 
     found = read_newest(args.path)
-    tell(args, found, "\n".join(lines(found)))
+    tell(args, found, lines(found))
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -61,7 +83,7 @@ def _plan(args: argparse.Namespace) -> None:
     name, state = plan.sampler_of(found, args.sampler)
     planned = plan.Plan.of(state, world_size=args.world_size, batch_size=args.batch_size, tail=args.tail or state.tail)
     told = planned.as_json() | {"record": found["id"], "sampler": name}
-    tell(args, told, "\n".join(planned.lines(found["id"], name)))
+    tell(args, told, planned.lines(found["id"], name))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -80,9 +102,8 @@ def _check(args: argparse.Namespace) -> None:
         for path, age in found.temporary
     ]
     lines += [f"{len(found.records)} records, {found.problems} damaged"]
-    tell(args, told, "\n".join(line.replace("\n", "\\n") for line in lines))
+    tell(args, told, lines)
     if found.problems:
-        sys.stdout.flush()
         raise RecordError(f"{found.problems} of {len(found.records)} records in {args.path} are damaged")
 
 
@@ -101,7 +122,7 @@ def _reseal(args: argparse.Namespace) -> None:
     data = records.read_bytes(path)
     sealed = record.reseal(data, args.path)
     if record.is_sealed(data):
-        tell(args, {"id": sealed["id"], "written": None}, f"{path} is whole as it is: nothing was written")
+        tell(args, {"id": sealed["id"], "written": None}, [f"{path} is whole as it is: nothing was written"])
         return
     if args.in_place:
         written = records.write(path, sealed, durable=True)
@@ -111,4 +132,4 @@ def _reseal(args: argparse.Namespace) -> None:
         sealed = record.reseal(data, args.path, number=records.next_number(folder), token=token)
         written = records.publish(folder, sealed, durable=True)
     kept = "" if args.in_place else f"; {path} is left as it is"
-    tell(args, {"id": sealed["id"], "written": str(written)}, f"record {sealed['id']} is written in {written}{kept}")
+    tell(args, {"id": sealed["id"], "written": str(written)}, [f"record {sealed['id']} is written in {written}{kept}"])

@@ -10,9 +10,10 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from globidx.core.layout import Layout
 from globidx.core.table import Table
 from globidx.disk import indexing, sharing
-from globidx.disk.indexcache import IndexCache, cache_path, path_beside, reopened
+from globidx.disk.indexcache import IndexCache, cache_path, path_beside, reopened, siblings
 from globidx.disk.indexed import Indexed
 from globidx.disk.indexing import Found
 from globidx.disk.lock import work_lock
@@ -41,7 +42,8 @@ class Build:
 
     ``executor`` looks at files in batches; ``peers`` are other processes that each take a share; ``progress`` is called
     with how many files were looked at, and how many are to be. Without ``keep`` nothing is written. ``also`` are caches
-    that may know something, too: those of others, which are only read.
+    that may know something, too: those of others, which are only read. ``on_bad`` is ``"error"``, ``"skip"``, or
+    ``"tell"`` for a caller that says itself which files were skipped.
     """
 
     paths: Paths
@@ -80,10 +82,21 @@ class Build:
     def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
         cache = IndexCache(self.cache)
-        caches = [cache, *map(IndexCache, (*self.also, *(self.part_files() if merge else ())))]
+        parts = map(IndexCache, self.part_files() if merge else ())
+        caches = (cache, *map(IndexCache, self.also), *parts)
         every = np.arange(len(self.paths))
         found = self._found(every, caches, cache) if self.peers is None else self._shared(caches, self.peers)
         return self._indexed(found, cache, generation)
+
+    def refuse_unwritable(self) -> None:
+        """OSError where the index could not be written: before any file is opened."""
+        IndexCache(self.cache).refuse_unwritable()
+
+    def refuse_unwritten(self, found: Indexed, consequence: str = "") -> None:
+        """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
+        written = IndexCache(self.cache).load()
+        if written is None or written.fingerprint() != found.fingerprint:
+            raise OSError(f"the index of {len(found.table)} files was not written to {self.cache}{consequence}")
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
         """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
@@ -92,10 +105,11 @@ class Build:
         """
         path = self.cache.with_suffix(f".{part}-of-{of}{self.cache.suffix}")
         kept = IndexCache(path)
-        found = self._found(_share(len(self.paths), part - 1, of), [kept, *self._caches()], kept)
+        share = _share(len(self.paths), part - 1, of)
+        found = self._found(share, (kept, *self._caches()), kept)
         piece, failures = indexing.assemble(found, self.paths)
         if self.on_bad == "error":
-            indexing.refuse_bad(failures)
+            indexing.refuse_bad(failures, len(share))
         if piece is None:  # there are more parts than files, or none of these can be indexed
             return path, 0
         if kept.save(piece.table) is None:
@@ -106,11 +120,15 @@ class Build:
         """How many files there are (in a part), and how many of them no cache knows."""
         number, of = part or (1, 1)
         share = _share(len(self.paths), number - 1, of)
-        caches = [*self._caches(), *map(IndexCache, self.part_files())]
+        caches = (*self._caches(), *map(IndexCache, self.part_files()))
         return len(share), len(self._recall(share, caches, Found()))
 
     def _caches(self) -> list[IndexCache]:
         return [IndexCache(path) for path in (self.cache, *self.also)]
+
+    def _siblings(self) -> Iterator[IndexCache]:
+        """The caches of the same files named in another way; looked for when the first of them is asked for."""
+        yield from map(IndexCache, siblings(self.cache))
 
     def part_files(self) -> list[Path]:
         """The parts of this index that were kept by ``run_part``."""
@@ -135,9 +153,11 @@ class Build:
         return found
 
     def _recall(self, places: Places, caches: Sequence[IndexCache], found: Found) -> Places:
-        """Add to ``found`` what caches know; the places that are still missing."""
-        for cache in caches:
-            piece = cache.recall(self.paths, places) if len(places) else None
+        """Add to ``found`` what caches know, or else their siblings; the places that are still missing."""
+        for cache in chain(caches, self._siblings()):
+            if not len(places):
+                break
+            piece = cache.recall(self.paths, places)
             if piece is not None:
                 found.pieces.append(piece)
                 places = np.setdiff1d(places, piece.places, assume_unique=True)
@@ -175,14 +195,14 @@ class Build:
         """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
         piece, failures = indexing.assemble(found, self.paths)
         if piece is None or self.on_bad == "error":
-            indexing.refuse_bad(failures)
+            indexing.refuse_bad(failures, len(self.paths))
         if piece is None:
             raise NoFilesError(f"there is no file to index below {self.paths.root}")
         indexing.refuse_repeats(piece, self.paths)
         if failures:
-            _log.warning(
-                "left out %d of %d files that cannot be indexed: %s", len(failures), len(self.paths), failures[0]
-            )
+            level = logging.INFO if self.on_bad == "tell" else logging.WARNING
+            count, total = len(failures), len(self.paths)
+            _log.log(level, "left out %d of %d files that cannot be indexed: %s", count, total, failures[0])
         table, digest = self._kept(piece.table, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
         indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)

@@ -9,7 +9,10 @@ import hashlib
 import logging
 import mmap
 import os
+import re
 import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +104,24 @@ class IndexCache:
         self._saved = _identity(self.path), said
         return said
 
+    def refuse_unwritable(self) -> None:
+        """Refuse a place that cannot be written, before anything is done for it; what is there stays as it is.
+
+        Raises
+        ------
+        OSError
+            If no file can be made in the folder, or the file is a newer globidx's.
+        """
+        self.load()
+        if self._is_closed:
+            raise OSError(f"the index cache {self.path} is a newer globidx's and is left alone; choose another --cache-dir")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise OSError(f"the index cannot be written to {self.path}: {error.strerror}") from error
+
     def _decoded(self, data: mmap.mmap | bytes) -> Table | None:
         try:
             view = memoryview(data)
@@ -159,9 +180,30 @@ def path_beside(root: str, spec: str, options: str) -> Path:
     return Path(root) / _name(None, spec, options)
 
 
+def siblings(path: Path) -> list[Path]:
+    """Caches beside the one at ``path`` that hold the same arrays of files with the same root, the newest first.
+
+    The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each is read whole.
+    """
+    alike = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
+    found = []
+    with suppress(OSError), os.scandir(path.parent) as listing:
+        for entry in listing:
+            if alike.fullmatch(entry.name) and entry.name != path.name:
+                found.append((entry.stat().st_mtime_ns, entry.path))
+    return [Path(name) for _, name in sorted(found, reverse=True)[:8]]
+
+
+#: How a cache's name ends: in a digest of how the files were named.
+_SPEC, _SPEC_PATTERN = f"{0:016x}.index", r"[0-9a-f]{16}\.index"
+
+
 def _name(root: str | None, spec: str, options: str) -> str:
-    token = hashlib.blake2b(os.fsencode(repr((root, spec, options))), digest_size=8).hexdigest()
-    return f".globidx-{token}.index"
+    """``.globidx-OPTIONS-SPEC.index``: the first part says what is in a row, the second which rows there are."""
+    first, second = (
+        hashlib.blake2b(os.fsencode(repr(what)), digest_size=8).hexdigest() for what in ((root, options), spec)
+    )
+    return f".globidx-{first}-{second}.index"
 
 
 def _user_cache() -> Path:

@@ -22,6 +22,8 @@ from globidx.errors import BadFilesError
 
 _BATCH = 64
 _BATCHES_AT_MOST = 1024
+#: So many files that failed are named in one message.
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Failure:
 
     path: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {printable(self.reason)}"
+
+    @property
+    def kind(self) -> str:
+        """What failures of the same kind share: the reason up to what is there instead."""
+        return self.reason.partition(";")[0]
 
 
 class Piece(NamedTuple):
@@ -127,16 +137,38 @@ def assemble(found: Found, paths: Paths) -> tuple[Piece | None, list[Failure]]:
     return Piece(places, table), [failures[place] for place in sorted(failures)]
 
 
-def refuse_bad(failures: Sequence[Failure]) -> None:
-    """BadFilesError over all files that failed: the first ten are named in the message, every one in ``failures``."""
+def refuse_bad(failures: Sequence[Failure], total: int) -> None:
+    """Refuse to index ``total`` files of which some failed.
+
+    Raises
+    ------
+    BadFilesError
+        If there are any failures. Its message names ten of the files at most, and says once what several have in
+        common; ``failures`` has every file.
+    """
     if not failures:
         return
-    shown = "".join(f"\n  {printable(failure.path)}: {failure.reason}" for failure in failures[:10])
-    more = f"\n  and {len(failures) - 10} more" if len(failures) > 10 else ""
     count = "1 file" if len(failures) == 1 else f"{len(failures)} files"
-    error = BadFilesError(f"{count} cannot be indexed; mend or remove them, or pass on_bad='skip':{shown}{more}")
+    kinds = {failure.kind for failure in failures}
+    if len(failures) == total > 1 and len(kinds) == 1:  # such as a wrong key: no file is bad, and none would be left
+        lines = [f"none of the {total} files can be indexed, all for the reason of the first: {failures[0]}"]
+    else:
+        lines = [f"{count} cannot be indexed; mend or remove them, or pass on_bad='skip':"]
+        lines += _by_kind(failures[:_SHOWN])
+        lines += [f"and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
+    error = BadFilesError("\n  ".join(lines))
     error.failures = tuple((failure.path, failure.reason) for failure in failures)
     raise error
+
+
+def _by_kind(failures: Sequence[Failure]) -> Iterator[str]:
+    """A line for each kind of failure: the names of the files, and the first one's reason."""
+    alike: dict[str, list[Failure]] = {}
+    for failure in failures:
+        alike.setdefault(failure.kind, []).append(failure)
+    for kind in alike.values():
+        names = ", ".join(printable(failure.path) for failure in kind)
+        yield f"{names}: {printable(kind[0].reason)}"
 
 
 def refuse_repeats(piece: Piece, paths: Paths) -> None:
@@ -155,7 +187,8 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
         status = os.stat(path)
         identity = status.st_dev, status.st_ino
         if identity in first:
-            raise ValueError(f"{path} and {first[identity]} are the same file; name each file once")
+            both = f"{printable(path)} and {printable(first[identity])}"
+            raise ValueError(f"{both} are the same file; name each file once")
         first[identity] = path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +53,9 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
     if keys is None:
         raise ValueError(f"it holds {len(names)} arrays ({there}); choose with key=, one or several of equal length")
     missing = next(key for key in keys if key not in present)
-    raise ValueError(f"it has no array {missing!r}; there is {there}")
+    alike = get_close_matches(missing, names, 1)
+    hint = f" (did you mean {alike[0]!r}?)" if alike else ""
+    raise ValueError(f"it has no array {missing!r}{hint}; there is {there}")
 
 
 def _nexus(root: Any) -> str:

@@ -52,7 +52,8 @@ class CheckpointManager:
     """Keeps records of a run in ``directory``, one JSON file each, and brings a run back to the newest.
 
     It looks after one sampler, or several objects by name: samplers, and anything that is ``Stateful``. The newest
-    ``keep_last`` records stay; ``keep``, one of ``globidx.policies``, chooses instead. ``durable=False`` skips the
+    ``keep_last`` records stay; ``keep``, one of ``globidx.policies``, chooses instead (ValueError where both are
+    given). ``durable=False`` skips the
     fsyncs that make a record survive a power cut.
 
     ``save``, ``restore`` and ``wait`` are collective: every rank calls them, and each returns or raises within
@@ -89,6 +90,10 @@ class CheckpointManager:
         self._objects = _named(sampler_or_dict_of_stateful)
         if keep is not None and not callable(keep):
             raise TypeError(f"keep must be one of globidx.policies, such as policies.last(3), got {keep!r}")
+        if keep is not None and keep_last != 3:
+            raise ValueError(
+                f"keep= and keep_last={keep_last!r} both say which records stay; give one, or keep=policies.last(n) | ..."
+            )
         self._keep: Keep | int = keep or checks.integer(keep_last, "keep_last", low=1)
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
@@ -266,6 +271,8 @@ class CheckpointManager:
         self._lineage.look()
         expect, fallback = wishes[0]
         found, passed_over = records.find(self._directory, expect, fallback=fallback)
+        if found is None:
+            _log.info("no record in %s: the run begins afresh", self._directory.absolute())
         for reason in passed_over:
             _log.warning("passed over a record newer than %s: %s", (found or {}).get("id"), reason)
         return found, passed_over

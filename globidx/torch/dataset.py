@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import torch
@@ -68,7 +69,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         on_missing: Literal["error", "fill"] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
+        **misplaced: Never,
     ) -> None:
+        if misplaced:
+            raise TypeError(_misplaced(index_manager, list(misplaced)))
         if not isinstance(index_manager, GlobalIndexManager):
             raise TypeError(
                 f"a dataset reads what an index numbers: pass GlobalIndexManager(files, key=...), got {index_manager!r}"
@@ -167,6 +171,19 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
     def __repr__(self) -> str:
         return f"FileCacheDataset({len(self)} samples in {self.num_files} files, fields {list(self.fields)})"
+
+
+def _misplaced(index_manager: object, names: list[str]) -> str:
+    """What to do with arguments that a dataset does not have: some are the index's."""
+    theirs = [name for name in names if name in inspect.signature(GlobalIndexManager).parameters]
+    if not theirs:
+        return f"FileCacheDataset() got an unexpected keyword argument {names[0]!r}"
+    options = ", ".join(f"{name}=..." for name in theirs)
+    files = "files" if isinstance(index_manager, GlobalIndexManager) else f"{index_manager!r:.80}"
+    return (
+        f"{' and '.join(theirs)} {'belongs' if len(theirs) == 1 else 'belong'} to the index, which knows files and "
+        f"arrays: FileCacheDataset(GlobalIndexManager({files}, {options}))"
+    )
 
 
 def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pytest
 import shuffle_quality
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import clean_environment
 
 from globidx.core import permutation
 from globidx.orders import Order, Sequential, Shuffle, TorchShuffle
@@ -68,7 +69,10 @@ def test_an_order_does_not_depend_on_the_hash_seed():
     program = "from globidx.orders import Shuffle; print(Shuffle().bind(99, seed=1, epoch=2).take(range(99)).tolist())"
     said = {
         subprocess.run(
-            [sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True
+            [sys.executable, "-c", program],
+            env=clean_environment(PYTHONHASHSEED=seed),
+            check=True,
+            capture_output=True,
         ).stdout
         for seed in ("0", "1")
     }

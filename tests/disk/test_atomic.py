@@ -140,7 +140,8 @@ def test_an_error_of_the_system_leaves_the_old_file_and_no_other(tmp_path, monke
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
     """On a file system of 16 kB, 20 kB do not fit: the error is ENOSPC and the old file stands alone."""
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path], capture_output=True).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path]
+    if subprocess.run(mount, env=environment(), capture_output=True).returncode:
         pytest.skip("cannot mount here")
     try:
         path = tmp_path / "file"
@@ -150,7 +151,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
         assert error.value.errno == errno.ENOSPC
         assert path.read_bytes() == OLD and os.listdir(tmp_path) == ["file"]
     finally:
-        subprocess.run(["umount", tmp_path], check=True)
+        subprocess.run(["umount", tmp_path], env=environment(), check=True)
 
 
 def test_a_file_over_the_limit_leaves_the_old_file_and_no_other(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from files import REPOSITORY, environment, numbers, run_python, write_hdf5, write_zarr
+from processes import clean_environment
 
 from globidx import GlobalIndexManager
 from globidx.core import tablefile
@@ -48,12 +49,12 @@ def folder(tmp_path):
 @contextmanager
 def mounted(*arguments):
     """A mount for a while; the test is skipped where that is not allowed."""
-    if subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode:
+    if subprocess.run(["mount", *map(str, arguments)], env=environment(), capture_output=True).returncode:
         pytest.skip("cannot mount here")
     try:
         yield
     finally:
-        subprocess.run(["umount", arguments[-1]], check=True)
+        subprocess.run(["umount", arguments[-1]], env=environment(), check=True)
 
 
 def litter(folder):
@@ -161,8 +162,7 @@ def as_nobody(code, *arguments, env=None):
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     path = os.pathsep.join([str(REPOSITORY), packages])
     command = [*NOBODY, sys.executable, "-c", code, *map(str, arguments)]
-    settings = {**environment(), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = clean_environment(**{"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})})
     if subprocess.run(
         [*NOBODY, sys.executable, "-c", "import numpy, h5py, globidx"], env=settings, capture_output=True
     ).returncode:
@@ -177,7 +177,7 @@ def shared():
     folder.mkdir(mode=0o755)
     write_hdf5(folder / "a.h5", numbers(3))
     write_zarr(folder / "b.zarr", numbers(4), key="x")
-    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", folder], env=environment(), check=True)
     yield folder
     shutil.rmtree(folder)
 
@@ -206,7 +206,7 @@ def test_a_cache_of_its_owner_serves_other_users(shared, umask):
 def test_a_lock_of_another_user_is_done_without(shared):
     """In a folder that all can write to, somebody else's lock file may not be opened: the work is done all the same."""
     run_python(COUNT, shared)
-    subprocess.run(["chmod", "a+rwx", shared], check=True)
+    subprocess.run(["chmod", "a+rwx", shared], env=environment(), check=True)
     lock = next(path for path in shared.iterdir() if path.suffix == ".lock")
     lock.chmod(0o600)
     next(path for path in shared.iterdir() if path.suffix == ".index").unlink()
@@ -244,13 +244,13 @@ def test_an_immutable_folder_gets_no_cache_and_is_indexed(folder, tmp_path):
     """``chattr +i`` stops even root."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    if subprocess.run(["chattr", "+i", cache], capture_output=True).returncode:
+    if subprocess.run(["chattr", "+i", cache], env=environment(), capture_output=True).returncode:
         pytest.skip("this file system has no such attribute")
     try:
         done = run_python(COUNT, folder, env={"GLOBIDX_CACHE_DIR": str(cache)})
         assert done.stdout.split()[:2] == ["7", "2"] and "not permitted" in done.stderr
     finally:
-        subprocess.run(["chattr", "-i", cache], check=True)
+        subprocess.run(["chattr", "-i", cache], env=environment(), check=True)
 
 
 # -- what stands in it

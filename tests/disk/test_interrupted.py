@@ -129,7 +129,7 @@ stores.scan = counted
 class Inline:
     def __enter__(self): return None
     def __exit__(self, *_): pass
-cli.index._pool = lambda args: Inline()
+cli.index.pool = lambda workers: Inline()
 code = cli.main(["index", "build", sys.argv[1], "--quiet"])
 print(len(seen))
 sys.exit(code)

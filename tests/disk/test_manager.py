@@ -483,7 +483,7 @@ def test_copied_data_is_looked_at_again(folder, scans, tmp_path_factory):
     GlobalIndexManager(folder)
     taken(scans)
     copy = tmp_path_factory.mktemp("copy")
-    subprocess.run(["cp", "-r", f"{folder}/.", copy], check=True)
+    subprocess.run(["cp", "-r", f"{folder}/.", copy], env=environment(), check=True)
     assert len(GlobalIndexManager(copy)) == 7 and len(taken(scans)) == 3
 
 
@@ -512,11 +512,11 @@ def test_the_cache_can_be_kept_elsewhere(folder, scans, tmp_path_factory, monkey
 def test_a_read_only_folder_gets_its_cache_elsewhere(folder, scans, tmp_path_factory, monkeypatch):
     """Data on a read-only mount is indexed, and its cache kept in the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
-    mounted = subprocess.run(["mount", "--bind", folder, folder], capture_output=True)
+    mounted = subprocess.run(["mount", "--bind", folder, folder], env=environment(), capture_output=True)
     if mounted.returncode:
         pytest.skip("cannot mount here")
     try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], env=environment(), check=True)
         manager = GlobalIndexManager(folder)
         assert manager.cache_path.is_relative_to(os.environ["XDG_CACHE_HOME"]) and len(manager) == 7
         taken(scans)
@@ -524,7 +524,7 @@ def test_a_read_only_folder_gets_its_cache_elsewhere(folder, scans, tmp_path_fac
         told = GlobalIndexManager(folder, cache_dir=folder)  # the user insists: it works, without a cache
         assert len(told) == 7 and not told.cache_path.exists()
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", folder], env=environment(), check=True)
 
 
 def test_a_cache_that_cannot_be_written_is_a_line_in_the_log(folder, caplog):

@@ -10,6 +10,7 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
+from processes import clean_environment
 
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN: from here on the file system answers EIO, as if its power were cut
 FLUSH_JOURNAL, DROP_JOURNAL = 1, 2
@@ -21,7 +22,7 @@ def run(*command):
         pytest.skip("mounting needs root")
     if not shutil.which(command[0]):
         pytest.skip(f"needs {command[0]}")
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    done = subprocess.run(list(map(str, command)), env=clean_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"{command[0]} does not work here: {done.stderr.strip()[:200]}")
 
@@ -33,7 +34,7 @@ def mounted(folder, *options):
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", str(folder)], env=clean_environment(), check=True)
 
 
 def tmpfs(folder, options):

@@ -107,7 +107,7 @@ def test_an_immutable_folder_is_refused_and_unchanged(tmp_path):
         assert run_python(SAVE, folder).stdout == f"{errno.EPERM} not written\n"
         records.prune(folder, 1)
     finally:
-        subprocess.run(["chattr", "-i", folder], check=True)
+        subprocess.run(["chattr", "-i", folder], env=environment(), check=True)
     assert os.listdir(folder) == before
 
 

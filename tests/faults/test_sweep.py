@@ -13,6 +13,7 @@ import pytest
 import sweep
 import writers
 from files import REPOSITORY
+from processes import clean_environment
 from zygote import build_shim
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,8 @@ def test_the_shim_sees_every_change_that_the_system_sees(harness, tmp_path, name
     calls += ",mkdir,mkdirat,rmdir,ftruncate,truncate,link,linkat,symlink,symlinkat,sync_file_range,copy_file_range"
     path = os.pathsep.join(map(str, (REPOSITORY / "tests", REPOSITORY / "tests" / "faults", REPOSITORY)))
     command = ["strace", "-f", "-y", "-o", log, "-e", calls, sys.executable, "-c", ALONE, name, folder]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    env = clean_environment(PYTHONPATH=path, FAULTS_DATA=os.environ.get("FAULTS_DATA"))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"strace may not trace here: {done.stderr[-200:]}")
     lines = [line.split(None, 1)[1] for line in log.read_text().splitlines() if str(folder) in line]

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from processes import clean_environment
+
 HERE = Path(__file__).parent
 TESTS = HERE.parent
 _write = os.write  # a planted mistake may be in the other one
@@ -28,7 +30,10 @@ def build_shim(folder):
     if not gcc or sys.platform != "linux":
         return None
     built = subprocess.run(
-        [gcc, "-O1", "-shared", "-fPIC", "-o", library, HERE / "shim.c", "-ldl"], capture_output=True, check=False
+        [gcc, "-O1", "-shared", "-fPIC", "-o", library, HERE / "shim.c", "-ldl"],
+        env=clean_environment(),
+        capture_output=True,
+        check=False,
     )
     return library if built.returncode == 0 else None
 
@@ -38,7 +43,8 @@ class Zygote:
 
     def __init__(self, shim):
         path = os.pathsep.join(map(str, (TESTS.parent, TESTS, HERE)))
-        env = {**os.environ, "PYTHONPATH": path, "LD_PRELOAD": str(shim), "SHIM": str(shim), "OMP_NUM_THREADS": "1"}
+        data = os.environ.get("FAULTS_DATA")  # where writers.make_data has put the files of the index
+        env = clean_environment(PYTHONPATH=path, LD_PRELOAD=str(shim), SHIM=str(shim), FAULTS_DATA=data)
         handle, self._trace = tempfile.mkstemp(prefix="globidx-trace-")
         os.close(handle)
         self._process = subprocess.Popen(

@@ -11,6 +11,7 @@ import sys
 import warnings
 
 import pytest
+from processes import clean_environment
 
 from globidx import ResumableDistributedSampler, errors, merge_states
 from globidx.orders import Sequential, Shuffle, TorchShuffle
@@ -570,7 +571,7 @@ def test_a_run_begun_under_torchs_sampler_goes_on_with_the_same_ids():
 def test_importing_the_sampler_starts_nothing():
     """import globidx alone imports no torch."""
     program = "import sys, globidx; assert 'torch' not in sys.modules; globidx.ResumableDistributedSampler; assert 'torch' in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True, env=os.environ)
+    subprocess.run([sys.executable, "-c", program], check=True, env=clean_environment())
 
 
 # moments
