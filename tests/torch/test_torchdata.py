@@ -5,7 +5,7 @@ import json
 import pytest
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from globidx import ResumableDistributedSampler
+from globidx import ResumableDistributedSampler, errors
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
 
@@ -88,3 +88,25 @@ def test_its_record_goes_on_with_other_ranks_and_workers(workers):
         sampler, _ = made(50, 4, 0, rank=rank, world=3, record=json.loads(json.dumps(record)))
         rest += list(sampler)[: sampler.num_valid - 12]
     assert sorted(seen + rest) == list(range(50))
+
+
+def test_passes_after_a_resumed_one_are_whole():
+    """Without set_epoch: what was loaded is the resumed pass's, and the next reads the epoch again, as under torch."""
+    _, loader = made(103, 4, 0)
+    for number, _ in enumerate(loader):
+        if number == 9:
+            state = loader.state_dict()
+            break
+    _, again = made(103, 4, 0)
+    again.load_state_dict(state)
+    with pytest.warns(UserWarning, match="read again in the same order"):
+        assert [sum(map(len, again)) for _ in range(3)] == [63, 103, 103]
+
+
+@pytest.mark.slow
+def test_snapshots_of_some_steps_only_are_refused():
+    """Replayed on another batch size or world size, the steps between would be other samples."""
+    sampler = ResumableDistributedSampler(range(40), 1, 0)
+    loader = StatefulDataLoader(list(range(40)), 4, sampler=sampler, num_workers=2, snapshot_every_n_steps=3)
+    with pytest.raises(errors.CommitError, match="snapshot_every_n_steps at 1"):
+        iter(loader)
