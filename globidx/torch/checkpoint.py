@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from globidx.core import checks, record, strictjson
 from globidx.core.gathering import Merge, united
+from globidx.core.identity import unidentified
 from globidx.core.merging import merge_states
 from globidx.core.policies import Keep
 from globidx.disk import records
@@ -98,6 +99,7 @@ class CheckpointManager:
         self._line, self._lineage, self._background = line, line.lineage, line.background
         self._busy = threading.Lock()
         self._process = os.getpid()
+        self._told = False  # what is not known of the datasets
         self._record: dict[str, Any] | None = None  # the one last saved or loaded
         self._states: dict[str, Any] | None = None  # this rank's own states at that time
 
@@ -121,6 +123,7 @@ class CheckpointManager:
                 lost=_IN_DOUBT,
             )
         self._record, self._states = saved, own["states"]
+        self._tell_what_is_unknown()
         told = {name: saved["states"][name].get("quarantined") for name in self._samplers()}
         if any(told.values()):  # what any rank could not read, every rank knows from here on
             for name, held in self._samplers().items():
@@ -149,6 +152,7 @@ class CheckpointManager:
                 return None
             self._ranks.by_all(lambda: self._refuse_other_run(found["states"]))
             self._load(found, self._ranks.by_all)
+        self._tell_what_is_unknown()
         return {**found, "passed_over": passed_over} if passed_over else found
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,6 +197,20 @@ class CheckpointManager:
             yield
         finally:
             self._busy.release()
+
+    def _tell_what_is_unknown(self) -> None:
+        """A line in rank 0's log, once, for a dataset that the record cannot tell from others of its length."""
+        told, self._told = self._told, True
+        if told or self._ranks.rank:
+            return
+        for name, held in self._samplers().items():
+            if unknown := unidentified(held.dataset):
+                _log.warning(
+                    "%s: %s, so a later run over other samples, or the same in another sequence, would not be noticed; "
+                    "give the dataset a `fingerprint` (globidx.IdentifiedDataset says how)",
+                    name,
+                    unknown,
+                )
 
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings: its states, checked to be what a record can hold."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch.utils.data
 
-from globidx.core.state import DatasetIdentity
+from globidx.core.identity import DatasetIdentity
 from globidx.errors import CommitError, StaleIteratorError
 from globidx.torch.quarantine import Reporting, report_of
 from globidx.torch.sampler import ResumableDistributedSampler

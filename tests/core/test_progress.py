@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from oracle import Epoch
 
 from globidx.core.progress import Progress, Remaining, Segment
-from globidx.core.state import DatasetIdentity, SamplerState
+from globidx.core.identity import DatasetIdentity
+from globidx.core.state import SamplerState
 
 
 def identity(ids):
