@@ -14,9 +14,10 @@ from globidx.errors import CommitError, StaleIteratorError
 from globidx.torch.quarantine import Reporting, report_of
 from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.transfer import Ahead, ToDevice, destination
+from globidx.torch.workers import ShieldedLoader
 
 
-class DataLoader(torch.utils.data.DataLoader[Any]):
+class DataLoader(ShieldedLoader):
     """``torch.utils.data.DataLoader`` that commits by itself where its sampler is a ``ResumableDistributedSampler``.
 
     A batch counts when the loop comes back for the next one, or when state is asked for while the loop holds it. So
