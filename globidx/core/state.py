@@ -126,6 +126,7 @@ class SamplerState:
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
         """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
+        _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
         fields = schema.fields(state, "sampler state", _FIELDS if state["version"] == 1 else _FIELDS_2)
         value = cls(
@@ -177,6 +178,17 @@ class SamplerState:
             _mismatch("seed", self.seed, seed, f"pass seed={self.seed}")
         if not order.matches(self.order):
             _mismatch("order", dict(self.order), order.describe(), "pass the same order")
+
+
+def _refuse_whole_record(state: Any) -> None:
+    states = state.get("states") if isinstance(state, Mapping) else None
+    if isinstance(states, Mapping) and state.get("format") == "globidx.record":
+        names = [name for name, held in states.items() if isinstance(held, Mapping) and held.get("format") == FORMAT]
+        shown = ", ".join(f"record['states'][{name!a:.40}]" for name in names[:3]) or "none of it"
+        raise RecordError(
+            f"this is a whole record, and a sampler takes its own state out of it: {shown}; a CheckpointManager takes it "
+            "whole"
+        )
 
 
 def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:

@@ -86,6 +86,11 @@ class CheckpointManager:
         group: Any = None,
         durable: bool = True,
     ) -> None:
+        if isinstance(sampler_or_dict_of_stateful, (str, os.PathLike)):
+            raise TypeError(
+                f"the folder comes first: CheckpointManager({os.fspath(sampler_or_dict_of_stateful)!r}, sampler), not "
+                f"CheckpointManager({type(directory).__name__}, folder)"
+            )
         self._directory = Path(directory)
         self._objects = _named(sampler_or_dict_of_stateful)
         if keep is not None and not callable(keep):
@@ -102,6 +107,10 @@ class CheckpointManager:
         self._told = False  # what is not known of the datasets
         self._record: dict[str, Any] | None = None  # the one last saved or loaded
         self._states: dict[str, Any] | None = None  # this rank's own states at that time
+
+    def __repr__(self) -> str:
+        at = "no record yet" if self._record is None else f"record {self._record['id']}"
+        return f"CheckpointManager({str(self._directory)!r}, {', '.join(self._objects)}: {at})"
 
     def save(self, step: int, extras: Mapping[str, Any] | None = None, *, blocking: bool = True) -> str:
         """Gather every rank's state and publish one record; its id, the same on every rank. Collective.
@@ -377,6 +386,11 @@ def _named(given: ResumableDistributedSampler | Mapping[str, Stateful]) -> dict[
     for name, held in objects.items():
         if not isinstance(name, str) or not name:
             raise TypeError(f"names must be strings, got {name!r}")
+        samplers = [getattr(place, "sampler", None) for place in (held, getattr(held, "batch_sampler", None))]
+        if any(isinstance(sampler, ResumableDistributedSampler) for sampler in samplers):
+            raise TypeError(
+                f"{name!r} is a {type(held).__name__}, and its sampler knows how far it has come: pass loader.sampler"
+            )
         if not callable(getattr(held, "state_dict", None)) or not callable(getattr(held, "load_state_dict", None)):
             raise TypeError(f"{name!r} has no state_dict and load_state_dict, got {type(held).__name__}")
     return objects

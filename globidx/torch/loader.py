@@ -57,6 +57,13 @@ class DataLoader(ShieldedLoader):
                 "cannot be told from them, so the record would not list them; pass batch_size=1, or on_error='raise'"
             )
 
+    def __repr__(self) -> str:
+        where = "" if self.device is None else f", device={str(self.device)!r}"
+        return (
+            f"{type(self).__name__}({type(self.dataset).__name__}, batch_size={self.batch_size}, "
+            f"num_workers={self.num_workers}{where}, sampler={self.resumable or self.sampler!r})"
+        )
+
     @property
     def resumable(self) -> ResumableDistributedSampler | None:
         """The sampler that is told, found in ``sampler`` or in ``batch_sampler.sampler``; None where there is none."""

@@ -170,6 +170,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         self._readers.settle()
         return self._standing.state.quarantined
 
+    def __repr__(self) -> str:
+        state = self._standing.state  # as it is: nobody is asked, nothing is counted
+        done, length = state.closed().committed, state.progress.length
+        return f"{type(self).__name__}({self.order!r}, seed={self.seed}: epoch {self.epoch}, {done} of {length} committed)"
+
     # -- reading
 
     def __iter__(self) -> Iterator[int]:
