@@ -233,9 +233,9 @@ def _length(dataset: Any) -> int:
         if hasattr(type(dataset), "__len__"):
             raise
         raise TypeError(
-            f"a sampler deals out the ids of a dataset that has len() and is read by index, and {type(dataset).__name__} "
-            "has no len(); an IterableDataset chooses its samples by itself, so nobody can say which it has given: "
-            "make it a map-style dataset, with __len__ and __getitem__"
+            f"a sampler deals out ids below len(dataset), and {type(dataset).__name__} has no len(); an "
+            "IterableDataset chooses its samples by itself, so nobody can say which it has given: make it a map-style "
+            "dataset, with __len__ and __getitem__"
         ) from None
 
 

@@ -186,8 +186,8 @@ def _refuse_whole_record(state: Any) -> None:
         names = [name for name, held in states.items() if isinstance(held, Mapping) and held.get("format") == FORMAT]
         shown = ", ".join(f"record['states'][{name!a:.40}]" for name in names[:3]) or "none of it"
         raise RecordError(
-            f"this is a whole record, and a sampler takes its own state out of it: {shown}; a CheckpointManager takes it "
-            "whole"
+            f"this is a whole record, and a sampler takes its own state out of it: {shown}; a CheckpointManager takes "
+            "all of it"
         )
 
 

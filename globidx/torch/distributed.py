@@ -241,7 +241,7 @@ def _checked(rank: Any, world_size: Any) -> tuple[int, int]:
     place = checks.integer(rank, "rank", low=-(2**63))
     if not 0 <= place < size:
         raise ValueError(
-            f"rank must be in [0, {size}), got {place}, where {size} is num_replicas, the world size; it comes first, as "
-            "in torch: ResumableDistributedSampler(dataset, num_replicas, rank)"
+            f"rank must be in [0, {size}), got {place}, where {size} is num_replicas, the world size; it comes first, "
+            "as in torch: ResumableDistributedSampler(dataset, num_replicas, rank)"
         )
     return place, size

@@ -42,6 +42,13 @@ class DataLoader(ShieldedLoader):
     """
 
     def __init__(self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any) -> None:
+        if isinstance(dataset, torch.utils.data.IterableDataset) and (
+            kwargs.get("sampler") or kwargs.get("batch_sampler")
+        ):
+            raise TypeError(
+                f"a sampler deals out ids, and {type(dataset).__name__}, an IterableDataset, takes none: make it a "
+                "map-style dataset, with __len__ and __getitem__, or leave the sampler out"
+            )
         super().__init__(dataset, *args, **kwargs)
         self.device = destination(device)
         if self.device is not None:

@@ -76,9 +76,9 @@ class PreemptionGuard:
         unshielded = guard_with(self)
         if unshielded:
             warnings.warn(
-                f"{unshielded} loader workers are older than this PreemptionGuard, so its signals, sent to all processes "
-                "of the job, would end them, and the loop with them; open the guard before the loop over the loader "
-                "begins",
+                f"{unshielded} loader workers are older than this PreemptionGuard, so its signals, sent to all "
+                "processes of the job, would end them, and the loop with them; open the guard before the loop over "
+                "the loader begins",
                 stacklevel=2,
             )
 

@@ -1,8 +1,9 @@
 """The report of samples that could not be read, on its way from the worker that found out to the record.
 
-What the worker's reading cost takes the same way. Only the main process knows what the loop has had, so the report travels with its batch: from the dataset as a list that
-says at which places others stand in (``Substituted``), through the worker's collate function (``Reporting``), beside
-the collated batch (``Reported``), to the loop, which tells the sampler when the batch is committed.
+What the worker's reading cost takes the same way. Only the main process knows what the loop has had, so the report
+travels with its batch: from the dataset as a list that says at which places others stand in (``Substituted``), through
+the worker's collate function (``Reporting``), beside the collated batch (``Reported``), to the loop, which tells the
+sampler when the batch is committed.
 """
 
 from __future__ import annotations

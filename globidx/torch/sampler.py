@@ -173,7 +173,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def __repr__(self) -> str:
         state = self._standing.state  # as it is: nobody is asked, nothing is counted
         done, length = state.closed().committed, state.progress.length
-        return f"{type(self).__name__}({self.order!r}, seed={self.seed}: epoch {self.epoch}, {done} of {length} committed)"
+        return (
+            f"{type(self).__name__}({self.order!r}, seed={self.seed}: epoch {self.epoch}, {done} of {length} committed)"
+        )
 
     # -- reading
 

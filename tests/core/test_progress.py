@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Epoch
 
-from globidx.core.progress import Progress, Remaining, Segment
 from globidx.core.identity import DatasetIdentity
+from globidx.core.progress import Progress, Remaining, Segment
 from globidx.core.state import SamplerState
 
 

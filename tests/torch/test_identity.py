@@ -52,7 +52,9 @@ LEAVES = st.builds(Files, st.sampled_from("ab"), st.lists(st.integers(0, 5), min
 def of_others(inner):
     """Subsets and concatenations of what ``inner`` draws."""
     picked = inner.flatmap(
-        lambda d: st.lists(st.integers(0, max(0, len(d) - 1)), max_size=6 if len(d) else 0).map(lambda ids: Subset(d, ids))
+        lambda d: st.lists(st.integers(0, max(0, len(d) - 1)), max_size=6 if len(d) else 0).map(
+            lambda ids: Subset(d, ids)
+        )
     )
     return picked | st.lists(inner, min_size=1, max_size=3).map(ConcatDataset)
 
@@ -235,7 +237,9 @@ def test_wrapped_chunks_are_decoded_about_once(dataset, wrap):
     small = FileCacheDataset(dataset.index_manager, cache_bytes=4 * 4 * 2)
     wrapped = wrap(small)
     sampler = ResumableDistributedSampler(wrapped, 1, 0, order=orders.ChunkShuffle(window=2))
-    ids = [id for batch in globidx.DataLoader(range(len(wrapped)), batch_size=4, sampler=sampler) for id in batch.tolist()]
+    ids = [
+        id for batch in globidx.DataLoader(range(len(wrapped)), batch_size=4, sampler=sampler) for id in batch.tolist()
+    ]
     assert sorted(ids) == list(range(len(wrapped)))
     for id in ids:
         wrapped[id]

@@ -55,7 +55,7 @@ MISTAKES = {
     "an iterable dataset": (lambda folder: ResumableDistributedSampler(Stream(), 1, 0), "make it a map-style dataset"),
     "an iterable dataset in a loader": (
         lambda folder: globidx.DataLoader(Stream(), sampler=sampler()),
-        "IterableDataset",
+        "Stream, an IterableDataset, takes none: make it a map-style dataset",
     ),
     "a whole record": (record_into_a_sampler, re.escape("record['states']['train']")),
     "a merge of records": (
@@ -108,7 +108,9 @@ def test_a_sampler_is_shown_before_it_knows_its_rank(monkeypatch):
     assert repr(late) == "ResumableDistributedSampler(Shuffle(), seed=0: epoch 0, 0 of 10 committed)"
 
 
-@pytest.mark.parametrize("shown", ["last(3)", "every(1000)", "best('loss')", "best('acc', 'max', count=2)", "last(1) | every(2)"])
+@pytest.mark.parametrize(
+    "shown", ["last(3)", "every(1000)", "best('loss')", "best('acc', 'max', count=2)", "last(1) | every(2)"]
+)
 def test_policies_are_shown_as_they_are_made(shown):
     """So that a log says which one was in use; the module is a door of its own."""
     names = {name: getattr(policies, name) for name in policies.__all__}

@@ -12,7 +12,7 @@ from files import environment
 import globidx
 from globidx import PreemptionGuard, ResumableDistributedSampler
 
-SCRIPT = '''
+SCRIPT = """
 import os, signal, sys, threading, torch, globidx
 from globidx import PreemptionGuard, ResumableDistributedSampler
 
@@ -53,7 +53,7 @@ def main(method, how):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-'''
+"""
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_guard_that_is_younger_than_the_workers_says_so():
     guard.close()
     del loader
     with PreemptionGuard() as guard:
-        _, loader = what_workers_do(persistent=True)
+        _, _kept = what_workers_do(persistent=True)
         with PreemptionGuard([signal.SIGUSR1]):
             assert repr(guard) == "PreemptionGuard(SIGTERM, SIGUSR1: nothing received)"
     assert repr(guard) == "PreemptionGuard(SIGTERM, SIGUSR1: closed)"
