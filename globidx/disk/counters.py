@@ -6,8 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
-from operator import sub
+from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -40,7 +39,13 @@ class Counters:
         )
 
     def __sub__(self, other: Counters) -> Counters:
-        return Counters(*map(sub, astuple(self), astuple(other)))
+        return Counters(
+            self.hits - other.hits,
+            self.decodes - other.decodes,
+            self.bytes_read - other.bytes_read,
+            self.bytes_useful - other.bytes_useful,
+            self.opens - other.opens,
+        )
 
 
 class Report(NamedTuple):
