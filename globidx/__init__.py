@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import errors, orders
-    from globidx.core import policies
+    from globidx import errors, orders, policies
+    from globidx.core.identity import IdentifiedDataset
     from globidx.core.index import GlobalIndex, Location
     from globidx.core.merging import merge_states
     from globidx.disk.manager import GlobalIndexManager
@@ -30,6 +30,7 @@ _HOMES = {
     "FileCacheDataset": "globidx.torch.dataset",
     "GlobalIndex": "globidx.core.index",
     "GlobalIndexManager": "globidx.disk.manager",
+    "IdentifiedDataset": "globidx.core.identity",
     "Location": "globidx.core.index",
     "PreemptionGuard": "globidx.torch.preemption",
     "RankPeers": "globidx.torch.peers",
@@ -44,6 +45,7 @@ __all__ = [
     "FileCacheDataset",
     "GlobalIndex",
     "GlobalIndexManager",
+    "IdentifiedDataset",
     "Location",
     "PreemptionGuard",
     "RankPeers",
@@ -60,7 +62,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     elif name in ("errors", "orders", "policies"):
-        value = import_module(f"globidx.core.{name}" if name == "policies" else f"globidx.{name}")
+        value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")
     globals()[name] = value

@@ -2,12 +2,14 @@
 
 ``Shuffle`` is the default, ``ChunkShuffle`` shuffles so that each chunk is decoded about once, ``Sequential`` takes the
 ids as they are, ``Weighted`` draws by weight, and ``TorchShuffle`` is bit-identical to torch's DistributedSampler.
+``Chunking`` is what a dataset tells ``ChunkShuffle`` of its chunks (``globidx.IdentifiedDataset``).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from globidx.core.chunking import Chunking
 from globidx.core.chunkshuffle import ChunkShuffle
 from globidx.core.orders import Arrangement, Order, Sequential, Shuffle
 from globidx.core.weighted import Weighted
@@ -15,7 +17,7 @@ from globidx.core.weighted import Weighted
 if TYPE_CHECKING:
     from globidx.torch.torch_shuffle import TorchShuffle
 
-__all__ = ["Arrangement", "ChunkShuffle", "Order", "Sequential", "Shuffle", "TorchShuffle", "Weighted"]
+__all__ = ["Arrangement", "ChunkShuffle", "Chunking", "Order", "Sequential", "Shuffle", "TorchShuffle", "Weighted"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ import globidx
 
 PACKAGE = Path(globidx.__file__).parent
 LAYERS = ["errors", "core", "disk", "torch", "top"]
-TOP = {"__init__", "__main__", "cli", "orders"}
+TOP = {"__init__", "__main__", "cli", "orders", "policies"}
 PURE = {
     "io",
     "os",

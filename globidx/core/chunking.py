@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, lcm
@@ -64,6 +65,38 @@ class Chunking:
         chunks = np.minimum(np.where(chunked, told, usual), np.maximum(lengths, 1))
         lengths.flags.writeable = chunks.flags.writeable = told.flags.writeable = False
         return cls(lengths, chunks, told)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Chunking]) -> Chunking:
+        """Those of ``parts``, one behind the other.
+
+        >>> Chunking.joined([Chunking.single(20, 8), Chunking.single(3, 8)]).chunks
+        array([8, 3])
+        """
+        lengths = [part.lengths for part in parts] or [np.empty(0, np.int64)]
+        told = [part.told for part in parts] or [np.empty(0, np.int64)]
+        return cls._filled(np.concatenate(lengths), np.concatenate(told))
+
+    def select(self, sample_ids: Numbers) -> Chunking | None:
+        """That of a dataset made of these samples, in this sequence; None where those of a chunk do not stand together.
+
+        Neighbouring chunks from which equally many are taken become one file.
+
+        >>> chosen = Chunking.single(20, 8).select(np.array([0, 1, 2, 8, 9, 10, 16]))
+        >>> chosen.lengths, chosen.chunks
+        (array([6, 1]), array([3, 1]))
+        """
+        files = np.searchsorted(self.offsets, sample_ids, side="right") - 1
+        first_chunks = np.zeros(len(self.chunks) + 1, np.int64)
+        np.cumsum(-(-self.lengths // self.chunks), out=first_chunks[1:])
+        chunks = first_chunks[files] + (sample_ids - self.offsets[files]) // self.chunks[files]
+        starts = np.flatnonzero(np.diff(chunks, prepend=-1))
+        if len(np.unique(chunks[starts])) < len(starts):
+            return None
+        taken = np.diff(starts, append=len(chunks))
+        runs = np.flatnonzero(np.diff(taken, prepend=0))
+        lengths = taken[runs] * np.diff(runs, append=len(taken))
+        return self._filled(lengths.astype(np.int64), taken[runs].astype(np.int64))
 
     @cached_property
     def offsets(self) -> Numbers:

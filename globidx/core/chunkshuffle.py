@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from globidx.core import checks, schema
 from globidx.core.blockorder import Ground, Layout
 from globidx.core.chunking import Chunking
+from globidx.core.known import chunking_of
 from globidx.core.lanes import Lanes
 from globidx.core.orders import Arrangement, Ids, Order
 from globidx.core.permutation import LIMIT
@@ -103,13 +104,13 @@ class ChunkShuffle(Order):
     def _chunking(self, dataset: Any, num_samples: int) -> Chunking:
         if self._chunk is not None:
             return Chunking.single(num_samples, self._chunk)
-        found = getattr(dataset, "chunking", None)
-        if not isinstance(found, Chunking):
+        try:
+            return chunking_of(dataset, num_samples)
+        except TypeError as error:
             raise TypeError(
-                f"ChunkShuffle must know the chunks of the data, and {type(dataset).__name__} has no `chunking` that "
-                "tells them; pass chunk=, how many successive samples to keep together, or use orders.Shuffle()"
-            )
-        return found.first(num_samples)
+                f"ChunkShuffle must know the chunks of the data, and {error}; or pass chunk=, how many successive "
+                "samples to keep together, or use orders.Shuffle()"
+            ) from None
 
     def __repr__(self) -> str:
         given = {"lanes": self._lanes, "batch": self._batch, "chunk": self._chunk}

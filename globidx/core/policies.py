@@ -32,22 +32,32 @@ Keep = Callable[[Sequence[Entry]], frozenset[int]]
 
 @dataclass(frozen=True)
 class Policy:
-    """A function of entries that can be joined to others by ``|``."""
+    """A function of entries that can be joined to others by ``|``; it is shown as it was made (``name``).
+
+    >>> last(3) | best("loss")
+    last(3) | best('loss')
+    """
 
     choose: Keep
+    name: str = "Policy(...)"
 
     def __call__(self, entries: Sequence[Entry]) -> frozenset[int]:
         """The numbers of the entries to keep."""
         return self.choose(entries)
 
     def __or__(self, other: Keep) -> Policy:
-        return Policy(lambda entries: self(entries) | other(entries))
+        theirs = other if isinstance(other, Policy) else getattr(other, "__name__", other)
+        joined = f"{self} | {theirs}"
+        return Policy(lambda entries: self(entries) | other(entries), joined)
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def last(count: int) -> Policy:
     """Keep the newest ``count``."""
     most = checks.integer(count, "count", low=1)
-    return Policy(lambda entries: _numbers(entries[-most:]))
+    return Policy(lambda entries: _numbers(entries[-most:]), f"last({most})")
 
 
 def every(steps: int) -> Policy:
@@ -64,7 +74,7 @@ def every(steps: int) -> Policy:
             first.setdefault(entry.step // size, entry.number)
         return frozenset(first.values())
 
-    return Policy(choose)
+    return Policy(choose, f"every({size})")
 
 
 def best(key: str, mode: Literal["min", "max"] = "min", count: int = 1) -> Policy:
@@ -80,7 +90,8 @@ def best(key: str, mode: Literal["min", "max"] = "min", count: int = 1) -> Polic
         known = [entry for entry in entries if type(entry.extras.get(key)) in (int, float)]
         return _numbers(sorted(known, key=lambda entry: (sign * entry.extras[key], entry.number))[:most])
 
-    return Policy(choose)
+    given = [repr(key), *([repr(mode)] if mode != "min" else []), *([f"count={most}"] if most != 1 else [])]
+    return Policy(choose, f"best({', '.join(given)})")
 
 
 def _numbers(entries: Sequence[Entry]) -> frozenset[int]:

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from globidx.core import checks, partition, schema, strictjson
+from globidx.core import partition, schema, strictjson
+from globidx.core.identity import DatasetIdentity, advice
 from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress, Segment, Skip
@@ -23,33 +24,6 @@ from globidx.errors import CommitError, RecordError, RecordMismatchError
 FORMAT, VERSION = "globidx.sampler", 2
 # What a state may hold, far beyond any real run: a hostile one must not take hours or gigabytes to read.
 MAX_WORLD_SIZE, MAX_SEGMENTS, MAX_UNEVENNESS, MAX_RANGES, MAX_SKIPPED = 2**17, 2**14, 2**24, 2**16, 2**24
-
-
-@dataclass(frozen=True)
-class DatasetIdentity:
-    """What must not change under a record: how many samples, and, where the dataset can tell, of which files."""
-
-    num_samples: int
-    num_files: int | None = None
-    fingerprint: str | None = None
-
-    @classmethod
-    def of(cls, dataset: Any) -> DatasetIdentity:
-        """Identity of anything with ``len()``; its ``fingerprint`` and ``num_files`` count where it has them."""
-        fingerprint, num_files = getattr(dataset, "fingerprint", None), getattr(dataset, "num_files", None)
-        return cls(
-            num_samples=checks.integer(len(dataset), "len(dataset)"),
-            num_files=num_files if type(num_files) is int else None,
-            fingerprint=fingerprint if isinstance(fingerprint, str) else None,
-        )
-
-    def begins(self, dataset: Any) -> bool:
-        """Whether ``dataset`` is the one identified here, or that one with files appended."""
-        found = DatasetIdentity.of(dataset)
-        if self.num_files is not None and found.num_files is not None and self.num_files < found.num_files:
-            fingerprint_of = getattr(dataset, "fingerprint_of", None)
-            return callable(fingerprint_of) and bool(self.fingerprint == fingerprint_of(self.num_files))
-        return self == found
 
 
 @dataclass(frozen=True)
@@ -158,6 +132,7 @@ class SamplerState:
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
         """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
+        _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
         fields = schema.fields(state, "sampler state", _FIELDS if state["version"] == 1 else _FIELDS_2)
         value = cls(
@@ -203,12 +178,23 @@ class SamplerState:
                 f"dataset.{name}",
                 getattr(self.dataset, name),
                 getattr(found, name),
-                "open the data that the record was written over",
+                advice(dataset),
             )
         if self.seed != seed:
             _mismatch("seed", self.seed, seed, f"pass seed={self.seed}")
         if not order.matches(self.order):
             _mismatch("order", dict(self.order), order.describe(), "pass the same order")
+
+
+def _refuse_whole_record(state: Any) -> None:
+    states = state.get("states") if isinstance(state, Mapping) else None
+    if isinstance(states, Mapping) and state.get("format") == "globidx.record":
+        names = [name for name, held in states.items() if isinstance(held, Mapping) and held.get("format") == FORMAT]
+        shown = ", ".join(f"record['states'][{name!a:.40}]" for name in names[:3]) or "none of it"
+        raise RecordError(
+            f"this is a whole record, and a sampler takes its own state out of it: {shown}; a CheckpointManager takes "
+            "all of it"
+        )
 
 
 def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:

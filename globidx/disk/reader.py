@@ -42,6 +42,7 @@ class Reader:
         self.cache_bytes = cache_bytes
         self.on_missing = on_missing
         self.backend = backend
+        self._counts_for: str | None = None
         self._start()
 
     def read(self, sample_ids: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
@@ -58,7 +59,7 @@ class Reader:
             self._tally.add(batch.counts)
 
     def counters(self, *, reset: bool = False) -> Counters:
-        """What was read in this process so far, counted from zero again after a ``reset``."""
+        """What was read so far, here and by workers that reported; counted from zero again after a ``reset``."""
         return self._tally.take(reset=reset)
 
     def close(self) -> None:
@@ -76,7 +77,8 @@ class Reader:
         return OpenFile(path, entry, self.manager.axis, on_missing=self.on_missing, backend=self.backend, forked=forked)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
+        kept = {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
+        return kept | {"_counts_for": self._tally.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -84,7 +86,7 @@ class Reader:
 
     def _start(self) -> None:
         self._born_in = os.getpid()
-        self._tally = Tally()
+        self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:
             capacity = min(capacity, self.max_open_files)

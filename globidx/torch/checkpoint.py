@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from globidx.core import checks, record, strictjson
 from globidx.core.gathering import Merge, united
+from globidx.core.identity import unidentified
 from globidx.core.merging import merge_states
 from globidx.core.policies import Keep
 from globidx.disk import records
@@ -86,6 +87,11 @@ class CheckpointManager:
         group: Any = None,
         durable: bool = True,
     ) -> None:
+        if isinstance(sampler_or_dict_of_stateful, (str, os.PathLike)):
+            raise TypeError(
+                f"the folder comes first: CheckpointManager({os.fspath(sampler_or_dict_of_stateful)!r}, sampler), not "
+                f"CheckpointManager({type(directory).__name__}, folder)"
+            )
         self._directory = Path(directory)
         self._objects = _named(sampler_or_dict_of_stateful)
         if keep is not None and not callable(keep):
@@ -103,8 +109,13 @@ class CheckpointManager:
         self._line, self._lineage, self._background = line, line.lineage, line.background
         self._busy = threading.Lock()
         self._process = os.getpid()
+        self._told = False  # what is not known of the datasets
         self._record: dict[str, Any] | None = None  # the one last saved or loaded
         self._states: dict[str, Any] | None = None  # this rank's own states at that time
+
+    def __repr__(self) -> str:
+        at = "no record yet" if self._record is None else f"record {self._record['id']}"
+        return f"CheckpointManager({str(self._directory)!r}, {', '.join(self._objects)}: {at})"
 
     def save(self, step: int, extras: Mapping[str, Any] | None = None, *, blocking: bool = True) -> str:
         """Gather every rank's state and publish one record; its id, the same on every rank. Collective.
@@ -126,6 +137,7 @@ class CheckpointManager:
                 lost=_IN_DOUBT,
             )
         self._record, self._states = saved, own["states"]
+        self._tell_what_is_unknown()
         told = {name: saved["states"][name].get("quarantined") for name in self._samplers()}
         if any(told.values()):  # what any rank could not read, every rank knows from here on
             for name, held in self._samplers().items():
@@ -154,6 +166,7 @@ class CheckpointManager:
                 return None
             self._ranks.by_all(lambda: self._refuse_other_run(found["states"]))
             self._load(found, self._ranks.by_all)
+        self._tell_what_is_unknown()
         return {**found, "passed_over": passed_over} if passed_over else found
 
     def state_dict(self) -> dict[str, Any]:
@@ -198,6 +211,20 @@ class CheckpointManager:
             yield
         finally:
             self._busy.release()
+
+    def _tell_what_is_unknown(self) -> None:
+        """A line in rank 0's log, once, for a dataset that the record cannot tell from others of its length."""
+        told, self._told = self._told, True
+        if told or self._ranks.rank:
+            return
+        for name, held in self._samplers().items():
+            if unknown := unidentified(held.dataset):
+                _log.warning(
+                    "%s: %s, so a later run over other samples, or the same in another sequence, would not be noticed; "
+                    "give the dataset a `fingerprint` (globidx.IdentifiedDataset says how)",
+                    name,
+                    unknown,
+                )
 
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings: its states, checked to be what a record can hold."""
@@ -367,6 +394,11 @@ def _named(given: ResumableDistributedSampler | Mapping[str, Stateful]) -> dict[
     for name, held in objects.items():
         if not isinstance(name, str) or not name:
             raise TypeError(f"names must be strings, got {name!r}")
+        samplers = [getattr(place, "sampler", None) for place in (held, getattr(held, "batch_sampler", None))]
+        if any(isinstance(sampler, ResumableDistributedSampler) for sampler in samplers):
+            raise TypeError(
+                f"{name!r} is a {type(held).__name__}, and its sampler knows how far it has come: pass loader.sampler"
+            )
         if not callable(getattr(held, "state_dict", None)) or not callable(getattr(held, "load_state_dict", None)):
             raise TypeError(f"{name!r} has no state_dict and load_state_dict, got {type(held).__name__}")
     return objects

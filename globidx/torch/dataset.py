@@ -142,9 +142,19 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return self._substitutes is not None
 
     def counters(self, *, reset: bool = False) -> Counters:
-        """What was read in this process, workers count for themselves: cache hits, decoded chunks, bytes, opened files.
+        """What reading has cost: cache hits, decoded chunks, bytes, opened files.
 
-        ``reset`` begins to count anew.
+        Parameters
+        ----------
+        reset
+            Begin to count anew.
+
+        Returns
+        -------
+        Counters
+            What this process has read, and what the workers of a ``globidx.DataLoader`` with our sampler had read when
+            they made the batches that the loop was given. Workers of other loaders tell nobody: there it is what this
+            process alone has read.
         """
         return self._reader.counters(reset=reset)
 

@@ -232,8 +232,16 @@ def _mesh_rank(mesh: Any) -> int:
 
 
 def _checked(rank: Any, world_size: Any) -> tuple[int, int]:
+    if isinstance(world_size, int) and isinstance(rank, int) and world_size < 1 <= rank:
+        raise ValueError(
+            f"num_replicas={world_size} and rank={rank}: the world size comes first, as in torch, and is at least 1: "
+            "ResumableDistributedSampler(dataset, num_replicas, rank)"
+        )
     size = checks.integer(world_size, "num_replicas", low=1)
     place = checks.integer(rank, "rank", low=-(2**63))
     if not 0 <= place < size:
-        raise ValueError(f"rank must be in [0, {size}), the world size, got {place}")
+        raise ValueError(
+            f"rank must be in [0, {size}), got {place}, where {size} is num_replicas, the world size; it comes first, "
+            "as in torch: ResumableDistributedSampler(dataset, num_replicas, rank)"
+        )
     return place, size

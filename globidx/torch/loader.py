@@ -12,16 +12,17 @@ from weakref import ref
 import torch.utils.data
 
 from globidx.core import checks
-from globidx.core.state import DatasetIdentity
+from globidx.core.identity import DatasetIdentity
 from globidx.errors import CommitError, EarlyStopError, StaleIteratorError
 from globidx.torch.callers import Caller
 from globidx.torch.passes import Handed
 from globidx.torch.quarantine import Reporting, report_of
 from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.transfer import Ahead, ToDevice, destination
+from globidx.torch.workers import ShieldedLoader
 
 
-class DataLoader(torch.utils.data.DataLoader[Any]):
+class DataLoader(ShieldedLoader):
     """``torch.utils.data.DataLoader`` that commits by itself where its sampler is a ``ResumableDistributedSampler``.
 
     A batch counts when the loop comes back for the next one, or at ``CheckpointManager.save`` while the loop holds it.
@@ -47,6 +48,13 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     """
 
     def __init__(self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any) -> None:
+        if isinstance(dataset, torch.utils.data.IterableDataset) and (
+            kwargs.get("sampler") or kwargs.get("batch_sampler")
+        ):
+            raise TypeError(
+                f"a sampler deals out ids, and {type(dataset).__name__}, an IterableDataset, takes none: make it a "
+                "map-style dataset, with __len__ and __getitem__, or leave the sampler out"
+            )
         super().__init__(dataset, *args, **kwargs)
         self._refuse_other_dataset()
         self.device = destination(device)
@@ -62,6 +70,13 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
                 "without batches (batch_size=None), samples that stand for others, as the dataset's on_error= has it, "
                 "cannot be told from them, so the record would not list them; pass batch_size=1, or on_error='raise'"
             )
+
+    def __repr__(self) -> str:
+        where = "" if self.device is None else f", device={str(self.device)!r}"
+        return (
+            f"{type(self).__name__}({type(self.dataset).__name__}, batch_size={self.batch_size}, "
+            f"num_workers={self.num_workers}{where}, sampler={self.resumable or self.sampler!r})"
+        )
 
     @property
     def resumable(self) -> ResumableDistributedSampler | None:

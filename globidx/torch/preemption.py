@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
 
 from globidx.torch.agreement import Agreement
+from globidx.torch.workers import guard_with, unguard
 
 
 class PreemptionGuard:
@@ -18,6 +20,11 @@ class PreemptionGuard:
     From here on ``signals`` no longer end this process; each only sets a flag. ``should_stop()`` says whether any
     rank's is set. Leaving the ``with`` block, or ``close()``, puts the handlers of before back. A handler that was set
     from Python before is called as well, when the flag is set.
+
+    Workers of a ``globidx.DataLoader`` that start under a guard survive its signals, which go to all processes of a
+    job (Ctrl-C, ``timeout``, ``scancel``); they end with the loop, or seconds after the main process, whatever ended
+    it. So open the guard before the loop over the loader begins; a warning says where workers are older. Workers of
+    other loaders die of their signal, unless their own ``worker_init_fn`` sees to it.
 
     ``group`` and ``timeout`` mean what they mean to ``CheckpointManager``: the ranks that agree, over a process group
     of its own, and the seconds after which LostRankError tells of one that did not come. ValueError outside of the main
@@ -58,6 +65,7 @@ class PreemptionGuard:
         self._process = os.getpid()
         self._stopping = self._closed = False
         self.received: signal.Signals | None = None  #: the first signal that this rank received
+        self.signals = frozenset(chosen)  #: the signals that it handles
         self._before: dict[signal.Signals, Any] = {}
         for number in chosen:
             try:
@@ -65,6 +73,14 @@ class PreemptionGuard:
             except OSError as error:
                 self.close()
                 raise ValueError(f"{number.name} cannot be handled by anybody; leave it out of signals=") from error
+        unshielded = guard_with(self)
+        if unshielded:
+            warnings.warn(
+                f"{unshielded} loader workers are older than this PreemptionGuard, so its signals, sent to all "
+                "processes of the job, would end them, and the loop with them; open the guard before the loop over "
+                "the loader begins",
+                stacklevel=2,
+            )
 
     def should_stop(self) -> bool:
         """Whether any rank has received a signal; the same on every rank. Collective: every rank calls it at each step.
@@ -81,9 +97,15 @@ class PreemptionGuard:
     def close(self) -> None:
         """Put the handlers of before back, where they are still ours; another guard's within this one's stays."""
         self._closed = True
+        unguard(self)
         for number, handler in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
+
+    def __repr__(self) -> str:
+        names = ", ".join(sorted(number.name for number in self.signals))
+        now = "closed" if self._closed else f"received {self.received.name}" if self.received else "nothing received"
+        return f"PreemptionGuard({names}: {now})"
 
     def __enter__(self) -> PreemptionGuard:
         return self

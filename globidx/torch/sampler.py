@@ -176,6 +176,13 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """
         return self._including_held().quarantined
 
+    def __repr__(self) -> str:
+        state = self._tracker.state  # as it is: nobody is asked, nothing is counted
+        done, length = state.closed().committed, state.progress.length
+        return (
+            f"{type(self).__name__}({self.order!r}, seed={self.seed}: epoch {self.epoch}, {done} of {length} committed)"
+        )
+
     # -- reading
 
     def __iter__(self) -> Iterator[int]:

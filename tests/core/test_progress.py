@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Epoch
 
+from globidx.core.identity import DatasetIdentity
 from globidx.core.progress import Progress, Remaining, Segment
-from globidx.core.state import DatasetIdentity, SamplerState
+from globidx.core.state import SamplerState
 
 
 def identity(ids):

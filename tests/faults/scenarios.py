@@ -12,10 +12,11 @@ import numpy as np
 from writers import record_files, sealed
 
 from globidx.core import record, strictjson
+from globidx.core.identity import DatasetIdentity
 from globidx.core.merging import merge_states
 from globidx.core.orders import Sequential, Shuffle
 from globidx.core.progress import Progress
-from globidx.core.state import DatasetIdentity, SamplerState
+from globidx.core.state import SamplerState
 from globidx.disk import atomic, records
 from globidx.disk.manager import GlobalIndexManager
 from globidx.errors import RecordError, RecordMismatchError, SaveError

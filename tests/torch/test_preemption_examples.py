@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from files import REPOSITORY, environment
 
 from globidx import read_record
@@ -50,13 +51,14 @@ def torchrun(run, ranks, *arguments):
     return start(command, {"OMP_NUM_THREADS": "1"})
 
 
-def start(command, given):
+def start(command, given, **options):
     return subprocess.Popen(
         list(map(str, command)),
         cwd=REPOSITORY,
         env=environment(given),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        **options,
     )
 
 
@@ -68,11 +70,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def until_it_trains(process, run, ranks):
+def until_it_trains(process, run, ranks, steps=4):
     """Wait until every rank has logged some steps."""
     for _ in range(2400):
         logs = list(run.glob("trained-from-0-rank-*.txt"))
-        if len(logs) == ranks and all(len(log.read_text().splitlines()) > 3 for log in logs):
+        if len(logs) == ranks and all(len(log.read_text().splitlines()) >= steps for log in logs):
             return
         assert process.poll() is None, process.communicate()[0].decode()
         time.sleep(0.05)
@@ -124,6 +126,31 @@ def test_torchrun_hands_a_signal_to_all_and_the_run_goes_on_with_three(tmp_path,
     code, said = finish(torchrun(run, 3))
     assert code == 0, said
     check_all(run, step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_every_process_of_the_job_is_survived_by_the_workers(tmp_path, number):
+    """As scancel and `timeout` send it, to ranks and their loader workers alike; models go with their records."""
+    run = tmp_path / "run"
+    given = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, SCRIPT, run, "--step-seconds=0.02"]
+    ranks = [start(command, given | {"RANK": str(rank)}, start_new_session=True) for rank in range(2)]
+    until_it_trains(ranks[0], run, 2, steps=60 if number == signal.SIGUSR1 else 4)
+    for rank in ranks:
+        os.killpg(rank.pid, number)
+    for rank in ranks:
+        code, said = finish(rank)
+        assert code == 0, said
+        assert "killed by signal" not in said
+    step = check_first_leg(run, 2)
+    code, said = finish(torchrun(run, 3))
+    assert code == 0, said
+    check_all(run, step)
+    records = {path.stem.removeprefix("record-") for path in run.glob("record-*.json")}
+    models = {path.stem.removeprefix("model-"): torch.load(path, weights_only=True) for path in run.glob("model-*.pt")}
+    assert set(models) == records
+    assert all(set(model) == {"model", "optimizer"} for model in models.values())
 
 
 @pytest.mark.slow
