@@ -10,8 +10,9 @@ from operator import or_
 from typing import Any
 
 from globidx.core import partition
+from globidx.core.limits import bounded
 from globidx.core.progress import Progress
-from globidx.core.state import SamplerState, bounded
+from globidx.core.state import SamplerState
 from globidx.errors import RecordError, RecordMismatchError
 
 

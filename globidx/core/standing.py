@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from globidx.core import checks, strictjson
 from globidx.core.lanes import Lanes
+from globidx.core.limits import bounded
 from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
-from globidx.core.state import DatasetIdentity, SamplerState, bounded
+from globidx.core.state import DatasetIdentity, SamplerState
 from globidx.core.view import EpochView
 from globidx.errors import CommitError, RecordError, RecordMismatchError
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from globidx.core import checks, partition, schema, strictjson
+from globidx.core.limits import MAX_IDS, MAX_LAYERS, MAX_RANGES, MAX_WORLD_SIZE, refuse_too_much
 from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress, Segment, Skip
@@ -21,8 +22,6 @@ from globidx.core.ranges import Ranges
 from globidx.errors import CommitError, RecordError, RecordMismatchError
 
 FORMAT, VERSION = "globidx.sampler", 2
-# What a state may hold, far beyond any real run: a hostile one must not take hours or gigabytes to read.
-MAX_WORLD_SIZE, MAX_SEGMENTS, MAX_UNEVENNESS, MAX_RANGES, MAX_SKIPPED = 2**17, 2**14, 2**24, 2**16, 2**24
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,10 @@ class SamplerState:
     def to_dict(self) -> dict[str, Any]:
         """The state as fresh JSON values; ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
 
-        It is written in the lowest version that can say it, for the sake of older readers.
+        It is written in the lowest version that can say it, for the sake of older readers. RecordError where it would be
+        more than a reader accepts.
         """
+        refuse_too_much(self.progress.history)
         done = self.closed()
         quarantined = {"quarantined": [list(pair) for pair in self.quarantined.pairs]} if self.quarantined.pairs else {}
         return {
@@ -223,9 +224,6 @@ def _layer_to_json(layer: Segment | Skip) -> Any:
 def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: int) -> Progress:
     progress = Progress(length)
     for layer in layers:
-        ranks, kinds = (len(layer), len(set(layer))) if isinstance(layer, list) else (1, 1)
-        if ranks > MAX_WORLD_SIZE or ranks * kinds > MAX_UNEVENNESS:
-            raise RecordError(f"sampler state: {ranks} ranks with {kinds} different counts are too many")
         try:
             if isinstance(layer, list):
                 progress = progress.extend(layer)
@@ -233,17 +231,8 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
                 progress = progress.skip(_ranges(layer["skip"], num_samples), layer["positions"])
         except (ValueError, TypeError) as error:
             raise RecordError(f"sampler state: segments do not fit {length} positions: {error}") from None
+    refuse_too_much(progress.history)
     return replace(progress, per_rank=per_rank)
-
-
-def bounded(ranges: Ranges, what: str) -> Ranges:
-    """``ranges``, if a record may hold as many; RecordError if not."""
-    if len(ranges.pairs) > MAX_RANGES or ranges.size > MAX_SKIPPED:
-        raise RecordError(
-            f"{what} {ranges.size} ids in {len(ranges.pairs)} ranges, the most is {MAX_SKIPPED} in {MAX_RANGES}; leave "
-            "whole files out of the index instead"
-        )
-    return ranges
 
 
 def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
@@ -251,18 +240,26 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: skipped ranges must ascend, got {list(pairs)!r:.80}")
-    if ranges.size > MAX_SKIPPED:
-        raise RecordError(f"sampler state: {ranges.size} ids are skipped, the most is {MAX_SKIPPED}")
+    if ranges.size > MAX_IDS:
+        raise RecordError(f"sampler state: {ranges.size} ids are listed, the most is {MAX_IDS}")
     if ends and num_samples is not None and ends[-1] > num_samples:
         raise RecordError(f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples")
     return ranges
 
 
 def _layer(value: Any, where: str) -> Any:
-    return (_SKIP if isinstance(value, Mapping) else _COUNTS)(value, where)
+    return (_SKIP if isinstance(value, Mapping) else _counts)(value, where)
 
 
-_COUNT = schema.Integer(0, 2**62)
+def _counts(value: Any, where: str) -> Any:
+    # what nearly all are, without a call for each of many thousand ranks
+    if type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= _LARGEST:
+        return value
+    return _COUNTS(value, where)
+
+
+_LARGEST = 2**62
+_COUNT = schema.Integer(0, _LARGEST)
 _COUNTS = schema.List(_COUNT, at_least=1)
 _RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2), at_most=MAX_RANGES)
 _SKIP = schema.Fields(skip=_RANGES, positions=_COUNT)
@@ -275,7 +272,7 @@ _FIELDS = {
     "epoch": _COUNT,
     "tail": schema.OneOf(partition.TAILS),
     "length": _COUNT,
-    "segments": schema.List(_layer, at_most=MAX_SEGMENTS),
+    "segments": schema.List(_layer, at_most=MAX_LAYERS),
     "per_rank": _COUNT,
     "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), committed=_COUNT),
     "finished_epoch": schema.Optional(_COUNT),

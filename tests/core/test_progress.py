@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Epoch
 
-from globidx.core.progress import Progress, Remaining, Segment
+from globidx.core.progress import Progress, Segment
+from globidx.core.remaining import Remaining
 from globidx.core.state import DatasetIdentity, SamplerState
 
 

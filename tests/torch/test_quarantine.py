@@ -24,7 +24,8 @@ from globidx import (
 )
 from globidx.core import record as records
 from globidx.core.ranges import Ranges
-from globidx.core.state import MAX_RANGES, SamplerState
+from globidx.core.limits import MAX_RANGES
+from globidx.core.state import SamplerState
 from globidx.torch.quarantine import Reported
 from globidx.torch.substitutes import Substitutes, neighbours
 from globidx.torch.transfer import Ahead
