@@ -14,10 +14,6 @@ from globidx.errors import RecordError
 
 Numbers = NDArray[np.int64]
 
-# A segment of at most so many committed numbers is listed, as gaps, and joined with its neighbours, until so many
-# numbers were listed or joined: the rest stays arithmetic, so that no history costs more time than that to start with.
-_FEW, _EFFORT = 2**14, 2**22
-
 
 class Remaining:
     """The remaining positions of an epoch, enumerated: a history with its skips looked up in the epoch's order.
@@ -28,6 +24,10 @@ class Remaining:
         The history.
     where
         Gives the positions of ids, each once, in any sequence.
+    few, effort
+        A segment of at most ``few`` committed numbers is listed, as gaps, and joined with its neighbours, until
+        ``effort`` numbers were listed or joined. All else stays arithmetic: so no history costs more time than that to
+        begin with.
 
     Raises
     ------
@@ -41,9 +41,11 @@ class Remaining:
     array([ 6,  9, 10, 11, 12, 13])
     """
 
-    def __init__(self, progress: Progress, where: Callable[[Numbers], Numbers]) -> None:
+    def __init__(
+        self, progress: Progress, where: Callable[[Numbers], Numbers], *, few: int = 2**14, effort: int = 2**22
+    ) -> None:
         self._maps: list[Gaps | Bands] = []
-        self._effort = _EFFORT
+        self._few, self._effort = few, effort
         skips = [np.sort(where(layer.ids.ids())) for layer in progress.history if isinstance(layer, Skip)]
         skipped = _Followed(np.concatenate([np.empty(0, np.int64), *skips]))
         for layer in progress.history:
@@ -76,7 +78,7 @@ class Remaining:
     def _map_of(self, segment: Segment) -> Gaps | Bands:
         if segment.is_prefix:
             return Gaps(np.zeros(1, np.int64), np.array([segment.committed], np.int64))
-        if segment.committed > min(_FEW, self._effort):
+        if segment.committed > min(self._few, self._effort):
             return segment.bands
         self._effort -= segment.committed
         return Gaps.of(np.sort(segment.numbers()))
@@ -118,7 +120,10 @@ class _Followed:
             self.gone |= gone
 
     def take(self, count: int, *, expected: int) -> Numbers:
-        """The first ``count`` of them as far as they are not gone, which must be ``expected``; they are followed no more."""
+        """The first ``count`` of them, as far as they are not gone; they are followed no more.
+
+        RecordError unless ``expected`` are not gone.
+        """
         numbers, gone = self.numbers[:count], self.gone[:count]
         self.numbers, self.gone = self.numbers[count:], self.gone[count:]
         if int((~gone).sum()) != expected:
