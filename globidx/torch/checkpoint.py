@@ -92,7 +92,7 @@ class CheckpointManager:
         self._keep: Keep | int = keep or checks.integer(keep_last, "keep_last", low=1)
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._ranks = Agreement(group, float(timeout), name=str(self._directory.absolute()))
+        self._ranks = Agreement(group, float(timeout), purpose="records", name=str(self._directory.absolute()))
         self._durable = durable
         line = _line_of(self._directory, self._objects)  # rank 0's matter, as is what it writes in the background
         self._line, self._lineage, self._background = line, line.lineage, line.background
@@ -112,7 +112,7 @@ class CheckpointManager:
         ``blocking=False`` returns when the record is gathered and its content fixed, and writes it in the background; a
         failure is raised, on every rank, by the next ``save``, ``restore`` or ``wait``.
         """
-        with self._turn("save"):
+        with self._turn("save", f"{step!r:.40}"):
             own: dict[str, Any] = {}
             parts = self._ranks.by_all(lambda: own.update(self._own_part(step, extras)) or own)
             saved: dict[str, Any] = self._ranks.by_first(
@@ -175,7 +175,7 @@ class CheckpointManager:
     # -- inside
 
     @contextmanager
-    def _turn(self, doing: str) -> Iterator[None]:
+    def _turn(self, doing: str, what: str = "") -> Iterator[None]:
         """This process's one call at a time; SaveError, before anybody is waited for, where it cannot be made here."""
         if get_worker_info() is not None or os.getpid() != self._process:
             raise SaveError(
@@ -189,8 +189,8 @@ class CheckpointManager:
                 "PreemptionGuard's does. Nothing was saved: not written"
             )
         try:
-            self._ranks.begin(doing)
-            yield
+            with self._ranks.turn(doing, what):
+                yield
         finally:
             self._busy.release()
 
