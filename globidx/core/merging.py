@@ -56,7 +56,7 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
         )
     _agree("segments", begun)
-    return _merged(first, ranks, ended).to_dict()
+    return _merged(first, ranks, ended).to_state()
 
 
 def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool) -> SamplerState:

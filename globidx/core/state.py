@@ -121,17 +121,25 @@ class SamplerState:
         return replace(self.next_epoch(), finished_epoch=self.epoch) if self.is_complete(rank) else self
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as fresh JSON values; ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
+        """The state as a record keeps it: ``to_state`` without an empty quarantine, which older readers do not know."""
+        return lowest(self.to_state())
 
-        It is written in the lowest version that can say it, for the sake of older readers. RecordError where it would be
-        more than a reader accepts.
+    def to_state(self) -> dict[str, Any]:
+        """The state as fresh JSON values, as ``state_dict`` gives it; ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
+
+        Whatever it says, it has the same keys, and lists hold no objects: torch.distributed.checkpoint takes objects
+        apart, and loads only what a fresh sampler's state has a place for.
+
+        Raises
+        ------
+        RecordError
+            Where it would be more than a reader accepts.
         """
         refuse_too_much(self.progress.history)
         done = self.closed()
-        quarantined = {"quarantined": [list(pair) for pair in self.quarantined.pairs]} if self.quarantined.pairs else {}
         return {
             "format": FORMAT,
-            "version": 2 if quarantined else 1,
+            "version": 2 if self.quarantined.pairs else 1,
             "dataset": asdict(self.dataset),
             "order": strictjson.plain(dict(self.order), "order"),
             "seed": self.seed,
@@ -147,14 +155,17 @@ class SamplerState:
             "consumed": done.committed,
             "skipped": done.skipped,
             "remaining": done.remaining,
-            **quarantined,
+            "quarantined": [list(pair) for pair in self.quarantined.pairs],
         }
 
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
         """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
         schema.header(state, "sampler state", FORMAT, VERSION)
-        fields = schema.fields(state, "sampler state", _FIELDS if state["version"] == 1 else _FIELDS_2)
+        lists = state["version"] == 2 or "quarantined" in state
+        fields = schema.fields(state, "sampler state", _FIELDS_2 if lists else _FIELDS)
+        if (state["version"] == 2) != bool(fields.get("quarantined")):
+            raise RecordError("sampler state: version 2 is for states that list quarantined ids, version 1 for all others")
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
             order=strictjson.plain(fields["order"], "order"),
@@ -206,6 +217,11 @@ class SamplerState:
             _mismatch("order", dict(self.order), order.describe(), "pass the same order")
 
 
+def lowest(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``to_state`` made, as a record keeps it: without an empty quarantine, for the sake of older readers."""
+    return {key: value for key, value in state.items() if key != "quarantined" or value != []}
+
+
 def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:
     error = RecordMismatchError(
         f"the record was written with {field} {recorded!r}, this run has {found!r}; "
@@ -218,17 +234,17 @@ def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:
 def _layer_to_json(layer: Segment | Skip) -> Any:
     if isinstance(layer, Segment):
         return list(layer.counts)
-    return {"skip": [list(pair) for pair in layer.ids.pairs], "positions": layer.positions}
+    return ["skip", layer.positions, [list(pair) for pair in layer.ids.pairs]]
 
 
 def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: int) -> Progress:
     progress = Progress(length)
     for layer in layers:
         try:
-            if isinstance(layer, list):
-                progress = progress.extend(layer)
+            if layer[0] == "skip":
+                progress = progress.skip(_ranges(layer[2], num_samples), layer[1])
             else:
-                progress = progress.skip(_ranges(layer["skip"], num_samples), layer["positions"])
+                progress = progress.extend(layer)
         except (ValueError, TypeError) as error:
             raise RecordError(f"sampler state: segments do not fit {length} positions: {error}") from None
     refuse_too_much(progress.history)
@@ -248,10 +264,11 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
 
 
 def _layer(value: Any, where: str) -> Any:
-    return (_SKIP if isinstance(value, Mapping) else _counts)(value, where)
-
-
-def _counts(value: Any, where: str) -> Any:
+    """``["skip", positions, ranges]``, or the counts of a segment's ranks."""
+    if type(value) is list and value[:1] == ["skip"]:
+        if len(value) != 3:
+            raise RecordError(f'{where} must be ["skip", positions, ranges], got {value!r:.80}')
+        return ["skip", _COUNT(value[1], f"{where}[1]"), _RANGES(value[2], f"{where}[2]")]
     # what nearly all are, without a call for each of many thousand ranks
     if type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= _LARGEST:
         return value
@@ -262,7 +279,6 @@ _LARGEST = 2**62
 _COUNT = schema.Integer(0, _LARGEST)
 _COUNTS = schema.List(_COUNT, at_least=1)
 _RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2), at_most=MAX_RANGES)
-_SKIP = schema.Fields(skip=_RANGES, positions=_COUNT)
 _FIELDS = {
     "dataset": schema.Fields(
         num_samples=_COUNT, num_files=schema.Optional(_COUNT), fingerprint=schema.Optional(schema.Text(256))

@@ -155,19 +155,21 @@ class CheckpointManager:
         """The whole record, the same on every rank, for a model checkpoint to hold. No collective.
 
         That is the record last saved; where the run has gone on since, an unsaved one, in which the ranks are taken to
-        keep step: save first where they may not.
+        keep step: save first where they may not. Its ``text`` is all of it, once more, as one string: what
+        torch.distributed.checkpoint loses of the rest does not matter.
         """
         states = self._own_states()
         if self._record is None or states != self._states:
             last = self._record or {"number": 0, "step": 0}
-            return record.build(
+            unsaved = record.build(
                 number=last["number"], token="0" * 12, step=last["step"], time="", states=states, extras={}
             )
-        return copy.deepcopy(self._record)
+            return record.carried(unsaved)
+        return record.carried(copy.deepcopy(self._record))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` returned; RecordCorruptError where it is no longer that. No collective."""
-        found = record.decode(record.encode(state), "the given state")
+        """Load what ``state_dict`` returned, or a record; RecordCorruptError where it is no longer that. No collective."""
+        found = record.uncarried(state, "the given state")
         self._refuse_other_run(found["states"])
         self._load(found, lambda work: work())
         self._lineage.look()  # whoever goes on from a carried record goes on with what lies in the folder
@@ -232,7 +234,8 @@ class CheckpointManager:
 
     def _content(self, told: list[bytes]) -> dict[str, Any]:
         parts = [_part(rank, data) for rank, data in enumerate(told)]
-        return {"step": parts[0]["step"], "states": united(parts, self._merges()), "extras": parts[0]["extras"]}
+        states = record.kept(united(parts, self._merges()))
+        return {"step": parts[0]["step"], "states": states, "extras": parts[0]["extras"]}
 
     def _refuse_other(self, saved: Mapping[str, Any], told: list[bytes]) -> None:
         """Rank 0 of a group for which another has saved: it must have saved what this one would have."""

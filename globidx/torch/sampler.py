@@ -268,7 +268,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """
         self._readers.settle()
         state, rank = self._at()
-        return state.normal(rank).to_dict()
+        return state.normal(rank).to_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``, this sampler's or another's, of any world size; RecordMismatchError if it was another
@@ -358,7 +358,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         if not self._readers.knows(cursor):
             return self.state_dict()
         state, rank = self._at()
-        return replace(state, committed=cursor.issued).normal(rank).to_dict()
+        return replace(state, committed=cursor.issued).normal(rank).to_state()
 
     def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
         """Load ``state``, and point ``cursor`` at what it leaves to do.

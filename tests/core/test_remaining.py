@@ -152,7 +152,7 @@ def test_what_is_more_than_a_reader_takes_is_not_written(what):
         state.to_dict()
     fits = SamplerState(DatasetIdentity(2**60), {}, 0, 0, "pad", Progress(2**60)).to_dict()
     layers = [
-        list(layer.counts) if isinstance(layer, Segment) else {"skip": list(map(list, layer.ids.pairs)), "positions": 0}
+        list(layer.counts) if isinstance(layer, Segment) else ["skip", 0, list(map(list, layer.ids.pairs))]
         for layer in history
     ]
     with pytest.raises(errors.RecordError, match="the most|a list of 0 to"):
