@@ -10,7 +10,8 @@ import numpy as np
 
 from globidx.cli.output import printable
 from globidx.core.orders import Order, Sequential, Shuffle
-from globidx.core.progress import Progress, Remaining, Segment, Skip
+from globidx.core.progress import Progress, Segment, Skip
+from globidx.core.remaining import Remaining
 from globidx.core.state import FORMAT, SamplerState
 
 _WIDTH = 30

@@ -10,8 +10,9 @@ from operator import or_
 from typing import Any
 
 from globidx.core import partition
+from globidx.core.limits import bounded
 from globidx.core.progress import Progress
-from globidx.core.state import SamplerState, bounded
+from globidx.core.state import SamplerState
 from globidx.errors import RecordError, RecordMismatchError
 
 
@@ -76,12 +77,10 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
             "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
         )
     _agree("segments", begun)
-    return _merged(first, ranks, ended).to_dict()
+    return _merged(first, ranks, ended).to_state()
 
 
-def _in_rank_order(
-    states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]],
-) -> Sequence[Mapping[str, Any]]:
+def _in_rank_order(states: Sequence[Mapping[str, Any]] | Mapping[Any, Any]) -> Sequence[Mapping[str, Any]]:
     if not isinstance(states, Mapping):
         return states
     if "format" in states:

@@ -20,7 +20,7 @@ is not left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,13 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import checks, partition
+from globidx.core.bands import Bands
 from globidx.core.ranges import Ranges
-from globidx.errors import RecordError
 
 Numbers = NDArray[np.int64]
-
-# Layers of at most so many positions become a list of gaps, joined up to so many: one search instead of many.
-_FEW, _MANY = 2**14, 2**20
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,7 @@ class Segment:
         4  5  6  7
         8  9 10 11        remaining: 6, 9, 10, 11, 12, ...
 
-    >>> segment = Segment((3, 2, 1, 2))
-    >>> segment.select(np.arange(5))
+    >>> Segment((3, 2, 1, 2)).bands.select(np.arange(5))
     array([ 6,  9, 10, 11, 12])
     """
 
@@ -73,63 +69,22 @@ class Segment:
     @cached_property
     def holes(self) -> int:
         """How many numbers before the last committed one are not committed."""
-        reach = max((count - 1) * self.world_size + rank + 1 for rank, count in enumerate(self.counts) if count)
-        return 0 if self.is_prefix else reach - self.committed
+        if self.is_prefix:
+            return 0
+        last = max(self.counts)
+        rank = max(rank for rank, count in enumerate(self.counts) if count == last)
+        return (last - 1) * self.world_size + rank + 1 - self.committed
 
     def numbers(self) -> Numbers:
         """The committed numbers, in no particular sequence."""
-        return np.concatenate(
-            [np.arange(count, dtype=np.int64) * self.world_size + rank for rank, count in enumerate(self.counts)]
-        )
+        each = np.array(self.counts, np.int64)
+        row = np.arange(self.committed) - np.repeat(np.cumsum(each) - each, each)
+        return row * self.world_size + np.repeat(np.arange(self.world_size), each)
 
     @cached_property
-    def _bands(self) -> _Bands:
-        return _Bands.of(self.counts)
-
-    def select(self, numbers: Numbers) -> Numbers:
-        """The ``numbers``-th remaining after this segment, as numbers of what remained before it."""
-        if self.is_prefix:
-            return numbers + self.counts[0]
-        bands = self._bands
-        band = np.searchsorted(bands.starts, numbers, side="right") - 1
-        row, column = np.divmod(numbers - bands.starts[band], bands.widths[band])
-        return (row + bands.rows[band]) * self.world_size + bands.ranks[bands.firsts[band] + column]
-
-    def seek(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse of ``select``: whether each number is committed here, and if not, its number afterwards."""
-        if self.is_prefix:
-            return numbers < self.counts[0], numbers - self.counts[0]
-        bands = self._bands
-        row, rank = np.divmod(numbers, self.world_size)
-        done = row < np.asarray(self.counts, np.int64)[rank]
-        band = np.maximum(np.searchsorted(bands.rows, row, side="right") - 1, 0)
-        after = bands.starts[band] + (row - bands.rows[band]) * bands.widths[band]
-        after += bands.before[band, rank]
-        return done, after
-
-
-@dataclass(frozen=True)
-class _Bands:
-    """A segment's rows, cut into bands in which the same ranks still have positions: one band a distinct count."""
-
-    rows: Numbers  # first row of each band
-    widths: Numbers  # how many ranks remain in its rows
-    starts: Numbers  # number (after the segment) of its first position
-    firsts: Numbers  # where its ranks begin in `ranks`
-    ranks: Numbers  # ranks of band 0, of band 1, ...
-    before: NDArray[np.int32]  # [band, rank]: how many of the band's ranks are below this one
-
-    @classmethod
-    def of(cls, counts: tuple[int, ...]) -> _Bands:
-        each = np.array(counts, np.int64)
-        rows = np.unique(each)
-        active = each[None, :] <= rows[:, None]
-        widths = active.sum(axis=1, dtype=np.int64)
-        starts, firsts = np.zeros_like(rows), np.zeros_like(rows)
-        np.cumsum(np.diff(rows) * widths[:-1], out=starts[1:])
-        np.cumsum(widths[:-1], out=firsts[1:])
-        before = np.cumsum(active, axis=1, dtype=np.int32) - active
-        return cls(rows, widths, starts, firsts, np.nonzero(active)[1].astype(np.int64), before)
+    def bands(self) -> Bands:
+        """The map from what remains after this segment to what remained before it."""
+        return Bands(self.counts)
 
 
 @dataclass(frozen=True)
@@ -167,11 +122,8 @@ class Progress:
     @property
     def left_out(self) -> Ranges:
         """The ids that are left out."""
-        ids = Ranges()
-        for layer in self.history:
-            if isinstance(layer, Skip):
-                ids |= layer.ids
-        return ids
+        skips = [layer for layer in self.history if isinstance(layer, Skip)]
+        return Ranges.of([pair for layer in skips for pair in layer.ids.pairs])
 
     def extend(self, counts: Sequence[int]) -> Progress:
         """Progress after one more segment: ``counts[r]`` positions committed by rank r of ``len(counts)``.
@@ -180,9 +132,7 @@ class Progress:
         """
         world_size, remaining = len(counts), self.remaining
         checks.integer(world_size, "world size", low=1)
-        for rank, count in enumerate(counts):
-            dealt = partition.share(remaining, rank=rank, world_size=world_size)
-            checks.integer(count, f"count of rank {rank} (it was dealt {dealt} of {remaining})", high=dealt)
+        _refuse_more_than_dealt(counts, remaining)
         history = self.history
         for segment in _normal(counts):
             history = _push(history, segment)
@@ -200,79 +150,25 @@ class Progress:
         return replace(self, history=_push(self.history, Skip(ids, positions)), skipped=self.skipped + positions)
 
 
-class Remaining:
-    """The remaining positions of an epoch, enumerated: a history with its skips looked up in the epoch's order.
-
-    ``where`` gives the positions of ids, ascending.
-    """
-
-    def __init__(self, progress: Progress, where: Callable[[Numbers], Numbers]) -> None:
-        self._maps: list[Segment | _Gaps] = []
-        for layer in progress.history:
-            if isinstance(layer, Skip):
-                gone, numbers = self.seek(where(layer.ids.ids()))
-                if int((~gone).sum()) != layer.positions:
-                    raise RecordError(
-                        f"the record leaves out {layer.positions} positions where its order has {(~gone).sum()}"
-                    )
-                self._leave_out(numbers[~gone])
-            elif (layer.is_prefix and not self._maps) or layer.committed > _FEW:
-                self._maps.append(layer)
-            else:
-                self._leave_out(layer.numbers())
-
-    def _leave_out(self, numbers: Numbers) -> None:
-        """Leave out these numbers, in one map with what was left out just before: many small layers then cost one."""
-        if self._maps and isinstance(self._maps[-1], _Gaps) and len(self._maps[-1].numbers) < _MANY:
-            last = self._maps.pop()
-            assert isinstance(last, _Gaps)
-            numbers = np.concatenate([last.numbers, last.select(numbers)])
-        self._maps.append(_Gaps(np.sort(numbers)))
-
-    def select(self, numbers: Numbers) -> Numbers:
-        """Positions of the ``numbers``-th remaining ones, int64; numbers are trusted to be in ``[0, remaining)``."""
-        for layer in reversed(self._maps):
-            numbers = layer.select(numbers)
-        return numbers
-
-    def seek(self, positions: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse.
-
-        Whether each position is gone (committed or left out), and if not, which of the remaining ones it is.
-        """
-        gone = np.zeros(len(positions), bool)
-        for layer in self._maps:
-            done, numbers = layer.seek(positions)
-            positions = np.where(gone, positions, numbers)
-            gone |= done
-        return gone, positions
-
-
-@dataclass(frozen=True)
-class _Gaps:
-    """The map of a skip: these numbers, ascending, are left out."""
-
-    numbers: Numbers
-
-    @cached_property
-    def _before(self) -> Numbers:
-        return self.numbers - np.arange(len(self.numbers))  # how many remaining ones stand before each gap
-
-    def select(self, numbers: Numbers) -> Numbers:
-        return numbers + np.searchsorted(self._before, numbers, side="right")
-
-    def seek(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        below = np.searchsorted(self.numbers, numbers, side="left")
-        gone = np.isin(numbers, self.numbers)
-        return gone, numbers - below
+def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
+    """ValueError naming the first rank whose count is none, or is more than it was dealt."""
+    rows, more = divmod(remaining, len(counts))
+    if set(map(type, counts)) == {int} and min(counts) >= 0 and max(counts) <= rows + 1:  # mostly, and for many ranks
+        over = (rank for rank, count in enumerate(counts) if count > rows and rank >= more)
+        if next(over, None) is None:
+            return
+    for rank, count in enumerate(counts):
+        dealt = partition.share(remaining, rank=rank, world_size=len(counts))
+        checks.integer(count, f"count of rank {rank} (it was dealt {dealt} of {remaining})", high=dealt)
 
 
 def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:
     """``counts`` as at most one prefix and one uneven segment whose smallest count is 0."""
-    rows, world_size = min(counts), len(counts)
+    rows, world_size = int(min(counts)), len(counts)
     rest = tuple(int(count) - rows for count in counts)
     extra = sum(rest)
-    if rest == tuple(int(rank < extra) for rank in range(world_size)):  # a row begun from the left is still a prefix
+    # a row begun from the left is still a prefix
+    if extra < world_size and rest == (1,) * extra + (0,) * (world_size - extra):
         return (Segment((rows * world_size + extra,)),) if rows or extra else ()
     uneven = Segment(rest)
     return (Segment((rows * world_size,)), uneven) if rows else (uneven,)

@@ -14,7 +14,7 @@ from typing import Any
 
 from globidx.core import checks, schema, strictjson
 from globidx.core.state import FORMAT as SAMPLER_FORMAT
-from globidx.core.state import SamplerState
+from globidx.core.state import SamplerState, lowest
 from globidx.errors import RecordCorruptError, RecordError, RecordVersionError
 
 FORMAT, VERSION = "globidx.record", 1
@@ -34,10 +34,54 @@ def build(
         "number": number,
         "step": step,
         "time": time,
-        "states": strictjson.plain(dict(states), "states"),
+        "states": kept(states),
         "extras": strictjson.plain(dict(extras), "extras"),
     }
     return seal(body)
+
+
+def kept(states: Mapping[str, Any]) -> dict[str, Any]:
+    """``states`` as a record keeps them."""
+    plain: dict[str, Any] = strictjson.plain(dict(states), "states")
+    return {
+        name: lowest(state) if isinstance(state, dict) and state.get("format") == SAMPLER_FORMAT else state
+        for name, state in plain.items()
+    }
+
+
+def carried(record: Mapping[str, Any]) -> dict[str, Any]:
+    """``record`` as a model checkpoint carries it: with all of it as one string under ``text``.
+
+    torch.distributed.checkpoint takes objects apart, and loads only keys that the loading process has a place for:
+    extras, say, would be lost. ``text`` is there always, and whole.
+    """
+    return {**record, "text": encode(record).decode()}
+
+
+def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The record in what ``carried`` made, or in a record itself, verified; what lies beside ``text`` must be of it.
+
+    Raises
+    ------
+    RecordCorruptError
+        Naming ``source`` and what is wrong.
+    """
+    text = state.get("text")
+    if text is None:
+        return decode(encode(state), source)
+    if type(text) is not str:
+        raise RecordCorruptError(f"{source} is not a whole record: its text is a {type(text).__name__}")
+    record = decode(text.encode(errors="replace"), source)
+    if not _is_part({key: value for key, value in state.items() if key != "text"}, record):
+        raise RecordCorruptError(f"{source} differs from the record in its text: it was edited or damaged")
+    return record
+
+
+def _is_part(some: Any, whole: Any) -> bool:
+    """Whether each key that ``some`` has holds the same in ``whole``, which may have more."""
+    if isinstance(some, Mapping) and isinstance(whole, Mapping):
+        return all(key in whole and _is_part(value, whole[key]) for key, value in some.items())
+    return bool(some == whole)
 
 
 def seal(body: Mapping[str, Any]) -> dict[str, Any]:

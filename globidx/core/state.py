@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from globidx.core import partition, schema, strictjson
 from globidx.core.identity import DatasetIdentity, advice
+from globidx.core.limits import MAX_IDS, MAX_LAYERS, MAX_RANGES, MAX_WORLD_SIZE, bounded, refuse_too_much
 from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress, Segment, Skip
@@ -22,8 +23,6 @@ from globidx.core.ranges import Ranges
 from globidx.errors import CommitError, RecordError, RecordMismatchError
 
 FORMAT, VERSION = "globidx.sampler", 2
-# What a state may hold, far beyond any real run: a hostile one must not take hours or gigabytes to read.
-MAX_WORLD_SIZE, MAX_SEGMENTS, MAX_UNEVENNESS, MAX_RANGES, MAX_SKIPPED = 2**17, 2**14, 2**24, 2**16, 2**24
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,10 @@ class SamplerState:
             return False
         return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
 
+    def quarantining(self, ids: Ranges) -> SamplerState:
+        """The state with ``ids`` in quarantine, too; RecordError for more than a record may hold."""
+        return replace(self, quarantined=bounded(self.quarantined | ids, "the quarantine would list"))
+
     def closed(self) -> Progress:
         """Progress with the open segment ended, all ranks as far as this one; padding does not count."""
         prefix = min(self.committed * self.world_size, self.progress.remaining)
@@ -102,15 +105,27 @@ class SamplerState:
         return replace(self.next_epoch(), finished_epoch=self.epoch)
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as fresh JSON values; ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
+        """The state as a record keeps it: ``to_state`` without an empty quarantine, which older readers do not know."""
+        return lowest(self.to_state())
 
-        It is written in the lowest version that can say it, for the sake of older readers.
+    def to_state(self) -> dict[str, Any]:
+        """The state as fresh JSON values, as ``state_dict`` gives it.
+
+        ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
+
+        Whatever it says, it has the same keys, and lists hold no objects: torch.distributed.checkpoint takes objects
+        apart, and loads only what a fresh sampler's state has a place for.
+
+        Raises
+        ------
+        RecordError
+            Where it would be more than a reader accepts.
         """
+        refuse_too_much(self.progress.history)
         done = self.closed()
-        quarantined = {"quarantined": [list(pair) for pair in self.quarantined.pairs]} if self.quarantined.pairs else {}
         return {
             "format": FORMAT,
-            "version": 2 if quarantined else 1,
+            "version": 2 if self.quarantined.pairs else 1,
             "dataset": asdict(self.dataset),
             "order": strictjson.plain(dict(self.order), "order"),
             "seed": self.seed,
@@ -126,7 +141,7 @@ class SamplerState:
             "consumed": done.committed,
             "skipped": done.skipped,
             "remaining": done.remaining,
-            **quarantined,
+            "quarantined": [list(pair) for pair in self.quarantined.pairs],
         }
 
     @classmethod
@@ -134,7 +149,12 @@ class SamplerState:
         """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
         _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
-        fields = schema.fields(state, "sampler state", _FIELDS if state["version"] == 1 else _FIELDS_2)
+        lists = state["version"] == 2 or "quarantined" in state
+        fields = schema.fields(state, "sampler state", _FIELDS_2 if lists else _FIELDS)
+        if (state["version"] == 2) != bool(fields.get("quarantined")):
+            raise RecordError(
+                "sampler state: version 2 is for states that list quarantined ids, version 1 for all others"
+            )
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
             order=strictjson.plain(fields["order"], "order"),
@@ -197,6 +217,16 @@ def _refuse_whole_record(state: Any) -> None:
         )
 
 
+def quarantining(state: Mapping[str, Any], pairs: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """``state``, as ``to_state`` gives it, with these ranges of ids in its quarantine as well."""
+    return SamplerState.from_dict(state).quarantining(_ranges(pairs, None)).to_state()
+
+
+def lowest(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``to_state`` made, as a record keeps it: without an empty quarantine, for the sake of older readers."""
+    return {key: value for key, value in state.items() if key != "quarantined" or value != []}
+
+
 def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:
     error = RecordMismatchError(
         f"the record was written with {field} {recorded!r}, this run has {found!r}; "
@@ -209,33 +239,21 @@ def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:
 def _layer_to_json(layer: Segment | Skip) -> Any:
     if isinstance(layer, Segment):
         return list(layer.counts)
-    return {"skip": [list(pair) for pair in layer.ids.pairs], "positions": layer.positions}
+    return ["skip", layer.positions, [list(pair) for pair in layer.ids.pairs]]
 
 
 def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: int) -> Progress:
     progress = Progress(length)
     for layer in layers:
-        ranks, kinds = (len(layer), len(set(layer))) if isinstance(layer, list) else (1, 1)
-        if ranks > MAX_WORLD_SIZE or ranks * kinds > MAX_UNEVENNESS:
-            raise RecordError(f"sampler state: {ranks} ranks with {kinds} different counts are too many")
         try:
-            if isinstance(layer, list):
-                progress = progress.extend(layer)
+            if layer[0] == "skip":
+                progress = progress.skip(_ranges(layer[2], num_samples), layer[1])
             else:
-                progress = progress.skip(_ranges(layer["skip"], num_samples), layer["positions"])
+                progress = progress.extend(layer)
         except (ValueError, TypeError) as error:
             raise RecordError(f"sampler state: segments do not fit {length} positions: {error}") from None
+    refuse_too_much(progress.history)
     return replace(progress, per_rank=per_rank)
-
-
-def bounded(ranges: Ranges, what: str) -> Ranges:
-    """``ranges``, if a record may hold as many; RecordError if not."""
-    if len(ranges.pairs) > MAX_RANGES or ranges.size > MAX_SKIPPED:
-        raise RecordError(
-            f"{what} {ranges.size} ids in {len(ranges.pairs)} ranges, the most is {MAX_SKIPPED} in {MAX_RANGES}; leave "
-            "whole files out of the index instead"
-        )
-    return ranges
 
 
 def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
@@ -243,21 +261,29 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: skipped ranges must ascend, got {list(pairs)!r:.80}")
-    if ranges.size > MAX_SKIPPED:
-        raise RecordError(f"sampler state: {ranges.size} ids are skipped, the most is {MAX_SKIPPED}")
+    if ranges.size > MAX_IDS:
+        raise RecordError(f"sampler state: {ranges.size} ids are listed, the most is {MAX_IDS}")
     if ends and num_samples is not None and ends[-1] > num_samples:
         raise RecordError(f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples")
     return ranges
 
 
 def _layer(value: Any, where: str) -> Any:
-    return (_SKIP if isinstance(value, Mapping) else _COUNTS)(value, where)
+    """``["skip", positions, ranges]``, or the counts of a segment's ranks."""
+    if type(value) is list and value[:1] == ["skip"]:
+        if len(value) != 3:
+            raise RecordError(f'{where} must be ["skip", positions, ranges], got {value!r:.80}')
+        return ["skip", _COUNT(value[1], f"{where}[1]"), _RANGES(value[2], f"{where}[2]")]
+    # what nearly all are, without a call for each of many thousand ranks
+    if type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= _LARGEST:
+        return value
+    return _COUNTS(value, where)
 
 
-_COUNT = schema.Integer(0, 2**62)
+_LARGEST = 2**62
+_COUNT = schema.Integer(0, _LARGEST)
 _COUNTS = schema.List(_COUNT, at_least=1)
 _RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2), at_most=MAX_RANGES)
-_SKIP = schema.Fields(skip=_RANGES, positions=_COUNT)
 _FIELDS = {
     "dataset": schema.Fields(
         num_samples=_COUNT, num_files=schema.Optional(_COUNT), fingerprint=schema.Optional(schema.Text(256))
@@ -267,7 +293,7 @@ _FIELDS = {
     "epoch": _COUNT,
     "tail": schema.OneOf(partition.TAILS),
     "length": _COUNT,
-    "segments": schema.List(_layer, at_most=MAX_SEGMENTS),
+    "segments": schema.List(_layer, at_most=MAX_LAYERS),
     "per_rank": _COUNT,
     "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), committed=_COUNT),
     "finished_epoch": schema.Optional(_COUNT),

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from globidx.core import checks, strictjson
 from globidx.core.identity import DatasetIdentity
 from globidx.core.lanes import Lanes
+from globidx.core.limits import bounded
 from globidx.core.orders import Order
 from globidx.core.partition import Tail
 from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
-from globidx.core.state import SamplerState, bounded
+from globidx.core.state import SamplerState
 from globidx.core.view import EpochView
 from globidx.errors import CommitError, EpochError, RecordError, RecordMismatchError
 
@@ -160,7 +161,7 @@ class Tracker:
 
     def quarantine(self, ids: Ranges) -> None:
         """List ``ids``, which others stood in for; RecordError for more than a record may hold."""
-        self.state = quarantining(self.state, ids)
+        self.state = self.state.quarantining(ids)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_view": None}
@@ -242,11 +243,6 @@ class Tracker:
             return state
         positions = self._viewed(state, planned).positions_left(more)
         return replace(state, progress=state.progress.skip(more, positions))
-
-
-def quarantining(state: SamplerState, ids: Ranges) -> SamplerState:
-    """``state`` with ``ids`` listed, too; RecordError for more than a record may hold."""
-    return replace(state, quarantined=bounded(state.quarantined | ids, "the quarantine would list"))
 
 
 def _described(order: Order) -> dict[str, Any]:

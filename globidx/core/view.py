@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from globidx.core import partition
 from globidx.core.orders import Arrangement, Ids
-from globidx.core.progress import Progress, Remaining
+from globidx.core.progress import Progress
 from globidx.core.ranges import Ranges
+from globidx.core.remaining import Remaining
 
 
 class EpochView:

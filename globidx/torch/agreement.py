@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from globidx import errors
@@ -28,38 +29,54 @@ class Agreement:
     """The ranks of ``group``, asked when they are first needed; what was begun ends within ``timeout`` seconds.
 
     A rank that does not come is waited for a little less than that: the rest is for the roll call that names it.
-    Where several groups of a job agree under one ``name``, only one of them does what ``by_first`` asks for.
+    Where several groups of a job agree under one ``name``, only one of them does what ``by_first`` asks for. What is
+    done for one ``purpose`` is done in the same sequence on every rank; other purposes have connections of their own.
     """
 
-    def __init__(self, group: Any, timeout: float, name: str = "") -> None:
+    def __init__(self, group: Any, timeout: float, *, purpose: str, name: str = "") -> None:
         self._group = group
+        self._purpose = purpose
         self._name = name
         self._siblings: Siblings | None = None
         self._timeout = timeout
         self._grace = min(1.0, timeout / 5)
         self._channel: Channel | None = None
-        self._doing, self._until = "", 0.0
+        self._doing, self._over, self._until = "", "", 0.0
+        self._has_met = False
 
     @property
     def rank(self) -> int:
         """This rank."""
-        return self._talk().rank
+        return self._reach().rank
 
     @property
     def world_size(self) -> int:
         """How many ranks agree."""
-        return self._talk().world_size
+        return self._reach().world_size
 
     @property
     def patience(self) -> float:
         """Seconds that are left for waiting."""
         return max(self._until - time.monotonic() - 2 * self._grace, 0.01)
 
-    def begin(self, doing: str) -> None:
-        """From here on ``doing``, one of ``DOINGS``, which every rank must do; its time starts."""
-        self._doing, self._until = doing, time.monotonic() + self._timeout
-        if self._siblings is not None:
-            self._siblings.begin()
+    @contextmanager
+    def turn(self, doing: str, what: str = "") -> Iterator[None]:
+        """``doing`` within, one of ``DOINGS``, which every rank must do; its time starts.
+
+        ``what`` tells it from others of its kind, the same on every rank: the step that is saved, say.
+        """
+        self._doing, self._over, self._until = doing, f"{doing} {what}".strip(), time.monotonic() + self._timeout
+        self._has_met = False
+        channel = self._reach()
+        if not channel.take(self.patience):
+            raise SaveError(
+                f"{doing}() while something else with the same ranks is under way, in another thread or below this "
+                "signal handler; make one after the other. Nothing was saved: not written"
+            )
+        try:
+            yield
+        finally:
+            channel.release()
 
     def by_all(self, work: Callable[[], Any]) -> list[bytes]:
         """``work()`` of every rank, as JSON in rank order, on rank 0; nothing on the others.
@@ -91,7 +108,8 @@ class Agreement:
         raises over that. Once in a turn. ``lost`` is what follows where a rank is lost: whether rank 0 has done it is
         not known then.
         """
-        told, error = _told(lambda: self._here_or_elsewhere(work, check, lost)) if self.rank == 0 else (b"", None)
+        first = self._talk().rank == 0
+        told, error = _told(lambda: self._here_or_elsewhere(work, check, lost)) if first else (b"", None)
         sizes = self._agreed(told, error, of_all=False, lost=lost)
         return json.loads(
             self._reached(lambda channel: _then_rest(channel, channel.spread(told, sizes[0])), lost=lost) or b"null"
@@ -170,7 +188,8 @@ class Agreement:
                     "call the same, equally often"
                 )
 
-    def _talk(self) -> Channel:
+    def _reach(self) -> Channel:
+        """The way to the other ranks, over which nothing has been sent yet."""
         channel = self._channel
         if channel is not None and not channel.is_alone and channel.is_stale:
             if self._group is not None or not is_initialized():
@@ -180,15 +199,33 @@ class Agreement:
                 )
             channel = None
         if channel is None or (channel.is_alone and is_initialized()):
-            self._channel = channel = self._made()
+            channel = Channel.of(self._purpose, self._group)
+            self._siblings = None
+        self._channel = channel
         return channel
 
-    def _made(self) -> Channel:
-        channel = Channel(self._group)
-        self._bounded(channel, lambda: channel.connect(self.patience), "")
-        if self._siblings is None and channel.rank == 0:
-            self._siblings = channel.siblings(self._name)
+    def _talk(self) -> Channel:
+        """The way to the other ranks, which have met for this turn."""
+        channel = self._reach()
+        if not self._has_met:
+            self._bounded(channel, lambda: self._meet(channel), "")
+            self._has_met = True
+            if self._siblings is None and channel.rank == 0:
+                self._siblings = channel.siblings(self._name)
+            if self._siblings is not None:
+                self._siblings.begin(self._over)
         return channel
+
+    def _meet(self, channel: Channel) -> None:
+        # a question at each training step does without asking the store each time
+        if not channel.meet(self._over, self.patience, look=self._doing != "should_stop"):
+            told = LostRankError(
+                f"{self._doing}: the other ranks have waited {self._timeout:g} seconds for this one, rank "
+                f"{channel.rank}, and given up; raise timeout= if it may be that late. Nothing is saved: not written. "
+                f"The next {self._doing}() finds them again"
+            )
+            told.ranks = (channel.rank,)
+            raise told
 
     def _reached(self, talk: Callable[[Channel], Any], *, lost: str = "") -> Any:
         channel = self._talk()
@@ -198,11 +235,11 @@ class Agreement:
     def _bounded(self, channel: Channel, talk: Callable[[], Any], lost: str) -> Any:
         try:
             return talk()
+        except LostRankError:
+            raise
         except RuntimeError as error:  # torch's DistError and gloo's own
             failure = error.with_traceback(None)  # whose frames hold the group, which has to go
-        self._channel = None  # the next round makes another
-        channel.close()
-        raise self._lost(channel.missing(self._grace), failure, lost)
+        raise self._lost(channel.give_up(self._over, self._grace), failure, lost)
 
     def _lost(self, missing: list[int] | None, error: Exception, lost: str, who: str = "") -> LostRankError:
         if missing is None:

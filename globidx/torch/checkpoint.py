@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from globidx.core.gathering import Merge, united
 from globidx.core.identity import unidentified
 from globidx.core.merging import merge_states
 from globidx.core.policies import Keep
+from globidx.core.state import quarantining
 from globidx.disk import records
 from globidx.disk.lineage import Lineage
 from globidx.errors import RecordMismatchError, SaveError
@@ -103,7 +104,7 @@ class CheckpointManager:
         self._keep: Keep | int = keep or checks.integer(keep_last, "keep_last", low=1)
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._ranks = Agreement(group, float(timeout), name=str(self._directory.absolute()))
+        self._ranks = Agreement(group, float(timeout), purpose="records", name=str(self._directory.absolute()))
         self._durable = durable
         line = _line_of(self._directory, self._objects)  # rank 0's matter, as is what it writes in the background
         self._line, self._lineage, self._background = line, line.lineage, line.background
@@ -128,7 +129,7 @@ class CheckpointManager:
         ``blocking=False`` returns when the record is gathered and its content fixed, and writes it in the background; a
         failure is raised, on every rank, by the next ``save``, ``restore`` or ``wait``.
         """
-        with self._turn("save"):
+        with self._turn("save", f"{step!r:.40}"):
             own: dict[str, Any] = {}
             parts = self._ranks.by_all(lambda: own.update(self._own_part(step, extras)) or own)
             saved: dict[str, Any] = self._ranks.by_first(
@@ -136,13 +137,8 @@ class CheckpointManager:
                 check=lambda saved: self._refuse_other(saved, parts),
                 lost=_IN_DOUBT,
             )
-        self._record, self._states = saved, own["states"]
+        self._record, self._states = saved, self._learn(saved, own["states"])
         self._tell_what_is_unknown()
-        told = {name: saved["states"][name].get("quarantined") for name in self._samplers()}
-        if any(told.values()):  # what any rank could not read, every rank knows from here on
-            for name, held in self._samplers().items():
-                held.quarantine(tuple(pair) for pair in told[name] or ())
-            self._states = self._own_states()
         id: str = saved["id"]
         return id
 
@@ -173,19 +169,25 @@ class CheckpointManager:
         """The whole record, the same on every rank, for a model checkpoint to hold. No collective.
 
         That is the record last saved; where the run has gone on since, an unsaved one, in which the ranks are taken to
-        keep step: save first where they may not.
+        keep step: save first where they may not. Its ``text`` is all of it, once more, as one string: what
+        torch.distributed.checkpoint loses of the rest does not matter.
         """
-        states = self._own_states()
+        with self._still():
+            states = self._own_states()
         if self._record is None or states != self._states:
             last = self._record or {"number": 0, "step": 0}
-            return record.build(
+            unsaved = record.build(
                 number=last["number"], token="0" * 12, step=last["step"], time="", states=states, extras={}
             )
-        return copy.deepcopy(self._record)
+            return record.carried(unsaved)
+        return record.carried(copy.deepcopy(self._record))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` returned; RecordCorruptError where it is no longer that. No collective."""
-        found = record.decode(record.encode(state), "the given state")
+        """Load what ``state_dict`` returned, or a record; RecordCorruptError where it is that no longer.
+
+        No collective.
+        """
+        found = record.uncarried(state, "the given state")
         self._refuse_other_run(found["states"])
         self._load(found, lambda work: work())
         self._lineage.look()  # whoever goes on from a carried record goes on with what lies in the folder
@@ -193,7 +195,7 @@ class CheckpointManager:
     # -- inside
 
     @contextmanager
-    def _turn(self, doing: str) -> Iterator[None]:
+    def _turn(self, doing: str, what: str = "") -> Iterator[None]:
         """This process's one call at a time; SaveError, before anybody is waited for, where it cannot be made here."""
         if get_worker_info() is not None or os.getpid() != self._process:
             raise SaveError(
@@ -207,8 +209,8 @@ class CheckpointManager:
                 "PreemptionGuard's does. Nothing was saved: not written"
             )
         try:
-            self._ranks.begin(doing)
-            yield
+            with self._ranks.turn(doing, what):
+                yield
         finally:
             self._busy.release()
 
@@ -228,16 +230,40 @@ class CheckpointManager:
 
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings: its states, checked to be what a record can hold."""
-        for held in self._samplers().values():
-            held.settle()
-            held.refuse_untold()
+        with self._still():
+            for held in self._samplers().values():
+                held.settle()
+                held.refuse_untold()
+            states = self._own_states()
         own = {
             "step": checks.integer(step, "step"),
-            "states": self._own_states(),
+            "states": states,
             "ranks": {name: [held.rank, held.num_replicas] for name, held in self._objects.items() if _is_ranked(held)},
             "extras": strictjson.plain(dict(extras or {}), "extras"),
         }
         return own if self._ranks.rank == 0 else own | {"extras": {}}
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """No sampler moves: the training loop, which may be in another thread, waits with what it would commit."""
+        with ExitStack() as stack:
+            for held in sorted(self._samplers().values(), key=id):  # as any other manager's thread would take them
+                stack.enter_context(held.lock)
+            yield
+
+    def _learn(self, saved: Mapping[str, Any], states: dict[str, Any]) -> dict[str, Any]:
+        """What any rank could not read, every rank knows from here on; the states of the save, with that in them.
+
+        The loop may have gone on since, in another thread: so nothing of these states is written back.
+        """
+        known = dict(states)
+        for name, held in self._samplers().items():
+            pairs = saved["states"][name].get("quarantined", [])
+            if pairs:
+                with held.lock:
+                    held.quarantine(tuple(pair) for pair in pairs)
+                known[name] = quarantining(states[name], pairs)
+        return known
 
     def _own_states(self) -> dict[str, Any]:
         states = {name: held.state_dict() for name, held in self._objects.items()}
@@ -265,7 +291,8 @@ class CheckpointManager:
 
     def _content(self, told: list[bytes]) -> dict[str, Any]:
         parts = [_part(rank, data) for rank, data in enumerate(told)]
-        return {"step": parts[0]["step"], "states": united(parts, self._merges()), "extras": parts[0]["extras"]}
+        states = record.kept(united(parts, self._merges()))
+        return {"step": parts[0]["step"], "states": states, "extras": parts[0]["extras"]}
 
     def _refuse_other(self, saved: Mapping[str, Any], told: list[bytes]) -> None:
         """Rank 0 of a group for which another has saved: it must have saved what this one would have."""
@@ -334,7 +361,8 @@ class CheckpointManager:
             _load_each({name: others[name] for name in loaded}, before, [])
             raise
         do(lambda: _load_each(samplers, states, []))
-        self._record, self._states = found, self._own_states()
+        with self._still():
+            self._record, self._states = found, self._own_states()
 
     def _merges(self) -> dict[str, Merge]:
         own = {name: getattr(held, "merge_states", None) for name, held in self._objects.items()}

@@ -7,17 +7,20 @@ mesh or group given, then the default group, then torchrun's environment, then a
 from __future__ import annotations
 
 import os
-from collections import Counter
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary, ref
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from globidx.core import checks
+from globidx.torch import payloads
+from globidx.torch.meetings import Meetings, asked
 from globidx.torch.rollcall import RollCall
 from globidx.torch.siblings import Siblings
 
@@ -70,41 +73,82 @@ def is_initialized() -> bool:
 
 
 class Channel:
-    """Collectives over the data-parallel ranks, on a process group of its own, each bounded in time.
+    """Collectives over the data-parallel ranks, on connections of its own, each bounded in time.
 
-    Own group, so that a record is never caught between a training step's collectives; gloo, so that it needs no GPU.
-    Numbers and plain bytes in integer tensors, never pickles. Without a default group it is a world of one, and talks
-    to itself. What gloo cannot do raises RuntimeError; then ``close`` it, which lets the other ranks' calls fail too.
+    Own connections, so that a record is never caught between a training step's collectives, and made past
+    ``dist.new_group``, which names a group by how many the process has made: a rank that has missed one of ours would
+    miss all that follow, the training loop's among them. gloo, so that it needs no GPU. Numbers and plain bytes in
+    integer tensors, never pickles. Without a default group it is a world of one, and talks to itself. What gloo cannot
+    do raises RuntimeError; then ``give_up``, which lets the other ranks' calls fail too.
+
+    All that a process has for the same ``purpose`` over the same ranks shares one: see ``Channel.of``.
     """
 
-    _made: ClassVar[Counter[str]] = Counter()  # how many over these ranks: the same on each of them
+    # by the default group, and gone with it
+    _of_job: ClassVar[WeakKeyDictionary[Any, dict[tuple[str, ...], Channel]]] = WeakKeyDictionary()
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, purpose: str, ranks: Sequence[int], default: Any) -> None:
         self._group: Any = None
-        self._ranks: list[int] = []
-        self._default = dist.group.WORLD if is_initialized() else None
-        if self._default is not None:
-            self._ranks = dist.get_process_group_ranks(group if group is not None else self._default)
-            among = "all" if self._is_whole else str(self._ranks)
-            self._made[among] += 1
-            key = f"globidx/{among}/{self._made[among]}"
-            self._roll_call = RollCall(_store(), key, dist.get_rank(), self._ranks)
-            self._flag = torch.zeros(1, dtype=torch.int64)
+        self._ranks, self.is_alone = list(ranks), default is None
+        self._default = ref(default) if default is not None else _nobody
         self.rank, self.world_size = 0, 1
+        self._busy, self._busy_in = threading.Lock(), 0  # and in which thread
+        self._held: list[torch.Tensor] = []
+        self._number: int | None = None  # of the meeting
+        self._left: int | None = None  # number of the one that this rank has given up itself
+        self._was_late = False  # and was told so in the turn before
+        if default is not None:
+            self.rank, self.world_size = self._ranks.index(dist.get_rank()), len(self._ranks)
+            among = "all" if self._is_whole else ",".join(map(str, ranks))
+            self._meetings = Meetings(_store(), f"globidx/{purpose}/{among}")
+            self._flag = torch.zeros(1, dtype=torch.int64)
 
-    def connect(self, timeout: float) -> None:
-        """Find the other ranks, within ``timeout`` seconds."""
-        if self._default is None:
-            return
-        # Everybody comes where the group is everybody; a smaller one is made among its own ranks, which torch can do
-        # only where those have made as many groups as each other.
-        self._group = dist.new_group(
-            self._ranks,
-            backend="gloo",
-            timeout=timedelta(seconds=timeout),
-            use_local_synchronization=not self._is_whole,
-        )
-        self.rank, self.world_size = dist.get_rank(self._group), len(self._ranks)
+    @classmethod
+    def of(cls, purpose: str, group: Any) -> Channel:
+        """The one for this purpose over the ranks of ``group``, or of the default group; nothing is sent."""
+        default = dist.group.WORLD if is_initialized() else None
+        if default is None:
+            return cls(purpose, [0], None)
+        ranks = dist.get_process_group_ranks(group if group is not None else default)
+        mine = cls._of_job.setdefault(default, {})
+        return mine.setdefault((purpose, *map(str, ranks)), cls(purpose, ranks, default))
+
+    def take(self, patience: float) -> bool:
+        """Keep other threads off until ``release``; False if this one has it, or another for ``patience`` seconds."""
+        here = threading.get_ident()
+        if self._busy_in == here or not self._busy.acquire(timeout=patience):
+            return False
+        self._busy_in = here
+        return True
+
+    def release(self) -> None:
+        """Let other threads have it."""
+        self._busy_in = 0
+        self._busy.release()
+
+    def meet(self, over: str, timeout: float, *, look: bool = True) -> bool:
+        """Be connected to the other ranks, which do ``over``, within ``timeout`` seconds.
+
+        False, once, where they have been here for just that and have given up waiting for this rank. With
+        ``look=False`` connections that are there are taken to be good, and nobody is late.
+        """
+        if self.is_alone or (self._group is not None and not look):
+            return True
+        self._held.clear()
+        until = time.monotonic() + timeout
+        newest, given_up = self._meetings.newest(timeout)
+        if newest != self._number:
+            self._group, self._number = None, newest
+            is_late = look and given_up == over and self._left != newest - 1
+            if is_late and not self._was_late:
+                self._was_late = True
+                return False
+        if self._group is None:
+            store = dist.distributed_c10d.PrefixStore(self._meetings.prefix(newest), _store())
+            left = timedelta(seconds=max(until - time.monotonic(), 0.001))
+            self._group = dist.distributed_c10d.ProcessGroupGloo(store, self.rank, self.world_size, left)
+        self._was_late = False
+        return True
 
     @property
     def _is_whole(self) -> bool:
@@ -112,19 +156,14 @@ class Channel:
 
     def siblings(self, name: str) -> Siblings | None:
         """Groups of this job that do the same under that name; there can be none where this is all of it."""
-        if self._group is None or self._is_whole:
+        if self.is_alone or self._is_whole:
             return None
         return Siblings(_store(), name, dist.get_rank())
 
     @property
-    def is_alone(self) -> bool:
-        """Whether it was made before there was anybody to talk to."""
-        return self._default is None
-
-    @property
     def is_stale(self) -> bool:
         """Whether the default process group is another by now, or gone."""
-        return self._default is not (dist.group.WORLD if is_initialized() else None)
+        return not is_initialized() or self._default() is not dist.group.WORLD
 
     def limit(self, seconds: float) -> None:
         """Let collectives from here on wait so long, where this torch can change it."""
@@ -136,68 +175,87 @@ class Channel:
         if self._group is None:
             return [list(row)]
         rows = [torch.zeros(len(row), dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(rows, torch.tensor(row, dtype=torch.int64), group=self._group)
+        own = torch.tensor(row, dtype=torch.int64)
+        self._hold(own, *rows)
+        self._group.allgather([rows], [own]).wait()
         return [found.tolist() for found in rows]
 
     def share(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
         """Every rank's payload, of these sizes, in rank order, on every rank."""
         if self._group is None:
             return [payload]
-        parts = _room(sizes)
-        dist.all_gather(parts, _to_tensor(payload, max(sizes)), group=self._group)
-        return _to_bytes(parts, sizes)
+        parts, own = payloads.room(sizes), payloads.to_tensor(payload, max(sizes))
+        self._hold(own, *parts)
+        self._group.allgather([parts], [own]).wait()
+        return payloads.to_bytes(parts, sizes)
 
     def collect(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
         """Every rank's payload, of these sizes, in rank order, on rank 0; nothing on the others."""
         if self._group is None:
             return [payload]
-        parts = _room(sizes) if self.rank == 0 else None
-        dist.gather(_to_tensor(payload, max(sizes)), parts, dst=self._ranks[0], group=self._group)
-        return _to_bytes(parts, sizes) if parts is not None else []
+        parts, own = payloads.room(sizes) if self.rank == 0 else [], payloads.to_tensor(payload, max(sizes))
+        self._hold(own, *parts)
+        options = dist.distributed_c10d.GatherOptions()
+        options.rootRank = 0
+        self._group.gather([parts] if parts else [], [own], options).wait()
+        return payloads.to_bytes(parts, sizes) if parts else []
 
     def spread(self, payload: bytes, size: int) -> bytes:
         """Rank 0's payload, of this size, on every rank."""
         if self._group is None or not size:
             return payload
-        tensor = _to_tensor(payload, size)
-        dist.broadcast(tensor, src=self._ranks[0], group=self._group)
-        return _to_bytes([tensor], [size])[0]
+        tensor = payloads.to_tensor(payload, size)
+        self._hold(tensor)
+        options = dist.distributed_c10d.BroadcastOptions()
+        options.rootRank = options.rootTensor = 0
+        self._group.broadcast([tensor], options).wait()
+        return payloads.to_bytes([tensor], [size])[0]
 
     def greatest(self, number: int) -> int:
         """The greatest of the ranks' numbers: one collective on a tensor that is kept."""
         if self._group is None:
             return number
         self._flag[0] = number
-        dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, group=self._group)
+        options = dist.distributed_c10d.AllreduceOptions()
+        options.reduceOp = dist.ReduceOp.MAX  # type: ignore[assignment]
+        self._group.allreduce([self._flag], options).wait()
         return int(self._flag[0])
 
     def rest(self) -> None:
         """Let the ranks come to rest, after their last collective for now.
 
-        gloo's thread frees a collective's Python tensors a little after it is done, and aborts the process if that is
-        exiting by then. A barrier holds none: behind it nothing of ours is left to free.
+        gloo's threads let go of a collective's Python tensors a little after it is done, and abort the process if they
+        are the last to do so while that exits. A barrier holds none: behind it they have mostly let go. Small tensors
+        are held here until the next turn, besides, so that gloo is not the last.
         """
         if self._group is not None:
-            dist.barrier(group=self._group)
+            self._group.barrier().wait()
 
-    def missing(self, patience: float) -> list[int] | None:
-        """Ranks that do not answer a roll call within ``patience`` seconds; None where that cannot be told.
+    def _hold(self, *tensors: torch.Tensor) -> None:
+        if sum(tensor.nbytes for tensor in tensors) <= 2**20:
+            self._held += tensors
 
-        Without torchrun the store by which it is held lives in rank 0: if that is silent, so is rank 0.
+    def give_up(self, over: str, patience: float) -> list[int] | None:
+        """Close the connections, and find out within some ``patience`` seconds which ranks do not answer.
+
+        Ranks that wait for one that is waiting for a dead one would else hear of it only when their own time is up. The
+        next ``meet`` makes new ones. None where it cannot be told who is missing. Without torchrun the store by which
+        it is told lives in rank 0: if that is silent, so is rank 0.
         """
-        found = self._roll_call.missing(patience)
+        self._group = None
+        if self.is_stale:
+            return None
+        self._left = number = self._number if self._number is not None else 0
+        call = RollCall(_store(), self._meetings.prefix(number), dist.get_rank(), self._ranks)
+
+        def called() -> list[int]:
+            self._meetings.give_up(number, over)
+            return call.missing(patience)
+
+        found = asked(called, 1.5 * patience)
         if found is None and 0 in self._ranks and not dist.is_torchelastic_launched():
             return [self._ranks.index(0)]
         return found
-
-    def close(self) -> None:
-        """Close the connections.
-
-        Ranks that wait for one that is waiting for a dead one would else hear of it only when their own time is up.
-        """
-        group, self._group = self._group, None
-        if group is not None and not self.is_stale:
-            dist.destroy_process_group(group)
 
 
 def _store() -> Any:
@@ -206,19 +264,8 @@ def _store() -> Any:
     return (ask or dist.distributed_c10d._get_default_store)()
 
 
-def _to_tensor(payload: bytes, size: int) -> torch.Tensor:
-    tensor = torch.zeros(size, dtype=torch.uint8)
-    if payload:
-        tensor[: len(payload)] = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
-    return tensor
-
-
-def _room(sizes: Sequence[int]) -> list[torch.Tensor]:
-    return [torch.zeros(max(sizes), dtype=torch.uint8) for _ in sizes]
-
-
-def _to_bytes(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[bytes]:
-    return [tensor[:size].numpy().tobytes() for tensor, size in zip(tensors, sizes, strict=True)]
+def _nobody() -> None:
+    return None
 
 
 def _mesh_rank(mesh: Any) -> int:

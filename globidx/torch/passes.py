@@ -36,6 +36,7 @@ class Passes:
     _cursors: WeakSet[Cursor]
     _last: Cursor | None  # the one last drawn from
     _loop: Callable[[], Loop | None]
+    _second: Callable[[], Cursor | None]  # one that began while the last was at its end and not committed
     _dropped_at: int  # the furthest that an iterator of this pass had come when it was dropped
     handed: Handed | None
     told: bool  # whether anybody reports deliveries
@@ -179,7 +180,7 @@ class Passes:
         self._cursors, self._last, self._loop = WeakSet(), None, _nobody
         self.handed = self.dealt_to = None
         self.told = self.drained = self.copy_is_read = self.read_by_loader = False
-        self._second: Callable[[], Cursor | None] = _nobody
+        self._second = _nobody
         self._dropped_at = 0
 
 

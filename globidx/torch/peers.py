@@ -22,8 +22,7 @@ class RankPeers:
     """
 
     def __init__(self, group: Any = None, *, timeout: float = 1800.0) -> None:
-        self._agreement = Agreement(group, timeout)
-        self._agreement.begin("index")
+        self._agreement = Agreement(group, timeout, purpose="index")
 
     @property
     def rank(self) -> int:
@@ -37,5 +36,5 @@ class RankPeers:
 
     def gather(self, work: Callable[[], bytes]) -> list[bytes]:
         """``work()`` of every rank, in rank order, on every rank; where any rank's raised, all raise."""
-        self._agreement.begin("index")
-        return self._agreement.shared(work)
+        with self._agreement.turn("index"):
+            return self._agreement.shared(work)

@@ -61,7 +61,7 @@ class PreemptionGuard:
                 f"{', '.join(foreign)} has a handler that was not set from Python, which could not be put back; leave "
                 "it out of signals="
             )
-        self._ranks = Agreement(group, float(timeout))
+        self._ranks = Agreement(group, float(timeout), purpose="stop")
         self._process = os.getpid()
         self._stopping = self._closed = False
         self.received: signal.Signals | None = None  #: the first signal that this rank received
@@ -88,10 +88,10 @@ class PreemptionGuard:
         It costs one all_reduce of one number on the CPU; nothing where there is one rank, or once it was True.
         """
         if not self._stopping:
-            self._ranks.begin("should_stop")
-            self._stopping = self._ranks.any(self.received is not None)
-            if self._stopping:
-                self._ranks.rest()
+            with self._ranks.turn("should_stop"):
+                self._stopping = self._ranks.any(self.received is not None)
+                if self._stopping:
+                    self._ranks.rest()
         return self._stopping
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from globidx.core.orders import Order, Sequential, Shuffle
 from globidx.core.partition import TAILS, Tail
 from globidx.core.ranges import Ranges
 from globidx.core.state import SamplerState
-from globidx.core.tracker import Tracker, quarantining
+from globidx.core.tracker import Tracker
 from globidx.errors import CommitError
 from globidx.torch import callers
 from globidx.torch.copies import Original
@@ -334,7 +334,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         with self._passes.lock:
             if not callers.is_asked_by_torchdata():
                 self._warn_of_untold()
-            return self._including_held().to_dict()
+            return self._including_held().to_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``, this sampler's or another's, of any world size; RecordMismatchError if it was another
@@ -357,7 +357,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             held = self._passes.held
             if held is not None:
                 state, rank = self._at()
-                tracker.state = quarantining(state.commit(len(held.ids), rank), Ranges.of(held.replaced))
+                tracker.state = state.commit(len(held.ids), rank).quarantining(Ranges.of(held.replaced))
         tracker.ranks = tracker.ranks.for_child()
         return self.__dict__ | {"_tracker": tracker, "_passes": None, "_original": self._original.name}
 
@@ -471,9 +471,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         callers.refuse_sparse_snapshots()
         with self._passes.lock:
             if not self._passes.knows(cursor):
-                return self._including_held().to_dict()
+                return self._including_held().to_state()
             state, rank = self._at()
-            return replace(state, committed=cursor.issued).normal(rank).to_dict()
+            return replace(state, committed=cursor.issued).normal(rank).to_state()
 
     def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
         """Load ``state``, and point ``cursor`` at what it leaves to do.
@@ -502,7 +502,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             (state, rank), held = self._at(), self._passes.held
             if held is None:
                 return state.after_epoch() if self._is_read_through(state, rank) else state.normal(rank)
-            state = quarantining(state.commit(len(held.ids), rank), Ranges.of(held.replaced))
+            state = state.commit(len(held.ids), rank).quarantining(Ranges.of(held.replaced))
             return state.after_epoch() if held.is_last else state.normal(rank)
 
     def _commit(self, amount: int) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from oracle import Epoch
 
 from globidx.core.identity import DatasetIdentity
-from globidx.core.progress import Progress, Remaining, Segment
+from globidx.core.progress import Progress, Segment
+from globidx.core.remaining import Remaining
 from globidx.core.state import SamplerState
 
 

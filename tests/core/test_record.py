@@ -298,7 +298,7 @@ def test_a_record_beyond_the_readers_limit_is_refused_at_save():
         {"segments": [[1] + [0] * 2**17]},
         {"skip": [[0, 2**62]]},
         {"skip": [[2 * n, 2 * n + 1] for n in range(2**16 + 1)]},
-        {"segments": [{"skip": [[0, 2**40]], "positions": 3}]},
+        {"segments": [["skip", 3, [[0, 2**40]]]]},
         {"open": {"world_size": 2**40, "committed": 0}},
     ],
 )

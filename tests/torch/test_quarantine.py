@@ -23,8 +23,9 @@ from globidx import (
     merge_states,
 )
 from globidx.core import record as records
+from globidx.core.limits import MAX_RANGES
 from globidx.core.ranges import Ranges
-from globidx.core.state import MAX_RANGES, SamplerState
+from globidx.core.state import SamplerState
 from globidx.torch.quarantine import Reported
 from globidx.torch.substitutes import Substitutes, neighbours
 from globidx.torch.transfer import Ahead
@@ -353,16 +354,16 @@ def state(**changes):
     return sampler.state_dict() | changes
 
 
-def test_a_state_without_quarantine_is_written_as_before_and_read_from_before():
+def test_a_record_without_quarantine_is_written_as_before_and_read_from_before():
     """Version 1, so that older readers take it; what lists ids is version 2, which they refuse by name."""
-    plain = state()
+    plain = records.build(number=1, token="0" * 12, step=1, time="", states={"s": state()}, extras={})["states"]["s"]
     assert plain["version"] == 1 and "quarantined" not in plain
     assert SamplerState.from_dict(plain).quarantined == Ranges()
     sampler = ResumableDistributedSampler(range(100), 1, 0)
     sampler.quarantine([5, range(7, 9)])
     told = sampler.state_dict()
     assert (told["version"], told["quarantined"]) == (2, [[5, 6], [7, 9]])
-    assert SamplerState.from_dict(told).to_dict() == told
+    assert SamplerState.from_dict(told).to_state() == told
     sealed = records.build(number=1, token="0" * 12, step=1, time="", states={"s": told}, extras={})
     assert records.decode(records.encode(sealed), "x") == sealed
 
