@@ -190,8 +190,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         with self._passes.lock:
             if not self._passes.is_looped_over:
                 self._end_if_over()
-            self._begin_pass()
             self._warn_of_draws()
+            self._begin_pass()
             cursor = Cursor(self._passes, by_loader=callers.is_read_by_loader())
             self._point(cursor)
             self._passes.read_by_loader |= cursor.by_loader
@@ -534,7 +534,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             self._settle(handed)
             if generation == self.generation:  # a loader that drops its last, smaller batch leaves some
                 self.end_pass()
-        elif self._is_read_through(*self._at()):
+        elif self._passes.is_drained and self._is_read_through(*self._at()):
             self.end_pass()
 
     def _is_read_through(self, state: SamplerState, rank: int) -> bool:
@@ -546,8 +546,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def _end_if_over(self) -> None:
         """The same, and where all of it was committed by hand."""
         self._end_if_delivered()
-        state, rank = self._at()
-        if state.committed and state.committed == state.stream_length(rank):
+        state = self._tracker.state
+        if state.committed and state.committed == state.stream_length(self.rank):
             self.end_pass()
 
     def _point(self, cursor: Cursor) -> None:
@@ -569,7 +569,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         if self._restarts and self._passes.only_drawn:
             self._passes.move(f"read epoch {self.epoch} to its end")
             self._tracker.start_over()
-        self._restarts = self._restarts and not self._passes.told
+            self._restarts = False
         self._renew()
 
     def _renew(self) -> None:

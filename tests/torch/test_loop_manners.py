@@ -310,7 +310,7 @@ def play(history, *, asked, order, n, world):
                 sampler.load_state_dict(record)
                 stream = None
         sampler.settle()
-    return [*seen, sampler.state_dict(), list(sampler)]
+        return [*seen, sampler.state_dict(), list(sampler)]
 
 
 @given(
