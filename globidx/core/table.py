@@ -74,6 +74,7 @@ class Entry:
     digest: bytes
     stamps: tuple[Stamp, ...] = ()
     is_foreign: bool = False  #: its data lie in other files too, so that no stamp of its own proves anything
+    sources: tuple[tuple[str, str], ...] = ()  #: those files, and the dataset in each; an empty one for raw bytes
 
     @property
     def schema(self) -> tuple[Schema, ...]:

@@ -32,10 +32,24 @@ class Source(Protocol):
 
 
 class OpenFile:
-    """A file, with a source for each array that is read. ``forked``: this process was forked with the dataset in it."""
+    """A file, with a source for each array that is read.
 
-    def __init__(self, path: str, entry: Entry, axis: int, *, on_missing: str, backend: str, forked: bool) -> None:
-        self._path, self._entry, self._axis = path, entry, axis
+    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside its
+    folder.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        entry: Entry,
+        axis: int,
+        *,
+        on_missing: str,
+        backend: str,
+        forked: bool,
+        allow_external: bool = False,
+    ) -> None:
+        self._path, self._entry, self._axis, self._allow_external = path, entry, axis, allow_external
         self._on_missing, self._backend, self._forked = on_missing, backend, forked
         self._sources: dict[int, Source] = {}
         self._store: Any = None
@@ -89,7 +103,13 @@ class OpenFile:
         if self._store is None:
             if self._forked and self._entry.kind != "hdf5":
                 stores.refuse_fork()
-            self._store = stores.open_store(self._path, self._entry.kind, self._axis, on_missing=self._on_missing)
+            self._store = stores.open_store(
+                self._path,
+                self._entry.kind,
+                self._axis,
+                on_missing=self._on_missing,
+                allow_external=self._allow_external,
+            )
         return self._store
 
 
