@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -11,7 +11,7 @@ from globidx.core.table import ArrayInfo, Entry
 from globidx.disk import stores
 from globidx.disk.paths import is_remote
 from globidx.disk.sparse import SparseSource
-from globidx.disk.stores import NotPlainError, Store
+from globidx.disk.stores import NotPlainError, Span, Store
 from globidx.errors import MissingChunkError, ReadError
 
 #: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
@@ -29,6 +29,20 @@ class Source(Protocol):
 
         MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they cannot be had.
         """
+
+@runtime_checkable
+class Picking(Protocol):
+    """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
+
+
+def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans of one row of chunks by ``source``, one by one where it has no better way."""
+    if isinstance(source, Picking):
+        return source.pick(spans, out)
+    return sum(source.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
 
 
 class OpenFile:
@@ -141,3 +155,10 @@ class Filled:
             return self._source.read(start, stop, out)
         except MissingChunkError:
             return self.library.read(start, stop, out)
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans of one row of chunks."""
+        try:
+            return pick(self._source, spans, out)
+        except MissingChunkError:
+            return pick(self.library, spans, out)

@@ -11,8 +11,9 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
-from operator import itemgetter
+from operator import itemgetter, mul
 from typing import Any
 
 import h5py
@@ -50,10 +51,13 @@ class ChunkTable:
     grid: tuple[int, ...]
     rows: NDArray[np.int64]
 
-    def __post_init__(self) -> None:
-        strides = [math.prod(self.grid[axis + 1 :]) for axis in range(len(self.grid))]
-        object.__setattr__(self, "_strides", tuple(strides))
-        object.__setattr__(self, "_columns", tuple(self.rows.T))
+    @cached_property
+    def _strides(self) -> tuple[int, ...]:
+        return tuple(math.prod(self.grid[axis + 1 :]) for axis in range(len(self.grid)))
+
+    @cached_property
+    def _columns(self) -> tuple[NDArray[np.int64], ...]:
+        return tuple(self.rows.T)
 
     @property
     def is_whole(self) -> bool:
@@ -62,8 +66,8 @@ class ChunkTable:
 
     def find(self, place: Sequence[int]) -> Place | None:
         """Offset, size and filter mask of the chunk at ``place`` in the grid; None if it was never written."""
-        number = sum(map(int.__mul__, place, self._strides))  # type: ignore[attr-defined]
-        numbers, offsets, sizes, masks = self._columns  # type: ignore[attr-defined]
+        number = sum(map(mul, place, self._strides))
+        numbers, offsets, sizes, masks = self._columns
         # in a whole table, a chunk's number is its row
         row = number
         if row >= len(numbers) or numbers[row] != number:

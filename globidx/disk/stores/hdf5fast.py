@@ -166,10 +166,6 @@ class ContiguousSource:
             out.byteswap(inplace=True)
         return taken
 
-    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out`` from spans of rows; how many bytes that took."""
-        return sum(self.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
-
 
 class RawFile:
     """The bytes of the file that a dataset lies in, by the descriptor that HDF5 has open anyway."""

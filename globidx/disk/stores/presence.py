@@ -70,7 +70,7 @@ class Presence:
         if dataset.external:
             row = dataset.nbytes // dataset.shape[0]
             wanted = dataset.nbytes if self._axis else stop * row
-            return bytes_elsewhere(dataset, allow=self._allow) >= wanted
+            return bool(bytes_elsewhere(dataset, allow=self._allow) >= wanted)
         if self._map is None:
             allow = self._allow
             self._map = VirtualMap(

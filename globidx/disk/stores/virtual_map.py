@@ -63,7 +63,7 @@ class VirtualMap:
         there = near[np.array([self._is_there(int(row)) for row in near], bool)]
         sizes = list(self._shape)
         sizes[axis] = stop - start
-        return self._points(there, start, stop) >= math.prod(sizes)
+        return bool(self._points(there, start, stop) >= math.prod(sizes))
 
     def _points(self, rows: NDArray[np.int64], start: int, stop: int) -> int:
         """How many elements of rows ``[start, stop)`` these mappings fill."""
