@@ -179,6 +179,7 @@ class Build:
         if piece is None:
             raise NoFilesError(f"there is no file to index below {self.paths.root}")
         indexing.refuse_repeats(piece, self.paths)
+        indexing.refuse_sources(piece, found.sources, self.paths)
         if failures:
             _log.warning(
                 "left out %d of %d files that cannot be indexed: %s", len(failures), len(self.paths), failures[0]

@@ -137,6 +137,11 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
     return found
 
 
+def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
+    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name; "" is all of it."""
+    return kind == "hdf5" and (not dataset or bool(_module("hdf5").is_same(path, array, dataset)))
+
+
 def refuse_fork() -> None:
     """ReadError where zarr is set to what does not survive a fork."""
     _module("zarr").refuse_fork()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,19 @@ def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audi
         return Audit(dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked))
 
 
+def is_same(path: str, one: str, other: str) -> bool:
+    """Whether two names in a file are of one dataset; NeXus files link each to several places."""
+    if one.strip("/") == other.strip("/"):
+        return True
+    with h5py.File(path, "r") as file:
+        if elsewhere.followed(file, one, allow=True) or elsewhere.followed(file, other, allow=True):
+            return False
+        try:
+            return bool(file[one] == file[other])
+        except KeyError:
+            return False
+
+
 def open_store(path: str | Path, axis: int, *, on_missing: str, allow_external: bool = False) -> Hdf5Store:
     """An open file; it holds one file descriptor."""
     return Hdf5Store(path, axis, fill=on_missing == "fill", allow=allow_external)
@@ -135,6 +150,8 @@ class Hdf5Store:
         self._file = h5py.File(path, "r", rdcc_nbytes=0)  # whole chunks are asked for, and kept once, decoded
         self._axis, self._fill, self._allow = axis, fill, allow
         self._datasets: dict[str, tuple[h5py.Dataset, Presence]] = {}
+        self._opened_by = os.getpid()
+        _open_stores.add(self)
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
         """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times more."""
@@ -169,6 +186,22 @@ class Hdf5Store:
     def _dataset(self, array: str) -> Any:
         elsewhere.followed(self._file, array, allow=self._allow)
         return self._file[array]
+
+
+_open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_stores() -> None:
+    """Close what is open when the process exits, before HDF5 does.
+
+    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then closes those of its sources,
+    which may be gone: a segmentation fault. Workers that are spawned exit with their files open.
+    """
+    for store in list(_open_stores):
+        # a forked process leaves its parent's files alone
+        if store._opened_by == os.getpid():
+            store.close()
 
 
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
