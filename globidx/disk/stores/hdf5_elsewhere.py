@@ -59,10 +59,11 @@ def located(name: str, beside: str, kind: str, *, allow: bool) -> str | None:
             mode = os.stat(path).st_mode
         except (OSError, ValueError):
             continue
-        # all of them: HDF5 goes on to the next where one is no HDF5 file
+        # also of those behind the first: HDF5 goes on to the next where one is no HDF5 file
         if not stat.S_ISREG(mode):
             raise ValueError(f"it takes data from {name!r}, and {path} is no regular file; it is not opened")
-        if not allow and not _is_below(path, _allowed(beside, kind)):
+        is_outside = not allow and not _is_below(path, _allowed(beside, kind))
+        if is_outside and (there is None or not h5py.is_hdf5(there)):
             raise ValueError(
                 f"it takes data from {name!r}, and {path} lies outside the folder of {beside}; "
                 "if you trust the file, pass allow_external=True to GlobalIndexManager"
