@@ -22,7 +22,6 @@ from globidx.disk.indexed import Indexed
 from globidx.disk.sources import OpenFile, pick
 from globidx.errors import MissingChunkError, ReadError
 
-
 _FILE, _CHUNK = itemgetter(0), itemgetter(1)
 
 
@@ -112,9 +111,7 @@ class Batch:
                 return
             raise ReadError(self._told(run, info, error)) from error
 
-    def _fill_from_chunk(
-        self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]
-    ) -> None:
+    def _fill_from_chunk(self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
         It is put together and kept where the cache has room for all of it. Else each of its chunks is decoded by

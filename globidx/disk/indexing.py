@@ -43,8 +43,8 @@ class Piece(NamedTuple):
 class Found:
     """What is known of files so far: pieces of the index, and those that failed by place.
 
-    ``sources``, by place, are the other files that a file is made of, relative to the root of all, and the dataset taken
-    from each.
+    ``sources``, by place, are the other files that a file is made of, relative to the root of all, and the
+    dataset taken from each.
     """
 
     pieces: list[Piece] = field(default_factory=list)

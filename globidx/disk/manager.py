@@ -40,10 +40,10 @@ class GlobalIndexManager:
     A file that cannot be indexed is an error that lists all of them; with ``on_bad="skip"`` they are left out, with a
     warning, and listed in ``skipped``.
 
-    HDF5 files may take data from other files: by external links, virtual datasets or raw storage. Those must lie below the
-    folder of the file that names them, or below one that the environment names for HDF5 (``HDF5_VDS_PREFIX`` and the
-    like); with ``allow_external`` they may lie anywhere. A file beside those that it is made of is an error: its samples
-    would be trained on twice.
+    HDF5 files may take data from other files: by external links, virtual datasets or raw storage. Those must lie
+    below the folder of the file that names them, or below one that the environment names for HDF5
+    (``HDF5_VDS_PREFIX`` and the like); with ``allow_external`` they may lie anywhere. A file beside those that it is
+    made of is an error: its samples would be trained on twice.
 
     >>> import tempfile, zarr
     >>> folder = tempfile.TemporaryDirectory()

@@ -51,7 +51,8 @@ def encode(found: Found, paths: Paths) -> bytes:
         "names": _digest(paths),
         "failures": [[place, os.fsencode(bad.path).hex(), bad.reason] for place, bad in found.failures.items()],
         "sources": [
-            [place, [[os.fsencode(name).hex() for name in one] for one in taken]] for place, taken in found.sources.items()
+            [place, [[os.fsencode(name).hex() for name in one] for one in taken]]
+            for place, taken in found.sources.items()
         ],
         "sizes": [len(blob) for blob in blobs],
     }

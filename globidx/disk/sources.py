@@ -30,6 +30,7 @@ class Source(Protocol):
         MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they cannot be had.
         """
 
+
 @runtime_checkable
 class Picking(Protocol):
     """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
@@ -48,8 +49,8 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
 class OpenFile:
     """A file, with a source for each array that is read.
 
-    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside its
-    folder.
+    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside
+    its folder.
     """
 
     def __init__(

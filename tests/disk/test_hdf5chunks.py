@@ -39,7 +39,9 @@ def layouts(draw):
     rank = draw(st.integers(1, 3))
     shape = [draw(st.integers(1, 7)) for _ in range(rank)]
     growing = [draw(st.sampled_from(["fixed", "larger", "unlimited"])) for _ in range(rank)]
-    maxshape = [{"fixed": size, "larger": size + 5, "unlimited": None}[how] for size, how in zip(shape, growing, strict=True)]
+    maxshape = [
+        {"fixed": size, "larger": size + 5, "unlimited": None}[how] for size, how in zip(shape, growing, strict=True)
+    ]
     chunks = [draw(st.integers(1, size)) for size in shape]
     places = list(itertools.product(*(range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True))))
     absent = set(draw(st.lists(st.sampled_from(places), max_size=2)))
@@ -64,7 +66,9 @@ def test_every_chunk_layout_reads_as_h5py_reads_it(made, options, libver, userbl
         lost = np.zeros(shape, bool)
         with h5py.File(folder / "a.h5", "w", libver=(libver, "latest"), userblock_size=userblock) as file:
             dataset = file.create_dataset("x", shape, "i4", chunks=chunks, maxshape=maxshape, fillvalue=-7, **options)
-            for corner in itertools.product(*(range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True))):
+            for corner in itertools.product(
+                *(range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True))
+            ):
                 part = tuple(slice(at, at + chunk) for at, chunk in zip(corner, chunks, strict=True))
                 lost[part] = corner in absent
                 if corner not in absent:
@@ -74,9 +78,7 @@ def test_every_chunk_layout_reads_as_h5py_reads_it(made, options, libver, userbl
         entry = stores.scan(str(folder / "a.h5"), Layout(("x",)), axis)
         gaps = np.moveaxis(lost, axis, 0)
         for backend, on_missing in itertools.product(("auto", "library"), ("error", "fill")):
-            opened = OpenFile(
-                str(folder / "a.h5"), entry, axis, on_missing=on_missing, backend=backend, forked=False
-            )
+            opened = OpenFile(str(folder / "a.h5"), entry, axis, on_missing=on_missing, backend=backend, forked=False)
             source = opened.source(0)
             for start, stop in itertools.combinations(range(len(theirs) + 1), 2):
                 out = np.empty((stop - start, *theirs.shape[1:]), "i4")
@@ -205,7 +207,10 @@ def test_an_item_of_long_chunks_takes_the_memory_of_one(tmp_path):
     samples = dataset.__getitems__([17, 500, 18])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [float(sample.min()) == float(sample.max()) == expected for sample, expected in zip(samples, (17, 500, 18), strict=True)]
+    assert [
+        float(sample.min()) == float(sample.max()) == expected
+        for sample, expected in zip(samples, (17, 500, 18), strict=True)
+    ]
     assert [float(sample[3, 5]) for sample in samples] == [17, 500, 18]
     # a chunk is 128 KiB, decoded from some bytes; the row of chunks is 8 MiB
     assert peak < 2**20

@@ -117,9 +117,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     return entry
 
 
-def open_store(
-    path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False
-) -> Store:
+def open_store(path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False) -> Store:
     """Open a file that was scanned as ``kind``; ``allow_external`` as it was then."""
     if kind == "hdf5":
         hdf5: Store = _module("hdf5").open_store(path, axis, on_missing=on_missing, allow_external=allow_external)
@@ -138,7 +136,10 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
-    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name; "" is all of it."""
+    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name.
+
+    An empty name is all of the file.
+    """
     return kind == "hdf5" and (not dataset or bool(_module("hdf5").is_same(path, array, dataset)))
 
 

@@ -1,7 +1,7 @@
 """Chunk tables: where each chunk of an HDF5 dataset lies in its file, asked of the library once.
 
-HDF5's queries for one chunk walk over all chunks in front of it, under a lock. `H5Dchunk_iter` visits every chunk in one
-walk, so a table costs about a microsecond a chunk, and finding a chunk in it a few array accesses.
+HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter`` visits every chunk
+in one walk, so a table costs about two microseconds a chunk, and finding a chunk in it a few array accesses.
 """
 
 from __future__ import annotations

@@ -195,8 +195,8 @@ _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
 def _close_stores() -> None:
     """Close what is open when the process exits, before HDF5 does.
 
-    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then closes those of its sources,
-    which may be gone: a segmentation fault. Workers that are spawned exit with their files open.
+    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then closes those of its
+    sources, which may be gone: a segmentation fault. Workers that are spawned exit with their files open.
     """
     for store in list(_open_stores):
         # a forked process leaves its parent's files alone

@@ -249,4 +249,3 @@ def _unshuffle(data: Any, width: int, out: NDArray[np.uint8]) -> None:
     out[whole:] = stored[whole:]
     for place in range(width):
         elements[:, place] = planes[place]
-

@@ -17,8 +17,8 @@ from globidx.errors import MissingChunkError, ReadError
 class Presence:
     """What was written of one dataset of an open file, looked up when it is first asked for.
 
-    ``axis`` is the one along which rows are asked for, ``allow`` whether its data may lie in files outside the folder of
-    its own.
+    ``axis`` is the one along which rows are asked for, ``allow`` whether its data may lie in files outside the folder
+    of its own.
     """
 
     def __init__(self, dataset: h5py.Dataset, axis: int, *, allow: bool) -> None:
@@ -101,7 +101,7 @@ def unwritten(dataset: Any, what: str) -> str:
 
 
 def _refuse_other_sizes(dataset: Any) -> None:
-    """ReadError where an unfiltered chunk has another size than it must have: reading it raw would write past its end."""
+    """ReadError where an unfiltered chunk has another size than its header says: to read it would write past its end."""
     expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
     sizes = set[int]()
     dataset.id.chunk_iter(lambda info: sizes.add(info.size))

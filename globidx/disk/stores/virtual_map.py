@@ -102,7 +102,9 @@ class VirtualMap:
         if source is None:
             return False
         shape, is_whole = source
-        return is_whole and _fits(shape, self._plist.get_virtual_srcspace(number), self._plist.get_virtual_vspace(number))
+        return is_whole and _fits(
+            shape, self._plist.get_virtual_srcspace(number), self._plist.get_virtual_vspace(number)
+        )
 
     def _looked_at(self, name: str, path: str) -> tuple[tuple[int, ...], bool] | None:
         there: str | None = self._path
