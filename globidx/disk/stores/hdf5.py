@@ -1,4 +1,4 @@
-"""HDF5 files: the only module that imports h5py."""
+"""HDF5 files: what they hold, and reading them by h5py."""
 
 from __future__ import annotations
 

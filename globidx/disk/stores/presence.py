@@ -6,8 +6,6 @@ import itertools
 import math
 from typing import Any
 
-import h5py
-
 from globidx.disk.stores.chunk_table import ChunkTable, grid_of, table_of
 from globidx.disk.stores.hdf5_elsewhere import bytes_elsewhere
 from globidx.disk.stores.virtual_map import VirtualMap
@@ -21,7 +19,7 @@ class Presence:
     of its own.
     """
 
-    def __init__(self, dataset: h5py.Dataset, axis: int, *, allow: bool) -> None:
+    def __init__(self, dataset: Any, axis: int, *, allow: bool) -> None:
         self._dataset, self._axis, self._allow = dataset, axis, allow
         self._is_elsewhere = bool(dataset.is_virtual or dataset.external)
         self._map: VirtualMap | None = None
