@@ -99,7 +99,7 @@ def unwritten(dataset: Any, what: str) -> str:
 
 
 def _refuse_other_sizes(dataset: Any) -> None:
-    """ReadError where an unfiltered chunk has another size than its header says: to read it would write past its end."""
+    """ReadError where an unfiltered chunk is larger or smaller than its header says: HDF5 would write past a buffer."""
     expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
     sizes = set[int]()
     dataset.id.chunk_iter(lambda info: sizes.add(info.size))
