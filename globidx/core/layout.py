@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from globidx.core import checks
@@ -20,12 +20,14 @@ class Layout:
     """Which arrays to take from each file: ``keys``, or the only one there is; or those that ``rule`` finds.
 
     ``length``, where it is not 0, cuts a one-dimensional array into sequences of so many tokens, what is left over at
-    each file's end left out.
+    each file's end left out. ``allow_external`` is whether they may be made of data in files outside the folder of the
+    file that names these.
     """
 
     keys: tuple[str, ...] | None = None
     rule: str | None = None
     length: int = 0
+    allow_external: bool = field(default=False, repr=False)
 
     @property
     def form(self) -> str:

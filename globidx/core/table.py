@@ -54,6 +54,11 @@ class ArrayInfo:
         return self.item_shape[1:] if self.form == "tokens" else self.item_shape
 
     @property
+    def row_bytes(self) -> int:
+        """How many bytes a row has when it is read."""
+        return prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def item_bytes(self) -> int:
         """How many bytes an item has when it is read."""
         return prod(self.item_shape) * np.dtype(self.dtype).itemsize
@@ -74,6 +79,7 @@ class Entry:
     digest: bytes
     stamps: tuple[Stamp, ...] = ()
     is_foreign: bool = False  #: its data lie in other files too, so that no stamp of its own proves anything
+    sources: tuple[tuple[str, str], ...] = ()  #: those files, and the dataset in each; an empty one for raw bytes
 
     @property
     def schema(self) -> tuple[Schema, ...]:

@@ -23,7 +23,7 @@ class BlockCache:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._start_empty()
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
@@ -38,7 +38,7 @@ class BlockCache:
 
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
         """Keep ``array``, unless it alone is more than the capacity."""
-        if array.nbytes > self._capacity:
+        if array.nbytes > self.capacity:
             return
         if os.getpid() != self._pid:
             self._start_empty()
@@ -46,8 +46,12 @@ class BlockCache:
             old = self._arrays.pop(key, None)
             self.nbytes += array.nbytes - (0 if old is None else old.nbytes)
             self._arrays[key] = array
-            while self.nbytes > self._capacity:
-                self.nbytes -= self._arrays.popitem(last=False)[1].nbytes
+            self._shrink(self.capacity)
+
+    def make_room(self, nbytes: int) -> None:
+        """Drop what must go before ``nbytes`` more are kept, so that these are never in memory together."""
+        with self._lock:
+            self._shrink(self.capacity - nbytes)
 
     def clear(self) -> None:
         """Drop everything."""
@@ -56,6 +60,10 @@ class BlockCache:
         with self._lock:
             self._arrays.clear()
             self.nbytes = 0
+
+    def _shrink(self, nbytes: int) -> None:
+        while self._arrays and self.nbytes > nbytes:
+            self.nbytes -= self._arrays.popitem(last=False)[1].nbytes
 
     def _start_empty(self) -> None:
         self._pid = os.getpid()

@@ -199,6 +199,7 @@ class Build:
         if piece is None:
             raise NoFilesError(f"there is no file to index below {self.paths.root}")
         indexing.refuse_repeats(piece, self.paths)
+        indexing.refuse_sources(piece, found.sources, self.paths)
         if failures:
             level = logging.INFO if self.on_bad == "tell" else logging.WARNING
             count, total = len(failures), len(self.paths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -51,15 +51,21 @@ class Piece(NamedTuple):
 
 @dataclass
 class Found:
-    """What is known of files so far: pieces of the index, and those that failed by place."""
+    """What is known of files so far: pieces of the index, and those that failed by place.
+
+    ``sources``, by place, are the other files that a file is made of, relative to the root of all, and the
+    dataset taken from each.
+    """
 
     pieces: list[Piece] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
+    sources: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
 
     def add(self, other: Found) -> None:
         """Take in what was found elsewhere."""
         self.pieces += other.pieces
         self.failures |= other.failures
+        self.sources |= other.sources
 
 
 def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
@@ -110,6 +116,8 @@ def _scan_batch(root: str, places: NDArray[np.int64], names: Sequence[str], *, l
             found.failures[place] = told
         else:
             alike.setdefault(told.schema, []).append((place, name, told))
+            if told.sources:
+                found.sources[place] = [(os.path.relpath(file, root), dataset) for file, dataset in told.sources]
     for rows in alike.values():
         at, called, entries = zip(*rows, strict=True)
         found.pieces.append(Piece(np.array(at, np.int64), Table.of(called, entries, axis)))
@@ -190,6 +198,32 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
             both = f"{printable(path)} and {printable(first[identity])}"
             raise ValueError(f"{both} are the same file; name each file once")
         first[identity] = path
+
+
+def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths) -> None:
+    """ValueError naming a file and one that it is made of, both among the files: samples would be trained on twice.
+
+    Leaving the sources out would be safe only if all of each were in the file, which nothing says.
+    """
+    inodes = piece.table.stamps[:, 0, 3]
+    order = np.argsort(inodes, kind="stable")
+    kept = {place: taken for place, taken in sources.items() if place in piece.places}
+    for place, file, dataset in ((place, *one) for place, taken in sorted(kept.items()) for one in taken):
+        try:
+            status = os.stat(os.path.join(paths.root, file))
+        except OSError:
+            continue
+        first, last = np.searchsorted(inodes[order], [stamps.stamp(status)[3]] * 2 + np.array([0, 1]))
+        for row in order[first:last].tolist():
+            source = paths[int(piece.places[row])]
+            entry = piece.table.entry(row)
+            if int(piece.places[row]) == place or not os.path.samestat(os.stat(source), status):
+                continue
+            if any(stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays):
+                raise ValueError(
+                    f"{printable(paths[place])} takes data from {printable(source)}, and both are among the files: "
+                    "samples would be trained on twice; name either the one or those it is made of, by a glob or a list"
+                )
 
 
 def printable(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,11 @@ class GlobalIndexManager:
     A file that cannot be indexed is an error that lists all of them; with ``on_bad="skip"`` they are left out, with a
     warning, and listed in ``skipped``.
 
+    HDF5 files may take data from other files: by external links, virtual datasets or raw storage. Those must lie
+    below the folder of the file that names them, or below one that the environment names for HDF5
+    (``HDF5_VDS_PREFIX`` and the like); with ``allow_external`` they may lie anywhere. A file beside those that it is
+    made of is an error: its samples would be trained on twice.
+
     >>> import tempfile, zarr
     >>> folder = tempfile.TemporaryDirectory()
     >>> for name, length in (("a", 3), ("b", 2)):
@@ -65,12 +71,13 @@ class GlobalIndexManager:
         peers: Peers | None = None,
         progress: Callable[[int, int], None] | None = None,
         lock_timeout: float = 60.0,
+        allow_external: bool = False,
     ) -> None:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
         self._files: str | Sequence[str] | None = given(files)
         self._axis = checks.integer(axis, "axis", high=63)
-        self._layout = parse(layout, key).along(self._axis)
+        self._layout = replace(parse(layout, key).along(self._axis), allow_external=bool(allow_external))
         self._cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
         self._on_bad = on_bad
         if not 0 <= lock_timeout < float("inf"):

@@ -74,7 +74,15 @@ class Reader:
         if not indexing.unchanged(path, entry):
             self._refuse_changed(path, entry)
         forked = os.getpid() != self._born_in
-        return OpenFile(path, entry, self.manager.axis, on_missing=self.on_missing, backend=self.backend, forked=forked)
+        return OpenFile(
+            path,
+            entry,
+            self.manager.axis,
+            on_missing=self.on_missing,
+            backend=self.backend,
+            forked=forked,
+            allow_external=self.manager.layout.allow_external,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}

@@ -50,6 +50,10 @@ def encode(found: Found, paths: Paths) -> bytes:
         "count": len(paths),
         "names": _digest(paths),
         "failures": [[place, os.fsencode(bad.path).hex(), bad.reason] for place, bad in found.failures.items()],
+        "sources": [
+            [place, [[os.fsencode(name).hex() for name in one] for one in taken]]
+            for place, taken in found.sources.items()
+        ],
         "sizes": [len(blob) for blob in blobs],
     }
     return b"\n".join([json.dumps(header).encode(), b"".join(blobs)])
@@ -68,6 +72,9 @@ def together(parts: Sequence[bytes], paths: Paths) -> Found:
             )
         for place, path, reason in header["failures"]:
             found.failures[place] = Failure(os.fsdecode(bytes.fromhex(path)), reason)
+        for place, taken in header["sources"]:
+            names = ([os.fsdecode(bytes.fromhex(name)) for name in one] for one in taken)
+            found.sources[place] = [(file, dataset) for file, dataset in names]
         ends = np.cumsum([0, *header["sizes"]]).tolist()
         blobs = [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
         for places, table in zip(blobs[::2], blobs[1::2], strict=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -11,7 +11,7 @@ from globidx.core.table import ArrayInfo, Entry
 from globidx.disk import stores
 from globidx.disk.paths import is_remote
 from globidx.disk.sparse import SparseSource
-from globidx.disk.stores import NotPlainError, Store
+from globidx.disk.stores import NotPlainError, Span, Store
 from globidx.errors import MissingChunkError, ReadError
 
 #: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
@@ -31,11 +31,40 @@ class Source(Protocol):
         """
 
 
-class OpenFile:
-    """A file, with a source for each array that is read. ``forked``: this process was forked with the dataset in it."""
+@runtime_checkable
+class Picking(Protocol):
+    """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
 
-    def __init__(self, path: str, entry: Entry, axis: int, *, on_missing: str, backend: str, forked: bool) -> None:
-        self._path, self._entry, self._axis = path, entry, axis
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
+
+
+def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans of one row of chunks by ``source``, one by one where it has no better way."""
+    if isinstance(source, Picking):
+        return source.pick(spans, out)
+    return sum(source.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
+
+
+class OpenFile:
+    """A file, with a source for each array that is read.
+
+    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside
+    its folder.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        entry: Entry,
+        axis: int,
+        *,
+        on_missing: str,
+        backend: str,
+        forked: bool,
+        allow_external: bool = False,
+    ) -> None:
+        self._path, self._entry, self._axis, self._allow_external = path, entry, axis, allow_external
         self._on_missing, self._backend, self._forked = on_missing, backend, forked
         self._sources: dict[int, Source] = {}
         self._store: Any = None
@@ -89,7 +118,13 @@ class OpenFile:
         if self._store is None:
             if self._forked and self._entry.kind != "hdf5":
                 stores.refuse_fork()
-            self._store = stores.open_store(self._path, self._entry.kind, self._axis, on_missing=self._on_missing)
+            self._store = stores.open_store(
+                self._path,
+                self._entry.kind,
+                self._axis,
+                on_missing=self._on_missing,
+                allow_external=self._allow_external,
+            )
         return self._store
 
 
@@ -121,3 +156,10 @@ class Filled:
             return self._source.read(start, stop, out)
         except MissingChunkError:
             return self.library.read(start, stop, out)
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans of one row of chunks."""
+        try:
+            return pick(self._source, spans, out)
+        except MissingChunkError:
+            return pick(self.library, spans, out)

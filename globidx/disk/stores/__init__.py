@@ -45,6 +45,8 @@ UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
+#: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
+Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -115,16 +117,30 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     return entry
 
 
-def open_store(path: str | Path, kind: str, axis: int, *, on_missing: str) -> Store:
-    """Open a file that was scanned as ``kind``."""
-    store: Store = _module("hdf5" if kind == "hdf5" else "zarr").open_store(path, axis, on_missing=on_missing)
+def open_store(path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False) -> Store:
+    """Open a file that was scanned as ``kind``; ``allow_external`` as it was then."""
+    if kind == "hdf5":
+        hdf5: Store = _module("hdf5").open_store(path, axis, on_missing=on_missing, allow_external=allow_external)
+        return hdf5
+    store: Store = _module("zarr").open_store(path, axis, on_missing=on_missing)
     return store
 
 
-def audit(path: str | Path, kind: str, array: str) -> Audit:
+def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of an array, without reading it."""
-    found: Audit = _module("hdf5" if kind == "hdf5" else "zarr").audit(path, array)
+    if kind == "hdf5":
+        hdf5: Audit = _module("hdf5").audit(path, array, allow_external=allow_external)
+        return hdf5
+    found: Audit = _module("zarr").audit(path, array)
     return found
+
+
+def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
+    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name.
+
+    An empty name is all of the file.
+    """
+    return kind == "hdf5" and (not dataset or bool(_module("hdf5").is_same(path, array, dataset)))
 
 
 def refuse_fork() -> None:
@@ -162,7 +178,12 @@ def array_info(
 
 
 def make_entry(
-    kind: str, arrays: Sequence[tuple[ArrayInfo, int]], metadata: bytes, *, is_foreign: bool = False
+    kind: str,
+    arrays: Sequence[tuple[ArrayInfo, int]],
+    metadata: bytes,
+    *,
+    is_foreign: bool = False,
+    sources: tuple[tuple[str, str], ...] = (),
 ) -> Entry:
     """The entry of a file whose arrays were found; ValueError where they are not aligned."""
     lengths = {length for _, length in arrays}
@@ -170,7 +191,8 @@ def make_entry(
         told = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
         raise ValueError(f"its arrays are not aligned: {told}")
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
-    return Entry(kind, lengths.pop(), tuple(info for info, _ in arrays), digest, is_foreign=is_foreign)
+    schema = tuple(info for info, _ in arrays)
+    return Entry(kind, lengths.pop(), schema, digest, is_foreign=is_foreign or bool(sources), sources=sources)
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:

@@ -42,7 +42,7 @@ def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
 
 def fill(data: Data, out: NDArray[np.uint8]) -> None:
     """Copy ``data``, which must be as long as ``out``."""
-    _expect(len(data), len(out))
+    expect(len(data), len(out))
     out[:] = np.frombuffer(data, np.uint8)
 
 
@@ -68,13 +68,22 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
     return _framed(getattr(module, _CLASSES[name])().decode, framed)
 
 
-def inflate(data: Data) -> bytes:
-    """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is installed."""
+def inflate(data: Data, limit: int | None = None) -> bytes:
+    """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is installed.
+
+    ValueError where that is more than ``limit`` bytes, as soon as one of them too many is there.
+    """
     library = inflater()
     try:
-        inflated: bytes = library.decompress(data, wbits=47)  # 32 + 15: either header
+        # 32 + 15: either header
+        stream = library.decompressobj(wbits=47)
+        inflated: bytes = stream.decompress(data, 0 if limit is None else limit + 1)
     except library.error as error:
         raise ValueError(str(error)) from error  # each library has an error class of its own
+    if limit is not None and len(inflated) > limit:
+        raise ValueError(f"it inflates to more than the {limit} bytes that belong there")
+    if not stream.eof:
+        raise ValueError("the compressed stream is incomplete: it was cut")
     return inflated
 
 
@@ -105,7 +114,7 @@ _CLASSES = {"zstd": "Zstd", "blosc": "Blosc", "lz4": "LZ4"}
 
 
 def _gunzip(data: Data, out: NDArray[np.uint8]) -> None:
-    inflated = inflate(data)
+    inflated = inflate(data, len(out))
     fill(inflated if len(inflated) == len(out) else gzip.decompress(data), out)  # a stream may have several members
 
 
@@ -127,7 +136,7 @@ def _framed(decompress: Callable[..., Any], size: Callable[[Data], int | None]) 
         if claimed is None:
             fill(expand(data), out)
         else:
-            _expect(claimed, len(out))
+            expect(claimed, len(out))
             decompress(data, out=out)
 
     return Codec(expand, into)
@@ -156,6 +165,7 @@ def _lz4_size(data: Data) -> int:
     return int.from_bytes(data[:4], "little")
 
 
-def _expect(found: int, wanted: int) -> None:
+def expect(found: int, wanted: int) -> None:
+    """ValueError unless ``found`` bytes are as many as belong there."""
     if found != wanted:
         raise ValueError(f"it holds {found} bytes, where {wanted} belong")

@@ -1,15 +1,16 @@
-"""HDF5 files: the only module that imports h5py."""
+"""HDF5 files: what they hold, and reading them by h5py."""
 
 from __future__ import annotations
 
-import itertools
+import atexit
 import math
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5d, h5f, h5s
+from h5py import h5d, h5f
 from numpy.typing import NDArray
 
 from globidx.core.layout import Layout
@@ -24,8 +25,12 @@ from globidx.disk.stores import (
     make_entry,
     slab,
 )
+from globidx.disk.stores import hdf5_elsewhere as elsewhere
+from globidx.disk.stores.chunk_table import grid_of
+from globidx.disk.stores.hdf5_elsewhere import Target
+from globidx.disk.stores.hdf5_filters import require_filters
 from globidx.disk.stores.hdf5fast import ChunkedSource, ContiguousSource
-from globidx.errors import MissingChunkError
+from globidx.disk.stores.presence import Presence
 
 Described = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
@@ -47,7 +52,7 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     except (OSError, ValueError):
         return None
     try:
-        found = [_plain(file, path, key) for key in layout.keys]
+        found = [_plain(file, key) for key in layout.keys]
     except (KeyError, OSError, RuntimeError, UnicodeError):
         return None
     finally:
@@ -62,21 +67,24 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     return make_entry("hdf5", arrays, repr(told).encode())
 
 
-def _plain(file: Any, path: str, key: str) -> Described | None:
+def _plain(file: Any, key: str) -> Described | None:
     """A dataset whose data lie in this very file; None for another."""
+    if not elsewhere.is_plain_path(file, key):
+        return None
     dataset = h5d.open(file, key.encode())
     made = dataset.get_create_plist()
-    if h5f.get_name(dataset) != os.fsencode(path) or made.get_layout() == h5d.VIRTUAL or made.get_external_count():
+    if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
         return None
-    return _described(dataset)
+    require_filters(made, key)
+    return _described(dataset, made)
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
     with h5py.File(path, "r") as file:
-        for key in layout.keys or ():
-            _linked(path, file, key)
-        fields = layouts.find(file, layout, lambda: _datasets(file))
-        arrays, told, is_foreign = [], [], False
+        allow = layout.allow_external
+        led = {key: elsewhere.followed(file, key, allow=allow) for key in layout.keys or ()}
+        fields = layouts.find(elsewhere.Guarded(file, allow=allow), layout, lambda: _datasets(file))
+        arrays, told, taken = [], [], list[Target]()
         shape: tuple[int, ...]
         for field in fields:
             dataset = file[field.path]
@@ -87,56 +95,73 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             else:
                 shape, chunks = dataset.shape or (), dataset.chunks
             arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length))
-            sources = _sources(path, file, field.path, dataset)
-            is_foreign |= bool(sources)
+            require_filters(dataset.id.get_create_plist(), field.path)
+            sources = elsewhere.sources(dataset, allow=allow) + led.get(field.path, [])
+            taken += sources
             _, dtype, stored, filters = _described(dataset.id)
-            told.append((shape, dtype.str, stored, filters, sources))
-    return make_entry("hdf5", arrays, repr(told).encode(), is_foreign=is_foreign)
+            names = sorted({os.path.basename(target.file) for target in sources})
+            told.append((shape, dtype.str, stored, filters, names))
+    return make_entry("hdf5", arrays, repr(told).encode(), sources=tuple(dict.fromkeys(taken)))
 
 
-def _described(dataset: Any) -> Described:
+def _described(dataset: Any, made: Any = None) -> Described:
     """Shape, dtype, chunks and filters of a dataset."""
-    made = dataset.get_create_plist()
+    made = made or dataset.get_create_plist()
     chunks = made.get_chunk() if made.get_layout() == h5d.CHUNKED else None
     filters = [made.get_filter(number)[:3] for number in range(made.get_nfilters())]
     return dataset.shape or (), dataset.dtype, chunks, filters
 
 
-def audit(path: str | Path, array: str) -> Audit:
+def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of a dataset."""
     with h5py.File(path, "r") as file:
+        elsewhere.followed(file, array, allow=allow_external)
         dataset = file[array]
         if dataset.chunks is None:
-            return Audit(dataset.shape, 1, int(not _is_whole(dataset)), has_checksums=False)
-        grid = math.prod(-(-size // unit) for size, unit in zip(dataset.shape, dataset.chunks, strict=True))
+            is_whole = Presence(dataset, 0, allow=allow_external).is_whole
+            return Audit(dataset.shape, 1, int(not is_whole), has_checksums=False)
+        grid = math.prod(grid_of(dataset))
         checked = dataset.fletcher32 or dataset.compression == "gzip"
         return Audit(dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked))
 
 
-def open_store(path: str | Path, axis: int, *, on_missing: str) -> Hdf5Store:
+def is_same(path: str, one: str, other: str) -> bool:
+    """Whether two names in a file are of one dataset; NeXus files link each to several places."""
+    if one.strip("/") == other.strip("/"):
+        return True
+    with h5py.File(path, "r") as file:
+        if elsewhere.followed(file, one, allow=True) or elsewhere.followed(file, other, allow=True):
+            return False
+        try:
+            return bool(file[one] == file[other])
+        except KeyError:
+            return False
+
+
+def open_store(path: str | Path, axis: int, *, on_missing: str, allow_external: bool = False) -> Hdf5Store:
     """An open file; it holds one file descriptor."""
-    return Hdf5Store(path, axis, fill=on_missing == "fill")
+    return Hdf5Store(path, axis, fill=on_missing == "fill", allow=allow_external)
 
 
 class Hdf5Store:
     """Datasets of one open HDF5 file."""
 
-    def __init__(self, path: str | Path, axis: int, *, fill: bool) -> None:
+    def __init__(self, path: str | Path, axis: int, *, fill: bool, allow: bool) -> None:
         self._file = h5py.File(path, "r", rdcc_nbytes=0)  # whole chunks are asked for, and kept once, decoded
-        self._axis = axis
-        self._fill = fill
-        self._datasets: dict[str, tuple[h5py.Dataset, bool]] = {}
+        self._axis, self._fill, self._allow = axis, fill, allow
+        self._datasets: dict[str, tuple[h5py.Dataset, Presence]] = {}
+        self._opened_by = os.getpid()
+        _open_stores.add(self)
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
         """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times more."""
-        dataset, whole = self._datasets.get(array) or self._open(array)
-        if not whole:
-            _refuse_missing(dataset, self._axis, start, stop)
+        dataset, presence = self._datasets.get(array) or self._open(array)
+        presence.require(start, stop, fill=self._fill)
         return item_first(dataset[slab(self._axis, start, stop)], self._axis)
 
     def source(self, array: str) -> ChunkedSource | ContiguousSource:
         """A way to a dataset's rows around the library's filters; NotPlainError where there is none."""
-        dataset = self._file[array]
+        dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):
             raise NotPlainError("a group")
         if not h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()):
@@ -145,20 +170,38 @@ class Hdf5Store:
             return ChunkedSource(dataset, self._axis)
         if self._axis:
             raise NotPlainError("contiguous data with items along a later axis")
-        file = h5py.h5i.get_file_id(dataset.id)  # a link may lead to another file
-        if file.get_intent() != h5py.h5f.ACC_RDONLY:
-            raise NotPlainError("a file that this process also writes: part of it may be in memory only")
-        return ContiguousSource(dataset, file)
+        return ContiguousSource(dataset)
 
     def close(self) -> None:
         """Close the file."""
         self._datasets.clear()
         self._file.close()
 
-    def _open(self, array: str) -> tuple[h5py.Dataset, bool]:
-        dataset = self._file[array]
-        self._datasets[array] = found = dataset, self._fill or _is_whole(dataset)
+    def _open(self, array: str) -> tuple[h5py.Dataset, Presence]:
+        dataset = self._dataset(array)
+        require_filters(dataset.id.get_create_plist(), array)
+        self._datasets[array] = found = dataset, Presence(dataset, self._axis, allow=self._allow)
         return found
+
+    def _dataset(self, array: str) -> Any:
+        elsewhere.followed(self._file, array, allow=self._allow)
+        return self._file[array]
+
+
+_open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_stores() -> None:
+    """Close what is open when the process exits, before HDF5 does.
+
+    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then closes those of its
+    sources, which may be gone: a segmentation fault. Workers that are spawned exit with their files open.
+    """
+    for store in list(_open_stores):
+        # a forked process leaves its parent's files alone
+        if store._opened_by == os.getpid():
+            store.close()
 
 
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
@@ -171,124 +214,3 @@ def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
 
     file.visititems(note)
     return found
-
-
-def _linked(path: str, file: h5py.File, name: str) -> list[str]:
-    """Files that external links on the way to ``name`` lead to; ValueError where one of them is not there."""
-    parts, found = name.split("/"), []
-    for end in range(1, len(parts) + 1):
-        link = file.get("/".join(parts[:end]), getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            _refuse_lost(name, link.filename, path)
-            found.append(link.filename)
-    return found
-
-
-def _sources(path: str, file: h5py.File, name: str, dataset: h5py.Dataset) -> list[str]:
-    """Other files that a dataset takes its data from: by an external link, a virtual layout, or raw external storage.
-
-    ValueError where one of them is not there: HDF5 would read fill values without a word.
-    """
-    sources = [stored[0] for stored in dataset.external or ()]
-    if dataset.is_virtual:
-        sources += [source.file_name for source in dataset.virtual_sources() if source.file_name != "."]
-    for source in sources:
-        _refuse_lost(name, source, dataset.file.filename)  # behind a link, names count from the file that it leads to
-    return sorted({*sources, *_linked(path, file, name)})
-
-
-def _refuse_lost(name: str, source: str, beside: str) -> None:
-    if "%" not in source and not os.path.exists(os.path.join(os.path.dirname(beside), source)):
-        raise ValueError(f"dataset {name!r} takes data from {source!r}, which is not there")
-
-
-def _is_whole(dataset: h5py.Dataset) -> bool:
-    """Whether every chunk was written: HDF5, like zarr, invents fill values for those that were not."""
-    if dataset.size == 0:
-        return True
-    if dataset.is_virtual or dataset.external:
-        return _is_elsewhere(dataset, 0, 0, dataset.shape[0])
-    if dataset.chunks is None:
-        return bool(dataset.id.get_storage_size() > 0)
-    grid = 1
-    for size, chunk in zip(dataset.shape, dataset.chunks, strict=True):
-        grid *= -(-size // chunk)
-    return bool(dataset.id.get_num_chunks() == grid)
-
-
-def _refuse_missing(dataset: h5py.Dataset, axis: int, start: int, stop: int) -> None:
-    chunks = dataset.chunks
-    if dataset.is_virtual or dataset.external:
-        if _is_elsewhere(dataset, axis, start, stop):
-            return
-        raise MissingChunkError(_missing(dataset, "what other files should hold"))
-    if chunks is None:
-        raise MissingChunkError(_missing(dataset, "its data"))
-    spans = [range(0, size, chunk) for size, chunk in zip(dataset.shape, chunks, strict=True)]
-    end = min(stop, dataset.shape[axis])  # a damaged indptr may ask for far more than there is
-    spans[axis] = range(start - start % chunks[axis], end, chunks[axis])
-    for corner in itertools.product(*spans):
-        if dataset.id.get_chunk_info_by_coord(corner).byte_offset is None:
-            raise MissingChunkError(_missing(dataset, f"the chunk at {corner}"))
-
-
-def _is_elsewhere(dataset: h5py.Dataset, axis: int, start: int, stop: int) -> bool:
-    """Whether the other files that a dataset takes its data from hold all of these rows."""
-    if dataset.external:
-        row = dataset.nbytes // dataset.shape[0]
-        return bool(_bytes_elsewhere(dataset) >= (dataset.nbytes if axis else stop * row))
-    corner, sizes = [0] * dataset.ndim, list(dataset.shape)
-    corner[axis], sizes[axis] = start, stop - start
-    mapped = 0
-    for source in dataset.virtual_sources():
-        space = source.vspace.copy()
-        try:
-            space.select_hyperslab(tuple(corner), tuple(sizes), op=h5s.SELECT_AND)
-        except (ValueError, RuntimeError, TypeError):
-            return True  # a mapping without an end, of which HDF5 tells no more
-        points = space.get_select_npoints()
-        mapped += points if points and _has_source(dataset.file.filename, source) else 0
-    return bool(mapped >= math.prod(sizes))
-
-
-def _bytes_elsewhere(dataset: h5py.Dataset) -> int:
-    """How many bytes raw files hold without a gap: HDF5 reads zeros behind the end of one."""
-    folder, held = os.path.dirname(dataset.file.filename), 0
-    for name, offset, size in dataset.external:
-        wanted = min(size, dataset.nbytes - held)
-        there = max(0, min(wanted, os.path.getsize(os.path.join(folder, name)) - offset))
-        held += there
-        if there < wanted:
-            break
-    return held
-
-
-def _has_source(path: str, source: Any) -> bool:
-    """Whether the dataset behind a part of a virtual one is there, as large as it is taken to be, and whole."""
-    if "%" in source.file_name or "%" in source.dset_name:
-        return True
-    name = path if source.file_name == "." else os.path.join(os.path.dirname(path), source.file_name)
-    try:
-        with h5py.File(name, "r") as file:
-            dataset = file[source.dset_name]
-            return _fits(dataset, source) and _is_whole(dataset)
-    except (OSError, KeyError, ValueError):
-        return False
-
-
-def _fits(dataset: h5py.Dataset, source: Any) -> bool:
-    """Whether a dataset is as large as what a virtual one takes of it."""
-    try:
-        if source.src_space.get_select_type() == h5s.SEL_ALL:  # HDF5 does not keep how much that was
-            return bool(dataset.size == source.vspace.get_select_npoints())
-        _, last = source.src_space.get_select_bounds()
-    except RuntimeError:  # all that there is, however much it becomes
-        return True
-    return len(last) == dataset.ndim and all(end < size for end, size in zip(last, dataset.shape, strict=True))
-
-
-def _missing(dataset: h5py.Dataset, what: str) -> str:
-    return (
-        f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}; "
-        "if that is what the writer meant, pass on_missing='fill'"
-    )
