@@ -54,6 +54,11 @@ class ArrayInfo:
         return self.item_shape[1:] if self.form == "tokens" else self.item_shape
 
     @property
+    def row_bytes(self) -> int:
+        """How many bytes a row has when it is read."""
+        return prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def item_bytes(self) -> int:
         """How many bytes an item has when it is read."""
         return prod(self.item_shape) * np.dtype(self.dtype).itemsize

@@ -19,8 +19,11 @@ from globidx.disk.blocks import BlockCache
 from globidx.disk.counters import Counters
 from globidx.disk.handles import HandleCache
 from globidx.disk.indexed import Indexed
-from globidx.disk.sources import OpenFile
+from globidx.disk.sources import OpenFile, pick
 from globidx.errors import MissingChunkError, ReadError
+
+
+_FILE, _CHUNK = itemgetter(0), itemgetter(1)
 
 
 class Batch:
@@ -65,7 +68,7 @@ class Batch:
         chunks = self._now.table.chunk_lengths[plan.files, column]
         whole = np.where(chunks > 1, chunks, 0)  # decoded once for a batch, also where it is too large to be kept
         missing = self._from_cache(reading.runs(plan, info.rows, whole), column, rows)
-        for _, runs in groupby(missing, itemgetter(0)):
+        for _, runs in groupby(missing, _FILE):
             self._fill(list(runs), column, info, rows)
         return field
 
@@ -85,15 +88,13 @@ class Batch:
 
     def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any], *, again: bool = True) -> None:
         """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
-        run, at = runs[0], -1
+        run = runs[0]
         length = int(self._now.table.chunk_lengths[run.file, column])
         try:
             if run.chunk >= 0:
-                for run in runs:
-                    _, chunk, start, stop, target = run
-                    if chunk != at:
-                        block, at = self._block(run, length, column, info), chunk
-                    rows[target : target + stop - start] = block[start - chunk : stop - chunk]
+                for _, group in groupby(runs, _CHUNK):
+                    run, *others = group
+                    self._fill_from_chunk([run, *others], length, column, info, rows)
                 return
             with self._handles.use((self._now, run.file)) as opened:
                 read = opened.source(column).read
@@ -111,15 +112,29 @@ class Batch:
                 return
             raise ReadError(self._told(run, info, error)) from error
 
-    def _block(self, run: Run, length: int, column: int, info: ArrayInfo) -> NDArray[Any]:
-        """The chunk of a run, decoded and kept: it was not there when the batch began."""
-        stop = min(run.chunk + length, int(self._now.table.lengths[run.file]) * info.rows)
-        block = np.empty((stop - run.chunk, *info.row_shape), info.dtype)
-        with self._handles.use((self._now, run.file)) as opened:
-            self._taken += opened.source(column).read(run.chunk, stop, block)
+    def _fill_from_chunk(
+        self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]
+    ) -> None:
+        """Carry out runs of one row of chunks, which was not there when the batch began.
+
+        It is put together and kept where the cache has room for all of it. Else each of its chunks is decoded by
+        itself, and only what is wanted of it stays, so that memory does not grow with how long chunks are.
+        """
+        file, chunk = runs[0].file, runs[0].chunk
+        stop = min(chunk + length, int(self._now.table.lengths[file]) * info.rows)
+        size = (stop - chunk) * info.row_bytes
         self._decodes += 1
-        self._cached.put((self._now.look, run.file, column, run.chunk), block)
-        return block
+        with self._handles.use((self._now, file)) as opened:
+            source = opened.source(column)
+            if size > max(self._cached.capacity, rows.nbytes):
+                self._taken += pick(source, [(run.start, run.stop, run.target) for run in runs], rows)
+                return
+            self._cached.make_room(size)
+            block = np.empty((stop - chunk, *info.row_shape), info.dtype)
+            self._taken += source.read(chunk, stop, block)
+        self._cached.put((self._now.look, file, column, chunk), block)
+        for _, _, start, end, target in runs:
+            rows[target : target + end - start] = block[start - chunk : end - chunk]
 
     def _told(self, run: Run, info: ArrayInfo, error: Exception) -> str:
         """An error with the file, the items and the first ids that it keeps from being read."""

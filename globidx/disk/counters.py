@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
+
+from globidx.disk import forks
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,15 @@ class Tally:
 
     def __init__(self) -> None:
         self._start()
+        forks.renew_in_child(self, Tally._start)
 
     def add(self, counters: Counters) -> None:
         """Add to the sum."""
-        self._leave_parents()
         with self._lock:
             self._sum += counters
 
     def take(self, *, reset: bool = False) -> Counters:
         """The sum, and nothing left of it where it is to be ``reset``."""
-        self._leave_parents()
         with self._lock:
             found = self._sum
             if reset:
@@ -65,9 +65,5 @@ class Tally:
             return found
 
     def _start(self) -> None:
-        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._lock = threading.Lock()
         self._sum = Counters()
-
-    def _leave_parents(self) -> None:
-        if os.getpid() != self._pid:
-            self._start()

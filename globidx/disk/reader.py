@@ -17,10 +17,11 @@ from globidx.disk.handles import HandleCache, default_capacity
 from globidx.disk.indexed import Indexed
 from globidx.disk.manager import GlobalIndexManager
 from globidx.disk.sources import OpenFile
+from globidx.disk.stores.shardindex import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
-_OF_A_PROCESS = ("_born_in", "_tally", "handles", "cached")
+_OF_A_PROCESS = ("_born_in", "_indexes", "_tally", "handles", "cached")
 
 
 class Reader:
@@ -73,7 +74,15 @@ class Reader:
         if not indexing.unchanged(path, entry):
             self._refuse_changed(path, entry)
         forked = os.getpid() != self._born_in
-        return OpenFile(path, entry, self.manager.axis, on_missing=self.on_missing, backend=self.backend, forked=forked)
+        return OpenFile(
+            path,
+            entry,
+            self.manager.axis,
+            on_missing=self.on_missing,
+            backend=self.backend,
+            forked=forked,
+            cached=self._indexes,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
@@ -90,6 +99,7 @@ class Reader:
             capacity = min(capacity, self.max_open_files)
         self.handles: HandleCache[tuple[Indexed, int], OpenFile] = HandleCache(capacity, self._counted)
         self.cached = BlockCache(self.cache_bytes)
+        self._indexes = ShardIndexes(self.cached)
 
     def _counted(self, key: tuple[Indexed, int]) -> OpenFile:
         opened = self.open(key)

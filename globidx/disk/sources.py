@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from globidx.core.table import ArrayInfo, Entry
-from globidx.disk import stores
+from globidx.disk import forks, stores
 from globidx.disk.paths import is_remote
 from globidx.disk.sparse import SparseSource
-from globidx.disk.stores import NotPlainError, Store
+from globidx.disk.stores import NotPlainError, Span, Store
+from globidx.disk.stores.shardindex import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
 
 #: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
@@ -31,11 +32,39 @@ class Source(Protocol):
         """
 
 
-class OpenFile:
-    """A file, with a source for each array that is read. ``forked``: this process was forked with the dataset in it."""
+@runtime_checkable
+class Picking(Protocol):
+    """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
 
-    def __init__(self, path: str, entry: Entry, axis: int, *, on_missing: str, backend: str, forked: bool) -> None:
-        self._path, self._entry, self._axis = path, entry, axis
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
+
+
+def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans of one row of chunks by ``source``, one by one where it has no better way."""
+    if isinstance(source, Picking):
+        return source.pick(spans, out)
+    return sum(source.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
+
+
+class OpenFile:
+    """A file, with a source for each array that is read.
+
+    ``forked``: this process was forked with the dataset in it. ``cached`` keeps indexes of shards.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        entry: Entry,
+        axis: int,
+        *,
+        on_missing: str,
+        backend: str,
+        forked: bool,
+        cached: ShardIndexes | None = None,
+    ) -> None:
+        self._path, self._entry, self._axis, self._cached = path, entry, axis, cached
         self._on_missing, self._backend, self._forked = on_missing, backend, forked
         self._sources: dict[int, Source] = {}
         self._store: Any = None
@@ -76,13 +105,15 @@ class OpenFile:
         if is_remote(self._path):
             raise NotPlainError("by URL")
         if self._backend == "tensorstore":
-            from globidx.disk.stores.tensors import TensorSource
-
-            return TensorSource(self._path, info.path, self._entry.kind, self._axis, forked=self._forked)
-        from globidx.disk.stores.zarrfast import ZarrSource
-
+            tensors: Any = forks.imported("globidx.disk.stores.tensors")
+            by_tensorstore: Source = tensors.TensorSource(
+                self._path, info.path, self._entry.kind, self._axis, forked=self._forked
+            )
+            return by_tensorstore
+        plain: Any = forks.imported("globidx.disk.stores.zarrfast")
         marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
-        return ZarrSource(self._path, info.path, self._axis, marker)
+        source: Source = plain.ZarrSource(self._path, info.path, self._axis, marker, self._cached)
+        return source
 
     def library(self) -> Any:
         """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""
@@ -121,3 +152,10 @@ class Filled:
             return self._source.read(start, stop, out)
         except MissingChunkError:
             return self.library.read(start, stop, out)
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans of one row of chunks."""
+        try:
+            return pick(self._source, spans, out)
+        except MissingChunkError:
+            return pick(self.library, spans, out)

@@ -13,7 +13,6 @@ import stat
 import zlib
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from globidx.core import checks
 from globidx.core.layout import Layout
 from globidx.core.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.disk import forks
 from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
 from globidx.errors import GlobidxError
@@ -45,6 +45,8 @@ UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
+#: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
+Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -192,7 +194,7 @@ def _native_name(dtype: np.dtype[Any]) -> str | None:
 
 @cache
 def _module(name: str) -> Any:
-    return import_module(f"globidx.disk.stores.{name}")
+    return forks.imported(f"globidx.disk.stores.{name}")
 
 
 def _has_suffix(path: str) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.disk import forks
 from globidx.disk.stores import UNREADABLE, NotPlainError
-from globidx.disk.stores.codecs import fill, inflate, inflater
+from globidx.disk.stores.codecs import fill, inflate, inflater, most_stored
 from globidx.errors import MissingChunkError, ReadError
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # H5Z_FILTER_* of H5Zpublic.h
@@ -98,7 +98,7 @@ class ChunkedSource:
     def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:
         for place, code in reversed(list(enumerate(filters))):
             if code == _DEFLATE:
-                data = inflate(data)
+                data = inflate(data, most_stored(len(out), place))
             elif code == _FLETCHER32:
                 data = without_fletcher32(data)
             elif place:
@@ -145,7 +145,7 @@ def without_fletcher32(data: bytes) -> bytes:
 
     HDF5 before 1.6.3 wrote the sums' bytes swapped, which the library still takes, and so does this.
     """
-    verify = import_module("numcodecs.fletcher32").Fletcher32().decode
+    verify = forks.imported("numcodecs.fletcher32").Fletcher32().decode
     for order in ((-4, -3, -2, -1), (-3, -4, -1, -2)):
         try:
             return bytes(verify(data[:-4] + bytes(data[place] for place in order)))
