@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import glob
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from globidx.disk import remote, stores
 from globidx.disk.listfile import read_list
 from globidx.disk.paths import Paths, is_remote
 from globidx.errors import NoFilesError
+
+_log = logging.getLogger("globidx")
+_SUFFIXES_SHOWN = 8
 
 
 def given(files: Any) -> str | Sequence[str]:
@@ -36,9 +41,13 @@ def find_files(files: Any) -> Paths:
     """
     named = given(files)
     if isinstance(named, str) and not is_remote(named):
-        paths = Paths.of(_named(os.fsencode(named)))
+        passed: Counter[str] = Counter()
+        paths = Paths.of(_named(os.fsencode(named), passed))
+        over = f"; passed over {_counted(passed)}" if passed else ""
         if not len(paths):
-            raise NoFilesError(f"no zarr store or HDF5 file below the directory {named}")
+            raise NoFilesError(f"no zarr store or HDF5 file below the directory {named}{over}")
+        if passed:
+            _log.info("%s: %d files taken%s", named, len(paths), over)
         return paths
     listed = remote.find(named) if isinstance(named, str) else list(named)
     if not listed:
@@ -46,12 +55,33 @@ def find_files(files: Any) -> Paths:
     return Paths.of(_listed(listed))
 
 
-def _named(path: bytes) -> Iterable[bytes]:
+def by_suffix(paths: Iterable[str]) -> str:
+    """How many paths there are of each suffix, in words.
+
+    >>> by_suffix(["a/b.txt", "c.json", "d.TXT", "README"])
+    '2 .txt, 1 .json, 1 without a suffix'
+    """
+    return _counted(Counter(map(_suffix, paths)))
+
+
+def _counted(suffixes: Counter[str]) -> str:
+    shown = sorted(suffixes.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_SUFFIXES_SHOWN]
+    told = [f"{count} {suffix or 'without a suffix'}" for suffix, count in shown]
+    more = suffixes.total() - sum(count for _, count in shown)
+    return ", ".join(told) + (f" and {more} others" if more else "")
+
+
+def _suffix(path: str) -> str:
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix if suffix.isprintable() and len(suffix) <= 16 else ""
+
+
+def _named(path: bytes, passed: Counter[str]) -> Iterable[bytes]:
     name = os.fsdecode(path)
     if _is_store(Path(name)):
         return [path]
     if os.path.isdir(path):
-        return _stores_below(path, set())
+        return _stores_below(path, set(), passed)
     if os.path.isfile(path):
         return _listed(read_list(Path(name)))
     if os.path.lexists(path):
@@ -99,8 +129,10 @@ def _is_store(path: Path) -> bool:
     return True
 
 
-def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
+def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]) -> Iterator[bytes]:
     """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
+
+    Files are taken by their suffix, so that a folder costs no more than listing it; ``passed`` counts the others.
 
     Links are followed, but no folder is entered twice.
     """
@@ -116,9 +148,11 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
                 entries.append(name if _looks_like_store(entry.path) else name + b"/")
             elif name.endswith(b".zarr") or _looks_like_hdf5(name):  # also a link to a store that is not there
                 entries.append(name)
+            else:
+                passed[_suffix(os.fsdecode(name))] += 1
     for name in sorted(entries):  # a folder sorts by its "/", so that the whole tree comes in order
         if name.endswith(b"/"):
-            yield from _stores_below(base + name[:-1], seen)
+            yield from _stores_below(base + name[:-1], seen, passed)
         else:
             yield base + name
 
@@ -179,4 +213,4 @@ def _absolute(path: str) -> str:
 
 
 _MARKERS = tuple(os.fsencode(marker) for marker in stores.ZARR_MARKERS)
-_SUFFIXES = frozenset(os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES)
+_SUFFIXES = frozenset(os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES)

@@ -30,6 +30,7 @@ class Failure:
 
     path: str
     reason: str
+    is_other: bool = False  #: it is whole, and of a format that is not read here
 
 
 class Piece(NamedTuple):
@@ -64,7 +65,8 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise  # it says nothing about the file
             plain = isinstance(error, ValueError) and error.args
-            return Failure(path, f"{error}" if plain else f"{type(error).__name__}: {error}")
+            reason = f"{error}" if plain else f"{type(error).__name__}: {error}"
+            return Failure(path, reason, isinstance(error, stores.OtherFormatError))
         if all(changed < started for _, _, changed, _ in after):
             break
     if entry.is_foreign:  # these files say which they are, but not that nothing changed

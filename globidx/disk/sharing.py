@@ -49,7 +49,7 @@ def encode(found: Found, paths: Paths) -> bytes:
         "root": os.fsencode(paths.root).hex(),
         "count": len(paths),
         "names": _digest(paths),
-        "failures": [[place, os.fsencode(bad.path).hex(), bad.reason] for place, bad in found.failures.items()],
+        "failures": [[place, os.fsencode(bad.path).hex(), bad.reason, bad.is_other] for place, bad in found.failures.items()],
         "sizes": [len(blob) for blob in blobs],
     }
     return b"\n".join([json.dumps(header).encode(), b"".join(blobs)])
@@ -66,8 +66,8 @@ def together(parts: Sequence[bytes], paths: Paths) -> Found:
                 f"rank {rank} sees {header['count']} files below {os.fsdecode(bytes.fromhex(header['root']))}, this "
                 f"{len(paths)} below {paths.root}, or under other names; all ranks must see the same files"
             )
-        for place, path, reason in header["failures"]:
-            found.failures[place] = Failure(os.fsdecode(bytes.fromhex(path)), reason)
+        for place, path, reason, is_other in header["failures"]:
+            found.failures[place] = Failure(os.fsdecode(bytes.fromhex(path)), reason, is_other)
         ends = np.cumsum([0, *header["sizes"]]).tolist()
         blobs = [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
         for places, table in zip(blobs[::2], blobs[1::2], strict=True):

@@ -328,3 +328,63 @@ def test_paths_are_their_root_and_their_names(paths, root):
     found = Paths.of(map(os.fsencode, paths))
     assert found.root == root and list(found) == paths and [found[n] for n in range(len(paths))] == paths
     assert found.encoded(0, len(paths)) == [os.fsencode(path) for path in paths]
+
+
+# -- what a folder has beside
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".nc", ".nc4", ".mat", ".nwb", ".loom", ".h5mu", ".h5ad", ".NC"])
+def test_a_folder_holds_what_its_files_hold(tmp_path, suffix):
+    """HDF5 under every name that its sciences give it is found in a folder as by itself."""
+    path = write_hdf5(tmp_path / f"a{suffix}", numbers(3), userblock=512)
+    for files in (tmp_path, path):
+        assert len(GlobalIndexManager(files, cache_dir=tmp_path / "cache")) == 3
+
+
+def test_other_formats_are_passed_over_and_counted(tmp_path, caplog):
+    """Older netCDF and MATLAB files, a FIFO, notes: none is taken, opened without need, or left out in silence."""
+    write_hdf5(tmp_path / "a.nc", numbers(3))
+    (tmp_path / "b.nc").write_bytes(b"CDF\x01" + bytes(100))
+    (tmp_path / "c.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(600))
+    for name in ("d.txt", "e.txt", "f.json", "README"):
+        (tmp_path / name).write_text("words")
+    os.mkfifo(tmp_path / "g.csv")
+    with caplog.at_level("INFO", "globidx"):
+        assert len(GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")) == 3
+    assert "3 files taken; passed over 2 .txt, 1 .csv, 1 .json, 1 without a suffix" in caplog.text
+    assert "passed over 1 .nc, 1 .mat" in caplog.text and "netCDF 3" in caplog.text
+    (tmp_path / "a.nc").unlink()
+    with pytest.raises(NoFilesError, match=r"passed over 1 \.nc, 1 \.mat of other formats"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")
+    for name in ("b.nc", "c.mat"):
+        (tmp_path / name).unlink()
+    with pytest.raises(NoFilesError, match=r"passed over 2 \.txt"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF", b"MATLAB 7.3 MAT-file" + bytes(600)])
+def test_a_file_that_was_cut_is_not_passed_over(tmp_path, content):
+    """It is bad, not of another format."""
+    write_hdf5(tmp_path / "a.nc", numbers(3))
+    (tmp_path / "b.mat").write_bytes(content)
+    with pytest.raises(BadFilesError, match=r"b\.mat"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_a_fifo_with_a_name_of_science_is_not_waited_for(tmp_path):
+    """It is an error, at once."""
+    write_hdf5(tmp_path / "a.nc", numbers(3))
+    os.mkfifo(tmp_path / "b.nc")
+    with pytest.raises(BadFilesError, match="neither a regular file"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_a_folder_that_did_not_change_is_not_looked_into(tmp_path, scans):
+    """Files of mixed suffixes are remembered as all others, and their first bytes not read again."""
+    for name in ("a.nc", "b.mat", "c.h5"):
+        write_hdf5(tmp_path / name, numbers(3))
+    manager = GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+    assert sorted(scans) == ["a.nc", "b.mat", "c.h5"]
+    manager.refresh()
+    GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+    assert len(scans) == 3

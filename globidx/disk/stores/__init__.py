@@ -27,7 +27,9 @@ from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
 from globidx.errors import GlobidxError
 
-HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".nxs", ".cxi"})
+HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".nxs", ".cxi", ".nwb", ".loom"})
+#: What may be HDF5 or an older format: told by the first bytes, once somebody looks inside.
+MIXED_SUFFIXES = frozenset({".nc", ".nc4", ".mat"})
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 #: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's parser alone raises
 #: five of them, and the decompressors have errors of their own that are no OSError.
@@ -48,6 +50,7 @@ UNREADABLE = (
 #: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
 Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
 class Store(Protocol):
@@ -77,6 +80,10 @@ class UnknownKindError(GlobidxError, ValueError):
     """A path is neither a zarr store nor an HDF5 file."""
 
 
+class OtherFormatError(UnknownKindError):
+    """A file is one of a known format that is not read here: certainly no HDF5 file that was cut."""
+
+
 class NotPlainError(ValueError):
     """A fast path does not understand this array, so its library reads it; the message says what is unusual."""
 
@@ -95,6 +102,11 @@ def module_name(path: Path) -> str:
         raise UnknownKindError("neither a regular file nor a directory")
     if _has_suffix(str(path)) or _has_signature(path):
         return "hdf5"
+    with path.open("rb") as file:
+        begin = file.read(8)
+    for magic, name in _OTHER_FORMATS.items():
+        if begin.startswith(magic):
+            raise OtherFormatError(f"a file of {name}, which is no HDF5: convert it to a newer format of its kind")
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
 
 
