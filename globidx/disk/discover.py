@@ -17,7 +17,7 @@ from typing import Any
 from globidx.core.names import Names
 from globidx.disk import remote, stores
 from globidx.disk.listfile import read_list
-from globidx.disk.paths import Paths, is_remote
+from globidx.disk.paths import Paths, is_remote, split_chain
 from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
@@ -209,7 +209,10 @@ def _path(item: Any) -> str:
 
 
 def _absolute(path: str) -> str:
-    return path.rstrip("/") if is_remote(path) else os.path.abspath(path)
+    if not is_remote(path):
+        return os.path.abspath(path)
+    head, inner, behind = split_chain(path)
+    return head + inner.rstrip("/") + behind.rstrip("/")
 
 
 _MARKERS = tuple(os.fsencode(marker) for marker in stores.ZARR_MARKERS)

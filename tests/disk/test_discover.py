@@ -352,9 +352,9 @@ def test_other_formats_are_passed_over_and_counted(tmp_path, caplog):
     with caplog.at_level("INFO", "globidx"):
         assert len(GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")) == 3
     assert "3 files taken; passed over 2 .txt, 1 .csv, 1 .json, 1 without a suffix" in caplog.text
-    assert "passed over 1 .nc, 1 .mat" in caplog.text and "netCDF 3" in caplog.text
+    assert "passed over 1 .mat, 1 .nc" in caplog.text and "netCDF 3" in caplog.text
     (tmp_path / "a.nc").unlink()
-    with pytest.raises(NoFilesError, match=r"passed over 1 \.nc, 1 \.mat of other formats"):
+    with pytest.raises(NoFilesError, match=r"passed over 1 \.mat, 1 \.nc of other formats"):
         GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")
     for name in ("b.nc", "c.mat"):
         (tmp_path / name).unlink()
@@ -388,3 +388,26 @@ def test_a_folder_that_did_not_change_is_not_looked_into(tmp_path, scans):
     manager.refresh()
     GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
     assert len(scans) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("refs.json", '{"version": 1, "refs": {".zgroup": "{}"}}', "references of kerchunk"),
+        ("refs.txt", '{".zgroup": "{}", "x/0": ["s3://a/b.nc", 0, 8]}', "references of kerchunk"),
+        ("list.json", '["a.h5", "b.h5"]', "is JSON, and a list file is text"),
+        ("list.json", "a.h5\n", "is JSON, and a list file is text"),
+    ],
+)
+def test_json_is_no_list_of_paths(tmp_path, name, text, told):
+    """Its lines would be taken for names."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(NoFilesError, match=told):
+        GlobalIndexManager(tmp_path / name, cache_dir=tmp_path)
+
+
+def test_a_listed_name_may_begin_with_a_bracket(tmp_path):
+    """As long as the list is no JSON."""
+    write_hdf5(tmp_path / "[a].h5", numbers(3))
+    (tmp_path / "list.txt").write_text("[a].h5\n")
+    assert len(GlobalIndexManager(tmp_path / "list.txt", cache_dir=tmp_path)) == 3

@@ -19,7 +19,7 @@ from globidx.core.layout import Layout
 from globidx.core.table import Entry
 from globidx.disk import layouts, remote
 from globidx.disk.layouts import Field
-from globidx.disk.paths import is_remote
+from globidx.disk.paths import is_remote, joined
 from globidx.disk.stores import (
     Audit,
     NotPlainError,
@@ -65,7 +65,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
 
 def audit(path: str | Path, array: str) -> Audit:
     """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
-    opened = zarr.open_array(_joined(path, array), mode="r")
+    opened = zarr.open_array(_place(_joined(path, array)), mode="r")
     has_checksums = _has_checksums(opened.metadata.to_dict())
     if opened.shards and not is_remote(str(path)):
         with suppress(NotPlainError):
@@ -126,7 +126,7 @@ class ZarrStore:
         with remote.as_os_errors():
             opened = self._arrays.get(array)
             if opened is None:
-                opened = self._arrays[array] = zarr.open_array(_joined(self._path, array), mode="r")
+                opened = self._arrays[array] = zarr.open_array(_place(_joined(self._path, array)), mode="r")
             if not self._fill and not self._is_remote:
                 self._refuse_missing(array, opened, start, stop)
             block = np.asarray(opened[slab(self._axis, start, stop)])
@@ -176,7 +176,20 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
 
 def _joined(path: str | Path, *names: str) -> str:
     """A place in a store; of a URL, too."""
-    return "/".join([os.fspath(path), *filter(None, names)])
+    return joined(os.fspath(path), *names)
+
+
+def _place(path: str) -> Any:
+    """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
+
+    A cache of fsspec's says that it is asynchronous where what it caches is, which it is not, and zarr believes it.
+    """
+    if not is_remote(path) or "::" not in path:
+        return path
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    files, inner = remote.file_system(path)
+    return zarr.storage.FsspecStore(AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner)
 
 
 def _has_bytes(path: str) -> bool:
@@ -207,7 +220,7 @@ def _open_plain(path: str) -> Any:
     That may be stale, and say 10 items where there are 20.
     """
     if is_remote(path):
-        return zarr.open(path, mode="r", use_consolidated=False)
+        return zarr.open(_place(path), mode="r", use_consolidated=False)
     if os.path.exists(f"{path}/.zarray") or _node_type(path) == "array":
         return zarr.open_array(path, mode="r")
     return zarr.open_group(path, mode="r", use_consolidated=False)
