@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,9 @@ class Build:
             _log.warning(
                 "left out %d of %d files that cannot be indexed: %s", len(failures), len(self.paths), failures[0]
             )
+        for info in piece.table.arrays:
+            if info.packing:
+                _tell_packed(info.name or "the array", info.packing)
         table, digest = self._kept(piece.table, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
         indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)
@@ -215,6 +219,17 @@ class Build:
             except (OSError, ValueError):  # another process was faster
                 return table, None
         return table, digest
+
+
+@cache
+def _tell_packed(name: str, packing: str) -> None:
+    """Say it once in a process, however often it is looked at."""
+    _log.warning(
+        "%s is packed by %s: samples are the stored numbers; stored * scale_factor + add_offset is their value, "
+        "which a transform can compute",
+        name,
+        packing,
+    )
 
 
 def _share(count: int, number: int, of: int) -> Places:

@@ -11,7 +11,7 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -147,11 +147,11 @@ def refuse_fork() -> None:
 
 
 def array_info(
-    field: Field, shape: Sequence[int], dtype: Any, chunks: Sequence[int] | None, axis: int, *, length: int = 0
+    field: Field, shape: Sequence[int], dtype: Any, chunks: Sequence[int] | None, axis: int, *, length: int = 0, packing: str = ""
 ) -> tuple[ArrayInfo, int]:
     """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
 
-    ``length`` is how many rows a sequence of tokens has.
+    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` says of its attributes.
     """
     shown = f"array {field.path!r}" if field.path else "the array"
     word = _native_name(dtype) if isinstance(dtype, np.dtype) else None
@@ -172,7 +172,24 @@ def array_info(
     if field.form == "tokens":
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
-    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form), count
+    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form, packing), count
+
+
+def packing_of(attribute: Callable[[str], Any]) -> str:
+    """How stored numbers make values, by the conventions of netCDF: "" where they are the values.
+
+    https://cfconventions.org, section 8.1: value = stored * scale_factor + add_offset.
+
+    >>> packing_of({"scale_factor": 0.5}.get), packing_of({"scale_factor": 1.0, "add_offset": 0}.get)
+    ('scale_factor 0.5, add_offset 0.0', '')
+    """
+    scale, offset = _number(attribute("scale_factor"), 1.0), _number(attribute("add_offset"), 0.0)
+    return "" if (scale, offset) == (1.0, 0.0) else f"scale_factor {scale!r}, add_offset {offset!r}"
+
+
+def _number(value: Any, default: float) -> float:
+    array = np.asarray(default if value is None else value)
+    return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else default
 
 
 def make_entry(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5d, h5f, h5s
+from h5py import h5a, h5d, h5f, h5s
 from numpy.typing import NDArray
 
 from globidx.core.layout import Layout
@@ -22,6 +22,7 @@ from globidx.disk.stores import (
     array_info,
     item_first,
     make_entry,
+    packing_of,
     slab,
 )
 from globidx.disk.stores.hdf5fast import ChunkedSource, ContiguousSource
@@ -56,19 +57,20 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     for key, dataset in zip(layout.keys, found, strict=True):
         if dataset is None:
             return None
-        field, (shape, dtype, chunks, filters) = Field(key, key, layout.form), dataset
-        arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length))
-        told.append((shape, dtype.str, chunks, filters, []))
+        field, ((shape, dtype, chunks, filters), packing) = Field(key, key, layout.form), dataset
+        arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length, packing=packing))
+        told.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
     return make_entry("hdf5", arrays, repr(told).encode())
 
 
-def _plain(file: Any, path: str, key: str) -> Described | None:
-    """A dataset whose data lie in this very file; None for another."""
+def _plain(file: Any, path: str, key: str) -> tuple[Described, str] | None:
+    """A dataset whose data lie in this very file, and its packing; None for another."""
     dataset = h5d.open(file, key.encode())
     made = dataset.get_create_plist()
     if h5f.get_name(dataset) != os.fsencode(path) or made.get_layout() == h5d.VIRTUAL or made.get_external_count():
         return None
-    return _described(dataset)
+    is_packed = h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
+    return _described(dataset), packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -86,11 +88,14 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
                 shape, chunks = (rows, layouts.sparse_shape(group)[1]), None
             else:
                 shape, chunks = dataset.shape or (), dataset.chunks
-            arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length))
+            packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
+            arrays.append(
+                array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing)
+            )
             sources = _sources(path, file, field.path, dataset)
             is_foreign |= bool(sources)
             _, dtype, stored, filters = _described(dataset.id)
-            told.append((shape, dtype.str, stored, filters, sources))
+            told.append((shape, dtype.str, stored, filters, [*sources, packing] if packing else sources))
     return make_entry("hdf5", arrays, repr(told).encode(), is_foreign=is_foreign)
 
 

@@ -26,6 +26,7 @@ from globidx.disk.stores import (
     array_info,
     item_first,
     make_entry,
+    packing_of,
     slab,
 )
 from globidx.disk.stores.zarrfast import ZarrSource
@@ -57,7 +58,8 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             told.append(f"{shape}".encode())
         else:
             shape, chunks = array.shape, array.chunks
-        infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length))
+        packing = "" if field.form == "csr" else packing_of(array.attrs.get)
+        infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length, packing=packing))
         told.append(_metadata(path, array))
     kind = f"zarr{array.metadata.zarr_format}"
     return make_entry(kind, infos, b"".join(told), is_foreign=is_remote(path))
