@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import glob
+import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
 _SUFFIXES_SHOWN = 8
+_DIGITS = re.compile(rb"\d+")
 
 
 def given(files: Any) -> str | Sequence[str]:
@@ -81,7 +84,9 @@ def _named(path: bytes, passed: Counter[str]) -> Iterable[bytes]:
     if _is_store(Path(name)):
         return [path]
     if os.path.isdir(path):
-        return _stores_below(path, set(), passed)
+        found = list(_stores_below(path, set(), passed))
+        _refuse_side_by_side(found)
+        return found
     if os.path.isfile(path):
         return _listed(read_list(Path(name)))
     if os.path.lexists(path):
@@ -155,6 +160,43 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str
             yield from _stores_below(base + name[:-1], seen, passed)
         else:
             yield base + name
+
+
+def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
+    """NoFilesError where arrays of one folder, which no group's metadata binds, look like the arrays of one store.
+
+    ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are those of files, and
+    so are names that end with ``.zarr``; of the others, one of each kind of name is looked into.
+    """
+    named: dict[tuple[bytes, bytes], bytes] = {}
+    folders: Counter[bytes] = Counter()
+    for path in stores:
+        folder, _, name = path.rpartition(b"/")
+        kind = _DIGITS.sub(b"0", name)
+        if b"." not in name and (folder, kind) not in named:
+            named[folder, kind] = path
+            folders[folder] += 1
+    arrays: dict[bytes, list[str]] = {}
+    for (folder, _), path in named.items():
+        if folders[folder] > 1 and _is_bare_array(path):
+            arrays.setdefault(folder, []).append(os.path.basename(os.fsdecode(path)))
+    for folder, names in arrays.items():
+        if len(names) > 1:
+            shown = ", ".join(map(repr, names[:8]))
+            raise NoFilesError(
+                f"{os.fsdecode(folder)} holds zarr arrays {shown} side by side and no metadata of a group, so they may "
+                "be one store, whose arrays would be read as files one after the other; if they are one store, write "
+                "its metadata (zarr.open_group), and if they are files, pass a glob or a list of them"
+            )
+
+
+def _is_bare_array(path: bytes) -> bool:
+    try:
+        with open(path + b"/zarr.json", "rb") as file:
+            metadata = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return os.path.exists(path + b"/.zarray")
+    return isinstance(metadata, dict) and metadata.get("node_type") == "array"
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

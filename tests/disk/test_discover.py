@@ -22,7 +22,7 @@ def folder(tmp_path):
     (tmp_path / "sub/deep").mkdir(parents=True)
     (tmp_path / ".hidden").mkdir()
     write_zarr(tmp_path / "b.zarr", {"x": numbers(2), "y": numbers(2)})
-    write_zarr(tmp_path / "sub/array", numbers(2))  # a store by its content, whatever its name
+    write_zarr(tmp_path / "sub/array.v3", numbers(2))  # a store by its content, whatever its name
     write_zarr(tmp_path / "sub/old", numbers(2), zarr_format=2)
     for name in ("a.h5", "sub/deep/c.HDF5", ".hidden/d.h5", ".e.h5"):
         write_hdf5(tmp_path / name, numbers(2))
@@ -30,7 +30,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-FOUND = ["a.h5", "b.zarr", "sub/array", "sub/deep/c.HDF5", "sub/old"]
+FOUND = ["a.h5", "b.zarr", "sub/array.v3", "sub/deep/c.HDF5", "sub/old"]
 
 
 def names(found, folder):
@@ -411,3 +411,29 @@ def test_a_listed_name_may_begin_with_a_bracket(tmp_path):
     write_hdf5(tmp_path / "[a].h5", numbers(3))
     (tmp_path / "list.txt").write_text("[a].h5\n")
     assert len(GlobalIndexManager(tmp_path / "list.txt", cache_dir=tmp_path)) == 3
+
+
+@pytest.mark.parametrize("format", [2, 3])
+@pytest.mark.parametrize("folder", ["d", "d.zarr", "d/e"])
+def test_arrays_without_the_metadata_of_their_group_are_no_files(tmp_path, format, folder):
+    """Of equal shape, they would be read one after the other; a glob or a list says that they are files."""
+    for name in ("images", "labels"):
+        write_zarr(tmp_path / folder / name, numbers(3), zarr_format=format)
+    with pytest.raises(NoFilesError, match="'images', 'labels' side by side"):
+        GlobalIndexManager(tmp_path / folder.partition("/")[0], cache_dir=tmp_path)
+    assert len(GlobalIndexManager(str(tmp_path / folder / "*"), cache_dir=tmp_path)) == 6
+
+
+@pytest.mark.parametrize("names", [("run_001", "run_002"), ("0", "1", "20"), ("a.zarr", "b.zarr"), ("a.zarr", "b")])
+def test_numbered_arrays_side_by_side_are_files(tmp_path, names):
+    """As they always were."""
+    for name in names:
+        write_zarr(tmp_path / "d" / name, numbers(3))
+    assert len(GlobalIndexManager(tmp_path / "d", cache_dir=tmp_path)) == 3 * len(names)
+
+
+def test_groups_side_by_side_are_files(tmp_path):
+    """They are bound by nothing, and need nothing."""
+    for name in ("train", "test"):
+        write_zarr(tmp_path / "d" / name, numbers(3), key="x")
+    assert len(GlobalIndexManager(tmp_path / "d", key="x", cache_dir=tmp_path)) == 6
