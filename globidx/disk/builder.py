@@ -200,7 +200,7 @@ class Build:
         return indexed
 
     def _wanted(self, found: Found) -> Found:
-        """What was found, less the files of other formats that a search of a folder came upon; a warning counts them."""
+        """What was found, less files of other formats that a search of a folder met; a warning counts them."""
         others = {place: bad for place, bad in found.failures.items() if bad.is_other and self.searched}
         if not others:
             return found

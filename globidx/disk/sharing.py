@@ -49,7 +49,9 @@ def encode(found: Found, paths: Paths) -> bytes:
         "root": os.fsencode(paths.root).hex(),
         "count": len(paths),
         "names": _digest(paths),
-        "failures": [[place, os.fsencode(bad.path).hex(), bad.reason, bad.is_other] for place, bad in found.failures.items()],
+        "failures": [
+            [place, os.fsencode(bad.path).hex(), bad.reason, bad.is_other] for place, bad in found.failures.items()
+        ],
         "sizes": [len(blob) for blob in blobs],
     }
     return b"\n".join([json.dumps(header).encode(), b"".join(blobs)])

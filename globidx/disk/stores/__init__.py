@@ -147,7 +147,14 @@ def refuse_fork() -> None:
 
 
 def array_info(
-    field: Field, shape: Sequence[int], dtype: Any, chunks: Sequence[int] | None, axis: int, *, length: int = 0, packing: str = ""
+    field: Field,
+    shape: Sequence[int],
+    dtype: Any,
+    chunks: Sequence[int] | None,
+    axis: int,
+    *,
+    length: int = 0,
+    packing: str = "",
 ) -> tuple[ArrayInfo, int]:
     """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
 
