@@ -15,6 +15,10 @@ class NoFilesError(GlobidxError, FileNotFoundError):
     """Nothing matched: a pattern, folder or list named no file at all."""
 
 
+class MissingPackageError(GlobidxError, ImportError):
+    """What was asked for needs a package that is not installed; the message says which."""
+
+
 class BadFilesError(GlobidxError, ValueError):
     """Some files could not be indexed; ``failures`` lists all of them as (path, reason)."""
 

@@ -1,6 +1,8 @@
 """The house stands: imports point down only, importing does nothing, and the public names are the documented ones."""
 
 import ast
+import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +112,12 @@ assert not [name for name in sys.modules if name.startswith("globidx.")], sys.mo
 assert not {"torch", "numpy", "zarr", "h5py"} & set(sys.modules)
 assert all(str(path).endswith((".py", ".pyc", ".pth")) or "__pycache__" in str(path) for path in opened), opened
 """
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent, env=clean_environment(PYTHONDONTWRITEBYTECODE="1"))
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        cwd=PACKAGE.parent,
+        env=clean_environment(PYTHONDONTWRITEBYTECODE="1"),
+    )
 
 
 def test_public_names_are_the_documented_ones():
@@ -122,3 +129,28 @@ def test_public_names_are_the_documented_ones():
     assert set(globidx.__all__) <= set(dir(globidx))
     with pytest.raises(AttributeError, match="no attribute 'Sampler'"):
         globidx.Sampler  # noqa: B018
+
+
+def imported_names(tree):
+    """Packages that a module imports, by a statement or by a call with their name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("imported", "import_module")):
+            yield ast.unparse(node.args[0]).lstrip("f").strip("'\"")
+
+
+def test_what_is_imported_is_declared():
+    """Every package that some module imports stands in setup.cfg, rather than come along with another one, or not."""
+    config = configparser.ConfigParser()
+    config.read(PACKAGE.parent / "setup.cfg")
+    lines = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    declared = {re.split(r"[<>=\[; ]", line)[0].replace("-", "_").lower() for text in lines for line in text.split()}
+    trees = [ast.parse(path.read_text()) for path in FILES]
+    found = {name.partition(".")[0] for tree in trees for name in imported_names(tree)}
+    found = {name for name in found if name.isidentifier()}  # and no expression
+    found -= {*sys.stdlib_module_names, "globidx", "name", "tqdm"}  # a variable, and what is used where it is there
+    assert {"numcodecs", "google_crc32c", "zarr", "h5py"} <= found
+    assert found - declared == set()

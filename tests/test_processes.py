@@ -16,7 +16,11 @@ OTHERS = {"system", "popen", "posix_spawn", "posix_spawnp", "startfile"}
 def starts(tree):
     """The calls in a module that start a process by ``subprocess`` or ``os``."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
             module, name = node.func.value.id, node.func.attr
             is_os = module == "os" and (name in OTHERS or name.startswith(("exec", "spawn")))
             if (module == "subprocess" and name in STARTERS) or is_os:

@@ -25,15 +25,20 @@ def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> in
     ...
     ValueError: seed must be in [0, 9223372036854775807], got -1
     """
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {value!r} (bool)")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    number = _integer(value, name)
     if not low <= number <= high:
         raise ValueError(f"{name} must be in [{low}, {high}], got {number}")
     return number
+
+
+def _integer(value: Any, name: str) -> int:
+    """``value`` as an int, however large."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r} (bool)")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
 
 
 def sample_id(value: Any, num_samples: int) -> int:
@@ -50,7 +55,7 @@ def sample_id(value: Any, num_samples: int) -> int:
     """
     if type(value) is int and 0 <= value < num_samples:
         return value  # what nearly all are, without a call
-    number = integer(value, "sample id", low=-(2**64), high=2**64)
+    number = _integer(value, "sample id")
     if not 0 <= number < num_samples:
         raise IndexError(f"sample id {number} is outside [0, {num_samples})")
     return number
@@ -100,7 +105,7 @@ def _array(values: Any, name: str) -> NDArray[Any]:
         return np.asarray(values)
     if isinstance(values, (int, float)):
         raise TypeError(f"{name}s must be a sequence of integers, got {values!r}")
-    items = [value if type(value) is int else integer(value, name, low=-INT64_MAX) for value in values]
+    items = [value if type(value) is int else _integer(value, name) for value in values]
     try:
         return np.array(items, np.int64)
     except OverflowError:

@@ -24,7 +24,7 @@ DIGEST_SIZE = 16
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
 Stamp = tuple[int, int, int, int]
-Schema = tuple[str, tuple[int, ...], str, str]
+Schema = tuple[str, tuple[int, ...], str, str, str]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class ArrayInfo:
 
     Its name in the index, the shape and dtype of an item, rows per chunk (0: not chunked), where it lies in the file
     ("" for a bare zarr array), and how rows make items: ``plain``, a row is an item; ``tokens``, ``item_shape[0]`` rows
-    in a row are; ``csr``, a row is an item and is stored sparsely, as AnnData does.
+    in a row are; ``csr``, a row is an item and is stored sparsely, as AnnData does. ``packing`` says in words how
+    stored numbers make values, where they are not the values themselves ("": they are).
     """
 
     name: str
@@ -42,6 +43,7 @@ class ArrayInfo:
     chunk_length: int
     path: str
     form: str = "plain"
+    packing: str = ""
 
     @property
     def rows(self) -> int:
@@ -165,7 +167,7 @@ class Table:
 
     @property
     def schema(self) -> tuple[Schema, ...]:
-        """What must be the same in all files of an index: each array's name, item shape, dtype and form."""
+        """What must be the same in all files of an index: each array's name, item shape, dtype, form and packing."""
         return _schema(self.arrays)
 
     def _spelled_paths(self) -> Names:
@@ -220,8 +222,11 @@ class Table:
 
 def describe(table: Table) -> str:
     """A table's arrays for messages: ``images of (128, 128) uint16, labels of () int64``."""
-    return ", ".join(f"{name or 'array'} of {shape} {dtype}" for name, shape, dtype, _ in table.schema)
+    return ", ".join(
+        f"{name or 'array'} of {shape} {dtype}" + (f" packed by {packing}" if packing else "")
+        for name, shape, dtype, _, packing in table.schema
+    )
 
 
 def _schema(arrays: Sequence[ArrayInfo]) -> tuple[Schema, ...]:
-    return tuple((info.name, info.item_shape, info.dtype, info.form) for info in arrays)
+    return tuple((info.name, info.item_shape, info.dtype, info.form, info.packing) for info in arrays)

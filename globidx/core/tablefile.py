@@ -62,7 +62,14 @@ def parts(table: Table) -> list[bytes | memoryview]:
         "version": VERSION,
         "axis": table.axis,
         "arrays": [
-            {"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype, "path": a.path, "form": a.form}
+            {
+                "name": a.name,
+                "item_shape": list(a.item_shape),
+                "dtype": a.dtype,
+                "path": a.path,
+                "form": a.form,
+                "packing": a.packing,
+            }
             for a in table.arrays
         ],
         "columns": places,
@@ -173,6 +180,7 @@ _HEADER = {
             dtype=schema.Text(64),
             path=schema.Text(4096),
             form=schema.Text(16),
+            packing=schema.Text(128),
         ),
         at_least=1,
     ),

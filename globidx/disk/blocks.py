@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
 
 from numpy.typing import NDArray
+
+from globidx.disk import forks
 
 
 class BlockCache:
@@ -25,11 +26,10 @@ class BlockCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._start_empty()
+        forks.renew_in_child(self, BlockCache._start_empty)
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
         """The array kept under ``key``, or None; it is shared, so copy before writing."""
-        if os.getpid() != self._pid:
-            self._start_empty()
         with self._lock:
             array = self._arrays.get(key)
             if array is not None:
@@ -40,8 +40,6 @@ class BlockCache:
         """Keep ``array``, unless it alone is more than the capacity."""
         if array.nbytes > self.capacity:
             return
-        if os.getpid() != self._pid:
-            self._start_empty()
         with self._lock:
             old = self._arrays.pop(key, None)
             self.nbytes += array.nbytes - (0 if old is None else old.nbytes)
@@ -55,8 +53,6 @@ class BlockCache:
 
     def clear(self) -> None:
         """Drop everything."""
-        if os.getpid() != self._pid:
-            self._start_empty()
         with self._lock:
             self._arrays.clear()
             self.nbytes = 0
@@ -66,7 +62,6 @@ class BlockCache:
             self.nbytes -= self._arrays.popitem(last=False)[1].nbytes
 
     def _start_empty(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()  # not the parent's, which may have been held when it forked
         self._arrays: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
         self.nbytes = 0

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from globidx.core.layout import Layout
 from globidx.core.table import Table
 from globidx.disk import indexing, sharing
+from globidx.disk.discover import by_suffix
 from globidx.disk.indexcache import IndexCache, cache_path, path_beside, reopened, siblings
 from globidx.disk.indexed import Indexed
 from globidx.disk.indexing import Found
@@ -57,6 +59,7 @@ class Build:
     progress: Callable[[int, int], None] | None = None
     keep: bool = True
     also: tuple[Path, ...] = ()
+    searched: bool = False
 
     @classmethod
     def of(
@@ -77,7 +80,8 @@ class Build:
         beside = path_beside(*what)  # where who may write there has left it for all
         is_told = cache_dir is not None or "GLOBIDX_CACHE_DIR" in os.environ
         also = () if is_told or cache == beside or is_remote(paths.root) else (beside,)
-        return cls(paths, cache, layout, axis, also=also, **options)
+        searched = isinstance(files, str) and not is_remote(files) and os.path.isdir(files)
+        return cls(paths, cache, layout, axis, also=also, searched=searched, **options)
 
     def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
@@ -107,7 +111,7 @@ class Build:
         kept = IndexCache(path)
         share = _share(len(self.paths), part - 1, of)
         found = self._found(share, (kept, *self._caches()), kept)
-        piece, failures = indexing.assemble(found, self.paths)
+        piece, failures = indexing.assemble(self._wanted(found), self.paths)
         if self.on_bad == "error":
             indexing.refuse_bad(failures, len(share))
         if piece is None:  # there are more parts than files, or none of these can be indexed
@@ -165,15 +169,16 @@ class Build:
 
     def _look(self, places: Places, found: Found, kept: IndexCache) -> None:
         """Look at the files at ``places``. What was learnt is kept also where that is interrupted."""
-        done = 0
+        done, learnt = 0, False
         try:
             for batch in indexing.scan(self.paths, places, layout=self.layout, axis=self.axis, executor=self.executor):
                 found.add(batch)
+                learnt |= bool(batch.pieces)
                 done += sum(len(piece.places) for piece in batch.pieces) + len(batch.failures)
                 if self.progress is not None:
                     self.progress(done, len(places))
         finally:
-            if done and self.keep:
+            if learnt and self.keep:
                 piece, _ = indexing.assemble(found, self.paths)
                 if piece is not None:
                     kept.save(piece.table)
@@ -193,22 +198,37 @@ class Build:
 
     def _indexed(self, found: Found, cache: IndexCache, generation: int) -> Indexed:
         """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
-        piece, failures = indexing.assemble(found, self.paths)
+        piece, failures = indexing.assemble(self._wanted(found), self.paths)
         if piece is None or self.on_bad == "error":
             indexing.refuse_bad(failures, len(self.paths))
         if piece is None:
-            raise NoFilesError(f"there is no file to index below {self.paths.root}")
+            others = by_suffix(bad.path for bad in found.failures.values() if bad.is_other)
+            over = f"; passed over {others} of other formats" if others else ""
+            raise NoFilesError(f"there is no file to index below {self.paths.root}{over}")
         indexing.refuse_repeats(piece, self.paths)
         indexing.refuse_sources(piece, found.sources, self.paths)
         if failures:
             level = logging.INFO if self.on_bad == "tell" else logging.WARNING
             count, total = len(failures), len(self.paths)
             _log.log(level, "left out %d of %d files that cannot be indexed: %s", count, total, failures[0])
+        for info in piece.table.arrays:
+            if info.packing:
+                _tell_packed(info.name or "the array", info.packing)
         table, digest = self._kept(piece.table, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
         indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)
         len(indexed.index)  # totals beyond 64 bits are refused here, not at the first read
         return indexed
+
+    def _wanted(self, found: Found) -> Found:
+        """What was found, less files of other formats that a search of a folder met; a warning counts them."""
+        others = {place: bad for place, bad in found.failures.items() if bad.is_other and self.searched}
+        if not others:
+            return found
+        first = next(iter(others.values()))
+        told = by_suffix(bad.path for bad in others.values())
+        _log.warning("passed over %s: %s is %s", told, indexing.printable(first.path), first.reason)
+        return Found(found.pieces, {place: bad for place, bad in found.failures.items() if place not in others})
 
     def _kept(self, table: Table, cache: IndexCache) -> tuple[Table, str | None]:
         """The table, mapped from the cache file that holds it; from memory where none does."""
@@ -220,6 +240,17 @@ class Build:
             except (OSError, ValueError):  # another process was faster
                 return table, None
         return table, digest
+
+
+@cache
+def _tell_packed(name: str, packing: str) -> None:
+    """Say it once in a process, however often it is looked at."""
+    _log.warning(
+        "%s is packed by %s: samples are the stored numbers; stored * scale_factor + add_offset is their value, "
+        "which a transform can compute",
+        name,
+        packing,
+    )
 
 
 def _share(count: int, number: int, of: int) -> Places:

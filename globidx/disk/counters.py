@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from globidx.disk import forks
+
 
 @dataclass(frozen=True)
 class Counters:
@@ -77,6 +79,7 @@ class Tally:
         self._name, self._speaks_for, self._made_in = secrets.token_hex(8), speaks_for, os.getpid()
         self._start()
         _tallies[self._name] = self
+        forks.renew_in_child(self, Tally._start)
 
     @property
     def name(self) -> str:
@@ -85,13 +88,11 @@ class Tally:
 
     def add(self, counters: Counters) -> None:
         """Add to the sum."""
-        self._leave_parents()
         with self._lock:
             self._own += counters
 
     def take(self, *, reset: bool = False) -> Counters:
         """The sum, reports included, and nothing left of it where it is to be ``reset``."""
-        self._leave_parents()
         with self._lock:
             found = self._own + self._others - self._taken
             if reset:
@@ -100,7 +101,6 @@ class Tally:
 
     def report(self) -> Report | None:
         """All that was counted in this process; None where there was nothing since the last report."""
-        self._leave_parents()
         with self._lock:
             if self._own == self._reported:
                 return None
@@ -109,19 +109,14 @@ class Tally:
 
     def receive(self, report: Report) -> None:
         """Take in what another process has counted; totals, so one that got lost with its batch is made up for."""
-        self._leave_parents()
         with self._lock:
             self._others += report.total - self._received.get(report.process, Counters())
             self._received[report.process] = report.total
 
     def _start(self) -> None:
-        self._pid, self._lock, self._process = os.getpid(), threading.Lock(), secrets.token_hex(8)
+        self._lock, self._process = threading.Lock(), secrets.token_hex(8)
         self._own = self._others = self._taken = self._reported = Counters()
         self._received: dict[str, Counters] = {}
-
-    def _leave_parents(self) -> None:
-        if os.getpid() != self._pid:
-            self._start()
 
 
 _tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()

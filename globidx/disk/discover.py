@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import errno
 import glob
+import json
+import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,12 @@ from typing import Any
 from globidx.core.names import Names
 from globidx.disk import remote, stores
 from globidx.disk.listfile import read_list
-from globidx.disk.paths import Paths, is_remote
+from globidx.disk.paths import Paths, is_remote, split_chain
 from globidx.errors import NoFilesError
+
+_log = logging.getLogger("globidx")
+_SUFFIXES_SHOWN = 8
+_DIGITS = re.compile(rb"\d+")
 
 
 def given(files: Any) -> str | Sequence[str]:
@@ -36,9 +44,13 @@ def find_files(files: Any) -> Paths:
     """
     named = given(files)
     if isinstance(named, str) and not is_remote(named):
-        paths = Paths.of(_named(os.fsencode(named)))
+        passed: Counter[str] = Counter()
+        paths = Paths.of(_named(os.fsencode(named), passed))
+        over = f"; passed over {_counted(passed)}" if passed else ""
         if not len(paths):
-            raise NoFilesError(f"no zarr store or HDF5 file below the directory {named}")
+            raise NoFilesError(f"no zarr store or HDF5 file below the directory {named}{over}")
+        if passed:
+            _log.info("%s: %d files taken%s", named, len(paths), over)
         return paths
     listed = remote.find(named) if isinstance(named, str) else list(named)
     if not listed:
@@ -46,12 +58,35 @@ def find_files(files: Any) -> Paths:
     return Paths.of(_listed(listed))
 
 
-def _named(path: bytes) -> Iterable[bytes]:
+def by_suffix(paths: Iterable[str]) -> str:
+    """How many paths there are of each suffix, in words.
+
+    >>> by_suffix(["a/b.txt", "c.json", "d.TXT", "README"])
+    '2 .txt, 1 .json, 1 without a suffix'
+    """
+    return _counted(Counter(map(_suffix, paths)))
+
+
+def _counted(suffixes: Counter[str]) -> str:
+    shown = sorted(suffixes.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_SUFFIXES_SHOWN]
+    told = [f"{count} {suffix or 'without a suffix'}" for suffix, count in shown]
+    more = suffixes.total() - sum(count for _, count in shown)
+    return ", ".join(told) + (f" and {more} others" if more else "")
+
+
+def _suffix(path: str) -> str:
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix if suffix.isprintable() and len(suffix) <= 16 else ""
+
+
+def _named(path: bytes, passed: Counter[str]) -> Iterable[bytes]:
     name = os.fsdecode(path)
     if _is_store(Path(name)):
         return [path]
     if os.path.isdir(path):
-        return _stores_below(path, set())
+        found = list(_stores_below(path, set(), passed))
+        _refuse_side_by_side(found)
+        return found
     if os.path.isfile(path):
         return _listed(read_list(Path(name)))
     if os.path.lexists(path):
@@ -99,8 +134,10 @@ def _is_store(path: Path) -> bool:
     return True
 
 
-def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
+def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]) -> Iterator[bytes]:
     """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
+
+    Files are taken by their suffix, so that a folder costs no more than listing it; ``passed`` counts the others.
 
     Links are followed, but no folder is entered twice.
     """
@@ -116,11 +153,50 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]]) -> Iterator[bytes]:
                 entries.append(name if _looks_like_store(entry.path) else name + b"/")
             elif name.endswith(b".zarr") or _looks_like_hdf5(name):  # also a link to a store that is not there
                 entries.append(name)
+            else:
+                passed[_suffix(os.fsdecode(name))] += 1
     for name in sorted(entries):  # a folder sorts by its "/", so that the whole tree comes in order
         if name.endswith(b"/"):
-            yield from _stores_below(base + name[:-1], seen)
+            yield from _stores_below(base + name[:-1], seen, passed)
         else:
             yield base + name
+
+
+def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
+    """NoFilesError where arrays of one folder, which no group's metadata binds, look like the arrays of one store.
+
+    ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are those of files, and
+    so are names that end with ``.zarr``; of the others, one of each kind of name is looked into.
+    """
+    named: dict[tuple[bytes, bytes], bytes] = {}
+    folders: Counter[bytes] = Counter()
+    for path in stores:
+        folder, _, name = path.rpartition(b"/")
+        kind = _DIGITS.sub(b"0", name)
+        if b"." not in name and (folder, kind) not in named:
+            named[folder, kind] = path
+            folders[folder] += 1
+    arrays: dict[bytes, list[str]] = {}
+    for (folder, _), path in named.items():
+        if folders[folder] > 1 and _is_bare_array(path):
+            arrays.setdefault(folder, []).append(os.path.basename(os.fsdecode(path)))
+    for folder, names in arrays.items():
+        if len(names) > 1:
+            shown = ", ".join(map(repr, names[:8]))
+            raise NoFilesError(
+                f"{os.fsdecode(folder)} holds zarr arrays {shown} side by side and no metadata of a group, so they may "
+                "be one store, whose arrays would be read as files one after the other; if they are one store, write "
+                "its metadata (zarr.open_group), and if they are files, pass a glob or a list of them"
+            )
+
+
+def _is_bare_array(path: bytes) -> bool:
+    try:
+        with open(path + b"/zarr.json", "rb") as file:
+            metadata = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return os.path.exists(path + b"/.zarray")
+    return isinstance(metadata, dict) and metadata.get("node_type") == "array"
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -175,8 +251,11 @@ def _path(item: Any) -> str:
 
 
 def _absolute(path: str) -> str:
-    return path.rstrip("/") if is_remote(path) else os.path.abspath(path)
+    if not is_remote(path):
+        return os.path.abspath(path)
+    head, inner, behind = split_chain(path)
+    return head + inner.rstrip("/") + behind.rstrip("/")
 
 
 _MARKERS = tuple(os.fsencode(marker) for marker in stores.ZARR_MARKERS)
-_SUFFIXES = frozenset(os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES)
+_SUFFIXES = frozenset(os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import threading
 from collections import OrderedDict
@@ -11,6 +10,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from globidx.disk import forks
 
 
 class Closable(Protocol):
@@ -55,6 +56,7 @@ class HandleCache(Generic[Key, Handle]):
         self.capacity = max(1, capacity)
         self._open = open_handle
         self._start_empty()
+        forks.renew_in_child(self, HandleCache._leave_parents)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -62,7 +64,6 @@ class HandleCache(Generic[Key, Handle]):
     @contextmanager
     def use(self, key: Key) -> Iterator[Handle]:
         """The handle of ``key``, open for as long as the block runs."""
-        self._leave_parents()
         with self._lock:
             slot = self._slots.get(key)
             if slot is None:
@@ -79,27 +80,23 @@ class HandleCache(Generic[Key, Handle]):
 
     def close(self) -> None:
         """Close every handle that is not in use."""
-        self._leave_parents()
         with self._lock:
             self._shrink(0)
 
     def give_back(self) -> None:
         """Close the older half of the handles that are not in use: something else needs descriptors."""
-        self._leave_parents()
         with self._lock:
             self._shrink(len(self._slots) // 2)
 
     _inherited: object = None
 
     def _start_empty(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._slots: OrderedDict[Key, _Slot[Handle]] = OrderedDict()
 
     def _leave_parents(self) -> None:
-        if os.getpid() != self._pid:
-            self._inherited = (self._slots, self._inherited)  # kept, so that no finaliser closes what is the parent's
-            self._start_empty()
+        self._inherited = (self._slots, self._inherited)  # kept, so that no finaliser closes what is the parent's
+        self._start_empty()
 
     def _opened(self, key: Key) -> Handle:
         try:

@@ -32,6 +32,7 @@ class Failure:
 
     path: str
     reason: str
+    is_other: bool = False  #: it is whole, and of a format that is not read here
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {printable(self.reason)}"
@@ -80,7 +81,8 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise  # it says nothing about the file
             plain = isinstance(error, ValueError) and error.args
-            return Failure(path, f"{error}" if plain else f"{type(error).__name__}: {error}")
+            reason = f"{error}" if plain else f"{type(error).__name__}: {error}"
+            return Failure(path, reason, isinstance(error, stores.OtherFormatError))
         if all(changed < started for _, _, changed, _ in after):
             break
     if entry.is_foreign:  # these files say which they are, but not that nothing changed
@@ -236,4 +238,6 @@ def _difference(one: Piece, other: Piece) -> str:
     pairs = list(zip(one.table.schema, other.table.schema, strict=False))
     if len(one.table.schema) != len(other.table.schema) or any(a[0] != b[0] for a, b in pairs):
         return "set of array names (a bare zarr array has none)"
+    if all(a[:4] == b[:4] for a, b in pairs):
+        return "packing (or none: unpack them), since a stored number means another value in each"
     return "item shape and dtype"

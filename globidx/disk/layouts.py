@@ -92,8 +92,17 @@ def _old_signal(node: Any) -> str | None:
     """Before 2014 the signal was the dataset with the attribute ``signal=1``."""
     if _class(node) != "NXdata":
         return None
-    marked = (name for name in node if is_array(_get(node, name)) and str(_get(node, name).attrs.get("signal")) == "1")
+    arrays = ((name, _get(node, name)) for name in node)
+    marked = (name for name, array in arrays if is_array(array) and _is_one(array.attrs.get("signal")))
     return next(map(str, marked), None)
+
+
+def _is_one(value: Any) -> bool:
+    """Whether an attribute is 1: a number, or text, which older writers left."""
+    text = _text(value)
+    if text is not None:
+        return text.strip() == "1"
+    return isinstance(value, (int, float, np.number, np.ndarray)) and np.size(value) == 1 and bool(np.all(value == 1))
 
 
 def _class(node: Any) -> str | None:

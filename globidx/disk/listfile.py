@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def read_list(path: Path) -> list[str]:
         raise NoFilesError(f"the list file {path} cannot be read: {error}") from None
     if "\0" in text:
         raise NoFilesError(f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line")
+    _refuse_json(path, text)
     rows = _rows(path, text)
     if not rows:
         raise NoFilesError(f"the list file {path} names no file")
@@ -38,6 +40,24 @@ def read_list(path: Path) -> list[str]:
         raise NoFilesError(f"the list file {path} names no file")
     listed = (cell[0].strip() for cell in names)
     return [name if is_remote(name) else os.path.join(path.parent, name) for name in listed]
+
+
+def _refuse_json(path: Path, text: str) -> None:
+    """NoFilesError where the file is JSON, as references of kerchunk are: its lines are no paths."""
+    begins = text.lstrip()[:1] in ("{", "[")
+    if path.suffix.lower() != ".json" and not begins:
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        if path.suffix.lower() != ".json":
+            return  # a name may begin with a bracket
+        value = None
+    if isinstance(value, dict) and ("refs" in value or ".zgroup" in value):
+        raise NoFilesError(
+            f"{path} holds references of kerchunk, which are no list of files; name the stores that they refer to"
+        )
+    raise NoFilesError(f"{path} is JSON, and a list file is text or CSV with a path a line; write the paths so")
 
 
 def _rows(path: Path, text: str) -> list[list[str]]:

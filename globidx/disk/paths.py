@@ -10,18 +10,45 @@ from globidx.core.names import Names, common_folder
 
 
 def is_remote(path: str) -> bool:
-    """Whether it is a URL, as fsspec spells them: ``s3://bucket/a.zarr``.
+    """Whether it is a URL, as fsspec spells them: ``s3://bucket/a.zarr``, or a chain of them.
 
-    >>> is_remote("https://host/a.zarr"), is_remote("/data/a.zarr")
-    (True, False)
+    >>> is_remote("https://host/a.zarr"), is_remote("simplecache::s3://bucket/a.zarr"), is_remote("/data/a.zarr")
+    (True, True, False)
     """
     return bool(_scheme(path))
 
 
+def split_chain(url: str) -> tuple[str, str, str]:
+    """What stands before the path of a URL, that path, and what stands behind it.
+
+    Of a chain, the path is that of the first link which has one: stores lie in that, and the others say how it is had.
+
+    >>> split_chain("zip://in/a.zarr::s3://bucket/b.zip"), split_chain("simplecache::s3://bucket/a.zarr")
+    (('zip://', 'in/a.zarr', '::s3://bucket/b.zip'), ('simplecache::s3://', 'bucket/a.zarr', ''))
+    """
+    scheme, separator, rest = url.partition("://")
+    path, link, behind = rest.partition("::")
+    return scheme + separator, path, link + behind
+
+
+def joined(path: str, *names: str) -> str:
+    """A place below a path or URL.
+
+    >>> joined("/data/a.zarr", "x", ""), joined("zip://a.zarr::/b.zip", "x", "0.0")
+    ('/data/a.zarr/x', 'zip://a.zarr/x/0.0::/b.zip')
+    """
+    below = [name for name in names if name]
+    if not is_remote(path):
+        return "/".join([path, *below])
+    head, first, behind = split_chain(path)
+    return head + "/".join([*filter(None, [first]), *below]) + behind
+
+
 def _scheme(path: str) -> str | None:
-    """``"s3:"`` of ``"s3://bucket"``; None of a local path."""
+    """``"s3:"`` of ``"s3://bucket"``, ``"simplecache::s3:"`` of a chain; None of a local path."""
     scheme, colon, _ = path.partition("://")
-    return f"{scheme}:" if colon and scheme.replace("+", "").replace("-", "").isalnum() else None
+    links = scheme.split("::")
+    return f"{scheme}:" if colon and all(link.replace("+", "").replace("-", "").isalnum() for link in links) else None
 
 
 class Paths(Sequence[str]):

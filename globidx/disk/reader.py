@@ -17,10 +17,11 @@ from globidx.disk.handles import HandleCache, default_capacity
 from globidx.disk.indexed import Indexed
 from globidx.disk.manager import GlobalIndexManager
 from globidx.disk.sources import OpenFile
+from globidx.disk.stores.shardindex import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
-_OF_A_PROCESS = ("_born_in", "_tally", "handles", "cached")
+_OF_A_PROCESS = ("_born_in", "_indexes", "_tally", "handles", "cached")
 
 
 class Reader:
@@ -82,6 +83,7 @@ class Reader:
             backend=self.backend,
             forked=forked,
             allow_external=self.manager.layout.allow_external,
+            cached=self._indexes,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ class Reader:
             capacity = min(capacity, self.max_open_files)
         self.handles: HandleCache[tuple[Indexed, int], OpenFile] = HandleCache(capacity, self._counted)
         self.cached = BlockCache(self.cache_bytes)
+        self._indexes = ShardIndexes(self.cached)
 
     def _counted(self, key: tuple[Indexed, int]) -> OpenFile:
         opened = self.open(key)

@@ -49,7 +49,9 @@ def encode(found: Found, paths: Paths) -> bytes:
         "root": os.fsencode(paths.root).hex(),
         "count": len(paths),
         "names": _digest(paths),
-        "failures": [[place, os.fsencode(bad.path).hex(), bad.reason] for place, bad in found.failures.items()],
+        "failures": [
+            [place, os.fsencode(bad.path).hex(), bad.reason, bad.is_other] for place, bad in found.failures.items()
+        ],
         "sources": [
             [place, [[os.fsencode(name).hex() for name in one] for one in taken]]
             for place, taken in found.sources.items()
@@ -70,8 +72,8 @@ def together(parts: Sequence[bytes], paths: Paths) -> Found:
                 f"rank {rank} sees {header['count']} files below {os.fsdecode(bytes.fromhex(header['root']))}, this "
                 f"{len(paths)} below {paths.root}, or under other names; all ranks must see the same files"
             )
-        for place, path, reason in header["failures"]:
-            found.failures[place] = Failure(os.fsdecode(bytes.fromhex(path)), reason)
+        for place, path, reason, is_other in header["failures"]:
+            found.failures[place] = Failure(os.fsdecode(bytes.fromhex(path)), reason, is_other)
         for place, taken in header["sources"]:
             names = ([os.fsdecode(bytes.fromhex(name)) for name in one] for one in taken)
             found.sources[place] = [(file, dataset) for file, dataset in names]

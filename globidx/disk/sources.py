@@ -8,10 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from globidx.core.table import ArrayInfo, Entry
-from globidx.disk import stores
+from globidx.disk import forks, stores
 from globidx.disk.paths import is_remote
 from globidx.disk.sparse import SparseSource
 from globidx.disk.stores import NotPlainError, Span, Store
+from globidx.disk.stores.shardindex import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
 
 #: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
@@ -50,7 +51,7 @@ class OpenFile:
     """A file, with a source for each array that is read.
 
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside
-    its folder.
+    its folder. ``cached`` keeps indexes of shards.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class OpenFile:
         backend: str,
         forked: bool,
         allow_external: bool = False,
+        cached: ShardIndexes | None = None,
     ) -> None:
-        self._path, self._entry, self._axis, self._allow_external = path, entry, axis, allow_external
+        self._path, self._entry, self._axis = path, entry, axis
+        self._allow_external, self._cached = allow_external, cached
         self._on_missing, self._backend, self._forked = on_missing, backend, forked
         self._sources: dict[int, Source] = {}
         self._store: Any = None
@@ -105,13 +108,15 @@ class OpenFile:
         if is_remote(self._path):
             raise NotPlainError("by URL")
         if self._backend == "tensorstore":
-            from globidx.disk.stores.tensors import TensorSource
-
-            return TensorSource(self._path, info.path, self._entry.kind, self._axis, forked=self._forked)
-        from globidx.disk.stores.zarrfast import ZarrSource
-
+            tensors: Any = forks.imported("globidx.disk.stores.tensors")
+            by_tensorstore: Source = tensors.TensorSource(
+                self._path, info.path, self._entry.kind, self._axis, forked=self._forked
+            )
+            return by_tensorstore
+        plain: Any = forks.imported("globidx.disk.stores.zarrfast")
         marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
-        return ZarrSource(self._path, info.path, self._axis, marker)
+        source: Source = plain.ZarrSource(self._path, info.path, self._axis, marker, self._cached)
+        return source
 
     def library(self) -> Any:
         """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""

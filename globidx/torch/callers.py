@@ -37,9 +37,7 @@ class Caller(NamedTuple):
     @classmethod
     def of(cls, frame: FrameType) -> Caller:
         """The caller that ``frame`` is at this moment."""
-        return cls(
-            threading.get_ident(), id(frame), frame.f_code, frame.f_lasti, sys.exception()
-        )
+        return cls(threading.get_ident(), id(frame), frame.f_code, frame.f_lasti, sys.exception())
 
     def has_left(self) -> bool:
         """Whether the loop that asked is certainly over: by an exception, a return or a break.

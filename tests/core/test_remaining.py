@@ -14,11 +14,11 @@ from globidx import errors
 from globidx.core import limits
 from globidx.core.bands import Bands
 from globidx.core.gaps import Gaps
+from globidx.core.identity import DatasetIdentity
 from globidx.core.merging import merge_states
 from globidx.core.progress import Progress, Segment, Skip
 from globidx.core.ranges import Ranges
 from globidx.core.remaining import Remaining
-from globidx.core.identity import DatasetIdentity
 from globidx.core.state import SamplerState
 
 REVERSED = 200  # ids of the order below: position p holds id 199 - p

@@ -22,7 +22,7 @@ def folder(tmp_path):
     (tmp_path / "sub/deep").mkdir(parents=True)
     (tmp_path / ".hidden").mkdir()
     write_zarr(tmp_path / "b.zarr", {"x": numbers(2), "y": numbers(2)})
-    write_zarr(tmp_path / "sub/array", numbers(2))  # a store by its content, whatever its name
+    write_zarr(tmp_path / "sub/array.v3", numbers(2))  # a store by its content, whatever its name
     write_zarr(tmp_path / "sub/old", numbers(2), zarr_format=2)
     for name in ("a.h5", "sub/deep/c.HDF5", ".hidden/d.h5", ".e.h5"):
         write_hdf5(tmp_path / name, numbers(2))
@@ -30,7 +30,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-FOUND = ["a.h5", "b.zarr", "sub/array", "sub/deep/c.HDF5", "sub/old"]
+FOUND = ["a.h5", "b.zarr", "sub/array.v3", "sub/deep/c.HDF5", "sub/old"]
 
 
 def names(found, folder):
@@ -328,3 +328,112 @@ def test_paths_are_their_root_and_their_names(paths, root):
     found = Paths.of(map(os.fsencode, paths))
     assert found.root == root and list(found) == paths and [found[n] for n in range(len(paths))] == paths
     assert found.encoded(0, len(paths)) == [os.fsencode(path) for path in paths]
+
+
+# -- what a folder has beside
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".nc", ".nc4", ".mat", ".nwb", ".loom", ".h5mu", ".h5ad", ".NC"])
+def test_a_folder_holds_what_its_files_hold(tmp_path, suffix):
+    """HDF5 under every name that its sciences give it is found in a folder as by itself."""
+    path = write_hdf5(tmp_path / f"a{suffix}", numbers(3), userblock=512)
+    for files in (tmp_path, path):
+        assert len(GlobalIndexManager(files, cache_dir=tmp_path / "cache")) == 3
+
+
+def test_other_formats_are_passed_over_and_counted(tmp_path, caplog):
+    """Older netCDF and MATLAB files, a FIFO, notes: none is taken, opened without need, or left out in silence."""
+    write_hdf5(tmp_path / "a.nc", numbers(3))
+    (tmp_path / "b.nc").write_bytes(b"CDF\x01" + bytes(100))
+    (tmp_path / "c.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(600))
+    for name in ("d.txt", "e.txt", "f.json", "README"):
+        (tmp_path / name).write_text("words")
+    os.mkfifo(tmp_path / "g.csv")
+    with caplog.at_level("INFO", "globidx"):
+        assert len(GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")) == 3
+    assert "3 files taken; passed over 2 .txt, 1 .csv, 1 .json, 1 without a suffix" in caplog.text
+    assert "passed over 1 .mat, 1 .nc" in caplog.text and "netCDF 3" in caplog.text
+    (tmp_path / "a.nc").unlink()
+    with pytest.raises(NoFilesError, match=r"passed over 1 \.mat, 1 \.nc of other formats"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")
+    for name in ("b.nc", "c.mat"):
+        (tmp_path / name).unlink()
+    with pytest.raises(NoFilesError, match=r"passed over 2 \.txt"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF", b"MATLAB 7.3 MAT-file" + bytes(600)])
+def test_a_file_that_was_cut_is_not_passed_over(tmp_path, content):
+    """It is bad, not of another format."""
+    write_hdf5(tmp_path / "a.nc", numbers(3))
+    (tmp_path / "b.mat").write_bytes(content)
+    with pytest.raises(BadFilesError, match=r"b\.mat"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_a_fifo_with_a_name_of_science_is_not_waited_for(tmp_path):
+    """It is an error, at once."""
+    write_hdf5(tmp_path / "a.nc", numbers(3))
+    os.mkfifo(tmp_path / "b.nc")
+    with pytest.raises(BadFilesError, match="neither a regular file"):
+        GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_a_folder_that_did_not_change_is_not_looked_into(tmp_path, scans):
+    """Files of mixed suffixes are remembered as all others, and their first bytes not read again."""
+    for name in ("a.nc", "b.mat", "c.h5"):
+        write_hdf5(tmp_path / name, numbers(3))
+    manager = GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+    assert sorted(scans) == ["a.nc", "b.mat", "c.h5"]
+    manager.refresh()
+    GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+    assert len(scans) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("refs.json", '{"version": 1, "refs": {".zgroup": "{}"}}', "references of kerchunk"),
+        ("refs.txt", '{".zgroup": "{}", "x/0": ["s3://a/b.nc", 0, 8]}', "references of kerchunk"),
+        ("list.json", '["a.h5", "b.h5"]', "is JSON, and a list file is text"),
+        ("list.json", "a.h5\n", "is JSON, and a list file is text"),
+    ],
+)
+def test_json_is_no_list_of_paths(tmp_path, name, text, told):
+    """Its lines would be taken for names."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(NoFilesError, match=told):
+        GlobalIndexManager(tmp_path / name, cache_dir=tmp_path)
+
+
+def test_a_listed_name_may_begin_with_a_bracket(tmp_path):
+    """As long as the list is no JSON."""
+    write_hdf5(tmp_path / "[a].h5", numbers(3))
+    (tmp_path / "list.txt").write_text("[a].h5\n")
+    assert len(GlobalIndexManager(tmp_path / "list.txt", cache_dir=tmp_path)) == 3
+
+
+@pytest.mark.parametrize("format", [2, 3])
+@pytest.mark.parametrize("folder", ["d", "d.zarr", "d/e"])
+def test_arrays_without_the_metadata_of_their_group_are_no_files(tmp_path, format, folder):
+    """Of equal shape, they would be read one after the other; a glob or a list says that they are files."""
+    for name in ("images", "labels"):
+        write_zarr(tmp_path / folder / name, numbers(3), zarr_format=format)
+    with pytest.raises(NoFilesError, match="'images', 'labels' side by side"):
+        GlobalIndexManager(tmp_path / folder.partition("/")[0], cache_dir=tmp_path)
+    assert len(GlobalIndexManager(str(tmp_path / folder / "*"), cache_dir=tmp_path)) == 6
+
+
+@pytest.mark.parametrize("names", [("run_001", "run_002"), ("0", "1", "20"), ("a.zarr", "b.zarr"), ("a.zarr", "b")])
+def test_numbered_arrays_side_by_side_are_files(tmp_path, names):
+    """As they always were."""
+    for name in names:
+        write_zarr(tmp_path / "d" / name, numbers(3))
+    assert len(GlobalIndexManager(tmp_path / "d", cache_dir=tmp_path)) == 3 * len(names)
+
+
+def test_groups_side_by_side_are_files(tmp_path):
+    """They are bound by nothing, and need nothing."""
+    for name in ("train", "test"):
+        write_zarr(tmp_path / "d" / name, numbers(3), key="x")
+    assert len(GlobalIndexManager(tmp_path / "d", key="x", cache_dir=tmp_path)) == 6

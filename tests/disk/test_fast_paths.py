@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gzip
 import shutil
 import tempfile
 import warnings
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from globidx.core.layout import Layout
 from globidx.disk import stores
 from globidx.disk.sources import LibrarySource, OpenFile
+from globidx.disk.stores.codecs import codec_of, decode
 from globidx.disk.stores.hdf5fast import without_fletcher32
 
 DTYPES = "? i1 u1 <i2 >i2 <u2 >u4 <i8 >i8 <f2 >f4 <f4 <f8 >f8 <c8 >c16".split()
@@ -269,3 +271,97 @@ def test_fletcher32_is_hdf5s(data, swapped):
     broken[0] ^= 0x11
     with pytest.raises(ValueError, match="Fletcher-32"):
         without_fletcher32(bytes(broken))
+
+
+# -- chunks of several frames, and damaged ones
+
+
+def without_size(frame):
+    """A Zstandard frame of numcodecs', less what its header says it holds (RFC 8878, 3.1.1.1)."""
+    descriptor = frame[4]
+    single, flag = descriptor >> 5 & 1, descriptor >> 6
+    width = (single, 2, 4, 8)[flag]
+    # a single segment has no window in its header: one of 128 MiB is put there, which holds anything
+    window = b"\x88" if single else frame[5:6]
+    return frame[:4] + bytes([descriptor & 0b00011111]) + window + frame[6 - single + width :]
+
+
+SKIPPABLE = b"\x53\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"notes"
+
+
+@settings(max_examples=150)
+@given(
+    parts=st.lists(st.integers(0, 3000), min_size=1, max_size=4),
+    unsaid=st.lists(st.booleans(), min_size=4, max_size=4),
+    skips=st.lists(st.booleans(), min_size=5, max_size=5),
+    checksum=st.booleans(),
+    gzipped=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_a_chunk_of_frames_is_what_its_frames_hold(parts, unsaid, skips, checksum, gzipped, seed):
+    """With sizes in their headers and without, skippable ones between, one of nothing: as the data are, or zarr's."""
+    data = np.random.default_rng(seed).integers(1, 9, sum(parts)).astype("u1")
+    codec, stored, place = numcodecs.Zstd(1, checksum=checksum), b"", 0
+    for size, says_nothing, skip in zip(parts, unsaid, skips, strict=False):
+        frame = bytes(codec.encode(data[place : place + size].tobytes()))
+        stored += SKIPPABLE * skip + (without_size(frame) if says_nothing and size else frame)
+        place += size
+    stored += SKIPPABLE * skips[-1]
+    decoder = codec_of("zstd", {})
+    assert bytes(decoder.expand(stored, len(data))) == data.tobytes()
+    out = np.empty(len(data), "u1")
+    if len(data):
+        chain = [decoder, codec_of("gzip", {})] if gzipped else [decoder]
+        decode(chain, gzip.compress(stored) if gzipped else stored, out)
+        np.testing.assert_array_equal(out, data)
+        for wrong in (len(data) - 1, len(data) + 1):
+            with pytest.raises((ValueError, RuntimeError)):
+                decode([decoder], stored, np.empty(wrong, "u1"))
+
+
+def test_two_frames_are_read_as_zarr_reads_them(tmp_path):
+    """As pzstd writes chunks."""
+    data, codec = np.arange(1, 4001, dtype="i4").reshape(40, 100), numcodecs.Zstd()
+    zarr.create_array(tmp_path / "a", data=data, chunks=data.shape, compressors=zarr.codecs.ZstdCodec())
+    raw = data.tobytes()
+    (tmp_path / "a/c/0/0").write_bytes(bytes(codec.encode(raw[:8000])) + bytes(codec.encode(raw[8000:])))
+    check(tmp_path / "a", data, 0)
+
+
+CHECKED = {
+    "gzip": zarr.codecs.GzipCodec(level=1),
+    "zstd": zarr.codecs.ZstdCodec(level=1, checksum=True),
+    "crc32c": zarr.codecs.Crc32cCodec(),
+}
+
+
+@settings(max_examples=300)
+@given(name=st.sampled_from(sorted(CHECKED)), sharded=st.booleans(), place=st.floats(0, 1), bit=st.integers(-1, 7))
+def test_no_damage_to_a_checked_chunk_gives_other_data(name, sharded, place, bit):
+    """Any bit flipped, and any cut (-1): an error, or the very data; the index of a shard is checked as well."""
+    data = np.arange(1, 401, dtype="u2").reshape(20, 20)
+    with Folder() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        codecs = [zarr.codecs.BytesCodec(), CHECKED[name]]
+        grid = (20, 20) if not sharded else (20, 20)
+        inner = [zarr.codecs.ShardingCodec(chunk_shape=(10, 20), codecs=codecs)] if sharded else codecs
+        zarr.Array.create(
+            folder / "a", shape=data.shape, chunk_shape=grid, dtype="u2", zarr_format=3, codecs=inner, fill_value=0
+        )[...] = data
+        file = folder / "a/c/0/0"
+        stored = bytearray(file.read_bytes())
+        at = min(len(stored) - 1, int(place * len(stored)))
+        if bit < 0:
+            del stored[at:]
+        else:
+            stored[at] ^= 1 << bit
+        file.write_bytes(stored)
+        entry = stores.scan(str(folder / "a"), Layout(), 0)
+        opened = OpenFile(str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False)
+        out = np.zeros_like(data)
+        try:
+            opened.source(0).read(0, 20, out)
+        except stores.UNREADABLE:
+            return
+        # what no checksum covers is where nothing is: flags and times of gzip's header, the gap of a shard
+        np.testing.assert_array_equal(out, data)

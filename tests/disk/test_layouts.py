@@ -444,3 +444,18 @@ def test_groups_of_both_kinds_are_one_index_and_bare_arrays_are_told_apart(tmp_p
     assert "c.zarr: it has array of (3,) uint16" in said and "a bare zarr array has none" in said
     assert "c.zarr: it is a bare array, so it has no 'x' in it" in refused(tmp_path, key="x")
     assert Path(tmp_path, "c.zarr").is_dir()
+
+
+@pytest.mark.parametrize("mark", [1, 1.0, "1", np.bytes_("1"), np.array([1], "i2"), np.array(["1"], "S2")])
+def test_an_old_signal_is_marked_in_every_way_that_writers_had(tmp_path, mark):
+    """Numbers, text and arrays of one: napi wrote text of fixed length."""
+    with h5py.File(tmp_path / "a.nxs", "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        group = entry.create_group("data")
+        group.attrs["NX_class"] = "NXdata"
+        for name, signal in (("bins", 2), ("counts", mark), ("errors", "2")):
+            group[name] = np.arange(12.0).reshape(4, 3)
+            group[name].attrs["signal"] = signal
+    manager = GlobalIndexManager(tmp_path / "a.nxs", layout="nexus", cache_dir=tmp_path)
+    assert manager.entry(0).arrays[0].path == "entry/data/counts"

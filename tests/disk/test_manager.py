@@ -22,7 +22,7 @@ from files import environment, numbers, run_python, write_hdf5, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx import GlobalIndexManager
+from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.core import tablefile
 from globidx.disk import stamps
 from globidx.errors import BadFilesError, NoFilesError
@@ -751,3 +751,15 @@ def test_a_refresh_after_chdir_looks_at_the_same_files(tmp_path, monkeypatch):
     for manager in managers:
         manager.refresh()
         assert len(manager) == 4
+
+
+@pytest.mark.parametrize("id", [2**63, 2**64, 2**70, -(2**63) - 1, -(2**70)])
+def test_an_id_beyond_every_integer_is_outside_as_any_other(tmp_path, id):
+    """IndexError, from each way to ask."""
+    write_zarr(tmp_path / "a.zarr", numbers(3))
+    manager = GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+    dataset = FileCacheDataset(manager)
+    asks = [lambda: dataset[id], lambda: manager.locate(id), lambda: manager.locate_many([0, id])]
+    for ask in [*asks, lambda: dataset.__getitems__([0, id])]:
+        with pytest.raises(IndexError):
+            ask()

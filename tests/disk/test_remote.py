@@ -7,6 +7,8 @@ import io
 import multiprocessing
 import os
 import threading
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ pytest.importorskip("aiohttp")
 
 from globidx import FileCacheDataset, GlobalIndexManager  # noqa: E402
 from globidx.disk import checking  # noqa: E402
-from globidx.errors import BadFilesError, MissingChunkError, NoFilesError, ReadError  # noqa: E402
+from globidx.errors import BadFilesError, GlobidxError, MissingChunkError, NoFilesError, ReadError  # noqa: E402
 
 STORES = {
     "v3": {},
@@ -230,5 +232,94 @@ def test_what_cannot_be_had_is_told_by_url(server):
         GlobalIndexManager([f"{server.url}/a.h5"])
     with pytest.raises(ValueError, match="over local paths or over URLs, not both"):
         GlobalIndexManager([urls[0], f"{server.folder}/b.zarr"])
-    with pytest.raises(ValueError, match="rotocol"):
+    with pytest.raises(NoFilesError, match="rotocol"):
         GlobalIndexManager("nosuch://a/b.zarr")
+
+
+# -- chains of URLs, and what packages below fsspec raise
+
+
+def zipped(folder, *names):
+    """A ZIP file of stores in a folder ``in`` of it, and all the data."""
+    data = []
+    with zipfile.ZipFile(folder / "z.zip", "w") as archive:
+        for number, name in enumerate(names):
+            data.append(numbers(4, start=100 * number + 1))
+            path = Path(write_zarr(folder / "stores/in" / f"{name}.zarr", data[-1], key="deep/x"))
+            for file in sorted(path.rglob("*")):
+                archive.write(file, file.relative_to(folder / "stores"))
+    return folder / "z.zip", np.concatenate(data)
+
+
+@pytest.mark.parametrize("named", ["zip://in::{zip}", "zip://in/*.zarr::{zip}", "zip://in/::file://{zip}"])
+def test_stores_in_an_archive_are_found_and_read(tmp_path, named):
+    """A chain's path is that of its first link which has one, also for what lies below a store."""
+    archive, data = zipped(tmp_path, "a", "b")
+    manager = GlobalIndexManager(named.format(zip=archive), key="deep/x", cache_dir=tmp_path)
+    assert [path.partition("::")[0] for path in manager.paths] == ["zip://in/a.zarr", "zip://in/b.zarr"]
+    np.testing.assert_array_equal(np.stack([FileCacheDataset(manager)[id] for id in range(8)]), data)
+
+
+@pytest.mark.parametrize("named", ["", "/", "/*.zarr", "/a.zarr"])
+@pytest.mark.parametrize("cache", ["simplecache", "filecache"])
+def test_stores_behind_a_cache_are_found_and_read(server, cache, named):
+    """As without the cache in front."""
+    urls, data = served(server)
+    manager = GlobalIndexManager(f"{cache}::{server.url}{named}")
+    wanted = urls[:1] if "a.zarr" in named else urls
+    assert list(manager.paths) == [f"{cache}::{url}" for url in wanted]
+    np.testing.assert_array_equal(FileCacheDataset(manager)[9].numpy(), data[9])
+
+
+def test_a_missing_chunk_in_an_archive_is_an_error(tmp_path):
+    """It is looked for where it should lie in the archive."""
+    archive, _ = zipped(tmp_path, "a")
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(tmp_path / "less.zip", "w") as less:
+        for name in whole.namelist():
+            if not name.endswith("/c/0/0"):
+                less.writestr(name, whole.read(name))
+    manager = GlobalIndexManager(f"zip://in::{tmp_path}/less.zip", key="deep/x", cache_dir=tmp_path)
+    with pytest.raises(MissingChunkError):
+        FileCacheDataset(manager)[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "zip://in::{here}/text",
+        "zip://in::{here}/none.zip",
+        "zip://in::{here}",
+        "simplecache::nosuch://a",
+        "nosuch://a/b",
+        "memory://none",
+        "zip://x/*::{here}/none",
+    ],
+)
+def test_what_a_back_end_raises_is_one_of_our_errors(tmp_path, url):
+    """Files that are no archive, protocols that nobody knows: the URL is named."""
+    (tmp_path / "text").write_text("no archive")
+    with pytest.raises(GlobidxError, match=url.partition(":")[0]):
+        GlobalIndexManager(url.format(here=tmp_path), cache_dir=tmp_path)
+
+
+def test_errors_of_a_package_s_own_are_told_of_the_file(monkeypatch):
+    """As botocore, gcsfs and paramiko have them: bases of their own below Exception."""
+
+    class BackEndError(Exception):
+        pass
+
+    BackEndError.__module__ = "botocore.exceptions"
+
+    class Failing(fsspec.AbstractFileSystem):
+        protocol = "failing"
+
+        def ls(self, path, detail=True, **options):
+            raise BackEndError("no credentials")
+
+        info = exists = ls
+
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    with pytest.raises(ReadError, match="failing://bucket.*no credentials"):
+        GlobalIndexManager("failing://bucket/a.zarr")
+    with pytest.raises(BadFilesError, match="no credentials"):
+        GlobalIndexManager(["failing://bucket/a.zarr"])

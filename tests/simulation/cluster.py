@@ -386,7 +386,9 @@ class Cluster:
                 f"the record says epoch {record['epoch']}, {record['consumed']} done; the book {epoch}, {len(done)}"
             )
         if len(states) == 1 and (states[0]["epoch"], states[0]["consumed"]) != (epoch, len(done)):
-            raise Wrong(f"the only rank says epoch {states[0]['epoch']}, {states[0]['consumed']} done, unlike its record")
+            raise Wrong(
+                f"the only rank says epoch {states[0]['epoch']}, {states[0]['consumed']} done, unlike its record"
+            )
         listed = set().union(*(rank.listed for rank in self.ranks))
         if quarantined(record) != listed:
             raise Wrong(f"the record has {quarantined(record)} in quarantine, the ranks had {listed}")

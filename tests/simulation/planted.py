@@ -165,7 +165,7 @@ class _SkipsAtOnce(Tracker):
         state = self.state
         if untouched and not state.committed and not state.progress.committed and self.state.skip.pairs:
             fresh, planned = self._fresh(state.epoch, state.skip)
-            kept = {name: getattr(state, name) for name in ('trail', 'finished_epoch', 'quarantined')}
+            kept = {name: getattr(state, name) for name in ("trail", "finished_epoch", "quarantined")}
             fresh = replace(fresh, **kept)
             begun = self._leaving_out(fresh, planned, state.skip)
             return (begun, planned) if begun.progress != state.progress else None

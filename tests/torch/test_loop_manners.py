@@ -144,7 +144,12 @@ def test_a_batch_that_failed_is_not_counted_while_its_error_is_kept(train):
 
 def test_after_a_break_the_life_of_a_variable_does_not_count():
     """A bare loop and one over a variable that lives on are left alike."""
-    for stream_of in (iter, enumerate, lambda loader: itertools.islice(loader, 20), lambda loader: zip(range(99), loader)):
+    for stream_of in (
+        iter,
+        enumerate,
+        lambda loader: itertools.islice(loader, 20),
+        lambda loader: zip(range(99), loader),
+    ):
         sampler, loader = made()
         stream = stream_of(loader)
         for number, _ in enumerate(stream):
@@ -261,7 +266,7 @@ QUERIES = {
     "start": lambda s, loader: loader.start,
     "steps": lambda s, loader: (loader.steps_per_epoch, loader.steps_left(5)),
     "repr": lambda s, loader: (repr(s), repr(loader)),
-    "equality": lambda s, loader: s == s,
+    "equality": lambda s, loader: s == loader.sampler,
     "properties": lambda s, loader: [
         getattr(s, name) for name, value in vars(type(s)).items() if isinstance(value, property)
     ],
@@ -555,4 +560,3 @@ def test_a_loader_over_another_dataset_than_its_samplers_is_refused():
     sampler = ResumableDistributedSampler(range(20), 1, 0)
     with pytest.raises(ValueError, match="dataset has 7 samples, its sampler's has 20"):
         DataLoader(range(7), sampler=sampler)
-

@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import multiprocessing
-import os
 import pickle
 import subprocess
 import sys
@@ -182,7 +181,9 @@ def test_an_epoch_that_the_record_calls_finished_is_refused():
     resumed = restored_in_epoch_3()
     record = resumed.state_dict()
     for epoch in range(3):
-        with pytest.raises(errors.EpochError, match=rf"set_epoch\({epoch}\).*\[0, 3\) are finished.*in epoch 3") as caught:
+        with pytest.raises(
+            errors.EpochError, match=rf"set_epoch\({epoch}\).*\[0, 3\) are finished.*in epoch 3"
+        ) as caught:
             resumed.set_epoch(epoch)
         assert isinstance(caught.value, ValueError)
         assert (resumed.epoch, resumed.state_dict()) == (3, record)

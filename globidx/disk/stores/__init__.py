@@ -11,9 +11,8 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,11 +22,14 @@ from numpy.typing import NDArray
 from globidx.core import checks
 from globidx.core.layout import Layout
 from globidx.core.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.disk import forks
 from globidx.disk.layouts import Field
 from globidx.disk.paths import is_remote
 from globidx.errors import GlobidxError
 
-HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".nxs", ".cxi"})
+HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".nxs", ".cxi", ".nwb", ".loom"})
+#: What may be HDF5 or an older format: told by the first bytes, once somebody looks inside.
+MIXED_SUFFIXES = frozenset({".nc", ".nc4", ".mat"})
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 #: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's parser alone raises
 #: five of them, and the decompressors have errors of their own that are no OSError.
@@ -48,6 +50,7 @@ UNREADABLE = (
 #: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
 Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
 class Store(Protocol):
@@ -77,6 +80,10 @@ class UnknownKindError(GlobidxError, ValueError):
     """A path is neither a zarr store nor an HDF5 file."""
 
 
+class OtherFormatError(UnknownKindError):
+    """A file is one of a known format that is not read here: certainly no HDF5 file that was cut."""
+
+
 class NotPlainError(ValueError):
     """A fast path does not understand this array, so its library reads it; the message says what is unusual."""
 
@@ -95,6 +102,11 @@ def module_name(path: Path) -> str:
         raise UnknownKindError("neither a regular file nor a directory")
     if _has_suffix(str(path)) or _has_signature(path):
         return "hdf5"
+    with path.open("rb") as file:
+        begin = file.read(8)
+    for magic, name in _OTHER_FORMATS.items():
+        if begin.startswith(magic):
+            raise OtherFormatError(f"a file of {name}, which is no HDF5: convert it to a newer format of its kind")
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
 
 
@@ -149,11 +161,18 @@ def refuse_fork() -> None:
 
 
 def array_info(
-    field: Field, shape: Sequence[int], dtype: Any, chunks: Sequence[int] | None, axis: int, *, length: int = 0
+    field: Field,
+    shape: Sequence[int],
+    dtype: Any,
+    chunks: Sequence[int] | None,
+    axis: int,
+    *,
+    length: int = 0,
+    packing: str = "",
 ) -> tuple[ArrayInfo, int]:
     """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
 
-    ``length`` is how many rows a sequence of tokens has.
+    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` says of its attributes.
     """
     shown = f"array {field.path!r}" if field.path else "the array"
     word = _native_name(dtype) if isinstance(dtype, np.dtype) else None
@@ -174,7 +193,24 @@ def array_info(
     if field.form == "tokens":
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
-    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form), count
+    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form, packing), count
+
+
+def packing_of(attribute: Callable[[str], Any]) -> str:
+    """How stored numbers make values, by the conventions of netCDF: "" where they are the values.
+
+    https://cfconventions.org, section 8.1: value = stored * scale_factor + add_offset.
+
+    >>> packing_of({"scale_factor": 0.5}.get), packing_of({"scale_factor": 1.0, "add_offset": 0}.get)
+    ('scale_factor 0.5, add_offset 0.0', '')
+    """
+    scale, offset = _number(attribute("scale_factor"), 1.0), _number(attribute("add_offset"), 0.0)
+    return "" if (scale, offset) == (1.0, 0.0) else f"scale_factor {scale!r}, add_offset {offset!r}"
+
+
+def _number(value: Any, default: float) -> float:
+    array = np.asarray(default if value is None else value)
+    return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else default
 
 
 def make_entry(
@@ -214,7 +250,7 @@ def _native_name(dtype: np.dtype[Any]) -> str | None:
 
 @cache
 def _module(name: str) -> Any:
-    return import_module(f"globidx.disk.stores.{name}")
+    return forks.imported(f"globidx.disk.stores.{name}")
 
 
 def _has_suffix(path: str) -> bool:

@@ -1,5 +1,8 @@
 """Decoding chunks straight into their place, and only where they fill it exactly.
 
+No size that a chunk claims is believed: every codec stops one byte after what belongs, so that a chunk that would
+inflate to gigabytes costs no more memory than a good one.
+
 The decompressors are numcodecs', which zarr depends on. They fill as much of a buffer as there is data and say nothing
 about the rest, and Blosc decodes a frame that was cut into something. So sizes are compared with what frames claim
 before they are decoded.
@@ -7,37 +10,59 @@ before they are decoded.
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import lzma
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.disk import forks
+from globidx.disk.stores import zstdframes
+from globidx.disk.stores.zstdframes import refuse_more
+
 Data = bytes | memoryview
+
+#: What an LZMA stream may claim to need; the largest preset needs 65 MiB.
+_LZMA_MEMORY = 2**28
 
 
 class Codec(NamedTuple):
-    """One step from stored bytes towards an array: ``expand`` returns bytes, ``into``, where there is one, fills a
-    buffer exactly or raises.
+    """One step from stored bytes towards an array.
+
+    ``expand(data, limit)`` returns at most ``limit`` bytes, or raises as soon as there are more; ``into``, where there
+    is one, fills a buffer exactly or raises.
     """
 
-    expand: Callable[[Data], Data]
+    expand: Callable[[Data, int], Data]
     into: Callable[[Data, NDArray[np.uint8]], None] | None = None
 
 
 def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
     """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what comes out."""
-    for codec in reversed(codecs[1:]):
-        data = codec.expand(data)
+    for place in range(len(codecs) - 1, 0, -1):
+        data = codecs[place].expand(data, most_stored(len(out), place))
     if codecs and codecs[0].into is not None:
         codecs[0].into(data, out)
     else:
-        fill(codecs[0].expand(data) if codecs else data, out)
+        fill(codecs[0].expand(data, len(out)) if codecs else data, out)
+
+
+def most_stored(nbytes: int, codecs: int) -> int:
+    """The most bytes that ``nbytes`` may take once so many codecs were applied.
+
+    Compression adds a few bytes in a thousand to what it cannot compress, and some to every block, member or frame.
+    Twice as much and 64 KiB leave room for small ones.
+
+    >>> most_stored(8, 0), most_stored(8, 1)
+    (8, 65552)
+    """
+    for _ in range(codecs):
+        nbytes = 2 * nbytes + 2**16
+    return nbytes
 
 
 def fill(data: Data, out: NDArray[np.uint8]) -> None:
@@ -46,45 +71,42 @@ def fill(data: Data, out: NDArray[np.uint8]) -> None:
     out[:] = np.frombuffer(data, np.uint8)
 
 
+def expect(found: int, wanted: int) -> None:
+    """ValueError unless ``found`` bytes are as many as belong there."""
+    if found != wanted:
+        raise ValueError(f"it holds {found} bytes, where {wanted} belong")
+
+
 def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
     """The codec that zarr calls ``name``, in format 2 or 3; None where it is none of these."""
     if name == "zlib":
         return Codec(inflate)
     if name == "gzip":
-        return Codec(gzip.decompress, _gunzip)
+        return Codec(_gunzip)
     if name == "bz2":
-        return Codec(import_module("bz2").decompress)
+        return Codec(partial(_streams, bz2.BZ2Decompressor, OSError))
     if name == "lzma":
-        raw = {key: configuration.get(key) for key in ("format", "filters")}
-        return Codec(partial(lzma.decompress, format=raw["format"] or lzma.FORMAT_XZ, filters=raw["filters"]))
+        return Codec(partial(_streams, _lzma(configuration), lzma.LZMAError))
     if name == "crc32c":  # format 2 may have it before the bytes
-        return Codec(without_crc32c) if configuration.get("location", "end") == "end" else None
-    framed = {"zstd": _zstd_size, "blosc": _blosc_size, "lz4": _lz4_size}.get(name)
-    if framed is None:
+        is_last = configuration.get("location", "end") == "end"
+        return Codec(lambda data, limit: _at_most(without_crc32c(data), limit)) if is_last else None
+    if name not in _CLASSES:
         return None
-    module: Any = import_module(f"numcodecs.{name}")
+    module: Any = forks.imported(f"numcodecs.{name}")
     if name == "blosc":
         module.use_threads = False  # as zarr sets it: every loader worker would start as many as there are cores
-    return _framed(getattr(module, _CLASSES[name])().decode, framed)
+    decompress = getattr(module, _CLASSES[name])().decode
+    if name == "zstd":
+        return Codec(partial(zstdframes.expand, decompress), partial(zstdframes.into, decompress))
+    return _framed(decompress, _blosc_size if name == "blosc" else _lz4_size)
 
 
-def inflate(data: Data, limit: int | None = None) -> bytes:
+def inflate(data: Data, limit: int) -> bytes:
     """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is installed.
 
     ValueError where that is more than ``limit`` bytes, as soon as one of them too many is there.
     """
-    library = inflater()
-    try:
-        # 32 + 15: either header
-        stream = library.decompressobj(wbits=47)
-        inflated: bytes = stream.decompress(data, 0 if limit is None else limit + 1)
-    except library.error as error:
-        raise ValueError(str(error)) from error  # each library has an error class of its own
-    if limit is not None and len(inflated) > limit:
-        raise ValueError(f"it inflates to more than the {limit} bytes that belong there")
-    if not stream.eof:
-        raise ValueError("the compressed stream is incomplete: it was cut")
-    return inflated
+    return _inflated(data, limit, 47)[0]  # 32 + 15: either header
 
 
 @cache
@@ -92,7 +114,7 @@ def inflater() -> Any:
     """The library that ``inflate`` uses: the fastest there is."""
     for name in ("zlib_ng.zlib_ng", "isal.isal_zlib"):
         try:
-            return import_module(name)
+            return forks.imported(name)
         except ImportError:
             continue
     return zlib
@@ -103,54 +125,94 @@ def without_crc32c(data: Data) -> Data:
     if len(data) < 4:
         raise ValueError(f"{len(data)} bytes hold no checksum")
     body = memoryview(data)[:-4]
-    stored = int.from_bytes(data[-4:], "little")
-    found = _crc32c()(body.tobytes() if not isinstance(data, bytes) else data[:-4])
-    if stored != found:
-        raise ValueError(f"its checksum is {stored:#010x}, but its bytes have {found:#010x}: they were damaged")
+    verify_crc32c([body], data[-4:])
     return body
+
+
+def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
+    """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one after the other."""
+    found = 0
+    for piece in pieces:
+        found = _crc32c().extend(found, piece if isinstance(piece, bytes) else piece.tobytes())
+    wanted = int.from_bytes(stored, "little")
+    if wanted != found:
+        raise ValueError(f"its checksum is {wanted:#010x}, but its bytes have {found:#010x}: they were damaged")
 
 
 _CLASSES = {"zstd": "Zstd", "blosc": "Blosc", "lz4": "LZ4"}
 
 
-def _gunzip(data: Data, out: NDArray[np.uint8]) -> None:
-    inflated = inflate(data, len(out))
-    fill(inflated if len(inflated) == len(out) else gzip.decompress(data), out)  # a stream may have several members
+def _inflated(data: Data, limit: int, wbits: int) -> tuple[bytes, bytes]:
+    """What one stream holds, and what stands behind it."""
+    library = inflater()
+    try:
+        stream = library.decompressobj(wbits=wbits)
+        inflated: bytes = stream.decompress(data, limit + 1)
+    except library.error as error:
+        raise ValueError(str(error)) from error  # each library has an error class of its own
+    refuse_more(len(inflated), limit)
+    if not stream.eof:
+        raise ValueError("its compressed stream is incomplete: it was cut")
+    return inflated, stream.unused_data
+
+
+def _gunzip(data: Data, limit: int) -> Data:
+    """All members of a gzip stream, zeros between and behind them left out, as Python's gzip does."""
+    parts: list[bytes] = []
+    while data or not parts:
+        part, rest = _inflated(data, limit, 31)
+        parts.append(part)
+        limit -= len(part)
+        data = rest.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limit: int) -> Data:
+    """All streams of bzip2 or LZMA, one behind the other; what follows the last and is none is left out, as Python's
+    own modules do.
+    """
+    parts: list[bytes] = []
+    while data or not parts:
+        stream = start()
+        try:
+            part = stream.decompress(data, limit + 1)
+        except broken as error:
+            if parts:
+                break
+            raise ValueError(str(error)) from error
+        refuse_more(len(part), limit)
+        if not stream.eof:
+            raise ValueError("its compressed stream is incomplete: it was cut")
+        parts.append(part)
+        limit -= len(part)
+        data = stream.unused_data
+    return b"".join(parts)
+
+
+def _lzma(configuration: Mapping[str, Any]) -> Callable[[], lzma.LZMADecompressor]:
+    kind, filters = configuration.get("format") or lzma.FORMAT_XZ, configuration.get("filters")
+    if kind == lzma.FORMAT_RAW:  # has no header, so its needs are in the metadata
+        return lambda: lzma.LZMADecompressor(kind, filters=filters)
+    return lambda: lzma.LZMADecompressor(kind, _LZMA_MEMORY, filters)
 
 
 @cache
-def _crc32c() -> Callable[[bytes], int]:
-    checksum: Callable[[bytes], int] = import_module("google_crc32c").value
-    return checksum
+def _crc32c() -> Any:
+    return forks.imported("google_crc32c")
 
 
-def _framed(decompress: Callable[..., Any], size: Callable[[Data], int | None]) -> Codec:
-    """A codec whose frames say how much they hold; where one does not, it is decoded to find out."""
+def _framed(decompress: Callable[..., Any], size: Callable[[Data], int]) -> Codec:
+    """A codec whose frames say how much they hold."""
 
-    def expand(data: Data) -> Data:
-        size(data)
+    def expand(data: Data, limit: int) -> Data:
+        refuse_more(size(data), limit)
         return memoryview(decompress(data)).cast("B")
 
     def into(data: Data, out: NDArray[np.uint8]) -> None:
-        claimed = size(data)
-        if claimed is None:
-            fill(expand(data), out)
-        else:
-            expect(claimed, len(out))
-            decompress(data, out=out)
+        expect(size(data), len(out))
+        decompress(data, out=out)
 
     return Codec(expand, into)
-
-
-def _zstd_size(data: Data) -> int | None:
-    """What the frame header says (RFC 8878, 3.1.1.1); None where it does not, or where more frames may follow."""
-    if bytes(data[:4]) != b"\x28\xb5\x2f\xfd" or len(data) < 14:
-        return None
-    descriptor = data[4]
-    single, flag = descriptor >> 5 & 1, descriptor >> 6
-    width = (single, 2, 4, 8)[flag]
-    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    return int.from_bytes(data[start : start + width], "little") + 256 * (flag == 1) if width else None
 
 
 def _blosc_size(data: Data) -> int:
@@ -165,7 +227,6 @@ def _lz4_size(data: Data) -> int:
     return int.from_bytes(data[:4], "little")
 
 
-def expect(found: int, wanted: int) -> None:
-    """ValueError unless ``found`` bytes are as many as belong there."""
-    if found != wanted:
-        raise ValueError(f"it holds {found} bytes, where {wanted} belong")
+def _at_most(data: Data, limit: int) -> Data:
+    refuse_more(len(data), limit)
+    return data

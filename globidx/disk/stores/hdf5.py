@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5d, h5f
+from h5py import h5a, h5d, h5f
 from numpy.typing import NDArray
 
 from globidx.core.layout import Layout
@@ -23,6 +23,7 @@ from globidx.disk.stores import (
     array_info,
     item_first,
     make_entry,
+    packing_of,
     slab,
 )
 from globidx.disk.stores import hdf5_elsewhere as elsewhere
@@ -61,14 +62,14 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     for key, dataset in zip(layout.keys, found, strict=True):
         if dataset is None:
             return None
-        field, (shape, dtype, chunks, filters) = Field(key, key, layout.form), dataset
-        arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length))
-        told.append((shape, dtype.str, chunks, filters, []))
+        field, ((shape, dtype, chunks, filters), packing) = Field(key, key, layout.form), dataset
+        arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length, packing=packing))
+        told.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
     return make_entry("hdf5", arrays, repr(told).encode())
 
 
-def _plain(file: Any, key: str) -> Described | None:
-    """A dataset whose data lie in this very file; None for another."""
+def _plain(file: Any, key: str) -> tuple[Described, str] | None:
+    """A dataset whose data lie in this very file, and its packing; None for another."""
     if not elsewhere.is_plain_path(file, key):
         return None
     dataset = h5d.open(file, key.encode())
@@ -76,7 +77,9 @@ def _plain(file: Any, key: str) -> Described | None:
     if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
         return None
     require_filters(made, key)
-    return _described(dataset, made)
+    is_packed = h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
+    packing = packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
+    return _described(dataset, made), packing
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -94,13 +97,14 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
                 shape, chunks = (rows, layouts.sparse_shape(group)[1]), None
             else:
                 shape, chunks = dataset.shape or (), dataset.chunks
-            arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length))
+            packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
+            arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing))
             require_filters(dataset.id.get_create_plist(), field.path)
             sources = elsewhere.sources(dataset, allow=allow) + led.get(field.path, [])
             taken += sources
             _, dtype, stored, filters = _described(dataset.id)
             names = sorted({os.path.basename(target.file) for target in sources})
-            told.append((shape, dtype.str, stored, filters, names))
+            told.append((shape, dtype.str, stored, filters, [*names, packing] if packing else names))
     return make_entry("hdf5", arrays, repr(told).encode(), sources=tuple(dict.fromkeys(taken)))
 
 

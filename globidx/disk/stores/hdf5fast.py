@@ -10,16 +10,16 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.disk import forks
 from globidx.disk.stores import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.chunk_table import table_of
-from globidx.disk.stores.codecs import expect, fill, inflate, inflater
+from globidx.disk.stores.codecs import expect, fill, inflate, inflater, most_stored
 from globidx.disk.stores.presence import unwritten
 from globidx.errors import MissingChunkError, ReadError
 
@@ -51,7 +51,7 @@ class ChunkedSource:
         whole = all(self._chunks[place] == dataset.shape[place] for place in others)
         self._direct = whole and axis == 0 and self._dtype.isnative
         self._nbytes = math.prod(self._chunks) * self._dtype.itemsize
-        self._most = _most_stored(self._nbytes, len(self._filters))
+        self._most = most_stored(self._nbytes, len(self._filters))
         named = ", ".join(_NAMES[code] for code in self._filters) or "raw"
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
         self.how = f"chunks decoded without HDF5's filters ({named}{by})"
@@ -131,10 +131,8 @@ class ChunkedSource:
 
     def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:
         for place, code in reversed(list(enumerate(filters))):
-            # what belongs after this step: the chunk and the checksums of the filters in front
-            before = len(out) + 4 * filters[:place].count(_FLETCHER32)
             if code == _DEFLATE:
-                data = inflate(data, _most_stored(before, filters[:place].count(_DEFLATE)))
+                data = inflate(data, most_stored(len(out), place))
             elif code == _FLETCHER32:
                 data = without_fletcher32(data)
             elif place:
@@ -214,20 +212,12 @@ class RawFile:
             )
 
 
-def _most_stored(nbytes: int, filters: int) -> int:
-    """How many bytes ``filters`` filters make of so many at most; a few more than that, since streams may be flushed.
-
-    With none, exactly those belong there.
-    """
-    return nbytes if not filters else 2 * nbytes + 4096
-
-
 def without_fletcher32(data: bytes) -> bytes:
     """The bytes before HDF5's Fletcher-32 of them; ValueError where it is another one.
 
     HDF5 before 1.6.3 wrote the sums' bytes swapped, which the library still takes, and so does this.
     """
-    verify = import_module("numcodecs.fletcher32").Fletcher32().decode
+    verify = forks.imported("numcodecs.fletcher32").Fletcher32().decode
     for order in ((-4, -3, -2, -1), (-3, -4, -1, -2)):
         try:
             return bytes(verify(data[:-4] + bytes(data[place] for place in order)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.disk import forks
 from globidx.errors import MissingChunkError, ReadError
 
 
@@ -24,7 +24,7 @@ class TensorSource:
                 "'spawn', or leave backend='tensorstore' out"
             )
         try:
-            tensorstore = import_module("tensorstore")
+            tensorstore = forks.imported("tensorstore")
         except ImportError as error:
             raise ReadError("backend='tensorstore' needs tensorstore: pip install 'globidx[tensorstore]'") from error
         store = {"driver": "file", "path": os.path.join(os.path.abspath(folder), name)}

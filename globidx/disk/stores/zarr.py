@@ -19,13 +19,14 @@ from globidx.core.layout import Layout
 from globidx.core.table import Entry
 from globidx.disk import layouts, remote
 from globidx.disk.layouts import Field
-from globidx.disk.paths import is_remote
+from globidx.disk.paths import is_remote, joined
 from globidx.disk.stores import (
     Audit,
     NotPlainError,
     array_info,
     item_first,
     make_entry,
+    packing_of,
     slab,
 )
 from globidx.disk.stores.zarrfast import ZarrSource
@@ -57,7 +58,8 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             told.append(f"{shape}".encode())
         else:
             shape, chunks = array.shape, array.chunks
-        infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length))
+        packing = "" if field.form == "csr" else packing_of(array.attrs.get)
+        infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length, packing=packing))
         told.append(_metadata(path, array))
     kind = f"zarr{array.metadata.zarr_format}"
     return make_entry(kind, infos, b"".join(told), is_foreign=is_remote(path))
@@ -65,7 +67,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
 
 def audit(path: str | Path, array: str) -> Audit:
     """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
-    opened = zarr.open_array(_joined(path, array), mode="r")
+    opened = zarr.open_array(_place(_joined(path, array)), mode="r")
     has_checksums = _has_checksums(opened.metadata.to_dict())
     if opened.shards and not is_remote(str(path)):
         with suppress(NotPlainError):
@@ -126,7 +128,7 @@ class ZarrStore:
         with remote.as_os_errors():
             opened = self._arrays.get(array)
             if opened is None:
-                opened = self._arrays[array] = zarr.open_array(_joined(self._path, array), mode="r")
+                opened = self._arrays[array] = zarr.open_array(_place(_joined(self._path, array)), mode="r")
             if not self._fill and not self._is_remote:
                 self._refuse_missing(array, opened, start, stop)
             block = np.asarray(opened[slab(self._axis, start, stop)])
@@ -176,7 +178,20 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
 
 def _joined(path: str | Path, *names: str) -> str:
     """A place in a store; of a URL, too."""
-    return "/".join([os.fspath(path), *filter(None, names)])
+    return joined(os.fspath(path), *names)
+
+
+def _place(path: str) -> Any:
+    """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
+
+    A cache of fsspec's says that it is asynchronous where what it caches is, which it is not, and zarr believes it.
+    """
+    if not is_remote(path) or "::" not in path:
+        return path
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    files, inner = remote.file_system(path)
+    return zarr.storage.FsspecStore(AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner)
 
 
 def _has_bytes(path: str) -> bool:
@@ -207,7 +222,7 @@ def _open_plain(path: str) -> Any:
     That may be stale, and say 10 items where there are 20.
     """
     if is_remote(path):
-        return zarr.open(path, mode="r", use_consolidated=False)
+        return zarr.open(_place(path), mode="r", use_consolidated=False)
     if os.path.exists(f"{path}/.zarray") or _node_type(path) == "array":
         return zarr.open_array(path, mode="r")
     return zarr.open_group(path, mode="r", use_consolidated=False)

@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.blocks import BlockCache
-from globidx.disk.stores import UNREADABLE, NotPlainError
-from globidx.disk.stores.codecs import decode, without_crc32c
+from globidx.disk.stores import UNREADABLE, NotPlainError, Span
+from globidx.disk.stores.codecs import decode, most_stored
+from globidx.disk.stores.shardindex import ABSENT, Extent, ShardIndexes, whole
 from globidx.disk.stores.zarrlayout import Layout, Shards, layout_of
 from globidx.errors import MissingChunkError, ReadError
 
-_ABSENT = 2**64 - 1
-_INDEX_BYTES = 2**20  # of shard indexes kept for an array
+_INDEX_BYTES = 2**20  # of shard indexes, where no reader keeps them with its chunks
 
 
 class ZarrSource:
     """One array of a store: rows along ``axis``, decoded chunk by chunk. It holds no file open between reads."""
 
-    def __init__(self, folder: str, name: str, axis: int, marker: str) -> None:
+    def __init__(self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
             layout = layout_of(file.read())
         if not (axis < len(layout.shape) and 0 not in layout.shape[:axis] + layout.shape[axis + 1 :]):
@@ -39,13 +39,15 @@ class ZarrSource:
         self._folder, self._name, self._layout, self._axis = os.path.join(folder, name), name, layout, axis
         self._length = layout.chunks[axis]
         others = [place for place in range(len(layout.shape)) if place != axis]
+        self._sides = [layout.chunks[place] for place in others]
         self.shards = layout.shards
         self._grid = [range(-(-layout.shape[place] // layout.chunks[place])) for place in others]
         whole = all(layout.chunks[place] == layout.shape[place] for place in others)
         in_place = axis == 0 and layout.axes == tuple(range(len(layout.axes))) and layout.dtype.isnative
         self._direct = whole and in_place  # a chunk's bytes are its rows
         self._nbytes = math.prod(layout.chunks) * layout.dtype.itemsize
-        self._indexes = BlockCache(_INDEX_BYTES)
+        self._most = most_stored(self._nbytes, len(layout.codecs))
+        self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
         codecs = ", ".join(layout.codec_names) or "raw"
         self.how = f"read without zarr ({codecs}{', in shards' if layout.shards else ''})"
 
@@ -59,7 +61,27 @@ class ZarrSource:
             if self._direct and there - here == self._length:
                 taken += self._decode((number,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8))
             else:
-                taken += self._assemble(number, here - first, there - first, rows)
+                taken += self.pick([(here, there, 0)], rows)
+        return taken
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans of one row of chunks; how many stored bytes that took.
+
+        One decoded chunk is in memory at a time.
+        """
+        layout, axis, taken = self._layout, self._axis, 0
+        number = spans[0][0] // self._length
+        begin = number * self._length
+        stored = tuple(layout.chunks[place] for place in layout.axes)
+        buffer = np.empty(self._nbytes, np.uint8)
+        chunk = buffer.view(layout.dtype).reshape(stored).transpose(np.argsort(layout.axes))
+        rows = np.moveaxis(chunk, axis, 0)
+        for place in itertools.product(*self._grid):
+            taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
+            there = tuple(slice(n * side, (n + 1) * side) for n, side in zip(place, self._sides, strict=True))
+            for start, stop, target in spans:
+                part = out[(slice(target, target + stop - start), *there)]
+                part[...] = rows[(slice(start - begin, stop - begin), *map(slice, part.shape[1:]))]
         return taken
 
     def in_shards(self, shards: Shards) -> tuple[int, int]:
@@ -79,26 +101,14 @@ class ZarrSource:
                 continue
             with suppress(ReadError):
                 try:
-                    index = self._index(descriptor, found.st_size, shards, per_shard, shard)
+                    extent, read = self._extent(descriptor, found.st_size, shards, per_shard, shard)
+                    index = whole(extent, read).reshape(*per_shard, 2)
+                except ValueError:
+                    continue
                 finally:
                     os.close(descriptor)
-                absent += int((index[tuple(map(slice, sizes))] == _ABSENT).all(axis=-1).sum())
+                absent += int((index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1).sum())
         return chunks, absent
-
-    def _assemble(self, number: int, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Rows ``[start, stop)`` of the chunks that are ``number``-th along the axis."""
-        layout, axis, taken = self._layout, self._axis, 0
-        stored = tuple(layout.chunks[place] for place in layout.axes)
-        buffer = np.empty(self._nbytes, np.uint8)
-        chunk = buffer.view(layout.dtype).reshape(stored).transpose(np.argsort(layout.axes))
-        rows = np.moveaxis(chunk, axis, 0)[start:stop]
-        sizes = [size for place, size in enumerate(layout.chunks) if place != axis]
-        for place in itertools.product(*self._grid):
-            taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
-            there = tuple(slice(n * size, (n + 1) * size) for n, size in zip(place, sizes, strict=True))
-            target = out[(slice(None), *there)]
-            target[...] = rows[(slice(None), *(slice(size) for size in target.shape[1:]))]
-        return taken
 
     def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         data = self._in_shard(place, self.shards) if self.shards else self._in_file(place)
@@ -111,41 +121,50 @@ class ZarrSource:
     def _in_file(self, place: tuple[int, ...]) -> bytes:
         descriptor, found = self._open(place)
         try:
-            return self._taken(descriptor, found.st_size, 0, place)
+            return self._taken(descriptor, self._bounded(found.st_size, place), 0, place)
         finally:
             os.close(descriptor)
 
     def _in_shard(self, place: tuple[int, ...], shards: Shards) -> bytes:
-        """The bytes of a chunk inside its shard, whose index is read once for as long as the shard stays the same."""
+        """The bytes of a chunk inside its shard."""
         per_shard = _per_shard(shards, self._layout)
         shard = tuple(n // count for n, count in zip(place, per_shard, strict=True))
         descriptor, found = self._open(shard, place)
         try:
-            key = (shard, found.st_ino, found.st_size, found.st_mtime_ns)
-            index = self._indexes.get(key)
-            if index is None:
-                index = self._index(descriptor, found.st_size, shards, per_shard, shard)
-                self._indexes.put(key, index)
-            offset, size = index[tuple(n % count for n, count in zip(place, per_shard, strict=True))].tolist()
-            if offset == size == _ABSENT:
+            key = (self._folder, shard, found.st_ino, found.st_size, found.st_mtime_ns)
+            extent, read = self._extent(descriptor, found.st_size, shards, per_shard, shard)
+            number = 0
+            for at, count in zip(place, per_shard, strict=True):
+                number = number * count + at % count
+            try:
+                offset, size = self._indexes.find(key, extent, number, read)
+            except ValueError as error:
+                raise ReadError(f"the index of {self._told(shard)} cannot be read: {error}") from error
+            if offset == size == ABSENT:
                 raise MissingChunkError(self._missing(f"{self._told(place)} is not in its shard"))
             if offset + size > found.st_size:
                 end = offset + size
                 raise ReadError(f"{self._told(place)} lies at bytes [{offset}, {end}) of a shard of {found.st_size}")
-            return self._taken(descriptor, size, offset, place)
+            return self._taken(descriptor, self._bounded(size, place), offset, place)
         finally:
             os.close(descriptor)
 
-    def _index(
+    def _extent(
         self, descriptor: int, size: int, shards: Shards, per_shard: Sequence[int], shard: tuple[int, ...]
-    ) -> NDArray[np.uint64]:
-        length = 16 * math.prod(per_shard) + 4 * shards.checked
-        data = self._taken(descriptor, length, 0 if shards.index_first else max(0, size - length), shard)
-        try:
-            body = without_crc32c(data) if shards.checked else data
-        except ValueError as error:
-            raise ReadError(f"the index of {self._told(shard)} cannot be read: {error}") from error
-        return np.frombuffer(body, "<u8").reshape(*per_shard, 2)
+    ) -> tuple[Extent, Callable[[int, int], bytes]]:
+        """Where the index of an open shard of so many bytes lies, and how it is read."""
+        count = math.prod(per_shard)
+        length = 16 * count + 4 * shards.checked
+        if length > size:
+            raise ReadError(f"{self._told(shard)} ends after {size} bytes, where its index alone takes {length}")
+        extent = Extent(0 if shards.index_first else size - length, count, shards.checked)
+        return extent, lambda wanted, offset: self._taken(descriptor, wanted, offset, shard)
+
+    def _bounded(self, size: int, place: tuple[int, ...]) -> int:
+        """``size``, which no chunk may exceed, whatever its codecs made of it."""
+        if size > self._most:
+            raise ReadError(f"{self._told(place)} takes {size} bytes, where {self._nbytes} belong once it is decoded")
+        return size
 
     def _open(self, place: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
         """The file at ``place`` of the grid of files; MissingChunkError where there is none with bytes in it."""

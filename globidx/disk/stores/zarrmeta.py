@@ -17,7 +17,7 @@ import numpy as np
 from globidx.core.layout import Layout
 from globidx.core.table import Entry
 from globidx.disk.layouts import Field
-from globidx.disk.stores import array_info, make_entry
+from globidx.disk.stores import array_info, make_entry, packing_of
 
 _MOST_BYTES = 2**20
 _MOST_OFTEN = 2**13  # room for more would cost more than reading does
@@ -56,12 +56,15 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
     plain = _plain_v3 if marker == "zarr.json" else _plain_v2
     arrays = []
     for name, (metadata, _) in found:
+        beside = _load(f"{path}/{name}/.zattrs") if marker == ".zarray" else None
+        attributes: Any = beside[0] if beside else metadata.get("attributes", {})
         told = plain(metadata)
-        if told is None:
+        if told is None or not isinstance(attributes, dict):
             return None
         shape, dtype, chunks = told
         field = Field(name, name, layout.form)
-        arrays.append(array_info(field, shape, np.dtype(dtype), chunks, axis, length=layout.length))
+        packing = packing_of(attributes.get)
+        arrays.append(array_info(field, shape, np.dtype(dtype), chunks, axis, length=layout.length, packing=packing))
     return make_entry(kind, arrays, b"".join(data for _, (_, data) in found))
 
 

@@ -1,0 +1,69 @@
+"""What a forked child must not inherit: locks that a thread of its parent may hold for ever, and what they guard.
+
+Only the thread that forks lives on in the child. A lock that another one held at that moment stays held, and what it
+guards may be half changed. So such objects are made anew in the child before any of its code runs. A module that
+another thread was importing can never be imported in the child, so a fork waits for imports that begin here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeVar
+
+Owner = TypeVar("Owner")
+
+#: How long a fork waits for an import, in seconds: for ever might be a deadlock over a lock of the module's own.
+_IMPORT_SECONDS = 10.0
+
+_importing = threading.RLock()
+_renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
+
+
+def renew_in_child(owner: Owner, renew: Callable[[Owner], None]) -> None:
+    """Call ``renew(owner)`` in every process that is forked from this one while ``owner`` lives.
+
+    ``renew`` must not wait for anything, and belongs to the class, since a bound method would keep ``owner`` alive.
+    """
+    reference = weakref.ref(owner, _forget)
+    _renewals[id(reference)] = reference, renew
+
+
+def imported(name: str) -> ModuleType:
+    """The module ``name``, imported where it was not, without a fork in the middle of that.
+
+    For what is imported at the first read, when other threads may be reading already.
+    """
+    with _importing:
+        return import_module(name)
+
+
+def _forget(gone: weakref.ref[Any]) -> None:
+    _renewals.pop(id(gone), None)
+
+
+def _await_imports() -> None:
+    global _held
+    _held = _importing.acquire(timeout=_IMPORT_SECONDS)
+
+
+def _go_on() -> None:
+    if _held:
+        _importing.release()
+
+
+def _renew_all() -> None:
+    global _importing
+    _importing = threading.RLock()
+    for reference, renew in list(_renewals.values()):
+        owner = reference()
+        if owner is not None:
+            renew(owner)
+
+
+_held = False
+os.register_at_fork(before=_await_imports, after_in_parent=_go_on, after_in_child=_renew_all)

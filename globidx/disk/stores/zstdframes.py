@@ -1,0 +1,146 @@
+"""Zstandard frames, of which a chunk may have several, decoded in bounded memory (RFC 8878).
+
+libzstd's decoder of streams grows with what comes out. Its decoder of single frames fills a buffer and stops at its
+end, but wants to be told the frame's size, so each frame is given to that one, with the size in its header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Data = bytes | memoryview
+Decompress = Callable[..., Any]
+
+_MAGIC, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
+_BLOCK = 2**17  # the most that a compressed block holds
+_SLACK = 2**21  # what decoding frames of unknown size may take more than it should
+
+
+class Frame(NamedTuple):
+    """One frame: its bytes, what its header says it holds (None: nothing), where that stands, and the most it holds."""
+
+    data: Data
+    size: int | None
+    end_of_header: int
+    most: int
+
+
+def into(decompress: Decompress, data: Data, out: NDArray[np.uint8]) -> None:
+    """Fill ``out`` with what all frames hold together, or raise ValueError or RuntimeError."""
+    header = _header(memoryview(data))
+    if header is not None and header[0] == len(out) != 0:
+        decompress(data, out=out)  # raises over a second frame, for which there is no room
+        return
+    found, place = frames(data), 0
+    for number, frame in enumerate(found):
+        room = len(out) - place
+        if frame.size is None and number == len(found) - 1 and room:
+            size = room
+            decompress(_with_size(frame, room), out=out[place:])
+        elif frame.size:
+            size = frame.size
+            refuse_more(place + size, len(out))
+            decompress(frame.data, out=out[place : place + size])
+        else:
+            part = np.frombuffer(_expanded(decompress, frame, room), np.uint8)
+            size = len(part)
+            out[place : place + size] = part
+        place += size
+    if place != len(out):
+        raise ValueError(f"it holds {place} bytes, where {len(out)} belong")
+
+
+def expand(decompress: Decompress, data: Data, limit: int) -> Data:
+    """What all frames hold together, at most ``limit`` bytes; ValueError where it is more."""
+    parts: list[Data] = []
+    for frame in frames(data):
+        parts.append(_expanded(decompress, frame, limit))
+        limit -= len(parts[-1])
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def frames(data: Data) -> list[Frame]:
+    """The frames of a chunk, skippable ones left out; ValueError where its bytes are not whole frames.
+
+    Found by the lengths of their blocks, without decoding any.
+    """
+    view, place, found = memoryview(data), 0, list[Frame]()
+    while place < len(view) or not found:
+        magic = int.from_bytes(view[place : place + 4], "little")
+        if magic >> 4 == _SKIPPABLE:
+            place += 8 + int.from_bytes(view[place + 4 : place + 8], "little")
+            _refuse_cut(place, view)
+            if place == len(view):
+                break
+            continue
+        frame = _frame(view[place:])
+        found.append(frame)
+        place += len(frame.data)
+    return found
+
+
+def _frame(view: memoryview) -> Frame:
+    """The frame that ``view`` begins with."""
+    header = _header(view)
+    if header is None:
+        raise ValueError("its bytes are no Zstandard frame")
+    size, start = header
+    place, most, is_last = start, 0, False
+    while not is_last:
+        _refuse_cut(place + 3, view)
+        block = int.from_bytes(view[place : place + 3], "little")
+        is_last, kind, length = bool(block & 1), block >> 1 & 3, block >> 3
+        most += _BLOCK if kind == 2 else length
+        place += 3 + (1 if kind == 1 else length)
+    place += 4 * (view[4] >> 2 & 1)
+    _refuse_cut(place, view)
+    return Frame(view[:place], size, start, most)
+
+
+def _header(view: memoryview) -> tuple[int | None, int] | None:
+    """(what a frame says it holds, the length of its header), by RFC 8878, 3.1.1.1; None where it is no frame."""
+    if int.from_bytes(view[:4], "little") != _MAGIC or len(view) < 6:
+        return None
+    descriptor = view[4]
+    single, flag = descriptor >> 5 & 1, descriptor >> 6
+    width = (single, 2, 4, 8)[flag]
+    start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
+    size = int.from_bytes(view[start : start + width], "little") + 256 * (flag == 1) if width else None
+    return size, start + width
+
+
+def _with_size(frame: Frame, size: int) -> bytes:
+    """A frame that says no size, with one in its header: libzstd raises where it turns out to be another one."""
+    view, end = memoryview(frame.data), frame.end_of_header
+    descriptor = bytes([view[4] | 0xC0])
+    return b"".join([view[:4], descriptor, view[5:end], size.to_bytes(8, "little"), view[end:]])
+
+
+def _expanded(decompress: Decompress, frame: Frame, limit: int) -> Data:
+    if frame.size == 0:
+        return b""
+    if frame.size is not None:
+        refuse_more(frame.size, limit)
+    elif frame.most > limit + _SLACK:
+        raise ValueError(
+            f"it has a Zstandard frame that does not say how much it holds, and may hold {frame.most} bytes where "
+            f"{limit} belong; backend='library' reads it whatever it is"
+        )
+    part = memoryview(decompress(frame.data)).cast("B")
+    refuse_more(len(part), limit)
+    return part
+
+
+def refuse_more(found: int, limit: int) -> None:
+    """ValueError where there are more than ``limit`` bytes."""
+    if found > limit:
+        raise ValueError(f"it holds {found} bytes or more, where {limit} belong")
+
+
+def _refuse_cut(end: int, view: memoryview) -> None:
+    if end > len(view):
+        raise ValueError("its last Zstandard frame ends too early: it was cut")

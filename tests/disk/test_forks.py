@@ -1,0 +1,130 @@
+"""A child that is forked while other threads read, open or import, reads as if nobody had (P10)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from files import run_python, write_hdf5, write_zarr
+
+from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.disk import forks
+
+FORK_WHILE_READING = """
+import os, sys, threading
+from globidx import FileCacheDataset, GlobalIndexManager
+dataset = FileCacheDataset(GlobalIndexManager(sys.argv[1]), max_open_files=2, cache_bytes=2000)
+stop = threading.Event()
+def read(first):
+    while not stop.is_set():
+        for id in range(first, len(dataset), 7):
+            assert int(dataset[id][0]) == id + 1
+threads = [threading.Thread(target=read, args=(first,), daemon=True) for first in range(3)]
+for thread in threads: thread.start()
+exits = []
+for number in range(int(sys.argv[2])):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if [int(dataset[id][0]) for id in range(0, len(dataset), 11)] == list(range(1, len(dataset) + 1, 11)) else 3)
+    exits.append(pid)
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in exits])
+stop.set()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize("write", [write_zarr, write_hdf5])
+def test_children_forked_while_threads_read_read_too(tmp_path, write):
+    """From the first read on, when modules are still being imported: none hangs, none reads anything else."""
+    for number in range(6):
+        items = np.arange(number * 20 + 1, number * 20 + 21, dtype="i8")[:, None].repeat(4, 1)
+        write(tmp_path / f"{number}.{'h5' if write is write_hdf5 else 'zarr'}", items, chunk=4)
+    GlobalIndexManager(tmp_path)
+    told = run_python(FORK_WHILE_READING, tmp_path, "12", timeout=60, env={"OMP_NUM_THREADS": "1"})
+    assert told.stdout == f"{[0] * 12}\n", told.stderr
+
+
+def exit_code_of_child(work, seconds=20):
+    """What a forked child exits with: 0 if ``work()`` returned; -9 where it had to be killed since it hung."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("part", ["cached", "handles", "_tally", "_indexes"])
+def test_no_lock_of_a_reader_is_inherited(tmp_path, part):
+    """Each is held by another thread at the moment of the fork; the child starts with nothing open or cached."""
+    write_zarr(tmp_path / "a.zarr", np.arange(1, 33, dtype="u2").reshape(8, 4), chunk=2, shard=4)
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path))
+    assert int(dataset[3][0]) == 13
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with getattr(dataset._reader, part)._lock:
+            held.set()
+            done.wait()
+
+    def read():
+        assert len(dataset._reader.handles) == 0 and dataset._reader.cached.nbytes == 0
+        assert dataset.counters().opens == 0 and int(dataset[3][0]) == 13
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert exit_code_of_child(read) == 0
+    finally:
+        done.set()
+        thread.join()
+    assert int(dataset[3][0]) == 13 and dataset.counters().opens == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_waits_for_an_import(tmp_path, monkeypatch):
+    """A module that another thread was importing is there, whole, in the child."""
+    (tmp_path / "slowly_imported.py").write_text(
+        "import slow_import\nslow_import.began.set()\nslow_import.go_on.wait(1)\n"
+    )
+    (tmp_path / "slow_import.py").write_text("import threading\nbegan, go_on = threading.Event(), threading.Event()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    state = forks.imported("slow_import")
+    thread = threading.Thread(target=forks.imported, args=("slowly_imported",))
+    thread.start()
+    state.began.wait()
+    code = exit_code_of_child(lambda: forks.imported("slowly_imported"))
+    thread.join()
+    for name in ("slow_import", "slowly_imported"):
+        del sys.modules[name]
+    assert code == 0
+
+
+def test_what_is_gone_is_not_renewed():
+    """Objects that wait for a fork are not kept alive by that."""
+    before = len(forks._renewals)
+
+    class Owner:
+        pass
+
+    owner = Owner()
+    forks.renew_in_child(owner, Owner.__init__)
+    assert len(forks._renewals) == before + 1
+    del owner
+    assert len(forks._renewals) == before
