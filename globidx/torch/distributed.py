@@ -93,6 +93,7 @@ class Channel:
         self._default = ref(default) if default is not None else _nobody
         self.rank, self.world_size = 0, 1
         self.busy = threading.Lock()
+        self._held: list[torch.Tensor] = []
         self._number: int | None = None  # of the meeting
         if default is not None:
             self.rank, self.world_size = self._ranks.index(dist.get_rank()), len(self._ranks)
@@ -118,6 +119,7 @@ class Channel:
         """
         if self.is_alone or (self._group is not None and not look):
             return True
+        self._held.clear()
         until = time.monotonic() + timeout
         newest, given_up = self._meetings.newest(timeout)
         if newest != self._number:
@@ -143,7 +145,7 @@ class Channel:
     @property
     def is_stale(self) -> bool:
         """Whether the default process group is another by now, or gone."""
-        return self._default() is not (dist.group.WORLD if is_initialized() else None)
+        return not is_initialized() or self._default() is not dist.group.WORLD
 
     def limit(self, seconds: float) -> None:
         """Let collectives from here on wait so long, where this torch can change it."""
@@ -155,25 +157,29 @@ class Channel:
         if self._group is None:
             return [list(row)]
         rows = [torch.zeros(len(row), dtype=torch.int64) for _ in range(self.world_size)]
-        self._group.allgather([rows], [torch.tensor(row, dtype=torch.int64)]).wait()
+        own = torch.tensor(row, dtype=torch.int64)
+        self._hold(own, *rows)
+        self._group.allgather([rows], [own]).wait()
         return [found.tolist() for found in rows]
 
     def share(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
         """Every rank's payload, of these sizes, in rank order, on every rank."""
         if self._group is None:
             return [payload]
-        parts = _room(sizes)
-        self._group.allgather([parts], [_to_tensor(payload, max(sizes))]).wait()
+        parts, own = _room(sizes), _to_tensor(payload, max(sizes))
+        self._hold(own, *parts)
+        self._group.allgather([parts], [own]).wait()
         return _to_bytes(parts, sizes)
 
     def collect(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
         """Every rank's payload, of these sizes, in rank order, on rank 0; nothing on the others."""
         if self._group is None:
             return [payload]
-        parts = _room(sizes) if self.rank == 0 else []
+        parts, own = _room(sizes) if self.rank == 0 else [], _to_tensor(payload, max(sizes))
+        self._hold(own, *parts)
         options = dist.distributed_c10d.GatherOptions()
         options.rootRank = 0
-        self._group.gather([parts] if parts else [], [_to_tensor(payload, max(sizes))], options).wait()
+        self._group.gather([parts] if parts else [], [own], options).wait()
         return _to_bytes(parts, sizes) if parts else []
 
     def spread(self, payload: bytes, size: int) -> bytes:
@@ -181,6 +187,7 @@ class Channel:
         if self._group is None or not size:
             return payload
         tensor = _to_tensor(payload, size)
+        self._hold(tensor)
         options = dist.distributed_c10d.BroadcastOptions()
         options.rootRank = options.rootTensor = 0
         self._group.broadcast([tensor], options).wait()
@@ -199,11 +206,16 @@ class Channel:
     def rest(self) -> None:
         """Let the ranks come to rest, after their last collective for now.
 
-        gloo's thread frees a collective's Python tensors a little after it is done, and aborts the process if that is
-        exiting by then. A barrier holds none: behind it nothing of ours is left to free.
+        gloo's threads let go of a collective's Python tensors a little after it is done, and abort the process if they
+        are the last to do so while that exits. A barrier holds none: behind it they have mostly let go. Small tensors
+        are held here until the next turn, besides, so that gloo is not the last.
         """
         if self._group is not None:
             self._group.barrier().wait()
+
+    def _hold(self, *tensors: torch.Tensor) -> None:
+        if sum(tensor.nbytes for tensor in tensors) <= 2**20:
+            self._held += tensors
 
     def give_up(self, over: str, patience: float) -> list[int] | None:
         """Close the connections, and find out within some ``patience`` seconds which ranks do not answer.
