@@ -217,6 +217,12 @@ class SamplerState:
             _mismatch("order", dict(self.order), order.describe(), "pass the same order")
 
 
+def quarantining(state: Mapping[str, Any], pairs: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """``state``, as ``to_state`` gives it, with these ranges of ids in its quarantine as well."""
+    value = SamplerState.from_dict(state)
+    return replace(value, quarantined=value.quarantined | _ranges(pairs, None)).to_state()
+
+
 def lowest(state: Mapping[str, Any]) -> dict[str, Any]:
     """What ``to_state`` made, as a record keeps it: without an empty quarantine, for the sake of older readers."""
     return {key: value for key, value in state.items() if key != "quarantined" or value != []}

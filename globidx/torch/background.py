@@ -23,10 +23,19 @@ class Background:
         self._failure: Exception | None = None
 
     def start(self, what: str, work: Callable[[], None]) -> None:
-        """Do ``work`` from now on; ``what`` names it in errors."""
+        """Do ``work`` from now on; ``what`` names it in errors.
+
+        Where the system allows no more threads it is done at once instead, and raises what it raises.
+        """
         self._what = what
-        self._thread = threading.Thread(target=self._run, args=(what, work), name=f"globidx {what}")
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(what, work), name=f"globidx {what}")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("%s, saved with blocking=False, is written in the foreground: %s", what, error)
+            work()
+        else:
+            self._thread = thread
 
     def settle(self, patience: float) -> None:
         """Wait until nothing is under way; SaveError, once, if that failed, or lasts over ``patience`` seconds."""

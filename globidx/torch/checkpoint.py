@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from globidx.core import checks, record, strictjson
 from globidx.core.gathering import Merge, united
 from globidx.core.merging import merge_states
 from globidx.core.policies import Keep
+from globidx.core.state import quarantining
 from globidx.disk import records
 from globidx.disk.lineage import Lineage
 from globidx.errors import RecordMismatchError, SaveError
@@ -120,12 +121,7 @@ class CheckpointManager:
                 check=lambda saved: self._refuse_other(saved, parts),
                 lost=_IN_DOUBT,
             )
-        self._record, self._states = saved, own["states"]
-        told = {name: saved["states"][name].get("quarantined") for name in self._samplers()}
-        if any(told.values()):  # what any rank could not read, every rank knows from here on
-            for name, held in self._samplers().items():
-                held.quarantine(tuple(pair) for pair in told[name] or ())
-            self._states = self._own_states()
+        self._record, self._states = saved, self._learn(saved, own["states"])
         id: str = saved["id"]
         return id
 
@@ -158,7 +154,8 @@ class CheckpointManager:
         keep step: save first where they may not. Its ``text`` is all of it, once more, as one string: what
         torch.distributed.checkpoint loses of the rest does not matter.
         """
-        states = self._own_states()
+        with self._still():
+            states = self._own_states()
         if self._record is None or states != self._states:
             last = self._record or {"number": 0, "step": 0}
             unsaved = record.build(
@@ -198,15 +195,39 @@ class CheckpointManager:
 
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings: its states, checked to be what a record can hold."""
-        for held in self._samplers().values():
-            held.refuse_untold()
+        with self._still():
+            for held in self._samplers().values():
+                held.refuse_untold()
+            states = self._own_states()
         own = {
             "step": checks.integer(step, "step"),
-            "states": self._own_states(),
+            "states": states,
             "ranks": {name: [held.rank, held.num_replicas] for name, held in self._objects.items() if _is_ranked(held)},
             "extras": strictjson.plain(dict(extras or {}), "extras"),
         }
         return own if self._ranks.rank == 0 else own | {"extras": {}}
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """No sampler moves: the training loop, which may be in another thread, waits with what it would commit."""
+        with ExitStack() as stack:
+            for held in sorted(self._samplers().values(), key=id):  # as any other manager's thread would take them
+                stack.enter_context(held.lock)
+            yield
+
+    def _learn(self, saved: Mapping[str, Any], states: dict[str, Any]) -> dict[str, Any]:
+        """What any rank could not read, every rank knows from here on; the states of the save, with that in them.
+
+        The loop may have gone on since, in another thread: so nothing of these states is written back.
+        """
+        known = dict(states)
+        for name, held in self._samplers().items():
+            pairs = saved["states"][name].get("quarantined", [])
+            if pairs:
+                with held.lock:
+                    held.quarantine(tuple(pair) for pair in pairs)
+                known[name] = quarantining(states[name], pairs)
+        return known
 
     def _own_states(self) -> dict[str, Any]:
         states = {name: held.state_dict() for name, held in self._objects.items()}
@@ -302,7 +323,8 @@ class CheckpointManager:
             _load_each({name: others[name] for name in loaded}, before, [])
             raise
         do(lambda: _load_each(samplers, states, []))
-        self._record, self._states = found, self._own_states()
+        with self._still():
+            self._record, self._states = found, self._own_states()
 
     def _merges(self) -> dict[str, Merge]:
         own = {name: getattr(held, "merge_states", None) for name, held in self._objects.items()}

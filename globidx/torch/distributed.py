@@ -95,6 +95,7 @@ class Channel:
         self.busy = threading.Lock()
         self._held: list[torch.Tensor] = []
         self._number: int | None = None  # of the meeting
+        self._left: int | None = None  # number of the one that this rank has given up itself
         if default is not None:
             self.rank, self.world_size = self._ranks.index(dist.get_rank()), len(self._ranks)
             among = "all" if self._is_whole else ",".join(map(str, ranks))
@@ -124,7 +125,7 @@ class Channel:
         newest, given_up = self._meetings.newest(timeout)
         if newest != self._number:
             self._group, self._number = None, newest
-            if given_up == over:
+            if given_up == over and self._left != newest - 1:
                 return False
         if self._group is None:
             store = dist.distributed_c10d.PrefixStore(self._meetings.prefix(newest), _store())
@@ -227,7 +228,7 @@ class Channel:
         self._group = None
         if self.is_stale:
             return None
-        number = self._number if self._number is not None else 0
+        self._left = number = self._number if self._number is not None else 0
         call = RollCall(_store(), self._meetings.prefix(number), dist.get_rank(), self._ranks)
 
         def called() -> list[int]:

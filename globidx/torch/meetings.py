@@ -50,7 +50,7 @@ class Meetings:
 def asked(work: Callable[[], Answer], patience: float) -> Answer | None:
     """What ``work`` made of the store; None where that takes over ``patience`` seconds, or the store is gone.
 
-    The store's host may hang, so it is asked in a thread that nobody waits for.
+    The store's host may hang, so it is asked in a thread that nobody waits for, if the system allows one more.
     """
     answers: list[Answer] = []
 
@@ -61,6 +61,10 @@ def asked(work: Callable[[], Answer], patience: float) -> Answer | None:
             pass
 
     asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(patience)
+    try:
+        asking.start()
+    except RuntimeError:
+        ask()
+    else:
+        asking.join(patience)
     return answers[0] if answers else None

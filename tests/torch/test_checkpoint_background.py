@@ -149,3 +149,62 @@ def test_a_failure_in_the_background_reaches_every_rank(tmp_path):
     assert "has failed" in one[0]
     assert one[1] == "not written"
     assert len(set(one[2])) == 2
+
+
+NO_THREADS = """
+import os, resource, sys, threading
+from globidx import CheckpointManager, ResumableDistributedSampler
+sampler = ResumableDistributedSampler(range(1000), 1, 0)
+manager = CheckpointManager(sys.argv[1], sampler)
+manager.save(0)
+manager.save(0, blocking=False)
+manager.wait()
+if os.getuid() == 0:  # whom no limit binds
+    os.setgid(65534)
+    os.setuid(65534)
+before = resource.getrlimit(resource.RLIMIT_NPROC)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, before[1]))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError as error:
+    print("none can be started")
+sampler.commit(3)
+print(manager.save(1, blocking=False))
+resource.setrlimit(resource.RLIMIT_NPROC, (before[1], before[1]))
+print(manager.save(2), manager.save(3, blocking=False), CheckpointManager(sys.argv[1], sampler).save(4))
+print(manager.restore()["step"])
+"""
+
+
+def test_where_no_thread_can_be_started_the_write_is_in_the_foreground(tmp_path):
+    """The record is there, and this manager and others go on; a line in the log says so."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for folder in (run, *run.parents[:3]):
+        folder.chmod(0o777)
+    done = run_python(NO_THREADS, run)
+    limited, id, others, step = done.stdout.splitlines()
+    assert limited == "none can be started"
+    assert read_record(run / f"record-{others.split()[0]}.json")["step"] == 2
+    assert step == "4"
+    assert f"record {id}, saved with blocking=False, is written in the foreground: can't start new thread" in done.stderr
+
+
+def test_a_write_in_the_foreground_that_fails_is_raised_at_once(tmp_path, monkeypatch):
+    """As that of a save that blocks; the next save works."""
+    manager = CheckpointManager(tmp_path / "run", sampler_of())
+    manager.save(0)
+    limit = threading.Thread.start
+
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("no folder")
+    with pytest.raises(errors.SaveError) as caught:
+        manager.save(1, blocking=False)
+    assert caught.value.state == "not written"
+    monkeypatch.setattr(threading.Thread, "start", limit)
+    (tmp_path / "run").unlink()
+    assert manager.save(2)
