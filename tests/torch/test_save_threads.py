@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, read_record
+from globidx.core.state import SamplerState
 from globidx.disk.records import list_records
 from globidx.torch.quarantine import Substituted
 
@@ -94,3 +95,29 @@ def test_state_dict_after_a_save_is_of_what_was_committed_since(tmp_path):
     assert read_record(tmp_path / f"record-{id}.json")["states"]["sampler"]["consumed"] == 10
     carried = manager.state_dict()
     assert (carried["states"]["sampler"]["consumed"], carried["id"]) == (14, "00000000-000000000000")
+
+
+def test_a_save_that_tells_of_a_quarantine_undoes_no_commit(tmp_path, monkeypatch):
+    """The loop, in another thread, comes with its batch in the very middle of it."""
+    sampler = ResumableDistributedSampler(range(100), 1, 0)
+    sampler.quarantine(5)
+    manager = CheckpointManager(tmp_path, sampler)
+    loop = threading.Thread(target=sampler.commit, args=(4,))
+    quarantine, make = sampler.quarantine, SamplerState.__init__
+
+    def in_the_middle(state, **fields):
+        """A new state is made of the fields of the old one, which was read just before."""
+        if loop.ident is None:
+            loop.start()
+            loop.join(0.5)  # it waits for us, if all is well
+        make(state, **fields)
+
+    def told(ids):
+        with monkeypatch.context() as patch:
+            patch.setattr(SamplerState, "__init__", in_the_middle)
+            quarantine(ids)
+
+    sampler.quarantine = told
+    manager.save(1)
+    loop.join()
+    assert sampler.state_dict()["consumed"] == 4
