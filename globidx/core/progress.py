@@ -153,7 +153,7 @@ class Progress:
 def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
     """ValueError naming the first rank whose count is none, or is more than it was dealt."""
     rows, more = divmod(remaining, len(counts))
-    if set(map(type, counts)) == {int} and 0 <= min(counts) and max(counts) <= rows + 1:  # mostly, and for many ranks
+    if set(map(type, counts)) == {int} and min(counts) >= 0 and max(counts) <= rows + 1:  # mostly, and for many ranks
         over = (rank for rank, count in enumerate(counts) if count > rows and rank >= more)
         if next(over, None) is None:
             return

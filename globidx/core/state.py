@@ -125,7 +125,9 @@ class SamplerState:
         return lowest(self.to_state())
 
     def to_state(self) -> dict[str, Any]:
-        """The state as fresh JSON values, as ``state_dict`` gives it; ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
+        """The state as fresh JSON values, as ``state_dict`` gives it.
+
+        ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
 
         Whatever it says, it has the same keys, and lists hold no objects: torch.distributed.checkpoint takes objects
         apart, and loads only what a fresh sampler's state has a place for.
@@ -165,7 +167,9 @@ class SamplerState:
         lists = state["version"] == 2 or "quarantined" in state
         fields = schema.fields(state, "sampler state", _FIELDS_2 if lists else _FIELDS)
         if (state["version"] == 2) != bool(fields.get("quarantined")):
-            raise RecordError("sampler state: version 2 is for states that list quarantined ids, version 1 for all others")
+            raise RecordError(
+                "sampler state: version 2 is for states that list quarantined ids, version 1 for all others"
+            )
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
             order=strictjson.plain(fields["order"], "order"),

@@ -67,16 +67,16 @@ class Agreement:
         """
         self._doing, self._over, self._until = doing, f"{doing} {what}".strip(), time.monotonic() + self._timeout
         self._has_met = False
-        busy = self._reach().busy
-        if not busy.acquire(timeout=self.patience):
+        channel = self._reach()
+        if not channel.take(self.patience):
             raise SaveError(
-                f"{doing}() while another thread is at something else with the same ranks, for {self._timeout:g} "
-                "seconds now; nothing is saved: not written"
+                f"{doing}() while something else with the same ranks is under way, in another thread or below this "
+                "signal handler; make one after the other. Nothing was saved: not written"
             )
         try:
             yield
         finally:
-            busy.release()
+            channel.release()
 
     def by_all(self, work: Callable[[], Any]) -> list[bytes]:
         """``work()`` of every rank, as JSON in rank order, on rank 0; nothing on the others.
@@ -220,9 +220,9 @@ class Agreement:
         # a question at each training step does without asking the store each time
         if not channel.meet(self._over, self.patience, look=self._doing != "should_stop"):
             told = LostRankError(
-                f"{self._doing}: the other ranks have waited {self._timeout:g} seconds for this one, rank {channel.rank}, "
-                f"and given up; raise timeout= if it may be that late. Nothing is saved: not written. The next "
-                f"{self._doing}() finds them again"
+                f"{self._doing}: the other ranks have waited {self._timeout:g} seconds for this one, rank "
+                f"{channel.rank}, and given up; raise timeout= if it may be that late. Nothing is saved: not written. "
+                f"The next {self._doing}() finds them again"
             )
             told.ranks = (channel.rank,)
             raise told

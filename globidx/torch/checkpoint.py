@@ -165,7 +165,10 @@ class CheckpointManager:
         return record.carried(copy.deepcopy(self._record))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` returned, or a record; RecordCorruptError where it is no longer that. No collective."""
+        """Load what ``state_dict`` returned, or a record; RecordCorruptError where it is that no longer.
+
+        No collective.
+        """
         found = record.uncarried(state, "the given state")
         self._refuse_other_run(found["states"])
         self._load(found, lambda work: work())

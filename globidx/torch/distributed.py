@@ -92,10 +92,11 @@ class Channel:
         self._ranks, self.is_alone = list(ranks), default is None
         self._default = ref(default) if default is not None else _nobody
         self.rank, self.world_size = 0, 1
-        self.busy = threading.Lock()
+        self._busy, self._busy_in = threading.Lock(), 0  # and in which thread
         self._held: list[torch.Tensor] = []
         self._number: int | None = None  # of the meeting
         self._left: int | None = None  # number of the one that this rank has given up itself
+        self._was_late = False  # and was told so in the turn before
         if default is not None:
             self.rank, self.world_size = self._ranks.index(dist.get_rank()), len(self._ranks)
             among = "all" if self._is_whole else ",".join(map(str, ranks))
@@ -112,11 +113,24 @@ class Channel:
         mine = cls._of_job.setdefault(default, {})
         return mine.setdefault((purpose, tuple(ranks)), cls(purpose, ranks, default))
 
+    def take(self, patience: float) -> bool:
+        """Keep other threads from it until ``release``; False if one has it for ``patience`` seconds, or this one has."""
+        here = threading.get_ident()
+        if self._busy_in == here or not self._busy.acquire(timeout=patience):
+            return False
+        self._busy_in = here
+        return True
+
+    def release(self) -> None:
+        """Let other threads have it."""
+        self._busy_in = 0
+        self._busy.release()
+
     def meet(self, over: str, timeout: float, *, look: bool = True) -> bool:
         """Be connected to the other ranks, which do ``over``, within ``timeout`` seconds.
 
-        False where they have been here for just that, and have given up waiting for this rank. With ``look=False``
-        connections that are there are taken to be good.
+        False, once, where they have been here for just that and have given up waiting for this rank. With ``look=False``
+        connections that are there are taken to be good, and nobody is late.
         """
         if self.is_alone or (self._group is not None and not look):
             return True
@@ -125,12 +139,15 @@ class Channel:
         newest, given_up = self._meetings.newest(timeout)
         if newest != self._number:
             self._group, self._number = None, newest
-            if given_up == over and self._left != newest - 1:
+            is_late = look and given_up == over and self._left != newest - 1
+            if is_late and not self._was_late:
+                self._was_late = True
                 return False
         if self._group is None:
             store = dist.distributed_c10d.PrefixStore(self._meetings.prefix(newest), _store())
             left = timedelta(seconds=max(until - time.monotonic(), 0.001))
             self._group = dist.distributed_c10d.ProcessGroupGloo(store, self.rank, self.world_size, left)
+        self._was_late = False
         return True
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
@@ -55,10 +56,8 @@ def asked(work: Callable[[], Answer], patience: float) -> Answer | None:
     answers: list[Answer] = []
 
     def ask() -> None:
-        try:
+        with suppress(RuntimeError):  # DistError: its host is gone
             answers.append(work())
-        except RuntimeError:  # DistError: its host is gone
-            pass
 
     asking = threading.Thread(target=ask, daemon=True)
     try:

@@ -187,7 +187,9 @@ def test_where_no_thread_can_be_started_the_write_is_in_the_foreground(tmp_path)
     assert limited == "none can be started"
     assert read_record(run / f"record-{others.split()[0]}.json")["step"] == 2
     assert step == "4"
-    assert f"record {id}, saved with blocking=False, is written in the foreground: can't start new thread" in done.stderr
+    assert (
+        f"record {id}, saved with blocking=False, is written in the foreground: can't start new thread" in done.stderr
+    )
 
 
 def test_a_write_in_the_foreground_that_fails_is_raised_at_once(tmp_path, monkeypatch):

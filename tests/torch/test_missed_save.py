@@ -157,10 +157,24 @@ def test_a_job_of_torchrun_goes_on_after_a_missed_save(tmp_path):
     """A rank that caught an error left the save out; the job saves again at the next step, and ends well."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / "run")]
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+        str(tmp_path / "run"),
+    ]
 
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=100, env=environment({"OMP_NUM_THREADS": "1"}), cwd=tmp_path, check=False
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=environment({"OMP_NUM_THREADS": "1"}),
+        cwd=tmp_path,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     told = {tuple(line.split()[1:4:2]): line.split()[4] for line in done.stdout.splitlines() if line.startswith("rank")}

@@ -23,8 +23,8 @@ from globidx import (
     merge_states,
 )
 from globidx.core import record as records
-from globidx.core.ranges import Ranges
 from globidx.core.limits import MAX_RANGES
+from globidx.core.ranges import Ranges
 from globidx.core.state import SamplerState
 from globidx.torch.quarantine import Reported
 from globidx.torch.substitutes import Substitutes, neighbours

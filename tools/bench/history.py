@@ -26,7 +26,18 @@ from globidx.disk.records import read_record
 from globidx.errors import RecordError
 
 SAMPLES, BLOCK = 10**12, 2**14
-SHAPES = [(1, 2), (1, 4096), (1, 2**17), (50, 64), (50, 4096), (64, 4096), (256, 1024), (1000, 2), (1000, 64), (1000, 256)]
+SHAPES = [
+    (1, 2),
+    (1, 4096),
+    (1, 2**17),
+    (50, 64),
+    (50, 4096),
+    (64, 4096),
+    (256, 1024),
+    (1000, 2),
+    (1000, 64),
+    (1000, 256),
+]
 COUNTS = {
     "a few each": lambda dice, ranks: [dice.randrange(40) for _ in range(ranks)],
     "batches of 32": lambda dice, ranks: [32 * dice.randrange(40) for _ in range(ranks)],
