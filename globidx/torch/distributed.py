@@ -15,11 +15,11 @@ from datetime import timedelta
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, ref
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from globidx.core import checks
+from globidx.torch import payloads
 from globidx.torch.meetings import Meetings, asked
 from globidx.torch.rollcall import RollCall
 from globidx.torch.siblings import Siblings
@@ -85,7 +85,7 @@ class Channel:
     """
 
     # by the default group, and gone with it
-    _of_job: ClassVar[WeakKeyDictionary[Any, dict[tuple[str, tuple[int, ...]], Channel]]] = WeakKeyDictionary()
+    _of_job: ClassVar[WeakKeyDictionary[Any, dict[tuple[str, ...], Channel]]] = WeakKeyDictionary()
 
     def __init__(self, purpose: str, ranks: Sequence[int], default: Any) -> None:
         self._group: Any = None
@@ -111,10 +111,10 @@ class Channel:
             return cls(purpose, [0], None)
         ranks = dist.get_process_group_ranks(group if group is not None else default)
         mine = cls._of_job.setdefault(default, {})
-        return mine.setdefault((purpose, tuple(ranks)), cls(purpose, ranks, default))
+        return mine.setdefault((purpose, *map(str, ranks)), cls(purpose, ranks, default))
 
     def take(self, patience: float) -> bool:
-        """Keep other threads from it until ``release``; False if one has it for ``patience`` seconds, or this one has."""
+        """Keep other threads from it until ``release``; False if this one has it, or another for ``patience`` seconds."""
         here = threading.get_ident()
         if self._busy_in == here or not self._busy.acquire(timeout=patience):
             return False
@@ -129,8 +129,8 @@ class Channel:
     def meet(self, over: str, timeout: float, *, look: bool = True) -> bool:
         """Be connected to the other ranks, which do ``over``, within ``timeout`` seconds.
 
-        False, once, where they have been here for just that and have given up waiting for this rank. With ``look=False``
-        connections that are there are taken to be good, and nobody is late.
+        False, once, where they have been here for just that and have given up waiting for this rank. With
+        ``look=False`` connections that are there are taken to be good, and nobody is late.
         """
         if self.is_alone or (self._group is not None and not look):
             return True
@@ -184,32 +184,32 @@ class Channel:
         """Every rank's payload, of these sizes, in rank order, on every rank."""
         if self._group is None:
             return [payload]
-        parts, own = _room(sizes), _to_tensor(payload, max(sizes))
+        parts, own = payloads.room(sizes), payloads.to_tensor(payload, max(sizes))
         self._hold(own, *parts)
         self._group.allgather([parts], [own]).wait()
-        return _to_bytes(parts, sizes)
+        return payloads.to_bytes(parts, sizes)
 
     def collect(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
         """Every rank's payload, of these sizes, in rank order, on rank 0; nothing on the others."""
         if self._group is None:
             return [payload]
-        parts, own = _room(sizes) if self.rank == 0 else [], _to_tensor(payload, max(sizes))
+        parts, own = payloads.room(sizes) if self.rank == 0 else [], payloads.to_tensor(payload, max(sizes))
         self._hold(own, *parts)
         options = dist.distributed_c10d.GatherOptions()
         options.rootRank = 0
         self._group.gather([parts] if parts else [], [own], options).wait()
-        return _to_bytes(parts, sizes) if parts else []
+        return payloads.to_bytes(parts, sizes) if parts else []
 
     def spread(self, payload: bytes, size: int) -> bytes:
         """Rank 0's payload, of this size, on every rank."""
         if self._group is None or not size:
             return payload
-        tensor = _to_tensor(payload, size)
+        tensor = payloads.to_tensor(payload, size)
         self._hold(tensor)
         options = dist.distributed_c10d.BroadcastOptions()
         options.rootRank = options.rootTensor = 0
         self._group.broadcast([tensor], options).wait()
-        return _to_bytes([tensor], [size])[0]
+        return payloads.to_bytes([tensor], [size])[0]
 
     def greatest(self, number: int) -> int:
         """The greatest of the ranks' numbers: one collective on a tensor that is kept."""
@@ -262,21 +262,6 @@ def _store() -> Any:
     """The store by which all ranks of the job have found each other."""
     ask = getattr(dist.group.WORLD, "get_group_store", None)  # not in torch 2.4
     return (ask or dist.distributed_c10d._get_default_store)()
-
-
-def _to_tensor(payload: bytes, size: int) -> torch.Tensor:
-    tensor = torch.zeros(size, dtype=torch.uint8)
-    if payload:
-        tensor[: len(payload)] = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
-    return tensor
-
-
-def _room(sizes: Sequence[int]) -> list[torch.Tensor]:
-    return [torch.zeros(max(sizes), dtype=torch.uint8) for _ in sizes]
-
-
-def _to_bytes(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[bytes]:
-    return [tensor[:size].numpy().tobytes() for tensor, size in zip(tensors, sizes, strict=True)]
 
 
 def _nobody() -> None:

@@ -1,0 +1,26 @@
+"""Bytes as tensors of a size that all ranks know, which is what collectives carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+def to_tensor(payload: bytes, size: int) -> torch.Tensor:
+    """``payload``, filled up with zeros, as uint8 of that length."""
+    tensor = torch.zeros(size, dtype=torch.uint8)
+    if payload:
+        tensor[: len(payload)] = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
+    return tensor
+
+
+def room(sizes: Sequence[int]) -> list[torch.Tensor]:
+    """A tensor for each rank's payload, all as long as the longest."""
+    return [torch.zeros(max(sizes), dtype=torch.uint8) for _ in sizes]
+
+
+def to_bytes(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[bytes]:
+    """The payloads that were put into tensors."""
+    return [tensor[:size].numpy().tobytes() for tensor, size in zip(tensors, sizes, strict=True)]
