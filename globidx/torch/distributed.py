@@ -114,7 +114,7 @@ class Channel:
         return mine.setdefault((purpose, *map(str, ranks)), cls(purpose, ranks, default))
 
     def take(self, patience: float) -> bool:
-        """Keep other threads from it until ``release``; False if this one has it, or another for ``patience`` seconds."""
+        """Keep other threads off until ``release``; False if this one has it, or another for ``patience`` seconds."""
         here = threading.get_ident()
         if self._busy_in == here or not self._busy.acquire(timeout=patience):
             return False
