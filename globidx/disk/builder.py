@@ -158,10 +158,10 @@ class Build:
 
     def _recall(self, places: Places, caches: Sequence[IndexCache], found: Found) -> Places:
         """Add to ``found`` what caches know, or else their siblings; the places that are still missing."""
-        for cache in chain(caches, self._siblings()):
+        for known in chain(caches, self._siblings()):
             if not len(places):
                 break
-            piece = cache.recall(self.paths, places)
+            piece = known.recall(self.paths, places)
             if piece is not None:
                 found.pieces.append(piece)
                 places = np.setdiff1d(places, piece.places, assume_unique=True)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from files import REPOSITORY, environment, numbers, run_python, write_hdf5, write_zarr
-from processes import clean_environment
+from files import environment, numbers, run_python, write_hdf5, write_zarr
+from processes import REPOSITORY, clean_environment
 
 from globidx import GlobalIndexManager
 from globidx.core import tablefile
