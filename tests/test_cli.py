@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from files import REPOSITORY, environment, numbers, run_python, write_hdf5, write_zarr
+from files import environment, numbers, run_python, write_hdf5, write_zarr
+from processes import REPOSITORY
 
 from globidx import GlobalIndexManager
 from globidx.cli import main

@@ -20,7 +20,6 @@ Owner = TypeVar("Owner")
 #: How long a fork waits for an import, in seconds: for ever might be a deadlock over a lock of the module's own.
 _IMPORT_SECONDS = 10.0
 
-_importing = threading.RLock()
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 
 
@@ -38,7 +37,7 @@ def imported(name: str) -> ModuleType:
 
     For what is imported at the first read, when other threads may be reading already.
     """
-    with _importing:
+    with _Imports.lock:
         return import_module(name)
 
 
@@ -46,24 +45,28 @@ def _forget(gone: weakref.ref[Any]) -> None:
     _renewals.pop(id(gone), None)
 
 
+class _Imports:
+    """The lock of ``imported``, and whether a fork that is under way holds it."""
+
+    lock = threading.RLock()
+    held = False
+
+
 def _await_imports() -> None:
-    global _held
-    _held = _importing.acquire(timeout=_IMPORT_SECONDS)
+    _Imports.held = _Imports.lock.acquire(timeout=_IMPORT_SECONDS)
 
 
 def _go_on() -> None:
-    if _held:
-        _importing.release()
+    if _Imports.held:
+        _Imports.lock.release()
 
 
 def _renew_all() -> None:
-    global _importing
-    _importing = threading.RLock()
+    _Imports.lock = threading.RLock()
     for reference, renew in list(_renewals.values()):
         owner = reference()
         if owner is not None:
             renew(owner)
 
 
-_held = False
 os.register_at_fork(before=_await_imports, after_in_parent=_go_on, after_in_child=_renew_all)

@@ -55,11 +55,8 @@ class Caller(NamedTuple):
         return handled is not None and handled is not self.handling
 
     def _stands_in(self, body: range) -> bool:
-        frame: FrameType | None
-        if self.thread == threading.get_ident():
-            frame = sys._getframe()
-        else:
-            frame = sys._current_frames().get(self.thread)
+        mine = self.thread == threading.get_ident()
+        frame = sys._getframe() if mine else sys._current_frames().get(self.thread)
         while frame is not None:
             if id(frame) == self.frame and frame.f_code is self.code:
                 return frame.f_lasti in body

@@ -281,9 +281,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         run.
 
         Never of an epoch that runs: ranks that have come differently far would deal different cards. ``reset()`` after
-        it starts the epoch over without them. What is left out keeps its position, so no other sample moves. Tell every rank, or
-        save with ``CheckpointManager``, whose record unites the ranks' lists; ranks that begin an epoch with different
-        lists are refused at the next save.
+        it starts the epoch over without them. What is left out keeps its position, so no other sample moves. Tell
+        every rank, or save with ``CheckpointManager``, whose record unites the ranks' lists; ranks that begin an
+        epoch with different lists are refused at the next save.
 
         Parameters
         ----------

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from files import numbers, run_python, write_hdf5
+from processes import clean_environment
 
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.disk.stores import virtual_map
@@ -88,6 +89,8 @@ def test_a_fifo_is_never_waited_for(tmp_path, kind, when):
     naming(tmp_path / "a.h5", str(source), kind, data)
     code = """
 import os, sys
+from processes import clean_environment
+
 from globidx import FileCacheDataset, GlobalIndexManager
 path, source, when = sys.argv[1:]
 def swap():
@@ -222,7 +225,7 @@ def test_workers_with_virtual_datasets_open_exit_whole(tmp_path, context):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=clean_environment(),
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, str(int(numbers(8).sum()))), done.stderr

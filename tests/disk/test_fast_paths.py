@@ -343,7 +343,7 @@ def test_no_damage_to_a_checked_chunk_gives_other_data(name, sharded, place, bit
     with Folder() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         codecs = [zarr.codecs.BytesCodec(), CHECKED[name]]
-        grid = (20, 20) if not sharded else (20, 20)
+        grid = (20, 20)
         inner = [zarr.codecs.ShardingCodec(chunk_shape=(10, 20), codecs=codecs)] if sharded else codecs
         zarr.Array.create(
             folder / "a", shape=data.shape, chunk_shape=grid, dtype="u2", zarr_format=3, codecs=inner, fill_value=0

@@ -12,8 +12,7 @@ import mutants
 import pytest
 import sweep
 import writers
-from files import REPOSITORY
-from processes import clean_environment
+from processes import REPOSITORY, clean_environment
 from zygote import build_shim
 
 pytestmark = pytest.mark.slow

@@ -58,6 +58,20 @@ def order_of(seed):
     return Spread() if seed % 32 else ChunkShuffle(window=1 + seed // 32 % 3, chunk=1 + seed // 96 % 4)
 
 
+#: What may happen instead of a step, each below a limit of one throw of the dice.
+EVENTS = (
+    (0.04, "kill"),
+    (0.14, "save"),
+    (0.17, "roll_back"),
+    (0.22, "leave_and_begin_again"),
+    (0.25, "peek"),
+    (0.31, "query"),
+    (0.32, "look_and_leave"),
+    (0.34, "skip"),
+    (0.36, "slip"),
+)
+
+
 class Wrong(AssertionError):
     """The book and the library disagree."""
 
@@ -253,27 +267,14 @@ class Cluster:
             self.save()  # before any batch
         steady = dice.random() < 0.5  # ranks keep step, as under DDP, or run free
         while self.epoch < 3:
-            action = dice.random()
-            if action < 0.04:
+            at_random = dice.random()
+            event = next((event for limit, event in EVENTS if at_random < limit), None)
+            if event == "kill":
                 return self.tell("killed")
-            if action < 0.14:
-                self.save()
-            elif action < 0.17:
-                self.roll_back()
-            elif action < 0.22:
-                self.leave_and_begin_again()
-            elif action < 0.25:
-                self.peek()
-            elif action < 0.31:
-                self.query()
-            elif action < 0.32:
-                self.look_and_leave()
-            elif action < 0.34:
-                self.skip()
-            elif action < 0.36:
-                self.slip()
-            else:
+            if event is None:
                 self.step(steady)
+            else:
+                getattr(self, event)()
             if all(rank.at_end for rank in self.ranks):
                 self.end_of_epoch()
         return self.save()

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from files import REPOSITORY, environment
+from files import environment
+from processes import REPOSITORY
 
 from globidx import read_record
 from globidx.disk.records import list_records

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from files import REPOSITORY, environment
+from files import environment
+from processes import REPOSITORY
 
 from globidx import read_record
 from globidx.disk.records import newest

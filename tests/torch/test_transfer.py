@@ -10,7 +10,8 @@ from collections import OrderedDict, UserDict, deque, namedtuple
 import pytest
 import test_loader
 import torch
-from files import REPOSITORY, environment
+from files import environment
+from processes import REPOSITORY
 from test_loader import (  # noqa: F401 - the laws of the loader, run again below
     Ids,
     consumed,
