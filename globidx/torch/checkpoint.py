@@ -112,6 +112,7 @@ class CheckpointManager:
         self._busy = threading.Lock()
         self._process = os.getpid()
         self._told = False  # what is not known of the datasets
+        self._warned_unread = False
         self._record: dict[str, Any] | None = None  # the one last saved or loaded
         self._states: dict[str, Any] | None = None  # this rank's own states at that time
 
@@ -140,6 +141,7 @@ class CheckpointManager:
             )
         self._record, self._states = saved, self._learn(saved, own["states"])
         self._tell_what_is_unknown()
+        self._warn_of_unread_samplers(saved["step"])
         id: str = saved["id"]
         return id
 
@@ -214,6 +216,19 @@ class CheckpointManager:
                 yield
         finally:
             self._busy.release()
+
+    def _warn_of_unread_samplers(self, step: int) -> None:
+        """A line in rank 0's log, once, if steps were made and no sampler was ever read: its loader has another."""
+        samplers = self._samplers().values()
+        unread = step and samplers and not any(held.was_read for held in samplers)
+        if unread and not self._warned_unread and not self._ranks.rank:
+            self._warned_unread = True
+            _log.warning(
+                "saved at step %d, but nothing was ever read from %s of this manager, so the record says that nothing "
+                "was trained on; pass it to the loader that trains: globidx.DataLoader(dataset, sampler=sampler)",
+                step,
+                "the sampler" if len(samplers) == 1 else "any sampler",
+            )
 
     def _tell_what_is_unknown(self) -> None:
         """A line in rank 0's log, once, for a dataset that the record cannot tell from others of its length."""

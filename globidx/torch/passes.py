@@ -48,6 +48,7 @@ class Passes:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # held around every change: a thread may save while the loop goes on in another
         self.generation = 0
+        self.ever_read = False
         self._forget()
 
     # -- iterators
@@ -63,7 +64,7 @@ class Passes:
 
     def drawn(self, cursor: Cursor, world_size: int) -> None:
         """Ids are taken from an iterator, as they are dealt to so many ranks."""
-        self._last, self.dealt_to = cursor, world_size
+        self._last, self.dealt_to, self.ever_read = cursor, world_size, True
 
     def ended(self, cursor: Cursor) -> None:
         """An iterator was asked for more than it has."""

@@ -457,6 +457,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         self._passes.end(f"finished epoch {finished}")
         self._tracker.begin(finished + 1, ended=True)
 
+    @property
+    def was_read(self) -> bool:
+        """Whether ids were ever drawn or committed in this process."""
+        return self._passes.ever_read or self._tracker.state.committed > 0
+
     def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
         """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
         return self._tracker.refuse_other_run(state)

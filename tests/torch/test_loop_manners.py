@@ -450,6 +450,25 @@ def test_a_copied_loader_is_told_of(copied, tmp_path):
     manager.save(3)
 
 
+def test_a_sampler_that_no_loader_was_given_is_told_of(tmp_path, caplog):
+    """Two epochs over a loader without sampler=: the record says that nothing was done, and the save says why, once."""
+    sampler = ResumableDistributedSampler(range(20), 1, 0)
+    manager = CheckpointManager(tmp_path, sampler)
+    manager.save(0)
+    assert "nothing was ever read" not in caplog.text
+    list(DataLoader(range(20), batch_size=4))
+    manager.save(5)
+    manager.save(6)
+    assert caplog.text.count("nothing was ever read from the sampler of this manager") == 1
+    read = CheckpointManager(tmp_path / "read", made()[0])
+    sampler, loader = made()
+    manager = CheckpointManager(tmp_path / "read", sampler)
+    list(loader)
+    caplog.clear()
+    manager.save(7)
+    assert (caplog.text, read.restore()["step"]) == ("", 7)
+
+
 class Repeating:
     """What timm and ultralytics put around a batch sampler: it never ends."""
 
