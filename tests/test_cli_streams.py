@@ -61,7 +61,9 @@ def run(arguments, places, **streams):
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(("name", "unbuffered"), [*((name, False) for name in COMMANDS), ("info", True), ("help", True)])
+@pytest.mark.parametrize(
+    ("name", "unbuffered"), [*((name, False) for name in COMMANDS), ("info", True), ("help", True)]
+)
 def test_a_full_disk_is_one_line_and_exit_code_1(places, name, unbuffered):
     """Whether it is met while printing, or only when a buffer is sent: never Python's own exit code 120."""
     with open("/dev/full", "w") as full:
@@ -91,7 +93,9 @@ def test_an_error_that_nobody_can_read_keeps_its_exit_code(places, name, unbuffe
 
 MARK = "999  forged"
 BREAKS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\n\n", "\nglobidx: \n"]
-ODD = st.sampled_from([*BREAKS, "\x1b[2J", "\x07", "\x9b31m", "\u202e", "\udcff", "'", '"', "\\n", "%s", "{}", "é", " "])
+ODD = st.sampled_from(
+    [*BREAKS, "\x1b[2J", "\x07", "\x9b31m", "\u202e", "\udcff", "'", '"', "\\n", "%s", "{}", "é", " "]
+)
 
 
 @st.composite

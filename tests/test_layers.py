@@ -109,7 +109,12 @@ assert not [name for name in sys.modules if name.startswith("globidx.")], sys.mo
 assert not {"torch", "numpy", "zarr", "h5py"} & set(sys.modules)
 assert all(str(path).endswith((".py", ".pyc", ".pth")) or "__pycache__" in str(path) for path in opened), opened
 """
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent, env=clean_environment(PYTHONDONTWRITEBYTECODE="1"))
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        cwd=PACKAGE.parent,
+        env=clean_environment(PYTHONDONTWRITEBYTECODE="1"),
+    )
 
 
 def test_public_names_are_the_documented_ones():

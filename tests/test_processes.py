@@ -16,7 +16,11 @@ OTHERS = {"system", "popen", "posix_spawn", "posix_spawnp", "startfile"}
 def starts(tree):
     """The calls in a module that start a process by ``subprocess`` or ``os``."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
             module, name = node.func.value.id, node.func.attr
             is_os = module == "os" and (name in OTHERS or name.startswith(("exec", "spawn")))
             if (module == "subprocess" and name in STARTERS) or is_os:
@@ -64,7 +68,7 @@ def test_what_a_shell_holds_reaches_no_process_of_a_test(monkeypatch):
     held = {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "7", "GLOBIDX_CACHE_DIR": "/x", "RANK": "3", "HOME": "/h"}
     for name, value in held.items():
         monkeypatch.setenv(name, value)
-    code = "import os; print(sorted(set(os.environ) & set('%s'.split())))" % " ".join([*held, "GIVEN"])
+    code = f"import os; print(sorted(set(os.environ) & { ({*held, 'GIVEN'}) }))"
     for more, told in (({}, ["HOME"]), ({"GIVEN": "1", "HOME": None}, ["GIVEN"])):
         done = subprocess.run(
             [sys.executable, "-c", code], env=clean_environment(**more), capture_output=True, text=True, check=True

@@ -27,7 +27,9 @@ def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
     except BadFilesError as error:  # not one of them can be indexed
         report = _Report(args, len(error.failures), [], error.failures)
     else:
-        report = _Report(args, len(indexed.table) + len(indexed.skipped), _read(args, indexed, executor), indexed.skipped)
+        report = _Report(
+            args, len(indexed.table) + len(indexed.skipped), _read(args, indexed, executor), indexed.skipped
+        )
     if args.json or not args.quiet:
         tell(args, report.as_json(), report.lines())
     return int(bool(report.bad or report.skipped))

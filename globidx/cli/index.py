@@ -47,7 +47,12 @@ def add(things: Any) -> None:
     )
     _command(index, "diff", _diff, "show what became of the files since the cache was written; 1 if anything did")
     locate = _command(
-        index, "locate", _locate, "show which file and item a sample id is", files=1, example="data/ --key images 17 2000"
+        index,
+        "locate",
+        _locate,
+        "show which file and item a sample id is",
+        files=1,
+        example="data/ --key images 17 2000",
     )
     locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
     _command(index, "merge", _merge, "put the parts of a job array together, and look at what none of them did")

@@ -114,7 +114,9 @@ class IndexCache:
         """
         self.load()
         if self._is_closed:
-            raise OSError(f"the index cache {self.path} is a newer globidx's and is left alone; choose another --cache-dir")
+            raise OSError(
+                f"the index cache {self.path} is a newer globidx's and is left alone; choose another --cache-dir"
+            )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path.parent):

@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import multiprocessing
-import os
 import pickle
 import subprocess
 import sys
