@@ -9,6 +9,7 @@ import sys
 import h5py
 import numpy as np
 import zarr
+from processes import REPOSITORY as REPOSITORY
 from processes import clean_environment
 
 
