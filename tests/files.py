@@ -9,8 +9,7 @@ import sys
 import h5py
 import numpy as np
 import zarr
-from processes import REPOSITORY as REPOSITORY
-from processes import clean_environment
+from processes import REPOSITORY, clean_environment  # noqa: F401 - tests look for the first here
 
 
 def numbers(length, item_shape=(3,), dtype="u2", start=1):
