@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 from files import environment, numbers, run_python, write_hdf5, write_zarr
 
-from globidx import GlobalIndexManager
+from globidx import GlobalIndexManager, cli
 from globidx.cli import main, progress
 from globidx.disk import stamps
 
@@ -437,3 +440,104 @@ def test_a_million_names_fit_a_list_file(folder, capsys):
     (folder / "list.txt").write_text("a.h5\n" + "".join(f"n{n}.h5\n" for n in range(1000)))
     code, out, err = run(capsys, "build", folder / "list.txt")
     assert code == 1 and "1000 files cannot be indexed" in err and "and 990 more" in err and out == ""
+
+
+# -- nothing is promised that was not done
+
+
+@pytest.fixture
+def unwritable(tmp_path_factory):
+    """Places where no cache can be written, for root either."""
+    folder = tmp_path_factory.mktemp("unwritable")
+    (folder / "file").write_text("")
+    return [folder / "file", folder / "file" / "below", Path("/proc/globidx")]
+
+
+@pytest.mark.parametrize("name", ["build", "merge"])
+def test_an_index_that_cannot_be_written_is_refused_before_any_file_is_opened(
+    folder, capsys, unwritable, name, monkeypatch
+):
+    """Exit code 1 and one line that says why; the whole purpose of these commands is the file."""
+    monkeypatch.setattr("globidx.disk.stores.scan", lambda *_: pytest.fail("a file was looked at"))
+    for place in unwritable:
+        code, out, err = run(capsys, name, folder, "--cache-dir", place)
+        assert (code, out) == (1, "") and err.count("\n") == 1, err
+        assert err.startswith(f"globidx: the index cannot be written to {place}/.globidx-")
+
+
+def test_an_index_that_was_not_written_after_all_is_not_called_cached(folder, capsys, monkeypatch):
+    """A disk that is full by then: where the file should be is something else, and no file can take its place."""
+    run(capsys, "build", folder)
+    cache = GlobalIndexManager(folder).cache_path
+    cache.unlink()
+    cache.mkdir()
+    code, out, err = run(capsys, "build", folder)
+    assert (code, out) == (1, "") and err.splitlines()[
+        -1
+    ] == f"globidx: the index of 2 files was not written to {cache}"
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+def test_one_check_tells_of_everything_that_is_damaged(folder, capsys, on_bad):
+    """Truncated files and absent chunks, in words and as JSON, whatever is said of files that cannot be indexed."""
+    whole = (folder / "a.h5").read_bytes()
+    (folder / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    (folder / "b.zarr/x/c/0/0").unlink()
+    (folder / "other.h5").write_bytes(b"")
+    code, out, err = run(capsys, "check", folder, "--on-bad", on_bad)
+    assert code == 1 and err == "" and "files      4, 2 of them cannot be indexed\n" in out
+    problems = [line.split()[1].rstrip(":,") for line in out.splitlines() if line.startswith("problem ")]
+    assert sorted(map(os.path.basename, problems)) == ["b.zarr", "cut.h5", "other.h5"]
+    told = json.loads(run(capsys, "check", folder, "--on-bad", on_bad, "--json")[1])
+    assert sorted(os.path.basename(path) for path, _ in told["skipped"]) == ["cut.h5", "other.h5"]
+    assert told["num_files"] == 4 and [(p["path"], p["absent"]) for p in told["problems"]] == [(f"{folder}/b.zarr", 1)]
+    assert run(capsys, "check", folder, "--on-bad", on_bad, "--quiet") == (1, "", "")
+
+
+def test_a_check_of_nothing_but_damage_tells_of_it_too(folder, capsys):
+    """Where not one file can be indexed: the same JSON."""
+    (folder / "sub").mkdir()
+    for name in ("a.h5", "b.h5"):
+        (folder / "sub" / name).write_bytes(b"")
+    code, out, _ = run(capsys, "check", folder / "sub", "--json")
+    told = json.loads(out)
+    assert code == 1 and sorted(told) == KEYS["check"].split() and (told["num_files"], told["chunks"]) == (2, 0)
+    assert [path for path, _ in told["skipped"]] == [f"{folder}/sub/{name}" for name in ("a.h5", "b.h5")]
+
+
+# -- help
+
+
+def helps(*words):
+    """The help of a command and of all below it, by name."""
+    done = command_line(*words, "--help")
+    yield " ".join(words), done
+    below = re.search(r"^positional arguments:\n  \{([^}]*)\}", done, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z]+) ", done, re.MULTILINE) if below or " ..." in done.partition("\n\n")[0] else []
+    for name in listed:
+        yield from helps(*words, name)
+
+
+def command_line(*words):
+    """What it prints to stdout."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit_:
+        main([*words])
+    assert exit_.value.code == 0
+    return out.getvalue()
+
+
+def test_every_help_names_the_exit_codes_and_every_command_an_example():
+    """The examples are of that very command, and the parser takes them."""
+    seen = dict(helps())
+    assert {"index build", "index merge", "record plan", "estimate"} <= set(seen)
+    for words, said in seen.items():
+        assert "exit codes:\n" in said and "130  interrupted" in said, words
+        examples = re.findall(r"^  (globidx .*)$", said, re.MULTILINE)
+        if words in ("index", "record"):
+            continue
+        assert examples, words
+        for example in examples:
+            assert not words or example.startswith(f"globidx {words} ")
+            parsed = cli._parser().parse_args(shlex.split(example)[1:])
+            assert callable(parsed.run)

@@ -298,3 +298,21 @@ sys.exit(cli.main(["record", "reseal", sys.argv[1]]))
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == "globidx: interrupted\n" and process.returncode == 130
     assert os.listdir(tmp_path) == [path.name]
+
+
+def leaves(value):
+    """Every number, text, flag or null of a JSON value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for part in value for leaf in leaves(part)] if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 4])
+def test_a_plan_in_json_holds_numbers_where_it_counts(tmp_path, capsys, world_size):
+    """Also where ranks differ: fewest and most, as [833, 834], and never a phrase among integers."""
+    saved(tmp_path, 3)
+    told = json.loads(said(capsys, "plan", tmp_path, "--world-size", str(world_size), "--batch-size", "2", "--json"))
+    assert {type(leaf) for leaf in leaves([told["tails"], told["shares"]])} <= {int, type(None)}
+    fewest, most = told["tails"]["exact"]["samples"]
+    counts = [len(range(rank, told["remaining"], world_size)) for rank in range(world_size)]
+    assert (fewest, most) == (min(counts), max(counts))

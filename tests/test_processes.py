@@ -68,7 +68,7 @@ def test_what_a_shell_holds_reaches_no_process_of_a_test(monkeypatch):
     held = {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "7", "GLOBIDX_CACHE_DIR": "/x", "RANK": "3", "HOME": "/h"}
     for name, value in held.items():
         monkeypatch.setenv(name, value)
-    code = f"import os; print(sorted(set(os.environ) & set({[*held, 'GIVEN']})))"
+    code = f"import os; print(sorted(set(os.environ) & { ({*held, 'GIVEN'}) }))"
     for more, told in (({}, ["HOME"]), ({"GIVEN": "1", "HOME": None}, ["GIVEN"])):
         done = subprocess.run(
             [sys.executable, "-c", code], env=clean_environment(**more), capture_output=True, text=True, check=True

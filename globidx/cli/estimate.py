@@ -19,8 +19,7 @@ def add(things: Any) -> None:
         "estimate",
         help=told,
         description=told,
-        examples="  globidx estimate data/ --key images --order chunk-shuffle \\\n"
-        "      --batch-size 32 --world-size 4 --workers 2",
+        examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4",
     )
     add_files(command)
     command.add_argument("--order", choices=_ORDERS, default="shuffle", help="order of the samples (default: shuffle)")

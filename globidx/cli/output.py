@@ -18,9 +18,8 @@ class ReaderLeftError(Exception):
 
 def tell(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
     """Print ``value`` as JSON where that was asked for, else ``lines``."""
-    document = json.dumps(value, indent=1).replace("\x7f", "\\u007f") if args.json else None
-    text = "\n".join(map(printable, lines)) if document is None else document
-    deliver(f"{text}\n")
+    shown = [json.dumps(value, indent=1).replace("\x7f", "\\u007f")] if args.json else map(printable, lines)
+    deliver("".join(f"{line}\n" for line in shown))
 
 
 def deliver(text: str) -> None:

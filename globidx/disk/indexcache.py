@@ -112,17 +112,17 @@ class IndexCache:
         OSError
             If no file can be made in the folder, or the file is a newer globidx's.
         """
-        self.load()
-        if self._is_closed:
-            raise OSError(
-                f"the index cache {self.path} is a newer globidx's and is left alone; choose another --cache-dir"
-            )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path.parent):
                 pass
         except OSError as error:
             raise OSError(f"the index cannot be written to {self.path}: {error.strerror}") from error
+        self.load()
+        if self._is_closed:
+            raise OSError(
+                f"the index cache {self.path} is a newer globidx's and is left alone; choose another --cache-dir"
+            )
 
     def _decoded(self, data: mmap.mmap | bytes) -> Table | None:
         try:

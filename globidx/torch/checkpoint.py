@@ -99,8 +99,8 @@ class CheckpointManager:
             raise TypeError(f"keep must be one of globidx.policies, such as policies.last(3), got {keep!r}")
         if keep is not None and keep_last != 3:
             raise ValueError(
-                f"keep= and keep_last={keep_last!r} both say which records stay; give one, or join policies: "
-                "keep=policies.last(n) | policies.every(1000)"
+                f"keep= and keep_last={keep_last!r} both say which records stay; give one of them, "
+                "such as keep=policies.last(n) | policies.every(m)"
             )
         self._keep: Keep | int = keep or checks.integer(keep_last, "keep_last", low=1)
         if not timeout > 0:

@@ -170,6 +170,62 @@ def test_a_wrong_key_names_the_keys_there_are(folder):
         GlobalIndexManager(folder, key="y")
 
 
+def test_a_wrong_key_in_all_files_is_one_line(tmp_path):
+    """How many, why, what is there, and what was probably meant; no advice to skip all of them."""
+    for number in range(30):
+        write_hdf5(tmp_path / f"{number:02}.h5", numbers(number + 1), key="images")
+    with pytest.raises(BadFilesError) as error:
+        GlobalIndexManager(tmp_path, key="image")
+    said = str(error.value)
+    assert said == (
+        f"none of the 30 files can be indexed, all for the reason of the first: {tmp_path}/00.h5: "
+        "it has no array 'image' (did you mean 'images'?); there is 'images' of (1, 3)"
+    )
+    assert len(error.value.failures) == 30
+
+
+def test_what_files_have_in_common_is_said_once(tmp_path):
+    """Files that fail alike share a line, with their names; others have their own, and a name is never a line."""
+    write_hdf5(tmp_path / "good.h5", numbers(2))
+    for name in ("n1.h5", "n2.h5", "n3\nforged.h5"):
+        write_hdf5(tmp_path / name, numbers(2), key="y")
+    (tmp_path / "empty.h5").write_bytes(b"")
+    with pytest.raises(BadFilesError) as error:
+        GlobalIndexManager(tmp_path, key="x")
+    first, *lines = str(error.value).split("\n")
+    assert first.startswith("4 files cannot be indexed") and len(lines) == 2
+    (shared,) = (line for line in lines if "it has no array" in line)
+    assert shared.count("it has no array") == 1
+    assert all(name in shared for name in ("n1.h5", "n2.h5", "n3\\nforged.h5"))
+
+
+@pytest.mark.parametrize("one", ["", "/*.h5", "/*", "/**/*.h5"])
+@pytest.mark.parametrize("other", ["/", "/[ab]*.h5", "/*.*"])
+@pytest.mark.parametrize("place", [None, "cache"])
+def test_files_named_in_another_way_are_not_looked_at_again(tmp_path, scans, one, other, place):
+    """A build over ``data/`` serves ``data/*.h5``: what was learnt of a file counts, however it is named."""
+    data, cache = tmp_path / "data", place and tmp_path / place
+    data.mkdir()
+    for name, count in (("a.h5", 2), ("b.h5", 3)):
+        write_hdf5(data / name, numbers(count), key="x")
+    built = GlobalIndexManager(f"{data}{one}", key="x", cache_dir=cache)
+    assert sorted(scans) == ["a.h5", "b.h5"]
+    scans.clear()
+    again = GlobalIndexManager(f"{data}{other}", key="x", cache_dir=cache)
+    assert scans == [] and again.fingerprint == built.fingerprint and again.lengths.tolist() == [2, 3]
+
+
+def test_what_is_cached_of_other_arrays_is_no_help(tmp_path, scans):
+    """Another key, axis or layout is another index, of the same files."""
+    for name in ("a.h5", "b.h5"):
+        write_hdf5(tmp_path / name, {"x": numbers(4, (3,)), "y": numbers(2, (5,))})
+    assert GlobalIndexManager(tmp_path, key="x").lengths.tolist() == [4, 4]
+    for options, lengths in (({"key": "y"}, [2, 2]), ({"key": "x", "axis": 1}, [3, 3])):
+        scans.clear()
+        assert GlobalIndexManager(f"{tmp_path}/*.h5", **options).lengths.tolist() == lengths
+        assert sorted(scans) == ["a.h5", "b.h5"]
+
+
 @pytest.mark.parametrize("other", [numbers(2, (4,)), numbers(2, (3,), "i4"), numbers(2, (3, 1))])
 def test_files_of_another_shape_or_dtype_are_refused_by_both_names(tmp_path, other):
     """One index has one item shape and dtype: the file that differs and the first are named, with what they hold."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from processes import run_ranks
 
-from globidx import CheckpointManager, ResumableDistributedSampler, errors, read_record
+from globidx import CheckpointManager, ResumableDistributedSampler, errors, policies, read_record
 
 
 def sampler_of(n=100, **arguments):
@@ -493,3 +493,18 @@ def test_no_object_moves_unless_all_can(tmp_path):
     with pytest.raises(errors.RecordMismatchError, match="val: the record"):
         CheckpointManager(tmp_path, {"train": train, "val": sampler_of(8)}).restore()
     assert train.state_dict()["consumed"] == 7
+
+
+def test_keep_and_keep_last_together_are_refused(tmp_path):
+    """Neither overrides the other in silence."""
+    sampler = ResumableDistributedSampler(range(10), 1, 0)
+    with pytest.raises(ValueError, match=r"keep= and keep_last=5 both say"):
+        CheckpointManager(tmp_path, sampler, keep=policies.last(2), keep_last=5)
+
+
+def test_a_restore_that_finds_nothing_names_the_folder_in_the_log(tmp_path, caplog):
+    """A mistyped folder looks like a fresh run; the log says where it was looked for."""
+    caplog.set_level("INFO", logger="globidx")
+    manager = CheckpointManager(tmp_path / "rnu", ResumableDistributedSampler(range(10), 1, 0))
+    assert manager.restore() is None
+    assert [record.getMessage() for record in caplog.records] == [f"no record in {tmp_path}/rnu: the run begins afresh"]

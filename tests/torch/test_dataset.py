@@ -408,3 +408,17 @@ def test_a_refresh_in_another_thread_mixes_no_batch(tmp_path):
     stop.set()
     reader.join()
     assert not wrong
+
+
+def test_what_belongs_to_the_index_is_said_to(tmp_path):
+    """A dataset over a path with key=: TypeError that shows the call as it should be; other words are Python's own."""
+    write_hdf5(tmp_path / "a.h5", numbers(3))
+    for first in (str(tmp_path), GlobalIndexManager(tmp_path)):
+        with pytest.raises(
+            TypeError, match=r"key and axis belong to the index.*GlobalIndexManager\(.*, key=..., axis=...\)"
+        ):
+            FileCacheDataset(first, key="x", axis=0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'cach_bytes'"):
+        FileCacheDataset(GlobalIndexManager(tmp_path), cach_bytes=1)
+    with pytest.raises(TypeError, match=r"pass GlobalIndexManager\(files, key=...\)"):
+        FileCacheDataset(str(tmp_path))
