@@ -439,10 +439,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         """Commit what the loop holds, as ``CheckpointManager.save`` does on all ranks at the same step."""
         with self._passes.lock:
             held, left = self._passes.held, self._passes.left
-            if held is None or held.is_last:
-                self._end_if_delivered()
-            else:
+            if held is not None and not held.is_last:
                 self._settle(held)
+            elif left is None:  # a last batch that failed is left, and given again
+                self._end_if_delivered()
             if left is not None:
                 self._passes.give_up()
                 _log.info(
@@ -533,10 +533,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def _end_if_delivered(self) -> None:
         """The loop has come back in another way than for its next batch: if it had all of the pass, that is over."""
-        handed = self._passes.handed
-        if handed is not None and handed.is_last:
+        held = self._passes.held
+        if held is not None and held.is_last:
             generation = self.generation
-            self._settle(handed)
+            self._settle(held)
             if generation == self.generation:  # a loader that drops its last, smaller batch leaves some
                 self.end_pass()
         elif self._passes.is_drained and self._is_read_through(*self._at()):
@@ -585,14 +585,15 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def _warn_of_draws(self) -> None:
         if self._passes.only_drawn:
             self._warn(
+                "only drawn",
                 f"epoch {self.epoch} was read to its end and nothing of it committed, so it is read again in the same "
                 "order; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch, or "
-                "sampler.set_epoch(epoch)"
+                "sampler.set_epoch(epoch)",
             )
 
     def _warn_of_untold(self) -> None:
         if self._passes.untold and (self._passes.read_by_loader or self._passes.copy_is_read):
-            self._warn(self._untold())
+            self._warn("untold", self._untold())
 
     def _untold(self) -> str:
         if self._passes.copy_is_read:
@@ -605,8 +606,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             "all; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
         )
 
-    def _warn(self, message: str) -> None:
-        kind = message[:20]
+    def _warn(self, kind: str, message: str) -> None:
+        """Warn once of each kind."""
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(message, stacklevel=4)

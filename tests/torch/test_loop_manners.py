@@ -118,7 +118,7 @@ def train_by_next(loader, stop):
 
 
 @pytest.mark.parametrize("train", [train_bare, train_from_a_variable, train_by_next])
-@pytest.mark.parametrize("stop", [0, 4, 9])
+@pytest.mark.parametrize("stop", [0, 4, 9, 10])
 def test_a_batch_that_failed_is_not_counted_in_the_handler(train, stop):
     """Whatever keeps the loop's iterator alive: a variable of the failed frame, or the traceback."""
     sampler, loader = made()
@@ -128,7 +128,7 @@ def test_a_batch_that_failed_is_not_counted_in_the_handler(train, stop):
         assert done(sampler) == (0, 4 * stop)
         sampler.settle()
         assert done(sampler) == (0, 4 * stop)
-    assert next(iter(loader)).tolist()[0] == 4 * stop
+        assert next(iter(loader)).tolist()[0] == 4 * stop
 
 
 @pytest.mark.parametrize("train", [train_bare, train_from_a_variable])
