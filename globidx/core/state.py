@@ -55,6 +55,10 @@ class SamplerState:
         remaining = self.progress.remaining
         return partition.stream_length(remaining, rank=rank, world_size=self.world_size, tail=self.tail)
 
+    def dealt_to(self, world_size: int) -> SamplerState:
+        """The state with the open segment dealt to so many ranks; itself where it is, as it is at nearly all times."""
+        return self if self.world_size == world_size else replace(self, world_size=world_size)
+
     def commit(self, amount: int, rank: int) -> SamplerState:
         """The state with ``amount`` more ids of ``rank`` committed; CommitError if it had fewer left."""
         left = self.stream_length(rank) - self.committed

@@ -64,7 +64,7 @@ class Tracker:
         rank, world_size = self.ranks.resolve()
         if self.state.committed and self.state.world_size != world_size:
             raise self.other_world(self.state.world_size, world_size)
-        return replace(state, world_size=world_size), rank
+        return state.dealt_to(world_size), rank
 
     def view(self) -> EpochView:
         """What remains of the epoch, in its order."""
@@ -122,7 +122,7 @@ class Tracker:
 
     def commit(self, amount: int, rank: int, world_size: int) -> None:
         """``amount`` more ids of ``rank`` are committed; CommitError if it had fewer left."""
-        self.state = replace(self.state, world_size=world_size).commit(amount, rank)
+        self.state = self.state.dealt_to(world_size).commit(amount, rank)
 
     def begin(self, epoch: int, *, ended: bool = False) -> None:
         """Start ``epoch`` afresh, over the dataset as it is now; ``ended``: the one before was read through."""

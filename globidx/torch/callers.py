@@ -50,8 +50,11 @@ class Caller(NamedTuple):
         return body is not None and not self._stands_in(body)
 
     def is_failing(self) -> bool:
-        """Whether an exception that was raised since is being handled: whoever asks does so because of it."""
-        handled = sys.exception()
+        """Whether an exception that was raised since is being handled: whoever asks does so because of it.
+
+        What another thread handles says nothing of the loop.
+        """
+        handled = sys.exception() if self.thread == threading.get_ident() else None
         return handled is not None and handled is not self.handling
 
     def _stands_in(self, body: range) -> bool:

@@ -120,8 +120,9 @@ class DataLoader(ShieldedLoader):
         What a progress bar counts from: ``tqdm(loader, initial=loader.start, total=len(loader))``. In a loop,
         ``loader.start + number + 1 == len(loader)`` is true of the last batch, ``number`` counted from 0.
         """
+        sampler = self._counted("start")
         running = self.__dict__["_pass"]() if "_pass" in self.__dict__ else None
-        return self._done() if running is None else int(running.start)
+        return int(running.start) if running is not None and sampler.is_run_by(running) else self._done()
 
     @property
     def steps_per_epoch(self) -> int:

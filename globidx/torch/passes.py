@@ -140,9 +140,14 @@ class Passes:
         return self.drained and self.read_by_loader and self._loop is _nobody
 
     def give_up(self) -> None:
-        """Forget the batch of a loop that is gone; one that lives may still come back, and its batch then counts."""
+        """Forget the batch of a loop that is gone; one that lives may still come back, and its batch then counts.
+
+        By that alone: that it was the last of its pass, and an error has left it, ends no pass later on.
+        """
         if self._loop() is None:
             self.handed = None
+        elif self.handed is not None:
+            self.handed = self.handed._replace(is_last=False)
 
     # -- who reports
 

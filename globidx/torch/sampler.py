@@ -358,6 +358,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             if held is not None:
                 state, rank = self._at()
                 tracker.state = state.commit(len(held.ids), rank).quarantining(Ranges.of(held.replaced))
+                if held.is_last:
+                    tracker.begin(self.epoch + 1, ended=True)
         tracker.ranks = tracker.ranks.for_child()
         return self.__dict__ | {"_tracker": tracker, "_passes": None, "_original": self._original.name}
 
@@ -414,6 +416,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def is_counted_by(self, loop: Loop) -> bool:
         """Whether ``loop`` is the one that counts deliveries."""
         return self._passes.counted_by(loop)
+
+    def is_run_by(self, loop: Loop) -> bool:
+        """Whether ``loop`` counts deliveries and is under way, as far as can be seen."""
+        with self._passes.lock:
+            return self._passes.counted_by(loop) and self._passes.is_looped_over
 
     def hand_out(self, loop: Loop, handed: Handed) -> None:
         """``loop`` is given a batch, which counts when the loop comes back."""

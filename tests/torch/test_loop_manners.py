@@ -131,6 +131,20 @@ def test_a_batch_that_failed_is_not_counted_in_the_handler(train, stop):
         assert next(iter(loader)).tolist()[0] == 4 * stop
 
 
+@pytest.mark.parametrize("train", [train_bare, train_from_a_variable, train_by_next])
+@pytest.mark.parametrize("come_back", ["iter", "set_epoch"])
+def test_a_last_batch_that_failed_is_given_again_by_a_retry_in_the_handler(train, come_back):
+    """Nothing comes behind it, and the error still says that it was not trained on."""
+    sampler, loader = made()
+    try:
+        train(loader, 10)
+    except Halt:
+        if come_back == "set_epoch":
+            sampler.set_epoch(0)
+        assert [batch.tolist() for batch in loader] == [[40]]
+    assert done(sampler) == (1, 0)
+
+
 @pytest.mark.parametrize("train", [train_bare, train_from_a_variable])
 def test_a_batch_that_failed_is_not_counted_while_its_error_is_kept(train):
     """An error in a variable keeps the frames of its traceback, and so the iterator."""
@@ -200,6 +214,27 @@ def test_a_save_from_another_thread_counts_what_the_loop_holds():
             break
 
 
+def test_an_error_that_another_thread_handles_says_nothing_of_the_loop():
+    """A save that is tried again in its thread's exception handler counts what the loop holds."""
+    sampler, loader = made()
+
+    def save_again():
+        try:
+            raise Halt
+        except Halt:
+            sampler.settle()
+
+    for number, _ in enumerate(loader):
+        saver = threading.Thread(target=save_again)
+        saver.start()
+        saver.join()
+        assert sampler.state_dict()["open"]["committed"] == 4 * number + 4
+        if number == 4:
+            break
+    sampler.load_state_dict(sampler.state_dict())
+    assert next(iter(loader)).tolist()[0] == 20
+
+
 def test_a_batch_that_nobody_settled_is_told_of_once(caplog):
     """At the next save, with how many samples it had; and it is given again."""
     sampler, loader = made()
@@ -224,6 +259,19 @@ def test_after_a_break_the_batch_may_be_committed_by_hand():
         sampler.commit(5)
     sampler.commit(len(last))
     assert done(sampler) == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("drop_last", "arguments"), [(True, {}), (False, {"world": 3, "rank": 2, "tail": "exact"}), (False, {})]
+)
+def test_a_copy_made_while_the_last_batch_is_held_says_what_its_original_says(drop_last, arguments):
+    """Also where ids are left of the epoch that this rank's loader does not give."""
+    sampler, _ = made(**arguments)
+    loader = DataLoader(range(41), batch_size=4, sampler=sampler, drop_last=drop_last)
+    by_next(loader)
+    for copied in (copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):
+        assert copied.state_dict() == sampler.state_dict()
+        assert copied.epoch == 1
 
 
 # StopIteration
@@ -580,3 +628,26 @@ def test_a_loader_over_another_dataset_than_its_samplers_is_refused():
     sampler = ResumableDistributedSampler(range(20), 1, 0)
     with pytest.raises(ValueError, match="dataset has 7 samples, its sampler's has 20"):
         DataLoader(range(7), sampler=sampler)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("stop", [2, 4, None])
+def test_start_is_of_the_pass_that_comes_next_once_a_loop_is_over(keep, stop):
+    """By a break, a load or its end, and whether or not a variable keeps the loop's iterator."""
+    sampler, loader = made()
+    sampler.commit(20)
+    record = sampler.state_dict()
+    stream = iter(loader)
+    for number, _ in enumerate(stream if keep else loader):
+        assert loader.start == 5
+        if number == stop:
+            break
+    assert loader.start == (0 if stop is None else 5 + stop)
+    sampler.load_state_dict(record)
+    assert loader.start == 5
+
+
+def test_start_of_a_loader_without_a_resumable_sampler_is_refused_by_name():
+    """It is not known how many batches were done."""
+    with pytest.raises(TypeError, match="start needs a ResumableDistributedSampler"):
+        _ = DataLoader(range(4)).start
