@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from files import environment, numbers, run_python, write_hdf5, write_zarr
 
@@ -541,3 +543,23 @@ def test_every_help_names_the_exit_codes_and_every_command_an_example():
             assert not words or example.startswith(f"globidx {words} ")
             parsed = cli._parser().parse_args(shlex.split(example)[1:])
             assert callable(parsed.run)
+
+
+def test_what_to_do_is_said_in_the_words_of_the_command(folder, capsys):
+    """Leaving bad files out is advised where others would be left, and a folder where one is missing."""
+    (folder / "bad.h5").write_text("junk")
+    assert "(--on-bad skip)" in run(capsys, "build", folder)[2]
+    assert "skip" not in run(capsys, "build", folder / "bad.h5")[2]
+    with h5py.File(folder / "two.h5", "w") as file:
+        file["x"], file["y"] = np.arange(3), np.arange(3)
+    assert "choose with key= (--key)" in run(capsys, "build", folder / "two.h5")[2]
+    code, _, err = run(capsys, "build", folder / "a.h5", "--cache-dir", folder / "bad.h5")
+    assert code == 1 and err.count("\n") == 1 and err.endswith("with --cache-dir\n")
+
+
+def test_an_estimate_of_no_ranks_is_a_wrong_command(folder, capsys):
+    """As record plan has it."""
+    for wrong in (["--batch-size", "0"], ["--batch-size", "2", "--world-size", "0"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(["estimate", str(folder), *wrong])
+        assert exit_.value.code == 2 and "must be in [1, 131072], got 0" in capsys.readouterr().err

@@ -144,6 +144,7 @@ def test_a_plan_asks_which_sampler_and_refuses_what_it_cannot_compute(tmp_path, 
     path.write_bytes(record.encode(record.build(number=0, token="0" * 12, step=4, time="", states=states, extras={})))
     options = ["--world-size", "2", "--batch-size", "4"]
     assert "['train', 'val']; pick one with --sampler" in said(capsys, "plan", path, *options, code=1)
+    assert ", not 'vla'; pick" in said(capsys, "plan", path, *options, "--sampler", "vla", code=1)
     assert "which only its own run can compute" in said(capsys, "plan", path, *options, "--sampler", "train", code=1)
     assert "val: epoch 0" in said(capsys, "plan", path, *options, "--sampler", "val")
 
@@ -172,7 +173,7 @@ def test_check_verifies_every_record_of_a_folder(tmp_path, capsys):
     assert [each["id"] for each in value["records"]] == [None, ids[1], ids[1], None, ids[4]] and value["problems"] == 3
     assert [each["file"] for each in value["temporary"]] == [str(left)]
     assert "0 damaged" in said(capsys, "check", paths[4])
-    assert "No such file" in said(capsys, "check", tmp_path / "gone", code=1)
+    assert "there is no record or folder of records at" in said(capsys, "check", tmp_path / "gone", code=1)
 
 
 def test_an_edited_record_is_resealed_beside_itself(tmp_path, capsys):

@@ -171,7 +171,8 @@ def conversation(folder, name):
 @example(name=f"x\udcff\r{MARK}\x1b[2J\u2028{MARK}")
 def test_no_name_forges_a_line_or_reaches_the_terminal_raw(name):
     """Folders, files, arrays, samplers, extras and arguments, in results and errors of every command."""
-    with tempfile.TemporaryDirectory() as folder:
+    # a relative --cache-dir is made in the current directory
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for said in conversation(folder, name):
             assert all(c.isprintable() or c == "\n" for c in said), repr(said)
             assert not any(line.lstrip().startswith(MARK) for line in said.splitlines()), said

@@ -8,6 +8,7 @@ from typing import Any
 
 from globidx.cli.files import add_files
 from globidx.cli.output import tell
+from globidx.cli.parser import positive
 
 _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 
@@ -24,8 +25,8 @@ def add(things: Any) -> None:
     add_files(command)
     command.add_argument("--order", choices=_ORDERS, default="shuffle", help="order of the samples (default: shuffle)")
     command.add_argument("--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)")
-    command.add_argument("--batch-size", type=int, required=True, help="samples in a batch of one rank")
-    command.add_argument("--world-size", type=int, default=1, help="number of ranks (default: 1)")
+    command.add_argument("--batch-size", type=positive, required=True, help="samples in a batch of one rank")
+    command.add_argument("--world-size", type=positive, default=1, help="number of ranks (default: 1)")
     command.add_argument("--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)")
     command.add_argument("--cache-bytes", type=int, help="bytes of decoded chunks that a worker keeps")
     command.add_argument("--max-open-files", type=int, help="files that a worker keeps open")

@@ -28,6 +28,8 @@ def deliver(text: str) -> None:
         write(text, sys.stdout)
     except BrokenPipeError as error:
         raise ReaderLeftError from error
+    except OSError as error:
+        raise OSError(f"stdout cannot be written: {error.strerror}; what was asked for is not all there") from error
 
 
 def complain(*lines: str) -> None:

@@ -17,6 +17,14 @@ exit codes:
   130  interrupted"""
 
 
+def positive(text: str) -> int:
+    """How many there are of something, from 1: the type of an argument."""
+    number = int(text)
+    if not 1 <= number <= 2**17:
+        raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {number}")
+    return number
+
+
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose output is delivered or an error, and whose help ends in examples.
 

@@ -114,7 +114,8 @@ def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, Sample
     if name is None and len(states) == 1:
         (name,) = states
     if name is None or name not in states:
-        raise RecordError(f"the record holds the samplers {sorted(states)}; pick one with --sampler")
+        other = "" if name is None else f", not {name!r}"
+        raise RecordError(f"the record holds the samplers {sorted(states)}{other}; pick one with --sampler")
     return name, SamplerState.from_dict(states[name])
 
 

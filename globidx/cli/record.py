@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from globidx.cli.output import tell
+from globidx.cli.parser import positive
 
 
 def add(things: Any) -> None:
@@ -50,21 +51,14 @@ def add(things: Any) -> None:
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=run)
         if name == "plan":
-            command.add_argument("--world-size", type=_positive, required=True, help="how many ranks")
-            command.add_argument("--batch-size", type=_positive, required=True, help="samples a batch, on each rank")
+            command.add_argument("--world-size", type=positive, required=True, help="how many ranks")
+            command.add_argument("--batch-size", type=positive, required=True, help="samples a batch, on each rank")
             command.add_argument("--tail", choices=("pad", "drop", "exact"), help="default: as the record says")
             command.add_argument("--sampler", help="which one, where the record holds several")
         if name == "reseal":
             command.add_argument(
                 "--in-place", action="store_true", help="keep the file and its id (default: a new record beside it)"
             )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 2**17:
-        raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {number}")
-    return number
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -53,7 +53,7 @@ class IndexCache:
         """
         try:
             data, seen = _read(self.path, self._seen)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             _log.warning("index cache %s cannot be read, building without it: %s", self.path, error)
@@ -117,7 +117,10 @@ class IndexCache:
             with tempfile.TemporaryFile(dir=self.path.parent):
                 pass
         except OSError as error:
-            raise OSError(f"the index cannot be written to {self.path}: {error.strerror}") from error
+            raise OSError(
+                f"the index cannot be written to {self.path}: {error.strerror}; name a folder that can be written "
+                "with --cache-dir"
+            ) from error
         self.load()
         if self._is_closed:
             raise OSError(

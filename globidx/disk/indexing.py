@@ -163,7 +163,9 @@ def refuse_bad(failures: Sequence[Failure], total: int) -> None:
     if len(failures) == total > 1 and len(kinds) == 1:  # such as a wrong key: no file is bad, and none would be left
         lines = [f"none of the {total} files can be indexed, all for the reason of the first: {failures[0]}"]
     else:
-        lines = [f"{count} cannot be indexed; mend or remove them, or pass on_bad='skip':"]
+        # where all failed, none would be left
+        skip = "; mend or remove them, or pass on_bad='skip' (--on-bad skip)" if len(failures) < total else ""
+        lines = [f"{count} cannot be indexed{skip}:"]
         lines += _by_kind(failures[:_SHOWN])
         lines += [f"and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
     error = BadFilesError("\n  ".join(lines))

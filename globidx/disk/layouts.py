@@ -51,7 +51,9 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
     shown = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
     there = (shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none at all"
     if keys is None:
-        raise ValueError(f"it holds {len(names)} arrays ({there}); choose with key=, one or several of equal length")
+        raise ValueError(
+            f"it holds {len(names)} arrays ({there}); choose with key= (--key), one or several of equal length"
+        )
     missing = next(key for key in keys if key not in present)
     alike = get_close_matches(missing, names, 1)
     hint = f" (did you mean {alike[0]!r}?)" if alike else ""
@@ -72,7 +74,9 @@ def _nexus(root: Any) -> str:
             return f"{path}/{signal}".strip("/")
         default = _text(node.attrs.get("default")) or _only_entry(node)
         if default is None:
-            raise ValueError(f"its group {path or '/'} has neither a default nor a signal attribute; choose with key=")
+            raise ValueError(
+                f"its group {path or '/'} has neither a default nor a signal attribute; choose with key= (--key)"
+            )
         node, path = _get(node, default), f"{path}/{default}"
         if node is None or is_array(node):
             raise ValueError(f"its default attribute leads to {path}, which is no group in it")

@@ -41,7 +41,10 @@ def read_bytes(path: str | Path) -> bytes:
     """What a record's file holds; RecordCorruptError for what is no file, or too large for a record, before it is
     read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep it waiting
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep it waiting
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no record or folder of records at {os.path.abspath(path)}") from error
     try:
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):

@@ -111,18 +111,21 @@ class DataLoader(ShieldedLoader):
         """
         if self.resumable is None or self.cut.size is None:
             return super().__len__()
-        return self._done() + self.cut.batches(self.resumable.left_to_deliver)
+        return self._done(self.resumable) + self.cut.batches(self.resumable.left_to_deliver)
 
     @property
     def start(self) -> int:
         """How many batches of the epoch were done before the pass that runs, or that comes next.
 
         What a progress bar counts from: ``tqdm(loader, initial=loader.start, total=len(loader))``. In a loop,
-        ``loader.start + number + 1 == len(loader)`` is true of the last batch, ``number`` counted from 0.
+        ``loader.start + number + 1 == len(loader)`` is true of the last batch, ``number`` counted from 0. It is 0 with
+        a sampler that does not resume.
         """
-        sampler = self._counted("start")
+        if self.resumable is None:
+            return 0
         running = self.__dict__["_pass"]() if "_pass" in self.__dict__ else None
-        return int(running.start) if running is not None and sampler.is_run_by(running) else self._done()
+        under_way = running is not None and self.resumable.is_run_by(running)
+        return int(running.start) if under_way else self._done(self.resumable)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -167,9 +170,8 @@ class DataLoader(ShieldedLoader):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_pass"}
 
-    def _done(self) -> int:
-        assert self.resumable is not None
-        return -(-(len(self.resumable) - self.resumable.left_to_deliver) // (self.cut.size or 1))
+    def _done(self, sampler: ResumableDistributedSampler) -> int:
+        return -(-(len(sampler) - sampler.left_to_deliver) // (self.cut.size or 1))
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""

@@ -53,7 +53,7 @@ class PreemptionGuard:
             raise ValueError(
                 "PreemptionGuard must be made in the main thread: Python sets signal handlers nowhere else"
             )
-        chosen = [signal.Signals(number) for number in signals]
+        chosen = _chosen(signals)
         before = {number: signal.getsignal(number) for number in chosen}
         foreign = [number.name for number, handler in before.items() if handler is None]
         if foreign:
@@ -141,3 +141,13 @@ class PreemptionGuard:
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def _chosen(signals: Iterable[int]) -> list[signal.Signals]:
+    """The signals of these numbers; TypeError or ValueError for what are none."""
+    try:
+        return [signal.Signals(number) for number in signals]
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"signals must be signals, such as (signal.SIGTERM, signal.SIGUSR1), got {signals!r}"
+        ) from error

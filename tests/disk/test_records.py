@@ -38,7 +38,7 @@ def test_what_is_no_file_is_never_waited_for(tmp_path):
         (tmp_path / "fifo", errors.RecordCorruptError, "no regular file"),
         ("/dev/zero", errors.RecordCorruptError, "no regular file"),
         (tmp_path, IsADirectoryError, "folder"),
-        (tmp_path / "link", FileNotFoundError, "No such file"),
+        (tmp_path / "link", FileNotFoundError, "there is no record"),
     ):
         with pytest.raises(error, match=told) as caught:
             read_record(path)

@@ -461,6 +461,11 @@ def test_steps_need_batches_of_one_size():
         _ = DataLoader(range(5)).steps_per_epoch
 
 
+def test_a_pass_over_a_sampler_that_does_not_resume_starts_at_its_start():
+    """A bar over a loader for validation counts from 0."""
+    assert DataLoader(range(5)).start == 0
+
+
 # loaders that do not report
 
 

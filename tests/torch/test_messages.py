@@ -66,6 +66,9 @@ MISTAKES = {
         lambda folder: ResumableDistributedSampler(range(10), 0, 2),
         r"num_replicas=0 and rank=2: the world size comes first, .*\(dataset, num_replicas, rank\)",
     ),
+    "a signal by name": (lambda folder: PreemptionGuard("SIGTERM"), "signals must be signals, such as .*got 'SIGTERM'"),
+    "a signal alone": (lambda folder: PreemptionGuard(15), "signals must be signals, such as .*got 15"),
+    "a record that is not there": (lambda folder: read_record("gone.json"), "there is no record .*/gone.json"),
     "rank beyond the world size": (
         lambda folder: ResumableDistributedSampler(range(10), 1, 3),
         r"rank must be in \[0, 1\), got 3, .*\(dataset, num_replicas, rank\)",
@@ -77,7 +80,7 @@ MISTAKES = {
 def test_a_mistake_is_answered_by_what_to_do(mistake, tmp_path):
     """Provoked as it is made, and told in one sentence."""
     make, answer = MISTAKES[mistake]
-    with pytest.raises((TypeError, ValueError, errors.GlobidxError), match=answer):
+    with pytest.raises((TypeError, ValueError, OSError, errors.GlobidxError), match=answer):
         make(tmp_path / "run")
 
 
