@@ -24,6 +24,7 @@ from globidx.disk.stores import (
     item_first,
     make_entry,
     packing_of,
+    parts_of,
     slab,
 )
 from globidx.disk.stores import hdf5_elsewhere as elsewhere
@@ -85,11 +86,14 @@ def _plain(file: Any, key: str) -> tuple[Described, str] | None:
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
     with h5py.File(path, "r") as file:
         allow = layout.allow_external
-        led = {key: elsewhere.followed(file, key, allow=allow) for key in layout.keys or ()}
+        for key in layout.keys or ():
+            # says best what is wrong with a link
+            elsewhere.followed(file, key, allow=allow)
         fields = layouts.find(elsewhere.Guarded(file, allow=allow), layout, lambda: _datasets(file))
         arrays, told, taken = [], [], list[Target]()
         shape: tuple[int, ...]
         for field in fields:
+            sources = _sources(file, field, allow)
             dataset = file[field.path]
             if field.form == "csr":
                 group, dataset = dataset, dataset["data"]
@@ -100,12 +104,20 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
             arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing))
             require_filters(dataset.id.get_create_plist(), field.path)
-            sources = elsewhere.sources(dataset, allow=allow) + led.get(field.path, [])
             taken += sources
             _, dtype, stored, filters = _described(dataset.id)
             names = sorted({os.path.basename(target.file) for target in sources})
             told.append((shape, dtype.str, stored, filters, [*names, packing] if packing else names))
     return make_entry("hdf5", arrays, repr(told).encode(), sources=tuple(dict.fromkeys(taken)))
+
+
+def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
+    """All that the data of a field take from other files, looked at before any of it is opened."""
+    found = list[Target]()
+    for part in parts_of(field.path, field.form):
+        found += elsewhere.followed(file, part, allow=allow)
+        found += elsewhere.sources(file[part], allow=allow)
+    return found
 
 
 def _described(dataset: Any, made: Any = None) -> Described:
