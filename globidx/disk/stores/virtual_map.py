@@ -19,6 +19,8 @@ from globidx.disk.stores.hdf5_elsewhere import VIRTUAL, followed, located
 from globidx.errors import ReadError
 
 _ENDLESS = np.iinfo(np.int64).max
+#: What makes a block of HDF5, whose last point counts, half-open.
+_HALF_OPEN = np.array([[0], [1]])
 #: Pieces of one mapping that are held against the others; of more, only the points are counted.
 _MOST_BLOCKS = 2**16
 #: Cells that overlapping mappings may cut their rows into.
@@ -90,7 +92,7 @@ class VirtualMap:
             if points and space.get_select_hyper_nblocks() > _MOST_BLOCKS:
                 uncut += points
             elif points:
-                blocks.append(np.asarray(space.get_select_hyper_blocklist(), np.int64) + [[0], [1]])
+                blocks.append(np.asarray(space.get_select_hyper_blocklist(), np.int64) + _HALF_OPEN)
         return uncut + covered(np.concatenate(blocks))
 
     def _is_there(self, row: int) -> bool:
