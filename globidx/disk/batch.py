@@ -25,9 +25,6 @@ from globidx.errors import MissingChunkError, ReadError
 _FILE, _CHUNK = itemgetter(0), itemgetter(1)
 
 
-_FILE, _CHUNK = itemgetter(0), itemgetter(1)
-
-
 class Batch:
     """The samples of some ids, out of what the files held at one look, whatever a refresh does meanwhile."""
 

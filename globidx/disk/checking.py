@@ -78,11 +78,10 @@ def _read(opened: OpenFile, column: int, part: ArrayInfo, start: int, stop: int)
 
 
 def _parts(info: ArrayInfo) -> list[ArrayInfo]:
-    """The stored arrays behind an array: a sparse matrix has three."""
+    """The stored arrays behind an array."""
     if info.form != "csr":
         return [info]
-    names = ("indptr", "indices", "data")
-    return [ArrayInfo(info.name, (), info.dtype, 0, f"{info.path}/{name}", "part") for name in names]
+    return [ArrayInfo(info.name, (), info.dtype, 0, part, "part") for part in stores.parts_of(info.path, info.form)]
 
 
 def _told(error: Exception) -> str:

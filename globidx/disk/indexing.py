@@ -211,7 +211,8 @@ def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]
     """
     inodes = piece.table.stamps[:, 0, 3]
     order = np.argsort(inodes, kind="stable")
-    kept = {place: taken for place, taken in sources.items() if place in piece.places}
+    places = set(piece.places.tolist()) if sources else set()
+    kept = {place: taken for place, taken in sources.items() if place in places}
     for place, file, dataset in ((place, *one) for place, taken in sorted(kept.items()) for one in taken):
         try:
             status = os.stat(os.path.join(paths.root, file))

@@ -21,11 +21,13 @@ from globidx.disk.stores.shardindex import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
-_OF_A_PROCESS = ("_born_in", "_indexes", "_tally", "handles", "cached")
+_OF_A_PROCESS = ("_born_in", "_indexes", "_now", "_tally", "handles", "cached")
 
 
 class Reader:
     """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child opens its own."""
+
+    _now: Indexed | None
 
     def __init__(
         self,
@@ -53,7 +55,12 @@ class Reader:
         long as any of them. IndexError for an id that is none; ReadError, naming file, item and id, where the data
         cannot be had.
         """
-        batch = Batch(self.manager.now, sample_ids, self.handles, self.cached)
+        now = self.manager.now
+        if now is not self._now:
+            # nobody asks for files of an older look again, and HDF5 would take what it knows of them for news
+            self.handles.close()
+            self._now = now
+        batch = Batch(now, sample_ids, self.handles, self.cached)
         try:
             return batch.samples(self.columns)
         finally:
@@ -96,6 +103,7 @@ class Reader:
 
     def _start(self) -> None:
         self._born_in = os.getpid()
+        self._now = None
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:

@@ -124,8 +124,9 @@ class DataLoader(ShieldedLoader):
         if self.resumable is None:
             return 0
         running = self.__dict__["_pass"]() if "_pass" in self.__dict__ else None
-        under_way = running is not None and self.resumable.is_run_by(running)
-        return int(running.start) if under_way else self._done(self.resumable)
+        if running is not None and self.resumable.is_run_by(running):
+            return int(running.start)
+        return self._done(self.resumable)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 import pytest
 from files import numbers, run_python, write_hdf5
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import clean_environment
 
 from globidx import FileCacheDataset, GlobalIndexManager
@@ -182,6 +184,82 @@ def test_an_item_looks_at_its_own_sources_and_at_each_once(tmp_path, monkeypatch
         dataset[15]
     assert dataset[16].tolist() == [9, 9, 9]
     dataset.close()
+
+
+@pytest.mark.parametrize("part", ["indptr", "indices", "data"])
+def test_the_parts_of_a_sparse_matrix_are_looked_at_too(tmp_path, part):
+    """Before they are opened, and as what the file is made of."""
+    os.mkfifo(tmp_path / "s")
+    parts = {"indptr": np.array([0, 1, 2, 3]), "indices": np.arange(3), "data": np.arange(3.0)}
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        group = file.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "shape": [3, 4]})
+        for name, values in parts.items():
+            group[name] = h5py.ExternalLink("s", "d") if name == part else values
+    code = """
+import sys
+from globidx import GlobalIndexManager
+try:
+    print(len(GlobalIndexManager(sys.argv[1], layout="anndata")))
+except ValueError as error:
+    print(error)
+"""
+    told = run_python(code, tmp_path / "a.h5ad", timeout=60).stdout
+    assert "is no regular file" in told, told
+    os.remove(tmp_path / "s")
+    write_hdf5(tmp_path / "s", parts[part], key="d")
+    entry = GlobalIndexManager(tmp_path / "a.h5ad", layout="anndata").entry(0)
+    # its own stamp proves nothing of what lies in another file
+    assert [stamp[1:3] for stamp in entry.stamps] == [(0, 0)]
+
+
+def test_a_signal_behind_a_link_is_followed_to_its_file(tmp_path):
+    """A NeXus file whose data lie in another grows with that one, and is not indexed beside it."""
+
+    def written(length):
+        (tmp_path / "raw.h5").unlink(missing_ok=True)
+        with h5py.File(tmp_path / "raw.h5", "w") as file:
+            file["d"] = numbers(length)
+            file.attrs["signal"] = "d"
+        os.utime(tmp_path / "raw.h5", (10**9, 10**9))
+
+    written(5)
+    with h5py.File(tmp_path / "a.nxs", "w") as file:
+        file.attrs["default"] = "entry"
+        file.create_group("entry").attrs["signal"] = "d"
+        file["entry/d"] = h5py.ExternalLink("raw.h5", "/d")
+    manager = GlobalIndexManager([tmp_path / "a.nxs"], layout="nexus")
+    assert len(manager) == 5
+    written(8)
+    manager.refresh()
+    assert len(manager) == len(GlobalIndexManager([tmp_path / "a.nxs"], layout="nexus")) == 8
+    with pytest.raises(ValueError, match=r"takes data from .*raw\.h5, and both are among the files"):
+        GlobalIndexManager(tmp_path, layout="nexus")
+
+
+def test_mappings_that_overlap_hide_no_gap(tmp_path):
+    """Two mappings of row 0 are not one of row 0 and one of row 1."""
+    layout = h5py.VirtualLayout((2, 8), "u2")
+    for name in "st":
+        write_hdf5(tmp_path / f"{name}.h5", numbers(1, (8,)), key="d")
+        layout[:1] = h5py.VirtualSource(f"{name}.h5", "d", (1, 8))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("x", layout)
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path / "a.h5", key="x"))
+    assert dataset[0].tolist() == numbers(1, (8,))[0].tolist()
+    for ids in ([1], [0, 1]):
+        with pytest.raises(MissingChunkError):
+            dataset.__getitems__(ids)
+
+
+@given(st.lists(st.tuples(*[st.tuples(st.integers(0, 6), st.integers(0, 6))] * 2), max_size=8))
+def test_covered_counts_each_point_once(spans):
+    """As painting the boxes does, empty ones and such as touch or hold others included."""
+    boxes = np.array([list(zip(*box, strict=True)) for box in spans], np.int64).reshape(-1, 2, 2)
+    plane = np.zeros((6, 6), bool)
+    for low, high in boxes.tolist():
+        plane[tuple(map(slice, low, high))] = True
+    assert virtual_map.covered(boxes) == plane.sum()
 
 
 @pytest.mark.parametrize("linked", [False, True])

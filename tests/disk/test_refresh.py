@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from files import numbers, write_hdf5, write_zarr
+from files import numbers, run_python, write_hdf5, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -272,3 +272,32 @@ def test_inode_numbers_of_64_bits_are_kept(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "stat", large)
         assert stamps.taken([os.fsencode(tmp_path)])[0, 3] == 2**63 - 5
+
+
+def test_an_hdf5_file_that_grew_while_it_was_open_is_seen_as_it_is(tmp_path):
+    """Where nothing locks files: HDF5 answers from what the process knows of a file that it has open."""
+    code = """
+import os, subprocess, sys
+from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.disk import stamps
+path, grow = sys.argv[1:]
+stamps.RACY_NS = 0
+os.utime(path, (10**9, 10**9))
+manager = GlobalIndexManager(path, key="x")
+both = [FileCacheDataset(manager), FileCacheDataset(manager)]
+told = [len(manager), *(dataset[2][0].item() for dataset in both)]
+subprocess.run([sys.executable, "-c", grow, path], check=True)
+manager.refresh()
+told += [len(manager), len(GlobalIndexManager(path, key="x"))]
+# the second one still has it open as it was
+print(*told, *(dataset[4][0].item() for dataset in both))
+"""
+    grow = """
+import h5py, sys
+with h5py.File(sys.argv[1], "r+") as file:
+    file["x"].resize(5, axis=0)
+    file["x"][3:] = 77
+"""
+    write(tmp_path / "a.h5", 3)
+    told = run_python(code, tmp_path / "a.h5", grow, env={"HDF5_USE_FILE_LOCKING": "FALSE"}).stdout
+    assert told.split() == ["3", "7", "7", "5", "5", "77", "77"]

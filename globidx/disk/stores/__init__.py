@@ -196,6 +196,15 @@ def array_info(
     return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form, packing), count
 
 
+def parts_of(path: str, form: str) -> tuple[str, ...]:
+    """The stored arrays behind an array: a sparse matrix has three.
+
+    >>> parts_of("X", "csr")
+    ('X/indptr', 'X/indices', 'X/data')
+    """
+    return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data")) if form == "csr" else (path,)
+
+
 def packing_of(attribute: Callable[[str], Any]) -> str:
     """How stored numbers make values, by the conventions of netCDF: "" where they are the values.
 

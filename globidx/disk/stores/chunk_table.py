@@ -117,10 +117,14 @@ def grid_of(dataset: Any) -> tuple[int, ...]:
 def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
     """What tells a dataset from all others, and whether its file is old enough for its times to prove that."""
     file = h5py.h5i.get_file_id(dataset.id)
+    if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
+        # it has no descriptor to ask
+        return (), False
     status = os.fstat(file.get_vfd_handle())
     stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     is_settled = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - RACY_NS
-    return (*stamp, h5py.h5i.get_name(dataset.id)), is_settled
+    # the shape, too: HDF5 may have read it before the file got this stamp
+    return (*stamp, h5py.h5i.get_name(dataset.id), dataset.shape), is_settled
 
 
 def _listed(dataset: Any, grid: tuple[int, ...]) -> NDArray[np.int64] | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5a, h5d, h5f
+from h5py import h5a, h5d, h5f, h5p
 from numpy.typing import NDArray
 
 from globidx.core.layout import Layout
 from globidx.core.table import Entry
-from globidx.disk import layouts
+from globidx.disk import layouts, stamps
 from globidx.disk.layouts import Field
 from globidx.disk.stores import (
     Audit,
@@ -24,6 +24,7 @@ from globidx.disk.stores import (
     item_first,
     make_entry,
     packing_of,
+    parts_of,
     slab,
 )
 from globidx.disk.stores import hdf5_elsewhere as elsewhere
@@ -49,7 +50,7 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     if layout.keys is None or layout.rule is not None:
         return None
     try:
-        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
+        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(path))
     except (OSError, ValueError):
         return None
     try:
@@ -83,13 +84,16 @@ def _plain(file: Any, key: str) -> tuple[Described, str] | None:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", driver=_driver(path)) as file:
         allow = layout.allow_external
-        led = {key: elsewhere.followed(file, key, allow=allow) for key in layout.keys or ()}
+        for key in layout.keys or ():
+            # says best what is wrong with a link
+            elsewhere.followed(file, key, allow=allow)
         fields = layouts.find(elsewhere.Guarded(file, allow=allow), layout, lambda: _datasets(file))
         arrays, told, taken = [], [], list[Target]()
         shape: tuple[int, ...]
         for field in fields:
+            sources = _sources(file, field, allow)
             dataset = file[field.path]
             if field.form == "csr":
                 group, dataset = dataset, dataset["data"]
@@ -100,12 +104,20 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
             arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing))
             require_filters(dataset.id.get_create_plist(), field.path)
-            sources = elsewhere.sources(dataset, allow=allow) + led.get(field.path, [])
             taken += sources
             _, dtype, stored, filters = _described(dataset.id)
             names = sorted({os.path.basename(target.file) for target in sources})
             told.append((shape, dtype.str, stored, filters, [*names, packing] if packing else names))
     return make_entry("hdf5", arrays, repr(told).encode(), sources=tuple(dict.fromkeys(taken)))
+
+
+def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
+    """All that the data of a field take from other files, looked at before any of it is opened."""
+    found = list[Target]()
+    for part in parts_of(field.path, field.form):
+        found += elsewhere.followed(file, part, allow=allow)
+        found += elsewhere.sources(file[part], allow=allow)
+    return found
 
 
 def _described(dataset: Any, made: Any = None) -> Described:
@@ -151,7 +163,9 @@ class Hdf5Store:
     """Datasets of one open HDF5 file."""
 
     def __init__(self, path: str | Path, axis: int, *, fill: bool, allow: bool) -> None:
-        self._file = h5py.File(path, "r", rdcc_nbytes=0)  # whole chunks are asked for, and kept once, decoded
+        self.status = os.stat(path)
+        # whole chunks are asked for, and kept once, decoded
+        self._file = h5py.File(path, "r", rdcc_nbytes=0, driver=_driver(path))
         self._axis, self._fill, self._allow = axis, fill, allow
         self._datasets: dict[str, tuple[h5py.Dataset, Presence]] = {}
         self._opened_by = os.getpid()
@@ -193,6 +207,30 @@ class Hdf5Store:
 
 
 _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
+
+
+def _driver(path: str | Path) -> str | None:
+    """The driver of HDF5's that reads a file as it is now.
+
+    Within a process, HDF5 gives whoever opens a file again what it knows of it already: of one that grew in place
+    since (which its locks prevent where there are any), the old length. Files of another driver are another file to it.
+    """
+    stores = list(_open_stores)
+    if not stores:
+        return None
+    now = os.stat(path)
+    same = [store.status for store in stores if os.path.samestat(store.status, now)]
+    is_changed = any(stamps.stamp(status) != stamps.stamp(now) for status in same)
+    return "stdio" if is_changed else None
+
+
+def _access(path: str) -> Any:
+    """How to open a file by HDF5's own functions; as h5py does where nothing speaks against it."""
+    if _driver(path) is None:
+        return None
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fapl_stdio()
+    return access
 
 
 @atexit.register

@@ -16,8 +16,15 @@ from h5py import h5s
 from numpy.typing import NDArray
 
 from globidx.disk.stores.hdf5_elsewhere import VIRTUAL, followed, located
+from globidx.errors import ReadError
 
 _ENDLESS = np.iinfo(np.int64).max
+#: What makes a block of HDF5, whose last point counts, half-open.
+_HALF_OPEN = np.array([[0], [1]])
+#: Pieces of one mapping that are held against the others; of more, only the points are counted.
+_MOST_BLOCKS = 2**16
+#: Cells that overlapping mappings may cut their rows into.
+_MOST_CELLS = 2**26
 
 
 class VirtualMap:
@@ -66,12 +73,12 @@ class VirtualMap:
         return bool(self._points(there, start, stop) >= math.prod(sizes))
 
     def _points(self, rows: NDArray[np.int64], start: int, stop: int) -> int:
-        """How many elements of rows ``[start, stop)`` these mappings fill."""
+        """How many elements of rows ``[start, stop)`` these mappings fill, each counted once."""
         axis = self._axis
         boxes, others = rows[self._is_box[rows]], rows[~self._is_box[rows]]
-        sizes = self._high[boxes] - self._low[boxes]
-        sizes[:, axis] = np.minimum(self._high[boxes, axis], stop) - np.maximum(self._low[boxes, axis], start)
-        points = int(sizes.prod(axis=1).sum())
+        low, high = self._low[boxes], self._high[boxes]
+        low[:, axis], high[:, axis] = np.maximum(low[:, axis], start), np.minimum(high[:, axis], stop)
+        blocks, uncut = [np.stack((low, high), axis=1)], 0
         corner, shape = [0] * len(self._shape), list(self._shape)
         corner[axis], shape[axis] = start, stop - start
         for row in others.tolist():
@@ -81,8 +88,12 @@ class VirtualMap:
             except (ValueError, RuntimeError, TypeError):
                 # a mapping without an end, of which HDF5 tells no more
                 return _ENDLESS
-            points += space.get_select_npoints()
-        return points
+            points = int(space.get_select_npoints())
+            if points and space.get_select_hyper_nblocks() > _MOST_BLOCKS:
+                uncut += points
+            elif points:
+                blocks.append(np.asarray(space.get_select_hyper_blocklist(), np.int64) + _HALF_OPEN)
+        return uncut + covered(np.concatenate(blocks))
 
     def _is_there(self, row: int) -> bool:
         known = self._known.get(row)
@@ -119,6 +130,37 @@ class VirtualMap:
                 return dataset.shape, self._is_whole(dataset)
         except (OSError, KeyError):
             return None
+
+
+def covered(boxes: NDArray[np.int64]) -> int:
+    """How many points lie in any of these boxes, half-open: (box, low and high, axis).
+
+    >>> covered(np.array([[[0, 0], [1, 8]], [[0, 0], [1, 8]], [[0, 4], [2, 8]]]))
+    12
+    """
+    boxes = boxes[(boxes[:, 0] < boxes[:, 1]).all(axis=1)]
+    if _are_apart(boxes):
+        return int((boxes[:, 1] - boxes[:, 0]).prod(axis=1).sum())
+    cuts = [np.unique(boxes[:, :, axis]) for axis in range(boxes.shape[2])]
+    if math.prod(map(len, cuts)) > _MOST_CELLS:
+        raise ReadError("the mappings of a virtual dataset overlap in too many ways to tell what they leave out")
+    cells = np.zeros([len(cut) - 1 for cut in cuts], bool)
+    ends = np.stack([np.searchsorted(cut, boxes[:, :, axis]) for axis, cut in enumerate(cuts)], axis=2)
+    for low, high in ends.tolist():
+        cells[tuple(map(slice, low, high))] = True
+    points: NDArray[np.int64] = cells.astype(np.int64)
+    for cut in reversed(cuts):
+        points = points @ np.diff(cut)
+    return int(points)
+
+
+def _are_apart(boxes: NDArray[np.int64]) -> bool:
+    """Whether one axis alone shows that no two of the boxes share a point."""
+    for axis in range(boxes.shape[2]):
+        spans = boxes[np.argsort(boxes[:, 0, axis], kind="stable"), :, axis]
+        if (spans[:-1, 1] <= spans[1:, 0]).all():
+            return True
+    return False
 
 
 def _box(space: Any) -> tuple[list[int], list[int], bool]:
