@@ -41,7 +41,14 @@ def _read(args: argparse.Namespace, indexed: Indexed, executor: Executor) -> lis
     progress = None if args.quiet else Progress(wanted=args.progress or None)
     few = len(indexed.table) < 2
     found: list[Checked] = []
-    arrays_of_files = run(indexed, args.axis, decode=not args.no_decode, executor=None if few else executor)
+    executor_for_many = None if few else executor
+    arrays_of_files = run(
+        indexed,
+        args.axis,
+        decode=not args.no_decode,
+        executor=executor_for_many,
+        allow_external=args.allow_external,
+    )
     for done, arrays in enumerate(arrays_of_files):
         found += arrays
         if progress is not None:

@@ -46,7 +46,14 @@ def _estimate(args: argparse.Namespace) -> None:
     orders: dict[str, Order] = {"shuffle": Shuffle(), "sequential": Sequential()}
     orders["chunk-shuffle"] = ChunkShuffle(args.window)
     files = args.files[0] if len(args.files) == 1 else args.files
-    manager = GlobalIndexManager(files, key=args.key, layout=args.layout, axis=args.axis, cache_dir=args.cache_dir)
+    manager = GlobalIndexManager(
+        files,
+        key=args.key,
+        layout=args.layout,
+        axis=args.axis,
+        cache_dir=args.cache_dir,
+        allow_external=args.allow_external,
+    )
     found = estimate(
         manager.now.table,
         orders[args.order],

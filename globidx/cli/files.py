@@ -13,4 +13,9 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
     )
     command.add_argument("--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH")
     command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
+    command.add_argument(
+        "--allow-external",
+        action="store_true",
+        help="HDF5 files may take data from files outside their folder: say so only of files that you trust",
+    )
     command.add_argument("--cache-dir", help="where the index is cached (default: beside the data)")

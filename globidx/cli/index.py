@@ -180,6 +180,7 @@ def _prepared(args: argparse.Namespace) -> Build:
 
     files = given(args.files[0] if len(args.files) == 1 else args.files)
     layout, axis = parse(args.layout, args.key).along(checks.integer(args.axis, "axis", high=63)), args.axis
+    layout = replace(layout, allow_external=args.allow_external)
     paths = find_files(files)
     cache_dir = None if args.cache_dir is None else os.path.abspath(args.cache_dir)
     progress = None if args.quiet else Progress(wanted=args.progress or None)

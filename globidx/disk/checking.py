@@ -30,22 +30,25 @@ class Checked:
     has_checksums: bool
 
 
-def check(indexed: Indexed, axis: int, *, decode: bool, executor: Executor | None) -> Iterator[list[Checked]]:
+def check(
+    indexed: Indexed, axis: int, *, decode: bool, executor: Executor | None, allow_external: bool = False
+) -> Iterator[list[Checked]]:
     """Every array of every file of an index, file by file; with ``decode`` all data are read."""
     jobs = [(path, indexed.entry(number)) for number, path in enumerate(indexed.paths)]
     run = map if executor is None else executor.map
-    return iter(run(_check_file, *zip(*jobs, strict=True), [axis] * len(jobs), [decode] * len(jobs)))
+    same = [[value] * len(jobs) for value in (axis, decode, allow_external)]
+    return iter(run(_check_file, *zip(*jobs, strict=True), *same))
 
 
-def _check_file(path: str, entry: Entry, axis: int, decode: bool) -> list[Checked]:
+def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -> list[Checked]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
     try:
-        opened = OpenFile(path, entry, axis, on_missing="fill", backend="auto", forked=False)
+        opened = OpenFile(path, entry, axis, on_missing="fill", backend="auto", forked=False, allow_external=allow)
     except stores.UNREADABLE as error:
         return [Checked(path, info.path, 0, 0, (_told(error),), False) for info in entry.arrays]
     try:
         return [
-            _check_array(path, entry.kind, partial(_read, opened, column, part), part, axis, decode)
+            _check_array(path, entry.kind, partial(_read, opened, column, part), part, axis, decode, allow)
             for column, info in enumerate(entry.arrays)
             for part in _parts(info)
         ]
@@ -54,10 +57,10 @@ def _check_file(path: str, entry: Entry, axis: int, decode: bool) -> list[Checke
 
 
 def _check_array(
-    path: str, kind: str, read: Callable[[int, int], object], info: ArrayInfo, axis: int, decode: bool
+    path: str, kind: str, read: Callable[[int, int], object], info: ArrayInfo, axis: int, decode: bool, allow: bool
 ) -> Checked:
     try:
-        audit = stores.audit(path, kind, info.path)
+        audit = stores.audit(path, kind, info.path, allow_external=allow)
     except stores.UNREADABLE as error:
         return Checked(path, info.path, 0, 0, (_told(error),), False)
     problems = []

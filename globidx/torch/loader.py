@@ -154,9 +154,11 @@ class DataLoader(ShieldedLoader):
         """
         sampler = self._counted("steps_left")
         checks.integer(epochs, "epochs")
-        later = [self.cut.batches(sampler.whole_epoch(epoch)) for epoch in range(sampler.epoch + 1, epochs)]
         now = self.cut.batches(sampler.left_to_deliver - sampler.held) if sampler.epoch < epochs else 0
-        return now + sum(later)
+        later = range(sampler.epoch + 1, epochs)
+        if not sampler.skipped.pairs:  # then all whole epochs are alike
+            return now + self.steps_per_epoch * len(later)
+        return now + sum(self.cut.batches(sampler.whole_epoch(epoch)) for epoch in later)
 
     @property
     def cut(self) -> Cut:

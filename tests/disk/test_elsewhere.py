@@ -67,6 +67,13 @@ def test_what_lies_outside_the_folder_is_read_only_for_who_asks(tmp_path, kind, 
     with pytest.raises(BadFilesError, match="lies outside the folder of .*pass allow_external=True"):
         GlobalIndexManager(path, key="x")
     assert first(path, allow_external=True) == data[0].tolist()
+    for name in ("build", "info", "check"):
+        command = [sys.executable, "-m", "globidx", "index", name, str(path), "--key", "x"]
+        codes = [
+            subprocess.run([*command, *more], env=clean_environment(), capture_output=True, check=False).returncode
+            for more in ([], ["--allow-external"])
+        ]
+        assert codes == [1, 0], name
     inside = holding(folder / "raw/s", kind, data)
     assert first(naming(folder / "b.h5", str(inside), kind, data)) == data[0].tolist()
 

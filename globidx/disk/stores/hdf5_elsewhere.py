@@ -66,7 +66,7 @@ def located(name: str, beside: str, kind: str, *, allow: bool) -> str | None:
         if is_outside and (there is None or not h5py.is_hdf5(there)):
             raise ValueError(
                 f"it takes data from {name!r}, and {path} lies outside the folder of {beside}; "
-                "if you trust the file, pass allow_external=True to GlobalIndexManager"
+                "if you trust the file, pass allow_external=True to GlobalIndexManager (--allow-external)"
             )
         there = there or path
     return there
