@@ -166,7 +166,8 @@ class DataLoader(ShieldedLoader):
         if self.batch_sampler is None:
             return Cut(1, drops=False)
         size = getattr(self.batch_sampler, "batch_size", None)  # a user's may mean anything by that name
-        plain = type(self.batch_sampler) is torch.utils.data.BatchSampler
+        # a subclass that is iterated as torch's is cuts as torch's does
+        plain = getattr(type(self.batch_sampler), "__iter__", None) is torch.utils.data.BatchSampler.__iter__
         drops = bool(getattr(self.batch_sampler, "drop_last", False))
         return Cut(size if plain or (type(size) is int and size > 0) else None, drops=drops, known=plain)
 
@@ -264,7 +265,7 @@ class DrawnBatches:
 class Cut(NamedTuple):
     """How a loader cuts ids into batches: ``size`` ids each, a smaller rest dropped or not.
 
-    ``size`` is None where it is not one number, ``known`` False where another class than torch's cuts.
+    ``size`` is None where it is not one number, ``known`` False where another ``__iter__`` than torch's cuts.
     """
 
     size: int | None

@@ -79,6 +79,19 @@ def test_a_loop_that_takes_len_batches_reads_whole_epochs(take, workers, drop_la
     assert len({tuple(ids) for ids in passes}) == (1 if come_back == "same epoch" else 3)
 
 
+class Renamed(torch.utils.data.BatchSampler):
+    """Cuts as torch's does."""
+
+
+@pytest.mark.parametrize("take", LEN_LIMITED)
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_a_batch_sampler_that_cuts_as_torchs_does_is_known_to_be_at_its_end(take, drop_last):
+    """Its class has another name only: what a full batch leaves over, it drops too."""
+    sampler = ResumableDistributedSampler(range(41), 1, 0, seed=3)
+    loader = DataLoader(range(41), batch_sampler=Renamed(sampler, 4, drop_last))
+    assert [sum(map(len, take(loader))) for _ in range(3)] == [40 if drop_last else 41] * 3
+
+
 def test_a_save_after_len_batches_is_of_the_next_epoch(tmp_path):
     """Nothing of it is given again after a resume."""
     sampler, loader = made()
