@@ -1,4 +1,4 @@
-"""FIFOs in zarr stores: zarr opens what has the name of metadata or of a chunk, and would wait for ever for a writer."""
+"""FIFOs in zarr stores: zarr opens what is named as metadata or as a chunk, and would wait for ever for a writer."""
 
 from __future__ import annotations
 
