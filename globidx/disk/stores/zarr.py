@@ -30,6 +30,7 @@ from globidx.disk.stores import (
     slab,
 )
 from globidx.disk.stores.zarrfast import ZarrSource
+from globidx.disk.stores.zarrpipes import refuse_pipe, refuse_pipes
 from globidx.errors import MissingChunkError, ReadError
 
 
@@ -40,6 +41,8 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
+    if not is_remote(path):
+        refuse_pipes(path, None if layout.rule else layout.keys)
     node = _open_plain(path)
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
@@ -47,7 +50,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             raise ValueError(f"it is a bare array, so it has no {wanted!r} in it; leave key and layout out")
         fields, root = [Field("", "", layout.form)], {"": node}
     else:
-        fields, root = layouts.find(node, layout, lambda: _arrays(node)), node
+        fields, root = layouts.find(node, layout, lambda: _arrays(path, node)), node
     infos, told = [], []
     for field in fields:
         array = root[field.path]
@@ -129,7 +132,7 @@ class ZarrStore:
             opened = self._arrays.get(array)
             if opened is None:
                 opened = self._arrays[array] = zarr.open_array(_place(_joined(self._path, array)), mode="r")
-            if not self._fill and not self._is_remote:
+            if not self._is_remote:
                 self._refuse_missing(array, opened, start, stop)
             block = np.asarray(opened[slab(self._axis, start, stop)])
             if not self._fill and self._is_remote:
@@ -156,7 +159,10 @@ class ZarrStore:
             key = array.metadata.encode_chunk_key(coordinates)
             if block is not None and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
                 continue
-            if not _has_bytes(_joined(self._path, name, key)):
+            if self._fill:
+                # zarr knows what to fill in, and would wait for a FIFO
+                refuse_pipe(_joined(self._path, name, key))
+            elif not _has_bytes(_joined(self._path, name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
                     f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
@@ -204,7 +210,9 @@ def _has_bytes(path: str) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
-def _arrays(node: Any) -> dict[str, tuple[int, ...]]:
+def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
+    if not is_remote(path):
+        refuse_pipes(path, None)
     return {name: item.shape for name, item in node.members(max_depth=None) if isinstance(item, zarr.Array)}
 
 
