@@ -61,9 +61,9 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
         _refuse_impossible(rank, number)
     for name, value in _RUN.items():
         _agree(name, [value(rank) for rank in ranks])
-    latest = max(rank.epoch for rank in ranks)
-    ranks = [_caught_up(rank, number, latest) for number, rank in enumerate(ranks)]
-    idle = [_is_idle(rank, number) for number, rank in enumerate(ranks)]
+    done = [_has_done_its_share(rank, number, ranks) for number, rank in enumerate(ranks)]
+    ranks = [rank.after_epoch() if over else rank for rank, over in zip(ranks, done, strict=True)]
+    idle = [over or _is_idle(rank, number) for number, (rank, over) in enumerate(zip(ranks, done, strict=True))]
     epoch = min(rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle))
     ended = [_has_finished(rank, epoch) for rank in ranks]
     idle = [nothing and not done for nothing, done in zip(idle, ended, strict=True)]
@@ -140,10 +140,15 @@ def _is_idle(rank: SamplerState, number: int) -> bool:
     return rank.tail == "exact" and remaining > 0 and not rank.committed and not share
 
 
-def _caught_up(state: SamplerState, rank: int, latest: int) -> SamplerState:
-    """``state`` of a rank that has done its share, with an exact tail, at the start of the epoch that others are in."""
-    done = state.committed > 0 and state.committed == state.stream_length(rank)
-    return state.after_epoch() if state.tail == "exact" and done and state.epoch < latest else state
+def _has_done_its_share(state: SamplerState, rank: int, ranks: Sequence[SamplerState]) -> bool:
+    """True if this rank, with an exact tail, has done all it had of an epoch that another has left for a later one.
+
+    It then stands at the start of the next, of which it has done nothing yet.
+    """
+    if state.tail != "exact" or not state.committed or state.committed < state.stream_length(rank):
+        return False
+    ahead = [other for other in ranks if other.epoch > state.epoch]
+    return any(other.epoch > state.epoch + 1 or other.committed or other.progress.committed for other in ahead)
 
 
 def _has_finished(rank: SamplerState, epoch: int) -> bool:

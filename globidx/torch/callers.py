@@ -49,6 +49,11 @@ class Caller(NamedTuple):
         body = _body(self.code, self.instruction)
         return body is not None and not self._stands_in(body)
 
+    def is_in_loop(self) -> bool:
+        """Whether a `for` statement asked, and is still in its body."""
+        body = _body(self.code, self.instruction)
+        return body is not None and self._stands_in(body)
+
     def is_failing(self) -> bool:
         """Whether an exception that was raised since is being handled: whoever asks does so because of it.
 

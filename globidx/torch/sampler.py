@@ -78,6 +78,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         )
         self._passes = Passes()
         self._original = Original(self._passes)
+        self._chosen: int | None = None  # what set_epoch was last called with
         self._restarts = False  # an iterator loaded what was committed: it is that iterator's pass only
         self._warned: set[str] = set()
 
@@ -105,7 +106,18 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """The epoch that ``iter`` reads. A pass whose every id was committed has moved on to the next."""
+        """The epoch that ``iter`` reads: after a pass whose every batch was handed out, the next one.
+
+        In the body of a ``for`` over the loader it is still that of the last batch.
+        """
+        with self._passes.lock:
+            held = self._passes.held
+            is_over = held is not None and held.is_last and not held.caller.is_in_loop()
+            return self._running + is_over
+
+    @property
+    def _running(self) -> int:
+        """The epoch that stands in the tracker."""
         return self._tracker.state.epoch
 
     @property
@@ -180,7 +192,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         state = self._tracker.state  # as it is: nobody is asked, nothing is counted
         done, length = state.closed().committed, state.progress.length
         return (
-            f"{type(self).__name__}({self.order!r}, seed={self.seed}: epoch {self.epoch}, {done} of {length} committed)"
+            f"{type(self).__name__}({self.order!r}, seed={self.seed}: epoch {state.epoch}, {done} of {length} committed)"
         )
 
     # -- reading
@@ -216,8 +228,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         chosen = checks.integer(epoch, "epoch")
         with self._passes.lock:
             self._tracker.refuse_finished(chosen)
+            self._chosen = chosen
             self._end_if_over()
-            if chosen != self.epoch:
+            if chosen != self._running:
                 self._passes.move(f"was set to epoch {chosen}")
                 self._tracker.begin(chosen)
                 self._restarts = False
@@ -309,15 +322,15 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def finish_epoch(self) -> None:
         """End the epoch here, on every rank, whatever is left of it: the next one starts, with nothing done."""
         with self._passes.lock:
-            self._passes.move(f"finished epoch {self.epoch}")
-            self._tracker.begin(self.epoch + 1)
+            self._passes.move(f"finished epoch {self._running}")
+            self._tracker.begin(self._running + 1)
 
     def reset(self) -> None:
         """Forget all progress: the epoch that was set starts over, and any epoch may be set."""
         with self._passes.lock:
             self._passes.move("was reset")
             self._tracker.loaded_epoch = 0
-            self._tracker.begin(self.epoch)
+            self._tracker.begin(self._running)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the epoch has come if all ranks keep step: fresh JSON values, the same on every rank, no collective.
@@ -359,7 +372,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
                 state, rank = self._at()
                 tracker.state = state.commit(len(held.ids), rank).quarantining(Ranges.of(held.replaced))
                 if held.is_last:
-                    tracker.begin(self.epoch + 1, ended=True)
+                    tracker.begin(self._running + 1, ended=True)
         tracker.ranks = tracker.ranks.for_child()
         return self.__dict__ | {"_tracker": tracker, "_passes": None, "_original": self._original.name}
 
@@ -460,7 +473,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def end_pass(self) -> None:
         """The epoch is done on this rank: a merge with ranks still in it will know that it was not just left."""
-        finished = self.epoch
+        finished = self._running
         self._passes.end(f"finished epoch {finished}")
         self._tracker.begin(finished + 1, ended=True)
 
@@ -494,7 +507,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         epoch's: a loader that loads only when its loop begins must not run another epoch than its loop was told.
         """
         with self._passes.lock:
-            epoch = self.epoch
+            epoch = self._running if self._chosen is None else self._chosen
             self.load_state_dict(state)
             self._restarts = True
             if self._tracker.state.progress.committed or state["finished_epoch"] != epoch:
@@ -579,7 +592,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def _begin_pass(self) -> None:
         """A pass begins, of an epoch that is not done on this rank."""
         if self._restarts and self._passes.only_drawn:
-            self._passes.move(f"read epoch {self.epoch} to its end")
+            self._passes.move(f"read epoch {self._running} to its end")
             self._tracker.start_over()
             self._restarts = False
         self._renew()
@@ -593,7 +606,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         if self._passes.only_drawn:
             self._warn(
                 "only drawn",
-                f"epoch {self.epoch} was read to its end and nothing of it committed, so it is read again in the same "
+                f"epoch {self._running} was read to its end and nothing of it committed, so it is read again in the same "
                 "order; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch, or "
                 "sampler.set_epoch(epoch)",
             )
@@ -609,7 +622,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
                 "record of it would repeat everything; read and save the same sampler: loader.sampler"
             )
         return (
-            f"ids of epoch {self.epoch} were drawn, but no delivery was reported, so a record of it would repeat them "
+            f"ids of epoch {self._running} were drawn, but no delivery was reported, so a record of it would repeat them "
             "all; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
         )
 

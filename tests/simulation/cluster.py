@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+import warnings
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
@@ -502,7 +503,9 @@ def play(seed, code=None):
     """None, or (what is wrong, the story) of one seed."""
     cluster = Cluster(seed, code)
     try:
-        cluster.run()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of throw-away iterators that were read to their end
+            cluster.run()
     except (AssertionError, errors.GlobidxError, ValueError, IndexError) as error:
         return f"{type(error).__name__}: {error}", cluster.story
     return None

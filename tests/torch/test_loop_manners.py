@@ -102,6 +102,19 @@ def test_a_save_after_len_batches_is_of_the_next_epoch(tmp_path):
     assert (resumed.epoch, sum(map(len, loader))) == (1, 41)
 
 
+@pytest.mark.parametrize("take", LEN_LIMITED)
+def test_the_epoch_of_a_loop_that_takes_len_batches_is_the_next(take):
+    """``while sampler.epoch < n: sampler.set_epoch(sampler.epoch)`` comes to an end; in a for's body nothing has moved."""
+    sampler, loader = made()
+    epochs = []
+    while sampler.epoch < 3:
+        epochs.append(sampler.epoch)
+        sampler.set_epoch(sampler.epoch)
+        assert sum(map(len, take(loader))) == 41
+    assert epochs == [0, 1, 2]
+    assert [sampler.epoch for _ in loader] == [3] * 11
+
+
 # what a loop holds
 
 
@@ -663,9 +676,3 @@ def test_start_is_of_the_pass_that_comes_next_once_a_loop_is_over(keep, stop):
     assert loader.start == (0 if stop is None else 5 + stop)
     sampler.load_state_dict(record)
     assert loader.start == 5
-
-
-def test_start_of_a_loader_without_a_resumable_sampler_is_refused_by_name():
-    """It is not known how many batches were done."""
-    with pytest.raises(TypeError, match="start needs a ResumableDistributedSampler"):
-        _ = DataLoader(range(4)).start

@@ -103,6 +103,20 @@ def test_passes_after_a_resumed_one_are_whole():
         assert [sum(map(len, again)) for _ in range(3)] == [63, 103, 103]
 
 
+def test_a_state_of_an_epochs_last_step_is_the_next_epochs_start():
+    """A loop that goes on with the next epoch reads it whole."""
+    sampler, loader = made(12, 4, 0)
+    for number, _ in enumerate(loader):
+        if number == 2:
+            state = loader.state_dict()
+    sampler, again = made(12, 4, 0)
+    again.load_state_dict(state)
+    sampler.set_epoch(1)
+    whole = ResumableDistributedSampler(range(12), 1, 0, seed=4)
+    whole.set_epoch(1)
+    assert [id for batch in again for id in batch.tolist()] == list(whole)
+
+
 @pytest.mark.slow
 def test_snapshots_of_some_steps_only_are_refused():
     """Replayed on another batch size or world size, the steps between would be other samples."""
