@@ -57,7 +57,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise ImportError(f"reading {url} needs fsspec: pip install 'globidx[remote]'") from None
+        raise ImportError(f"reading {url} needs fsspec: pip install '.[remote]' in the clone of globidx") from None
     try:
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
