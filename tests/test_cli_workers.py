@@ -60,3 +60,4 @@ def test_no_worker_outlives_the_command(folder, end):
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        process.communicate()
