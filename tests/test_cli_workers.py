@@ -21,9 +21,11 @@ def stuck(root, *_, **__):
 indexing._scan_batch = stuck
 """
 BUILD = """
-import sys
+import signal, sys
 from globidx import cli
 import working
+for name in ("SIGTERM", "SIGHUP"):  # nohup, say, leaves one ignored
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
 sys.exit(cli.main(["index", "build", sys.argv[1], "--workers", "2"]))
 """
 
@@ -58,3 +60,4 @@ def test_no_worker_outlives_the_command(folder, end):
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        process.communicate()

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 from files import environment, write_zarr
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language):
@@ -67,3 +69,29 @@ def test_the_set_up_commands_are_two_and_constrained():
     set_up = re.findall(r"<!-- \w+ command -->\n```sh\n(.*)\n```", README)
     assert len(set_up) == 2
     assert all("-m venv .venv" in command and "-c constraints.txt" in command for command in set_up)
+
+
+def test_extras_are_installed_from_the_clone():
+    """Nothing is published: no message, comment or page names an extra as if it could be had from PyPI."""
+    told = [path for place in ("globidx", "tools", "examples") for path in (ROOT / place).rglob("*.py")]
+    for path in [*told, *ROOT.glob("*.md")]:
+        assert not re.search(r"pip install '?globidx", path.read_text()), path
+    extras = set(
+        re.findall(r"pip install '\.\[(\w+)\]'", "".join(path.read_text() for path in [*told, ROOT / "README.md"]))
+    )
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert extras and extras <= set(settings["options.extras_require"])
+
+
+def test_the_oldest_versions_that_are_tested_are_the_lower_bounds():
+    """``constraints-oldest.txt`` pins each package at the bound that setup.cfg states (torch: see there)."""
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    extras = settings["options.extras_require"]
+    needed = [settings["options"]["install_requires"], extras["fast"], extras["remote"], extras["test"]]
+    bounds = dict(line.split(">=") for text in needed for line in text.split() if ">=" in line)
+    pins = dict(line.split("==") for line in (ROOT / "constraints-oldest.txt").read_text().split() if "==" in line)
+    assert set(settings["options"]["install_requires"].replace(">=", " ").split()[::2]) <= set(pins)
+    for name in set(pins) & set(bounds) - {"torch", "pytest-xdist"}:
+        assert f"{pins[name]}.".startswith(f"{bounds[name]}."), (name, pins[name], bounds[name])

@@ -75,7 +75,9 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise MissingPackageError(f"reading {url} needs fsspec: pip install 'globidx[remote]'") from None
+        raise MissingPackageError(
+            f"reading {url} needs fsspec: pip install '.[remote]' in the clone of globidx"
+        ) from None
     try:
         with as_os_errors():
             files, path = fsspec.core.url_to_fs(url)

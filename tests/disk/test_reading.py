@@ -395,7 +395,7 @@ def test_tensorstore_that_is_not_there_is_named(tmp_path, monkeypatch):
     """The error says what to install."""
     dataset, _ = dataset_of(tmp_path, files=1, backend="tensorstore")
     monkeypatch.setitem(__import__("sys").modules, "tensorstore", None)
-    with pytest.raises(ReadError, match=r"globidx\[tensorstore\]"):
+    with pytest.raises(ReadError, match=r"pip install '\.\[tensorstore\]'"):
         dataset[0]
 
 

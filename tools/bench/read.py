@@ -152,7 +152,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     for peer, module in NEEDS.items():
         names = [name for name in PEERS if name.startswith(peer) and name in wanted]
         if names and missing([module]):
-            print(f"{peer} is left out: no {module} here; pip install 'globidx[readbench]'")
+            print(f"{peer} is left out: no {module} here; pip install '.[readbench]'")
         elif names:
             read_data.convert(folder, peer, options.items)
             cells += [(COPY, name) for name in names]

@@ -26,7 +26,9 @@ class TensorSource:
         try:
             tensorstore = forks.imported("tensorstore")
         except ImportError as error:
-            raise ReadError("backend='tensorstore' needs tensorstore: pip install 'globidx[tensorstore]'") from error
+            raise ReadError(
+                "backend='tensorstore' needs tensorstore: pip install '.[tensorstore]' in the clone of globidx"
+            ) from error
         store = {"driver": "file", "path": os.path.join(os.path.abspath(folder), name)}
         # a chunk that is missing must not pass for one of fill value
         spec = {"driver": "zarr3" if kind == "zarr3" else "zarr", "kvstore": store, "fill_missing_data_reads": False}
