@@ -604,8 +604,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         if self._passes.only_drawn:
             self._warn(
                 "only drawn",
-                f"epoch {self._running} was read to its end and nothing of it committed, so it is read again in the same "
-                "order; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch, or "
+                f"epoch {self._running} was read to its end and nothing of it committed, so it is read again in the "
+                "same order; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch, or "
                 "sampler.set_epoch(epoch)",
             )
 
@@ -620,8 +620,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
                 "record of it would repeat everything; read and save the same sampler: loader.sampler"
             )
         return (
-            f"ids of epoch {self._running} were drawn, but no delivery was reported, so a record of it would repeat them "
-            "all; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
+            f"ids of epoch {self._running} were drawn, but no delivery was reported, so a record of it would repeat "
+            "them all; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
         )
 
     def _warn(self, kind: str, message: str) -> None:
