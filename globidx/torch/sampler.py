@@ -191,7 +191,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def __repr__(self) -> str:
         state = self._tracker.state  # as it is: nobody is asked, nothing is counted
         done, length = state.closed().committed, state.progress.length
-        return f"{type(self).__name__}({self.order!r}, seed={self.seed}: epoch {state.epoch}, {done} of {length} committed)"
+        where = f"epoch {state.epoch}, {done} of {length} committed"
+        return f"{type(self).__name__}({self.order!r}, seed={self.seed}: {where})"
 
     # -- reading
 
