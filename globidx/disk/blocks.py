@@ -13,8 +13,10 @@ from globidx.disk import forks
 
 
 class BlockCache:
-    """Arrays by key, at most ``capacity`` bytes of them; a forked child starts empty, so that its copy is not paid for
-    twice.
+    """Arrays by key, at most ``capacity`` bytes of them.
+
+    A forked child starts empty, so that its copy is not paid for twice; with ``inherited`` it has what its parent had,
+    in the same memory: right for what is small, costly to make, and never changed.
 
     >>> import numpy as np
     >>> cache = BlockCache(16)
@@ -23,10 +25,10 @@ class BlockCache:
     (True, array([0.]), 16)
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, inherited: bool = False) -> None:
         self.capacity = capacity
         self._start_empty()
-        forks.renew_in_child(self, BlockCache._start_empty)
+        forks.renew_in_child(self, BlockCache._inherit if inherited else BlockCache._start_empty)
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
         """The array kept under ``key``, or None; it is shared, so copy before writing."""
@@ -60,6 +62,11 @@ class BlockCache:
     def _shrink(self, nbytes: int) -> None:
         while self._arrays and self.nbytes > nbytes:
             self.nbytes -= self._arrays.popitem(last=False)[1].nbytes
+
+    def _inherit(self) -> None:
+        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is whole, the sum may not be.
+        self._lock = threading.Lock()
+        self.nbytes = sum(array.nbytes for array in self._arrays.values())
 
     def _start_empty(self) -> None:
         self._lock = threading.Lock()  # not the parent's, which may have been held when it forked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import itertools
 import shutil
 import struct
@@ -159,6 +160,19 @@ def test_a_table_outlives_the_handle_of_its_file(tmp_path, monkeypatch):
     many_chunks(tmp_path / "a.h5", 20, compression="gzip")
     again = FileCacheDataset(GlobalIndexManager(tmp_path, key="x"))
     assert again[3].tolist() == [3] * 8 and len(listed) == 3
+
+
+def test_a_forked_child_has_the_tables_of_its_parent(tmp_path, monkeypatch):
+    """Loader workers do not list the chunks again of what the main process has read."""
+    monkeypatch.setattr(chunk_table, "RACY_NS", -(10**18))
+    many_chunks(tmp_path / "a.h5", 20)
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path, key="x"))
+    dataset[0]
+    monkeypatch.setattr(chunk_table, "_listed", lambda *given: os._exit(3))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if dataset[5].tolist() == [5] * 8 else 4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_chunk_of_another_size_than_the_header_says_is_refused(tmp_path):

@@ -33,7 +33,7 @@ _AT_ONCE = 4096
 #: Since this version, HDF5 counts the user block in when it gives the address of a chunk.
 _COUNTS_USER_BLOCK = (1, 14, 4)
 
-_kept = BlockCache(_KEPT_BYTES)
+_kept = BlockCache(_KEPT_BYTES, inherited=True)
 
 
 @dataclass(frozen=True, eq=False)
