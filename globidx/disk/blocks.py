@@ -64,7 +64,8 @@ class BlockCache:
             self.nbytes -= self._arrays.popitem(last=False)[1].nbytes
 
     def _inherit(self) -> None:
-        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is whole, the sum may not be.
+        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is whole, though the sum
+        # may not be.
         self._lock = threading.Lock()
         self.nbytes = sum(array.nbytes for array in self._arrays.values())
 
