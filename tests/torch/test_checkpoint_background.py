@@ -2,6 +2,8 @@
 
 import shutil
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from files import run_python
@@ -176,12 +178,18 @@ print(manager.restore()["step"])
 """
 
 
-def test_where_no_thread_can_be_started_the_write_is_in_the_foreground(tmp_path):
-    """The record is there, and this manager and others go on; a line in the log says so."""
-    run = tmp_path / "run"
-    run.mkdir()
-    for folder in (run, *run.parents[:3]):
+@pytest.fixture
+def anybodys_folder():
+    """A folder that every user may write into; those of tests lie below one that only its owner may enter."""
+    with TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
         folder.chmod(0o777)
+        yield folder
+
+
+def test_where_no_thread_can_be_started_the_write_is_in_the_foreground(anybodys_folder):
+    """The record is there, and this manager and others go on; a line in the log says so."""
+    run = anybodys_folder
     done = run_python(NO_THREADS, run)
     limited, id, others, step = done.stdout.splitlines()
     assert limited == "none can be started"
