@@ -99,7 +99,7 @@ def test_options_reach_the_index(folder, capsys, tmp_path_factory):
         (["index", "build", "{}", "--key", "x", "--axis", "-1"], "axis must be in"),
         (["index", "build", "{}/a.h5", "{}/a.h5"], "same file"),
         (["record", "show", "{}"], "holds no record"),
-        (["record", "show", "{}/gone"], "No such file"),
+        (["record", "show", "{}/gone"], "there is no record or folder of records at"),
         (["record", "show", "{}/a.h5"], "a.h5"),
     ],
 )
