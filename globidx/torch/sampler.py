@@ -201,8 +201,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         with self._passes.lock:
             if not self._passes.is_looped_over:
                 self._end_if_over()
-            self._warn_of_draws()
             self._begin_pass()
+            self._warn_of_draws()
             cursor = Cursor(self._passes, by_loader=callers.is_read_by_loader())
             self._point(cursor)
             self._passes.read_by_loader |= cursor.by_loader
