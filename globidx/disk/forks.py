@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 Owner = TypeVar("Owner")
 
 #: How long a fork waits for an import, in seconds: for ever might be a deadlock over a lock of the module's own.
-_IMPORT_SECONDS = 10.0
+_IMPORT_SECONDS = 60.0
 
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 

@@ -45,7 +45,7 @@ def test_children_forked_while_threads_read_read_too(tmp_path, write):
         items = np.arange(number * 20 + 1, number * 20 + 21, dtype="i8")[:, None].repeat(4, 1)
         write(tmp_path / f"{number}.{'h5' if write is write_hdf5 else 'zarr'}", items, chunk=4)
     GlobalIndexManager(tmp_path)
-    told = run_python(FORK_WHILE_READING, tmp_path, "12", timeout=60, env={"OMP_NUM_THREADS": "1"})
+    told = run_python(FORK_WHILE_READING, tmp_path, "12", timeout=180, env={"OMP_NUM_THREADS": "1"})
     assert told.stdout == f"{[0] * 12}\n", told.stderr
 
 
