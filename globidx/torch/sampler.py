@@ -457,7 +457,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def settle(self) -> None:
         """Commit what the loop holds, as ``CheckpointManager.save`` does on all ranks at the same step."""
         with self._passes.lock:
-            held, left = self._passes.held, self._passes.left
+            held = self._passes.held
+            left = self._passes.handed if held is None else None
             if held is not None and not held.is_last:
                 self._settle(held)
             elif left is None:  # a last batch that failed is left, and given again

@@ -146,7 +146,7 @@ for step in range(3):
         id = manager.save(step)
     except (OSError, errors.LostRankError) as error:
         id = type(error).__name__
-    print(f"rank {dist.get_rank()} step {step} {id}", flush=True)
+    print(f"rank {dist.get_rank()} step {step} {id}\\n", end="", flush=True)  # the line at once: torchrun runs python -u
 dist.all_reduce(torch.ones(1), group=dist.new_group())
 dist.destroy_process_group()
 """

@@ -13,7 +13,8 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -25,6 +26,12 @@ from globidx.disk.stores import zstdframes
 from globidx.disk.stores.zstdframes import refuse_more
 
 Data = bytes | memoryview
+
+#: What zlib calls a stream with a zlib or a gzip header.
+_EITHER = 47
+
+#: Bytes that are inflated at once, at least.
+_PIECE = 2**20
 
 #: What an LZMA stream may claim to need; the largest preset needs 65 MiB.
 _LZMA_MEMORY = 2**28
@@ -80,7 +87,7 @@ def expect(found: int, wanted: int) -> None:
 def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
     """The codec that zarr calls ``name``, in format 2 or 3; None where it is none of these."""
     if name == "zlib":
-        return Codec(inflate)
+        return Codec(inflate, inflate_into)
     if name == "gzip":
         return Codec(_gunzip)
     if name == "bz2":
@@ -106,7 +113,23 @@ def inflate(data: Data, limit: int) -> bytes:
 
     ValueError where that is more than ``limit`` bytes, as soon as one of them too many is there.
     """
-    return _inflated(data, limit, 47)[0]  # 32 + 15: either header
+    return _inflated(data, limit, _EITHER)[0]
+
+
+def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
+    """The same, where it must fill ``out``: a piece at a time, so that no second copy of all of it stands beside."""
+    room, filled = memoryview(out), 0
+    piece = max(_PIECE, len(out) // 8)  # what is left of the stream is copied as often as there are pieces
+    with _inflating(_EITHER) as stream:
+        while not stream.eof:
+            part = stream.decompress(data, min(piece, len(out) - filled + 1))
+            if not part and not stream.eof:
+                break
+            refuse_more(filled + len(part), len(out))
+            room[filled : filled + len(part)] = part
+            filled, data = filled + len(part), stream.unconsumed_tail
+    _expect_whole(stream)
+    expect(filled, len(out))
 
 
 @cache
@@ -144,16 +167,26 @@ _CLASSES = {"zstd": "Zstd", "blosc": "Blosc", "lz4": "LZ4"}
 
 def _inflated(data: Data, limit: int, wbits: int) -> tuple[bytes, bytes]:
     """What one stream holds, and what stands behind it."""
+    with _inflating(wbits) as stream:
+        inflated: bytes = stream.decompress(data, limit + 1)
+    refuse_more(len(inflated), limit)
+    _expect_whole(stream)
+    return inflated, stream.unused_data
+
+
+@contextmanager
+def _inflating(wbits: int) -> Iterator[Any]:
+    """A stream of ``inflater``; its own class of errors becomes ValueError."""
     library = inflater()
     try:
-        stream = library.decompressobj(wbits=wbits)
-        inflated: bytes = stream.decompress(data, limit + 1)
+        yield library.decompressobj(wbits=wbits)
     except library.error as error:
-        raise ValueError(str(error)) from error  # each library has an error class of its own
-    refuse_more(len(inflated), limit)
+        raise ValueError(str(error)) from error
+
+
+def _expect_whole(stream: Any) -> None:
     if not stream.eof:
         raise ValueError("its compressed stream is incomplete: it was cut")
-    return inflated, stream.unused_data
 
 
 def _gunzip(data: Data, limit: int) -> Data:
@@ -181,8 +214,7 @@ def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limi
                 break
             raise ValueError(str(error)) from error
         refuse_more(len(part), limit)
-        if not stream.eof:
-            raise ValueError("its compressed stream is incomplete: it was cut")
+        _expect_whole(stream)
         parts.append(part)
         limit -= len(part)
         data = stream.unused_data

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from globidx.disk import forks
 from globidx.disk.stores import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.chunk_table import table_of
-from globidx.disk.stores.codecs import expect, fill, inflate, inflater, most_stored
+from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
 from globidx.disk.stores.presence import unwritten
 from globidx.errors import MissingChunkError, ReadError
 
@@ -131,7 +131,11 @@ class ChunkedSource:
 
     def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:
         for place, code in reversed(list(enumerate(filters))):
-            if code == _DEFLATE:
+            if code == _DEFLATE and set(filters[:place]) <= {_SHUFFLE}:  # so that what it inflates to is as long
+                inflated = np.empty(len(out), np.uint8) if place else out
+                inflate_into(data, inflated)
+                data = inflated
+            elif code == _DEFLATE:
                 data = inflate(data, most_stored(len(out), place))
             elif code == _FLETCHER32:
                 data = without_fletcher32(data)
@@ -142,7 +146,8 @@ class ChunkedSource:
             else:
                 _unshuffle(data, self._dtype.itemsize, out)
                 return
-        fill(data, out)
+        if data is not out:
+            fill(data, out)
 
 
 class ContiguousSource:

@@ -113,6 +113,6 @@ def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
         return dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
     try:
         dataset.id.read_direct_chunk(corner)
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, RuntimeError, ValueError, MemoryError):  # of an absent chunk HDF5 may tell any size
         return False
     return True
