@@ -15,6 +15,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
+# Before the handlers below are registered: handlers that run before a fork run in reverse, and h5py's take its lock.
+# An import that waits for that lock would otherwise keep a fork waiting that holds it and waits for the import.
+import h5py  # noqa: F401
+
 Owner = TypeVar("Owner")
 
 #: How long a fork waits for an import, in seconds: for ever might be a deadlock over a lock of the module's own.

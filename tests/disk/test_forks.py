@@ -49,6 +49,41 @@ def test_children_forked_while_threads_read_read_too(tmp_path, write):
     assert told.stdout == f"{[0] * 12}\n", told.stderr
 
 
+IMPORT_WHILE_FORKING = """
+import os, sys, threading, time
+from globidx.disk import forks
+from h5py._objects import phil
+forks._IMPORT_SECONDS = 5
+sys.path.insert(0, sys.argv[1])
+importing, forking = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)  # the last one that is registered is the first to run
+sys.modules["__main__"].phil_is_free = lambda: phil.acquire(blocking=False) and not phil.release()
+threading.Thread(target=forks.imported, args=("slow",), daemon=True).start()
+importing.wait()
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if sys.modules["slow"].done else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+SLOW = """
+import __main__, time
+__main__.importing.set()
+__main__.forking.wait()
+end = time.monotonic() + 1
+while __main__.phil_is_free() and time.monotonic() < end:
+    time.sleep(0.001)  # until the fork holds h5py's lock, where that comes first
+with __main__.phil:
+    done = True
+"""
+
+
+def test_a_fork_and_an_import_never_wait_for_each_other(tmp_path):
+    """An import may take h5py's lock, as that of our HDF5 modules does: the fork must not hold it when it waits."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    assert run_python(IMPORT_WHILE_FORKING, tmp_path).stdout == "0\n"
+
+
 def exit_code_of_child(work, seconds=20):
     """What a forked child exits with: 0 if ``work()`` returned; -9 where it had to be killed since it hung."""
     pid = os.fork()

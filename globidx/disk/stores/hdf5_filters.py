@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from h5py import h5z
+
+from globidx.disk import forks
 
 #: deflate, shuffle, Fletcher-32: every HDF5 has them.
 _EVERYWHERE = (1, 2, 3)
@@ -44,7 +45,7 @@ def require_filters(plist: Any, name: str) -> None:
 def _is_there(code: int) -> bool:
     if not h5z.filter_avail(code) and code > _OWN:
         try:
-            import_module("hdf5plugin")
+            forks.imported("hdf5plugin")
         except ImportError:
             return False
     return bool(h5z.filter_avail(code))
