@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from globidx import errors, orders, policies
-    from globidx.core.identity import IdentifiedDataset
-    from globidx.core.index import GlobalIndex, Location
-    from globidx.core.merging import merge_states
-    from globidx.disk.manager import GlobalIndexManager
-    from globidx.disk.records import read_record
+    from globidx.core.datasets.identity import IdentifiedDataset
+    from globidx.core.index.index import GlobalIndex, Location
+    from globidx.core.progress.merge import merge_states
+    from globidx.disk.index.manager import GlobalIndexManager
+    from globidx.disk.records.folder import read_record
     from globidx.torch.checkpoint import CheckpointManager
     from globidx.torch.dataset import FileCacheDataset
     from globidx.torch.loader import DataLoader
-    from globidx.torch.peers import RankPeers
     from globidx.torch.preemption import PreemptionGuard
+    from globidx.torch.ranks.peers import RankPeers
     from globidx.torch.sampler import ResumableDistributedSampler
 
 __version__ = "0.1.0"
@@ -28,15 +28,15 @@ _HOMES = {
     "CheckpointManager": "globidx.torch.checkpoint",
     "DataLoader": "globidx.torch.loader",
     "FileCacheDataset": "globidx.torch.dataset",
-    "GlobalIndex": "globidx.core.index",
-    "GlobalIndexManager": "globidx.disk.manager",
-    "IdentifiedDataset": "globidx.core.identity",
-    "Location": "globidx.core.index",
+    "GlobalIndex": "globidx.core.index.index",
+    "GlobalIndexManager": "globidx.disk.index.manager",
+    "IdentifiedDataset": "globidx.core.datasets.identity",
+    "Location": "globidx.core.index.index",
     "PreemptionGuard": "globidx.torch.preemption",
-    "RankPeers": "globidx.torch.peers",
+    "RankPeers": "globidx.torch.ranks.peers",
     "ResumableDistributedSampler": "globidx.torch.sampler",
-    "merge_states": "globidx.core.merging",
-    "read_record": "globidx.disk.records",
+    "merge_states": "globidx.core.progress.merge",
+    "read_record": "globidx.disk.records.folder",
 }
 
 __all__ = [

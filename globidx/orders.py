@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from globidx.core.chunking import Chunking
-from globidx.core.chunkshuffle import ChunkShuffle
-from globidx.core.orders import Arrangement, Order, Sequential, Shuffle
-from globidx.core.weighted import Weighted
+from globidx.core.index.chunking import Chunking
+from globidx.core.orders.base import Arrangement, Order, Sequential, Shuffle
+from globidx.core.orders.chunk_shuffle import ChunkShuffle
+from globidx.core.orders.weighted import Weighted
 
 if TYPE_CHECKING:
     from globidx.torch.torch_shuffle import TorchShuffle

@@ -6,6 +6,6 @@ numbers of those to keep is a policy too.
 
 from __future__ import annotations
 
-from globidx.core.policies import Entry, Keep, Policy, best, every, last
+from globidx.core.records.policies import Entry, Keep, Policy, best, every, last
 
 __all__ = ["Entry", "Keep", "Policy", "best", "every", "last"]

@@ -9,7 +9,7 @@ import hashlib
 
 import numpy as np
 
-from globidx.core.permutation import Permutation
+from globidx.core.orders.permutation import Permutation
 
 
 def order(lengths, chunks, window, lanes, seed, epoch):

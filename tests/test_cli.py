@@ -205,7 +205,7 @@ def test_an_interrupt_is_exit_code_130_without_a_traceback(folder):
     code = """
 import sys
 from globidx import cli
-from globidx.disk import stores
+from globidx.disk.stores import base as stores
 def slow(*_):
     print("looking", flush=True)
     sys.stdin.read()

@@ -21,7 +21,7 @@ from files import environment, numbers, run_python, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager, cli
 from globidx.cli import main, progress
-from globidx.disk import stamps
+from globidx.disk.index import stamps
 
 COMMANDS = ["build", "info", "check", "diff", "merge", "locate"]
 
@@ -216,7 +216,7 @@ import os, sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from globidx import cli
-from globidx.disk import stores
+from globidx.disk.stores import base as stores
 parent, real = os.getpid(), stores.scan
 def dying(path, *rest):
     if os.getpid() != parent and path.endswith("n69.h5"):
@@ -246,7 +246,7 @@ sys.exit(cli.main(["index", "build", sys.argv[1], "--workers", "2"]))
 """
     (folder / "gated.py").write_text(
         "import os, time\n"
-        "from globidx.disk import indexing\n"
+        "from globidx.disk.index import scan as scanning\n"
         "def waiting(*given, **options):\n"
         "    print('looking', flush=True)\n"
         f"    while not os.path.exists({str(folder / 'gate')!r}):\n"
@@ -460,7 +460,7 @@ def test_an_index_that_cannot_be_written_is_refused_before_any_file_is_opened(
     folder, capsys, unwritable, name, monkeypatch
 ):
     """Exit code 1 and one line that says why; the whole purpose of these commands is the file."""
-    monkeypatch.setattr("globidx.disk.stores.scan", lambda *_: pytest.fail("a file was looked at"))
+    monkeypatch.setattr("globidx.disk.stores.base.scan", lambda *_: pytest.fail("a file was looked at"))
     for place in unwritable:
         code, out, err = run(capsys, name, folder, "--cache-dir", place)
         assert (code, out) == (1, "") and err.count("\n") == 1, err

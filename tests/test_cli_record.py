@@ -14,16 +14,12 @@ import time
 import pytest
 from files import environment, run_python
 
-from globidx import (
-    CheckpointManager,
-    ResumableDistributedSampler,
-    merge_states,
-    read_record,
-)
+from globidx import CheckpointManager, ResumableDistributedSampler, merge_states, read_record
 from globidx.cli import main
-from globidx.core import record, strictjson
-from globidx.core.orders import Shuffle
-from globidx.disk.atomic import temporary_name
+from globidx.core.json import strict
+from globidx.core.orders.base import Shuffle
+from globidx.core.records import record
+from globidx.disk.files.atomic import temporary_name
 
 
 def said(capsys, *arguments, code=0):
@@ -163,7 +159,7 @@ def test_check_verifies_every_record_of_a_folder(tmp_path, capsys):
     assert f"left     {left}: begun 2 hours ago" in told
     paths[0].write_bytes(paths[0].read_bytes()[:-9])
     shutil.copy(paths[1], paths[2])
-    paths[3].write_bytes(strictjson.pretty(record.seal({**read_record(paths[3]), "version": 2})))
+    paths[3].write_bytes(strict.pretty(record.seal({**read_record(paths[3]), "version": 2})))
     told = said(capsys, "check", tmp_path, code=1)
     assert told.count("whole    ") == 2 and told.count("DAMAGED  ") == 3
     assert f"DAMAGED  {paths[2]} holds record {ids[1]}: it was renamed or copied over another" in told
@@ -252,7 +248,7 @@ def test_hostile_strings_are_shown_escaped_on_their_own_line(tmp_path, capsys):
         told = said(capsys, *arguments)
         assert all(character.isprintable() for line in told.split("\n") for character in line)
         assert not re.search(r"^step     999", told, re.MULTILINE)
-    (tmp_path / "record-00000001-aaaaaaaaaaaa.json").write_bytes(strictjson.pretty({**sealed, evil: 1}))
+    (tmp_path / "record-00000001-aaaaaaaaaaaa.json").write_bytes(strict.pretty({**sealed, evil: 1}))
     told = said(capsys, "check", tmp_path, code=1)
     assert all(character.isprintable() for line in told.split("\n") for character in line)
     assert "unknown" in told and not re.search(r"^step     999", told, re.MULTILINE)

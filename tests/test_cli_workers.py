@@ -13,12 +13,12 @@ from processes import REPOSITORY, clean_environment
 
 WORKING = """
 import os
-from globidx.disk import indexing
+from globidx.disk.index import scan as scanning
 def stuck(root, *_, **__):
     print("looking", flush=True)
     with open(os.path.join(root, "fifo")) as fifo:
         fifo.read()
-indexing._scan_batch = stuck
+scanning._scan_batch = stuck
 """
 BUILD = """
 import signal, sys

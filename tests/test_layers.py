@@ -97,7 +97,15 @@ def test_heavy_libraries_are_each_named_in_one_place():
                 homes.setdefault(imported.split(".")[0], set()).add(path.name)
             elif imported.split(".")[0] == "torch":
                 assert path.parent.name == "torch", path
-    hdf5 = {"forks.py", "chunk_table.py", "hdf5.py", "hdf5_elsewhere.py", "hdf5_filters.py", "hdf5fast.py", "virtual_map.py"}
+    hdf5 = {
+        "forks.py",
+        "chunk_table.py",
+        "hdf5.py",
+        "hdf5_elsewhere.py",
+        "hdf5_filters.py",
+        "hdf5fast.py",
+        "virtual_map.py",
+    }
     assert homes == {"torch.distributed": {"distributed.py"}, "zarr": {"zarr.py"}, "h5py": hdf5}
 
 

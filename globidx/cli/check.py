@@ -13,9 +13,9 @@ from globidx.cli.progress import Progress
 from globidx.errors import BadFilesError
 
 if TYPE_CHECKING:
-    from globidx.disk.builder import Build
-    from globidx.disk.checking import Checked
-    from globidx.disk.indexed import Indexed
+    from globidx.disk.index.build import Build
+    from globidx.disk.index.snapshot import Indexed
+    from globidx.disk.reading.verify import Checked
 
 _SHOWN = 10
 
@@ -36,7 +36,7 @@ def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
 
 
 def _read(args: argparse.Namespace, indexed: Indexed, executor: Executor) -> list[Checked]:
-    from globidx.disk.checking import check as run
+    from globidx.disk.reading.verify import check as run
 
     progress = None if args.quiet else Progress(wanted=args.progress or None)
     few = len(indexed.table) < 2

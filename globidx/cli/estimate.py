@@ -36,12 +36,12 @@ def add(things: Any) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from globidx.core.chunkshuffle import ChunkShuffle
-    from globidx.core.estimate import estimate
-    from globidx.core.orders import Order, Sequential, Shuffle
-    from globidx.core.reading import CACHE_BYTES
-    from globidx.disk.handles import default_capacity
-    from globidx.disk.manager import GlobalIndexManager
+    from globidx.core.orders.base import Order, Sequential, Shuffle
+    from globidx.core.orders.chunk_shuffle import ChunkShuffle
+    from globidx.core.reading.estimate import estimate
+    from globidx.core.reading.planning import CACHE_BYTES
+    from globidx.disk.files.lru import default_capacity
+    from globidx.disk.index.manager import GlobalIndexManager
 
     orders: dict[str, Order] = {"shuffle": Shuffle(), "sequential": Sequential()}
     orders["chunk-shuffle"] = ChunkShuffle(args.window)

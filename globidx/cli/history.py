@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from globidx.cli.output import printable
-from globidx.core.orders import Order, Sequential, Shuffle
-from globidx.core.progress import Progress, Segment, Skip
-from globidx.core.remaining import Remaining
-from globidx.core.state import FORMAT, SamplerState
+from globidx.core.orders.base import Order, Sequential, Shuffle
+from globidx.core.progress.remaining import Remaining
+from globidx.core.progress.segments import Progress, Segment, Skip
+from globidx.core.progress.state import FORMAT, SamplerState
 
 _WIDTH = 30
 _FEW = 8  # so many ranges or counts of a long list are shown

@@ -15,8 +15,8 @@ from globidx.cli.progress import Progress
 from globidx.cli.workers import pool
 
 if TYPE_CHECKING:
-    from globidx.disk.builder import Build
-    from globidx.disk.indexed import Indexed
+    from globidx.disk.index.build import Build
+    from globidx.disk.index.snapshot import Indexed
 
 
 def add(things: Any) -> None:
@@ -147,8 +147,8 @@ def _locate(args: argparse.Namespace) -> int | None:
 def _diff(args: argparse.Namespace) -> int | None:
     from dataclasses import asdict
 
-    from globidx.core.changes import compare
-    from globidx.disk.indexcache import IndexCache
+    from globidx.core.index.changes import compare
+    from globidx.disk.index.cache import IndexCache
 
     build = _prepared(args)
     before = IndexCache(build.cache).load()
@@ -173,13 +173,13 @@ def _check(args: argparse.Namespace) -> int | None:
 
 def _prepared(args: argparse.Namespace) -> Build:
     """The look at the files that the options ask for."""
-    from globidx.core import checks
-    from globidx.core.layout import parse
-    from globidx.disk.builder import Build
-    from globidx.disk.discover import find_files, given
+    from globidx.core import validate
+    from globidx.core.index.layout import parse
+    from globidx.disk.index.build import Build
+    from globidx.disk.index.discover import find_files, given
 
     files = given(args.files[0] if len(args.files) == 1 else args.files)
-    layout, axis = parse(args.layout, args.key).along(checks.integer(args.axis, "axis", high=63)), args.axis
+    layout, axis = parse(args.layout, args.key).along(validate.integer(args.axis, "axis", high=63)), args.axis
     layout = replace(layout, allow_external=args.allow_external)
     paths = find_files(files)
     cache_dir = None if args.cache_dir is None else os.path.abspath(args.cache_dir)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from globidx.cli.history import arrangement_of, remaining_of, word
-from globidx.core import partition
-from globidx.core.partition import TAILS, Tail
-from globidx.core.progress import Progress
-from globidx.core.state import FORMAT, SamplerState
-from globidx.core.view import EpochView
+from globidx.core.progress import partition
+from globidx.core.progress.partition import TAILS, Tail
+from globidx.core.progress.segments import Progress
+from globidx.core.progress.state import FORMAT, SamplerState
+from globidx.core.progress.view import EpochView
 from globidx.errors import RecordError
 
 

@@ -63,7 +63,7 @@ def add(things: Any) -> None:
 
 def _show(args: argparse.Namespace) -> None:
     from globidx.cli.history import lines
-    from globidx.disk.records import read_newest
+    from globidx.disk.records.folder import read_newest
 
     found = read_newest(args.path)
     tell(args, found, lines(found))
@@ -71,7 +71,7 @@ def _show(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace) -> None:
     from globidx.cli import plan
-    from globidx.disk.records import read_newest
+    from globidx.disk.records.folder import read_newest
 
     found = read_newest(args.path)
     name, state = plan.sampler_of(found, args.sampler)
@@ -81,7 +81,7 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from globidx.disk.inspection import inspect
+    from globidx.disk.records.verify import inspect
     from globidx.errors import RecordError
 
     found = inspect(args.path)
@@ -109,8 +109,8 @@ def _ago(seconds: float) -> str:
 
 
 def _reseal(args: argparse.Namespace) -> None:
-    from globidx.core import record
-    from globidx.disk import records
+    from globidx.core.records import record
+    from globidx.disk.records import folder as records
 
     path = Path(args.path)
     data = records.read_bytes(path)

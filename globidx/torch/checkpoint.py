@@ -18,17 +18,19 @@ from weakref import WeakValueDictionary
 
 from torch.utils.data import get_worker_info
 
-from globidx.core import checks, record, strictjson
-from globidx.core.gathering import Merge, united
-from globidx.core.identity import unidentified
-from globidx.core.merging import merge_states
-from globidx.core.policies import Keep
-from globidx.core.state import quarantining
-from globidx.disk import records
-from globidx.disk.lineage import Lineage
+from globidx.core import validate
+from globidx.core.datasets.identity import unidentified
+from globidx.core.json import strict
+from globidx.core.progress.merge import merge_states
+from globidx.core.progress.state import quarantining
+from globidx.core.records import record
+from globidx.core.records.gather import Merge, united
+from globidx.core.records.policies import Keep
+from globidx.disk.records import folder as records
+from globidx.disk.records.lineage import Lineage
 from globidx.errors import RecordMismatchError, SaveError
-from globidx.torch.agreement import Agreement
 from globidx.torch.background import Background
+from globidx.torch.ranks.agreement import Agreement
 from globidx.torch.sampler import ResumableDistributedSampler
 
 _log = logging.getLogger("globidx")
@@ -102,7 +104,7 @@ class CheckpointManager:
                 f"keep= and keep_last={keep_last!r} both say which records stay; give one of them, "
                 "such as keep=policies.last(n) | policies.every(m)"
             )
-        self._keep: Keep | int = keep or checks.integer(keep_last, "keep_last", low=1)
+        self._keep: Keep | int = keep or validate.integer(keep_last, "keep_last", low=1)
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self._ranks = Agreement(group, float(timeout), purpose="records", name=str(self._directory.absolute()))
@@ -252,10 +254,10 @@ class CheckpointManager:
                 held.refuse_untold()
             states = self._own_states()
         own = {
-            "step": checks.integer(step, "step"),
+            "step": validate.integer(step, "step"),
             "states": states,
             "ranks": {name: [held.rank, held.num_replicas] for name, held in self._objects.items() if _is_ranked(held)},
-            "extras": strictjson.plain(dict(extras or {}), "extras"),
+            "extras": strict.plain(dict(extras or {}), "extras"),
         }
         return own if self._ranks.rank == 0 else own | {"extras": {}}
 
@@ -286,7 +288,7 @@ class CheckpointManager:
         for name, state in states.items():
             if not isinstance(state, dict):
                 raise TypeError(f"state_dict() of {name!r} must be a dict, got {type(state).__name__}")
-        plain: dict[str, Any] = strictjson.plain(states, "states")
+        plain: dict[str, Any] = strict.plain(states, "states")
         return plain
 
     def _publish(self, told: list[bytes], blocking: bool) -> dict[str, Any]:

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 import torch.utils.data
 
-from globidx.core import checks
-from globidx.core.chunking import Chunking
-from globidx.core.reading import CACHE_BYTES
-from globidx.disk.counters import Counters
-from globidx.disk.explain import explain
-from globidx.disk.manager import GlobalIndexManager
-from globidx.disk.reader import ON_MISSING, Reader
-from globidx.disk.sources import BACKENDS
+from globidx.core import validate
+from globidx.core.index.chunking import Chunking
+from globidx.core.reading.planning import CACHE_BYTES
+from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.reading.counters import Counters
+from globidx.disk.reading.explain import explain
+from globidx.disk.reading.open_file import BACKENDS
+from globidx.disk.reading.reader import ON_MISSING, Reader
 from globidx.torch.quarantine import Substituted
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 
@@ -92,8 +92,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self._reader = Reader(
             index_manager,
             self.fields,
-            max_open_files=None if max_open_files is None else checks.integer(max_open_files, "max_open_files", low=1),
-            cache_bytes=checks.integer(cache_bytes, "cache_bytes"),
+            max_open_files=None
+            if max_open_files is None
+            else validate.integer(max_open_files, "max_open_files", low=1),
+            cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
             on_missing=on_missing,
             backend=backend,
         )
@@ -122,7 +124,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return self.index_manager.fingerprint_of(num_files)
 
     def __getitem__(self, sample_id: int) -> Any:
-        return self.__getitems__([checks.sample_id(sample_id, len(self))])[0]
+        return self.__getitems__([validate.sample_id(sample_id, len(self))])[0]
 
     def __getitems__(self, sample_ids: Sequence[int]) -> list[Any]:
         """Samples of a batch of ids, in their sequence, each file and contiguous run read once.

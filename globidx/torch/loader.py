@@ -11,14 +11,14 @@ from weakref import ref
 
 import torch.utils.data
 
-from globidx.core import checks
-from globidx.core.identity import DatasetIdentity
+from globidx.core import validate
+from globidx.core.datasets.identity import DatasetIdentity
 from globidx.errors import CommitError, EarlyStopError, StaleIteratorError
-from globidx.torch.callers import Caller
-from globidx.torch.passes import Handed
+from globidx.torch.device import Ahead, ToDevice, destination
+from globidx.torch.loops.callers import Caller
+from globidx.torch.loops.passes import Handed
 from globidx.torch.quarantine import Reporting, report_of
 from globidx.torch.sampler import ResumableDistributedSampler
-from globidx.torch.transfer import Ahead, ToDevice, destination
 from globidx.torch.workers import ShieldedLoader
 
 
@@ -153,7 +153,7 @@ class DataLoader(ShieldedLoader):
         7
         """
         sampler = self._counted("steps_left")
-        checks.integer(epochs, "epochs")
+        validate.integer(epochs, "epochs")
         now = self.cut.batches(sampler.left_to_deliver - sampler.held) if sampler.epoch < epochs else 0
         later = range(sampler.epoch + 1, epochs)
         if not sampler.skipped.pairs:  # then all whole epochs are alike

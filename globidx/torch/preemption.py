@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
 
-from globidx.torch.agreement import Agreement
+from globidx.torch.ranks.agreement import Agreement
 from globidx.torch.workers import guard_with, unguard
 
 

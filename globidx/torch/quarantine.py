@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import get_worker_info
 
-from globidx.disk import counters
+from globidx.disk.reading import counters
 
 
 class Substituted(list[Any]):

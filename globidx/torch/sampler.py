@@ -12,18 +12,19 @@ from typing import Any
 
 from torch.utils.data.distributed import DistributedSampler
 
-from globidx.core import checks, partition
-from globidx.core.orders import Order, Sequential, Shuffle
-from globidx.core.partition import TAILS, Tail
-from globidx.core.ranges import Ranges
-from globidx.core.state import SamplerState
-from globidx.core.tracker import Tracker
+from globidx.core import validate
+from globidx.core.orders.base import Order, Sequential, Shuffle
+from globidx.core.progress import partition
+from globidx.core.progress.partition import TAILS, Tail
+from globidx.core.progress.ranges import Ranges
+from globidx.core.progress.state import SamplerState
+from globidx.core.progress.tracker import Tracker
 from globidx.errors import CommitError
-from globidx.torch import callers
-from globidx.torch.copies import Original
-from globidx.torch.distributed import World
-from globidx.torch.iterator import Cursor, SampleIterator
-from globidx.torch.passes import Handed, Loop, Passes
+from globidx.torch.loops import callers
+from globidx.torch.loops.copies import Original
+from globidx.torch.loops.iterator import Cursor, SampleIterator
+from globidx.torch.loops.passes import Handed, Loop, Passes
+from globidx.torch.ranks.world import World
 
 _log = logging.getLogger("globidx")
 
@@ -74,7 +75,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         if None not in (num_replicas, rank):
             world.resolve()
         self._tracker = Tracker(
-            dataset, _order(order, shuffle), checks.integer(seed, "seed"), _tail(tail, drop_last), world
+            dataset, _order(order, shuffle), validate.integer(seed, "seed"), _tail(tail, drop_last), world
         )
         self._passes = Passes()
         self._original = Original(self._passes)
@@ -224,7 +225,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             If the record that was loaded calls this epoch finished: its pass would be empty, and a trainer whose own
             counter restarted at 0 would never train on what is left.
         """
-        chosen = checks.integer(epoch, "epoch")
+        chosen = validate.integer(epoch, "epoch")
         with self._passes.lock:
             self._tracker.refuse_finished(chosen)
             self._chosen = chosen
@@ -250,7 +251,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             If more are reported than were drawn, or than this rank had left in the epoch, or where a
             ``globidx.DataLoader`` commits by itself.
         """
-        amount = checks.integer(count, "count")
+        amount = validate.integer(count, "count")
         with self._passes.lock:
             if self._passes.is_looped_over:
                 raise CommitError(

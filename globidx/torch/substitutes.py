@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from globidx.core import checks
-from globidx.disk import indexing
-from globidx.disk.manager import GlobalIndexManager
+from globidx.core import validate
+from globidx.disk.index import scan as scanning
+from globidx.disk.index.manager import GlobalIndexManager
 from globidx.errors import ReadError
-from globidx.torch.frames import without_frames
+from globidx.torch.tracebacks import without_frames
 
 ON_ERROR = ("raise", "substitute")
 OnError = Literal["raise", "substitute"] | Callable[[int, ReadError], int]
@@ -75,7 +75,7 @@ class Substitutes:
         """(id, sample) to take for ``id``; ReadError where there is none."""
         if callable(self._on_error):
             kept = without_frames(error, noted=False)  # who is told may well collect them
-            other = checks.sample_id(self._on_error(id, kept), len(self._manager))
+            other = validate.sample_id(self._on_error(id, kept), len(self._manager))
             return other, self._read([other])[0]
         index, tried = self._manager.index, 0
         file, item = index.locate(id)
@@ -90,7 +90,7 @@ class Substitutes:
 
     def _tell(self, id: int, other: int, error: ReadError) -> None:
         """A line in the log for a file's first failure in this process, its 10th, its 100th, and so on."""
-        path = indexing.printable(str(self._manager.locate(id).path))
+        path = scanning.printable(str(self._manager.locate(id).path))
         self._counts[path] += 1
         count = self._counts[path]
         if str(count).strip("0") == "1":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from globidx.core.orders import Arrangement, Ids, Order
+from globidx.core.orders.base import Arrangement, Ids, Order
 
 
 class TorchShuffle(Order):

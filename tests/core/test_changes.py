@@ -6,9 +6,9 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from globidx.core.changes import Changes, compare
-from globidx.core.index import GlobalIndex
-from globidx.core.table import ArrayInfo, Entry, Table
+from globidx.core.index.changes import Changes, compare
+from globidx.core.index.index import GlobalIndex
+from globidx.core.index.table import ArrayInfo, Entry, Table
 
 
 @dataclass(frozen=True)

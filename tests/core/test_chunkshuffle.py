@@ -11,8 +11,8 @@ from decoding import decodes_per_chunk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.chunking import Chunking
-from globidx.core.lanes import Lanes
+from globidx.core.index.chunking import Chunking
+from globidx.core.orders.lanes import Lanes
 from globidx.orders import ChunkShuffle, Shuffle
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chunk-shuffle-1.json"

@@ -3,8 +3,8 @@
 import pytest
 
 from globidx import ResumableDistributedSampler, errors
-from globidx.core.gathering import united
-from globidx.core.merging import merge_states
+from globidx.core.progress.merge import merge_states
+from globidx.core.records.gather import united
 
 
 def part(state, rank=None, ranks=None, **more):

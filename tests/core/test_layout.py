@@ -2,7 +2,7 @@
 
 import pytest
 
-from globidx.core.layout import Layout, parse
+from globidx.core.index.layout import Layout, parse
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.names import Names, common_folder
+from globidx.core.index.names import Names, common_folder
 
 #: Bytes of file names: any but NUL, "/" among them, also what is no UTF-8, and the empty name of a bare array's path.
 name = st.binary(max_size=6).map(lambda data: os.fsdecode(data.replace(b"\0", b"/")))

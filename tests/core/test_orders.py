@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import clean_environment
 
-from globidx.core import permutation
+from globidx.core.orders import permutation
 from globidx.orders import Order, Sequential, Shuffle, TorchShuffle
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "shuffle-1.json"

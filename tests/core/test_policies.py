@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.policies import Entry, best, every, last
+from globidx.core.records.policies import Entry, best, every, last
 
 STEPS = (0, 100, 250, 260, 399, 500, 510)
 LOSSES = (9, 4, 4, None, 2, "low", True)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Epoch
 
-from globidx.core.identity import DatasetIdentity
-from globidx.core.progress import Progress, Segment
-from globidx.core.remaining import Remaining
-from globidx.core.state import SamplerState
+from globidx.core.datasets.identity import DatasetIdentity
+from globidx.core.progress.remaining import Remaining
+from globidx.core.progress.segments import Progress, Segment
+from globidx.core.progress.state import SamplerState
 
 
 def identity(ids):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.ranges import Ranges
+from globidx.core.progress.ranges import Ranges
 
 ids = st.sets(st.integers(0, 40))
 

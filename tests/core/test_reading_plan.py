@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core import reading
+from globidx.core.reading import planning
 
 CHUNKS = (0, 1, 3, 8)  # rows a chunk of file 0, 1, 2 and 3 holds
 
@@ -16,8 +16,8 @@ batches = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=30
 def planned(batch, rows):
     files = np.array([file for file, _ in batch], np.int64)
     items = np.array([item for _, item in batch], np.int64)
-    plan = reading.plan(files, items)
-    return plan, reading.runs(plan, rows, np.array(CHUNKS)[plan.files])
+    plan = planning.plan(files, items)
+    return plan, planning.runs(plan, rows, np.array(CHUNKS)[plan.files])
 
 
 @given(batch=batches)
@@ -56,5 +56,5 @@ def test_runs_cover_the_rows_of_every_item_once_and_end_where_chunks_do(batch, r
 def test_large_numbers_stay_exact():
     """Items near the end of 64 bits, where floating point would round."""
     far = 2**62
-    plan = reading.plan(np.array([0, 0]), np.array([far, far + 1]))
-    assert [tuple(run) for run in reading.runs(plan, 1, np.array([2, 2]))] == [(0, far, far, far + 2, 0)]
+    plan = planning.plan(np.array([0, 0]), np.array([far, far + 1]))
+    assert [tuple(run) for run in planning.runs(plan, 1, np.array([2, 2]))] == [(0, far, far, far + 2, 0)]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from globidx import ResumableDistributedSampler, errors, merge_states, read_record
-from globidx.core import record, strictjson
-from globidx.core.state import SamplerState
+from globidx.core.json import strict
+from globidx.core.progress.state import SamplerState
+from globidx.core.records import record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
 
@@ -124,7 +125,7 @@ def test_every_truncation_is_refused():
         (b"NaN", "not JSON"),
         (b"[1e999]", "beyond a float"),
         ('{"format": "globidx.record"}'.encode("utf-16"), "not UTF-8"),
-        (b" " * (strictjson.MAX_BYTES + 1), "the most is"),
+        (b" " * (strict.MAX_BYTES + 1), "the most is"),
     ],
 )
 def test_what_is_no_record_is_refused_with_its_name_and_reason(data, told):
@@ -169,7 +170,7 @@ def test_a_newer_version_is_refused_by_name():
 )
 def test_a_wrong_type_key_or_id_is_refused_though_its_checksum_is_right(change, told):
     """Whoever sealed it: true is not 1, a key too many is not ignored, an id is a number and a token."""
-    lying = strictjson.pretty(record.seal(sealed() | change))
+    lying = strict.pretty(record.seal(sealed() | change))
     with pytest.raises(errors.RecordCorruptError, match=told) as caught:
         record.decode(lying, "run/record.json")
     assert str(caught.value).isprintable()
@@ -181,7 +182,7 @@ def test_a_missing_key_is_refused(key):
     body = {name: value for name, value in sealed().items() if name != key}
     lying = record.seal(body) if key != "sha256" else body
     with pytest.raises(errors.RecordCorruptError):
-        record.decode(strictjson.pretty(lying), "x")
+        record.decode(strict.pretty(lying), "x")
 
 
 @given(st.data())
@@ -287,7 +288,7 @@ def test_numpy_numbers_become_plain():
 def test_a_record_beyond_the_readers_limit_is_refused_at_save():
     """What could be written must be readable."""
     with pytest.raises(errors.RecordError, match="the most is"):
-        record.encode(sealed(extras={"x": "x" * strictjson.MAX_BYTES}))
+        record.encode(sealed(extras={"x": "x" * strict.MAX_BYTES}))
 
 
 @pytest.mark.parametrize(

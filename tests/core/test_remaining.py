@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from oracle import Epoch
 
 from globidx import errors
-from globidx.core import limits
-from globidx.core.bands import Bands
-from globidx.core.gaps import Gaps
-from globidx.core.identity import DatasetIdentity
-from globidx.core.merging import merge_states
-from globidx.core.progress import Progress, Segment, Skip
-from globidx.core.ranges import Ranges
-from globidx.core.remaining import Remaining
-from globidx.core.state import SamplerState
+from globidx.core.datasets.identity import DatasetIdentity
+from globidx.core.progress import limits
+from globidx.core.progress.bands import Bands
+from globidx.core.progress.gaps import Gaps
+from globidx.core.progress.merge import merge_states
+from globidx.core.progress.ranges import Ranges
+from globidx.core.progress.remaining import Remaining
+from globidx.core.progress.segments import Progress, Segment, Skip
+from globidx.core.progress.state import SamplerState
 
 REVERSED = 200  # ids of the order below: position p holds id 199 - p
 

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from globidx.core import strictjson
+from globidx.core.json import strict
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_long_strings_are_passed_once(data):
     tracemalloc.start()
     started = time.process_time()
     try:
-        strictjson.parse(data)
+        strict.parse(data)
     except ValueError:
         pass
     spent, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
@@ -40,6 +40,6 @@ def test_depth_counts_brackets_outside_strings(text, deep):
     """A string full of brackets is not deep."""
     if deep:
         with pytest.raises(ValueError, match="deeper"):
-            strictjson.parse(text.encode())
+            strict.parse(text.encode())
     else:
-        strictjson.parse(text.encode())
+        strict.parse(text.encode())

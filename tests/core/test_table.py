@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx.core import strictjson, tablefile
-from globidx.core.table import ArrayInfo, Entry, Table, describe
+from globidx.core.index import encoding
+from globidx.core.index.table import ArrayInfo, Entry, Table, describe
+from globidx.core.json import strict
 from globidx.errors import RecordVersionError
 
 number = st.integers(-(2**63), 2**63 - 1)
@@ -76,10 +77,10 @@ def test_a_table_gives_back_what_was_put_in(some, axis):
     """Every row, in memory and read back from bytes; equal tables are equal bytes."""
     table = Table.of(*some, axis)
     assert rows(table) == plain(*some) and table.axis == axis
-    data = tablefile.encode(table)
-    again = tablefile.decode(data)
+    data = encoding.encode(table)
+    again = encoding.decode(data)
     assert rows(again) == plain(*some) and again.axis == axis
-    assert tablefile.encode(again) == data and again.schema == table.schema == some[1][0].schema
+    assert encoding.encode(again) == data and again.schema == table.schema == some[1][0].schema
     assert again.fingerprint() == table.fingerprint()
 
 
@@ -93,8 +94,8 @@ def test_tables_that_are_joined_are_the_table_of_all(some, data):
     whole = Table.of(names, every, 0)
     joined = Table.joined(parts)
     assert rows(joined) == rows(whole) and joined.fingerprint() == whole.fingerprint()
-    assert tablefile.encode(joined) == tablefile.encode(whole)
-    assert rows(Table.joined([tablefile.decode(tablefile.encode(part)) for part in parts])) == rows(whole)
+    assert encoding.encode(joined) == encoding.encode(whole)
+    assert rows(Table.joined([encoding.decode(encoding.encode(part)) for part in parts])) == rows(whole)
 
 
 @given(files(), st.data())
@@ -105,7 +106,7 @@ def test_take_takes_rows(some, data):
     taken = Table.of(names, every, 0).take(np.array(places, np.int64))
     chosen = [names[p] for p in places], [every[p] for p in places]
     assert rows(taken) == plain(*chosen)
-    assert tablefile.encode(taken) == tablefile.encode(Table.of(*chosen, 0))
+    assert encoding.encode(taken) == encoding.encode(Table.of(*chosen, 0))
 
 
 @given(files())
@@ -142,7 +143,7 @@ def resealed(header, body):
     """A cache file whose digest is right, whatever it says."""
     header = {name: value for name, value in header.items() if name != "blake2b"}
     sealed = {name: value for name, value in header.items() if name not in ("format", "version")}
-    said = hashlib.blake2b(strictjson.canonical(sealed), digest_size=32)
+    said = hashlib.blake2b(strict.canonical(sealed), digest_size=32)
     said.update(body)
     text = json.dumps(header | {"blake2b": said.hexdigest()}, separators=(",", ":")).encode() + b"\n"
     start = b"globidx.index\n" + b"%d\n" % len(text) + text
@@ -167,7 +168,7 @@ SMALL = Table.of(
 
 def test_a_resealed_cache_is_read():
     """The helper makes what the library makes."""
-    data = tablefile.encode(SMALL)
+    data = encoding.encode(SMALL)
     assert resealed(*opened(data)) == data
 
 
@@ -175,7 +176,7 @@ def test_a_resealed_cache_is_read():
 @given(st.data())
 def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
     """Whoever can write a cache can seal one: it is a ValueError, or a table that can be used like any."""
-    header, body = opened(tablefile.encode(SMALL))
+    header, body = opened(encoding.encode(SMALL))
     body = bytearray(body)
     if data.draw(st.booleans()):
         column = header["columns"][data.draw(st.sampled_from(sorted(header["columns"])))]
@@ -186,7 +187,7 @@ def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
     if data.draw(st.booleans()):
         header["bytes"] = data.draw(st.integers(0, 2**40))
     try:
-        table = tablefile.decode(resealed(header, bytes(body)))
+        table = encoding.decode(resealed(header, bytes(body)))
     except ValueError:
         return
     assert len(rows(table)) == len(table) == len(list(table.names)) == 2
@@ -210,24 +211,24 @@ def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
 )
 def test_a_header_of_another_form_is_a_value_error(change):
     """Named or not, whatever is no index cache of this version is refused, never taken in part."""
-    header, body = opened(tablefile.encode(SMALL))
+    header, body = opened(encoding.encode(SMALL))
     with pytest.raises(ValueError):
-        tablefile.decode(resealed(header | change, body))
+        encoding.decode(resealed(header | change, body))
 
 
 @pytest.mark.parametrize("version", [2, 99, 2**31])
 def test_a_later_version_is_told_apart(version):
     """It is no damage: RecordVersionError, also where the later one has other fields."""
-    header, body = opened(tablefile.encode(SMALL))
+    header, body = opened(encoding.encode(SMALL))
     for later in (header | {"version": version}, {"format": "globidx.index", "version": version, "new": [1]}):
         with pytest.raises(RecordVersionError, match=str(version)):
-            tablefile.decode(resealed(later, body))
+            encoding.decode(resealed(later, body))
 
 
 def test_columns_are_the_bytes_that_were_given():
     """Nothing is copied, so that a mapped file stays on the disk; and nobody can write to it."""
-    data = tablefile.encode(SMALL)
-    table = tablefile.decode(data)
+    data = encoding.encode(SMALL)
+    table = encoding.decode(data)
     for column in (table.lengths, table.stamps, table.names.arrays()[0]):
         assert not column.flags.owndata and not column.flags.writeable
         assert np.shares_memory(column, np.frombuffer(data, np.uint8))

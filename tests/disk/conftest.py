@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from globidx.disk import stamps, stores
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from files import environment, run_python
 
-from globidx.disk import atomic
-from globidx.disk.atomic import (
+from globidx.disk.files import atomic
+from globidx.disk.files.atomic import (
     TEMPORARY_SUFFIX,
     is_temporary,
     make_directory,
@@ -35,7 +35,7 @@ OLD, NEW = b"old" * 100, b"new!" * 5000
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from globidx.disk import atomic
+from globidx.disk.files import atomic
 path, name, when, durable = sys.argv[1:]
 real = getattr(os, name)
 def deadly(*arguments, **options):
@@ -87,9 +87,7 @@ def test_a_writer_killed_at_any_call_leaves_the_old_file_or_the_new(tmp_path, ca
 def test_bytes_are_on_disk_before_the_name_and_the_name_before_the_return(tmp_path):
     """The system sees: write, fsync of the file, rename, fsync of the folder, in this sequence."""
     log = tmp_path / "log"
-    code = (
-        "import sys; from pathlib import Path; from globidx.disk.atomic import *; write_atomic(Path(sys.argv[1]), b'x')"
-    )
+    code = "import sys; from pathlib import Path; from globidx.disk.files.atomic import *; write_atomic(Path(sys.argv[1]), b'x')"
     try:
         subprocess.run(
             [
@@ -160,7 +158,7 @@ def test_a_file_over_the_limit_leaves_the_old_file_and_no_other(tmp_path):
     code = """
 import resource, signal, sys
 from pathlib import Path
-from globidx.disk.atomic import write_atomic
+from globidx.disk.files.atomic import write_atomic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:

@@ -28,9 +28,9 @@ LIMIT = 64 * MIB
 
 READ_ALONE = """
 import os, resource, sys
-import globidx.disk.stores.hdf5, globidx.disk.stores.zarrfast, google_crc32c
-from globidx.disk.manager import GlobalIndexManager
-from globidx.disk.reader import Reader
+import globidx.disk.stores.hdf5.library, globidx.disk.stores.zarr.fast, google_crc32c
+from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.reading.reader import Reader
 from globidx.disk.stores.codecs import codec_of, inflater
 for name in ("zstd", "blosc", "lz4"):
     codec_of(name, {})

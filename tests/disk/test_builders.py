@@ -17,18 +17,20 @@ import pytest
 from files import environment, numbers, run_python, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.core import tablefile
-from globidx.disk import stamps, stores
-from globidx.disk.lock import work_lock
+from globidx.core.index import encoding
+from globidx.disk.files.lock import work_lock
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 # Waits for a line, so that all start together; builds, writes down each file it opens, and says what it found.
 BUILDER = """
 import os, sys
-from globidx.disk import stamps, stores
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 stamps.RACY_NS = 0
-from globidx.disk.manager import GlobalIndexManager
+from globidx.disk.index.manager import GlobalIndexManager
 folder, opened, lock, timeout = sys.argv[1:]
 if lock == "none":
     import fcntl
@@ -48,8 +50,8 @@ print(manager.fingerprint, len(manager), flush=True)
 # Takes the lock as a builder does, and goes on holding it until told.
 HOLDER = """
 import sys
-from globidx.disk import stores
-from globidx.disk.manager import GlobalIndexManager
+from globidx.disk.stores import base as stores
+from globidx.disk.index.manager import GlobalIndexManager
 def stuck(*_):
     print("holding", flush=True)
     sys.stdin.readline()
@@ -139,7 +141,7 @@ def test_builders_whose_lock_may_not_lock_agree(tmp_path, lock):
     assert set(told) == {f"{manager.fingerprint} {sum(range(12))}\n"}
     opened = (tmp_path / "opened").read_text().split()
     assert set(opened) == set(manager.paths) and (lock == "none" or len(opened) == 12)
-    assert len(tablefile.decode(manager.cache_path.read_bytes())) == 12
+    assert len(encoding.decode(manager.cache_path.read_bytes())) == 12
     assert not [name for name in os.listdir(folder) if name.endswith("globidx-tmp")]
 
 
@@ -184,9 +186,10 @@ def test_a_killed_holders_children_hold_nothing(folder):
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from globidx.disk import indexing, stores
-from globidx.disk.manager import GlobalIndexManager
-indexing._BATCH = 1
+from globidx.disk.index import scan as scanning
+from globidx.disk.stores import base as stores
+from globidx.disk.index.manager import GlobalIndexManager
+scanning._BATCH = 1
 def stuck(*_):
     os.write(1, b"%d\n" % os.getpid())  # at once: two of them write to one pipe
     time.sleep(600)
@@ -375,7 +378,7 @@ def test_the_clock_of_the_file_system_is_waited_for_when_it_must_be(tmp_path):
     path = write_hdf5(tmp_path / "a.h5", numbers(3))
     code = """
 import sys
-from globidx.disk import stores
+from globidx.disk.stores import base as stores
 from globidx import GlobalIndexManager
 real, seen = stores.scan, []
 stores.scan = lambda *given: seen.append(1) or real(*given)

@@ -16,9 +16,11 @@ from files import environment, numbers, run_python, write_hdf5, write_zarr
 from processes import REPOSITORY, clean_environment
 
 from globidx import GlobalIndexManager
-from globidx.core import tablefile
-from globidx.disk import indexcache, stamps, stores
-from globidx.disk.atomic import temporary_name
+from globidx.core.index import encoding
+from globidx.disk.files.atomic import temporary_name
+from globidx.disk.index import cache as index_cache
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -26,11 +28,12 @@ LOOK = "import sys; from globidx import GlobalIndexManager; print(len(GlobalInde
 # The same, and how many files were opened.
 COUNT = """
 import os, sys
-from globidx.disk import stamps, stores
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 stamps.RACY_NS = 0
 real, seen = stores.scan, []
 stores.scan = lambda *given: seen.append(1) or real(*given)
-from globidx.disk.manager import GlobalIndexManager
+from globidx.disk.index.manager import GlobalIndexManager
 manager = GlobalIndexManager(sys.argv[1])
 print(len(manager), len(seen), manager.cache_path)
 """
@@ -92,7 +95,7 @@ def test_a_disk_that_fails_under_the_cache_costs_nothing_but_the_cache(folder, c
     """The error comes back once, is not tried again, and is a line in the log; the index is printed."""
     code = f"""
 import os, sys
-from globidx.disk import atomic
+from globidx.disk.files import atomic
 real, failed = os.{"replace" if call == "rename" else call}, []
 from globidx import GlobalIndexManager
 def failing(*given, **options):
@@ -122,9 +125,9 @@ def test_a_file_size_limit_costs_the_cache_only(folder):
 def test_the_cache_is_written_once_and_not_again(folder, monkeypatch):
     """A build writes it once; a look at what did not change writes nothing, and takes no lock."""
     monkeypatch.setattr(stamps, "RACY_NS", 0)
-    real, written = indexcache.write_atomic, []
+    real, written = index_cache.write_atomic, []
     monkeypatch.setattr(
-        indexcache, "write_atomic", lambda path, *rest, **more: written.append(path) or real(path, *rest, **more)
+        index_cache, "write_atomic", lambda path, *rest, **more: written.append(path) or real(path, *rest, **more)
     )
     manager = GlobalIndexManager(folder)
     assert written == [manager.cache_path]
@@ -282,14 +285,14 @@ def test_a_cache_knows_only_the_files_it_names(folder, monkeypatch):
     shutil.copy(foreign.cache_path, manager.cache_path)
     again = GlobalIndexManager(folder)
     assert again.lengths.tolist() == [3, 4] and again.fingerprint == manager.fingerprint
-    assert list(tablefile.decode(again.cache_path.read_bytes()).names) == ["a.h5", "b.zarr"]
+    assert list(encoding.decode(again.cache_path.read_bytes()).names) == ["a.h5", "b.zarr"]
 
 
 @pytest.mark.parametrize("large", [False, True])
 def test_a_cache_cut_off_is_read_as_damaged_not_as_an_index(folder, monkeypatch, caplog, large):
     """Read or mapped: any length of it is refused, with a line, and built anew."""
     monkeypatch.setattr(stamps, "RACY_NS", 0)
-    monkeypatch.setattr(indexcache, "_MAPPED_FROM", 1 if large else 2**30)
+    monkeypatch.setattr(index_cache, "_MAPPED_FROM", 1 if large else 2**30)
     cache = GlobalIndexManager(folder).cache_path
     whole = cache.read_bytes()
     for length in (0, 1, 13, 14, 40, 64, 500, len(whole) - 1):

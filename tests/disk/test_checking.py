@@ -138,12 +138,12 @@ def test_chunks_that_nobody_wrote_are_absent_in_hdf5_too(tmp_path, capsys):
 
 def test_a_file_that_went_since_is_a_problem(tmp_path, capsys, monkeypatch):
     """Between index and check: told, not raised."""
-    from globidx.disk import checking
+    from globidx.disk.reading import verify
 
     write_hdf5(tmp_path / "a.h5", numbers(4))
     write_hdf5(tmp_path / "b.h5", numbers(4))
-    real = checking._check_file
-    monkeypatch.setattr(checking, "_check_file", lambda path, *rest: (Path(path).unlink(), real(path, *rest))[1])
+    real = verify._check_file
+    monkeypatch.setattr(verify, "_check_file", lambda path, *rest: (Path(path).unlink(), real(path, *rest))[1])
     code, told = check(capsys, tmp_path / "a.h5")
     assert code == 1 and "FileNotFoundError" in told["problems"][0]["unreadable"][0]
 

@@ -11,8 +11,8 @@ import pytest
 from files import numbers, run_python, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.disk.discover import find_files
-from globidx.disk.paths import Paths
+from globidx.disk.files.paths import Paths
+from globidx.disk.index.discover import find_files
 from globidx.errors import BadFilesError, NoFilesError
 
 

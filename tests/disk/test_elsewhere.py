@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from processes import clean_environment
 
 from globidx import FileCacheDataset, GlobalIndexManager
-from globidx.disk.stores import virtual_map
+from globidx.disk.stores.hdf5 import virtual_map
 from globidx.errors import BadFilesError, MissingChunkError, ReadError
 
 KINDS = ["virtual", "link", "raw"]

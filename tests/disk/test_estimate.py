@@ -9,9 +9,9 @@ from files import numbers, run_python, write_hdf5, write_zarr
 
 from globidx import FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
 from globidx.cli import main
-from globidx.core.estimate import estimate
-from globidx.core.lanes import Lanes
-from globidx.core.table import ArrayInfo, Entry, Table
+from globidx.core.index.table import ArrayInfo, Entry, Table
+from globidx.core.orders.lanes import Lanes
+from globidx.core.reading.estimate import estimate
 from globidx.orders import ChunkShuffle, Sequential, Shuffle
 
 ORDERS = {"shuffle": Shuffle(), "chunk-shuffle": ChunkShuffle(4), "sequential": Sequential()}

@@ -13,7 +13,7 @@ import pytest
 from files import numbers, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.disk import stamps
+from globidx.disk.index import stamps
 from globidx.errors import BadFilesError
 
 

@@ -18,11 +18,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx.core.layout import Layout
-from globidx.disk import stores
-from globidx.disk.sources import LibrarySource, OpenFile
+from globidx.core.index.layout import Layout
+from globidx.disk.reading.open_file import LibrarySource, OpenFile
+from globidx.disk.stores import base as stores
 from globidx.disk.stores.codecs import codec_of, decode
-from globidx.disk.stores.hdf5fast import without_fletcher32
+from globidx.disk.stores.hdf5.fast import without_fletcher32
 
 DTYPES = "? i1 u1 <i2 >i2 <u2 >u4 <i8 >i8 <f2 >f4 <f4 <f8 >f8 <c8 >c16".split()
 COMPRESSORS2 = [

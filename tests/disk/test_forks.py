@@ -13,7 +13,7 @@ import pytest
 from files import run_python, write_hdf5, write_zarr
 
 from globidx import FileCacheDataset, GlobalIndexManager
-from globidx.disk import forks
+from globidx.disk.files import forks
 
 FORK_WHILE_READING = """
 import os, sys, threading
@@ -51,7 +51,7 @@ def test_children_forked_while_threads_read_read_too(tmp_path, write):
 
 IMPORT_WHILE_FORKING = """
 import os, sys, threading, time
-from globidx.disk import forks
+from globidx.disk.files import forks
 from h5py._objects import phil
 forks._IMPORT_SECONDS = 5
 sys.path.insert(0, sys.argv[1])

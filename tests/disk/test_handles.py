@@ -13,7 +13,7 @@ from files import run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.disk.handles import HandleCache, default_capacity
+from globidx.disk.files.lru import HandleCache, default_capacity
 
 
 class Shelf:
@@ -199,7 +199,7 @@ def test_the_default_capacity_is_a_quarter_of_the_limit():
     """A process that may open 40 files keeps 10; nobody keeps more than 128."""
     code = """
 import resource
-from globidx.disk.handles import default_capacity
+from globidx.disk.files.lru import default_capacity
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 print(default_capacity())
 """

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager
-from globidx.core.layout import Layout
-from globidx.disk import stores
-from globidx.disk.sources import OpenFile
-from globidx.disk.stores import chunk_table, hdf5fast
+from globidx.core.index.layout import Layout
+from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.stores import base as stores
+from globidx.disk.stores.hdf5 import chunk_table, fast
 from globidx.errors import MissingChunkError, ReadError
 
 FILTERS = [
@@ -112,8 +112,8 @@ def test_the_work_for_an_item_does_not_grow_with_the_number_of_chunks(tmp_path, 
     listed, asked = [], []
     real = chunk_table._listed
     monkeypatch.setattr(chunk_table, "_listed", lambda *given: listed.append(1) or real(*given))
-    read = hdf5fast.os.preadv
-    monkeypatch.setattr(hdf5fast.os, "preadv", lambda *given: asked.append(1) or read(*given))
+    read = fast.os.preadv
+    monkeypatch.setattr(fast.os, "preadv", lambda *given: asked.append(1) or read(*given))
     steps = []
     for count in (10, 1000, 10_000):
         if options.get("compression") == "lzf":
@@ -139,7 +139,7 @@ def test_the_work_for_an_item_does_not_grow_with_the_number_of_chunks(tmp_path, 
         steps.append((len(listed) - before[0] <= 1, len(asked) - before[1], len(searches)))
         monkeypatch.undo()
         monkeypatch.setattr(chunk_table, "_listed", lambda *given: listed.append(1) or real(*given))
-        monkeypatch.setattr(hdf5fast.os, "preadv", lambda *given: asked.append(1) or read(*given))
+        monkeypatch.setattr(fast.os, "preadv", lambda *given: asked.append(1) or read(*given))
     assert steps[0] == steps[1] == steps[2]
     assert steps[0][0]
 

@@ -11,8 +11,9 @@ from files import numbers, write_hdf5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx.core.layout import Layout, parse
-from globidx.disk.stores import UNREADABLE, hdf5
+from globidx.core.index.layout import Layout, parse
+from globidx.disk.stores.base import UNREADABLE
+from globidx.disk.stores.hdf5 import library
 
 PLAIN = {
     "contiguous": {},
@@ -38,8 +39,8 @@ def test_plain_datasets_are_told_as_h5py_tells_them(tmp_path, options, dtype):
     path = write_hdf5(tmp_path / "a.h5", {"x": data, "deep/er/y": data[:, :, :1]}, **options)
     for keys in (["x"], ["deep/er/y"], ["x", "deep/er/y"]):
         for axis in range(2):
-            expected = hdf5._scan(path, parse(None, keys), axis)
-            assert hdf5._scan_plain(path, parse(None, keys), axis) == expected
+            expected = library._scan(path, parse(None, keys), axis)
+            assert library._scan_plain(path, parse(None, keys), axis) == expected
             assert [info.dtype for info in expected.arrays] == [np.dtype(dtype).newbyteorder("=").name] * len(keys)
 
 
@@ -48,7 +49,7 @@ def test_digests_tell_filters_apart(tmp_path):
     path, digests, filters = tmp_path / "a.h5", set(), [{"compression": "lzf"}, {"shuffle": True}, {"fletcher32": True}]
     for options in ({}, *filters, *({"compression": "gzip", "compression_opts": level} for level in (3, 4))):
         write_hdf5(path, numbers(6), chunk=2, **options)
-        digests.add(hdf5.scan(str(path), Layout(("x",)), 0).digest)
+        digests.add(library.scan(str(path), Layout(("x",)), 0).digest)
     assert len(digests) == 6
 
 
@@ -95,10 +96,10 @@ def test_what_is_unusual_is_told_as_h5py_tells_it(tmp_path, kind):
     path = str(tmp_path / "a.h5")
     other(path, tmp_path, kind)
     for keys in (("x",), ("x/y",)):
-        expected = told(hdf5._scan, path, Layout(keys), 0)
-        assert told(hdf5.scan, path, Layout(keys), 0) == expected
+        expected = told(library._scan, path, Layout(keys), 0)
+        assert told(library.scan, path, Layout(keys), 0) == expected
     is_foreign = kind in ("external link", "virtual", "external storage")
-    found = told(hdf5.scan, path, Layout(("x",)), 0)
+    found = told(library.scan, path, Layout(("x",)), 0)
     assert getattr(found, "is_foreign", None) == (True if is_foreign else None)
 
 
@@ -114,12 +115,12 @@ def test_a_damaged_file_is_told_as_h5py_tells_it(tmp_path_factory, data):
         else:
             file.seek(data.draw(st.integers(0, min(size, 2048) - 1)))
             file.write(data.draw(st.binary(min_size=1, max_size=8)))
-    assert told(hdf5.scan, path, Layout(("x",)), 0) == told(hdf5._scan, path, Layout(("x",)), 0)
+    assert told(library.scan, path, Layout(("x",)), 0) == told(library._scan, path, Layout(("x",)), 0)
 
 
 def test_a_file_that_is_open_elsewhere_in_the_process_is_scanned_and_stays_open(tmp_path):
     """Whoever has it open goes on reading from it."""
     path = write_hdf5(tmp_path / "a.h5", numbers(6))
     with h5py.File(path, "r") as file:
-        assert hdf5._scan_plain(path, Layout(("x",)), 0).length == 6
+        assert library._scan_plain(path, Layout(("x",)), 0).length == 6
         np.testing.assert_array_equal(file["x"][:], numbers(6))

@@ -16,12 +16,12 @@ from files import environment, numbers, run_python, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
 from globidx.cli import main
-from globidx.core import tablefile
-from globidx.core.layout import Layout
-from globidx.disk import indexing
-from globidx.disk.builder import Build
-from globidx.disk.discover import find_files
-from globidx.disk.indexcache import IndexCache
+from globidx.core.index import encoding
+from globidx.core.index.layout import Layout
+from globidx.disk.index import scan as scanning
+from globidx.disk.index.build import Build
+from globidx.disk.index.cache import IndexCache
+from globidx.disk.index.discover import find_files
 
 COUNT = 12
 
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def one_file_a_batch(monkeypatch):
-    monkeypatch.setattr(indexing, "_BATCH", 1)
+    monkeypatch.setattr(scanning, "_BATCH", 1)
 
 
 def build_of(folder, **options):
@@ -116,8 +116,9 @@ def test_an_interrupt_keeps_what_was_scanned(folder):
     code = """
 import os, sys
 from globidx import cli
-from globidx.disk import indexing, stamps, stores
-stamps.RACY_NS, indexing._BATCH = 0, 1
+from globidx.disk.index import scan as scanning, stamps
+from globidx.disk.stores import base as stores
+stamps.RACY_NS, scanning._BATCH = 0, 1
 real, seen = stores.scan, []
 def counted(path, *rest):
     if len(seen) == int(sys.argv[2]):
@@ -151,8 +152,8 @@ sys.exit(code)
 # Dies before the n-th call that touches the disk, or says how many there were.
 LETHAL = """
 import os, signal, sys
-from globidx.disk import stamps
-from globidx.disk.manager import GlobalIndexManager
+from globidx.disk.index import stamps
+from globidx.disk.index.manager import GlobalIndexManager
 import h5py, filelock
 stamps.RACY_NS = 0
 left = start = int(sys.argv[2])
@@ -316,7 +317,7 @@ def test_two_merges_at_once_agree(folder):
     assert [merge.returncode for merge in merges] == [0, 0, 0], told
     prints = set(re.findall(r'"fingerprint": "(\w+)"', "".join(out for out, _ in told)))
     assert prints == {GlobalIndexManager(folder).fingerprint}
-    assert len(tablefile.decode(IndexCache(build_of(folder).cache).path.read_bytes())) == COUNT
+    assert len(encoding.decode(IndexCache(build_of(folder).cache).path.read_bytes())) == COUNT
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1/0", "a/b", "1", "-1/3", "1/3/5", "1/ 3", "٣/٣", "1/9999999999"])

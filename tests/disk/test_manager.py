@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager
-from globidx.core import tablefile
-from globidx.disk import stamps
+from globidx.core.index import encoding
+from globidx.disk.index import stamps
 from globidx.errors import BadFilesError, NoFilesError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -319,8 +319,8 @@ def test_running_out_of_descriptors_is_no_bad_file(tmp_path):
     code = """
 import os, resource, sys
 import h5py
-from globidx.core.layout import Layout
-from globidx.disk import indexing
+from globidx.core.index.layout import Layout
+from globidx.disk.index import scan as scanning
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 try:
     while True:
@@ -328,7 +328,7 @@ try:
 except OSError:
     pass
 try:
-    print(indexing.examine(sys.argv[1], layout=Layout(), axis=0))
+    print(scanning.examine(sys.argv[1], layout=Layout(), axis=0))
 except OSError as error:
     print(error.errno)
 """
@@ -492,7 +492,7 @@ def test_a_damaged_cache_is_never_used_and_written_anew(folder, scans, caplog):
         if taken(scans):
             assert manager.cache_path.read_bytes() == whole
         else:
-            tablefile.decode(damaged)  # harmless: the bytes between header and columns
+            encoding.decode(damaged)  # harmless: the bytes between header and columns
     assert "damaged" in caplog.text
 
 
@@ -500,16 +500,16 @@ def test_every_byte_of_a_cache_is_under_its_digest(folder):
     """A flipped bit either does not decode, or stands in the padding: then the table is the same to the last row."""
     manager = GlobalIndexManager(folder)
     whole = manager.cache_path.read_bytes()
-    good = tablefile.encode(tablefile.decode(whole))
+    good = encoding.encode(encoding.decode(whole))
     assert good == whole
     for place in range(len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         try:
-            table = tablefile.decode(bytes(damaged))
+            table = encoding.decode(bytes(damaged))
         except ValueError:
             continue
-        assert tablefile.encode(table) == good
+        assert encoding.encode(table) == good
 
 
 def test_a_newer_cache_is_left_alone(folder, scans, caplog):
@@ -674,7 +674,7 @@ import sys
 if sys.argv[2] == "no lock":
     import fcntl
     fcntl.flock = lambda *_: None
-from globidx.disk.manager import GlobalIndexManager
+from globidx.disk.index.manager import GlobalIndexManager
 import h5py, zarr
 print("ready", flush=True)
 sys.stdin.readline()
@@ -704,7 +704,7 @@ def test_sixteen_processes_build_one_index(tmp_path, lock):
     assert [builder.returncode for builder in builders] == [0] * 16
     manager = GlobalIndexManager(tmp_path)
     assert told == {f"{manager.fingerprint} {sum(range(30))}\n"}
-    assert len(tablefile.decode(manager.cache_path.read_bytes())) == 30
+    assert len(encoding.decode(manager.cache_path.read_bytes())) == 30
     assert [name for name in os.listdir(tmp_path) if name.endswith("globidx-tmp")] == []
 
 
@@ -712,7 +712,8 @@ def test_a_builder_killed_with_the_lock_leaves_nothing_in_the_way(folder, caplog
     """SIGKILL while it holds the lock: the next index is there at once, without a word about locks."""
     code = """
 import sys
-from globidx.disk import stores, manager
+from globidx.disk.stores import base as stores
+from globidx.disk.index import manager
 def stuck(*_):
     print("holding", flush=True)
     sys.stdin.readline()
@@ -731,7 +732,8 @@ def test_a_lock_that_is_held_costs_only_its_timeout(folder, caplog):
     """A builder that hangs with the lock is waited for as long as told; then the index is built without."""
     code = """
 import sys
-from globidx.disk import stores, manager
+from globidx.disk.stores import base as stores
+from globidx.disk.index import manager
 def stuck(*_):
     print("holding", flush=True)
     sys.stdin.readline()

@@ -9,7 +9,7 @@ import zarr
 from files import numbers, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.disk import builder
+from globidx.disk.index import build
 from globidx.errors import BadFilesError
 
 
@@ -52,14 +52,14 @@ def test_files_that_are_packed_differently_are_refused(tmp_path, kind, key, one,
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_that_are_packed_alike_are_told_once(tmp_path, kind, caplog):
     """Also where they come out of a cache."""
-    builder._tell_packed.cache_clear()
+    build._tell_packed.cache_clear()
     for name in "ab":
         path = tmp_path / (f"{name}.nc" if kind == "hdf5" else f"{name}.zarr")
         write_packed(path, kind, scale_factor=np.float64(0.25), add_offset=np.float64(10))
     manager = GlobalIndexManager(tmp_path, key="x", cache_dir=tmp_path / "cache")
     manager.refresh()
     assert caplog.text.count("packed by scale_factor 0.25, add_offset 10.0") == 1 and len(manager) == 6
-    builder._tell_packed.cache_clear()
+    build._tell_packed.cache_clear()
     GlobalIndexManager(tmp_path, key="x", cache_dir=tmp_path / "cache")
     assert caplog.text.count("packed by scale_factor 0.25, add_offset 10.0") == 2
 

@@ -12,9 +12,10 @@ import pytest
 from files import numbers, run_python, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.core.table import Entry
-from globidx.disk import stamps, stores
-from globidx.disk.stores import zarrmeta
+from globidx.core.index.table import Entry
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
+from globidx.disk.stores.zarr import indexing
 
 SMALL, LARGE = 10, 10_000
 
@@ -125,9 +126,9 @@ def test_a_cache_that_was_written_anew_with_the_same_ids_is_as_good(folder):
 
 def test_a_large_cache_is_mapped_and_stays_what_it_was(folder, monkeypatch):
     """Replaced by rename under a mapping, the mapped index still answers as before; a reader of the new file sees the new."""
-    from globidx.disk import indexcache
+    from globidx.disk.index import cache as index_cache
 
-    monkeypatch.setattr(indexcache, "_MAPPED_FROM", 1)
+    monkeypatch.setattr(index_cache, "_MAPPED_FROM", 1)
     manager = GlobalIndexManager(folder)
     again = GlobalIndexManager(folder)  # from the mapped cache
     copy = pickle.loads(pickle.dumps(again))
@@ -177,4 +178,4 @@ sys.exit(main(["index", "build", sys.argv[1], "--key", "x", "--workers", "1"]))
     if masked == "fsspec":
         done = run_python(code, "memory://x", check=False)
         assert done.returncode == 1 and done.stderr.startswith("globidx: reading memory://x needs fsspec: pip install")
-    assert sys.modules[zarrmeta.__name__] is zarrmeta
+    assert sys.modules[indexing.__name__] is indexing

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager
-from globidx.core.table import ArrayInfo, Entry, Table
-from globidx.disk.batch import Batch
-from globidx.disk.blocks import BlockCache
-from globidx.disk.handles import HandleCache
-from globidx.disk.indexed import Indexed
-from globidx.disk.sources import OpenFile
+from globidx.core.index.table import ArrayInfo, Entry, Table
+from globidx.disk.files.lru import HandleCache
+from globidx.disk.index.snapshot import Indexed
+from globidx.disk.reading.batch import Batch
+from globidx.disk.reading.blocks import BlockCache
+from globidx.disk.reading.open_file import OpenFile
 from globidx.errors import MissingChunkError, ReadError
 
 LENGTH, SHAPE, CHUNK = 20, (3, 2), 4

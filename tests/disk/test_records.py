@@ -11,9 +11,9 @@ import pytest
 from files import run_python
 
 from globidx import errors, read_record
-from globidx.core import record
-from globidx.disk import records
-from globidx.disk.atomic import temporary_name
+from globidx.core.records import record
+from globidx.disk.files.atomic import temporary_name
+from globidx.disk.records import folder as records
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
 
@@ -57,7 +57,7 @@ def test_a_file_too_large_for_a_record_is_refused_before_it_is_read(tmp_path):
 WATCHED = """
 import sys
 from pathlib import Path
-from globidx.disk.records import read_record
+from globidx.disk.records.folder import read_record
 from globidx.errors import RecordError
 seen = []
 sys.addaudithook(lambda event, args: seen.append((event, *map(str, args[:1]))))
@@ -80,17 +80,17 @@ def test_loading_imports_opens_and_runs_nothing(tmp_path):
     """
     import pickle
 
-    from globidx.core import strictjson
+    from globidx.core.json import strict
 
     good = record.decode(GOLDEN.read_bytes(), "x")
     hostile = {
         "pickle": pickle.dumps(errors.RecordError("x")),
-        "paths": strictjson.pretty(
+        "paths": strict.pretty(
             record.seal(
                 {**good, "time": "/etc/passwd", "extras": {"import": "os", "__class__": "os.system", "p": "../../x"}}
             )
         ),
-        "order": strictjson.pretty(
+        "order": strict.pretty(
             record.seal(
                 {
                     **good,
@@ -100,7 +100,7 @@ def test_loading_imports_opens_and_runs_nothing(tmp_path):
         ),
         "torn": GOLDEN.read_bytes()[:300],
         "empty": b"",
-        "newer": strictjson.pretty(record.seal({**good, "version": 2})),
+        "newer": strict.pretty(record.seal({**good, "version": 2})),
     }
     for name, data in hostile.items():
         (tmp_path / name).write_bytes(data)

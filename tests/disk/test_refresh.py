@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx import GlobalIndexManager
-from globidx.core.table import ArrayInfo, Entry, Table
-from globidx.disk import stamps, stores
-from globidx.disk.paths import Paths
+from globidx.core.index.table import ArrayInfo, Entry, Table
+from globidx.disk.files.paths import Paths
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 
 WRITERS = {"h5": write_hdf5, "zarr": write_zarr}
 
@@ -279,7 +280,7 @@ def test_an_hdf5_file_that_grew_while_it_was_open_is_seen_as_it_is(tmp_path):
     code = """
 import os, subprocess, sys
 from globidx import FileCacheDataset, GlobalIndexManager
-from globidx.disk import stamps
+from globidx.disk.index import stamps
 path, grow = sys.argv[1:]
 stamps.RACY_NS = 0
 os.utime(path, (10**9, 10**9))

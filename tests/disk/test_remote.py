@@ -19,7 +19,7 @@ fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
 
 from globidx import FileCacheDataset, GlobalIndexManager  # noqa: E402
-from globidx.disk import checking  # noqa: E402
+from globidx.disk.reading import verify  # noqa: E402
 from globidx.errors import BadFilesError, GlobidxError, MissingChunkError, NoFilesError, ReadError  # noqa: E402
 
 STORES = {
@@ -185,7 +185,7 @@ def test_a_chunk_that_the_server_does_not_have_is_an_error(server, options):
         FileCacheDataset(GlobalIndexManager(url))[10]
     filled = FileCacheDataset(GlobalIndexManager(url), on_missing="fill")
     np.testing.assert_array_equal(filled[10].numpy(), [0, 0])
-    absent = checking.check(GlobalIndexManager(url).now, 0, decode=True, executor=None)
+    absent = verify.check(GlobalIndexManager(url).now, 0, decode=True, executor=None)
     assert [(one.absent, one.unreadable) for file in absent for one in file] == [(1, ())]
 
 

@@ -10,7 +10,8 @@ import pytest
 from files import numbers, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.disk import stamps, stores
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError, NoFilesError
 
 

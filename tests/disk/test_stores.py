@@ -13,9 +13,9 @@ import zarr
 from files import numbers, write_hdf5, write_zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec
 
-from globidx.core.layout import Layout, parse
-from globidx.core.table import ArrayInfo
-from globidx.disk import stores
+from globidx.core.index.layout import Layout, parse
+from globidx.core.index.table import ArrayInfo
+from globidx.disk.stores import base as stores
 from globidx.errors import MissingChunkError
 
 LENGTH, SHAPE = 10, (3, 2)
@@ -128,10 +128,10 @@ def test_a_closed_hdf5_store_reads_no_more(tmp_path):
 
 def test_hdf5_is_told_by_its_signature_not_its_name(tmp_path):
     """A file called anything is HDF5 when its signature says so, also behind a user block; another file is not."""
-    assert stores.module_name(Written(tmp_path, "hdf5-user-block").path) == "hdf5"
+    assert stores.format_of(Written(tmp_path, "hdf5-user-block").path) == "hdf5"
     (tmp_path / "text").write_text("not HDF5 " * 500)
     with pytest.raises(stores.UnknownKindError, match="nor an HDF5 file"):
-        stores.module_name(tmp_path / "text")
+        stores.format_of(tmp_path / "text")
 
 
 # -- data that is not there

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from globidx.core import record
-from globidx.core.state import SamplerState
-from globidx.disk import atomic, indexing, records, stamps
+from globidx.core.progress.state import SamplerState
+from globidx.core.records import record
+from globidx.disk.files import atomic
+from globidx.disk.index import scan as scanning
+from globidx.disk.index import stamps
+from globidx.disk.records import folder as records
 
 _fsync, _open, _replace, _write, _close = os.fsync, os.open, os.replace, os.write, os.close
 
@@ -159,7 +162,7 @@ def no_identity_check():
 
 def no_stamp_check():
     """A cached row is believed whatever became of its file."""
-    indexing.unchanged = lambda path, entry: True
+    scanning.unchanged = lambda path, entry: True
     stamps.unchanged = lambda table, rows, paths, places: np.ones(len(rows), bool)
 
 

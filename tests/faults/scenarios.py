@@ -11,14 +11,16 @@ import h5py
 import numpy as np
 from writers import record_files, sealed
 
-from globidx.core import record, strictjson
-from globidx.core.identity import DatasetIdentity
-from globidx.core.merging import merge_states
-from globidx.core.orders import Sequential, Shuffle
-from globidx.core.progress import Progress
-from globidx.core.state import SamplerState
-from globidx.disk import atomic, records
-from globidx.disk.manager import GlobalIndexManager
+from globidx.core.datasets.identity import DatasetIdentity
+from globidx.core.json import strict
+from globidx.core.orders.base import Sequential, Shuffle
+from globidx.core.progress.merge import merge_states
+from globidx.core.progress.segments import Progress
+from globidx.core.progress.state import SamplerState
+from globidx.core.records import record
+from globidx.disk.files import atomic
+from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.records import folder as records
 from globidx.errors import RecordError, RecordMismatchError, SaveError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
@@ -133,7 +135,7 @@ def other_content(folder, mark):
     """Pickles, archives, NULs, deep, long and doubled JSON in place of the newest record."""
     good = records.publish(folder, sealed(0), durable=False)
     bad = records.record_path(folder, sealed(1)["id"])
-    body = strictjson.pretty(sealed(1))
+    body = strict.pretty(sealed(1))
     contents = [
         b"",
         b"\0" * len(body),

@@ -13,7 +13,8 @@ from disks import DROP_JOURNAL, FLUSH_JOURNAL, Ext4, run, tmpfs
 from files import environment, run_python
 from writers import litter, record_files, sealed
 
-from globidx.disk import atomic, records
+from globidx.disk.files import atomic
+from globidx.disk.records import folder as records
 from globidx.errors import SaveError
 
 pytestmark = pytest.mark.slow
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.slow
 SAVE = """
 import sys
 from pathlib import Path
-from globidx.core import record
-from globidx.disk import records
+from globidx.core.records import record
+from globidx.disk.records import folder as records
 folder = Path(sys.argv[1])
 made = record.build(number=records.next_number(folder), token="c0ffee000000", step=1, time="", states={}, extras={})
 try:

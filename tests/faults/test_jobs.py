@@ -9,7 +9,7 @@ import pytest
 from files import environment
 from writers import litter, record_files
 
-from globidx.disk import records
+from globidx.disk.records import folder as records
 from globidx.errors import RecordError
 
 pytestmark = pytest.mark.slow
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 JOB = """
 import sys
 from pathlib import Path
-from globidx.core import record
-from globidx.disk import records
+from globidx.core.records import record
+from globidx.disk.records import folder as records
 folder, job, saves, keep = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 for step in range(saves):
     number = records.next_number(folder)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 def save_with_a_bad_rank(rank, world_size, folder, mistaken):
     """Rank 1's extras are no JSON; what save() said on each rank."""
     from globidx import CheckpointManager, ResumableDistributedSampler
-    from globidx.torch.agreement import Agreement
+    from globidx.torch.ranks.agreement import Agreement
 
     if mistaken:  # the work is done before the others are asked how they are
         by_all = Agreement.by_all

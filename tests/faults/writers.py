@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 
 from globidx import cli
-from globidx.core import record, tablefile
-from globidx.disk import records
-from globidx.disk.atomic import is_temporary
-from globidx.disk.manager import GlobalIndexManager
+from globidx.core.index import encoding
+from globidx.core.records import record
+from globidx.disk.files.atomic import is_temporary
+from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.records import folder as records
 from globidx.errors import SaveError
 
 KEEP = 2
@@ -201,7 +202,7 @@ class Index:
         path, wrong = folder / name, []
         if path.exists() and path.read_bytes() != old:
             try:
-                tablefile.decode(path.read_bytes())
+                encoding.decode(path.read_bytes())
             except ValueError as error:
                 wrong.append(f"the cache is torn: {error}")
         lock = Path(name).with_suffix(".lock").name

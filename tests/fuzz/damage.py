@@ -62,8 +62,8 @@ def mutated(whole: bytes, telling: list[int], chance: random.Random) -> bytes:
 
 def by_globidx(path: Path, cache: Path, on_missing: str) -> None:
     """Index and read as a dataset does; what cannot be is an error of globidx."""
-    from globidx.disk.manager import GlobalIndexManager
-    from globidx.disk.reader import Reader
+    from globidx.disk.index.manager import GlobalIndexManager
+    from globidx.disk.reading.reader import Reader
     from globidx.errors import GlobidxError
 
     try:

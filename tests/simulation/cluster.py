@@ -23,10 +23,10 @@ from torch.utils.data import BatchSampler
 from torch.utils.data import DataLoader as PlainLoader
 
 from globidx import ResumableDistributedSampler, errors
-from globidx.core import record as records
-from globidx.core.lanes import Lanes
-from globidx.core.merging import merge_states
-from globidx.core.orders import Arrangement, Order
+from globidx.core.orders.base import Arrangement, Order
+from globidx.core.orders.lanes import Lanes
+from globidx.core.progress.merge import merge_states
+from globidx.core.records import record as records
 from globidx.orders import ChunkShuffle
 from globidx.torch.loader import Cut, Deliveries, DrawnBatches
 from globidx.torch.quarantine import Reported

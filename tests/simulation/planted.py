@@ -12,15 +12,15 @@ from unittest.mock import patch
 from cluster import Production
 
 from globidx import ResumableDistributedSampler, merge_states
-from globidx.core import merging
-from globidx.core.progress import Progress
-from globidx.core.ranges import Ranges
-from globidx.core.state import SamplerState
-from globidx.core.tracker import Tracker
-from globidx.core.view import EpochView
+from globidx.core.progress import merge
+from globidx.core.progress.ranges import Ranges
+from globidx.core.progress.segments import Progress
+from globidx.core.progress.state import SamplerState
+from globidx.core.progress.tracker import Tracker
+from globidx.core.progress.view import EpochView
 from globidx.errors import CommitError, EpochError
 from globidx.torch.loader import Deliveries
-from globidx.torch.passes import Passes
+from globidx.torch.loops.passes import Passes
 
 
 class CountsDraws(ResumableDistributedSampler):
@@ -233,12 +233,12 @@ def patched(owner, **attributes):
 
 def idle_finishers_forgotten(states):
     """A rank that finished the epoch, and is dealt nothing of the next, is taken for one that did nothing."""
-    finished = merging._has_finished
+    finished = merge._has_finished
 
     def forgetful(rank, epoch):
         return finished(rank, epoch) and bool(rank.progress.remaining) and not rank.progress.skipped
 
-    with patched(merging, _has_finished=forgetful):
+    with patched(merge, _has_finished=forgetful):
         return merge_states(states)
 
 

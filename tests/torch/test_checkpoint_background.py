@@ -10,7 +10,7 @@ from files import run_python
 from processes import run_ranks
 
 from globidx import CheckpointManager, ResumableDistributedSampler, errors, read_record
-from globidx.disk.records import list_records
+from globidx.disk.records.folder import list_records
 
 
 class Held:

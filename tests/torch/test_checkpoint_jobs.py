@@ -7,15 +7,8 @@ import pytest
 from files import run_python
 from processes import run_ranks
 
-from globidx import (
-    CheckpointManager,
-    DataLoader,
-    ResumableDistributedSampler,
-    errors,
-    policies,
-    read_record,
-)
-from globidx.disk.records import list_records
+from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, errors, policies, read_record
+from globidx.disk.records.folder import list_records
 
 
 def sampler_of(n=100):
@@ -101,7 +94,7 @@ def test_a_record_whose_save_failed_late_is_no_stranger(tmp_path):
     publish = manager._lineage.write
 
     def late(sealed, **options):
-        from globidx.disk import records
+        from globidx.disk.records import folder as records
 
         write = records.publish
 
@@ -143,7 +136,7 @@ def test_what_follows_a_save_that_succeeded_does_not_fail_it(tmp_path, monkeypat
 
     def unlisted(keep):
         with monkeypatch.context() as patch:
-            patch.setattr("globidx.disk.records.list_records", lambda _: os.listdir(tmp_path / "gone"))
+            patch.setattr("globidx.disk.records.folder.list_records", lambda _: os.listdir(tmp_path / "gone"))
             prune(keep)
 
     manager._lineage.prune = unlisted
@@ -158,7 +151,7 @@ def test_many_records_that_are_kept_take_no_descriptors(tmp_path, monkeypatch):
     for step in range(100):
         manager.save(step)
     held = []
-    monkeypatch.setattr("globidx.disk.lineage._close", held.append)
+    monkeypatch.setattr("globidx.disk.records.lineage._close", held.append)
     manager.save(100)
     CheckpointManager(tmp_path, sampler_of(), durable=False).save(101)
     assert [len(descriptors) for descriptors in held] == [64]

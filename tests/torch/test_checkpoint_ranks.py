@@ -9,9 +9,9 @@ import pytest
 from processes import run_ranks
 
 from globidx import CheckpointManager, ResumableDistributedSampler, errors
-from globidx.disk.lineage import Lineage
-from globidx.disk.records import list_records
-from globidx.torch.distributed import Channel
+from globidx.disk.records.folder import list_records
+from globidx.disk.records.lineage import Lineage
+from globidx.torch.ranks.world import Channel
 
 TIMEOUT = 8.0
 
@@ -163,7 +163,7 @@ def test_ranks_that_expect_different_records_restore_none(tmp_path):
 
 def heavy(rank, world_size, folder):
     """Rank 1 brings a state far beyond what fits."""
-    from globidx.torch import agreement
+    from globidx.torch.ranks import agreement
 
     agreement._MOST_BYTES = 10**5
     sampler = ResumableDistributedSampler(range(50))

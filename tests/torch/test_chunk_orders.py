@@ -21,8 +21,8 @@ from globidx import (
     errors,
     merge_states,
 )
-from globidx.core.chunking import Chunking
-from globidx.core.lanes import Lanes
+from globidx.core.index.chunking import Chunking
+from globidx.core.orders.lanes import Lanes
 from globidx.orders import ChunkShuffle, Shuffle
 
 

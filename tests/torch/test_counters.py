@@ -9,7 +9,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 import globidx
 from globidx import FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
-from globidx.disk.counters import Counters
+from globidx.disk.reading.counters import Counters
 
 BYTES = 3 * np.dtype("u2").itemsize  # of a sample
 

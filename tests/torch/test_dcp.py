@@ -7,7 +7,7 @@ import torch.distributed.checkpoint as dcp
 from processes import run_ranks
 
 from globidx import CheckpointManager, ResumableDistributedSampler, errors, merge_states, orders
-from globidx.core.ranges import Ranges
+from globidx.core.progress.ranges import Ranges
 
 N = 40
 

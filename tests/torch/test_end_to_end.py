@@ -15,7 +15,7 @@ import pytest
 from files import environment, write_hdf5, write_zarr
 
 from globidx import read_record
-from globidx.disk.records import newest
+from globidx.disk.records.folder import newest
 
 TRAIN = Path(__file__).with_name("train_script.py")
 SAMPLES = 403

@@ -9,7 +9,7 @@ from files import environment
 from processes import REPOSITORY
 
 from globidx import read_record
-from globidx.disk.records import list_records
+from globidx.disk.records.folder import list_records
 
 KILL = Path(__file__).with_name("kill_between.py")
 EXAMPLE = "examples/full_checkpoint.py"

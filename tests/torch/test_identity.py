@@ -14,8 +14,8 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, rand
 
 import globidx
 from globidx import CheckpointManager, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler, errors, orders
-from globidx.core.chunking import Chunking
-from globidx.core.identity import DatasetIdentity, IdentifiedDataset
+from globidx.core.datasets.identity import DatasetIdentity, IdentifiedDataset
+from globidx.core.index.chunking import Chunking
 
 
 class Files(Dataset):

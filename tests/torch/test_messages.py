@@ -17,7 +17,7 @@ from globidx import (
     policies,
     read_record,
 )
-from globidx.disk.records import newest
+from globidx.disk.records.folder import newest
 
 
 class Stream(IterableDataset):

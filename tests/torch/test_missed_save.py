@@ -11,8 +11,8 @@ from files import environment
 from processes import run_ranks
 
 from globidx import CheckpointManager, PreemptionGuard, ResumableDistributedSampler, errors
-from globidx.disk.lineage import Lineage
-from globidx.disk.records import list_records
+from globidx.disk.records.folder import list_records
+from globidx.disk.records.lineage import Lineage
 
 TIMEOUT = 6.0
 

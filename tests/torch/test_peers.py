@@ -7,7 +7,8 @@ from files import numbers, write_hdf5, write_zarr
 from processes import run_ranks
 
 from globidx import GlobalIndexManager, RankPeers
-from globidx.disk import stamps, stores
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
 
 
 def build(rank, world_size, folder, cache):

@@ -14,7 +14,7 @@ from files import environment
 from processes import REPOSITORY
 
 from globidx import read_record
-from globidx.disk.records import newest
+from globidx.disk.records.folder import newest
 
 SCRIPT = "examples/preemptible.py"
 SAMPLES = 1003

@@ -22,13 +22,13 @@ from globidx import (
     errors,
     merge_states,
 )
-from globidx.core import record as records
-from globidx.core.limits import MAX_RANGES
-from globidx.core.ranges import Ranges
-from globidx.core.state import SamplerState
+from globidx.core.progress.limits import MAX_RANGES
+from globidx.core.progress.ranges import Ranges
+from globidx.core.progress.state import SamplerState
+from globidx.core.records import record as records
+from globidx.torch.device import Ahead
 from globidx.torch.quarantine import Reported
 from globidx.torch.substitutes import Substitutes, neighbours
-from globidx.torch.transfer import Ahead
 
 LENGTHS = (6, 8, 6)  # files a, b and c; ids 0..5, 6..13, 14..19; two items a chunk
 BAD = [8, 9]

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, read_record
-from globidx.core.state import SamplerState
-from globidx.disk.records import list_records
+from globidx.core.progress.state import SamplerState
+from globidx.disk.records.folder import list_records
 from globidx.torch.quarantine import Substituted
 
 N, BATCH = 203, 7

@@ -34,7 +34,7 @@ from test_loader import (  # noqa: F401 - the laws of the loader, run again belo
 )
 
 from globidx import DataLoader, ResumableDistributedSampler, errors
-from globidx.torch.transfer import Ahead, ToDevice, destination, rebuilt
+from globidx.torch.device import Ahead, ToDevice, destination, rebuilt
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -9,13 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from globidx import (
-    CheckpointManager,
-    DataLoader,
-    FileCacheDataset,
-    GlobalIndexManager,
-    ResumableDistributedSampler,
-)
+from globidx import CheckpointManager, DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
 
 
 def main(data, run, workers, kill_rank, kill_step):

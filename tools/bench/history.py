@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from measure import count, forget_peak, fresh_process, mebibytes, memory, seconds, table
 
-from globidx.core import record
-from globidx.core.orders import Shuffle
-from globidx.core.progress import Progress
-from globidx.core.state import DatasetIdentity, SamplerState
-from globidx.core.view import EpochView
-from globidx.disk.records import read_record
+from globidx.core.orders.base import Shuffle
+from globidx.core.progress.segments import Progress
+from globidx.core.progress.state import DatasetIdentity, SamplerState
+from globidx.core.progress.view import EpochView
+from globidx.core.records import record
+from globidx.disk.records.folder import read_record
 from globidx.errors import RecordError
 
 SAMPLES, BLOCK = 10**12, 2**14

@@ -61,9 +61,9 @@ def write_cache(path: Path, files: int) -> None:
     """The cache of an index over so many files, of which there is none."""
     import numpy as np
 
-    from globidx.core.names import Names
-    from globidx.core.table import ArrayInfo, Table
-    from globidx.disk.indexcache import IndexCache
+    from globidx.core.index.names import Names
+    from globidx.core.index.table import ArrayInfo, Table
+    from globidx.disk.index.cache import IndexCache
 
     dice = np.random.default_rng(7)
     IndexCache(path).save(

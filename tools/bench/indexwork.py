@@ -94,7 +94,7 @@ def pool(processes: int) -> Any:
 
 def warm(_: int) -> None:
     """Import, and stay busy for long enough that the other processes are started, too."""
-    import_module("globidx.disk.stores.hdf5")
+    import_module("globidx.disk.stores.hdf5.library")
 
     until = perf_counter() + 0.2
     while perf_counter() < until:
@@ -124,8 +124,8 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 def loaded(path: str) -> Any:
     """The index that a cache file holds, as a process has it that found all files unchanged."""
-    from globidx.disk.indexcache import IndexCache
-    from globidx.disk.indexed import Indexed
+    from globidx.disk.index.cache import IndexCache
+    from globidx.disk.index.snapshot import Indexed
 
     cache = IndexCache(Path(path))
     table = cache.load()
@@ -136,7 +136,7 @@ def loaded(path: str) -> Any:
 
 def load(path: str) -> dict:
     """Seconds and memory from the cache file to the index, and the bytes of its pickle."""
-    from globidx.disk import indexcache, indexed  # noqa: F401
+    from globidx.disk.index import cache as index_cache  # noqa: F401
 
     before = owned()
     started = perf_counter()
@@ -156,7 +156,7 @@ def load(path: str) -> dict:
 
 def save(path: str) -> dict:
     """Seconds and memory of writing the cache file anew."""
-    from globidx.disk.indexcache import IndexCache
+    from globidx.disk.index.cache import IndexCache
 
     table = loaded(path).table
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
@@ -201,7 +201,7 @@ def in_workers(index: Any, start: str, count: int) -> list[dict]:
 
 def worker(index: Any, barrier: Any, queue: Any, seed: int) -> None:
     """Ask for places, and say what that cost."""
-    import globidx.disk.indexed  # noqa: F401
+    import globidx.disk.index.snapshot  # noqa: F401
 
     dice = random.Random(seed)
     if index is not None:
@@ -244,7 +244,7 @@ def in_turns(searches: Sequence[Callable[[Any], object]], questions: list, round
 
 def cold(folder: str, processes: str, locks: str) -> dict:
     """How often files were opened by processes that all begin at once with no cache, and how many contents came out."""
-    from globidx.disk import stores as module
+    from globidx.disk.stores import base as module
 
     context, count = multiprocessing.get_context("fork"), int(processes)
     barrier, queue = context.Barrier(count), context.Queue()

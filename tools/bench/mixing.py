@@ -26,11 +26,11 @@ import numpy as np
 from measure import table
 from numpy.typing import NDArray
 
-from globidx.core.chunking import Chunking
-from globidx.core.estimate import estimate
-from globidx.core.lanes import Lanes
-from globidx.core.orders import Arrangement
-from globidx.core.table import ArrayInfo, Entry, Table
+from globidx.core.index.chunking import Chunking
+from globidx.core.index.table import ArrayInfo, Entry, Table
+from globidx.core.orders.base import Arrangement
+from globidx.core.orders.lanes import Lanes
+from globidx.core.reading.estimate import estimate
 from globidx.orders import ChunkShuffle, Order, Shuffle
 
 CLASSES, CHUNK, RANKS, WORKERS, BATCH = 10, 16, 4, 2, 32

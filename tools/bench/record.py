@@ -23,8 +23,8 @@ from claims import at_most
 from measure import count, seconds, table
 
 from globidx import CheckpointManager, ResumableDistributedSampler, errors, merge_states
-from globidx.core import record
-from globidx.disk.atomic import write_atomic
+from globidx.core.records import record
+from globidx.disk.files.atomic import write_atomic
 
 SAMPLES = 10**7
 TIMEOUT = 5.0

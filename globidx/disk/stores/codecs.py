@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.disk import forks
-from globidx.disk.stores import zstdframes
-from globidx.disk.stores.zstdframes import refuse_more
+from globidx.disk.files import forks
+from globidx.disk.stores import zstd_frames
+from globidx.disk.stores.zstd_frames import refuse_more
 
 Data = bytes | memoryview
 
@@ -104,7 +104,7 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
         module.use_threads = False  # as zarr sets it: every loader worker would start as many as there are cores
     decompress = getattr(module, _CLASSES[name])().decode
     if name == "zstd":
-        return Codec(partial(zstdframes.expand, decompress), partial(zstdframes.into, decompress))
+        return Codec(partial(zstd_frames.expand, decompress), partial(zstd_frames.into, decompress))
     return _framed(decompress, _blosc_size if name == "blosc" else _lz4_size)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.disk import forks
+from globidx.disk.files import forks
 from globidx.errors import MissingChunkError, ReadError
 
 

@@ -1,0 +1,192 @@
+"""An index table as the bytes of a cache file: a JSON header and the columns, plain and aligned, so that the file can
+be mapped.
+
+Layout: the line ``globidx.index``, a line with the length of the header, the header, and at multiples of 64 bytes the
+columns in little-endian order, named with shape and offset in the header, which also has a BLAKE2b digest of itself and
+of them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.index.names import Names
+from globidx.core.index.table import DIGEST_SIZE, KINDS, PER_FILE, ArrayInfo, Table
+from globidx.core.json import schema, strict
+from globidx.errors import RecordError
+
+FORMAT, VERSION = "globidx.index", 1
+_MAGIC = b"globidx.index\n"
+_ALIGNMENT = 64
+_COLUMNS = {
+    "names": "|u1",
+    "name_ends": "<i8",
+    "lengths": "<i8",
+    "kinds": "|u1",
+    "chunk_lengths": "<i8",
+    "digests": "|u1",
+    "stamps": "<i8",
+    "paths": "|u1",
+    "path_ends": "<i8",
+}
+
+
+def encode(table: Table) -> bytes:
+    """The bytes of a cache file."""
+    return b"".join(parts(table))
+
+
+def parts(table: Table) -> list[bytes | memoryview]:
+    """The bytes of a cache file in pieces, the header first; the columns' are not copied."""
+    columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
+    columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
+    columns |= {name: getattr(table, name) for name in PER_FILE}
+    body: list[bytes | memoryview] = []
+    places, size = {}, 0
+    for name, dtype in _COLUMNS.items():
+        column = np.ascontiguousarray(columns[name], dtype)
+        padding = b"\0" * (-size % _ALIGNMENT)
+        size += len(padding)
+        places[name] = {"shape": list(column.shape), "offset": size}
+        size += column.nbytes
+        body += [padding, column.reshape(-1).view(np.uint8).data]
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "axis": table.axis,
+        "arrays": [
+            {
+                "name": a.name,
+                "item_shape": list(a.item_shape),
+                "dtype": a.dtype,
+                "path": a.path,
+                "form": a.form,
+                "packing": a.packing,
+            }
+            for a in table.arrays
+        ],
+        "columns": places,
+        "bytes": size,
+    }
+    header["blake2b"] = _digest(header, body)
+    text = json.dumps(header, separators=(",", ":")).encode() + b"\n"
+    start = _MAGIC + b"%d\n" % len(text) + text
+    return [start + b"\0" * (-len(start) % _ALIGNMENT), *body]
+
+
+def digest(data: memoryview | bytes) -> str:
+    """The digest that a cache file says it has."""
+    said: str = _header(memoryview(data))[0]["blake2b"]
+    return said
+
+
+def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
+    """The table in ``data``, whose columns then read from ``data`` itself; ValueError for anything that is not a whole
+    cache file.
+
+    ``verified`` is the digest of a file that was read whole before: where the header still says that one, nothing else
+    is read. RecordVersionError where a later version of globidx wrote the file.
+    """
+    view = memoryview(data)
+    header, start = _header(view)
+    body = view[start : start + header["bytes"]]
+    if len(body) != header["bytes"] or len(view) != start + header["bytes"]:
+        raise ValueError(f"it has {len(view)} bytes, its header says {start + header['bytes']}")
+    if verified != header["blake2b"] and _digest(header, [body]) != header["blake2b"]:
+        raise ValueError("it does not match its digest")
+    columns = {name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()}
+    arrays = tuple(ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0) for a in header["arrays"])
+    files = len(columns["lengths"])
+    if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
+        raise ValueError("its columns differ in length")
+    names = Names(columns.pop("names"), columns.pop("name_ends"))
+    paths = Names(columns.pop("paths"), columns.pop("path_ends"))
+    if len(paths) not in (0, files * len(arrays)):
+        raise ValueError("its paths are not one an array and file")
+    table = Table(names=names, arrays=arrays, axis=header["axis"], paths=paths, **columns)
+    if verified != header["blake2b"]:
+        _refuse_odd(table)
+    return table
+
+
+def _refuse_odd(table: Table) -> None:
+    """ValueError where columns are whole, and still say what no index says."""
+    files, width = len(table), len(table.arrays)
+    shapes = {name: getattr(table, name).shape for name in PER_FILE}
+    wanted = {"chunk_lengths": (files, width), "digests": (files, DIGEST_SIZE), "stamps": (files, width, 4)}
+    if shapes != wanted | {"lengths": (files,), "kinds": (files,)}:
+        raise ValueError("its columns are not as wide as it has arrays")
+    if files == 0 or table.lengths.min() < 0 or table.chunk_lengths.min() < 0 or table.kinds.max() >= len(KINDS):
+        raise ValueError("its columns hold what no file has")
+    for names in (table.names, table.paths):
+        blob, ends = names.arrays()
+        if blob.ndim != 1 or ends.ndim != 1:
+            raise ValueError("its names are no rows of bytes")
+        zeros = np.flatnonzero(blob == 0) + 1
+        if not np.array_equal(zeros, ends) or (len(ends) and ends[-1] != len(blob)):
+            raise ValueError("its names do not end where it says")
+
+
+def _header(view: memoryview) -> tuple[dict[str, Any], int]:
+    start = bytes(view[:64])
+    if not start.startswith(_MAGIC) or b"\n" not in start[len(_MAGIC) :]:
+        raise ValueError("it does not begin as an index cache")
+    digits = start[len(_MAGIC) :].split(b"\n")[0]
+    if not digits.isdigit():
+        raise ValueError("its header has no length")
+    first = len(_MAGIC) + len(digits) + 1
+    end = first + int(digits)
+    parsed = strict.parse(bytes(view[first:end]))
+    try:
+        schema.header(parsed, "index cache", FORMAT, VERSION)
+        fields = schema.fields(parsed, "index cache", _HEADER)
+    except RecordError as error:
+        if type(error) is not RecordError:
+            raise
+        raise ValueError(str(error)) from None
+    return fields, end + -end % _ALIGNMENT
+
+
+def _digest(header: dict[str, Any], body: Iterable[bytes | memoryview]) -> str:
+    said = strict.canonical({name: header[name] for name in _HEADER if name != "blake2b"})
+    digest = hashlib.blake2b(said, digest_size=32)
+    for part in body:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _column(body: memoryview, place: dict[str, Any], dtype: str) -> NDArray[Any]:
+    count = prod(place["shape"])
+    end = place["offset"] + count * np.dtype(dtype).itemsize
+    if end > len(body):
+        raise ValueError("a column ends beyond the file")
+    return np.frombuffer(body, dtype, count, place["offset"]).reshape(place["shape"])
+
+
+_SIZE = schema.Integer(0, 2**48)
+_HEADER = {
+    "axis": schema.Integer(0, 64),
+    "arrays": schema.List(
+        schema.Fields(
+            name=schema.Text(4096),
+            item_shape=schema.List(_SIZE),
+            dtype=schema.Text(64),
+            path=schema.Text(4096),
+            form=schema.Text(16),
+            packing=schema.Text(128),
+        ),
+        at_least=1,
+    ),
+    "columns": schema.Fields(
+        **{name: schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE) for name in _COLUMNS}
+    ),
+    "bytes": _SIZE,
+    "blake2b": schema.Text(64),
+}

@@ -1,0 +1,232 @@
+"""The table: what every file of an index holds, a million files in a few arrays, and the fingerprint over it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.index.chunking import Chunking
+from globidx.core.index.names import Names, common_folder
+
+#: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray`` or ``zarr.json`` of
+#: each array.
+KINDS = ("hdf5", "zarr2", "zarr3")
+DIGEST_SIZE = 16
+#: The columns of a table that have one row a file.
+PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
+
+Stamp = tuple[int, int, int, int]
+Schema = tuple[str, tuple[int, ...], str, str, str]
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """One array of a file.
+
+    Its name in the index, the shape and dtype of an item, rows per chunk (0: not chunked), where it lies in the file
+    ("" for a bare zarr array), and how rows make items: ``plain``, a row is an item; ``tokens``, ``item_shape[0]`` rows
+    in a row are; ``csr``, a row is an item and is stored sparsely, as AnnData does. ``packing`` says in words how
+    stored numbers make values, where they are not the values themselves ("": they are).
+    """
+
+    name: str
+    item_shape: tuple[int, ...]
+    dtype: str
+    chunk_length: int
+    path: str
+    form: str = "plain"
+    packing: str = ""
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the stored array make an item."""
+        return self.item_shape[0] if self.form == "tokens" else 1
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row as it is stored."""
+        return self.item_shape[1:] if self.form == "tokens" else self.item_shape
+
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes a row has when it is read."""
+        return prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def item_bytes(self) -> int:
+        """How many bytes an item has when it is read."""
+        return prod(self.item_shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file: its kind, item count, arrays (aligned: all have ``length`` items), a digest of its metadata, and its
+    stamps.
+
+    A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata: zeros where it does not prove that
+    nothing changed.
+    """
+
+    kind: str
+    length: int
+    arrays: tuple[ArrayInfo, ...]
+    digest: bytes
+    stamps: tuple[Stamp, ...] = ()
+    is_foreign: bool = False  #: its data lie in other files too, so that no stamp of its own proves anything
+    sources: tuple[tuple[str, str], ...] = ()  #: those files, and the dataset in each; an empty one for raw bytes
+
+    @property
+    def schema(self) -> tuple[Schema, ...]:
+        """What must be the same in all files of an index."""
+        return _schema(self.arrays)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All files of an index, in order: names relative to the deepest folder that holds all, and columns as long as
+    there are files.
+
+    Item shape and dtype of each array are the same in every file; what may differ is a column: ``lengths`` (int64),
+    ``kinds`` (uint8, places in ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8, files x 16),
+    ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays names, file by file) is empty where every array
+    lies at the same place in all files, which ``arrays`` then tells.
+    """
+
+    names: Names
+    arrays: tuple[ArrayInfo, ...]
+    axis: int
+    lengths: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    chunk_lengths: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    stamps: NDArray[np.int64]
+    paths: Names
+
+    @classmethod
+    def of(cls, names: Iterable[str], entries: Sequence[Entry], axis: int) -> Table:
+        """The table of files whose entries agree in their arrays (``schema``); there is at least one."""
+        arrays = tuple(replace(info, chunk_length=0) for info in entries[0].arrays)
+        paths = [[info.path for info in entry.arrays] for entry in entries]
+        alike = all(row == paths[0] for row in paths)
+        stamps = np.zeros((len(entries), len(arrays), 4), np.int64)
+        for row, entry in zip(stamps, entries, strict=True):
+            if entry.stamps:
+                row[: len(entry.stamps)] = entry.stamps
+        return cls(
+            names=Names.of(names),
+            arrays=arrays,
+            axis=axis,
+            lengths=np.array([entry.length for entry in entries], np.int64),
+            kinds=np.array([KINDS.index(entry.kind) for entry in entries], np.uint8),
+            chunk_lengths=np.array([[info.chunk_length for info in entry.arrays] for entry in entries], np.int64),
+            digests=np.frombuffer(b"".join(entry.digest for entry in entries), np.uint8).reshape(-1, DIGEST_SIZE),
+            stamps=stamps,
+            paths=Names.of(() if alike else (path for row in paths for path in row)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def joined(cls, tables: Sequence[Table]) -> Table:
+        """The files of all tables, which agree in their arrays, one after the other."""
+        first = tables[0]
+        if len(tables) == 1:
+            return first
+        alike = all(not len(table.paths) and table.arrays == first.arrays for table in tables)
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(table, name) for table in tables]) for name in PER_FILE
+        }
+        return replace(
+            first,
+            names=Names.joined([table.names for table in tables]),
+            paths=first.paths if alike else Names.joined([table._spelled_paths() for table in tables]),
+            **columns,
+        )
+
+    def take(self, places: NDArray[np.int64]) -> Table:
+        """The files at ``places``, one at least, in that sequence."""
+        if len(places) == len(self) and np.array_equal(places, np.arange(len(self))):
+            return self
+        arrays, paths, width = self.arrays, self.paths, len(self.arrays)
+        if len(paths):
+            spelled = list(paths.take((places[:, None] * width + np.arange(width)).ravel()))
+            alike = spelled == spelled[:width] * len(places)
+            arrays = tuple(replace(info, path=path) for info, path in zip(arrays, spelled, strict=False))
+            paths = Names.of(() if alike else spelled)
+        columns: dict[str, Any] = {name: getattr(self, name)[places] for name in PER_FILE}
+        return replace(self, names=self.names.take(places), arrays=arrays, paths=paths, **columns)
+
+    @property
+    def schema(self) -> tuple[Schema, ...]:
+        """What must be the same in all files of an index: each array's name, item shape, dtype, form and packing."""
+        return _schema(self.arrays)
+
+    def _spelled_paths(self) -> Names:
+        return self.paths if len(self.paths) else Names.of([info.path for info in self.arrays] * len(self))
+
+    def entry(self, number: int) -> Entry:
+        """One file's row, as it was put in."""
+        count = len(self.arrays)
+        paths = self.paths[number * count : (number + 1) * count] or [info.path for info in self.arrays]
+        arrays = (
+            replace(info, chunk_length=length, path=path)
+            for info, length, path in zip(self.arrays, self.chunk_lengths[number].tolist(), paths, strict=True)
+        )
+        return Entry(
+            kind=KINDS[self.kinds[number]],
+            length=int(self.lengths[number]),
+            arrays=tuple(arrays),
+            digest=self.digests[number].tobytes(),
+            stamps=tuple((a, b, c, d) for a, b, c, d in self.stamps[number].tolist()),
+        )
+
+    @property
+    def chunk_items(self) -> NDArray[np.int64]:
+        """Items per chunk, files x arrays, 0: not chunked; chunks of rows that make items count whole items."""
+        rows = np.array([info.rows for info in self.arrays], np.int64)
+        return np.where(self.chunk_lengths > 0, np.maximum(1, self.chunk_lengths // rows), 0)
+
+    def chunking(self) -> Chunking:
+        """How the samples lie in chunks."""
+        return Chunking.of(self.lengths, self.chunk_items, [info.item_bytes for info in self.arrays])
+
+    def fingerprint(self, num_files: int | None = None) -> str:
+        """Content identity of the first ``num_files`` files (all by default): names, item counts, item shapes and
+        dtypes.
+
+        Not their place, age or bytes: a dataset may move. Names count from the deepest folder that holds *those* files,
+        so files appended elsewhere do not change what the first ones are called.
+        """
+        count = len(self) if num_files is None else num_files
+        names: bytes | memoryview = self.names.spelled(count)
+        if count and common_folder([self.names[0], self.names[count - 1]]):
+            some = self.names[:count]
+            cut = common_folder(some)
+            names = b"".join(os.fsencode(name[cut:]) + b"\0" for name in some)
+        schema = [self.axis, [[info.name, list(info.item_shape), info.dtype] for info in self.arrays]]
+        digest = hashlib.blake2b(b"globidx.index.1", digest_size=16)
+        for part in (json.dumps(schema).encode(), self.lengths[:count].astype("<i8", copy=False).data, names):
+            digest.update(b"%d:" % memoryview(part).nbytes)  # so that no two lists of parts spell the same
+            digest.update(part)
+        return digest.hexdigest()
+
+
+def describe(table: Table) -> str:
+    """A table's arrays for messages: ``images of (128, 128) uint16, labels of () int64``."""
+    return ", ".join(
+        f"{name or 'array'} of {shape} {dtype}" + (f" packed by {packing}" if packing else "")
+        for name, shape, dtype, _, packing in table.schema
+    )
+
+
+def _schema(arrays: Sequence[ArrayInfo]) -> tuple[Schema, ...]:
+    return tuple((info.name, info.item_shape, info.dtype, info.form, info.packing) for info in arrays)

@@ -1,0 +1,235 @@
+"""Blocks in a new sequence every epoch: the bijection *ground* <-> sample id under ``ChunkShuffle``.
+
+Files are cut into *blocks*, their whole chunks, kept apart by length; what is left of each file (its ragged end, or all
+of it where its chunk length is rare) lies on one *ribbon*, file after file. Blocks of a length are shuffled among
+themselves, and so are the files' ends on the ribbon. Each of these kinds is then cut into *units* of equally many
+items, and the units of all kinds are shuffled together: that row of items is the *ground*. What does not fill a unit
+stands at its end. So neighbours on the ground share chunks, everything is found by division and by search in prefix
+sums over files, and no list of blocks exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd, lcm
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.index.chunking import Chunking, weighted_quantile
+from globidx.core.orders.permutation import Permutation
+
+Numbers = NDArray[np.int64]
+
+#: A chunk length has blocks of its own where they hold at least one sample in so many; so there are at most so many.
+_KINDS = 64
+#: Windows hold at most so many items, whatever the chunks: a window is computed at once.
+_LARGEST_WINDOW = 2**20
+#: Permutations of at most so many numbers are tabled.
+_TABLED = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How a ``Chunking`` is cut for windows of ``window`` blocks; ``block`` and ``unit`` are in items.
+
+    ``block`` is the longest chunk, leaving aside those that hold the last 5 % of the samples. A unit is a window: a
+    cache that fits ``window`` blocks fits all chunks of a unit, those that it cuts at its ends included. A unit is made
+    a little shorter where it then holds whole ``share``s, a lane's part of a batch: so no batch reads from two units.
+    """
+
+    chunking: Chunking
+    block: int
+    unit: int
+    kinds: tuple[int, ...]  # chunk lengths that have blocks of their own
+    kind_of: NDArray[np.int16]  # file -> its place in `kinds`, or len(kinds): all of it lies on the ribbon
+    whole: Numbers  # file -> items in its blocks; the rest lies on the ribbon
+
+    @classmethod
+    def of(cls, chunking: Chunking, window: int, share: int) -> Layout:
+        """The cut."""
+        lengths, chunks, total = chunking.lengths, chunking.chunks, chunking.num_samples
+        whole = lengths // chunks * chunks
+        block = min(weighted_quantile(chunks, lengths, 0.95), _LARGEST_WINDOW) if total else 1
+        values, where = np.unique(chunks, return_inverse=True)
+        held = np.zeros(len(values), np.int64)
+        np.add.at(held, where.ravel(), whole)
+        common = np.flatnonzero(held >= max(1, -(-total // _KINDS)))
+        renumbered = np.full(len(values), len(common), np.int16)
+        renumbered[common] = np.arange(len(common))
+        kind_of = renumbered[where.ravel()]
+        fitting = int(held[common][block % values[common] == 0].sum())
+        unit, grain = min(window, max(1, _LARGEST_WINDOW // block)) * block, lcm(block, share)
+        if fitting * 10 < total * 9:
+            unit, grain = max(block, unit - 2 * block), share  # most units cut a chunk at either end
+        unit -= unit % grain if grain < unit else 0
+        return cls(
+            chunking=chunking,
+            block=block,
+            unit=unit,
+            kinds=tuple(values[common].tolist()),
+            kind_of=kind_of,
+            whole=np.where(kind_of < len(common), whole, 0),
+        )
+
+
+class Kind(Protocol):
+    """Items of one kind, numbered through in the epoch's sequence."""
+
+    items: int
+    chunk: int  # runs of so many items, cut at its multiples, have successive ids
+
+    def ids(self, items: Numbers) -> Numbers:
+        """Sample ids of items."""
+
+    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+        """The inverse: from file numbers and places in those files."""
+
+
+class _Shuffled:
+    """A permutation whose images are looked up where there are few: it is asked for a few at a time, and often."""
+
+    def __init__(self, n: int, seed: int, epoch: int, what: str) -> None:
+        self._n = max(1, n)
+        self._permutation = Permutation(self._n, seed=seed, epoch=epoch, purpose=f"chunk-shuffle.1 {what}")
+        self.inverse = self._permutation.inverse
+
+    def forward(self, numbers: Numbers) -> Numbers:
+        return self._table[numbers] if self._n <= _TABLED else self._permutation.forward(numbers)
+
+    @cached_property
+    def _table(self) -> Numbers:
+        return self._permutation.forward(np.arange(self._n))
+
+
+class _Blocks:
+    """Whole chunks of one length, shuffled."""
+
+    def __init__(self, layout: Layout, number: int, seed: int, epoch: int) -> None:
+        self.chunk = layout.kinds[number]
+        self._files = np.flatnonzero(layout.kind_of == number)
+        self._starts = np.zeros(len(self._files) + 1, np.int64)
+        np.cumsum(layout.whole[self._files] // self.chunk, out=self._starts[1:])
+        self._shifts = layout.chunking.offsets[self._files] - self._starts[:-1] * self.chunk
+        self.items = int(self._starts[-1]) * self.chunk
+        self._shuffled = _Shuffled(int(self._starts[-1]), seed, epoch, f"blocks of {self.chunk}")
+
+    def ids(self, items: Numbers) -> Numbers:
+        blocks = self._shuffled.forward(items // self.chunk)
+        return blocks * self.chunk + items % self.chunk + self._shifts[_place(self._starts, blocks)]
+
+    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+        blocks = self._starts[np.searchsorted(self._files, files)] + places // self.chunk
+        return self._shuffled.inverse(blocks) * self.chunk + places % self.chunk
+
+
+class _Ribbon:
+    """What is not in blocks: at most one stretch a file, so these may be listed."""
+
+    chunk = 1
+
+    def __init__(self, layout: Layout, seed: int, epoch: int) -> None:
+        sizes = layout.chunking.lengths - layout.whole
+        self._files = np.flatnonzero(sizes)
+        self._firsts = layout.whole  # file -> where its stretch begins
+        shuffled = _Shuffled(len(self._files), seed, epoch, "ends")
+        self._ranks = shuffled.inverse(np.arange(len(self._files)))  # stretch, by file -> its place on the ribbon
+        order = shuffled.forward(np.arange(len(self._files)))
+        files = self._files[order]
+        self._starts = np.zeros(len(files) + 1, np.int64)
+        np.cumsum(sizes[files], out=self._starts[1:])
+        self._shifts = layout.chunking.offsets[files] + layout.whole[files] - self._starts[:-1]
+        self.items = int(self._starts[-1])
+
+    def ids(self, items: Numbers) -> Numbers:
+        return items + self._shifts[_place(self._starts, items)]
+
+    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+        return self._starts[self._ranks[np.searchsorted(self._files, files)]] + places - self._firsts[files]
+
+
+class Ground:
+    """One epoch's ground over a ``Layout``: sample ids at places in ``[0, num_samples)``, and back.
+
+    The first ``units`` units are whole; what comes behind them is what filled none.
+    """
+
+    def __init__(self, layout: Layout, seed: int, epoch: int) -> None:
+        self._layout, self._unit = layout, layout.unit
+        self._seed, self._epoch = seed, epoch
+        whole = layout.chunking.lengths - layout.whole
+        items = [int(layout.whole[layout.kind_of == k].sum()) for k in range(len(layout.kinds))] + [int(whole.sum())]
+        units = np.array([count // self._unit for count in items], np.int64)
+        self._unit_starts = np.concatenate([[0], np.cumsum(units)])
+        self.units = int(self._unit_starts[-1])
+        self._filled = units * self._unit  # of each kind: how many of its items are in units
+        rests = np.array(items, np.int64) - self._filled
+        self._rest_starts = self.units * self._unit + np.concatenate([[0], np.cumsum(rests)])
+        self._shuffled = _Shuffled(self.units, seed, epoch, "units")
+
+    @cached_property
+    def _kinds(self) -> list[Kind]:
+        layout, seed, epoch = self._layout, self._seed, self._epoch
+        blocks: list[Kind] = [_Blocks(layout, number, seed, epoch) for number in range(len(layout.kinds))]
+        return [*blocks, _Ribbon(layout, seed, epoch)]
+
+    def unit_ids(self, units: Numbers) -> Numbers:
+        """Ids of whole units: one row each. The last may reach behind the end."""
+        last = units >= self.units
+        kinds, starts = self._begin(units[~last])
+        ids = np.empty((len(units), self._unit), np.int64)
+        for number in np.unique(kinds).tolist():
+            of_kind = np.flatnonzero(~last)[kinds == number]
+            ids[of_kind] = self._runs(number, starts[kinds == number])
+        for row in np.flatnonzero(last).tolist():
+            ids[row] = self._rest(units[row] * self._unit)
+        return ids
+
+    def places(self, ids: Numbers) -> Numbers:
+        """The inverse of ``ids``."""
+        layout, offsets = self._layout, self._layout.chunking.offsets
+        files = np.searchsorted(offsets, ids, side="right") - 1
+        within = ids - offsets[files]
+        kinds = np.where(within < layout.whole[files], layout.kind_of[files], len(layout.kinds))
+        items = np.empty_like(ids)
+        for number in np.unique(kinds).tolist():
+            of_kind = kinds == number
+            items[of_kind] = self._kinds[number].seek(files[of_kind], within[of_kind])
+        units, offset = np.divmod(items, self._unit)
+        inside = items < self._filled[kinds]
+        found: Numbers = items - self._filled[kinds] + self._rest_starts[kinds]
+        units = self._shuffled.inverse((self._unit_starts[kinds] + units)[inside])
+        found[inside] = units * self._unit + offset[inside]
+        return found
+
+    def _begin(self, units: Numbers) -> tuple[Numbers, Numbers]:
+        """Kind of units, and the item of it at which each begins."""
+        shuffled = self._shuffled.forward(units)
+        kinds = _place(self._unit_starts, shuffled)
+        return kinds, (shuffled - self._unit_starts[kinds]) * self._unit
+
+    def _runs(self, number: int, items: Numbers) -> Numbers:
+        """Ids of the units that begin at these items, by runs of successive ids."""
+        kind = self._kinds[number]
+        run = gcd(self._unit, kind.chunk)
+        starts = kind.ids((items[:, None] + np.arange(0, self._unit, run)).ravel())
+        ids: Numbers = (starts[:, None] + np.arange(run)).reshape(len(items), self._unit)
+        return ids
+
+    def _rest(self, start: int) -> Numbers:
+        """Ids of a unit's length of what fills no unit, from ``start`` on; zeros behind the end."""
+        places = np.arange(start, min(start + self._unit, int(self._rest_starts[-1])))
+        kinds = _place(self._rest_starts, places)
+        items = self._filled[kinds] + places - self._rest_starts[kinds]
+        ids = np.zeros(self._unit, np.int64)
+        for number in np.unique(kinds).tolist():
+            ids[np.flatnonzero(kinds == number)] = self._kinds[number].ids(items[kinds == number])
+        return ids
+
+
+def _place(starts: Numbers, numbers: Numbers) -> Numbers:
+    """The last of ``starts`` (ascending from 0, its end included) at or before each number: skips empty stretches."""
+    places: Numbers = np.searchsorted(starts, numbers, side="right") - 1
+    return places

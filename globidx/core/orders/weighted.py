@@ -1,0 +1,156 @@
+"""Weighted sampling as an order: each position's id is drawn for itself, so any rank can compute any of them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from globidx.core import validate
+from globidx.core.orders.base import BLOCK, Arrangement, Ids, Order
+
+Weights = NDArray[np.float64]
+
+
+class Weighted(Order):
+    """Samples drawn with probability proportional to ``weights``, one weight a sample, not necessarily summing to 1.
+
+    ``num_samples`` is how many are drawn an epoch, by default as many as there are weights. With ``replacement`` a
+    sample can be drawn again; without, each of them at most once. It is what torch's ``WeightedRandomSampler`` does,
+    over any number of ranks and resumable anywhere: with replacement position p takes the sample at which the cumulated
+    weights pass a random number that is a function of (seed, epoch, p); without, samples stand in the sequence of
+    exponential random numbers divided by their weights (Efraimidis and Spirakis, "Weighted random sampling with a
+    reservoir", 2006). Arrays of one float a sample are held, and no list.
+
+    >>> epoch = Weighted([0, 3, 1], num_samples=8).bind(3, seed=7, epoch=0)
+    >>> epoch.take(range(8))
+    array([1, 2, 2, 2, 2, 1, 1, 2])
+    """
+
+    algorithm = "weighted"
+
+    def __init__(self, weights: ArrayLike, num_samples: int | None = None, replacement: bool = True) -> None:
+        self._weights = _weights(weights)
+        self._replacement = bool(replacement)
+        self._num_draws = len(self._weights)
+        if num_samples is not None:
+            self._num_draws = validate.integer(num_samples, "num_samples")
+        drawable = int(np.count_nonzero(self._weights))
+        if not drawable and self._num_draws:
+            raise ValueError("all weights are zero; at least one sample must be drawable")
+        if not replacement and self._num_draws > drawable:
+            raise ValueError(
+                f"num_samples is {self._num_draws}, but only {drawable} samples have a weight above zero; "
+                "draw fewer, or with replacement=True"
+            )
+
+    def parameters(self) -> dict[str, Any]:
+        """Number of draws, replacement, and a digest of the weights, which a record is too small for."""
+        digest = hashlib.blake2b(self._weights.astype("<f8").tobytes(), digest_size=16).hexdigest()
+        return {"weights": digest, "num_samples": self._num_draws, "replacement": self._replacement}
+
+    def length(self, num_samples: int) -> int:
+        """The number of draws; ValueError where there is not one weight a sample."""
+        if num_samples != len(self._weights):
+            raise ValueError(f"there are {len(self._weights)} weights for {num_samples} samples; give one for each")
+        return self._num_draws
+
+    def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
+        """One epoch's draws."""
+        length = self.length(num_samples)
+        key = counter_key(f"weighted.1 {validate.integer(seed, 'seed')} {validate.integer(epoch, 'epoch')}")
+        return (_Drawn if self._replacement else _Ranked)(self._weights, length, key)
+
+
+class _Drawn(Arrangement):
+    """With replacement: inversion of the cumulated weights."""
+
+    def __init__(self, weights: Weights, length: int, key: np.uint64) -> None:
+        super().__init__(len(weights), length)
+        self._cumulated = np.cumsum(weights)
+        self._key = key
+
+    def _ids(self, positions: Ids) -> Ids:
+        total = self._cumulated[-1]
+        drawn = np.searchsorted(self._cumulated, _uniform(self._key, positions) * total, side="right")
+        last = np.searchsorted(self._cumulated, total, side="left")  # rounding may reach the total itself
+        ids: Ids = np.minimum(drawn, last).astype(np.int64)
+        return ids
+
+    def _positions(self, ids: Ids) -> Ids:
+        first = np.full(self.num_samples, -1, np.int64)
+        for start in reversed(range(0, self.length, BLOCK)):  # from the end: a sample's first draw is written last
+            positions = np.arange(start, min(start + BLOCK, self.length))[::-1]
+            first[self._ids(positions)] = positions
+        found = first[ids]
+        if len(found) and found.min() < 0:
+            raise ValueError(f"sample {int(ids[found.argmin()])} is not drawn in this epoch, so it has no position")
+        return found
+
+    def where(self, sample_ids: Ids) -> Ids:
+        """Every position at which one of these samples is drawn."""
+        found = []
+        for start in range(0, self.length, BLOCK):
+            positions = np.arange(start, min(start + BLOCK, self.length))
+            found.append(positions[np.isin(self._ids(positions), sample_ids)])
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+
+class _Ranked(Arrangement):
+    """Without replacement: the first ``length`` samples by Exp(1) / weight."""
+
+    def __init__(self, weights: Weights, length: int, key: np.uint64) -> None:
+        super().__init__(len(weights), length)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            ranks = -np.log1p(-_uniform(key, np.arange(len(weights)))) / weights
+        self._table = np.lexsort((ranks, weights == 0))[:length].astype(np.int64)  # what cannot be drawn stands last
+
+    def _ids(self, positions: Ids) -> Ids:
+        return self._table[positions]
+
+    def _positions(self, ids: Ids) -> Ids:
+        inverse = np.full(self.num_samples, -1, np.int64)
+        inverse[self._table] = np.arange(self.length)
+        found = inverse[ids]
+        if len(found) and found.min() < 0:
+            raise ValueError(f"sample {int(ids[found.argmin()])} is not drawn in this epoch, so it has no position")
+        return found
+
+    def where(self, sample_ids: Ids) -> Ids:
+        """The positions of those that are drawn."""
+        return np.flatnonzero(np.isin(self._table, sample_ids)).astype(np.int64)
+
+
+def counter_key(text: str) -> np.uint64:
+    """64 bits for ``split_mix``: little-endian BLAKE2b over the text ``globidx.TEXT``."""
+    digest = hashlib.blake2b(f"globidx.{text}".encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
+
+
+def _uniform(key: np.uint64, positions: Ids) -> NDArray[np.float64]:
+    """A random number in [0, 1) for each position, 53 bits."""
+    return (split_mix(key, positions) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def split_mix(key: np.uint64, numbers: Ids) -> NDArray[np.uint64]:
+    """64 random bits for each number under ``key``: SplitMix64 (Steele, Lea and Flood, 2014) as a counter."""
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _weights(weights: ArrayLike) -> Weights:
+    array = np.array(weights, np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"weights must be one-dimensional, one a sample, got shape {array.shape}")
+    wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if len(wrong):
+        raise ValueError(f"weights must be finite and not negative, got {array[wrong[0]]} for sample {wrong[0]}")
+    largest = array.max()
+    if largest > 0:
+        array = array / largest  # so that no sum of them overflows
+    array.flags.writeable = False
+    return array

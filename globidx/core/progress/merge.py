@@ -1,0 +1,188 @@
+"""Merging: what all ranks say of an epoch, as one value, or the rank that does not fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from globidx.core.progress import partition
+from globidx.core.progress.limits import bounded
+from globidx.core.progress.segments import Progress
+from globidx.core.progress.state import SamplerState
+from globidx.errors import RecordError, RecordMismatchError
+
+
+def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge the ``state_dict()``s of all ranks into one record, even if they have progressed by different amounts.
+
+    Parameters
+    ----------
+    states : sequence or mapping
+        The state of every rank, in rank order, or as ``{rank: state}``: a state does not say whose it is.
+
+    Returns
+    -------
+    dict
+        A record that ``load_state_dict`` takes on any world size.
+
+    Raises
+    ------
+    globidx.errors.RecordError
+        If a rank's state is missing, or can be no state of that rank.
+    globidx.errors.RecordMismatchError
+        If one rank disagrees with the others; names the rank and the field.
+
+    Examples
+    --------
+    >>> from globidx import ResumableDistributedSampler
+    >>> ranks = [ResumableDistributedSampler(range(10), 2, rank, shuffle=False) for rank in (0, 1)]
+    >>> ranks[0].commit(3)                              # 0, 2, 4
+    >>> ranks[1].commit(1)                              # 1
+    >>> record = merge_states({rank: sampler.state_dict() for rank, sampler in enumerate(ranks)})
+    >>> alone = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
+    >>> alone.load_state_dict(record)
+    >>> list(alone)
+    [3, 5, 6, 7, 8, 9]
+    """
+    ranks = [SamplerState.from_dict(state) for state in _in_rank_order(states)]
+    if not ranks:
+        raise RecordError("merge_states needs the state of every rank, got none")
+    _agree("world size", [rank.world_size for rank in ranks])
+    if len(ranks) != ranks[0].world_size:
+        raise RecordError(
+            f"merge_states got {len(ranks)} states, but they were taken at world size {ranks[0].world_size}; "
+            "pass the state of every rank, in rank order"
+        )
+    for number, rank in enumerate(ranks):
+        _refuse_impossible(rank, number)
+    for name, value in _RUN.items():
+        _agree(name, [value(rank) for rank in ranks])
+    done = [_has_done_its_share(rank, number, ranks) for number, rank in enumerate(ranks)]
+    ranks = [rank.after_epoch() if over else rank for rank, over in zip(ranks, done, strict=True)]
+    idle = [over or _is_idle(rank, number) for number, (rank, over) in enumerate(zip(ranks, done, strict=True))]
+    epoch = min(rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle))
+    ended = [_has_finished(rank, epoch) for rank in ranks]
+    idle = [nothing and not done for nothing, done in zip(idle, ended, strict=True)]
+    running = [not nothing and not done for nothing, done in zip(idle, ended, strict=True)]
+    for name, value in _EPOCH.items():
+        _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
+    first = _agreed_start(ranks, running, begun=any(ended))
+    begun = [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)]
+    if len(set(begun)) > 1:  # a digest does not say what differs; appended files alone make none
+        _agree(
+            "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
+        )
+    _agree("segments", begun)
+    return _merged(first, ranks, ended).to_state()
+
+
+def _in_rank_order(states: Sequence[Mapping[str, Any]] | Mapping[Any, Any]) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(states, Mapping):
+        return states
+    if "format" in states:
+        raise RecordError(
+            "merge_states got one state; pass those of all ranks, as a list in rank order or as {rank: state}"
+        )
+    if sorted(states) != list(range(len(states))):
+        raise RecordError(
+            f"merge_states got the states of ranks {sorted(states)}; pass those of all ranks [0, {len(states)})"
+        )
+    return [states[rank] for rank in range(len(states))]
+
+
+def _refuse_impossible(state: SamplerState, rank: int) -> None:
+    """RecordError for a state with more committed than this rank could: it is another rank's."""
+    most = state.stream_length(rank)
+    if state.committed > most:
+        raise RecordError(
+            f"the state given for rank {rank} has {state.committed} ids committed, but this rank was dealt {most}; it "
+            "is another rank's: pass the states in rank order, or as {rank: state}"
+        )
+
+
+def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool) -> SamplerState:
+    """The state of a rank that has a say in how the epoch was begun.
+
+    One that has committed nothing may begin it anew; if nobody has, and none has ended it, all may.
+    """
+    has_say = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
+    _agree("order", [dict(rank.order) if say else None for rank, say in zip(ranks, has_say, strict=True)])
+    _agree("segments", [rank.progress if say else None for rank, say in zip(ranks, has_say, strict=True)])
+    if any(has_say):
+        return ranks[has_say.index(True)]
+    first = ranks[running.index(True)] if any(running) else min(ranks, key=lambda rank: rank.epoch)
+    return first if begun else replace(first, progress=Progress(first.progress.length))
+
+
+def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[bool]) -> SamplerState:
+    remaining, world_size = first.progress.remaining, first.world_size
+    counts = []
+    for number, (rank, done) in enumerate(zip(ranks, ended, strict=True)):
+        share = partition.share(remaining, rank=number, world_size=world_size)
+        whole = partition.stream_length(remaining, rank=number, world_size=world_size, tail=first.tail)
+        counts.append(min(share, whole if done else rank.committed))
+    progress = first.progress.extend(counts)
+    # one rank may have found what the others have not
+    skip = bounded(reduce(or_, (rank.skip for rank in ranks)), "the ranks together would leave out")
+    quarantined = bounded(reduce(or_, (rank.quarantined for rank in ranks)), "the ranks together would quarantine")
+    merged = replace(first, progress=progress, committed=0, skip=skip, quarantined=quarantined)
+    return merged.next_epoch() if progress.committed and not progress.remaining else merged
+
+
+def _is_idle(rank: SamplerState, number: int) -> bool:
+    """True if this rank had no samples in the epoch while others did, so that it may lag behind."""
+    remaining = rank.progress.remaining
+    share = partition.share(remaining, rank=number, world_size=rank.world_size)
+    return rank.tail == "exact" and remaining > 0 and not rank.committed and not share
+
+
+def _has_done_its_share(state: SamplerState, rank: int, ranks: Sequence[SamplerState]) -> bool:
+    """True if this rank, with an exact tail, has done all it had of an epoch that another has left for a later one.
+
+    It then stands at the start of the next, of which it has done nothing yet.
+    """
+    if state.tail != "exact" or not state.committed or state.committed < state.stream_length(rank):
+        return False
+    ahead = [other for other in ranks if other.epoch > state.epoch]
+    return any(other.epoch > state.epoch + 1 or other.committed or other.progress.committed for other in ahead)
+
+
+def _has_finished(rank: SamplerState, epoch: int) -> bool:
+    """Whether a rank stands at the start of the next epoch because it completed ``epoch``."""
+    return (
+        rank.epoch == epoch + 1 and rank.finished_epoch == epoch and not rank.progress.committed and not rank.committed
+    )
+
+
+def _agree(name: str, values: Sequence[Any]) -> None:
+    """RecordMismatchError naming the odd rank out, if there is one; None is a rank that has no say."""
+    said = [repr(value) for value in values if value is not None]
+    if len(set(said)) <= 1:
+        return
+    usual = Counter(said).most_common(1)[0][0]
+    rank, value = next((rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual)
+    error = RecordMismatchError(
+        f"rank {rank} disagrees on {name}: it has {value!r}, the others {usual}; "
+        "every rank must build its sampler over the same dataset, with the same arguments, restore the same "
+        "record, and be in the same epoch"
+    )
+    error.field = name
+    raise error
+
+
+_Value = Callable[[SamplerState], Any]
+_RUN: dict[str, _Value] = {
+    "order": lambda s: {key: value for key, value in s.order.items() if key != "plan"},
+    "seed": lambda s: s.seed,
+    "tail": lambda s: s.tail,
+}
+_EPOCH: dict[str, _Value] = {
+    "dataset": lambda s: asdict(s.dataset),  # one that has ended it is in the next, over files appended since
+    "epoch": lambda s: s.epoch,
+    "length": lambda s: s.progress.length,
+    "earlier epochs": lambda s: s.trail,
+}

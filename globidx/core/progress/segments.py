@@ -1,0 +1,187 @@
+"""Progress: which positions of an epoch are committed or left out, after any history of world sizes and uneven ranks.
+
+A *segment* is what was committed while the world size was W: ``counts[r]`` positions by rank r, the first of those
+dealt to it. What remains after a segment is what remained before it, minus those. A segment is thus a map from "the
+j-th remaining after" to "the i-th remaining before", and a history of segments is the composition of their maps: no
+list of samples exists. A *skip* is a map of the same kind: some ids, not committed by then, are left out from there on.
+
+Histories have one normal form (``Progress.extend`` and ``Progress.skip``), which is what keeps them short:
+
+* counts that together cover the first k remaining positions are the segment ``(k,)``: one rank, k positions, whatever W
+was;
+* rows that all ranks have committed are split off an uneven segment, as such a prefix;
+* two prefixes in a row are one;
+* a prefix that covers every hole an uneven segment left behind swallows it: together they are a prefix again.
+
+So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only until the next
+segment has read past it. Skips stay where they are, since they say something of that moment: what was committed before
+is not left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import validate
+from globidx.core.progress import partition
+from globidx.core.progress.bands import Bands
+from globidx.core.progress.ranges import Ranges
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Counts committed by each rank of one world size.
+
+    Four ranks were dealt the numbers below as columns; rank 0 committed 3, rank 2 only 1, and so on. What remains is
+    read row by row::
+
+        0  1  2  3        counts (3, 2, 1, 2)
+        4  5  6  7
+        8  9 10 11        remaining: 6, 9, 10, 11, 12, ...
+
+    >>> Segment((3, 2, 1, 2)).bands.select(np.arange(5))
+    array([ 6,  9, 10, 11, 12])
+    """
+
+    counts: tuple[int, ...]
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there were; 1 for a prefix."""
+        return len(self.counts)
+
+    @cached_property
+    def committed(self) -> int:
+        """How many positions the segment commits."""
+        return sum(self.counts)
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether it commits the first ``committed`` of what remained, leaving no hole."""
+        return len(self.counts) == 1
+
+    @cached_property
+    def holes(self) -> int:
+        """How many numbers before the last committed one are not committed."""
+        if self.is_prefix:
+            return 0
+        last = max(self.counts)
+        rank = max(rank for rank, count in enumerate(self.counts) if count == last)
+        return (last - 1) * self.world_size + rank + 1 - self.committed
+
+    def numbers(self) -> Numbers:
+        """The committed numbers, in no particular sequence."""
+        each = np.array(self.counts, np.int64)
+        row = np.arange(self.committed) - np.repeat(np.cumsum(each) - each, each)
+        return row * self.world_size + np.repeat(np.arange(self.world_size), each)
+
+    @cached_property
+    def bands(self) -> Bands:
+        """The map from what remains after this segment to what remained before it."""
+        return Bands(self.counts)
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Ids that are left out from here on, and at how many positions that were not committed by then."""
+
+    ids: Ranges
+    positions: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is committed and left out of one epoch of ``length`` positions.
+
+    ``per_rank`` is how many positions a rank has been through this epoch, the most of any rank where they differ: what
+    a trainer counts from.
+
+    >>> done = Progress(10).extend((2, 2)).extend((1, 1, 1))     # 2 ranks took 2 each, then 3 ranks 1 each
+    >>> done.history, done.remaining, done.per_rank
+    ((Segment(counts=(7,)),), 3, 3)
+    """
+
+    length: int
+    history: tuple[Segment | Skip, ...] = ()
+    per_rank: int = 0
+    #: How many positions are committed, and how many are left out.
+    committed: int = 0
+    skipped: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """How many are neither committed nor left out."""
+        return self.length - self.committed - self.skipped
+
+    @property
+    def left_out(self) -> Ranges:
+        """The ids that are left out."""
+        skips = [layer for layer in self.history if isinstance(layer, Skip)]
+        return Ranges.of([pair for layer in skips for pair in layer.ids.pairs])
+
+    def extend(self, counts: Sequence[int]) -> Progress:
+        """Progress after one more segment: ``counts[r]`` positions committed by rank r of ``len(counts)``.
+
+        ValueError where a rank claims more than it was dealt.
+        """
+        world_size, remaining = len(counts), self.remaining
+        validate.integer(world_size, "world size", low=1)
+        _refuse_more_than_dealt(counts, remaining)
+        history = self.history
+        for segment in _normal(counts):
+            history = _push(history, segment)
+        committed = self.committed + sum(counts)
+        return replace(self, history=history, per_rank=self.per_rank + max(counts), committed=committed)
+
+    def skip(self, ids: Ranges, positions: int) -> Progress:
+        """Progress with ``ids`` left out from here on.
+
+        They stand at ``positions`` positions, none of which is committed.
+        """
+        if not ids.pairs:
+            return self
+        validate.integer(positions, f"skipped positions (of {self.remaining} remaining)", high=self.remaining)
+        return replace(self, history=_push(self.history, Skip(ids, positions)), skipped=self.skipped + positions)
+
+
+def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
+    """ValueError naming the first rank whose count is none, or is more than it was dealt."""
+    rows, more = divmod(remaining, len(counts))
+    if set(map(type, counts)) == {int} and min(counts) >= 0 and max(counts) <= rows + 1:  # mostly, and for many ranks
+        over = (rank for rank, count in enumerate(counts) if count > rows and rank >= more)
+        if next(over, None) is None:
+            return
+    for rank, count in enumerate(counts):
+        dealt = partition.share(remaining, rank=rank, world_size=len(counts))
+        validate.integer(count, f"count of rank {rank} (it was dealt {dealt} of {remaining})", high=dealt)
+
+
+def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:
+    """``counts`` as at most one prefix and one uneven segment whose smallest count is 0."""
+    rows, world_size = int(min(counts)), len(counts)
+    rest = tuple(int(count) - rows for count in counts)
+    extra = sum(rest)
+    # a row begun from the left is still a prefix
+    if extra < world_size and rest == (1,) * extra + (0,) * (world_size - extra):
+        return (Segment((rows * world_size + extra,)),) if rows or extra else ()
+    uneven = Segment(rest)
+    return (Segment((rows * world_size,)), uneven) if rows else (uneven,)
+
+
+def _push(history: tuple[Segment | Skip, ...], layer: Segment | Skip) -> tuple[Segment | Skip, ...]:
+    """``history`` and one more layer, in normal form."""
+    kept = list(history)
+    while kept and isinstance(layer, Segment) and layer.is_prefix:
+        last = kept[-1]
+        if isinstance(last, Skip) or layer.committed < last.holes:
+            break
+        kept.pop()
+        layer = Segment((last.committed + layer.committed,))
+    return (*kept, layer)

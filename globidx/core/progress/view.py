@@ -1,0 +1,34 @@
+"""One rank's ids of what remains of an epoch: order, progress and partition put together."""
+
+from __future__ import annotations
+
+from globidx.core.orders.base import Arrangement, Ids
+from globidx.core.progress import partition
+from globidx.core.progress.ranges import Ranges
+from globidx.core.progress.remaining import Remaining
+from globidx.core.progress.segments import Progress
+
+
+class EpochView:
+    """What remains of one epoch after ``progress``, in the epoch's ``arrangement``."""
+
+    def __init__(self, arrangement: Arrangement, progress: Progress) -> None:
+        self._arrangement = arrangement
+        self._remaining = Remaining(progress, arrangement.where)
+        self._count = progress.remaining
+
+    def stream(self, start: int, stop: int, *, rank: int, world_size: int) -> Ids:
+        """Ids that ``rank`` yields as its ``start``-th to ``stop - 1``-th, padding where it goes past its share.
+
+        >>> from globidx.core.orders.base import Sequential
+        >>> view = EpochView(Sequential().bind(11, seed=0, epoch=0), Progress(11).extend((4,)))
+        >>> [view.stream(0, 3, rank=r, world_size=3).tolist() for r in range(3)]
+        [[4, 7, 10], [5, 8, 4], [6, 9, 5]]
+        """
+        numbers = partition.stream(start, stop, remaining=self._count, rank=rank, world_size=world_size)
+        return self._arrangement.take_trusted(self._remaining.select(numbers))
+
+    def positions_left(self, ids: Ranges) -> int:
+        """At how many remaining positions these ids stand."""
+        gone, _ = self._remaining.seek(self._arrangement.where(ids.ids()))
+        return int((~gone).sum())

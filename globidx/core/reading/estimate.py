@@ -1,0 +1,215 @@
+"""What reading an epoch will cost: the order's ids played out against a model of each worker's cache. No file is read.
+
+The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and drops the least
+recently used, a batch is read by file and place, and a chunk that alone exceeds the cache is decoded for every batch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import validate
+from globidx.core.index.index import GlobalIndex
+from globidx.core.index.table import Table
+from globidx.core.orders.base import Arrangement, Ids, Order
+from globidx.core.orders.lanes import Lanes
+from globidx.core.reading.planning import CACHE_BYTES
+
+#: Samples that are played out, at most; of larger epochs one worker's stretch stands for all.
+MOST_SAMPLES = 2**19
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One epoch, all ranks and workers together.
+
+    ``bytes_read`` are those of stored chunks as if nothing were compressed, which an index does not know.
+
+    ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a worker has open at a
+    time. ``played`` is how many samples were played out: all, or a part that stands for the rest.
+    """
+
+    samples: int
+    chunks: int
+    decodes: int
+    decodes_per_chunk: float
+    bytes_useful: int
+    bytes_read: int
+    bytes_per_useful_byte: float
+    files_per_batch: float
+    open_files: int
+    played: int
+
+
+def estimate(
+    table: Table,
+    order: Order,
+    *,
+    batch_size: int,
+    world_size: int = 1,
+    workers: int = 0,
+    cache_bytes: int = CACHE_BYTES,
+    max_open_files: int = 128,
+    seed: int = 0,
+    epoch: int = 0,
+    most_samples: int = MOST_SAMPLES,
+) -> Estimate:
+    """Cost of an epoch over the files of ``table`` (``GlobalIndexManager(...).now.table``) in ``order``.
+
+    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in its own), in turn.
+    """
+    n, batch = int(table.lengths.sum()), validate.integer(batch_size, "batch_size", low=1)
+    ranks = validate.integer(world_size, "world_size", low=1)
+    processes = max(1, validate.integer(workers, "workers"))
+    capacity = validate.integer(cache_bytes, "cache_bytes")
+    data = SimpleNamespace(chunking=table.chunking())
+    planned = order.plan(data, n, lambda: Lanes(ranks, processes, ranks * batch))
+    arrangement = planned.bind(n, seed=seed, epoch=epoch)
+    model, total, played = _Model(table), _Cost(), 0
+    if len(arrangement) <= most_samples:
+        for rank in range(ranks):
+            for worker in range(processes):
+                cache = _Cache(capacity)
+                for ids, starts in _batches(arrangement, batch, ranks, processes, rank, worker):
+                    total += model.read(ids, starts, cache)
+    else:
+        cache, middle = _Cache(capacity), len(arrangement) // (2 * ranks * batch * processes)
+        for ids, starts in _batches(arrangement, batch, ranks, processes, 0, 0, middle):
+            cost = model.read(ids, starts, cache)
+            played += cost.samples
+            if played > most_samples // 2:  # the first half filled the cache
+                total += cost
+            if played >= most_samples:
+                break
+    return model.told(total, len(arrangement), min(max_open_files, -(-len(arrangement) // (ranks * processes))))
+
+
+@dataclass
+class _Cost:
+    samples: int = 0
+    batches: int = 0
+    decodes: int = 0
+    bytes_read: int = 0
+    files: int = 0
+
+    def __iadd__(self, other: _Cost) -> _Cost:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        return self
+
+
+class _Cache:
+    """Chunks of one worker by key, and their bytes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._used = capacity, 0
+        self._kept: OrderedDict[int, int] = OrderedDict()
+
+    def misses(self, groups: list[int], keys: list[int], sizes: list[int]) -> list[int]:
+        """Which of these chunks, asked for group by group, are not there: their places.
+
+        Of a group, those that are there are read first, before others can push them out.
+        """
+        missed, at = [], 0
+        while at < len(groups):
+            end = bisect_right(groups, groups[at])
+            absent = [place for place in range(at, end) if not self._touched(keys[place])]
+            for place in absent:
+                self._put(keys[place], sizes[place])
+            missed += absent
+            at = end
+        return missed
+
+    def _touched(self, key: int) -> bool:
+        """Whether the chunk is there; it is then the newest."""
+        there = key in self._kept
+        if there:
+            self._kept.move_to_end(key)
+        return there
+
+    def _put(self, key: int, size: int) -> None:
+        if size > self._capacity:
+            return
+        self._kept[key] = size
+        self._used += size
+        while self._used > self._capacity:
+            self._used -= self._kept.popitem(last=False)[1]
+
+
+class _Model:
+    """The chunks of all arrays, numbered through."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self._index = table, GlobalIndex(table.lengths)
+        self._chunks = table.chunk_items
+        self._item_bytes = [info.item_bytes for info in table.arrays]
+        counts = np.where(self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0)
+        self._num_chunks = int(counts.sum())
+        self._firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+
+    def read(self, ids: Ids, starts: NDArray[np.int64], cache: _Cache) -> _Cost:
+        """Batches of ids, beginning at ``starts``, read one after another."""
+        batch = np.searchsorted(starts, np.arange(len(ids)), side="right")
+        files, items = self._index.locate_many(ids)
+        cost = _Cost(samples=len(ids), batches=len(starts))
+        cost.files = len(np.unique(batch * len(self._table) + files))
+        keys, sizes, stored, groups = [], [], [], []
+        for array, item_bytes in enumerate(self._item_bytes):
+            chunk = self._chunks[files, array]
+            cut = chunk > 0
+            cost.bytes_read += int((~cut).sum()) * item_bytes
+            file, length, number = files[cut], np.maximum(1, chunk[cut]), items[cut] // np.maximum(1, chunk[cut])
+            first = number * length
+            sizes.append(np.minimum(length, self._table.lengths[file] - first) * item_bytes)
+            stored.append(length * item_bytes)  # the last chunk of a file is stored as long as any
+            keys.append(self._firsts[file, array] + number)
+            groups.append(batch[cut] * len(self._item_bytes) + array)  # a reader takes one array of a batch at a time
+        key, size, group = np.concatenate(keys), np.concatenate(sizes), np.concatenate(groups)
+        turn = np.lexsort((key, group))
+        key, size, group = key[turn], size[turn], group[turn]
+        new = np.ones(len(key), bool)
+        new[1:] = (np.diff(key) != 0) | (np.diff(group) != 0)
+        missed = cache.misses(group[new].tolist(), key[new].tolist(), size[new].tolist())
+        cost.decodes = len(missed)
+        cost.bytes_read += int(np.concatenate(stored)[turn][new][missed].sum())
+        return cost
+
+    def told(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
+        """The cost of so many samples, as that of the epoch."""
+        scale = samples / max(1, cost.samples)
+        useful = samples * sum(self._item_bytes)
+        read = round(cost.bytes_read * scale)
+        decodes = round(cost.decodes * scale)
+        return Estimate(
+            samples=samples,
+            chunks=self._num_chunks,
+            decodes=decodes,
+            decodes_per_chunk=decodes / max(1, self._num_chunks),
+            bytes_useful=useful,
+            bytes_read=read,
+            bytes_per_useful_byte=read / max(1, useful),
+            files_per_batch=cost.files / max(1, cost.batches),
+            open_files=min(open_files, int(np.count_nonzero(self._table.lengths))),
+            played=cost.samples,
+        )
+
+
+def _batches(
+    arrangement: Arrangement, batch: int, ranks: int, processes: int, rank: int, worker: int, first: int = 0
+) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
+    """Ids of one worker's batches from its ``first`` on, some batches at a time, and where each begins among them."""
+    share = max(0, -(-(len(arrangement) - rank) // ranks))
+    at_once = max(1, 2**14 // batch)
+    for turn in range(first, -(-share // (batch * processes)), at_once):
+        numbers = (np.arange(turn, turn + at_once) * processes + worker)[:, None] * batch + np.arange(batch)
+        some = numbers.ravel()
+        some = some[some < share]
+        if len(some):
+            yield arrangement.take(some * ranks + rank), np.arange(0, len(some), batch)

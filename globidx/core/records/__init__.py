@@ -1,0 +1,1 @@
+"""Records: the states of all ranks as one value, its format, and which records are kept."""

@@ -1,0 +1,184 @@
+"""The record: one JSON document that says how far a run has come. Here it is a value and its bytes; where they lie is
+``disk``'s matter.
+
+The document carries a SHA-256 over the canonical form of everything else in it, so a changed bit is seen, while
+white space is free: a person may read, copy and re-indent it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from globidx.core import validate
+from globidx.core.json import schema, strict
+from globidx.core.progress.state import FORMAT as SAMPLER_FORMAT
+from globidx.core.progress.state import SamplerState, lowest
+from globidx.errors import RecordCorruptError, RecordError, RecordVersionError
+
+FORMAT, VERSION = "globidx.record", 1
+
+
+def build(
+    *, number: int, token: str, step: int, time: str, states: Mapping[str, Any], extras: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A sealed record.
+
+    ``number`` orders records of one folder, ``token`` tells two of the same number apart; together they are its id.
+    """
+    body = {
+        "format": FORMAT,
+        "version": VERSION,
+        "id": _id(number, token),
+        "number": number,
+        "step": step,
+        "time": time,
+        "states": kept(states),
+        "extras": strict.plain(dict(extras), "extras"),
+    }
+    return seal(body)
+
+
+def kept(states: Mapping[str, Any]) -> dict[str, Any]:
+    """``states`` as a record keeps them."""
+    plain: dict[str, Any] = strict.plain(dict(states), "states")
+    return {
+        name: lowest(state) if isinstance(state, dict) and state.get("format") == SAMPLER_FORMAT else state
+        for name, state in plain.items()
+    }
+
+
+def carried(record: Mapping[str, Any]) -> dict[str, Any]:
+    """``record`` as a model checkpoint carries it: with all of it as one string under ``text``.
+
+    torch.distributed.checkpoint takes objects apart, and loads only keys that the loading process has a place for:
+    extras, say, would be lost. ``text`` is there always, and whole.
+    """
+    return {**record, "text": encode(record).decode()}
+
+
+def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The record in what ``carried`` made, or in a record itself, verified; what lies beside ``text`` must be of it.
+
+    Raises
+    ------
+    RecordCorruptError
+        Naming ``source`` and what is wrong.
+    """
+    text = state.get("text")
+    if text is None:
+        return decode(encode(state), source)
+    if type(text) is not str:
+        raise RecordCorruptError(f"{source} is not a whole record: its text is a {type(text).__name__}")
+    record = decode(text.encode(errors="replace"), source)
+    if not _is_part({key: value for key, value in state.items() if key != "text"}, record):
+        raise RecordCorruptError(f"{source} differs from the record in its text: it was edited or damaged")
+    return record
+
+
+def _is_part(some: Any, whole: Any) -> bool:
+    """Whether each key that ``some`` has holds the same in ``whole``, which may have more."""
+    if isinstance(some, Mapping) and isinstance(whole, Mapping):
+        return all(key in whole and _is_part(value, whole[key]) for key, value in some.items())
+    return bool(some == whole)
+
+
+def seal(body: Mapping[str, Any]) -> dict[str, Any]:
+    """``body`` with its checksum."""
+    open_body = {key: value for key, value in body.items() if key != "sha256"}
+    return {**open_body, "sha256": hashlib.sha256(strict.canonical(open_body)).hexdigest()}
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """The bytes of a sealed record, laid out for people; RecordError if they would be more than a reader accepts."""
+    data = strict.pretty(record)
+    if len(data) > strict.MAX_BYTES:
+        raise RecordError(
+            f"the record would have {len(data)} bytes, the most is {strict.MAX_BYTES}; put less into extras"
+        )
+    return data
+
+
+def decode(data: bytes, source: str) -> dict[str, Any]:
+    """The record in ``data``, verified whole, its sampler states too; RecordCorruptError names ``source`` and the
+    reason.
+
+    Runs no code and follows no path that the data names.
+    """
+    return _verified(data, source, sealed=True)
+
+
+def reseal(data: bytes, source: str, *, number: int | None = None, token: str = "") -> dict[str, Any]:
+    """The record in ``data``, which may have been edited, verified in all but its checksum and sealed again.
+
+    With ``number`` and ``token`` it becomes another record, of an id of its own.
+    """
+    body = _verified(data, source, sealed=False)
+    if number is not None:
+        body |= {"number": number, "id": _id(number, token)}
+    return seal(body)
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether the checksum in ``data``, in which ``reseal`` found a record, is that of its content."""
+    body: dict[str, Any] = strict.parse(data)
+    return bool(seal(body)["sha256"] == body["sha256"])
+
+
+def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
+    try:
+        _refuse_other_content(data)
+        record = strict.parse(data)
+        schema.header(record, "record", FORMAT, VERSION)
+        checked = {"format": FORMAT, "version": record["version"], **schema.fields(record, "record", _FIELDS)}
+        if sealed and seal(checked)["sha256"] != checked["sha256"]:
+            raise ValueError(
+                "its checksum does not match its content: it was edited or damaged; after an edit on purpose, "
+                "globidx record reseal makes it a record again"
+            )
+        strict.refuse_half_characters(checked)
+        if not _TOKEN.fullmatch(checked["id"].removeprefix(f"{checked['number']:08d}-")):
+            raise ValueError(f"its id is {checked['id']!a}, its number {checked['number']}, which do not go together")
+        for state in checked["states"].values():
+            if state.get("format") == SAMPLER_FORMAT:
+                SamplerState.from_dict(state)
+    except RecordVersionError as error:
+        raise RecordVersionError(f"{source}: {error}") from None
+    except (ValueError, RecordError) as error:
+        raise RecordCorruptError(f"{source} is not a whole record: {error}") from None
+    return checked
+
+
+def _refuse_other_content(data: bytes) -> None:
+    """ValueError, in the words of what probably happened, for content that is no text at all."""
+    if not data.strip(b"\0"):
+        what = f"holds nothing but {len(data)} NUL bytes" if data else "is empty"
+        raise ValueError(f"it {what}, as a file may be after a power loss while it was written")
+    for start, what in _OTHER_CONTENT.items():
+        if data.startswith(start):
+            raise ValueError(f"it begins as {what}, which is never opened as such")
+
+
+def _id(number: int, token: str) -> str:
+    return f"{number:08d}-{token}"
+
+
+_TOKEN = re.compile(r"[0-9a-f]{12}")
+_OTHER_CONTENT = {
+    b"\x80": "a pickle",
+    b"PK\x03\x04": "a zip archive (what torch.save writes)",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "a gzip file",
+    b"\x89HDF": "an HDF5 file",
+}
+_FIELDS = {
+    "id": schema.Text(64),
+    "number": schema.Integer(0, validate.INT64_MAX),
+    "step": schema.Integer(0, validate.INT64_MAX),
+    "time": schema.Text(64),
+    "states": schema.Json(values=schema.Json()),
+    "extras": schema.Json(),
+    "sha256": schema.Text(64),
+}

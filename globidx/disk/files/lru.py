@@ -1,0 +1,121 @@
+"""Open files, a bounded number of them, the least recently used closed first."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from globidx.disk.files import forks
+
+
+class Closable(Protocol):
+    """Anything with ``close()``."""
+
+    def close(self) -> None:
+        """Release it."""
+
+
+Key = TypeVar("Key", bound=Hashable)
+Handle = TypeVar("Handle", bound=Closable)
+
+
+@dataclass
+class _Slot(Generic[Handle]):
+    handle: Handle
+    users: int = 0
+
+
+class HandleCache(Generic[Key, Handle]):
+    """At most ``capacity`` handles, opened by ``open_handle(key)`` on first use and closed when they are pushed out.
+
+    A handle in use is never closed under its user. Handles belong to the process that opened them: a forked child
+    starts with none, and leaves its parent's alone.
+
+    >>> from contextlib import closing
+    >>> class File:
+    ...     def __init__(self, name): self.name = name
+    ...     def close(self): print("close", self.name)
+    >>> files = HandleCache(2, File)
+    >>> for name in "abca":
+    ...     with files.use(name) as file: print("read", file.name)
+    read a
+    read b
+    close a
+    read c
+    close b
+    read a
+    """
+
+    def __init__(self, capacity: int, open_handle: Callable[[Key], Handle]) -> None:
+        self.capacity = max(1, capacity)
+        self._open = open_handle
+        self._start_empty()
+        forks.renew_in_child(self, HandleCache._leave_parents)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @contextmanager
+    def use(self, key: Key) -> Iterator[Handle]:
+        """The handle of ``key``, open for as long as the block runs."""
+        with self._lock:
+            slot = self._slots.get(key)
+            if slot is None:
+                self._shrink(self.capacity - 1)
+                slot = self._slots[key] = _Slot(self._opened(key))
+            self._slots.move_to_end(key)
+            slot.users += 1
+        try:
+            yield slot.handle
+        finally:
+            with self._lock:
+                slot.users -= 1
+                self._shrink(self.capacity)
+
+    def close(self) -> None:
+        """Close every handle that is not in use."""
+        with self._lock:
+            self._shrink(0)
+
+    def give_back(self) -> None:
+        """Close the older half of the handles that are not in use: something else needs descriptors."""
+        with self._lock:
+            self._shrink(len(self._slots) // 2)
+
+    _inherited: object = None
+
+    def _start_empty(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[Key, _Slot[Handle]] = OrderedDict()
+
+    def _leave_parents(self) -> None:
+        self._inherited = (self._slots, self._inherited)  # kept, so that no finaliser closes what is the parent's
+        self._start_empty()
+
+    def _opened(self, key: Key) -> Handle:
+        try:
+            return self._open(key)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._shrink(len(self._slots) // 2)  # others hold descriptors too; give half back, and try once more
+            return self._open(key)
+
+    def _shrink(self, size: int) -> None:
+        if len(self._slots) <= size:
+            return
+        idle = [key for key, slot in self._slots.items() if not slot.users]
+        for key in idle[: len(self._slots) - size]:
+            self._slots.pop(key).handle.close()
+
+
+def default_capacity() -> int:
+    """A quarter of the files this process may open, 128 at most: the rest is for sockets and the user."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 128 if soft == resource.RLIM_INFINITY else max(1, min(128, soft // 4))

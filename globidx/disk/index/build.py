@@ -1,0 +1,263 @@
+"""Building an index: recall what a cache knows, look at the rest, and leave what was learnt for the next one.
+
+The cache and its lock save work and decide nothing: what is recalled is proved file by file.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.index.layout import Layout
+from globidx.core.index.table import Table
+from globidx.disk.files.lock import work_lock
+from globidx.disk.files.paths import Paths, is_remote
+from globidx.disk.index import exchange
+from globidx.disk.index import scan as scanning
+from globidx.disk.index.cache import IndexCache, cache_path, path_beside, reopened, siblings
+from globidx.disk.index.discover import by_suffix
+from globidx.disk.index.exchange import Peers
+from globidx.disk.index.scan import Found
+from globidx.disk.index.snapshot import Indexed
+from globidx.errors import NoFilesError
+
+_log = logging.getLogger("globidx")
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Build:
+    """One look at the files: what to take from each, where to remember it, and who helps.
+
+    ``executor`` looks at files in batches; ``peers`` are other processes that each take a share; ``progress`` is called
+    with how many files were looked at, and how many are to be. Without ``keep`` nothing is written. ``also`` are caches
+    that may know something, too: those of others, which are only read. ``on_bad`` is ``"error"``, ``"skip"``, or
+    ``"tell"`` for a caller that says itself which files were skipped.
+    """
+
+    paths: Paths
+    cache: Path
+    layout: Layout
+    axis: int
+    on_bad: str = "error"
+    lock_timeout: float = 60.0
+    executor: Executor | None = None
+    peers: Peers | None = None
+    progress: Callable[[int, int], None] | None = None
+    keep: bool = True
+    also: tuple[Path, ...] = ()
+    searched: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        paths: Paths,
+        files: object,
+        layout: Layout,
+        axis: int,
+        cache_dir: str | os.PathLike[str] | None,
+        **options: Any,
+    ) -> Build:
+        """A look at the files that a user named as ``files`` (None: by the list ``paths``)."""
+        spec = os.path.relpath(files, paths.root) if isinstance(files, str) and not is_remote(files) else files
+        if not isinstance(spec, str):
+            spec = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
+        what = paths.root, spec, repr((layout, axis))
+        cache = cache_path(*what, None if cache_dir is None else Path(cache_dir))
+        beside = path_beside(*what)  # where who may write there has left it for all
+        is_told = cache_dir is not None or "GLOBIDX_CACHE_DIR" in os.environ
+        also = () if is_told or cache == beside or is_remote(paths.root) else (beside,)
+        searched = isinstance(files, str) and not is_remote(files) and os.path.isdir(files)
+        return cls(paths, cache, layout, axis, also=also, searched=searched, **options)
+
+    def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
+        """The index of all files; ``merge`` takes the parts that other processes built, too."""
+        cache = IndexCache(self.cache)
+        parts = map(IndexCache, self.part_files() if merge else ())
+        caches = (cache, *map(IndexCache, self.also), *parts)
+        every = np.arange(len(self.paths))
+        found = self._found(every, caches, cache) if self.peers is None else self._shared(caches, self.peers)
+        return self._indexed(found, cache, generation)
+
+    def refuse_unwritable(self) -> None:
+        """OSError where the index could not be written: before any file is opened."""
+        IndexCache(self.cache).refuse_unwritable()
+
+    def refuse_unwritten(self, found: Indexed, consequence: str = "") -> None:
+        """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
+        written = IndexCache(self.cache).load()
+        if written is None or written.fingerprint() != found.fingerprint:
+            raise OSError(f"the index of {len(found.table)} files was not written to {self.cache}{consequence}")
+
+    def run_part(self, part: int, of: int) -> tuple[Path, int]:
+        """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
+
+        Returns the file it is kept in, and how many files it holds.
+        """
+        path = self.cache.with_suffix(f".{part}-of-{of}{self.cache.suffix}")
+        kept = IndexCache(path)
+        share = _share(len(self.paths), part - 1, of)
+        found = self._found(share, (kept, *self._caches()), kept)
+        piece, failures = scanning.assemble(self._wanted(found), self.paths)
+        if self.on_bad == "error":
+            scanning.refuse_bad(failures, len(share))
+        if piece is None:  # there are more parts than files, or none of these can be indexed
+            return path, 0
+        if kept.save(piece.table) is None:
+            raise OSError(f"the part {path} cannot be written")
+        return path, len(piece.table)
+
+    def missing(self, part: tuple[int, int] | None) -> tuple[int, int]:
+        """How many files there are (in a part), and how many of them no cache knows."""
+        number, of = part or (1, 1)
+        share = _share(len(self.paths), number - 1, of)
+        caches = (*self._caches(), *map(IndexCache, self.part_files()))
+        return len(share), len(self._recall(share, caches, Found()))
+
+    def _caches(self) -> list[IndexCache]:
+        return [IndexCache(path) for path in (self.cache, *self.also)]
+
+    def _siblings(self) -> Iterator[IndexCache]:
+        """The caches of the same files named in another way; looked for when the first of them is asked for."""
+        yield from map(IndexCache, siblings(self.cache))
+
+    def part_files(self) -> list[Path]:
+        """The parts of this index that were kept by ``run_part``."""
+        stem, suffix = self.cache.stem, self.cache.suffix
+        named = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
+        found = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
+        return [
+            Path(path) for path in sorted(found) if named.fullmatch(os.path.basename(path)) and os.path.isfile(path)
+        ]
+
+    def _found(self, places: Places, caches: Sequence[IndexCache], kept: IndexCache) -> Found:
+        """What is known of the files at ``places`` after all that no cache knows have been looked at."""
+        found = Found()
+        missing = self._recall(places, caches, found)
+        if len(missing) and not self.keep:
+            self._look(missing, found, kept)
+        elif len(missing):
+            with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
+                if kept.changed():  # by another process, while this one waited
+                    missing = self._recall(missing, [kept], found)
+                self._look(missing, found, kept)
+        return found
+
+    def _recall(self, places: Places, caches: Sequence[IndexCache], found: Found) -> Places:
+        """Add to ``found`` what caches know, or else their siblings; the places that are still missing."""
+        for known in chain(caches, self._siblings()):
+            if not len(places):
+                break
+            piece = known.recall(self.paths, places)
+            if piece is not None:
+                found.pieces.append(piece)
+                places = np.setdiff1d(places, piece.places, assume_unique=True)
+        return places
+
+    def _look(self, places: Places, found: Found, kept: IndexCache) -> None:
+        """Look at the files at ``places``. What was learnt is kept also where that is interrupted."""
+        done, learnt = 0, False
+        try:
+            for batch in scanning.scan(self.paths, places, layout=self.layout, axis=self.axis, executor=self.executor):
+                found.add(batch)
+                learnt |= bool(batch.pieces)
+                done += sum(len(piece.places) for piece in batch.pieces) + len(batch.failures)
+                if self.progress is not None:
+                    self.progress(done, len(places))
+        finally:
+            if learnt and self.keep:
+                piece, _ = scanning.assemble(found, self.paths)
+                if piece is not None:
+                    kept.save(piece.table)
+
+    def _shared(self, caches: Sequence[IndexCache], peers: Peers) -> Found:
+        """What all peers found together, each in its own share of the files."""
+        share = _share(len(self.paths), peers.rank, peers.world_size)
+
+        def mine() -> bytes:
+            found = Found()
+            missing = self._recall(share, caches, found)
+            for batch in scanning.scan(self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor):
+                found.add(batch)
+            return exchange.encode(found, self.paths)
+
+        return exchange.together(peers.gather(mine), self.paths)
+
+    def _indexed(self, found: Found, cache: IndexCache, generation: int) -> Indexed:
+        """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
+        piece, failures = scanning.assemble(self._wanted(found), self.paths)
+        if piece is None or self.on_bad == "error":
+            scanning.refuse_bad(failures, len(self.paths))
+        if piece is None:
+            others = by_suffix(bad.path for bad in found.failures.values() if bad.is_other)
+            over = f"; passed over {others} of other formats" if others else ""
+            raise NoFilesError(f"there is no file to index below {self.paths.root}{over}")
+        scanning.refuse_repeats(piece, self.paths)
+        scanning.refuse_sources(piece, found.sources, self.paths)
+        if failures:
+            level = logging.INFO if self.on_bad == "tell" else logging.WARNING
+            count, total = len(failures), len(self.paths)
+            _log.log(level, "left out %d of %d files that cannot be indexed: %s", count, total, failures[0])
+        for info in piece.table.arrays:
+            if info.packing:
+                _tell_packed(info.name or "the array", info.packing)
+        table, digest = self._kept(piece.table, cache)
+        skipped = tuple((failure.path, failure.reason) for failure in failures)
+        indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)
+        len(indexed.index)  # totals beyond 64 bits are refused here, not at the first read
+        return indexed
+
+    def _wanted(self, found: Found) -> Found:
+        """What was found, less files of other formats that a search of a folder met; a warning counts them."""
+        others = {place: bad for place, bad in found.failures.items() if bad.is_other and self.searched}
+        if not others:
+            return found
+        first = next(iter(others.values()))
+        told = by_suffix(bad.path for bad in others.values())
+        _log.warning("passed over %s: %s is %s", told, scanning.printable(first.path), first.reason)
+        return Found(found.pieces, {place: bad for place, bad in found.failures.items() if place not in others})
+
+    def _kept(self, table: Table, cache: IndexCache) -> tuple[Table, str | None]:
+        """The table, mapped from the cache file that holds it; from memory where none does."""
+        digest = cache.digest_of(table)
+        if digest is None and self.keep:
+            digest = cache.save(table)
+            try:
+                return (table, None) if digest is None else reopened(os.fspath(cache.path), digest)
+            except (OSError, ValueError):  # another process was faster
+                return table, None
+        return table, digest
+
+
+@cache
+def _tell_packed(name: str, packing: str) -> None:
+    """Say it once in a process, however often it is looked at."""
+    _log.warning(
+        "%s is packed by %s: samples are the stored numbers; stored * scale_factor + add_offset is their value, "
+        "which a transform can compute",
+        name,
+        packing,
+    )
+
+
+def _share(count: int, number: int, of: int) -> Places:
+    """The ``number``-th of ``of`` shares of ``[0, count)``, neighbours together.
+
+    >>> [_share(7, number, 3).tolist() for number in range(3)]
+    [[0, 1], [2, 3], [4, 5, 6]]
+    """
+    return np.arange(count * number // of, count * (number + 1) // of)

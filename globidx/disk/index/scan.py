@@ -1,0 +1,247 @@
+"""Looking at files: what each holds, in batches for any executor, and what does not fit together."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.index.layout import Layout
+from globidx.core.index.table import Entry, Table, describe
+from globidx.disk.files.paths import Paths, is_remote
+from globidx.disk.index import stamps
+from globidx.disk.stores import base as stores
+from globidx.errors import BadFilesError
+
+_BATCH = 64
+_BATCHES_AT_MOST = 1024
+#: So many files that failed are named in one message.
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that cannot be indexed, and why."""
+
+    path: str
+    reason: str
+    is_other: bool = False  #: it is whole, and of a format that is not read here
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {printable(self.reason)}"
+
+    @property
+    def kind(self) -> str:
+        """What failures of the same kind share: the reason up to what is there instead."""
+        return self.reason.partition(";")[0]
+
+
+class Piece(NamedTuple):
+    """Some files' part of an index: their table, and the place of each among all files."""
+
+    places: NDArray[np.int64]
+    table: Table
+
+
+@dataclass
+class Found:
+    """What is known of files so far: pieces of the index, and those that failed by place.
+
+    ``sources``, by place, are the other files that a file is made of, relative to the root of all, and the
+    dataset taken from each.
+    """
+
+    pieces: list[Piece] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    sources: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, other: Found) -> None:
+        """Take in what was found elsewhere."""
+        self.pieces += other.pieces
+        self.failures |= other.failures
+        self.sources |= other.sources
+
+
+def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
+    """What a file holds, with stamps, or why that cannot be said. Runs anywhere: in this process or an executor's."""
+    for _ in range(2):  # a file that changes under our eyes is looked at once more
+        started = time.time_ns()
+        try:
+            entry = stores.scan(path, layout, axis)
+            files = () if is_remote(path) else stamps.watched(os.fsencode(path), entry.kind, entry.arrays)
+            after = [stamps.stamp(os.stat(file)) for file in files]
+        except stores.UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # it says nothing about the file
+            plain = isinstance(error, ValueError) and error.args
+            reason = f"{error}" if plain else f"{type(error).__name__}: {error}"
+            return Failure(path, reason, isinstance(error, stores.OtherFormatError))
+        if all(changed < started for _, _, changed, _ in after):
+            break
+    if entry.is_foreign:  # these files say which they are, but not that nothing changed
+        after = [(size, 0, 0, inode) for size, _, _, inode in after]
+    return replace(entry, stamps=tuple(stamps.proven(stamp, started) for stamp in after))
+
+
+def unchanged(path: str, entry: Entry) -> bool:
+    """Whether a file is provably as it was when ``entry`` was made."""
+    now = stamps.taken(stamps.watched(os.fsencode(path), entry.kind, entry.arrays)).tolist()
+    noted = zip(now, entry.stamps, strict=False)
+    return bool(entry.stamps) and all(tuple(one) == other and other[2] for one, other in noted)
+
+
+def scan(
+    paths: Paths, places: NDArray[np.int64], *, layout: Layout, axis: int, executor: Executor | None
+) -> Iterator[Found]:
+    """Look at the files at ``places``, in batches, each as it is done."""
+    size = max(_BATCH, -(-len(places) // _BATCHES_AT_MOST))
+    batches = [places[start : start + size] for start in range(0, len(places), size)]
+    names = [[paths.names[place] for place in batch.tolist()] for batch in batches]
+    look = partial(_scan_batch, paths.root, layout=layout, axis=axis)
+    inline = executor is None or len(batches) == 1
+    return map(look, batches, names) if inline else executor.map(look, batches, names)  # type: ignore[union-attr]
+
+
+def _scan_batch(root: str, places: NDArray[np.int64], names: Sequence[str], *, layout: Layout, axis: int) -> Found:
+    alike: dict[object, list[tuple[int, str, Entry]]] = {}
+    found = Found()
+    for place, name in zip(places.tolist(), names, strict=True):
+        told = examine(os.path.join(root, name), layout=layout, axis=axis)
+        if isinstance(told, Failure):
+            found.failures[place] = told
+        else:
+            alike.setdefault(told.schema, []).append((place, name, told))
+            if told.sources:
+                found.sources[place] = [(os.path.relpath(file, root), dataset) for file, dataset in told.sources]
+    for rows in alike.values():
+        at, called, entries = zip(*rows, strict=True)
+        found.pieces.append(Piece(np.array(at, np.int64), Table.of(called, entries, axis)))
+    return found
+
+
+def assemble(found: Found, paths: Paths) -> tuple[Piece | None, list[Failure]]:
+    """One table of all files that agree with the first one, and why not of the others, in the files' order."""
+    failures = dict(found.failures)
+    pieces = sorted(found.pieces, key=lambda piece: int(piece.places[0]))
+    if not pieces:
+        return None, [failures[place] for place in sorted(failures)]
+    first = pieces[0]
+    told = f"in {printable(paths[int(first.places[0])])} there is {describe(first.table)}"
+    for piece in pieces:
+        if piece.table.schema != first.table.schema:
+            reason = f"it has {describe(piece.table)}, while {told}; give the files one {_difference(piece, first)}"
+            failures |= {place: Failure(paths[place], reason) for place in piece.places.tolist()}
+    fitting = [piece for piece in pieces if piece.table.schema == first.table.schema]
+    places = np.concatenate([piece.places for piece in fitting])
+    table = Table.joined([piece.table for piece in fitting])
+    if (np.diff(places) < 0).any():
+        order = np.argsort(places, kind="stable")
+        places, table = places[order], table.take(order)
+    return Piece(places, table), [failures[place] for place in sorted(failures)]
+
+
+def refuse_bad(failures: Sequence[Failure], total: int) -> None:
+    """Refuse to index ``total`` files of which some failed.
+
+    Raises
+    ------
+    BadFilesError
+        If there are any failures. Its message names ten of the files at most, and says once what several have in
+        common; ``failures`` has every file.
+    """
+    if not failures:
+        return
+    count = "1 file" if len(failures) == 1 else f"{len(failures)} files"
+    kinds = {failure.kind for failure in failures}
+    if len(failures) == total > 1 and len(kinds) == 1:  # such as a wrong key: no file is bad, and none would be left
+        lines = [f"none of the {total} files can be indexed, all for the reason of the first: {failures[0]}"]
+    else:
+        # where all failed, none would be left
+        skip = "; mend or remove them, or pass on_bad='skip' (--on-bad skip)" if len(failures) < total else ""
+        lines = [f"{count} cannot be indexed{skip}:"]
+        lines += _by_kind(failures[:_SHOWN])
+        lines += [f"and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
+    error = BadFilesError("\n  ".join(lines))
+    error.failures = tuple((failure.path, failure.reason) for failure in failures)
+    raise error
+
+
+def _by_kind(failures: Sequence[Failure]) -> Iterator[str]:
+    """A line for each kind of failure: the names of the files, and the first one's reason."""
+    alike: dict[str, list[Failure]] = {}
+    for failure in failures:
+        alike.setdefault(failure.kind, []).append(failure)
+    for kind in alike.values():
+        names = ", ".join(printable(failure.path) for failure in kind)
+        yield f"{names}: {printable(kind[0].reason)}"
+
+
+def refuse_repeats(piece: Piece, paths: Paths) -> None:
+    """ValueError naming two paths of one file, under whatever names: its samples would be trained on twice.
+
+    Inodes of the metadata that are the same raise the suspicion; what the paths themselves lead to is the proof, since
+    tools that save space link equal metadata of different stores together.
+    """
+    inodes = piece.table.stamps[:, 0, 3]
+    order = np.argsort(inodes, kind="stable")
+    same = np.flatnonzero((np.diff(inodes[order]) == 0) & (inodes[order][1:] != 0))
+    suspects = np.unique(np.concatenate([order[same], order[same + 1]]))
+    first: dict[tuple[int, int], str] = {}
+    for row in suspects.tolist():
+        path = paths[int(piece.places[row])]
+        status = os.stat(path)
+        identity = status.st_dev, status.st_ino
+        if identity in first:
+            both = f"{printable(path)} and {printable(first[identity])}"
+            raise ValueError(f"{both} are the same file; name each file once")
+        first[identity] = path
+
+
+def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths) -> None:
+    """ValueError naming a file and one that it is made of, both among the files: samples would be trained on twice.
+
+    Leaving the sources out would be safe only if all of each were in the file, which nothing says.
+    """
+    inodes = piece.table.stamps[:, 0, 3]
+    order = np.argsort(inodes, kind="stable")
+    places = set(piece.places.tolist()) if sources else set()
+    kept = {place: taken for place, taken in sources.items() if place in places}
+    for place, file, dataset in ((place, *one) for place, taken in sorted(kept.items()) for one in taken):
+        try:
+            status = os.stat(os.path.join(paths.root, file))
+        except OSError:
+            continue
+        first, last = np.searchsorted(inodes[order], [stamps.stamp(status)[3]] * 2 + np.array([0, 1]))
+        for row in order[first:last].tolist():
+            source = paths[int(piece.places[row])]
+            entry = piece.table.entry(row)
+            if int(piece.places[row]) == place or not os.path.samestat(os.stat(source), status):
+                continue
+            if any(stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays):
+                raise ValueError(
+                    f"{printable(paths[place])} takes data from {printable(source)}, and both are among the files: "
+                    "samples would be trained on twice; name either the one or those it is made of, by a glob or a list"
+                )
+
+
+def printable(path: str) -> str:
+    """A path for messages: control characters and bytes that are no text come out escaped."""
+    return path if path.isprintable() else ascii(path)
+
+
+def _difference(one: Piece, other: Piece) -> str:
+    """What of two schemas differs, for the message."""
+    pairs = list(zip(one.table.schema, other.table.schema, strict=False))
+    if len(one.table.schema) != len(other.table.schema) or any(a[0] != b[0] for a, b in pairs):
+        return "set of array names (a bare zarr array has none)"
+    if all(a[:4] == b[:4] for a, b in pairs):
+        return "packing (or none: unpack them), since a stored number means another value in each"
+    return "item shape and dtype"

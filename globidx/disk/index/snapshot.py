@@ -1,0 +1,109 @@
+"""One look at the files: a frozen value that everything read at one time is read from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from globidx.core.index.chunking import Chunking
+from globidx.core.index.index import GlobalIndex, Location
+from globidx.core.index.names import Names, common_folder
+from globidx.core.index.table import Entry, Table
+from globidx.disk.files.paths import Paths, is_remote
+from globidx.disk.index.cache import holds, reopened
+
+
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """What the files held when they were looked at.
+
+    A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache file holds the very
+    table (``digest`` is that file's), the table is mapped from it, and a pickle is the file's
+    name: a worker maps it, too.
+    """
+
+    root: str
+    table: Table
+    skipped: tuple[tuple[str, str], ...]
+    cache_path: Path
+    generation: int
+    digest: str | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Indexed], tuple[Any, ...]]:
+        if self.digest is not None and holds(self.cache_path, self.digest):
+            content = self.root, self.skipped, self.cache_path, self.generation, self.digest, self.fingerprint
+            return _mapped, content
+        return Indexed, (self.root, self.table, self.skipped, self.cache_path, self.generation)
+
+    @cached_property
+    def look(self) -> object:
+        """What tells this look from any other of this process: two threads may refresh to one generation."""
+        return object()
+
+    @cached_property
+    def index(self) -> GlobalIndex:
+        """The arithmetic."""
+        return GlobalIndex.sharing(self.table.lengths)
+
+    @cached_property
+    def chunking(self) -> Chunking:
+        """How the samples lie in chunks."""
+        return self.table.chunking()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content identity of all files."""
+        return self.table.fingerprint()
+
+    @property
+    def paths(self) -> Paths:
+        """Absolute paths, made when they are asked for."""
+        return Paths(self.root, self.table.names)
+
+    def locate(self, sample_id: int) -> Location:
+        """Path and item of a sample."""
+        file, item = self.index.locate(sample_id)
+        return Location(self.paths[file], item)
+
+    def entry(self, number: int) -> Entry:
+        """What is known of one file."""
+        return self.table.entry(number)
+
+    def chunk_length(self, number: int, array: int) -> int:
+        """How many items a chunk of one file's ``array``-th array holds; 0 where it is not chunked."""
+        return int(self.table.chunk_lengths[number, array])
+
+    def number_of(self, path: str) -> int:
+        """The number of the file at ``path``; ValueError where it is none of these."""
+        wanted = path if is_remote(path) else os.path.abspath(path)
+        base = os.fsdecode(self.paths.base)
+        try:
+            return self.table.names.index(wanted.removeprefix(base) if wanted.startswith(base) else "")
+        except ValueError:
+            raise ValueError(f"{path} is not one of the {len(self.table)} files of this index") from None
+
+
+def _mapped(
+    root: str, skipped: tuple[tuple[str, str], ...], path: Path, generation: int, digest: str, fingerprint: str
+) -> Indexed:
+    try:
+        table, digest = reopened(os.fspath(path), digest, fingerprint)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
+            "these files anew since, so build the GlobalIndexManager again"
+        ) from None
+    return Indexed(root, table, skipped, path, generation, digest)
+
+
+def named_alike(one: Indexed, other: Indexed) -> tuple[Table, Table]:
+    """Two looks' tables, names in both counted from one folder: files added elsewhere move the deepest common one."""
+    if one.root == other.root:
+        return one.table, other.table
+    cut = common_folder([os.path.join(look.root, "") for look in (one, other)])
+    first, second = (replace(look.table, names=Names.of(path[cut:] for path in look.paths)) for look in (one, other))
+    return first, second

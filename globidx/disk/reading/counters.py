@@ -1,0 +1,135 @@
+"""What reading cost, counted in the process that reads, and told to the process that started it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from globidx.disk.files import forks
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What has been read since the process began, or since the last reset.
+
+    ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the index counts them, was
+    decoded. ``bytes_read``: stored bytes that this took; where a library reads, the decoded bytes that were asked of
+    it. ``bytes_useful``: decoded bytes that reached a sample. ``opens``: files opened.
+
+    >>> Counters(decodes=2) + Counters(hits=1, decodes=1)
+    Counters(hits=1, decodes=3, bytes_read=0, bytes_useful=0, opens=0)
+    """
+
+    hits: int = 0
+    decodes: int = 0
+    bytes_read: int = 0
+    bytes_useful: int = 0
+    opens: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            self.hits + other.hits,
+            self.decodes + other.decodes,
+            self.bytes_read + other.bytes_read,
+            self.bytes_useful + other.bytes_useful,
+            self.opens + other.opens,
+        )
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(
+            self.hits - other.hits,
+            self.decodes - other.decodes,
+            self.bytes_read - other.bytes_read,
+            self.bytes_useful - other.bytes_useful,
+            self.opens - other.opens,
+        )
+
+
+class Report(NamedTuple):
+    """What one process has counted in all, for the tally of that ``name``."""
+
+    name: str
+    process: str
+    total: Counters
+
+
+class Tally:
+    """A sum of counters that threads add to; a forked child begins at zero.
+
+    A loader's worker has a copy. What copies count reaches the tally in the main process as reports, which travel with
+    the batches. ``speaks_for`` names the tally that this one was pickled from.
+
+    >>> tally = Tally()
+    >>> tally.add(Counters(opens=1)); tally.add(Counters(opens=1))
+    >>> tally.take(reset=True).opens, tally.take().opens
+    (2, 0)
+    """
+
+    _own: Counters  # counted here
+    _others: Counters  # counted by other processes
+    _taken: Counters  # of both, what was reset
+    _reported: Counters  # of our own
+
+    def __init__(self, speaks_for: str | None = None) -> None:
+        self._name, self._speaks_for, self._made_in = secrets.token_hex(8), speaks_for, os.getpid()
+        self._start()
+        _tallies[self._name] = self
+        forks.renew_in_child(self, Tally._start)
+
+    @property
+    def name(self) -> str:
+        """The tally that this one's reports are for: a forked copy has the name of what it is a copy of."""
+        return self._speaks_for if self._speaks_for and os.getpid() == self._made_in else self._name
+
+    def add(self, counters: Counters) -> None:
+        """Add to the sum."""
+        with self._lock:
+            self._own += counters
+
+    def take(self, *, reset: bool = False) -> Counters:
+        """The sum, reports included, and nothing left of it where it is to be ``reset``."""
+        with self._lock:
+            found = self._own + self._others - self._taken
+            if reset:
+                self._taken += found
+            return found
+
+    def report(self) -> Report | None:
+        """All that was counted in this process; None where there was nothing since the last report."""
+        with self._lock:
+            if self._own == self._reported:
+                return None
+            self._reported = self._own
+            return Report(self.name, self._process, self._own)
+
+    def receive(self, report: Report) -> None:
+        """Take in what another process has counted; totals, so one that got lost with its batch is made up for."""
+        with self._lock:
+            self._others += report.total - self._received.get(report.process, Counters())
+            self._received[report.process] = report.total
+
+    def _start(self) -> None:
+        self._lock, self._process = threading.Lock(), secrets.token_hex(8)
+        self._own = self._others = self._taken = self._reported = Counters()
+        self._received: dict[str, Counters] = {}
+
+
+_tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()
+
+
+def reports() -> tuple[Report, ...]:
+    """What this process has to tell the one that started it."""
+    return tuple(report for tally in list(_tallies.values()) if (report := tally.report()) is not None)
+
+
+def receive(told: Iterable[Report]) -> None:
+    """Take in what workers tell, as far as it is of tallies that there still are."""
+    for report in told:
+        tally = _tallies.get(report.name)
+        if tally is not None:
+            tally.receive(report)

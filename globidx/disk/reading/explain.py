@@ -1,0 +1,61 @@
+"""How a dataset is read, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from globidx.core.index.table import KINDS, ArrayInfo
+from globidx.disk.index import scan as scanning
+from globidx.disk.index.snapshot import Indexed
+from globidx.disk.reading.reader import Reader
+from globidx.disk.stores import base as stores
+
+_MOST_GROUPS = 8
+
+
+def explain(reader: Reader) -> str:
+    """Which way is taken to each array, looked up in one file of every kind and chunk length; no error, whatever it is.
+
+    Files that differ in something else may still be read in another way.
+    """
+    now, lines = reader.manager.now, [f"backend {reader.backend!r}, missing chunks: {reader.on_missing}"]
+    columns = np.column_stack((now.table.kinds, now.table.chunk_lengths[:, reader.columns]))
+    _, firsts, counts = np.unique(columns, axis=0, return_index=True, return_counts=True)
+    for first, count in sorted(zip(firsts.tolist(), counts.tolist(), strict=True))[:_MOST_GROUPS]:
+        alike = "1 file" if count == 1 else f"{count} files"
+        lines.append(f"{KINDS[now.table.kinds[first]]}, {alike} like {scanning.printable(now.paths[first])}")
+        lines += _arrays(reader, now, first)
+    if len(firsts) > _MOST_GROUPS:
+        lines.append(f"and {len(firsts) - _MOST_GROUPS} more kinds of chunks")
+    kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept"
+    lines.append(f"at most {reader.handles.capacity} files open, {kept}")
+    return "\n".join(lines)
+
+
+def _arrays(reader: Reader, now: Indexed, file: int) -> Iterator[str]:
+    try:
+        opened = reader.open((now, file))
+        try:
+            for column in reader.columns:
+                info, chunk = now.table.arrays[column], int(now.table.chunk_lengths[file, column])
+                kept = _kept(info, chunk, reader.cache_bytes)
+                yield f"  {info.name or 'the array'}: {opened.source(column).how}; {kept}"
+        finally:
+            opened.close()
+    except (*stores.UNREADABLE, MemoryError) as error:
+        yield f"  cannot be opened: {error}"
+
+
+def _kept(info: ArrayInfo, chunk: int, cache_bytes: int) -> str:
+    what = "row" if info.rows > 1 else "item"
+    if not chunk:
+        return "not chunked"
+    size = chunk * info.item_bytes // info.rows
+    told = f"{chunk} {what}s a chunk of {size / 1024:.6g} KiB" if chunk > 1 else f"one {what} a chunk"
+    if chunk == 1:
+        return told
+    if size <= cache_bytes:
+        return f"{told}, {cache_bytes // max(1, size)} of them kept"
+    return f"{told}, too large to keep, so decoded for every batch: raise cache_bytes"

@@ -1,0 +1,171 @@
+"""Which way each array of a file is read: around its library where it lies plainly, else by the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from globidx.core.index.table import ArrayInfo, Entry
+from globidx.disk.files import forks
+from globidx.disk.files.paths import is_remote
+from globidx.disk.stores import base as stores
+from globidx.disk.stores.base import NotPlainError, Span, Store
+from globidx.disk.stores.sparse import SparseSource
+from globidx.disk.stores.zarr.shard_index import ShardIndexes
+from globidx.errors import MissingChunkError, ReadError
+
+#: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
+#: ``tensorstore`` gives zarr to that.
+BACKENDS = ("auto", "library", "tensorstore")
+
+
+class Source(Protocol):
+    """One array of an open file. ``how`` says in words how it is read; threads may share it."""
+
+    how: str
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored bytes it took.
+
+        MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they cannot be had.
+        """
+
+
+@runtime_checkable
+class Picking(Protocol):
+    """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
+
+
+def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans of one row of chunks by ``source``, one by one where it has no better way."""
+    if isinstance(source, Picking):
+        return source.pick(spans, out)
+    return sum(source.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
+
+
+class OpenFile:
+    """A file, with a source for each array that is read.
+
+    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside
+    its folder. ``cached`` keeps indexes of shards.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        entry: Entry,
+        axis: int,
+        *,
+        on_missing: str,
+        backend: str,
+        forked: bool,
+        allow_external: bool = False,
+        cached: ShardIndexes | None = None,
+    ) -> None:
+        self._path, self._entry, self._axis = path, entry, axis
+        self._allow_external, self._cached = allow_external, cached
+        self._on_missing, self._backend, self._forked = on_missing, backend, forked
+        self._sources: dict[int, Source] = {}
+        self._store: Any = None
+        if entry.kind == "hdf5":
+            self.library()  # all of it is read by this descriptor; zarr stores have none
+
+    def source(self, column: int) -> Source:
+        """The way to the ``column``-th array."""
+        source = self._sources.get(column)
+        if source is None:
+            source = self._sources[column] = self._source(self._entry.arrays[column])
+        return source
+
+    def close(self) -> None:
+        """Close it; reading afterwards is an error."""
+        self._sources.clear()
+        if self._store is not None:
+            self._store.close()
+
+    def _source(self, info: ArrayInfo) -> Source:
+        if info.form == "csr":
+            return SparseSource(self.library, info.path)
+        library = LibrarySource(self.library, info.path)
+        if self._backend == "library":
+            library.how += " (as asked)"
+            return library
+        try:
+            fast = self._fast(info)
+        except NotPlainError as error:
+            library.how += f" ({error})"
+            return library
+        return Filled(fast, library) if self._on_missing == "fill" else fast
+
+    def _fast(self, info: ArrayInfo) -> Source:
+        if self._entry.kind == "hdf5":
+            fast: Source = self.library().source(info.path)
+            return fast
+        if is_remote(self._path):
+            raise NotPlainError("by URL")
+        if self._backend == "tensorstore":
+            tensors: Any = forks.imported("globidx.disk.stores.tensors")
+            by_tensorstore: Source = tensors.TensorSource(
+                self._path, info.path, self._entry.kind, self._axis, forked=self._forked
+            )
+            return by_tensorstore
+        plain: Any = forks.imported("globidx.disk.stores.zarr.fast")
+        marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
+        source: Source = plain.ZarrSource(self._path, info.path, self._axis, marker, self._cached)
+        return source
+
+    def library(self) -> Any:
+        """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""
+        if self._store is None:
+            if self._forked and self._entry.kind != "hdf5":
+                stores.refuse_fork()
+            self._store = stores.open_store(
+                self._path,
+                self._entry.kind,
+                self._axis,
+                on_missing=self._on_missing,
+                allow_external=self._allow_external,
+            )
+        return self._store
+
+
+class LibrarySource:
+    """An array as its library reads it, by plain slices."""
+
+    def __init__(self, store: Callable[[], Store], array: str) -> None:
+        self._store, self._array = store, array
+        self.how = "read by its library"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``; how many decoded bytes that is: libraries do not tell more."""
+        block = self._store().read(self._array, start, stop)
+        if block.shape != out.shape:
+            raise ReadError(f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}")
+        out[...] = block
+        return out.nbytes
+
+
+class Filled:
+    """A source whose missing chunks are read by the library, which knows what to fill in."""
+
+    def __init__(self, source: Source, library: Source) -> None:
+        self._source, self.library, self.how = source, library, source.how
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        try:
+            return self._source.read(start, stop, out)
+        except MissingChunkError:
+            return self.library.read(start, stop, out)
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans of one row of chunks."""
+        try:
+            return pick(self._source, spans, out)
+        except MissingChunkError:
+            return pick(self.library, spans, out)

@@ -1,0 +1,129 @@
+"""Reading samples of an index by id, over a bounded number of open files and of decoded chunks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from globidx.core.index.table import Entry
+from globidx.disk.files.lru import HandleCache, default_capacity
+from globidx.disk.index import scan as scanning
+from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.index.snapshot import Indexed
+from globidx.disk.reading.batch import Batch
+from globidx.disk.reading.blocks import BlockCache
+from globidx.disk.reading.counters import Counters, Tally
+from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.stores.zarr.shard_index import ShardIndexes
+from globidx.errors import ReadError
+
+ON_MISSING = ("error", "fill")
+_OF_A_PROCESS = ("_born_in", "_indexes", "_now", "_tally", "handles", "cached")
+
+
+class Reader:
+    """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child opens its own."""
+
+    _now: Indexed | None
+
+    def __init__(
+        self,
+        manager: GlobalIndexManager,
+        fields: Sequence[str],
+        *,
+        max_open_files: int | None,
+        cache_bytes: int,
+        on_missing: str,
+        backend: str,
+    ) -> None:
+        self.manager = manager
+        self.columns = [[info.name for info in manager.arrays].index(field) for field in fields]
+        self.max_open_files = max_open_files
+        self.cache_bytes = cache_bytes
+        self.on_missing = on_missing
+        self.backend = backend
+        self._counts_for: str | None = None
+        self._start()
+
+    def read(self, sample_ids: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
+        """One tuple of arrays, a field each, for every id, in their sequence.
+
+        Each array is writable and no other's; those of one batch lie in one block of memory a field, which stays as
+        long as any of them. IndexError for an id that is none; ReadError, naming file, item and id, where the data
+        cannot be had.
+        """
+        now = self.manager.now
+        if now is not self._now:
+            # nobody asks for files of an older look again, and HDF5 would take what it knows of them for news
+            self.handles.close()
+            self._now = now
+        batch = Batch(now, sample_ids, self.handles, self.cached)
+        try:
+            return batch.samples(self.columns)
+        finally:
+            self._tally.add(batch.counts)
+
+    def counters(self, *, reset: bool = False) -> Counters:
+        """What was read so far, here and by workers that reported; counted from zero again after a ``reset``."""
+        return self._tally.take(reset=reset)
+
+    def close(self) -> None:
+        """Close all files and drop cached data; the next read opens again."""
+        self.handles.close()
+        self.cached.clear()
+
+    def open(self, key: tuple[Indexed, int]) -> OpenFile:
+        """A file of the index by its number; ReadError where it is not what was indexed."""
+        now, file = key
+        path, entry = now.paths[file], now.entry(file)
+        if not scanning.unchanged(path, entry):
+            self._refuse_changed(path, entry)
+        forked = os.getpid() != self._born_in
+        return OpenFile(
+            path,
+            entry,
+            self.manager.axis,
+            on_missing=self.on_missing,
+            backend=self.backend,
+            forked=forked,
+            allow_external=self.manager.layout.allow_external,
+            cached=self._indexes,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
+        return kept | {"_counts_for": self._tally.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def _start(self) -> None:
+        self._born_in = os.getpid()
+        self._now = None
+        self._tally = Tally(self._counts_for)
+        capacity = default_capacity()
+        if self.max_open_files is not None:
+            capacity = min(capacity, self.max_open_files)
+        self.handles: HandleCache[tuple[Indexed, int], OpenFile] = HandleCache(capacity, self._counted)
+        self.cached = BlockCache(self.cache_bytes)
+        self._indexes = ShardIndexes(self.cached)
+
+    def _counted(self, key: tuple[Indexed, int]) -> OpenFile:
+        opened = self.open(key)
+        self._tally.add(Counters(opens=1))
+        return opened
+
+    def _refuse_changed(self, path: str, known: Entry) -> None:
+        """ReadError where the file is not what was indexed: its stamp says maybe, its metadata says for certain."""
+        now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
+        if isinstance(now, scanning.Failure):
+            raise ReadError(now.reason)
+        if (now.length, now.digest) != (known.length, known.digest):
+            raise ReadError(
+                f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
+                "refresh() the index and start a new epoch"
+            )

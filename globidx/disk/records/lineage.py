@@ -1,0 +1,152 @@
+"""One run's line of records in a folder: the next one's number, whether another run has written there, what goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from globidx.core.records.policies import Entry, Keep
+from globidx.disk.files.atomic import UNKNOWN
+from globidx.disk.records import folder as records
+from globidx.errors import RecordError, SaveError
+
+_OWN: dict[tuple[int, str], set[str]] = {}  # by process and folder, the records written or restored from here
+_HELD = 64  # removed files that are held open at most: descriptors are few, and others of this process want them
+_log = logging.getLogger("globidx")
+
+
+class Lineage:
+    """The records of ``directory`` as this run knows them: what was there when it last looked, and its own since.
+
+    Records that somebody else has added by the next save belong to another run: two jobs in one folder would each
+    restore, and prune, the other's. So that save is refused. What was there before a run that never looked, because it
+    did not restore, is another's, too: it is left where it is.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._newest: tuple[int, frozenset[str]] | None = None  # its number, and the files that may bear it
+        self._strange: Set[str] = frozenset()  # files of others, never to be removed
+        self._tried = ""  # a file that may be there though writing it failed
+
+    def look(self) -> None:
+        """Take what is there by now for known."""
+        found = _numbered(self._directory)
+        last = found[-1][0] if found else -1
+        self._newest = last, frozenset(name for number, name in found if number == last)
+        self._strange = frozenset()
+        self._own().update(name for _, name in found)
+
+    def next_number(self) -> int:
+        """The next record's; SaveError, naming the record, where another run has written one since the last look."""
+        records.next_number(self._directory)  # makes the folder
+        if self._newest is None:
+            self._begin_beside()
+        found = _numbered(self._directory)
+        last, names = self._newest or (-1, frozenset())
+        if self._tried in (name for _, name in found):
+            last, names = _number(self._tried), frozenset({self._tried})
+        strangers = [name for number, name in found if number >= last and name not in names]
+        if strangers:
+            raise SaveError(
+                f"another run has written {strangers[-1]} into {self._directory} since this one last looked; two runs "
+                "in one folder would resume from each other's records: give each its own, or call restore() to go on "
+                "from that record. This one's is not written"
+            )
+        return last + 1
+
+    def _begin_beside(self) -> None:
+        """Begin a line of records beside those that are there."""
+        own = frozenset(self._own())
+        self.look()
+        self._strange = self._own() - own
+        self._own().difference_update(self._strange)
+        if self._strange:
+            _log.warning(
+                "%s holds records of before, which this run has not restored and will leave there; restore() goes on "
+                "from the newest, another folder keeps the runs apart",
+                self._directory,
+            )
+
+    def write(self, sealed: Mapping[str, Any], *, durable: bool) -> None:
+        """Publish a record and take it for known."""
+        self._tried = f"record-{sealed['id']}.json"
+        records.publish(self._directory, sealed, durable=durable)
+        self._own().add(self._tried)
+        self._newest, self._tried = (sealed["number"], frozenset({self._tried})), ""
+
+    def _own(self) -> set[str]:
+        return _OWN.setdefault((os.getpid(), os.path.realpath(self._directory)), set())
+
+    def prune(self, keep: Keep | int) -> None:
+        """Remove all but the newest ``keep``, or what that policy does not choose; never the newest, nor another run's.
+
+        Never an OSError, as ``records.prune``; SaveError, which says that the record is there, where a policy fails.
+        """
+        try:
+            paths = [path for path in records.list_records(self._directory) if path.name not in self._strange]
+        except OSError as error:
+            _log.warning("old records in %s are not removed: %s", self._directory, error)
+            return
+        gone = paths[:-keep] if isinstance(keep, int) else self._not_chosen(paths, keep)
+        with _held_open(gone[:_HELD]):
+            if isinstance(keep, int):
+                records.prune(self._directory, keep, spare=self._strange)
+            else:
+                for path in gone:
+                    records.remove(path)
+
+    def _not_chosen(self, paths: list[Path], keep: Keep) -> list[Path]:
+        """What a policy does not choose of those that can be read."""
+        found: list[tuple[Path, Entry]] = []
+        for path in paths:
+            try:
+                record = records.read_record(path)
+            except (RecordError, OSError):
+                continue
+            found.append((path, Entry(record["number"], record["step"], record["extras"])))
+        try:
+            kept = keep([entry for _, entry in found])
+            return [path for path, entry in found[:-1] if entry.number not in kept]
+        except Exception as error:  # whatever it is, the record is written by now
+            failed = SaveError(f"the record is written, but keep= failed: {type(error).__name__}: {error}")
+            failed.state = UNKNOWN
+            raise failed from error
+
+
+@contextmanager
+def _held_open(paths: Iterable[Path]) -> Iterator[None]:
+    """Files that may be removed meanwhile, their last close left to a thread.
+
+    That is where ext4 frees what a removed file had, which can last as long as an fsync, and nobody needs to wait.
+    """
+    descriptors = []
+    for path in paths:
+        with suppress(OSError):
+            descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        yield
+    finally:
+        if descriptors:
+            try:
+                threading.Thread(target=_close, args=(descriptors,), daemon=True).start()
+            except RuntimeError:  # none can be started: this process is ending, or has too many
+                _close(descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _numbered(directory: Path) -> list[tuple[int, str]]:
+    return [(_number(path.name), path.name) for path in records.list_records(directory)]
+
+
+def _number(name: str) -> int:
+    return int(name.split("-")[1])

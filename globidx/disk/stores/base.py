@@ -1,0 +1,278 @@
+"""Stores: zarr and HDF5 files behind one small interface.
+
+A store module offers ``scan`` (what a file holds, from its metadata alone) and ``open_store`` (a ``Store`` to read
+items from). zarr and h5py are each imported in their own module, when a file of that kind is first met.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import stat
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import validate
+from globidx.core.index.layout import Layout
+from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.disk.files import forks
+from globidx.disk.files.paths import is_remote
+from globidx.disk.stores.find_arrays import Field
+from globidx.errors import GlobidxError
+
+HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".nxs", ".cxi", ".nwb", ".loom"})
+#: What may be HDF5 or an older format: told by the first bytes, once somebody looks inside.
+MIXED_SUFFIXES = frozenset({".nc", ".nc4", ".mat"})
+ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
+#: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's parser alone raises
+#: five of them, and the decompressors have errors of their own that are no OSError.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    ArithmeticError,
+    EOFError,
+    SystemError,
+    zlib.error,
+    lzma.LZMAError,
+)
+#: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
+Span = tuple[int, int, int]
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
+
+
+class Store(Protocol):
+    """An open file. Not shared between processes; closed once, by whoever opened it."""
+
+    def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
+        """Items ``[start, stop)`` of one array, the item axis first, in native byte order; the caller owns the result.
+
+        MissingChunkError where the store has no data for them, any OSError or ValueError where it cannot be read.
+        """
+
+    def close(self) -> None:
+        """Release the file; reading afterwards is an error."""
+
+
+class Audit(NamedTuple):
+    """What an array should have and has: its shape, its chunks (or shards), how many of them are absent, and whether
+    each carries a checksum."""
+
+    shape: tuple[int, ...]
+    chunks: int
+    absent: int
+    has_checksums: bool
+
+
+class UnknownKindError(GlobidxError, ValueError):
+    """A path is neither a zarr store nor an HDF5 file."""
+
+
+class OtherFormatError(UnknownKindError):
+    """A file is one of a known format that is not read here: certainly no HDF5 file that was cut."""
+
+
+class NotPlainError(ValueError):
+    """A fast path does not understand this array, so its library reads it; the message says what is unusual."""
+
+
+def format_of(path: Path) -> str:
+    """``"zarr"`` or ``"hdf5"``: the store module for a path, told from its content.
+
+    OSError where the path cannot be looked at, UnknownKindError for anything else.
+    """
+    if path.is_dir():
+        if any((path / marker).is_file() for marker in ZARR_MARKERS):
+            return "zarr"
+        raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
+    if not path.is_file():
+        path.stat()  # FileNotFoundError, PermissionError, a loop of links: the system says it best
+        raise UnknownKindError("neither a regular file nor a directory")
+    if _has_suffix(str(path)) or _has_signature(path):
+        return "hdf5"
+    with path.open("rb") as file:
+        begin = file.read(8)
+    for magic, name in _OTHER_FORMATS.items():
+        if begin.startswith(magic):
+            raise OtherFormatError(f"a file of {name}, which is no HDF5: convert it to a newer format of its kind")
+    raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
+
+
+def scan(path: str, layout: Layout, axis: int) -> Entry:
+    """What the file holds, from its metadata: the arrays of ``layout``.
+
+    Errors say what is wrong, not where.
+    """
+    if is_remote(path):
+        if _has_suffix(path):
+            raise ValueError("it is an HDF5 file, and those are read from local paths only; copy it to a disk first")
+        remote: Entry = _module("zarr.library").scan(path, layout, axis)
+        return remote
+    name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
+    if name is None:
+        plain: Entry | None = _module("zarr.indexing").scan(path, layout, axis)
+        if plain is not None:
+            return plain
+    entry: Entry = _module(f"{name or format_of(Path(path))}.library").scan(path, layout, axis)
+    return entry
+
+
+def open_store(path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False) -> Store:
+    """Open a file that was scanned as ``kind``; ``allow_external`` as it was then."""
+    if kind == "hdf5":
+        library = _module("hdf5.library")
+        hdf5: Store = library.open_store(path, axis, on_missing=on_missing, allow_external=allow_external)
+        return hdf5
+    store: Store = _module("zarr.library").open_store(path, axis, on_missing=on_missing)
+    return store
+
+
+def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
+    """What is there of an array, without reading it."""
+    if kind == "hdf5":
+        hdf5: Audit = _module("hdf5.library").audit(path, array, allow_external=allow_external)
+        return hdf5
+    found: Audit = _module("zarr.library").audit(path, array)
+    return found
+
+
+def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
+    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name.
+
+    An empty name is all of the file.
+    """
+    return kind == "hdf5" and (not dataset or bool(_module("hdf5.library").is_same(path, array, dataset)))
+
+
+def refuse_fork() -> None:
+    """ReadError where zarr is set to what does not survive a fork."""
+    _module("zarr.library").refuse_fork()
+
+
+def array_info(
+    field: Field,
+    shape: Sequence[int],
+    dtype: Any,
+    chunks: Sequence[int] | None,
+    axis: int,
+    *,
+    length: int = 0,
+    packing: str = "",
+) -> tuple[ArrayInfo, int]:
+    """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
+
+    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` says of its attributes.
+    """
+    shown = f"array {field.path!r}" if field.path else "the array"
+    word = _native_name(dtype) if isinstance(dtype, np.dtype) else None
+    if word is None:
+        raise ValueError(
+            f"{shown} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
+        )
+    if not 0 <= axis < len(shape):
+        raise ValueError(f"{shown} has shape {tuple(shape)}: no axis {axis} to take items from")
+    if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (chunks and min(chunks) < 1):
+        raise ValueError(
+            f"{shown} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
+        )
+    if field.form == "tokens" and len(shape) != 1:
+        raise ValueError(f"{shown} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays")
+    item_shape = tuple(int(size) for place, size in enumerate(shape) if place != axis)
+    count = int(shape[axis])
+    if field.form == "tokens":
+        item_shape, count = (length,), count // length
+    chunk = int(chunks[axis]) if chunks else 0
+    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form, packing), count
+
+
+def parts_of(path: str, form: str) -> tuple[str, ...]:
+    """The stored arrays behind an array: a sparse matrix has three.
+
+    >>> parts_of("X", "csr")
+    ('X/indptr', 'X/indices', 'X/data')
+    """
+    return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data")) if form == "csr" else (path,)
+
+
+def packing_of(attribute: Callable[[str], Any]) -> str:
+    """How stored numbers make values, by the conventions of netCDF: "" where they are the values.
+
+    https://cfconventions.org, section 8.1: value = stored * scale_factor + add_offset.
+
+    >>> packing_of({"scale_factor": 0.5}.get), packing_of({"scale_factor": 1.0, "add_offset": 0}.get)
+    ('scale_factor 0.5, add_offset 0.0', '')
+    """
+    scale, offset = _number(attribute("scale_factor"), 1.0), _number(attribute("add_offset"), 0.0)
+    return "" if (scale, offset) == (1.0, 0.0) else f"scale_factor {scale!r}, add_offset {offset!r}"
+
+
+def _number(value: Any, default: float) -> float:
+    array = np.asarray(default if value is None else value)
+    return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else default
+
+
+def make_entry(
+    kind: str,
+    arrays: Sequence[tuple[ArrayInfo, int]],
+    metadata: bytes,
+    *,
+    is_foreign: bool = False,
+    sources: tuple[tuple[str, str], ...] = (),
+) -> Entry:
+    """The entry of a file whose arrays were found; ValueError where they are not aligned."""
+    lengths = {length for _, length in arrays}
+    if len(lengths) > 1:
+        told = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
+        raise ValueError(f"its arrays are not aligned: {told}")
+    digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
+    schema = tuple(info for info, _ in arrays)
+    return Entry(kind, lengths.pop(), schema, digest, is_foreign=is_foreign or bool(sources), sources=sources)
+
+
+def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
+    """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and its own."""
+    moved = np.moveaxis(block, axis, 0) if axis else block
+    return np.require(moved, moved.dtype.newbyteorder("="), ["C", "W", "O"])
+
+
+def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    """The selection of items ``[start, stop)`` of an array whose items lie along ``axis``."""
+    return (*(slice(None),) * axis, slice(start, stop))
+
+
+@lru_cache(64)
+def _native_name(dtype: np.dtype[Any]) -> str | None:
+    """The name of a dtype of numbers or bools in native byte order; numpy takes its time over it."""
+    return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
+
+
+@cache
+def _module(name: str) -> Any:
+    return forks.imported(f"globidx.disk.stores.base.{name}")
+
+
+def _has_suffix(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in HDF5_SUFFIXES
+
+
+def _has_signature(path: Path) -> bool:
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while offset < size:  # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
+            file.seek(offset)
+            if file.read(8) == _HDF5_SIGNATURE:
+                return True
+            offset = max(512, 2 * offset)
+    return False

@@ -1,0 +1,169 @@
+"""Finding the arrays of a layout in one file: the same rules for zarr groups and HDF5 groups, which look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from globidx.core.index.layout import Layout
+
+_DEPTH = 32  #: of ``default`` attributes that are followed; NeXus files have two
+
+
+class Field(NamedTuple):
+    """An array to read: its name in the index, where it lies in this file, and how its rows make items."""
+
+    name: str
+    path: str
+    form: str
+
+
+def find(root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]) -> list[Field]:
+    """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
+
+    ValueError says what is missing or ambiguous.
+    """
+    if layout.rule == "nexus":
+        return [Field("data", _nexus(root), "plain")]
+    if layout.rule == "ome":
+        return [Field("image", _ome(root), "plain")]
+    if layout.rule == "anndata":
+        return [Field(key, key, _anndata(root, key)) for key in layout.keys or ()]
+    keys = layout.keys
+    if keys is None or not all(is_array(_get(root, key)) for key in keys):
+        keys = _choose(keys, arrays())
+    return [Field(key, key, layout.form) for key in keys]
+
+
+def is_array(node: Any) -> bool:
+    """Whether a node of a file is an array, and no group, type or nothing at all."""
+    return hasattr(node, "shape") and hasattr(node, "dtype")
+
+
+def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """The arrays to use: those asked for, or the only one; ValueError names what there is."""
+    if keys is None and len(present) == 1:
+        return tuple(present)
+    names = sorted(present)
+    shown = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
+    there = (shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none at all"
+    if keys is None:
+        raise ValueError(
+            f"it holds {len(names)} arrays ({there}); choose with key= (--key), one or several of equal length"
+        )
+    missing = next(key for key in keys if key not in present)
+    alike = get_close_matches(missing, names, 1)
+    hint = f" (did you mean {alike[0]!r}?)" if alike else ""
+    raise ValueError(f"it has no array {missing!r}{hint}; there is {there}")
+
+
+def _nexus(root: Any) -> str:
+    """The signal of the default plot: ``default`` attributes followed to a group that has a ``signal``.
+
+    https://manual.nexusformat.org/datarules.html
+    """
+    node, path = root, ""
+    for _ in range(_DEPTH):
+        signal = _text(node.attrs.get("signal")) or _old_signal(node)
+        if signal is not None:
+            if not is_array(_get(node, signal)):
+                raise ValueError(f"its group {path or '/'} names {signal!r} as signal, which is no array in it")
+            return f"{path}/{signal}".strip("/")
+        default = _text(node.attrs.get("default")) or _only_entry(node)
+        if default is None:
+            raise ValueError(
+                f"its group {path or '/'} has neither a default nor a signal attribute; choose with key= (--key)"
+            )
+        node, path = _get(node, default), f"{path}/{default}"
+        if node is None or is_array(node):
+            raise ValueError(f"its default attribute leads to {path}, which is no group in it")
+    raise ValueError(f"its default attributes lead on for more than {_DEPTH} groups")
+
+
+def _only_entry(node: Any) -> str | None:
+    """A file without ``default`` is clear, too, where there is one NXentry, or one NXdata, to go to."""
+    for kind in ("NXentry", "NXdata"):
+        named = [name for name in node if _class(_get(node, name)) == kind]
+        if len(named) == 1:
+            return str(named[0])
+    return None
+
+
+def _old_signal(node: Any) -> str | None:
+    """Before 2014 the signal was the dataset with the attribute ``signal=1``."""
+    if _class(node) != "NXdata":
+        return None
+    arrays = ((name, _get(node, name)) for name in node)
+    marked = (name for name, array in arrays if is_array(array) and _is_one(array.attrs.get("signal")))
+    return next(map(str, marked), None)
+
+
+def _is_one(value: Any) -> bool:
+    """Whether an attribute is 1: a number, or text, which older writers left."""
+    text = _text(value)
+    if text is not None:
+        return text.strip() == "1"
+    return isinstance(value, (int, float, np.number, np.ndarray)) and np.size(value) == 1 and bool(np.all(value == 1))
+
+
+def _class(node: Any) -> str | None:
+    return None if node is None or is_array(node) else _text(node.attrs.get("NX_class"))
+
+
+def _ome(root: Any) -> str:
+    """The full resolution: https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``)."""
+    attributes = dict(root.attrs)
+    within = attributes.get("ome")
+    scales = (within if isinstance(within, dict) else attributes).get("multiscales")
+    try:
+        path: Any = scales[0]["datasets"][0]["path"]  # type: ignore[index]
+    except (TypeError, LookupError):
+        raise ValueError("it has no multiscales attribute with a dataset in it, so it is no OME-Zarr image") from None
+    if not isinstance(path, str) or not is_array(_get(root, path)):
+        raise ValueError(f"its multiscales attribute names {path!r} as level 0, which is no array in it")
+    return path.strip("/")
+
+
+def _anndata(root: Any, key: str) -> str:
+    """Whether a matrix of AnnData is dense or sparse by row.
+
+    https://anndata.readthedocs.io/en/latest/fileformat-prose.html
+    """
+    node = _get(root, key)
+    if is_array(node):
+        return "plain"
+    if node is None:
+        raise ValueError(f"it has no {key!r}, so it is no AnnData file with such a matrix")
+    encoding = _text(node.attrs.get("encoding-type")) or f"{_text(node.attrs.get('h5sparse_format'))}_matrix"
+    if encoding != "csr_matrix":
+        raise ValueError(
+            f"its {key!r} is stored as {encoding}; rows can be read of arrays and of csr_matrix: convert it"
+        )
+    return "csr"
+
+
+def sparse_shape(node: Any) -> tuple[int, ...]:
+    """Rows and columns of a sparse matrix, which its arrays do not tell."""
+    shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
+    if shape is None or len(shape) != 2:
+        raise ValueError(f"its sparse matrix has no shape attribute of two numbers, but {shape}")
+    return tuple(int(size) for size in shape)
+
+
+def _get(node: Any, path: str) -> Any:
+    try:
+        return node[path]
+    except (KeyError, ValueError):
+        return None
+
+
+def _text(value: Any) -> str | None:
+    """An attribute as text; HDF5 has it as str, bytes, or an array of one."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str) and value else None

@@ -1,0 +1,246 @@
+"""Plain HDF5 datasets: chunks as they are stored, decoded here, and contiguous data straight from the file.
+
+The library inflates with plain zlib under a lock; zlib-ng and isal take half the time. Filters it knows and these
+functions do not (LZF, bitshuffle, szip, ...) are left to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.disk.files import forks
+from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
+from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
+from globidx.disk.stores.hdf5.chunk_table import table_of
+from globidx.disk.stores.hdf5.presence import unwritten
+from globidx.errors import MissingChunkError, ReadError
+
+_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # H5Z_FILTER_* of H5Zpublic.h
+_NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
+
+
+class ChunkedSource:
+    """One chunked dataset of an open file: rows along ``axis``, each chunk read where it lies and decoded whole."""
+
+    def __init__(self, dataset: Any, axis: int) -> None:
+        plist = dataset.id.get_create_plist()
+        self._filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+        for number, code in enumerate(self._filters):
+            if code not in _NAMES:
+                raise NotPlainError(f"filter {plist.get_filter(number)[3].decode(errors='replace') or code}")
+        if dataset.is_virtual or 0 in dataset.shape[:axis] + dataset.shape[axis + 1 :]:
+            raise NotPlainError("a virtual or empty dataset")
+        self._file = RawFile(dataset)
+        table = table_of(dataset)
+        if table is None:
+            raise NotPlainError("chunks that HDF5 does not say the place of")
+        self._table, self._dataset, self._axis = table, dataset, axis
+        self._chunks, self._dtype = dataset.chunks, dataset.dtype
+        self._length = self._chunks[axis]
+        others = [place for place in range(len(self._chunks)) if place != axis]
+        self._beside = [range(table.grid[place]) for place in others]
+        self._sides = [self._chunks[place] for place in others]
+        whole = all(self._chunks[place] == dataset.shape[place] for place in others)
+        self._direct = whole and axis == 0 and self._dtype.isnative
+        self._nbytes = math.prod(self._chunks) * self._dtype.itemsize
+        self._most = most_stored(self._nbytes, len(self._filters))
+        named = ", ".join(_NAMES[code] for code in self._filters) or "raw"
+        by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
+        self.how = f"chunks decoded without HDF5's filters ({named}{by})"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
+        taken, length = 0, self._length
+        for first in range(start - start % length, stop, length):
+            here, there = max(start, first), min(stop, first + length)
+            rows = out[here - start : there - start]
+            if self._direct and there - here == length:
+                place = (first // length,) + (0,) * len(self._beside)
+                taken += self._decode(place, rows.reshape(-1).view(np.uint8))
+            else:
+                taken += self.pick([(here, there, 0)], rows)
+        return taken
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans of one row of chunks; how many stored bytes that took.
+
+        One decoded chunk is in memory at a time.
+        """
+        taken, axis = 0, self._axis
+        number = spans[0][0] // self._length
+        begin = number * self._length
+        buffer = np.empty(self._nbytes, np.uint8)
+        rows = np.moveaxis(buffer.view(self._dtype).reshape(self._chunks), axis, 0)
+        for place in itertools.product(*self._beside):
+            taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
+            corner = [at * side for at, side in zip(place, self._sides, strict=True)]
+            there = tuple(slice(at, at + side) for at, side in zip(corner, self._sides, strict=True))
+            for start, stop, target in spans:
+                part = out[(slice(target, target + stop - start), *there)]
+                within = (slice(start - begin, stop - begin), *(slice(size) for size in part.shape[1:]))
+                part[...] = rows[within]
+        return taken
+
+    def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
+        """Fill ``out`` with the chunk at ``place`` of the grid.
+
+        No size is believed: an unfiltered chunk is read where exactly its bytes belong, of a filtered one at most what
+        its filters can have made of it.
+        """
+        found = self._table.find(place)
+        if found is None:
+            raise MissingChunkError(unwritten(self._dataset, f"the chunk at {self._corner(place)}"))
+        offset, size, skipped = found
+        try:
+            if not self._filters:
+                expect(size, len(out))
+                return self._file.fill(offset, out)
+            if size == len(out) and self._is_ragged(place):
+                # H5Pset_chunk_opts may have left it without filters, which only the library knows
+                return self._by_library(place, out)
+            if size > self._most:
+                raise ValueError(f"it claims {size} bytes, where {self._nbytes} belong once it is decoded")
+            filters = [code for number, code in enumerate(self._filters) if not skipped >> number & 1]
+            self._undo(filters, self._file.read(offset, size), out)
+        except UNREADABLE as error:
+            shown = f"the chunk at {self._corner(place)} of dataset {self._dataset.name} cannot be decoded: {error}"
+            raise ReadError(shown) from error
+        return size
+
+    def _corner(self, place: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(at * size for at, size in zip(place, self._chunks, strict=True))
+
+    def _is_ragged(self, place: tuple[int, ...]) -> bool:
+        """Whether part of the chunk lies beyond the dataset's shape."""
+        sizes = zip(place, self._chunks, self._dataset.shape, strict=True)
+        return any((at + 1) * size > end for at, size, end in sizes)
+
+    def _by_library(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
+        corner = zip(self._corner(place), self._chunks, strict=True)
+        part = self._dataset[tuple(slice(at, at + size) for at, size in corner)]
+        out.view(self._dtype).reshape(self._chunks)[tuple(map(slice, part.shape))] = part
+        return len(out)
+
+    def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:
+        for place, code in reversed(list(enumerate(filters))):
+            if code == _DEFLATE and set(filters[:place]) <= {_SHUFFLE}:  # so that what it inflates to is as long
+                inflated = np.empty(len(out), np.uint8) if place else out
+                inflate_into(data, inflated)
+                data = inflated
+            elif code == _DEFLATE:
+                data = inflate(data, most_stored(len(out), place))
+            elif code == _FLETCHER32:
+                data = without_fletcher32(data)
+            elif place:
+                buffer = np.empty(len(data), np.uint8)
+                _unshuffle(data, self._dtype.itemsize, buffer)
+                data = buffer.tobytes()
+            else:
+                _unshuffle(data, self._dtype.itemsize, out)
+                return
+        if data is not out:
+            fill(data, out)
+
+
+class ContiguousSource:
+    """One dataset that lies in its file in one piece, rows first: read where it lies."""
+
+    def __init__(self, dataset: Any) -> None:
+        offset = dataset.id.get_offset()
+        if offset is None or dataset.is_virtual or dataset.external:
+            raise NotPlainError("data that is not in the file in one piece")
+        self._file, self._offset = RawFile(dataset), offset
+        self._row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+        self._swapped = not dataset.dtype.isnative
+        self.how = "read where it lies in the file"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""
+        taken = self._file.fill(self._offset + start * self._row, out)
+        if self._swapped:
+            out.byteswap(inplace=True)
+        return taken
+
+
+class RawFile:
+    """The bytes of the file that a dataset lies in, by the descriptor that HDF5 has open anyway."""
+
+    def __init__(self, dataset: Any) -> None:
+        # a link may lead to another file than the one that was opened
+        self._name, self._file = dataset.name, h5py.h5i.get_file_id(dataset.id)
+        if self._file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
+            raise NotPlainError("a file that HDF5 has open in an unusual way")
+        if self._file.get_intent() != h5py.h5f.ACC_RDONLY:
+            raise NotPlainError("a file that this process also writes: part of it may be in memory only")
+        self._descriptor = self._file.get_vfd_handle()
+        self._end = os.fstat(self._descriptor).st_size
+
+    def fill(self, offset: int, out: NDArray[Any]) -> int:
+        """Fill ``out``, C-contiguous, with the bytes from ``offset`` on; how many those are."""
+        done, size = 0, out.nbytes
+        self._refuse_beyond(offset, size)
+        target: Any = out
+        while True:
+            more = os.preadv(self._descriptor, [target], offset + done)
+            done += more
+            if done == size:
+                return size
+            if not more:
+                raise ReadError(f"dataset {self._name} ends after {done} of {size} bytes: the file was cut")
+            # a signal, or more than 2 GiB
+            target = out.reshape(-1).view(np.uint8)[done:]
+
+    def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset`` on."""
+        self._refuse_beyond(offset, size)
+        data = os.pread(self._descriptor, size, offset)
+        while len(data) < size:
+            more = os.pread(self._descriptor, size - len(data), offset + len(data))
+            if not more:
+                raise ReadError(f"dataset {self._name} ends after {len(data)} of {size} bytes: the file was cut")
+            data += more
+        return data
+
+    def _refuse_beyond(self, offset: int, size: int) -> None:
+        if not 0 <= offset <= self._end - size:
+            raise ReadError(
+                f"dataset {self._name} claims bytes [{offset}, {offset + size}) of a file of {self._end}: "
+                "the file was cut or damaged"
+            )
+
+
+def without_fletcher32(data: bytes) -> bytes:
+    """The bytes before HDF5's Fletcher-32 of them; ValueError where it is another one.
+
+    HDF5 before 1.6.3 wrote the sums' bytes swapped, which the library still takes, and so does this.
+    """
+    verify = forks.imported("numcodecs.fletcher32").Fletcher32().decode
+    for order in ((-4, -3, -2, -1), (-3, -4, -1, -2)):
+        try:
+            return bytes(verify(data[:-4] + bytes(data[place] for place in order)))
+        except (RuntimeError, IndexError):
+            continue
+    raise ValueError("its Fletcher-32 checksum is another one: its bytes were damaged")
+
+
+def _unshuffle(data: Any, width: int, out: NDArray[np.uint8]) -> None:
+    """Bytes of all elements' first byte, then all their second, ..., back together.
+
+    What fills no element (behind another filter's output, any number of bytes) stays where it is.
+    """
+    if len(data) != len(out):
+        raise ValueError(f"it holds {len(data)} bytes, where {len(out)} belong")
+    stored = np.frombuffer(data, np.uint8)
+    whole = len(stored) - len(stored) % width
+    planes, elements = stored[:whole].reshape(width, -1), out[:whole].reshape(-1, width)
+    out[whole:] = stored[whole:]
+    for place in range(width):
+        elements[:, place] = planes[place]

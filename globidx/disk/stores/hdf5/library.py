@@ -1,0 +1,259 @@
+"""HDF5 files: what they hold, and reading them by h5py."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import h5py
+from h5py import h5a, h5d, h5f, h5p
+from numpy.typing import NDArray
+
+from globidx.core.index.layout import Layout
+from globidx.core.index.table import Entry
+from globidx.disk.index import stamps
+from globidx.disk.stores import find_arrays
+from globidx.disk.stores.base import (
+    Audit,
+    NotPlainError,
+    array_info,
+    item_first,
+    make_entry,
+    packing_of,
+    parts_of,
+    slab,
+)
+from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.hdf5 import elsewhere
+from globidx.disk.stores.hdf5.chunk_table import grid_of
+from globidx.disk.stores.hdf5.elsewhere import Target
+from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
+from globidx.disk.stores.hdf5.filters import require_filters
+from globidx.disk.stores.hdf5.presence import Presence
+
+Described = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
+
+
+def scan(path: str, layout: Layout, axis: int) -> Entry:
+    """The file's datasets of ``layout``."""
+    return _scan_plain(path, layout, axis) or _scan(path, layout, axis)
+
+
+def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
+    """The entry of a file with datasets of these names and nothing unusual about them, or None.
+
+    By HDF5's own functions: the objects that h5py makes around them cost as much again.
+    """
+    if layout.keys is None or layout.rule is not None:
+        return None
+    try:
+        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(path))
+    except (OSError, ValueError):
+        return None
+    try:
+        found = [_plain(file, key) for key in layout.keys]
+    except (KeyError, OSError, RuntimeError, UnicodeError):
+        return None
+    finally:
+        file.close()
+    arrays, told = [], list[object]()
+    for key, dataset in zip(layout.keys, found, strict=True):
+        if dataset is None:
+            return None
+        field, ((shape, dtype, chunks, filters), packing) = Field(key, key, layout.form), dataset
+        arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length, packing=packing))
+        told.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
+    return make_entry("hdf5", arrays, repr(told).encode())
+
+
+def _plain(file: Any, key: str) -> tuple[Described, str] | None:
+    """A dataset whose data lie in this very file, and its packing; None for another."""
+    if not elsewhere.is_plain_path(file, key):
+        return None
+    dataset = h5d.open(file, key.encode())
+    made = dataset.get_create_plist()
+    if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
+        return None
+    require_filters(made, key)
+    is_packed = h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
+    packing = packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
+    return _described(dataset, made), packing
+
+
+def _scan(path: str, layout: Layout, axis: int) -> Entry:
+    with h5py.File(path, "r", driver=_driver(path)) as file:
+        allow = layout.allow_external
+        for key in layout.keys or ():
+            # says best what is wrong with a link
+            elsewhere.followed(file, key, allow=allow)
+        fields = find_arrays.find(elsewhere.Guarded(file, allow=allow), layout, lambda: _datasets(file))
+        arrays, told, taken = [], [], list[Target]()
+        shape: tuple[int, ...]
+        for field in fields:
+            sources = _sources(file, field, allow)
+            dataset = file[field.path]
+            if field.form == "csr":
+                group, dataset = dataset, dataset["data"]
+                rows = len(group["indptr"]) - 1
+                shape, chunks = (rows, find_arrays.sparse_shape(group)[1]), None
+            else:
+                shape, chunks = dataset.shape or (), dataset.chunks
+            packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
+            arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing))
+            require_filters(dataset.id.get_create_plist(), field.path)
+            taken += sources
+            _, dtype, stored, filters = _described(dataset.id)
+            names = sorted({os.path.basename(target.file) for target in sources})
+            told.append((shape, dtype.str, stored, filters, [*names, packing] if packing else names))
+    return make_entry("hdf5", arrays, repr(told).encode(), sources=tuple(dict.fromkeys(taken)))
+
+
+def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
+    """All that the data of a field take from other files, looked at before any of it is opened."""
+    found = list[Target]()
+    for part in parts_of(field.path, field.form):
+        found += elsewhere.followed(file, part, allow=allow)
+        found += elsewhere.sources(file[part], allow=allow)
+    return found
+
+
+def _described(dataset: Any, made: Any = None) -> Described:
+    """Shape, dtype, chunks and filters of a dataset."""
+    made = made or dataset.get_create_plist()
+    chunks = made.get_chunk() if made.get_layout() == h5d.CHUNKED else None
+    filters = [made.get_filter(number)[:3] for number in range(made.get_nfilters())]
+    return dataset.shape or (), dataset.dtype, chunks, filters
+
+
+def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
+    """What is there of a dataset."""
+    with h5py.File(path, "r") as file:
+        elsewhere.followed(file, array, allow=allow_external)
+        dataset = file[array]
+        if dataset.chunks is None:
+            is_whole = Presence(dataset, 0, allow=allow_external).is_whole
+            return Audit(dataset.shape, 1, int(not is_whole), has_checksums=False)
+        grid = math.prod(grid_of(dataset))
+        checked = dataset.fletcher32 or dataset.compression == "gzip"
+        return Audit(dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked))
+
+
+def is_same(path: str, one: str, other: str) -> bool:
+    """Whether two names in a file are of one dataset; NeXus files link each to several places."""
+    if one.strip("/") == other.strip("/"):
+        return True
+    with h5py.File(path, "r") as file:
+        if elsewhere.followed(file, one, allow=True) or elsewhere.followed(file, other, allow=True):
+            return False
+        try:
+            return bool(file[one] == file[other])
+        except KeyError:
+            return False
+
+
+def open_store(path: str | Path, axis: int, *, on_missing: str, allow_external: bool = False) -> Hdf5Store:
+    """An open file; it holds one file descriptor."""
+    return Hdf5Store(path, axis, fill=on_missing == "fill", allow=allow_external)
+
+
+class Hdf5Store:
+    """Datasets of one open HDF5 file."""
+
+    def __init__(self, path: str | Path, axis: int, *, fill: bool, allow: bool) -> None:
+        self.status = os.stat(path)
+        # whole chunks are asked for, and kept once, decoded
+        self._file = h5py.File(path, "r", rdcc_nbytes=0, driver=_driver(path))
+        self._axis, self._fill, self._allow = axis, fill, allow
+        self._datasets: dict[str, tuple[h5py.Dataset, Presence]] = {}
+        self._opened_by = os.getpid()
+        _open_stores.add(self)
+
+    def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
+        """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times more."""
+        dataset, presence = self._datasets.get(array) or self._open(array)
+        presence.require(start, stop, fill=self._fill)
+        return item_first(dataset[slab(self._axis, start, stop)], self._axis)
+
+    def source(self, array: str) -> ChunkedSource | ContiguousSource:
+        """A way to a dataset's rows around the library's filters; NotPlainError where there is none."""
+        dataset = self._dataset(array)
+        if not isinstance(dataset, h5py.Dataset):
+            raise NotPlainError("a group")
+        if not h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()):
+            raise NotPlainError("numbers of an unusual form")
+        if dataset.chunks is not None:
+            return ChunkedSource(dataset, self._axis)
+        if self._axis:
+            raise NotPlainError("contiguous data with items along a later axis")
+        return ContiguousSource(dataset)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._datasets.clear()
+        self._file.close()
+
+    def _open(self, array: str) -> tuple[h5py.Dataset, Presence]:
+        dataset = self._dataset(array)
+        require_filters(dataset.id.get_create_plist(), array)
+        self._datasets[array] = found = dataset, Presence(dataset, self._axis, allow=self._allow)
+        return found
+
+    def _dataset(self, array: str) -> Any:
+        elsewhere.followed(self._file, array, allow=self._allow)
+        return self._file[array]
+
+
+_open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
+
+
+def _driver(path: str | Path) -> str | None:
+    """The driver of HDF5's that reads a file as it is now.
+
+    Within a process, HDF5 gives whoever opens a file again what it knows of it already: of one that grew in place
+    since (which its locks prevent where there are any), the old length. Files of another driver are another file to it.
+    """
+    stores = list(_open_stores)
+    if not stores:
+        return None
+    now = os.stat(path)
+    same = [store.status for store in stores if os.path.samestat(store.status, now)]
+    is_changed = any(stamps.stamp(status) != stamps.stamp(now) for status in same)
+    return "stdio" if is_changed else None
+
+
+def _access(path: str) -> Any:
+    """How to open a file by HDF5's own functions; as h5py does where nothing speaks against it."""
+    if _driver(path) is None:
+        return None
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fapl_stdio()
+    return access
+
+
+@atexit.register
+def _close_stores() -> None:
+    """Close what is open when the process exits, before HDF5 does.
+
+    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then closes those of its
+    sources, which may be gone: a segmentation fault. Workers that are spawned exit with their files open.
+    """
+    for store in list(_open_stores):
+        # a forked process leaves its parent's files alone
+        if store._opened_by == os.getpid():
+            store.close()
+
+
+def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
+    """Every dataset with an axis, and its shape."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape:
+            found[name] = item.shape
+
+    file.visititems(note)
+    return found

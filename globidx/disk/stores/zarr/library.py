@@ -1,0 +1,235 @@
+"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not: the only module that imports zarr."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from globidx.core.index.layout import Layout
+from globidx.core.index.table import Entry
+from globidx.disk.files.paths import is_remote, joined
+from globidx.disk.stores import find_arrays, remote
+from globidx.disk.stores.base import Audit, NotPlainError, array_info, item_first, make_entry, packing_of, slab
+from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.zarr.fast import ZarrSource
+from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
+from globidx.errors import MissingChunkError, ReadError
+
+
+def scan(path: str, layout: Layout, axis: int) -> Entry:
+    """The store's arrays of ``layout``; "" is a store that is an array itself. ``path`` may be a URL."""
+    with remote.as_os_errors():
+        return _scan(path, layout, axis)
+
+
+def _scan(path: str, layout: Layout, axis: int) -> Entry:
+    if not is_remote(path):
+        refuse_pipes(path, None if layout.rule else layout.keys)
+    node = _open_plain(path)
+    if isinstance(node, zarr.Array):
+        if layout.keys is not None or layout.rule is not None:
+            wanted = layout.keys[0] if layout.keys else layout.rule
+            raise ValueError(f"it is a bare array, so it has no {wanted!r} in it; leave key and layout out")
+        fields, root = [Field("", "", layout.form)], {"": node}
+    else:
+        fields, root = find_arrays.find(node, layout, lambda: _arrays(path, node)), node
+    infos, told = [], []
+    for field in fields:
+        array = root[field.path]
+        shape, chunks = None, None
+        if field.form == "csr":
+            group, array = array, array["data"]
+            shape = (group["indptr"].shape[0] - 1, find_arrays.sparse_shape(group)[1])
+            told.append(f"{shape}".encode())
+        else:
+            shape, chunks = array.shape, array.chunks
+        packing = "" if field.form == "csr" else packing_of(array.attrs.get)
+        infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length, packing=packing))
+        told.append(_metadata(path, array))
+    kind = f"zarr{array.metadata.zarr_format}"
+    return make_entry(kind, infos, b"".join(told), is_foreign=is_remote(path))
+
+
+def audit(path: str | Path, array: str) -> Audit:
+    """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
+    opened = zarr.open_array(_place(_joined(path, array)), mode="r")
+    has_checksums = _has_checksums(opened.metadata.to_dict())
+    if opened.shards and not is_remote(str(path)):
+        with suppress(NotPlainError):
+            source = ZarrSource(os.fspath(path), array, 0, "zarr.json")
+            if source.shards:
+                return Audit(opened.shape, *source.in_shards(source.shards), has_checksums)
+    units = opened.shards or opened.chunks
+    grid = itertools.product(*(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True)))
+    keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
+    absent = sum(not _has_bytes(_joined(path, array, key)) for key in keys)
+    return Audit(opened.shape, len(keys), absent, has_checksums)
+
+
+def _has_checksums(metadata: Any) -> bool:
+    """Whether anything in an array's metadata is a codec that notices a changed chunk.
+
+    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner chunks.
+    """
+    codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
+    for codec in filter(None, codecs):
+        name, settings = codec.get("id", codec.get("name")), codec.get("configuration", codec)
+        if name in ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib", "bz2", "lzma"):
+            return True
+        if name == "zstd" and settings.get("checksum"):
+            return True
+        if name == "sharding_indexed" and _has_checksums({"codecs": settings.get("codecs")}):
+            return True
+    return False
+
+
+def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
+    """An open store; it holds no file descriptor between reads."""
+    return ZarrStore(path, axis, fill=on_missing == "fill")
+
+
+def refuse_fork() -> None:
+    """ReadError where zarr's codec pipeline would hang in a forked process, without the threads of its parent."""
+    pipeline = str(zarr.config.get("codec_pipeline.path", ""))
+    if pipeline.startswith("zarrs."):
+        raise ReadError(
+            f"zarr is set to decode by {pipeline}, which hangs in forked processes; start workers with "
+            "multiprocessing_context='forkserver' or 'spawn', or unset codec_pipeline.path"
+        )
+
+
+class ZarrStore:
+    """Arrays of one zarr store."""
+
+    def __init__(self, path: str | Path, axis: int, *, fill: bool) -> None:
+        self._path = path
+        self._is_remote = is_remote(str(path))
+        self._axis = axis
+        self._fill = fill
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
+        """Items ``[start, stop)``, by one basic slice."""
+        with remote.as_os_errors():
+            opened = self._arrays.get(array)
+            if opened is None:
+                opened = self._arrays[array] = zarr.open_array(_place(_joined(self._path, array)), mode="r")
+            if not self._is_remote:
+                self._refuse_missing(array, opened, start, stop)
+            block = np.asarray(opened[slab(self._axis, start, stop)])
+            if not self._fill and self._is_remote:
+                self._refuse_missing(array, opened, start, stop, block)
+        return item_first(block, self._axis)
+
+    def close(self) -> None:
+        """Forget the arrays."""
+        self._arrays.clear()
+
+    def _refuse_missing(
+        self, name: str, array: zarr.Array[Any], start: int, stop: int, block: NDArray[Any] | None = None
+    ) -> None:
+        """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
+
+        Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing else are looked for: to
+        ask a server costs as much as to read.
+        """
+        units = array.shards or array.chunks
+        spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
+        there = spans[self._axis].stop  # a damaged indptr may ask for far more than there is
+        spans[self._axis] = range(start // units[self._axis], min(there, -(-stop // units[self._axis])))
+        for coordinates in itertools.product(*spans):
+            key = array.metadata.encode_chunk_key(coordinates)
+            if block is not None and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
+                continue
+            if self._fill:
+                # zarr knows what to fill in, and would wait for a FIFO
+                refuse_pipe(_joined(self._path, name, key))
+            elif not _has_bytes(_joined(self._path, name, key)):
+                shown = f"array {name!r}" if name else "the array"
+                raise MissingChunkError(
+                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
+                    "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
+                )
+
+    def _part(self, block: NDArray[Any], coordinates: Sequence[int], units: Sequence[int], start: int) -> NDArray[Any]:
+        """What a read of items from ``start`` on holds of the chunk at these coordinates."""
+        spans = [slice(number * unit, (number + 1) * unit) for number, unit in zip(coordinates, units, strict=True)]
+        along = spans[self._axis]
+        spans[self._axis] = slice(max(0, along.start - start), along.stop - start)
+        return block[tuple(spans)]
+
+
+def _is_fill(part: NDArray[Any], fill: Any) -> bool:
+    filled = np.full_like(part, 0 if fill is None else fill)
+    return np.array_equal(part, filled, equal_nan=part.dtype.kind in "fc")
+
+
+def _joined(path: str | Path, *names: str) -> str:
+    """A place in a store; of a URL, too."""
+    return joined(os.fspath(path), *names)
+
+
+def _place(path: str) -> Any:
+    """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
+
+    A cache of fsspec's says that it is asynchronous where what it caches is, which it is not, and zarr believes it.
+    """
+    if not is_remote(path) or "::" not in path:
+        return path
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    files, inner = remote.file_system(path)
+    return zarr.storage.FsspecStore(AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner)
+
+
+def _has_bytes(path: str) -> bool:
+    if is_remote(path):
+        return remote.exists(path)
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
+
+
+def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
+    if not is_remote(path):
+        refuse_pipes(path, None)
+    return {name: item.shape for name, item in node.members(max_depth=None) if isinstance(item, zarr.Array)}
+
+
+def _metadata(path: str, array: Any) -> bytes:
+    """An array's metadata as it is stored, the same bytes that are read without zarr; of a URL, as zarr spells them."""
+    if is_remote(path):
+        return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
+    marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"
+    return Path(path, array.path, marker).read_bytes()
+
+
+def _open_plain(path: str) -> Any:
+    """The array or group at ``path``, without consolidated metadata.
+
+    That may be stale, and say 10 items where there are 20.
+    """
+    if is_remote(path):
+        return zarr.open(_place(path), mode="r", use_consolidated=False)
+    if os.path.exists(f"{path}/.zarray") or _node_type(path) == "array":
+        return zarr.open_array(path, mode="r")
+    return zarr.open_group(path, mode="r", use_consolidated=False)
+
+
+def _node_type(path: str) -> Any:
+    try:
+        return json.loads(Path(path, "zarr.json").read_bytes())["node_type"]
+    except FileNotFoundError:
+        return "group"

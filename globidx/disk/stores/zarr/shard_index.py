@@ -1,0 +1,98 @@
+"""Indexes of shards: where each chunk lies in its shard, kept where they are small and asked by the entry where not.
+
+What an index costs must not grow with how many chunks the shard has. So its checksum is verified once, in bounded
+memory, and that it was is remembered for as long as the file stays the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.disk.files import forks
+from globidx.disk.reading.blocks import BlockCache
+from globidx.disk.stores.codecs import verify_crc32c
+
+ABSENT = 2**64 - 1
+_ENTRY = 16
+_PIECE = 2**20
+_VERIFIED = 2**16  # shards of which it is remembered
+_SHARE = 4  # an index that would take more than this part of the cache is not kept in it
+
+Read = Callable[[int, int], bytes]
+
+
+class Extent(NamedTuple):
+    """Where an index lies in its file: its first byte, how many chunks it has, and whether a CRC-32C follows."""
+
+    start: int
+    chunks: int
+    checked: bool
+
+
+class ShardIndexes:
+    """The indexes of all shards that a reader reads, as many of them as ``cache`` holds beside the decoded chunks."""
+
+    def __init__(self, cache: BlockCache) -> None:
+        self._cache = cache
+        self._start()
+        forks.renew_in_child(self, ShardIndexes._start)
+
+    def find(self, key: Hashable, extent: Extent, number: int, read: Read) -> tuple[int, int]:
+        """(offset, size) of the ``number``-th chunk; both ``ABSENT`` where there is none.
+
+        ``key`` says which file it is, and that it did not change; ``read(size, offset)`` returns bytes of it.
+        ValueError where the checksum is another one.
+        """
+        key = "index", key
+        index = self._cache.get(key)
+        if index is None and not self._was_verified(key):
+            if extent.chunks * _ENTRY <= self._cache.capacity // _SHARE:
+                index = whole(extent, read)
+                self._cache.put(key, index)
+            elif extent.checked:
+                _verify(extent, read)
+            self._note(key)
+        if index is None:
+            index = np.frombuffer(read(_ENTRY, extent.start + number * _ENTRY), "<u8").reshape(1, 2)
+            number = 0
+        offset, size = index[number].tolist()
+        return offset, size
+
+    def _was_verified(self, key: Hashable) -> bool:
+        with self._lock:
+            found = key in self._verified
+            if found:
+                self._verified.move_to_end(key)
+            return found
+
+    def _note(self, key: Hashable) -> None:
+        with self._lock:
+            self._verified[key] = None
+            if len(self._verified) > _VERIFIED:
+                self._verified.popitem(last=False)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._verified: OrderedDict[Hashable, None] = OrderedDict()
+
+
+def whole(extent: Extent, read: Read) -> NDArray[np.uint64]:
+    """All of an index, chunks x 2, verified."""
+    size = extent.chunks * _ENTRY
+    data = read(size + 4 * extent.checked, extent.start)
+    if extent.checked:
+        verify_crc32c([data[:size]], data[size:])
+    return np.frombuffer(data, "<u8", 2 * extent.chunks).reshape(-1, 2)
+
+
+def _verify(extent: Extent, read: Read) -> None:
+    """ValueError where the checksum of an index is another one; a piece of it is in memory at a time."""
+    end = extent.start + extent.chunks * _ENTRY
+    starts = range(extent.start, end, _PIECE)
+    verify_crc32c((read(min(_PIECE, end - start), start) for start in starts), read(4, end))

@@ -1,0 +1,183 @@
+"""Host to device: the next batch is copied while the loop trains on the one it holds.
+
+``Ahead`` stands between torch's iterator and the loop. It knows no device: a *mover* starts to move a batch and returns
+a function that hands it over, so order, errors and counting are the same whatever the mover does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence
+from typing import Any
+
+import torch
+
+from globidx.torch.tracebacks import without_frames
+
+Mover = Callable[[Any], Callable[[], Any]]
+
+
+class Ahead:
+    """Batches of ``batches``, each on the move since the one before it was handed over.
+
+    It is one batch ahead of the loop, no more; an error of that batch, or the end, is kept until the loop asks for it.
+
+    >>> moved = Ahead(iter("ab"), lambda batch: print("start", batch) or (lambda: batch.upper()))
+    >>> next(moved)
+    start a
+    start b
+    'A'
+    >>> list(moved)
+    ['B']
+    """
+
+    def __init__(self, batches: Any, move: Mover) -> None:
+        self._batches, self._move = batches, move
+        self._coming: Callable[[], Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __next__(self) -> Any:
+        coming, self._coming = self._coming or self._start(), None
+        batch = coming()
+        self._coming = self._start()
+        return batch
+
+    def _start(self) -> Callable[[], Any]:
+        """Begin to move the next batch; what hands it over, or raises what came instead of it."""
+        try:
+            return self._move(next(self._batches))
+        except Exception as error:  # whatever it is, the loop must first have the batch before it
+            return _raiser(without_frames(error, noted=not isinstance(error, StopIteration)))
+
+
+def _raiser(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        nonlocal error
+        try:
+            raise error
+        finally:
+            del error  # else it would hold itself, by its traceback, and the loader's workers until a collection
+
+    return fail
+
+
+def destination(device: Any) -> torch.device | None:
+    """The CUDA device that is meant, without its number where none was given; None where batches stay on the host.
+
+    ValueError for a device that is none, is absent, or is of another kind.
+    """
+    if device is None:
+        return None
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}") from None
+    if wanted.type == "cpu":
+        return None
+    if wanted.type != "cuda":
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}; move its batches in the loop")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (wanted.index or 0) >= count:
+        raise ValueError(f"device {device!r} is not there: this process sees {count} CUDA devices; leave device= out")
+    return wanted
+
+
+class ToDevice:
+    """The mover to a CUDA device: copies run on a stream of their own, which the loop's stream waits for.
+
+    A tensor may be freed while the loop's kernels still read it, so its memory is marked as used by the loop's stream
+    (``record_stream``). A loop that queues its work faster than the device does it would fill the device with batches:
+    before a batch is copied, the host waits for the work on the one three before it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._device = self._stream.device  # with its number
+        self._asked: deque[torch.cuda.Event] = deque()  # on the loop's stream, where it came back for a batch
+
+    def __call__(self, batch: Any) -> Callable[[], Any]:
+        """Begin to copy ``batch``; what is returned hands it over to the stream that is current then."""
+        while len(self._asked) > 1:
+            self._asked.popleft().synchronize()
+        with torch.cuda.stream(self._stream):
+            moved = rebuilt(batch, self._copied)
+        arrived = self._stream.record_event()
+
+        def hand_over() -> Any:
+            stream = torch.cuda.current_stream(self._device)
+            came_back = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._asked.append(stream.record_event(came_back))
+            stream.wait_event(arrived)
+            return rebuilt(moved, lambda part: self._kept_for(stream, part))
+
+        return hand_over
+
+    def _copied(self, part: Any) -> Any:
+        return part.to(self._device, non_blocking=True) if _is_traceable(part) else part
+
+    def _kept_for(self, stream: torch.cuda.Stream, part: Any) -> Any:
+        """A part as the loop gets it.
+
+        What ``record_stream`` cannot mark, such as an object of the user's with a ``to`` of its own, is copied only
+        here, on the loop's stream: late, but never overwritten.
+        """
+        if _is_traceable(part):
+            part.record_stream(stream)
+            return part
+        move = getattr(part, "to", None)
+        if not callable(move):
+            return part
+        try:
+            return move(self._device, non_blocking=True)
+        except TypeError:  # its ``to`` takes a device, no more
+            return move(self._device)
+
+
+def _is_traceable(part: Any) -> bool:
+    if isinstance(part, torch.Tensor):
+        return part.layout is torch.strided
+    return callable(getattr(part, "record_stream", None)) and callable(getattr(part, "to", None))
+
+
+def rebuilt(data: Any, part: Callable[[Any], Any]) -> Any:
+    """``data`` with ``part`` of everything in it that is no container: dicts, lists, tuples and named tuples are gone
+    into, and come out as what they were.
+
+    >>> rebuilt({"x": [1, (2, "three")]}, lambda part: part * 2)
+    {'x': [2, (4, 'threethree')]}
+    """
+    if _is_traceable(data):
+        return part(data)
+    if isinstance(data, Mapping):
+        return _mapping(data, {key: rebuilt(value, part) for key, value in data.items()})
+    if callable(getattr(data, "to", None)):
+        return part(data)
+    if isinstance(data, tuple):
+        parts = [rebuilt(value, part) for value in data]
+        return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
+    if isinstance(data, MutableSequence) and not isinstance(data, bytearray):
+        clone = copy.copy(data)
+        for place, value in enumerate(data):
+            clone[place] = rebuilt(value, part)
+        return clone
+    return part(data)
+
+
+def _mapping(data: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    """``values`` in a mapping like ``data``, which may have more to it than its items."""
+    if type(data) is dict:
+        return values
+    try:
+        if isinstance(data, MutableMapping):
+            clone = copy.copy(data)
+            clone.update(values)
+            return clone
+        return type(data)(values)  # type: ignore[call-arg]
+    except TypeError:
+        return values
