@@ -97,8 +97,22 @@ def test_heavy_libraries_are_each_named_in_one_place():
                 homes.setdefault(imported.split(".")[0], set()).add(path.name)
             elif imported.split(".")[0] == "torch":
                 assert path.parent.name == "torch", path
-    hdf5 = {"forks.py", "chunk_table.py", "hdf5.py", "hdf5_elsewhere.py", "hdf5_filters.py", "hdf5fast.py", "virtual_map.py"}
+    hdf5 = {
+        "forks.py",
+        "chunk_table.py",
+        "hdf5.py",
+        "hdf5_elsewhere.py",
+        "hdf5_filters.py",
+        "hdf5fast.py",
+        "virtual_map.py",
+    }
     assert homes == {"torch.distributed": {"distributed.py"}, "zarr": {"zarr.py"}, "h5py": hdf5}
+
+
+def test_no_attribute_is_computed_under_a_lock():
+    """That of functools has one in Python 3.11, which a forked child may wait for for ever: ours has none."""
+    for path in FILES:
+        assert not any(module == "functools" and "cached_property" in names for module, names in imports_of(path)), path
 
 
 def test_importing_does_nothing():

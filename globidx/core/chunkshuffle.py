@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from globidx.core import checks, schema
 from globidx.core.blockorder import Ground, Layout
+from globidx.core.cached import cached_property
 from globidx.core.chunking import Chunking
 from globidx.core.known import chunking_of
 from globidx.core.lanes import Lanes

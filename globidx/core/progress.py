@@ -22,13 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import checks, partition
 from globidx.core.bands import Bands
+from globidx.core.cached import cached_property
 from globidx.core.ranges import Ranges
 
 Numbers = NDArray[np.int64]
