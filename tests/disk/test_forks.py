@@ -13,11 +13,14 @@ import pytest
 from files import run_python, write_hdf5, write_zarr
 
 from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.core.cached import cached_property
 from globidx.disk.files import forks
 
 FORK_WHILE_READING = """
 import os, sys, threading
+import torch
 from globidx import FileCacheDataset, GlobalIndexManager
+int(torch.ones(2, dtype=torch.int64)[0])  # torch sets itself up at its first call, and no fork may come between
 dataset = FileCacheDataset(GlobalIndexManager(sys.argv[1]), max_open_files=2, cache_bytes=2000)
 stop = threading.Event()
 def read(first):
@@ -82,6 +85,31 @@ def test_a_fork_and_an_import_never_wait_for_each_other(tmp_path):
     """An import may take h5py's lock, as that of our HDF5 modules does: the fork must not hold it when it waits."""
     (tmp_path / "slow.py").write_text(SLOW)
     assert run_python(IMPORT_WHILE_FORKING, tmp_path).stdout == "0\n"
+
+
+def test_a_computed_attribute_has_no_lock():
+    """A fork while one thread computes it would leave the lock held, for all instances of the class."""
+
+    class Slow:
+        def __init__(self, wait):
+            self.wait = wait
+
+        @cached_property
+        def value(self):
+            started.set()
+            self.wait()
+            return 1
+
+    started, go_on = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: Slow(go_on.wait).value)
+    thread.start()
+    started.wait()
+    other = threading.Thread(target=lambda: Slow(lambda: None).value, daemon=True)
+    other.start()
+    other.join(5)
+    assert not other.is_alive()
+    go_on.set()
+    thread.join()
 
 
 def exit_code_of_child(work, seconds=20):

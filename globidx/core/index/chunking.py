@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import gcd, lcm
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.cached import cached_property
 
 Numbers = NDArray[np.int64]
 

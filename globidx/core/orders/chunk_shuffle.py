@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.cached import cached_property
 from globidx.core.datasets.known import chunking_of
 from globidx.core.index.chunking import Chunking
 from globidx.core.json import schema

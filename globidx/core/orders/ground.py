@@ -11,13 +11,13 @@ sums over files, and no list of blocks exists.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import gcd, lcm
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking, weighted_quantile
 from globidx.core.orders.permutation import Permutation
 

@@ -7,10 +7,11 @@ one: so a thousand uneven restarts cost one binary search for each number.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from globidx.core.cached import cached_property
 
 Numbers = NDArray[np.int64]
 

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.cached import cached_property
 from globidx.core.progress import partition
 from globidx.core.progress.bands import Bands
 from globidx.core.progress.ranges import Ranges

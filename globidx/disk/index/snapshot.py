@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.index import GlobalIndex, Location
 from globidx.core.index.names import Names, common_folder

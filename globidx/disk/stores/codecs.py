@@ -118,7 +118,7 @@ def inflate(data: Data, limit: int) -> bytes:
 
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
     """The same, where it must fill ``out``: a piece at a time, so that no second copy of all of it stands beside."""
-    room, filled = memoryview(out), 0
+    filled = 0
     piece = max(_PIECE, len(out) // 8)  # what is left of the stream is copied as often as there are pieces
     with _inflating(_EITHER) as stream:
         while not stream.eof:
@@ -126,7 +126,7 @@ def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
             if not part and not stream.eof:
                 break
             refuse_more(filled + len(part), len(out))
-            room[filled : filled + len(part)] = part
+            out[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
             filled, data = filled + len(part), stream.unconsumed_tail
     _expect_whole(stream)
     expect(filled, len(out))

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from operator import itemgetter, mul
 from typing import Any
@@ -20,6 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.cached import cached_property
 from globidx.disk.index.stamps import RACY_NS
 from globidx.disk.reading.blocks import BlockCache
 from globidx.errors import ReadError
