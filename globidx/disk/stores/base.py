@@ -260,7 +260,7 @@ def _native_name(dtype: np.dtype[Any]) -> str | None:
 
 @cache
 def _module(name: str) -> Any:
-    return forks.imported(f"globidx.disk.stores.base.{name}")
+    return forks.imported(f"globidx.disk.stores.{name}")
 
 
 def _has_suffix(path: str) -> bool:
