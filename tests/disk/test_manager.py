@@ -334,7 +334,7 @@ except OSError as error:
 """
     # the module is imported by a first look, while there are descriptors
     code = code.replace(
-        "resource.setrlimit", "indexing.examine(sys.argv[1], layout=Layout(), axis=0)\nresource.setrlimit"
+        "resource.setrlimit", "scanning.examine(sys.argv[1], layout=Layout(), axis=0)\nresource.setrlimit"
     )
     assert run_python(code, tmp_path / "a.h5").stdout == "24\n"
 
