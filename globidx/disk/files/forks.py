@@ -11,13 +11,15 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
 # Before the handlers below are registered: handlers that run before a fork run in reverse, and h5py's take its lock.
 # An import that waits for that lock would otherwise keep a fork waiting that holds it and waits for the import.
-import h5py  # noqa: F401
+with suppress(ImportError):
+    import h5py  # noqa: F401
 
 Owner = TypeVar("Owner")
 
