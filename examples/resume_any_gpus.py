@@ -72,8 +72,8 @@ def main() -> None:
                 if step % args.save_every == 0:
                     save(manager, model, args.run, step)
     save(manager, model, args.run, step)
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    dist.destroy_process_group()  # the model is gone by now: torch may hang in a DDP model that outlives its group
