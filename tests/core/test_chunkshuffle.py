@@ -42,7 +42,7 @@ files = st.lists(
     min_size=1,
     max_size=12,
 )
-all_lanes = st.builds(Lanes, inner=st.integers(1, 5), outer=st.integers(1, 4), batch=st.integers(1, 40))
+all_lanes = st.builds(Lanes, ranks=st.integers(1, 5), workers=st.integers(1, 4), batch=st.integers(1, 40))
 
 
 @given(files=files, window=st.integers(1, 6), lanes=all_lanes, seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 9))

@@ -211,9 +211,9 @@ def test_a_hostile_state_is_loaded_or_refused_and_nothing_else(data):
         {"segments": [[114], [2, 0, 900]]},
         {"segments": [[114], [-2, 0, 2]]},
         {"segments": [[1004]]},
-        {"open": {"world_size": 3, "committed": 400}},
-        {"open": {"world_size": 0, "committed": 0}},
-        {"consumed": 117, "remaining": 886},
+        {"open": {"world_size": 3, "count": 400}},
+        {"open": {"world_size": 0, "count": 0}},
+        {"committed": 117, "remaining": 886},
     ],
 )
 def test_progress_that_overlaps_or_leaves_its_epoch_is_refused(change):
@@ -231,7 +231,7 @@ def test_an_edit_on_purpose_is_sealed_again():
     assert {**again, "step": 40, "sha256": sealed()["sha256"]} == sealed()
     other = record.reseal(edited, "x", number=9, token="0" * 12)
     assert record.decode(record.encode(other), "x")["id"] == "00000009-000000000000"
-    for lie in (edited.replace(b'"consumed": 118', b'"consumed": 119'), edited[:-10], edited.replace(b"41", b"41.0")):
+    for lie in (edited.replace(b'"committed": 118', b'"committed": 119'), edited[:-10], edited.replace(b"41", b"41.0")):
         with pytest.raises(errors.RecordCorruptError):
             record.reseal(lie, "x")
 
@@ -249,7 +249,13 @@ def test_an_edited_record_is_refused_and_says_so(tmp_path):
 def test_a_sealed_lie_about_progress_is_refused():
     """A state whose sums are wrong, or whose segments do not fit, is refused though its checksum is right."""
     state = sealed()["states"]["train"]
-    for change in ({"consumed": 0}, {"segments": [[2000]]}, {"segments": [[1, -1]]}, {"segments": [[]]}, {"epoch": -1}):
+    for change in (
+        {"committed": 0},
+        {"segments": [[2000]]},
+        {"segments": [[1, -1]]},
+        {"segments": [[]]},
+        {"epoch": -1},
+    ):
         lying = record.encode(record.seal(sealed() | {"states": {"train": state | change}}))
         with pytest.raises(errors.RecordCorruptError):
             record.decode(lying, "x")
@@ -300,7 +306,7 @@ def test_a_record_beyond_the_readers_limit_is_refused_at_save():
         {"skip": [[0, 2**62]]},
         {"skip": [[2 * n, 2 * n + 1] for n in range(2**16 + 1)]},
         {"segments": [["skip", 3, [[0, 2**40]]]]},
-        {"open": {"world_size": 2**40, "committed": 0}},
+        {"open": {"world_size": 2**40, "count": 0}},
     ],
 )
 def test_a_hostile_state_is_refused_before_it_costs_anything(change):

@@ -41,7 +41,7 @@ def bound(order: Order, chunking: Chunking) -> Arrangement:
     """An epoch."""
     n = chunking.num_samples
     planned = order.plan(
-        SimpleNamespace(chunking=chunking), n, lambda: Lanes(inner=RANKS, outer=WORKERS, batch=RANKS * BATCH)
+        SimpleNamespace(chunking=chunking), n, lambda: Lanes(ranks=RANKS, workers=WORKERS, batch=RANKS * BATCH)
     )
     return planned.bind(n, seed=1, epoch=0)
 
