@@ -15,7 +15,7 @@ from globidx.core.index.chunking import Chunking
 from globidx.core.orders.lanes import Lanes
 from globidx.orders import ChunkShuffle, Shuffle
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "chunk-shuffle-1.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "chunk-shuffle-1.json"
 
 
 class Chunked:
