@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_record import json_values, sealed
+from sealed_record import json_values, sealed
 
 from globidx import ResumableDistributedSampler, errors, merge_states
 from globidx.core.json import strict

@@ -6,43 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from sealed_record import json_values, sealed
 
-from globidx import ResumableDistributedSampler, errors, merge_states, read_record
+from globidx import errors, read_record
 from globidx.core.json import strict
 from globidx.core.records import record
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "record-1.json"
 
 
-def sealed(**changes):
-    """A record of one sampler in mid-epoch, with uneven ranks behind it."""
-    ranks = [ResumableDistributedSampler(range(1003), 3, rank, seed=5) for rank in range(3)]
-    for rank, count in zip(ranks, (40, 38, 40), strict=True):
-        rank.commit(count)
-    state = merge_states([rank.state_dict() for rank in ranks])
-    told = {
-        "number": 7,
-        "token": "0123456789ab",
-        "step": 40,
-        "time": "2026-01-01T00:00:00+00:00",
-        "extras": {"loss": 0.25},
-    }
-    return record.build(**told | {"states": {"train": state}} | changes)
-
-
 CIRCLE = []
 CIRCLE.append(CIRCLE)
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**18), 10**18)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
 
 
 @given(json_values)
