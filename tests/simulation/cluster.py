@@ -47,10 +47,10 @@ class _Spread(Arrangement):
         super().__init__(n)
         self.step, self.offset = step, offset
 
-    def _ids(self, positions):
+    def forward(self, positions):
         return (positions * self.step + self.offset) % self.num_samples
 
-    def _positions(self, ids):
+    def inverse(self, ids):
         return (ids - self.offset) * pow(self.step, -1, self.num_samples) % self.num_samples
 
 

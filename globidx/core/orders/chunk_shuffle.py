@@ -162,8 +162,8 @@ class _ChunkShuffled(Arrangement):
         self._recent: tuple[Ids, Ids] = np.empty(0, np.int64), np.empty((0, self._window), np.int64)
         self._key = counter_key(f"chunk-shuffle.1 windows {seed} {epoch}")
 
-    def _ids(self, positions: Ids) -> Ids:
-        lanes, numbers = self._lanes.locate(positions)
+    def forward(self, positions: Ids) -> Ids:
+        lanes, numbers = self._lanes.forward(positions)
         if len(numbers) and numbers.max() >= self._least:
             second = numbers >= self._whole[lanes]
             numbers[second] -= self._whole[lanes[second]]
@@ -176,15 +176,15 @@ class _ChunkShuffled(Arrangement):
             ids[some] = table.ravel()[np.searchsorted(known, keys)[rows] * self._window + within]
         return ids
 
-    def _positions(self, ids: Ids) -> Ids:
-        places = self._ground.places(ids)
+    def inverse(self, ids: Ids) -> Ids:
+        places = self._ground.inverse(ids)
         stretches = np.searchsorted(self._starts, places, side="right") - 1
         numbers = -self._starts[stretches]
         for some, keys, rows, within in self._by_window(stretches, places):
             units, shuffled = self._shuffled(keys)
             numbers[some] += units[rows] * self._window + np.argsort(shuffled, axis=1)[rows, within]
         second, lanes = stretches // self._lanes.total, stretches % self._lanes.total
-        return self._lanes.seek(lanes, numbers + second * self._whole[lanes])
+        return self._lanes.inverse(lanes, numbers + second * self._whole[lanes])
 
     def _by_window(self, stretches: Ids, places: Ids) -> Iterator[tuple[Any, Ids, Ids, Ids]]:
         """Windows, some at a time: which of the places are in them, their keys, and row and item of each place.
@@ -205,7 +205,7 @@ class _ChunkShuffled(Arrangement):
     def _table(self, keys: Ids) -> Ids:
         """Ids of windows, a row each, in their sequence."""
         units, shuffled = self._shuffled(keys)
-        table: Ids = np.take_along_axis(self._ground.unit_ids(units), shuffled, axis=1)
+        table: Ids = np.take_along_axis(self._ground.forward_units(units), shuffled, axis=1)
         return table
 
     def _shuffled(self, keys: Ids) -> tuple[Ids, Ids]:

@@ -81,10 +81,10 @@ class Kind(Protocol):
     items: int
     chunk: int  # runs of so many items, cut at its multiples, have successive ids
 
-    def ids(self, items: Numbers) -> Numbers:
+    def forward(self, items: Numbers) -> Numbers:
         """Sample ids of items."""
 
-    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+    def inverse(self, files: Numbers, places: Numbers) -> Numbers:
         """The inverse: from file numbers and places in those files."""
 
 
@@ -116,11 +116,11 @@ class _Blocks:
         self.items = int(self._starts[-1]) * self.chunk
         self._shuffled = _Shuffled(int(self._starts[-1]), seed, epoch, f"blocks of {self.chunk}")
 
-    def ids(self, items: Numbers) -> Numbers:
+    def forward(self, items: Numbers) -> Numbers:
         blocks = self._shuffled.forward(items // self.chunk)
         return blocks * self.chunk + items % self.chunk + self._shifts[_place(self._starts, blocks)]
 
-    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+    def inverse(self, files: Numbers, places: Numbers) -> Numbers:
         blocks = self._starts[np.searchsorted(self._files, files)] + places // self.chunk
         return self._shuffled.inverse(blocks) * self.chunk + places % self.chunk
 
@@ -143,10 +143,10 @@ class _Ribbon:
         self._shifts = tiling.chunking.offsets[files] + tiling.whole[files] - self._starts[:-1]
         self.items = int(self._starts[-1])
 
-    def ids(self, items: Numbers) -> Numbers:
+    def forward(self, items: Numbers) -> Numbers:
         return items + self._shifts[_place(self._starts, items)]
 
-    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+    def inverse(self, files: Numbers, places: Numbers) -> Numbers:
         return self._starts[self._ranks[np.searchsorted(self._files, files)]] + places - self._firsts[files]
 
 
@@ -175,7 +175,7 @@ class Ground:
         blocks: list[Kind] = [_Blocks(tiling, number, seed, epoch) for number in range(len(tiling.kinds))]
         return [*blocks, _Ribbon(tiling, seed, epoch)]
 
-    def unit_ids(self, units: Numbers) -> Numbers:
+    def forward_units(self, units: Numbers) -> Numbers:
         """Ids of whole units: one row each. The last may reach behind the end."""
         last = units >= self.units
         kinds, starts = self._begin(units[~last])
@@ -187,7 +187,7 @@ class Ground:
             ids[row] = self._rest(units[row] * self._unit)
         return ids
 
-    def places(self, ids: Numbers) -> Numbers:
+    def inverse(self, ids: Numbers) -> Numbers:
         """The inverse of ``ids``."""
         tiling, offsets = self._tiling, self._tiling.chunking.offsets
         files = np.searchsorted(offsets, ids, side="right") - 1
@@ -196,7 +196,7 @@ class Ground:
         items = np.empty_like(ids)
         for number in np.unique(kinds).tolist():
             of_kind = kinds == number
-            items[of_kind] = self._kinds[number].seek(files[of_kind], within[of_kind])
+            items[of_kind] = self._kinds[number].inverse(files[of_kind], within[of_kind])
         units, offset = np.divmod(items, self._unit)
         inside = items < self._filled[kinds]
         found: Numbers = items - self._filled[kinds] + self._rest_starts[kinds]
@@ -214,7 +214,7 @@ class Ground:
         """Ids of the units that begin at these items, by runs of successive ids."""
         kind = self._kinds[number]
         run = gcd(self._unit, kind.chunk)
-        starts = kind.ids((items[:, None] + np.arange(0, self._unit, run)).ravel())
+        starts = kind.forward((items[:, None] + np.arange(0, self._unit, run)).ravel())
         ids: Numbers = (starts[:, None] + np.arange(run)).reshape(len(items), self._unit)
         return ids
 
@@ -225,7 +225,7 @@ class Ground:
         items = self._filled[kinds] + places - self._rest_starts[kinds]
         ids = np.zeros(self._unit, np.int64)
         for number in np.unique(kinds).tolist():
-            ids[np.flatnonzero(kinds == number)] = self._kinds[number].ids(items[kinds == number])
+            ids[np.flatnonzero(kinds == number)] = self._kinds[number].forward(items[kinds == number])
         return ids
 
 

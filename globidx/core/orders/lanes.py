@@ -19,7 +19,7 @@ class Lanes(NamedTuple):
     """``ranks`` ranks of ``workers`` workers each, and the global batch: items of all ranks in a step.
 
     >>> lanes = Lanes(ranks=2, workers=2, batch=4)
-    >>> lane, number = lanes.locate(np.arange(12))
+    >>> lane, number = lanes.forward(np.arange(12))
     >>> lane.tolist(), number.tolist()
     ([0, 1, 0, 1, 2, 3, 2, 3, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3])
     """
@@ -53,7 +53,7 @@ class Lanes(NamedTuple):
             quotas[batches] += self._shares(slots)
         return quotas.ravel()
 
-    def locate(self, positions: Numbers) -> tuple[Numbers, Numbers]:
+    def forward(self, positions: Numbers) -> tuple[Numbers, Numbers]:
         """Lane of each position, and its number in that lane."""
         batch = positions // self.batch
         slot = positions - batch * self.batch
@@ -63,8 +63,8 @@ class Lanes(NamedTuple):
         share = self.batch // self.ranks if self.batch % self.ranks == 0 else self._shares(self.batch)[rank]
         return (batch - turn * self.workers) * self.ranks + rank, turn * share + row
 
-    def seek(self, lanes: Numbers, numbers: Numbers) -> Numbers:
-        """The inverse of ``locate``."""
+    def inverse(self, lanes: Numbers, numbers: Numbers) -> Numbers:
+        """The inverse of ``forward``."""
         worker, rank = np.divmod(lanes, self.ranks)
         turn, row = np.divmod(numbers, self._shares(self.batch)[rank])
         positions: Numbers = (turn * self.workers + worker) * self.batch + row * self.ranks + rank

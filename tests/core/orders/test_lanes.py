@@ -16,6 +16,6 @@ def test_lanes_are_what_ranks_and_workers_read(ranks, workers, batch, n):
         read[step % workers * ranks + slot % ranks].append(position)
     assert lanes.quotas(n).tolist() == [len(positions) for positions in read]
     for lane, positions in enumerate(read):
-        where, index = lanes.locate(np.array(positions, np.int64))
+        where, index = lanes.forward(np.array(positions, np.int64))
         assert (where == lane).all() and index.tolist() == list(range(len(positions)))
-        assert lanes.seek(where, index).tolist() == positions
+        assert lanes.inverse(where, index).tolist() == positions

@@ -80,7 +80,7 @@ def test_an_epoch_has_as_many_positions_as_draws():
     assert not np.array_equal(ids, order.bind(7, seed=0, epoch=1).take(range(20)))
     for id in set(ids.tolist()):
         assert bound.position(id) == ids.tolist().index(id)
-        assert bound.where(np.array([id])).tolist() == np.flatnonzero(ids == id).tolist()
+        assert bound.occurrences(np.array([id])).tolist() == np.flatnonzero(ids == id).tolist()
     with pytest.raises(ValueError, match="sample 0 is not drawn"):
         bound.position(0)
 

@@ -16,8 +16,8 @@ def test_bands_number_what_remains_of_the_rows(counts, more):
     rows = max(counts) + more
     left = [row * world_size + rank for row in range(rows) for rank in range(world_size) if row >= counts[rank]]
     bands = Bands(counts)
-    assert bands.select(np.arange(len(left))).tolist() == left
-    committed, numbers = bands.seek(np.arange(rows * world_size))
+    assert bands.forward(np.arange(len(left))).tolist() == left
+    committed, numbers = bands.inverse(np.arange(rows * world_size))
     assert np.flatnonzero(~committed).tolist() == left
     assert numbers[~committed].tolist() == list(range(len(left)))
 
@@ -30,6 +30,6 @@ def test_a_bands_memory_does_not_depend_on_the_counts():
         kept = Bands(np.arange(4096) % kinds)
         sizes[kinds] = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        assert len(kept.select(np.arange(10))) == 10
+        assert len(kept.forward(np.arange(10))) == 10
     assert sizes[4096] < 1.5 * sizes[2]
     assert sizes[4096] < 4096 * 100

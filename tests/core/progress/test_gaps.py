@@ -15,8 +15,8 @@ def test_gaps_of_gaps_are_gaps(first, second):
     stays = [number for number in range(200) if number not in first]
     stays = [number for place, number in enumerate(stays) if place not in second]
     joined = Gaps.of(np.array(sorted(first), np.int64)).then(Gaps.of(np.array(sorted(second), np.int64)))
-    assert joined.select(np.arange(len(stays))).tolist() == stays
-    gone, numbers = joined.seek(np.arange(200))
+    assert joined.forward(np.arange(len(stays))).tolist() == stays
+    gone, numbers = joined.inverse(np.arange(200))
     assert np.flatnonzero(~gone).tolist() == stays
     assert numbers[~gone].tolist() == list(range(len(stays)))
     assert (joined.starts < joined.ends).all()

@@ -43,11 +43,11 @@ def histories(draw):
 
 @given(histories(), st.sampled_from([(0, 0), (5, 10**6), (10**6, 30), (10**6, 10**6)]))
 def test_what_remains_is_what_is_neither_committed_nor_left_out(history, how):
-    """Whether segments are listed and joined or stay arithmetic; seek is select's inverse."""
+    """Whether segments are listed and joined or stay arithmetic; inverse is forward's inverse."""
     progress, left = history
     remaining = Remaining(progress, where, few=how[0], effort=how[1])
-    assert remaining.select(np.arange(progress.remaining)).tolist() == left
-    gone, numbers = remaining.seek(np.arange(REVERSED))
+    assert remaining.forward(np.arange(progress.remaining)).tolist() == left
+    gone, numbers = remaining.inverse(np.arange(REVERSED))
     assert np.flatnonzero(~gone).tolist() == left
     assert numbers[~gone].tolist() == list(range(len(left)))
 
@@ -70,13 +70,13 @@ def test_going_on_from_a_long_history_is_bounded(segments, ranks, most):
     limits.refuse_too_much(progress.history)
     tracemalloc.start()
     remaining = Remaining(progress, np.asarray)
-    positions = remaining.select(np.arange(64))
-    remaining.select(np.arange(2**14))
+    positions = remaining.forward(np.arange(64))
+    remaining.forward(np.arange(2**14))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**26
-    assert remaining.seek(positions)[1].tolist() == list(range(64))
+    assert remaining.inverse(positions)[1].tolist() == list(range(64))
     progress = long_history(segments, ranks, most, seed=1)  # nothing of it is kept from before
     begun = time.process_time()
-    Remaining(progress, np.asarray).select(np.arange(64))
+    Remaining(progress, np.asarray).forward(np.arange(64))
     assert time.process_time() - begun < 2.0
