@@ -53,7 +53,7 @@ def remaining_of(state: SamplerState, progress: Progress) -> Remaining | None:
     arrangement = arrangement_of(state)
     if arrangement is None and progress.left_out.pairs:
         return None
-    return Remaining(progress, arrangement.where if arrangement is not None else np.asarray)
+    return Remaining(progress, arrangement.occurrences if arrangement is not None else np.asarray)
 
 
 def _sampler(name: str, state: Mapping[str, Any]) -> Iterator[str]:

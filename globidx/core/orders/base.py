@@ -28,7 +28,7 @@ BLOCK = 2**14
 class Arrangement(ABC):
     """One epoch's order: sample ids, int64 in ``[0, num_samples)``, at positions, int64 in ``[0, length)``.
 
-    A subclass defines ``forward`` and ``inverse``, and may trust their argument; ``take`` and ``position`` check theirs.
+    A subclass defines ``forward`` and ``inverse``, whose argument may be trusted; ``take`` and ``position`` check theirs.
     """
 
     def __init__(self, num_samples: int, length: int | None = None) -> None:
@@ -40,7 +40,7 @@ class Arrangement(ABC):
 
     @abstractmethod
     def forward(self, positions: Ids) -> Ids:
-        """Sample ids at ``positions``, an int64 array in ``[0, length)``; may be returned as it is, never written to."""
+        """Sample ids at ``positions``, an int64 array in ``[0, length)``, which is not written to."""
 
     @abstractmethod
     def inverse(self, sample_ids: Ids) -> Ids:
