@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling import Sampler
 
-from globidx import ResumableDistributedSampler, errors, merge_states, read_record
+from globidx import errors, merge_states, read_record
 from globidx.core.json import strict
 from globidx.core.progress.state import SamplerState
 from globidx.core.records import record
@@ -19,7 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
 
 def sealed(**changes):
     """A record of one sampler in mid-epoch, with uneven ranks behind it."""
-    ranks = [ResumableDistributedSampler(range(1003), 3, rank, seed=5) for rank in range(3)]
+    ranks = [Sampler(range(1003), 3, rank, seed=5) for rank in range(3)]
     for rank, count in zip(ranks, (40, 38, 40), strict=True):
         rank.commit(count)
     state = merge_states([rank.state_dict() for rank in ranks])
@@ -319,11 +320,11 @@ def test_a_hostile_state_is_refused_before_it_costs_anything(change):
 
 def test_as_uneven_a_state_as_there_is_in_practice_is_read():
     """1,024 ranks, each with a count of its own: under 64 kB, and its positions are found."""
-    ranks = [ResumableDistributedSampler(range(10**7), 1024, rank) for rank in range(1024)]
+    ranks = [Sampler(range(10**7), 1024, rank) for rank in range(1024)]
     for number, rank in enumerate(ranks):
         rank.commit(number * 7 % 1024)
     state = merge_states([rank.state_dict() for rank in ranks])
     assert len(record.encode(sealed(states={"train": state}))) < 64_000
-    alone = ResumableDistributedSampler(range(10**7), 1, 0)
+    alone = Sampler(range(10**7), 1, 0)
     alone.load_state_dict(state)
     assert len({id for id, _ in zip(alone, range(1000), strict=False)}) == 1000
