@@ -28,7 +28,7 @@ BLOCK = 2**14
 class Arrangement(ABC):
     """One epoch's order: sample ids, int64 in ``[0, num_samples)``, at positions, int64 in ``[0, length)``.
 
-    A subclass defines ``forward`` and ``inverse``, whose argument may be trusted; ``take`` and ``position`` check theirs.
+    A subclass defines ``forward`` and ``inverse``, whose argument is trusted; ``take`` and ``position`` check theirs.
     """
 
     def __init__(self, num_samples: int, length: int | None = None) -> None:
