@@ -10,11 +10,13 @@ from globidx.orders import Arrangement, Order
 class Backwards(Arrangement):
     """One epoch: the sample id at each position, and the position of each sample id, as int64 arrays."""
 
-    def _ids(self, positions):
+    def forward(self, positions):
+        """Sample ids at positions."""
         return self.num_samples - 1 - positions
 
-    def _positions(self, ids):
-        return self.num_samples - 1 - ids
+    def inverse(self, sample_ids):
+        """Positions of sample ids."""
+        return self.num_samples - 1 - sample_ids
 
 
 class Reversed(Order):

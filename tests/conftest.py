@@ -1,23 +1,24 @@
-"""Shared set-up: modules of this folder can be imported by every test."""
+"""Set-up of all tests: they can import the modules of this folder and of ``tools/``. Nothing here needs torch, zarr or h5py."""
 
 import os
 import signal
 import sys
 from pathlib import Path
 
-import numpy.random  # noqa: F401 - a forked worker that has to import it first may find the import lock broken
+# A forked worker that has to import this first may find the import lock broken.
+import numpy.random  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 _ON_PURPOSE = {"PYTHONHOME", "GLOBIDX_SIMULATION_SEEDS"}
-sys.path[:0] = [str(TESTS), str(TESTS / "simulation"), str(TESTS.parent / "tools" / "bench")]
+_TOOLS = TESTS.parent / "tools"
+sys.path[:0] = [str(TESTS), str(TESTS / "simulation"), str(_TOOLS), str(_TOOLS / "bench")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes on few cores
-# nor do processes that multiprocessing starts, which inherit these, behave as a developer's shell says
+# Processes that multiprocessing starts inherit the environment: a developer's shell must not change what they do.
 for name in [name for name in os.environ if name.startswith(("PYTHON", "GLOBIDX_")) and name not in _ON_PURPOSE]:
     del os.environ[name]
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a shell's background job, whose children could not be interrupted
+# A job in a shell's background ignores SIGINT, and so would its children: they could not be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(

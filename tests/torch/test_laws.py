@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oracle import Epoch
 
 from globidx import ResumableDistributedSampler, merge_states
-from globidx.orders import Sequential, Shuffle
+from globidx.orders import Sequential, Shuffle, Weighted
 
 TAILS = ("pad", "drop", "exact")
 ORDERS = [Shuffle(), Sequential()]
@@ -65,7 +65,7 @@ def test_each_id_is_committed_once_however_often_the_run_is_killed(n, legs, last
             dropped = len(epoch.left) % world_size if tail == "drop" else 0
             epoch.commit(world_size, counts)
             assert len(epoch.left) == dropped
-            assert record["consumed"] == 0
+            assert record["committed"] == 0
             break
         epoch.commit(world_size, [min(c, len(hand)) for c, hand in zip(counts, epoch.real(world_size), strict=True)])
         assert record["remaining"] == len(epoch.left)
@@ -211,3 +211,9 @@ def test_no_array_of_the_epochs_length_exists(n):
     assert len(json.dumps(resumed.state_dict())) < 700
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
+
+
+def test_the_lengths_of_an_order_that_draws_count_draws():
+    """20 draws of 7 samples over 4 ranks: ``len``, ``num_samples`` and ``total_size`` speak of positions."""
+    sampler = ResumableDistributedSampler(range(7), 4, 1, order=Weighted([1.0] * 7, num_samples=20))
+    assert (len(sampler), sampler.num_samples, sampler.total_size) == (5, 5, 20)
