@@ -1,40 +1,46 @@
 """Every error that globidx raises on purpose.
 
-Each class takes one string, so that it survives pickling and re-raising out of a ``DataLoader`` worker; what a program
-may want to look at besides is set as attributes afterwards, and may be missing after such a trip.
+Each class takes one string, so that it survives pickling and the way out of a ``DataLoader`` worker. Details for
+programs are attributes. They have their defaults after that way, because torch builds the error anew from its message.
 """
 
 from __future__ import annotations
 
 
 class GlobidxError(Exception):
-    """Base of all errors below: catch it to catch whatever globidx refuses."""
+    """Base class of all errors below."""
 
 
 class NoFilesError(GlobidxError, FileNotFoundError):
-    """Nothing matched: a pattern, folder or list named no file at all."""
+    """A pattern, folder or list matched no file."""
 
 
 class MissingPackageError(GlobidxError, ImportError):
-    """What was asked for needs a package that is not installed; the message says which."""
+    """An optional package is not installed; the message names it."""
 
 
 class BadFilesError(GlobidxError, ValueError):
-    """Some files could not be indexed; ``failures`` lists all of them as (path, reason)."""
+    """Some files could not be indexed.
+
+    Attributes
+    ----------
+    failures : tuple of (str, str)
+        The path of each such file, and the reason.
+    """
 
     failures: tuple[tuple[str, str], ...] = ()
 
 
 class ReadError(GlobidxError, OSError):
-    """An item could not be read: the message names file, item and sample id."""
+    """An item could not be read; the message names file, item and sample id."""
 
 
 class MissingChunkError(ReadError):
-    """A chunk is not in the store, and reading on would invent its data."""
+    """A chunk is not in the store, so that its items would be read as fill values."""
 
 
 class StaleIteratorError(GlobidxError, RuntimeError):
-    """An iterator was touched after its sampler was reloaded, reset or moved to another epoch."""
+    """An iterator was advanced after its sampler was reloaded, reset or moved to another epoch."""
 
 
 class CommitError(GlobidxError, RuntimeError):
@@ -46,15 +52,15 @@ class EpochError(GlobidxError, ValueError):
 
 
 class EarlyStopError(GlobidxError, RuntimeError):
-    """A dataset or a collate function raised StopIteration, which would have ended the pass without a word."""
+    """A dataset or a collate function raised StopIteration, which would have ended the pass silently."""
 
 
 class RecordError(GlobidxError, ValueError):
-    """Something is wrong with a record; the subclasses say what."""
+    """A record or a sampler state is invalid; the subclasses say how."""
 
 
 class RecordCorruptError(RecordError):
-    """The bytes are not a record: truncated, edited, or never one."""
+    """The bytes are not a record: truncated, edited, or something else."""
 
 
 class RecordVersionError(RecordError):
@@ -62,34 +68,56 @@ class RecordVersionError(RecordError):
 
 
 class RecordMismatchError(RecordError):
-    """The record, or one rank's state, belongs to another run; ``field`` names the first difference."""
+    """The record, or the state of one rank, belongs to another run.
+
+    Attributes
+    ----------
+    field : str
+        The first field that differs.
+    """
 
     field: str = ""
 
 
 class WriteError(GlobidxError, OSError):
-    """A file could not be written as asked: ``state`` says ``"not written"``, or ``"written, durability unknown"``.
+    """A file could not be written.
 
-    In the first case the old file stands as it was, in the second the new one does. ``errno`` is the system's.
+    Attributes
+    ----------
+    state : str
+        ``"not written"``: the file has its old content. ``"written, durability unknown"``: it has the new content,
+        which a power cut may undo.
+    errno : int
+        The system's error number.
     """
 
     state: str = "not written"
 
-    def __reduce__(self) -> tuple[object, ...]:  # OSError's own would lose errno, which stands outside of args
+    # OSError's own __reduce__ would lose errno, which is not in args.
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), self.args, {**self.__dict__, "errno": self.errno}
 
 
 class SaveError(GlobidxError, RuntimeError):
-    """A record was not saved; the message, and ``state``, say whether it is on disk all the same.
+    """A record was not saved, or it is not known whether it was.
 
-    ``"not written"`` is certain. ``"written, durability unknown"`` is any doubt: the record may be there, whole, and
-    may be gone after a power cut; or a rank was lost before it could tell.
+    Attributes
+    ----------
+    state : str
+        ``"not written"``: there is certainly no new record. ``"written, durability unknown"``: there may be one. It may
+        be undone by a power cut, or a rank was lost before it could answer.
     """
 
     state: str = "not written"
 
 
 class LostRankError(SaveError):
-    """A rank is gone or did not answer in time; ``ranks`` are those that are known to be missing."""
+    """A rank is gone, or did not answer in time.
+
+    Attributes
+    ----------
+    ranks : tuple of int
+        The ranks that are known to be missing.
+    """
 
     ranks: tuple[int, ...] = ()

@@ -354,7 +354,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         run's.
         """
         with self._passes.lock:
-            loaded = self._tracker.refuse_other_run(state)
+            loaded = self._tracker.check(state)
             self._passes.move("was loaded with a record")
             self._tracker.load(loaded)
             self._restarts = False
@@ -485,7 +485,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
         """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
-        return self._tracker.refuse_other_run(state)
+        return self._tracker.check(state)
 
     def refuse_untold(self) -> None:
         """CommitError where ids were handed out and nobody reports whether they were delivered."""

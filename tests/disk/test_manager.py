@@ -76,7 +76,7 @@ def test_items_of_no_file_are_refused(folder):
     for file, item in (("b.zarr", 0), ("a.h5", 3), ("a.h5", -1)):
         with pytest.raises(IndexError, match="item"):
             manager.sample_id(folder / file, item)
-    with pytest.raises(IndexError, match="file number 3"):
+    with pytest.raises(IndexError, match="file index 3"):
         manager.sample_id(3, 0)
 
 

@@ -14,6 +14,7 @@ from writers import record_files, sealed
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.json import strict
 from globidx.core.orders.base import Sequential, Shuffle
+from globidx.core.progress import tracker
 from globidx.core.progress.merge import merge_states
 from globidx.core.progress.segments import Progress
 from globidx.core.progress.state import SamplerState
@@ -109,7 +110,7 @@ def other_run(folder, mark):
     for number, stranger in enumerate(strangers):
         state = SamplerState.from_dict(merge_states([stranger.to_dict()]))
         try:
-            state.refuse_other_run(dataset=data, order=Shuffle(), seed=5)
+            tracker.refuse_other_run(state, dataset=data, order=Shuffle(), seed=5)
             wrong.append(f"stranger {number} is taken for this run's")
         except RecordMismatchError:
             pass

@@ -60,7 +60,7 @@ MISTAKES = {
     "a whole record": (record_into_a_sampler, re.escape("record['states']['train']")),
     "a merge of records": (
         lambda folder: merge_states([{"format": "globidx.record", "states": {}}]),
-        "a sampler takes its own state",
+        "a sampler loads its own state only",
     ),
     "rank and world size swapped": (
         lambda folder: ResumableDistributedSampler(range(10), 0, 2),

@@ -389,7 +389,7 @@ def test_more_than_a_record_may_hold_is_an_error_that_says_so():
     samplers = [ResumableDistributedSampler(range(n), 2, rank) for rank in range(2)]
     samplers[0].quarantine(np.arange(0, n // 2, 2))
     samplers[1].quarantine(np.arange(n // 2, n, 2))
-    with pytest.raises(errors.RecordError, match=f"would list {MAX_RANGES + 1} ids in {MAX_RANGES + 1} ranges"):
+    with pytest.raises(errors.RecordError, match=f"would have {MAX_RANGES + 1} ids in {MAX_RANGES + 1} ranges"):
         samplers[0].quarantine(n - 1)
     with pytest.raises(errors.RecordError, match="the ranks together would quarantine"):
         merge_states([sampler.state_dict() for sampler in samplers])

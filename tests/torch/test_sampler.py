@@ -274,7 +274,7 @@ def test_a_world_that_changes_under_commits_is_refused(monkeypatch):
     sampler.commit(2)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(errors.CommitError, match="world size 1, and it is 3"):
+    with pytest.raises(errors.CommitError, match="world size 1, but it is 3"):
         sampler.commit(2)
 
 
@@ -645,7 +645,7 @@ def test_ids_drawn_at_one_world_size_are_not_committed_at_another(monkeypatch):
     next(stream)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(errors.CommitError, match="dealt at world size 1, and it is 2 now"):
+    with pytest.raises(errors.CommitError, match="dealt at world size 1, but it is 2 now"):
         sampler.commit(1)
     assert list(sampler) == list(range(0, 16, 2))
     sampler.commit(1)

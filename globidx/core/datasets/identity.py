@@ -1,4 +1,4 @@
-"""Which samples an id means: what a dataset tells of its content, and what a record keeps of it."""
+"""The identity of a dataset: which samples its ids mean, as far as it can tell, and what a record keeps of that."""
 
 from __future__ import annotations
 
@@ -10,55 +10,76 @@ from globidx.core.index.chunking import Chunking
 
 
 class IdentifiedDataset(Protocol):
-    """What a map-style dataset may tell of itself, so that a record is never resumed over other samples.
+    """What a map-style dataset may offer so that a record is never resumed over other samples.
 
-    Only ``fingerprint`` is needed, and the others are looked for; a class that inherits from this one has them as
-    they stand here. ``FileCacheDataset`` tells all of it. Of torch's ``Subset``, ``random_split`` and
-    ``ConcatDataset`` it is worked out from the datasets in them; ``datasets.Dataset`` of Hugging Face has a
-    fingerprint of its own, which is taken. Of anything else only the length is known, and the first save or restore
-    of a ``CheckpointManager`` logs a warning that says so. A wrapper that keeps ids as they are passes on what it
-    wraps has:
+    Only ``fingerprint`` is needed. The other members are optional: they are used where a dataset has them. A class that
+    inherits from this one gets the defaults below.
+
+    See Also
+    --------
+    FileCacheDataset : offers all of it.
+
+    Notes
+    -----
+    torch's ``Subset``, ``random_split`` and ``ConcatDataset`` have none of these members; theirs follow from the
+    datasets inside. A ``datasets.Dataset`` of Hugging Face has a fingerprint of its own, which is used. Of any other
+    dataset only the length is known, and the first save or restore of a ``CheckpointManager`` logs a warning about it.
+
+    Examples
+    --------
+    A wrapper that keeps the ids passes these members on:
 
     >>> class Augmented(IdentifiedDataset):
-    ...     def __init__(self, inner, augment):
-    ...         self.inner, self.augment = inner, augment
+    ...     def __init__(self, dataset, augment):
+    ...         self.dataset, self.augment = dataset, augment
     ...     def __len__(self):
-    ...         return len(self.inner)
+    ...         return len(self.dataset)
     ...     def __getitem__(self, id):
-    ...         return self.augment(self.inner[id])
+    ...         return self.augment(self.dataset[id])
     ...     @property
     ...     def fingerprint(self):
-    ...         return DatasetIdentity.of(self.inner).fingerprint
+    ...         return self.dataset.fingerprint
     ...     @property
     ...     def chunking(self):
-    ...         return self.inner.chunking                  # for orders.ChunkShuffle
+    ...         return self.dataset.chunking                # for orders.ChunkShuffle
     """
 
     def __len__(self) -> int:
-        """How many samples there are; ids are ``[0, len)``."""
+        """Return the number of samples; ids are ``[0, len)``."""
 
     @property
     def fingerprint(self) -> str | None:
-        """Content identity, 1 to 256 characters: another one wherever an id means another sample."""
+        """A digest of 1 to 256 characters that differs whenever an id means another sample."""
 
     @property
     def num_files(self) -> int | None:
-        """How many files (or other parts) the samples lie in, in the sequence of their ids."""
+        """The number of files, or other parts, that hold the samples in the sequence of their ids."""
         return None
 
     def fingerprint_of(self, num_files: int) -> str | None:
-        """What ``fingerprint`` was when there were only the first ``num_files``: tells growth from other data."""
+        """Return the fingerprint of the first files alone, so that appended files are told from other data.
+
+        Parameters
+        ----------
+        num_files : int
+            How many of the first files.
+
+        Returns
+        -------
+        str or None
+            What ``fingerprint`` was when there were no others; None if that is not known.
+        """
         return self.fingerprint if num_files == self.num_files else None
 
     @property
     def chunking(self) -> Chunking | None:
-        """How the samples lie in chunks, ``orders.Chunking.of(lengths, chunk_lengths)``, for ``ChunkShuffle``."""
+        """How samples are stored in chunks, for ``ChunkShuffle``: ``orders.Chunking.of(lengths, chunk_lengths)``."""
         return None
 
 
 @dataclass(frozen=True)
 class DatasetIdentity:
-    """What must not change under a record: how many samples, and, where the dataset can tell, which."""
+    """What must not change under a record: the number of samples and, if the dataset has a fingerprint, which."""
 
     num_samples: int
     num_files: int | None = None
@@ -66,20 +87,20 @@ class DatasetIdentity:
 
     @classmethod
     def of(cls, dataset: Any) -> DatasetIdentity:
-        """Identity of anything with ``len()``, as ``IdentifiedDataset`` says where it has one.
+        """Return the identity of anything with ``len()``; ``IdentifiedDataset`` says what it may offer.
 
         Raises
         ------
         TypeError
-            ``dataset`` has no length, as an IterableDataset has none.
+            If ``dataset`` has no length, as an IterableDataset.
         ValueError
-            Its fingerprint is empty or too long for a record.
+            If its fingerprint is empty, or too long for a record.
         """
         found = known(dataset)
         return cls(num_samples=found.num_samples, num_files=found.num_files, fingerprint=found.fingerprint)
 
     def begins(self, dataset: Any) -> bool:
-        """Whether ``dataset`` is the one identified here, or that one with samples appended."""
+        """Return whether ``dataset`` is the one identified here, or that one with samples appended."""
         if self == DatasetIdentity.of(dataset):
             return True
         found = known(dataset)
@@ -93,12 +114,12 @@ class DatasetIdentity:
 
 
 def advice(dataset: Any) -> str:
-    """What to do where ``dataset`` is not the one that a record was written over."""
+    """Return what to do if ``dataset`` is not the one that a record was written over."""
     return known(dataset).advice
 
 
 def unidentified(dataset: Any) -> str | None:
-    """A sentence where a record cannot tell this dataset's samples from others of the same number; None where it can.
+    """Return a warning if a record cannot tell this dataset from another one of the same length, else None.
 
     >>> unidentified(range(10)) is None
     True
@@ -108,8 +129,7 @@ def unidentified(dataset: Any) -> str | None:
     parts = list(known(dataset).unidentified())
     if not parts:
         return None
-    told = f"of this {type(dataset).__name__} only its length ({len(dataset)}) is known"
     if parts[0] is dataset:
-        return told
+        return f"of this {type(dataset).__name__} only its length ({len(dataset)}) is known"
     kinds = ", ".join(sorted({type(part).__name__ for part in parts}))
     return f"of the {kinds} in this {type(dataset).__name__} only the length is known"

@@ -1,7 +1,7 @@
-"""What can be told of a dataset: its own word, or, for datasets made of others, what follows from theirs.
+"""Metadata of a dataset: what it offers itself or, for a dataset made of others, what follows from theirs.
 
-torch's ``Subset`` and ``ConcatDataset`` (and what is built as they are) have no word of their own. They are recognised
-by their attributes, so that this needs no torch: a selection has ``dataset`` and as many ``indices`` as samples, a
+torch's ``Subset`` and ``ConcatDataset``, and classes built like them, offer none themselves. They are recognised by
+their attributes, so that this needs no torch: a selection has ``dataset`` and as many ``indices`` as samples, a
 concatenation has ``datasets`` and their ``cumulative_sizes``.
 """
 
@@ -21,22 +21,24 @@ from globidx.core.datasets.memo import Memo
 from globidx.core.index.chunking import Chunking
 from globidx.core.json import strict
 
-_MOST_CHARACTERS = 256  # of a fingerprint in a record
-_SPOTS = 16  # places at which indices are compared with what they were, lest all be read at every look
+#: The most characters of a fingerprint in a record.
+_MOST_CHARACTERS = 256
+#: How many indices are compared with what they were. To read all of them at every look would be slow.
+_SPOTS = 16
 _memo = Memo()
 
 
 class Prefix(NamedTuple):
-    """The first ``num_samples`` of a dataset, and their fingerprint where they have one."""
+    """The first ``num_samples`` of a dataset, and their fingerprint if there is one."""
 
     num_samples: int
     fingerprint: str | None
 
 
 class Known(ABC):
-    """What can be told of a dataset."""
+    """The metadata of a dataset."""
 
-    #: What to do where its fingerprint is another than a record's.
+    #: What to do if its fingerprint is not that of a record.
     advice = "open the data that the record was written over"
     num_files: int | None = None
 
@@ -45,96 +47,99 @@ class Known(ABC):
 
     @property
     def fingerprint(self) -> str | None:
-        """Its content identity, if there is one."""
+        """The fingerprint of the dataset, if there is one."""
         return self.covering(self.num_samples).fingerprint
 
     @abstractmethod
     def covering(self, stop: int) -> Prefix:
-        """The shortest prefix that holds ids ``[0, stop)`` and stays what it is when the dataset grows."""
+        """Return the shortest prefix that holds ids ``[0, stop)`` and does not change when the dataset grows."""
 
     @abstractmethod
     def chunking(self, num_samples: int) -> Chunking:
-        """How the first samples lie in chunks; TypeError, saying why, where nobody tells."""
+        """Return how the first samples are stored in chunks; TypeError, with the reason, if that is not known."""
 
     @abstractmethod
     def unidentified(self) -> Iterator[Any]:
-        """The datasets in it of which only the length is known."""
+        """Iterate over the datasets in it of which only the length is known."""
 
 
 def known(dataset: Any) -> Known:
-    """What can be told of ``dataset``; TypeError where it has no length."""
+    """Return the metadata of ``dataset``; TypeError if it has no length."""
     length = _length(dataset)
-    if _word(dataset) is None:
+    if _own_fingerprint(dataset) is None:
         parts = getattr(dataset, "datasets", None)
         ends = getattr(dataset, "cumulative_sizes", None)
         if isinstance(parts, (list, tuple)) and isinstance(ends, list) and ends == list(accumulate(map(len, parts))):
-            return Joined(dataset, length, parts)
+            return Concatenation(dataset, length, parts)
         indices: Any = getattr(dataset, "indices", None)
-        inner = getattr(dataset, "dataset", None)
-        if hasattr(inner, "__len__") and _is_list(indices) and len(indices) == length:
-            selected = Selected(dataset, length, indices, inner)
-            if selected.is_one:
-                return selected
+        source = getattr(dataset, "dataset", None)
+        if hasattr(source, "__len__") and _is_list(indices) and len(indices) == length:
+            selection = Selection(dataset, length, indices, source)
+            if selection.is_valid:
+                return selection
     return Plain(dataset, length)
 
 
 def chunking_of(dataset: Any, num_samples: int) -> Chunking:
-    """How the first ``num_samples`` lie in chunks; TypeError, saying why, where nobody tells."""
-    found = getattr(dataset, "chunking", None)
-    return found.first(num_samples) if isinstance(found, Chunking) else known(dataset).chunking(num_samples)
+    """Return how the first samples are stored in chunks; TypeError, with the reason, if that is not known."""
+    chunking = getattr(dataset, "chunking", None)
+    if isinstance(chunking, Chunking):
+        return chunking.first(num_samples)
+    return known(dataset).chunking(num_samples)
 
 
 class Plain(Known):
-    """A dataset that speaks for itself, or of which only the length is known."""
+    """A dataset that offers its own metadata, or of which only the length is known."""
 
     def __init__(self, dataset: Any, num_samples: int) -> None:
         super().__init__(dataset, num_samples)
-        number = getattr(dataset, "num_files", None)
-        self.num_files = number if type(number) is int else None
-        self._word = _word(dataset)
+        num_files = getattr(dataset, "num_files", None)
+        self.num_files = num_files if type(num_files) is int else None
+        self._fingerprint = _own_fingerprint(dataset)
         if not hasattr(dataset, "fingerprint"):
             self.advice = "make the dataset by the same steps, each shuffle and split with a fixed seed"
 
     @property
     def fingerprint(self) -> str | None:
-        """Its own word."""
-        return self._word
+        """The attribute of that name."""
+        return self._fingerprint
 
     def of_files(self, count: int) -> str | None:
-        """The fingerprint of the first ``count`` files, if it tells."""
+        """Return the fingerprint of the first ``count`` files, if it is known."""
         if count == self.num_files:
-            return self._word
+            return self._fingerprint
         fingerprint_of = getattr(self.dataset, "fingerprint_of", None)
-        found = fingerprint_of(count) if callable(fingerprint_of) else None
-        return found if isinstance(found, str) else None
+        fingerprint = fingerprint_of(count) if callable(fingerprint_of) else None
+        return fingerprint if isinstance(fingerprint, str) else None
 
     def covering(self, stop: int) -> Prefix:
-        """Whole files, where it tells where they end."""
+        """Return whole files if it is known where they end, else the whole dataset."""
         chunking = getattr(self.dataset, "chunking", None)
-        if self._word is not None and isinstance(chunking, Chunking) and self.num_files == len(chunking.lengths):
+        has_files = isinstance(chunking, Chunking) and self.num_files == len(chunking.lengths)
+        if self._fingerprint is not None and isinstance(chunking, Chunking) and has_files:
             count = int(np.searchsorted(chunking.offsets, stop, side="left"))
             fingerprint = self.of_files(count)
             if fingerprint is not None:
                 return Prefix(int(chunking.offsets[count]), fingerprint)
-        return Prefix(self.num_samples, self._word)
+        return Prefix(self.num_samples, self._fingerprint)
 
     def chunking(self, num_samples: int) -> Chunking:
-        """Its own word."""
-        found = getattr(self.dataset, "chunking", None)
-        if not isinstance(found, Chunking):
-            raise TypeError(f"{type(self.dataset).__name__} has no `chunking` that tells them")
-        return found.first(num_samples)
+        """Return the attribute of that name, for the first samples."""
+        chunking = getattr(self.dataset, "chunking", None)
+        if not isinstance(chunking, Chunking):
+            raise TypeError(f"{type(self.dataset).__name__} has no `chunking`: add that attribute")
+        return chunking.first(num_samples)
 
     def unidentified(self) -> Iterator[Any]:
-        """Itself, if it has no fingerprint; a range is told by its length."""
-        if self._word is None and not isinstance(self.dataset, range):
+        """Yield the dataset if it has no fingerprint. A range needs none: its length says all."""
+        if self._fingerprint is None and not isinstance(self.dataset, range):
             yield self.dataset
 
 
-class Selected(Known):
-    """Samples of another dataset by their ids, as ``Subset`` and ``random_split`` make.
+class Selection(Known):
+    """Samples of another dataset by their ids, as ``Subset`` and ``random_split`` make it.
 
-    The ids are read once; a list that is changed in place is noticed by its length and at a few places.
+    The ids are read once. Whether the list is changed in place is seen by its length and a few of its ids.
     """
 
     advice = (
@@ -142,60 +147,61 @@ class Selected(Known):
         "random_split(..., generator=torch.Generator().manual_seed(0)), or keep the ids in a file"
     )
 
-    def __init__(self, dataset: Any, num_samples: int, indices: Sequence[Any], inner: Any) -> None:
+    def __init__(self, dataset: Any, num_samples: int, indices: Sequence[Any], source: Any) -> None:
         super().__init__(dataset, num_samples)
-        self._indices, self._inner = indices, known(inner)
-        step = 1 + len(indices) // _SPOTS
-        self._source = id(indices), len(indices), *(indices[place] for place in range(0, len(indices), step))
-        own = self._inner.num_samples, self._inner.num_files, self._inner.fingerprint
-        self._whole = _memo.ask(dataset, "prefix", (*self._source, *own), lambda: self._prefix(num_samples))
+        self._indices, self._source = indices, known(source)
+        spots = range(0, len(indices), 1 + len(indices) // _SPOTS)
+        self._version = id(indices), len(indices), *(indices[spot] for spot in spots)
+        own = self._source.num_samples, self._source.num_files, self._source.fingerprint
+        self._whole = _memo.get(dataset, "prefix", (*self._version, *own), lambda: self._prefix(num_samples))
 
     @property
-    def is_one(self) -> bool:
-        """Whether these are ids of the other dataset at all."""
+    def is_valid(self) -> bool:
+        """Whether all indices are ids of the other dataset."""
         return self._whole is not None
 
     def covering(self, stop: int) -> Prefix:
-        """Exactly the first ``stop``: files that were appended since are in none of them."""
+        """Return exactly the first ``stop`` samples: none of them is in a file that was appended later."""
         prefix = self._whole if stop == self.num_samples else self._prefix(stop)
         return prefix or Prefix(stop, None)
 
     def chunking(self, num_samples: int) -> Chunking:
-        """The chunks that the samples lie in, if those of a chunk stand together; TypeError if not."""
-        source = *self._source, num_samples, self._inner.chunking(self._inner.num_samples).digest
-        found = _memo.ask(self.dataset, "chunking", source, lambda: self._select(num_samples))
-        if found is None:
+        """Return the chunks of the selected samples; TypeError if those of a chunk are not next to each other."""
+        version = *self._version, num_samples, self._source.chunking(self._source.num_samples).digest
+        chunking = _memo.get(self.dataset, "chunking", version, lambda: self._select(num_samples))
+        if chunking is None:
             raise TypeError(
-                f"the samples that this {type(self.dataset).__name__} takes from a chunk do not stand together; sort "
-                "its indices, as in Subset(dataset, sorted(indices))"
+                f"this {type(self.dataset).__name__} does not keep the samples of a chunk next to each other; sort its "
+                "indices, as in Subset(dataset, sorted(indices))"
             )
-        return found
+        return chunking
 
     def unidentified(self) -> Iterator[Any]:
-        """What it selects from, if that is not known."""
-        return self._inner.unidentified()
+        """Iterate over those of the other dataset."""
+        return self._source.unidentified()
 
     def _select(self, count: int) -> Chunking | None:
         ids = self._ids(count)
-        # chunks of files that were appended since have no say
-        return self._inner.chunking(self._inner.covering(_stop(ids)).num_samples).select(ids)
+        # Files that were appended later must not change the chunks of these samples.
+        prefix = self._source.covering(_stop(ids))
+        return self._source.chunking(prefix.num_samples).select(ids)
 
     def _prefix(self, count: int) -> Prefix | None:
         try:
             ids = self._ids(count)
         except (TypeError, ValueError, IndexError):
             return None
-        digest = _digest("selection", [list(self._inner.covering(_stop(ids)))])
+        digest = _digest("selection", [list(self._source.covering(_stop(ids)))])
         digest.update(ids.astype("<i8").tobytes())
         return Prefix(count, digest.hexdigest())
 
     def _ids(self, count: int) -> NDArray[np.int64]:
         indices = self._indices if count == len(self._indices) else self._indices[:count]
-        return validate.integers(indices, "sample id", self._inner.num_samples)
+        return validate.integers(indices, "sample id", self._source.num_samples)
 
 
-class Joined(Known):
-    """Datasets one behind the other, as ``ConcatDataset`` makes."""
+class Concatenation(Known):
+    """Datasets one after the other, as ``ConcatDataset`` makes it."""
 
     advice = "join the same datasets in the same sequence"
 
@@ -204,7 +210,7 @@ class Joined(Known):
         self._parts = [known(part) for part in parts]
 
     def covering(self, stop: int) -> Prefix:
-        """As many parts as it takes, the last of them as far as it takes."""
+        """Return as many parts as are needed, and as much as is needed of the last one."""
         prefixes, covered = [], 0
         for part in self._parts:
             if covered < stop:
@@ -215,14 +221,14 @@ class Joined(Known):
         return Prefix(covered, _digest("concatenation", list(map(list, prefixes))).hexdigest())
 
     def chunking(self, num_samples: int) -> Chunking:
-        """That of the parts, one behind the other."""
+        """Return those of the parts, one after the other."""
         parts = [part.chunking(part.num_samples) for part in self._parts if part.num_samples]
-        source = tuple(part.digest for part in parts)
-        joined = _memo.ask(self.dataset, "chunking", source, lambda: Chunking.joined(parts))
+        version = tuple(part.digest for part in parts)
+        joined = _memo.get(self.dataset, "chunking", version, lambda: Chunking.joined(parts))
         return joined.first(num_samples)
 
     def unidentified(self) -> Iterator[Any]:
-        """Those of the parts that are not known."""
+        """Iterate over those of the parts."""
         for part in self._parts:
             yield from part.unidentified()
 
@@ -234,24 +240,24 @@ def _length(dataset: Any) -> int:
         if hasattr(type(dataset), "__len__"):
             raise
         raise TypeError(
-            f"a sampler deals out ids below len(dataset), and {type(dataset).__name__} has no len(); an "
-            "IterableDataset chooses its samples by itself, so nobody can say which it has given: make it a map-style "
-            "dataset, with __len__ and __getitem__"
+            f"a sampler needs len(dataset), and {type(dataset).__name__} has no __len__; an IterableDataset chooses "
+            "its samples itself, so that none of them can be recorded: make it a map-style dataset, with __len__ and "
+            "__getitem__"
         ) from None
 
 
-def _word(dataset: Any) -> str | None:
-    """The fingerprint that a dataset has: ours, or that of Hugging Face's ``datasets``."""
+def _own_fingerprint(dataset: Any) -> str | None:
+    """Return the fingerprint that a dataset offers: as ``IdentifiedDataset`` or as Hugging Face's ``datasets``."""
     for name in ("fingerprint", "_fingerprint"):
-        found = getattr(dataset, name, None)
-        if not isinstance(found, str):
+        fingerprint = getattr(dataset, name, None)
+        if not isinstance(fingerprint, str):
             continue
-        if not 0 < len(found) <= _MOST_CHARACTERS:
+        if not 0 < len(fingerprint) <= _MOST_CHARACTERS:
             raise ValueError(
-                f"the fingerprint of {type(dataset).__name__} has {len(found)} characters, a record takes 1 to "
-                f"{_MOST_CHARACTERS}; return a digest of it, such as hashlib.sha256(text.encode()).hexdigest()"
+                f"the fingerprint of {type(dataset).__name__} has {len(fingerprint)} characters, but a record takes 1 "
+                f"to {_MOST_CHARACTERS}; return a digest of it, such as hashlib.sha256(text.encode()).hexdigest()"
             )
-        return found
+        return fingerprint
     return None
 
 

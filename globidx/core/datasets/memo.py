@@ -1,4 +1,4 @@
-"""What was worked out of an object, kept as long as the object lives."""
+"""Results that were computed from an object, kept as long as the object lives."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ _Value = TypeVar("_Value")
 
 
 class Memo:
-    """The last answer to each question about an object, for as long as what it was made from is the same.
+    """The last result of each name for an object, kept until the object has another version or is collected.
 
-    Objects are told apart by identity, since datasets need not be hashable. One that takes no weak references is asked
-    anew each time.
+    Objects are compared by identity, since datasets need not be hashable. For an object that takes no weak references,
+    results are computed each time.
 
     >>> class Data: pass
     >>> memo, data = Memo(), Data()
-    >>> memo.ask(data, "size", (1,), lambda: "worked out"), memo.ask(data, "size", (1,), lambda: "again")
-    ('worked out', 'worked out')
-    >>> memo.ask(data, "size", (2,), lambda: "of something else")
-    'of something else'
+    >>> memo.get(data, "size", (1,), lambda: "computed"), memo.get(data, "size", (1,), lambda: "again")
+    ('computed', 'computed')
+    >>> memo.get(data, "size", (2,), lambda: "of the next version")
+    'of the next version'
     >>> del data
     >>> len(memo)
     0
     """
 
     def __init__(self) -> None:
-        self._answers: dict[int, dict[str, tuple[tuple[Any, ...], Any]]] = {}
+        self._results: dict[int, dict[str, tuple[tuple[Any, ...], Any]]] = {}
         self._owners: dict[int, Any] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
 
-    def ask(self, owner: Any, question: str, source: tuple[Any, ...], answer: Callable[[], _Value]) -> _Value:
-        """What ``answer`` returned when it was last called for this ``source``, whose parts are compared by ``==``."""
-        answers = self._of(owner)
-        if answers is None:
-            return answer()
-        before = answers.get(question)
-        if before is not None and before[0] == source:
+    def get(self, owner: Any, name: str, version: tuple[Any, ...], compute: Callable[[], _Value]) -> _Value:
+        """Return what ``compute`` returned when it was last called for this ``version``; call it if there is none."""
+        results = self._of(owner)
+        if results is None:
+            return compute()
+        before = results.get(name)
+        if before is not None and before[0] == version:
             value: _Value = before[1]
             return value
-        value = answer()
-        answers[question] = source, value
+        value = compute()
+        results[name] = version, value
         return value
 
     def _of(self, owner: Any) -> dict[str, tuple[tuple[Any, ...], Any]] | None:
@@ -54,11 +54,12 @@ class Memo:
                 self._owners[key] = ref(owner, lambda _: self._forget(key))
             except TypeError:
                 return None
-            self._answers[key] = {}
-        return self._answers.get(key)
+            self._results[key] = {}
+        return self._results.get(key)
 
     def _forget(self, key: int) -> None:
         held = self._owners.get(key)
-        if held is not None and held() is None:  # not where another object has got the same id since
+        # Another object may have got the same id in the meantime.
+        if held is not None and held() is None:
             self._owners.pop(key, None)
-            self._answers.pop(key, None)
+            self._results.pop(key, None)

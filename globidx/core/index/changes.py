@@ -1,4 +1,4 @@
-"""What happened to the files of an index between two looks."""
+"""What happened to the files of an index between two scans."""
 
 from __future__ import annotations
 
@@ -11,13 +11,35 @@ from globidx.core.index.table import Table
 
 @dataclass(frozen=True)
 class Changes:
-    """File names, by what happened to them.
+    """The names of files, by what happened to them. False if nothing did.
 
-    ``appended`` stand behind all files that were there before, ``inserted`` between them; ``grown`` and ``shrunk`` have
-    another number of items; ``replaced`` have as many items, but other metadata or another inode; ``rewritten`` were
-    written to and have as many; ``renamed`` are pairs (old name, new name) of what is the same file; ``moved`` stand
-    elsewhere in the order. ``keep_ids`` says whether every sample id is still the same item of the file of that name;
-    what is in there may have changed where the file was replaced or rewritten.
+    Parameters
+    ----------
+    appended, inserted : tuple of str
+        New files, after all files that were there before, or between them.
+    grown, shrunk : tuple of str
+        Files with more items, or with fewer.
+    replaced : tuple of str
+        Files with as many items, but other metadata or another inode.
+    rewritten : tuple of str
+        Files with as many items that were written to.
+    removed : tuple of str
+        Files that are gone.
+    renamed : tuple of (str, str)
+        The old and the new name of a file that is the same.
+    moved : tuple of str
+        Files that have another rank in the order of files.
+    keep_ids : bool
+        Whether every sample id is still the same item of the file of that name. The data of the item may be new where
+        the file was replaced or rewritten.
+
+    Examples
+    --------
+    >>> changes = Changes(appended=("d.zarr", "e.zarr"))
+    >>> bool(changes), changes.keep_ids
+    (True, True)
+    >>> print(changes)
+    appended: 'd.zarr', 'e.zarr'
     """
 
     appended: tuple[str, ...] = ()
@@ -33,7 +55,7 @@ class Changes:
 
     @property
     def by_kind(self) -> dict[str, list[str]]:
-        """The names by what happened to them, pairs as ``old -> new``."""
+        """The names by what happened to them; renamed files as ``old -> new``."""
         lists = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "keep_ids"}
         return {
             what: [name if isinstance(name, str) else " -> ".join(name) for name in names]
@@ -44,16 +66,16 @@ class Changes:
         return any(self.by_kind.values())
 
     def __str__(self) -> str:
-        told = []
+        lists = []
         for what, names in self.by_kind.items():
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                told.append(f"{what}: {', '.join(ascii(name) for name in names[:3])}{more}")
-        return "; ".join(told) or "nothing changed"
+                lists.append(f"{what}: {', '.join(ascii(name) for name in names[:3])}{more}")
+        return "; ".join(lists) or "nothing changed"
 
 
 def compare(old: Table, new: Table) -> Changes:
-    """What has to have happened for ``old`` to have become ``new``."""
+    """Return what changed from ``old`` to ``new``."""
     same = min(old.names.shared_with(new.names), len(old), len(new))
     before = {name: same + row for row, name in enumerate(old.names[same:])}
     after = {name: same + row for row, name in enumerate(new.names[same:])}
@@ -64,22 +86,22 @@ def compare(old: Table, new: Table) -> Changes:
     for one, other in renamed:
         del gone[one], come[other]
     last = max((row for name, row in after.items() if name not in come), default=same - 1)
-    told: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
     for name, row in come.items():
-        told.setdefault("appended" if row > last else "inserted", []).append(name)
+        changed.setdefault("appended" if row > last else "inserted", []).append(name)
     for was, row in [(row, row) for row in _differing(old, new, same)] + kept:
         what = _kind(old, was, new, row)
         if what is not None:
-            told.setdefault(what, []).append(new.names[row])
-    told["moved"] = [new.names[row] for (was, row), (above, _) in zip(kept[1:], kept, strict=False) if was < above]
-    lists = {what: tuple(names) for what, names in told.items()}
+            changed.setdefault(what, []).append(new.names[row])
+    changed["moved"] = [new.names[row] for (was, row), (above, _) in zip(kept[1:], kept, strict=False) if was < above]
+    lists = {what: tuple(names) for what, names in changed.items()}
     return Changes(**lists, removed=tuple(gone), renamed=tuple(renamed), keep_ids=_keep_ids(old, new, same))
 
 
 def _keep_ids(old: Table, new: Table, same: int) -> bool:
-    """Whether the files of ``old`` that have items come first in ``new``, all as long as they were, the last at least.
+    """Return whether ``new`` begins with the files of ``old`` that have items.
 
-    ``same`` is how many names the tables begin with together.
+    Each must have as many items as before; the last one may have more. ``same`` is how many first names are equal.
     """
     rows, now = np.flatnonzero(old.lengths), np.flatnonzero(new.lengths)[: np.count_nonzero(old.lengths)]
     if len(now) < len(rows):
@@ -92,10 +114,10 @@ def _keep_ids(old: Table, new: Table, same: int) -> bool:
 
 
 def _differing(old: Table, new: Table, count: int) -> list[int]:
-    """Which of the first ``count`` files, whose names are the same, differ in anything that was noted of them."""
+    """Return which of the first ``count`` files, whose names are equal, differ in length, digest or stamp."""
     differs = (old.lengths[:count] != new.lengths[:count]) | (old.digests[:count] != new.digests[:count]).any(axis=1)
     differs |= (old.stamps[:count, 0] != new.stamps[:count, 0]).any(axis=1)
-    return [int(number) for number in np.flatnonzero(differs)]
+    return [int(row) for row in np.flatnonzero(differs)]
 
 
 def _kind(old: Table, one: int, new: Table, two: int) -> str | None:
@@ -112,18 +134,25 @@ def _kind(old: Table, one: int, new: Table, two: int) -> str | None:
 
 
 def _renamed(old: Table, new: Table, gone: dict[str, int], come: dict[str, int]) -> list[tuple[str, str]]:
-    """Pairs of a file that is gone and one that came, which are the same by inode, length and metadata."""
-    nameless = {_identity(new, number): (name, number) for name, number in come.items() if new.stamps[number, 0, 3]}
-    pairs = [(name, number, nameless.get(_identity(old, number))) for name, number in gone.items()]
-    return [(name, other[0]) for name, number, other in pairs if other and _as_old(old, number, new, other[1])]
+    """Return pairs of a removed and a new file that are the same by inode, size, length and metadata."""
+    by_identity = {_identity(new, row): (name, row) for name, row in come.items() if new.stamps[row, 0, 3]}
+    pairs = []
+    for name, row in gone.items():
+        other, there = by_identity.get(_identity(old, row), ("", -1))
+        if there >= 0 and _as_old(old, row, new, there):
+            pairs.append((name, other))
+    return pairs
 
 
-def _identity(table: Table, number: int) -> tuple[int, int, int, bytes]:
-    size, _, _, inode = table.stamps[number, 0].tolist()
-    return inode, size, int(table.lengths[number]), table.digests[number].tobytes()
+def _identity(table: Table, row: int) -> tuple[int, int, int, bytes]:
+    size, _, _, inode = table.stamps[row, 0].tolist()
+    return inode, size, int(table.lengths[row]), table.digests[row].tobytes()
 
 
 def _as_old(old: Table, one: int, new: Table, two: int) -> bool:
-    """Whether two files have one mtime, as far as it is known: the inode of a file that is gone is given to another."""
+    """Return whether two files have the same mtime, or an unknown one.
+
+    The inode alone proves nothing: a file system gives that of a removed file to another one.
+    """
     before, after = old.stamps[one, 0, 1], new.stamps[two, 0, 1]
     return bool(before == after or not before or not after)

@@ -1,4 +1,4 @@
-"""How samples lie in chunks: what an order must know of the files to read each chunk about once."""
+"""How samples are stored in chunks: what an order must know of the files to read each chunk about once."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from globidx.core.cached import cached_property
 
 Numbers = NDArray[np.int64]
 
-#: Items taken for a block where no file is chunked: reading a run of them costs little more than reading one.
+#: Items of a block where no file is chunked: a run of them costs little more to read than one.
 UNCHUNKED = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Chunking:
-    """Item count and items per chunk of each file, in order: two int64 arrays, read-only.
+    """How the samples of some files are stored in chunks. Made by ``of``, ``single`` or ``joined``.
 
-    A chunk is never longer than its file. Sample ids run over the files in order, as in ``GlobalIndex``.
+    Sample ids run over the files in their order, as in ``GlobalIndex``.
 
+    Parameters
+    ----------
+    lengths : numpy.ndarray
+        The number of items of each file, int64, read-only.
+    chunks : numpy.ndarray
+        The number of items in a chunk of each file, int64, read-only; never more than the file has.
+    stored_chunks : numpy.ndarray
+        The same as it is stored, 0 where a file is not chunked.
+
+    Examples
+    --------
     >>> chunking = Chunking.of([40, 7], [[16], [16]])
     >>> chunking.num_samples, chunking.chunks
     (47, array([16,  7]))
@@ -32,14 +43,26 @@ class Chunking:
 
     lengths: Numbers
     chunks: Numbers
-    told: Numbers  # the same, but 0 where a file is not chunked
+    stored_chunks: Numbers
 
     @classmethod
     def of(cls, lengths: object, chunk_lengths: object, item_bytes: object = (1,)) -> Chunking:
-        """From ``chunk_lengths`` in items (files x arrays, 0: not chunked) and the bytes of an item of each array.
+        """Describe files of one array, or of several aligned arrays.
 
-        Several aligned arrays have one block in common (``common_block``). Files without chunks are cut as long as
-        the usual chunk of the others, or ``UNCHUNKED``.
+        Parameters
+        ----------
+        lengths : array_like of int
+            The number of items of each file.
+        chunk_lengths : array_like of int
+            Items in a chunk, files x arrays. 0 says that an array is not chunked.
+        item_bytes : array_like of int
+            The bytes of an item of each array. Several arrays get one block length in common: one that decodes nearly
+            the fewest bytes.
+
+        Returns
+        -------
+        Chunking
+            A file without chunks is cut as the others usually are.
         """
         counts = np.asarray(lengths, np.int64)
         if not len(counts):
@@ -53,35 +76,73 @@ class Chunking:
 
     @classmethod
     def single(cls, num_samples: int, chunk: int) -> Chunking:
-        """Samples of one file, ``chunk`` to a chunk."""
+        """Describe one file.
+
+        Parameters
+        ----------
+        num_samples : int
+            The number of its items.
+        chunk : int
+            Items in a chunk.
+
+        Returns
+        -------
+        Chunking
+            That of the one file.
+        """
         return cls._filled(np.array([num_samples], np.int64), np.array([chunk], np.int64))
 
     @classmethod
-    def _filled(cls, lengths: Numbers, told: Numbers) -> Chunking:
-        """With the usual chunk of these files, and no others, for those that are not chunked."""
-        chunked = told > 0
-        usual = weighted_quantile(told[chunked], lengths[chunked], 0.5) if lengths[chunked].any() else UNCHUNKED
-        lengths, told = lengths.copy(), told.copy()
-        chunks = np.minimum(np.where(chunked, told, usual), np.maximum(lengths, 1))
-        lengths.flags.writeable = chunks.flags.writeable = told.flags.writeable = False
-        return cls(lengths, chunks, told)
+    def _filled(cls, lengths: Numbers, stored: Numbers) -> Chunking:
+        """Use the usual chunk length of these files, and of no others, for those that are not chunked."""
+        chunked = stored > 0
+        usual = weighted_quantile(stored[chunked], lengths[chunked], 0.5) if lengths[chunked].any() else UNCHUNKED
+        lengths, stored = lengths.copy(), stored.copy()
+        chunks = np.minimum(np.where(chunked, stored, usual), np.maximum(lengths, 1))
+        for column in (lengths, chunks, stored):
+            column.flags.writeable = False
+        return cls(lengths, chunks, stored)
 
     @classmethod
     def joined(cls, parts: Sequence[Chunking]) -> Chunking:
-        """Those of ``parts``, one behind the other.
+        """Describe the files of several chunkings, one after the other.
 
+        Parameters
+        ----------
+        parts : sequence of Chunking
+            The chunkings.
+
+        Returns
+        -------
+        Chunking
+            That of all their files.
+
+        Examples
+        --------
         >>> Chunking.joined([Chunking.single(20, 8), Chunking.single(3, 8)]).chunks
         array([8, 3])
         """
         lengths = [part.lengths for part in parts] or [np.empty(0, np.int64)]
-        told = [part.told for part in parts] or [np.empty(0, np.int64)]
-        return cls._filled(np.concatenate(lengths), np.concatenate(told))
+        stored = [part.stored_chunks for part in parts] or [np.empty(0, np.int64)]
+        return cls._filled(np.concatenate(lengths), np.concatenate(stored))
 
     def select(self, sample_ids: Numbers) -> Chunking | None:
-        """That of a dataset made of these samples, in this sequence; None where those of a chunk do not stand together.
+        """Describe a dataset that is made of some of the samples, as ``Subset`` is.
 
-        Neighbouring chunks from which equally many are taken become one file.
+        Neighbouring chunks from which equally many samples are selected become one file.
 
+        Parameters
+        ----------
+        sample_ids : numpy.ndarray
+            The samples, int64, in the sequence of that dataset.
+
+        Returns
+        -------
+        Chunking or None
+            None if the samples of some chunk are not all next to each other.
+
+        Examples
+        --------
         >>> chosen = Chunking.single(20, 8).select(np.array([0, 1, 2, 8, 9, 10, 16]))
         >>> chosen.lengths, chosen.chunks
         (array([6, 1]), array([3, 1]))
@@ -100,18 +161,34 @@ class Chunking:
 
     @cached_property
     def offsets(self) -> Numbers:
-        """First sample id of each file, and the total at the end."""
+        """The first sample id of each file, and the total at the end."""
         offsets = np.zeros(len(self.lengths) + 1, np.int64)
         np.cumsum(self.lengths, out=offsets[1:])
         return offsets
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return int(self.offsets[-1])
 
     def first(self, num_samples: int) -> Chunking:
-        """That of the first files, as many as hold ``num_samples``; ValueError where those end inside a file."""
+        """Describe the first files, as many as hold ``num_samples``.
+
+        Parameters
+        ----------
+        num_samples : int
+            The number of their samples.
+
+        Returns
+        -------
+        Chunking
+            That of those files.
+
+        Raises
+        ------
+        ValueError
+            If the last of those samples is not the last one of a file.
+        """
         validate.integer(num_samples, "num_samples", high=self.num_samples)
         count = int(np.searchsorted(self.offsets, num_samples, side="left"))
         if self.offsets[count] != num_samples:
@@ -119,12 +196,15 @@ class Chunking:
                 f"the first {num_samples} samples end inside file {count - 1}, which holds ids "
                 f"[{self.offsets[count - 1]}, {self.offsets[count]}); an order is made over whole files"
             )
-        # files behind them have no say: an epoch that runs keeps its chunks when they are appended
-        return self if count == len(self.lengths) else self._filled(self.lengths[:count], self.told[:count])
+        if count == len(self.lengths):
+            return self
+        # Later files do not count for the usual chunk length: an epoch that runs keeps its chunks when files are
+        # appended.
+        return self._filled(self.lengths[:count], self.stored_chunks[:count])
 
     @cached_property
     def digest(self) -> str:
-        """What tells this chunking from others: BLAKE2b of both columns, 16 bytes as hex digits."""
+        """BLAKE2b of ``lengths`` and ``chunks``: 16 bytes as hexadecimal digits."""
         digest = hashlib.blake2b(b"globidx.chunking.1 %d " % len(self.lengths), digest_size=16)
         digest.update(self.lengths.astype("<i8").tobytes())
         digest.update(self.chunks.astype("<i8").tobytes())
@@ -132,12 +212,14 @@ class Chunking:
 
 
 def common_block(chunks: list[int], item_bytes: list[int]) -> int:
-    """One block length for aligned arrays of a file with these chunk lengths (0: not chunked) and bytes per item.
+    """Return one block length for aligned arrays of a file; 0 if no array is chunked.
+
+    ``chunks`` are their chunk lengths (0: not chunked), ``item_bytes`` the bytes of an item.
 
     A block of b items, cut at multiples of b, lies on average in (b + c - gcd(b, c)) / c chunks of length c, so each
     byte is decoded (b + c - gcd(b, c)) / b times. Of the chunk lengths, and their common multiple where that is at most
     4 times the longest, the shortest block within a tenth of the fewest bytes is taken: short blocks mix better. So
-    small labels in long chunks do not stretch the blocks of large images. 0 where no array is chunked.
+    small labels in long chunks do not stretch the blocks of large images.
 
     >>> common_block([16, 1024], [32768, 8]), common_block([10, 16], [64, 64]), common_block([4, 6], [1, 1])
     (16, 16, 12)
@@ -153,12 +235,12 @@ def common_block(chunks: list[int], item_bytes: list[int]) -> int:
 
 
 def weighted_quantile(values: Numbers, weights: Numbers, share: float) -> int:
-    """The smallest value such that those up to it have at least ``share`` of all weight.
+    """Return the smallest value such that the values up to it have at least ``share`` of all weight.
 
     >>> weighted_quantile(np.array([16, 4, 999]), np.array([90, 5, 5]), 0.95)
     16
     """
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
-    place = min(int(np.searchsorted(reached, share * float(reached[-1]), side="left")), len(order) - 1)
-    return int(values[order[place]])
+    index = min(int(np.searchsorted(reached, share * float(reached[-1]), side="left")), len(order) - 1)
+    return int(values[order[index]])

@@ -1,4 +1,4 @@
-"""The index: which sample id lives in which file, at which item."""
+"""The index: the bijection between sample ids and (file, item) pairs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,45 @@ from globidx.core import validate
 
 
 class Location(NamedTuple):
-    """Where a sample is: the file's path, and the item inside it."""
+    """Where a sample is.
+
+    Parameters
+    ----------
+    path : str
+        The path of its file.
+    item : int
+        Its index in that file.
+
+    Examples
+    --------
+    >>> path, item = Location("run/a.zarr", 7)
+    >>> path, item
+    ('run/a.zarr', 7)
+    """
 
     path: str
     item: int
 
 
 class GlobalIndex:
-    """Items of files of the given lengths, numbered through: a frozen value, no files behind it.
+    """Sample ids of files of given lengths: an immutable value that opens no file.
 
-    ``lengths`` are item counts, one a file, zero allowed. Sample ids run over the files in order.
+    Sample ids run over the files in their order, and over the items of a file.
 
+    Parameters
+    ----------
+    lengths : iterable of int
+        The number of items of each file. Zero is allowed.
+
+    Raises
+    ------
+    ValueError
+        If a length is negative.
+    OverflowError
+        If all files together hold more than 2**63 - 1 items.
+
+    Examples
+    --------
     >>> index = GlobalIndex([3, 0, 2])
     >>> len(index), index.num_files
     (5, 3)
@@ -45,7 +73,18 @@ class GlobalIndex:
 
     @classmethod
     def sharing(cls, lengths: NDArray[np.int64]) -> GlobalIndex:
-        """The index over ``lengths`` without a copy of it: nobody may change it afterwards."""
+        """Make an index without a copy of ``lengths``.
+
+        Parameters
+        ----------
+        lengths : numpy.ndarray
+            The number of items of each file, int64. It becomes read-only.
+
+        Returns
+        -------
+        GlobalIndex
+            The index over that array.
+        """
         index = cls.__new__(cls)
         index._set(_lengths(lengths).view())
         return index
@@ -56,47 +95,97 @@ class GlobalIndex:
         counts.flags.writeable = offsets.flags.writeable = False
         self.lengths = counts
         self._offsets = offsets
-        self._ends = offsets[1:].view(np.uint64)  # where a negative id is a huge one, and so beyond the last file
-        self._starts = offsets.data  # bisect reads Python ints from it, several times faster than from an array
+        # As unsigned numbers, negative ids are beyond the last file.
+        self._ends = offsets[1:].view(np.uint64)
+        # From a memoryview, bisect reads Python ints several times faster than from an array.
+        self._starts = offsets.data
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     @property
     def num_files(self) -> int:
-        """How many files there are, empty ones included."""
+        """The number of files, empty ones included."""
         return len(self.lengths)
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """First sample id of each file, and the total at the end: int64, ``num_files + 1`` long, read-only."""
+        """The first sample id of each file, and the total at the end: int64, ``num_files + 1`` long, read-only."""
         return self._offsets
 
     def locate(self, sample_id: int) -> tuple[int, int]:
-        """File number and item of one sample id; IndexError outside ``[0, len)``, negative ids included."""
+        """Return where one sample is.
+
+        Parameters
+        ----------
+        sample_id : int
+            A sample id in ``[0, len)``. IndexError for any other, negative ones included.
+
+        Returns
+        -------
+        file : int
+            The index of its file.
+        item : int
+            The index of the item in the file.
+        """
         starts = self._starts
         id = validate.sample_id(sample_id, starts[-1])
-        file = bisect_right(starts, id) - 1  # the last file that starts at or before: skips empty ones
+        # The last file that starts at or before the id, so that empty files are passed over.
+        file = bisect_right(starts, id) - 1
         return file, id - starts[file]
 
     def locate_many(self, sample_ids: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """File numbers and items of many sample ids: two int64 arrays as long as ``sample_ids``."""
+        """Return where many samples are.
+
+        Parameters
+        ----------
+        sample_ids : array_like of int
+            One-dimensional, each in ``[0, len)``.
+
+        Returns
+        -------
+        files, items : numpy.ndarray
+            Two int64 arrays, as long as ``sample_ids``.
+
+        Raises
+        ------
+        IndexError
+            If an id is outside ``[0, len)``.
+        """
         ids = validate.int64s(sample_ids, "sample id")
-        files = self._ends.searchsorted(ids.view(np.uint64), "right")  # skips empty files
+        files = self._ends.searchsorted(ids.view(np.uint64), "right")
         try:
             return files, ids - self._offsets[:-1].take(files)
-        except IndexError:  # an id is in no file
+        except IndexError:
             raise validate.outside(ids, "sample id", len(self)) from None
 
     def sample_id(self, file: int, item: int) -> int:
-        """The id of an item, the inverse of ``locate``; IndexError where the file has no such item."""
-        number = validate.integer(file, "file number", low=-(2**64), high=2**64)
-        if not 0 <= number < self.num_files:
-            raise IndexError(f"file number {number} is outside [0, {self.num_files})")
-        place = validate.integer(item, "item", low=-(2**64), high=2**64)
-        if not 0 <= place < self.lengths[number]:
-            raise IndexError(f"item {place} is outside [0, {self.lengths[number]}), the items of file {number}")
-        return self._starts[number] + place
+        """Return the id of an item: the inverse of ``locate``.
+
+        Parameters
+        ----------
+        file : int
+            The index of its file.
+        item : int
+            The index of the item in the file.
+
+        Returns
+        -------
+        int
+            The sample id.
+
+        Raises
+        ------
+        IndexError
+            If there is no such file, or no such item in it.
+        """
+        row = validate.integer(file, "file index", low=-(2**64), high=2**64)
+        if not 0 <= row < self.num_files:
+            raise IndexError(f"file index {row} is outside [0, {self.num_files})")
+        offset = validate.integer(item, "item", low=-(2**64), high=2**64)
+        if not 0 <= offset < self.lengths[row]:
+            raise IndexError(f"item {offset} is outside [0, {self.lengths[row]}), the items of file {row}")
+        return self._starts[row] + offset
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GlobalIndex) and np.array_equal(self.lengths, other.lengths)
@@ -112,12 +201,12 @@ class GlobalIndex:
 
 
 def _lengths(lengths: Iterable[Any] | NDArray[Any]) -> NDArray[Any]:
-    """``lengths`` as an array, its sum proved to fit int64 (numpy would wrap silently)."""
+    """Return ``lengths`` as an array whose sum fits int64: numpy's own sum would wrap silently."""
     if not (isinstance(lengths, np.ndarray) and lengths.dtype.kind in "iu" and lengths.ndim == 1):
         lengths = np.array([validate.integer(length, "length") for length in lengths], np.int64)
     if len(lengths) and int(lengths.min()) < 0:
         raise ValueError(f"length must be in [0, {validate.INT64_MAX}], got {int(lengths.min())}")
     total = sum(lengths.tolist()) if len(lengths) and int(lengths.max()) > validate.INT64_MAX // len(lengths) else 0
     if total > validate.INT64_MAX:
-        raise OverflowError(f"{len(lengths)} files hold {total} samples together; sample ids end at 2**63 - 1")
+        raise OverflowError(f"{len(lengths)} files hold {total} samples together, but sample ids end at 2**63 - 1")
     return lengths

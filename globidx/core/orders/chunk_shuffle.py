@@ -1,4 +1,4 @@
-"""``ChunkShuffle``: a shuffle that reads each chunk of the files about once. ARCHITECTURE.md tells its algebra."""
+"""``ChunkShuffle``: a shuffle that reads each chunk of the files about once. ARCHITECTURE.md has its algebra."""
 
 from __future__ import annotations
 
@@ -21,23 +21,41 @@ from globidx.core.orders.weighted import counter_key, split_mix
 from globidx.errors import RecordError, RecordMismatchError
 
 _MOST_LANES, _MOST_IN_ALL, _MOST = 2**17, 2**21, 2**40
-#: Items of windows that are computed at a time and kept, one window at least.
+#: The most items of windows that are computed at a time and kept; but one window at least.
 _AT_ONCE = 2**18
 
 
 class ChunkShuffle(Order):
-    """A shuffle within windows of ``window`` chunks, so that each chunk is decoded about once an epoch.
+    """A shuffle within windows of chunks, so that each chunk is decoded about once an epoch.
 
-    Chunks are shuffled over the whole dataset and dealt to *lanes*, one for each loader worker of each rank; within a
+    Chunks are shuffled over the whole dataset and dealt to *lanes*, one for each loader worker of each rank. Within a
     lane, samples are shuffled in windows. A worker whose cache holds ``window`` decoded chunks decodes nearly every
-    chunk once. A larger window mixes better and wants a larger cache.
+    chunk once.
 
-    The chunks are the dataset's own (``FileCacheDataset`` tells them as ``dataset.chunking``); for data that does not
-    tell, ``chunk`` says how many successive samples to keep together. ``lanes`` is (ranks, loader workers of a rank)
-    and ``batch`` the global batch size: by default they are the sampler's world size and what ``globidx.DataLoader``
-    tells of itself, as an epoch begins. The epoch keeps them, also where it is resumed on other ranks: then only fewer
-    samples are found decoded, until the next epoch is planned for the new ranks.
+    Parameters
+    ----------
+    window : int
+        Chunks in a window. A larger window mixes better and needs a larger cache.
+    lanes : (int, int), optional
+        The number of ranks, and of loader workers of a rank. By default, those of the sampler and of
+        ``globidx.DataLoader`` when an epoch begins.
+    batch : int, optional
+        The global batch size: the samples of all ranks in a step. The default is found in the same way.
+    chunk : int, optional
+        How many successive samples to keep together. By default, the chunks are those of ``dataset.chunking``, which a
+        ``FileCacheDataset`` has.
 
+    See Also
+    --------
+    globidx.IdentifiedDataset : how another dataset describes its chunks.
+
+    Notes
+    -----
+    An epoch keeps its lanes when it is resumed on other ranks. Fewer samples are then found decoded, until the next
+    epoch is planned for the new ranks.
+
+    Examples
+    --------
     >>> order = ChunkShuffle(window=2, chunk=4).plan(range(24), 24, lambda: Lanes(ranks=1))
     >>> order.bind(24, seed=0, epoch=0).take(range(24)).reshape(3, 8)
     array([[ 0, 21,  1,  3, 20,  2, 23, 22],
@@ -61,42 +79,51 @@ class ChunkShuffle(Order):
         self._chunk = None if chunk is None else validate.integer(chunk, "chunk", low=1, high=_MOST)
 
     def parameters(self) -> dict[str, Any]:
-        """Window and chunk; what is given of the lanes stays out, since each epoch has its own."""
+        """Return window and chunk. The lanes are left out, because each epoch has its own."""
         return {"window": self._window, "chunk": self._chunk, "plan": None}
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> PlannedChunkShuffle:
-        """The order of an epoch that begins now; what was not given of the lanes is asked from ``lanes()``.
+        """Return the order of an epoch that begins now.
 
-        TypeError where ``dataset`` does not tell its chunks and ``chunk`` is not given.
+        ``lanes()`` is called for what was not passed to the constructor. TypeError if the chunks of ``dataset`` are not
+        known and there is no ``chunk``.
         """
-        told = Lanes(1, 1, 1) if self._lanes is not None and self._batch is not None else lanes()
-        ranks, workers = self._lanes or (told.ranks, min(told.workers, max(1, _MOST_IN_ALL // told.ranks)))
-        batch = told.batch if self._batch is None else self._batch
+        given = Lanes(1, 1, 1) if self._lanes is not None and self._batch is not None else lanes()
+        most_workers = max(1, _MOST_IN_ALL // given.ranks)
+        ranks, workers = self._lanes or (given.ranks, min(given.workers, most_workers))
+        batch = given.batch if self._batch is None else self._batch
         return self._planned(Lanes(ranks, workers, batch), self._chunking(dataset, num_samples))
 
     def matches(self, described: Mapping[str, Any]) -> bool:
-        """Whether a record describes this order, for whatever lanes; RecordError where its plan is malformed."""
+        """Return whether a record describes this order, for any lanes; RecordError if its plan is malformed."""
         if "plan" not in described or {**described, "plan": None} != self.describe():
             return False
         _read(described["plan"])
         return True
 
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> PlannedChunkShuffle:
-        """The order as the epoch of a record has it; RecordMismatchError where its chunks were others."""
+        """Return the order as it was planned for the epoch of a record.
+
+        Raises
+        ------
+        RecordMismatchError
+            If the chunks of the data were others.
+        """
         plan = _read(described["plan"])
         digest = plan.pop("chunking")
         chunking = self._chunking(dataset, num_samples)
         if digest != chunking.digest:
             error = RecordMismatchError(
-                f"the record's epoch was ordered by chunks of digest {digest!r}, these are {chunking.digest!r}, so its "
-                "ids stand elsewhere: open the files in the chunks they had (the same key, too), or start a new run"
+                f"the epoch of the record was ordered by chunks with digest {digest!r}, but the dataset has chunks "
+                f"with digest {chunking.digest!r}, so that ids have other positions: open the files with the chunks "
+                "and the key they had, or start a new run"
             )
             error.field = "order"
             raise error
         return self._planned(Lanes(**plan), chunking)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """As planned for one rank without workers, where ``chunk`` says all there is to know of the data."""
+        """Return the order of one epoch as planned for one rank without workers; this needs ``chunk``."""
         return self.plan(range(num_samples), num_samples, Lanes).bind(num_samples, seed=seed, epoch=epoch)
 
     def _planned(self, lanes: Lanes, chunking: Chunking) -> PlannedChunkShuffle:
@@ -109,18 +136,36 @@ class ChunkShuffle(Order):
             return chunking_of(dataset, num_samples)
         except TypeError as error:
             raise TypeError(
-                f"ChunkShuffle must know the chunks of the data, and {error}; or pass chunk=, how many successive "
+                f"ChunkShuffle must know the chunks of the data, but {error}; or pass chunk=, the number of successive "
                 "samples to keep together, or use orders.Shuffle()"
             ) from None
 
     def __repr__(self) -> str:
-        given = {"lanes": self._lanes, "batch": self._batch, "chunk": self._chunk}
-        told = "".join(f", {name}={value}" for name, value in given.items() if value is not None)
-        return f"ChunkShuffle(window={self._window}{told})"
+        options = {"lanes": self._lanes, "batch": self._batch, "chunk": self._chunk}
+        given = "".join(f", {name}={value}" for name, value in options.items() if value is not None)
+        return f"ChunkShuffle(window={self._window}{given})"
 
 
 class PlannedChunkShuffle(Order):
-    """``ChunkShuffle`` for the lanes and chunks of one epoch."""
+    """``ChunkShuffle`` as it is planned for one epoch: what ``ChunkShuffle.plan`` returns.
+
+    Parameters
+    ----------
+    order : ChunkShuffle
+        The order that was planned.
+    window : int
+        Chunks in a window.
+    lanes : Lanes
+        Who reads the epoch.
+    chunking : Chunking
+        How the samples are stored in chunks.
+
+    Examples
+    --------
+    >>> planned = ChunkShuffle(chunk=4).plan(range(24), 24, lambda: Lanes(ranks=2, workers=3, batch=8))
+    >>> planned.lanes
+    Lanes(ranks=2, workers=3, batch=8)
+    """
 
     algorithm = ChunkShuffle.algorithm
 
@@ -128,7 +173,7 @@ class PlannedChunkShuffle(Order):
         self._order, self._window, self.lanes, self.chunking = order, window, lanes, chunking
 
     def parameters(self) -> dict[str, Any]:
-        """Those of the order, and the plan."""
+        """Return those of the order, and the plan: lanes, and a digest of the chunks."""
         return {**self._order.parameters(), "plan": {**self.lanes._asdict(), "chunking": self.chunking.digest}}
 
     @cached_property
@@ -137,17 +182,25 @@ class PlannedChunkShuffle(Order):
         return Tiling.of(self.chunking, self._window, max(1, self.lanes.batch // self.lanes.ranks))
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """One epoch's order; ValueError for another number of samples than it was planned for."""
+        """Return the order of one epoch.
+
+        Raises
+        ------
+        ValueError
+            For another number of samples than it was planned for.
+        """
         n = validate.integer(num_samples, "num_samples", high=LIMIT)
         if n != self.chunking.num_samples:
-            raise ValueError(f"planned over {self.chunking.num_samples} samples, bound over {n}; plan it anew")
+            raise ValueError(
+                f"the order was planned for {self.chunking.num_samples} samples, but is bound to {n}; call plan() again"
+            )
         return _ChunkShuffled(self.tiling, self.lanes, validate.integer(seed, "seed"), validate.integer(epoch, "epoch"))
 
 
 class _ChunkShuffled(Arrangement):
-    """Position -> (lane, number in it) -> place on the ground -> sample id.
+    """Position -> (lane, index in it) -> position on the ground -> sample id.
 
-    A lane reads two stretches of the ground: first whole units, its windows; then its share of what is left over.
+    A lane reads two stretches of the ground: first whole units, which are its windows; then its share of the rest.
     """
 
     def __init__(self, tiling: Tiling, lanes: Lanes, seed: int, epoch: int) -> None:
@@ -155,44 +208,47 @@ class _ChunkShuffled(Arrangement):
         self._ground, self._window, self._lanes = Ground(tiling, seed, epoch), tiling.unit, lanes
         quotas = lanes.quotas(self.length)
         self._whole = _dealt(quotas // self._window, self._ground.units) * self._window
-        self._starts = np.zeros(2 * lanes.total + 1, np.int64)  # first stretches of all lanes, then second ones
+        # The first stretches of all lanes, then the second ones.
+        self._starts = np.zeros(2 * lanes.total + 1, np.int64)
         np.cumsum(np.concatenate([self._whole, quotas - self._whole]), out=self._starts[1:])
         self._least, self._units = int(self._whole.min()), self._starts // self._window
-        # the windows of the last call, keys and ids: the next one mostly goes on in them
+        # The windows of the last call, keys and ids: the next call mostly continues in them.
         self._recent: tuple[Ids, Ids] = np.empty(0, np.int64), np.empty((0, self._window), np.int64)
         self._key = counter_key(f"chunk-shuffle.1 windows {seed} {epoch}")
 
     def forward(self, positions: Ids) -> Ids:
-        lanes, numbers = self._lanes.forward(positions)
-        if len(numbers) and numbers.max() >= self._least:
-            second = numbers >= self._whole[lanes]
-            numbers[second] -= self._whole[lanes[second]]
+        lanes, indices = self._lanes.forward(positions)
+        if len(indices) and indices.max() >= self._least:
+            second = indices >= self._whole[lanes]
+            indices[second] -= self._whole[lanes[second]]
             lanes[second] += self._lanes.total
         ids = np.empty_like(positions)
-        for some, keys, rows, within in self._by_window(lanes, numbers + self._starts[lanes]):
+        for some, keys, rows, within in self._by_window(lanes, indices + self._starts[lanes]):
             known, table = self._recent
             if not np.isin(keys, known).all():
                 known, table = self._recent = keys, self._table(keys)
             ids[some] = table.ravel()[np.searchsorted(known, keys)[rows] * self._window + within]
         return ids
 
-    def inverse(self, ids: Ids) -> Ids:
-        places = self._ground.inverse(ids)
-        stretches = np.searchsorted(self._starts, places, side="right") - 1
-        numbers = -self._starts[stretches]
-        for some, keys, rows, within in self._by_window(stretches, places):
+    def inverse(self, sample_ids: Ids) -> Ids:
+        on_ground = self._ground.inverse(sample_ids)
+        stretches = np.searchsorted(self._starts, on_ground, side="right") - 1
+        indices = -self._starts[stretches]
+        for some, keys, rows, within in self._by_window(stretches, on_ground):
             units, shuffled = self._shuffled(keys)
-            numbers[some] += units[rows] * self._window + np.argsort(shuffled, axis=1)[rows, within]
+            indices[some] += units[rows] * self._window + np.argsort(shuffled, axis=1)[rows, within]
         second, lanes = stretches // self._lanes.total, stretches % self._lanes.total
-        return self._lanes.inverse(lanes, numbers + second * self._whole[lanes])
+        return self._lanes.inverse(lanes, indices + second * self._whole[lanes])
 
-    def _by_window(self, stretches: Ids, places: Ids) -> Iterator[tuple[Any, Ids, Ids, Ids]]:
-        """Windows, some at a time: which of the places are in them, their keys, and row and item of each place.
+    def _by_window(self, stretches: Ids, on_ground: Ids) -> Iterator[tuple[Any, Ids, Ids, Ids]]:
+        """Iterate over windows, some at a time.
 
-        A key is of a unit and a stretch: where a stretch ends within a unit, the unit is two windows.
+        Yields which of the ground positions are in them, the keys of the windows, and for each of those positions its
+        row among the keys and its index in the window. A key means a unit and a stretch: where a stretch ends inside a
+        unit, the unit is two windows.
         """
-        units = places // self._window
-        within = places - units * self._window
+        units = on_ground // self._window
+        within = on_ground - units * self._window
         keys, rows = _distinct((units - self._units[stretches]) * len(self._starts) + stretches)
         size = max(1, _AT_ONCE // self._window)
         if len(keys) <= size:
@@ -203,22 +259,23 @@ class _ChunkShuffled(Arrangement):
             yield some, keys[first : first + size], rows[some] - first, within[some]
 
     def _table(self, keys: Ids) -> Ids:
-        """Ids of windows, a row each, in their sequence."""
+        """Return the ids of windows in their shuffled sequence, a row each."""
         units, shuffled = self._shuffled(keys)
         table: Ids = np.take_along_axis(self._ground.forward_units(units), shuffled, axis=1)
         return table
 
     def _shuffled(self, keys: Ids) -> tuple[Ids, Ids]:
-        """Units of windows, and, a row each, their items in the new sequence: sorted by random numbers.
+        """Return the units of windows, and their items in shuffled sequence, a row each.
 
-        Items of the unit that are before or behind the stretch stay where they are.
+        Items are sorted by random numbers. Those of the unit that are before or after the stretch stay where they are.
         """
         units, stretches = np.divmod(keys, len(self._starts))
         units += self._units[stretches]
         items = np.arange(self._window)
         low = np.uint64((1 << max(1, (self._window - 1).bit_length())) - 1)
         begins = units * self._window
-        drawn = split_mix(self._key, begins[:, None] + items) & ~low  # low bits tell the item, and break ties
+        # The low bits are the item, so that they survive the sort, and break ties.
+        drawn = split_mix(self._key, begins[:, None] + items) & ~low
         before, behind = self._starts[stretches] - begins, self._starts[stretches + 1] - begins
         for row in np.flatnonzero((before > 0) | (behind < self._window)).tolist():
             drawn[row, : max(0, int(before[row]))] = 0
@@ -229,7 +286,7 @@ class _ChunkShuffled(Arrangement):
 
 
 def _dealt(wanted: Ids, units: int) -> Ids:
-    """As many of ``units`` for each lane as it wants, or, where there are not enough, nearly as many."""
+    """Deal ``units`` to lanes: as many as each wants or, if there are not enough, nearly as many."""
     short = max(0, int(wanted.sum()) - units)
     less, more = divmod(short, len(wanted))
     given = np.maximum(0, wanted - less - (np.arange(len(wanted)) < more))
@@ -238,11 +295,12 @@ def _dealt(wanted: Ids, units: int) -> Ids:
 
 
 def _distinct(keys: Ids) -> tuple[Ids, NDArray[np.intp]]:
-    """The different keys, ascending, and which of them each one is."""
+    """Return the distinct keys, ascending, and the index of each key among them."""
     if not len(keys):
         return keys, np.empty(0, np.intp)
     low, high = int(keys.min()), int(keys.max())
-    if high - low > 4 * len(keys) + 4096:  # marking costs their range, sorting their number
+    # Marking costs the range of the keys, sorting costs their count.
+    if high - low > 4 * len(keys) + 4096:
         distinct, rows = np.unique(keys, return_inverse=True)
         return distinct, rows.ravel()
     seen = np.zeros(high - low + 1, bool)
@@ -259,14 +317,14 @@ def _lanes(lanes: Any) -> tuple[int, int]:
 
 
 def _read(plan: Any) -> dict[str, Any]:
-    """A record's plan; RecordError where it is malformed, or has more lanes than anybody may."""
-    found = schema.fields(plan, "sampler state: order: plan", _PLAN)
-    if found["ranks"] * found["workers"] > _MOST_IN_ALL:
+    """Return the plan of a record; RecordError if it is malformed, or has more lanes than are allowed."""
+    fields = schema.fields(plan, "sampler state: order: plan", _PLAN)
+    if fields["ranks"] * fields["workers"] > _MOST_IN_ALL:
         raise RecordError(
-            f"sampler state: order: plan: {found['ranks']} ranks of {found['workers']} workers are too many; "
+            f"sampler state: order: plan: {fields['ranks']} ranks of {fields['workers']} workers are too many; "
             f"at most {_MOST_IN_ALL} lanes are allowed"
         )
-    return found
+    return fields
 
 
 _PLAN = {

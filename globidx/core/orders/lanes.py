@@ -1,4 +1,4 @@
-"""Lanes: which positions of an epoch the workers of the ranks read, each lane a stretch of its own.
+"""Lanes: which positions of an epoch each loader worker of each rank reads.
 
 Position p belongs to global batch s = p // G and slot q = p % G. With W ranks of K loader workers each, rank r is dealt
 the slots q = r modulo W, and its i-th batch goes to worker i modulo K. So lane (s mod K) * W + (q mod W) is read by one
@@ -16,11 +16,22 @@ Numbers = NDArray[np.int64]
 
 
 class Lanes(NamedTuple):
-    """``ranks`` ranks of ``workers`` workers each, and the global batch: items of all ranks in a step.
+    """Who reads an epoch: the bijection between positions and (lane, index in the lane).
 
+    Parameters
+    ----------
+    ranks : int
+        The number of ranks.
+    workers : int
+        The number of loader workers of a rank, at least 1.
+    batch : int
+        The global batch size: the samples of all ranks in a step.
+
+    Examples
+    --------
     >>> lanes = Lanes(ranks=2, workers=2, batch=4)
-    >>> lane, number = lanes.forward(np.arange(12))
-    >>> lane.tolist(), number.tolist()
+    >>> lane, index = lanes.forward(np.arange(12))
+    >>> lane.tolist(), index.tolist()
     ([0, 1, 0, 1, 2, 3, 2, 3, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3])
     """
 
@@ -30,17 +41,29 @@ class Lanes(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many lanes there are."""
+        """The number of lanes."""
         return self.ranks * self.workers
 
     def _shares(self, slots: int) -> Numbers:
-        """How many of the first ``slots`` slots of a batch each rank is dealt."""
+        """Return how many of the first ``slots`` slots of a batch each rank is dealt."""
         shares: Numbers = np.maximum(0, (slots - np.arange(self.ranks, dtype=np.int64) + self.ranks - 1) // self.ranks)
         return shares
 
     def quotas(self, positions: int) -> Numbers:
-        """How many of the first ``positions`` positions each lane has; no divisibility is asked for.
+        """Return how many of the first ``positions`` positions each lane has, with no divisibility rule.
 
+        Parameters
+        ----------
+        positions : int
+            The length of the epoch.
+
+        Returns
+        -------
+        numpy.ndarray
+            A count for each lane, int64.
+
+        Examples
+        --------
         >>> Lanes(ranks=2, workers=2, batch=3).quotas(8).tolist()
         [3, 2, 2, 1]
         """
@@ -54,7 +77,18 @@ class Lanes(NamedTuple):
         return quotas.ravel()
 
     def forward(self, positions: Numbers) -> tuple[Numbers, Numbers]:
-        """Lane of each position, and its number in that lane."""
+        """Map positions to lanes.
+
+        Parameters
+        ----------
+        positions : numpy.ndarray
+            Positions, int64.
+
+        Returns
+        -------
+        lanes, indices : numpy.ndarray
+            The lane of each position, and its index in that lane.
+        """
         batch = positions // self.batch
         slot = positions - batch * self.batch
         turn = batch // self.workers
@@ -63,9 +97,20 @@ class Lanes(NamedTuple):
         share = self.batch // self.ranks if self.batch % self.ranks == 0 else self._shares(self.batch)[rank]
         return (batch - turn * self.workers) * self.ranks + rank, turn * share + row
 
-    def inverse(self, lanes: Numbers, numbers: Numbers) -> Numbers:
-        """The inverse of ``forward``."""
+    def inverse(self, lanes: Numbers, indices: Numbers) -> Numbers:
+        """Map lanes to positions: the inverse of ``forward``.
+
+        Parameters
+        ----------
+        lanes, indices : numpy.ndarray
+            Lanes, and indices in those lanes, int64.
+
+        Returns
+        -------
+        numpy.ndarray
+            The positions, int64.
+        """
         worker, rank = np.divmod(lanes, self.ranks)
-        turn, row = np.divmod(numbers, self._shares(self.batch)[rank])
+        turn, row = np.divmod(indices, self._shares(self.batch)[rank])
         positions: Numbers = (turn * self.workers + worker) * self.batch + row * self.ranks + rank
         return positions

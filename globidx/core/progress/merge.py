@@ -1,4 +1,4 @@
-"""Merging: what all ranks say of an epoch, as one value, or the rank that does not fit."""
+"""Merging: the states of all ranks as one record, or an error that names the rank that disagrees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of sample ids as sorted, disjoint, half-open ranges: what is left out of an epoch, in few numbers."""
+"""Sets of sample ids as sorted, disjoint, half-open ranges."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from globidx.core import validate
 
 @dataclass(frozen=True)
 class Ranges:
-    """Ids in ``[start, stop)`` of each pair; pairs sorted, none empty, none touching the next.
+    """A set of sample ids, as ranges.
 
+    Parameters
+    ----------
+    pairs : tuple of (int, int)
+        The ids ``[start, stop)`` of each pair. Pairs ascend, none is empty, and none touches the next.
+
+    Examples
+    --------
     >>> some = Ranges.of([7, range(2, 5), (4, 6)])
     >>> some.pairs, len(some)
     (((2, 6), (7, 8)), 5)
@@ -26,22 +33,42 @@ class Ranges:
     pairs: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, given: Any) -> Ranges:
-        """The ids of an int, a range, another ``Ranges``, or an iterable of ints, ranges and (start, stop) pairs.
+    def of(cls, ids: Any) -> Ranges:
+        """Make a set of the ids that a user passes.
 
-        TypeError or ValueError for anything else, negative ids and strides included.
+        Parameters
+        ----------
+        ids : int, range, Ranges, numpy.ndarray or iterable
+            An iterable may hold ints, ranges of step 1 and (start, stop) pairs. TypeError or ValueError for anything
+            else, negative ids included.
+
+        Returns
+        -------
+        Ranges
+            The set.
         """
-        if isinstance(given, Ranges):
-            return given
-        if isinstance(given, np.ndarray):
-            return cls.of_ids(validate.integers(given, "sample id", validate.INT64_MAX))
-        if isinstance(given, range) or not isinstance(given, Iterable):
-            given = [given]
-        return cls._united(_pair(item) for item in given)
+        if isinstance(ids, Ranges):
+            return ids
+        if isinstance(ids, np.ndarray):
+            return cls.of_ids(validate.integers(ids, "sample id", validate.INT64_MAX))
+        if isinstance(ids, range) or not isinstance(ids, Iterable):
+            ids = [ids]
+        return cls._united(_pair(item) for item in ids)
 
     @classmethod
     def of_ids(cls, ids: NDArray[np.int64]) -> Ranges:
-        """The ids of an int64 array, in any sequence, repeats allowed."""
+        """Make a set of the ids of an array.
+
+        Parameters
+        ----------
+        ids : numpy.ndarray
+            Ids, int64, in any sequence; they may repeat.
+
+        Returns
+        -------
+        Ranges
+            The set.
+        """
         sorted_ids = np.unique(ids)
         breaks = np.flatnonzero(np.diff(sorted_ids) != 1) + 1
         runs = np.split(sorted_ids, breaks) if len(sorted_ids) else []
@@ -62,7 +89,7 @@ class Ranges:
 
     @property
     def size(self) -> int:
-        """How many ids there are; unlike ``len`` not bound to 63 bits."""
+        """The number of ids; unlike ``len`` not limited to 63 bits."""
         return sum(stop - start for start, stop in self.pairs)
 
     def __or__(self, other: Ranges) -> Ranges:
@@ -70,11 +97,12 @@ class Ranges:
 
     def __sub__(self, other: Ranges) -> Ranges:
         left: list[tuple[int, int]] = []
-        gone, place = other.pairs, 0
+        gone, row = other.pairs, 0
         for start, stop in self.pairs:
-            while place < len(gone) and gone[place][1] <= start:
-                place += 1  # both ascend, so each is passed once
-            first, at = start, place
+            # Both lists ascend, so each pair is passed once.
+            while row < len(gone) and gone[row][1] <= start:
+                row += 1
+            first, at = start, row
             while at < len(gone) and gone[at][0] < stop:
                 left.append((first, gone[at][0]))
                 first = gone[at][1]
@@ -83,11 +111,28 @@ class Ranges:
         return self._united(left)
 
     def below(self, stop: int) -> Ranges:
-        """The ids below ``stop``."""
+        """Return the ids below a limit.
+
+        Parameters
+        ----------
+        stop : int
+            The limit.
+
+        Returns
+        -------
+        Ranges
+            Those of the ids that are smaller.
+        """
         return self - Ranges(((stop, validate.INT64_MAX),))
 
     def ids(self) -> NDArray[np.int64]:
-        """All ids, ascending, int64."""
+        """Return all ids.
+
+        Returns
+        -------
+        numpy.ndarray
+            The ids, ascending, int64.
+        """
         return np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in self.pairs)])
 
 

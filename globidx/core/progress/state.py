@@ -1,8 +1,8 @@
-"""A sampler's state: what one rank says of an epoch.
+"""A sampler's state: how far one rank has come in an epoch, as a value and as JSON.
 
-In a running segment a rank knows only its own count. Alone, it speaks for all as if they were in lock-step
-(``closed``); together, ``globidx.core.progress.merge`` takes each rank's own count. Both come out as the same kind of
-value, which any world size can start from.
+In a running segment a rank knows only its own count. A single state is taken as if all ranks were in lock-step
+(``closed``); ``globidx.core.progress.merge`` takes the count of each rank. Both results are states that any world size
+can resume from.
 """
 
 from __future__ import annotations
@@ -11,31 +11,50 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
-from globidx.core.datasets.identity import DatasetIdentity, advice
+from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.json import schema, strict
-from globidx.core.orders.base import Order
 from globidx.core.progress import partition
 from globidx.core.progress.limits import MAX_IDS, MAX_LAYERS, MAX_RANGES, MAX_WORLD_SIZE, bounded, refuse_too_much
 from globidx.core.progress.partition import Tail
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.segments import Progress, Segment, Skip
-from globidx.errors import CommitError, RecordError, RecordMismatchError
+from globidx.errors import CommitError, RecordError
 
 FORMAT, VERSION = "globidx.sampler", 1
 
 
 @dataclass(frozen=True)
 class SamplerState:
-    """How far one rank has come: what earlier segments of the epoch did (``progress``), and ``committed`` ids of the
-    open one.
+    """How far one rank has come in an epoch.
 
-    ``skip`` lists ids to leave out; those that the running epoch leaves out already stand in ``progress``. ``trail`` is
-    what ``left_behind`` made of the epochs before this one. ``quarantined`` lists ids that others stood in for, in the
-    whole run: they count as delivered, and are left out only if ``skip`` lists them too.
-    ``finished_epoch`` is the epoch this rank completed to get here: it tells a merge that a rank one epoch ahead of
-    the others has not left theirs, but done all of it.
+    Parameters
+    ----------
+    dataset : DatasetIdentity
+        The samples of the epoch.
+    order : mapping
+        The description of the planned order.
+    seed, epoch : int
+        What the order is bound to.
+    tail : {"pad", "drop", "exact"}
+        How the last positions are dealt.
+    progress : Progress
+        What earlier segments of the epoch have committed and left out.
+    world_size : int
+        The number of ranks of the open segment.
+    committed : int
+        How many ids of the open segment this rank has committed; ``open.count`` in a record.
+    finished_epoch : int or None
+        The epoch that this rank completed to get here. A merge thus knows that a rank which is one epoch ahead has
+        completed the epoch of the others.
+    trail : str
+        The digest of all segments that this rank has left since a record was loaded.
+    skip : Ranges
+        Ids to leave out. ``progress`` has those that the running epoch leaves out already.
+    quarantined : Ranges
+        Ids of the whole run that were replaced by others. They count as delivered, and are left out only if ``skip``
+        has them too.
     """
 
     dataset: DatasetIdentity
@@ -52,16 +71,17 @@ class SamplerState:
     quarantined: Ranges = field(default_factory=Ranges)
 
     def stream_length(self, rank: int) -> int:
-        """How many ids ``rank`` yields in the open segment, padding included."""
+        """Return how many ids ``rank`` yields in the open segment, padding included."""
         remaining = self.progress.remaining
         return partition.stream_length(remaining, rank=rank, world_size=self.world_size, tail=self.tail)
 
     def dealt_to(self, world_size: int) -> SamplerState:
-        """The state with the open segment dealt to so many ranks; itself where it is, as it is at nearly all times."""
+        """Return the state with the open segment dealt to ``world_size`` ranks."""
+        # Nearly always the world size has not changed, and then nothing is copied.
         return self if self.world_size == world_size else replace(self, world_size=world_size)
 
     def commit(self, amount: int, rank: int) -> SamplerState:
-        """The state with ``amount`` more ids of ``rank`` committed; CommitError if it had fewer left."""
+        """Return the state with ``amount`` more ids of ``rank`` committed; CommitError if it had fewer left."""
         left = self.stream_length(rank) - self.committed
         if amount > left:
             raise CommitError(
@@ -71,56 +91,60 @@ class SamplerState:
         return replace(self, committed=self.committed + amount)
 
     def is_complete(self, rank: int) -> bool:
-        """Whether the epoch is done if all ranks keep step: with an exact tail others may have one id more."""
+        """Return whether the epoch is complete if all ranks are in lock-step.
+
+        With an exact tail, this rank may have committed all its ids while others still have one.
+        """
+        # All that remained of the epoch when it was loaded may be skipped.
         if self.progress.committed and not self.progress.remaining:
-            return True  # all that was left of it when it was loaded is skipped
+            return True
         if not self.committed or self.committed < self.stream_length(rank):
             return False
         return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
 
     def quarantine(self, ids: Ranges) -> SamplerState:
-        """The state with ``ids`` in quarantine, too; RecordError for more than a record may hold."""
-        return replace(self, quarantined=bounded(self.quarantined | ids, "the quarantine would list"))
+        """Return the state with ``ids`` in quarantine as well; RecordError if a record cannot hold so many."""
+        return replace(self, quarantined=bounded(self.quarantined | ids, "the quarantine would have"))
 
     def closed(self) -> Progress:
-        """Progress with the open segment ended, all ranks as far as this one; padding does not count."""
+        """Return the progress after the open segment, as if all ranks had come as far as this one, without padding."""
         prefix = min(self.committed * self.world_size, self.progress.remaining)
         return replace(self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed)
 
     def next_epoch(self) -> SamplerState:
-        """The start of the next epoch, with nothing done in it and nothing left out yet."""
+        """Return the start of the next epoch, with nothing committed and nothing left out yet."""
         fresh = Progress(self.progress.length)
         return replace(self, epoch=self.epoch + 1, progress=fresh, committed=0, trail=self.left_behind())
 
     def left_behind(self) -> str:
-        """The trail once this segment is left: a digest of it, over all that led here since a record was loaded.
+        """Return the trail after this segment: a digest of it and of the trail before it.
 
-        Ranks that dealt from different data, orders or histories in any epoch since have different trails.
+        Two ranks have different trails if they had different data, orders or histories in any epoch since a record was
+        loaded.
         """
         left = [self.trail, asdict(self.dataset), dict(self.order), self.seed, self.epoch, self.tail, self.world_size]
         layers = [_layer_to_json(layer) for layer in self.progress.history]
         return hashlib.blake2b(strict.canonical([*left, layers]), digest_size=16).hexdigest()
 
     def normal(self, rank: int) -> SamplerState:
-        """The state as it is written: a completed epoch is the next one's start."""
+        """Return the state as it is written: the end of an epoch is the start of the next one."""
         return self.after_epoch() if self.is_complete(rank) else self
 
     def after_epoch(self) -> SamplerState:
-        """The start of the next epoch, of a rank that has done this one to its end."""
+        """Return the start of the next epoch, for a rank that has completed this one."""
         return replace(self.next_epoch(), finished_epoch=self.epoch)
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as fresh JSON values, as ``state_dict`` returns it.
+        """Return the state as new JSON values, as ``state_dict`` returns it.
 
-        ``committed``, ``skipped`` and ``remaining`` are sums, for people.
-
-        Whatever it says, it has the same keys, and lists hold no objects: torch.distributed.checkpoint takes objects
-        apart, and loads only what a fresh sampler's state has a place for.
+        The keys are always the same, and no list holds an object: torch.distributed.checkpoint flattens objects into
+        keys, and loads only the keys that the state of a new sampler has. ``committed``, ``skipped`` and ``remaining``
+        are sums, for people.
 
         Raises
         ------
         RecordError
-            Where it would be more than a reader accepts.
+            If a reader would refuse the state, because its history is too long.
         """
         refuse_too_much(self.progress.history)
         done = self.closed()
@@ -147,7 +171,7 @@ class SamplerState:
 
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
-        """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
+        """Return the state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
         _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
         fields = schema.fields(state, "sampler state", _FIELDS)
@@ -164,62 +188,36 @@ class SamplerState:
             committed=fields["open"]["count"],
             finished_epoch=fields["finished_epoch"],
             trail=fields["trail"],
-            skip=_ranges(fields["skip"], None),  # ids of files appended since may be told before an epoch has them
+            # These lists may have ids of appended files, which only the next epoch has.
+            skip=_ranges(fields["skip"], None),
             quarantined=_ranges(fields["quarantined"], None),
         )
         longest = partition.stream_length(value.progress.remaining, rank=0, world_size=value.world_size, tail="pad")
         if value.committed > longest:
             raise RecordError(
-                f"sampler state: open.count is {value.committed}, but a rank had only {longest} to commit"
+                f"sampler state: open.count is {value.committed}, but a rank was dealt only {longest} ids; it was "
+                "edited or damaged"
             )
         done = value.closed()
         sums = {"committed": done.committed, "skipped": done.skipped, "remaining": done.remaining}
-        for name, found in sums.items():
-            if fields[name] != found:
+        for name, computed in sums.items():
+            if fields[name] != computed:
                 raise RecordError(
-                    f"sampler state: {name} is {fields[name]}, but its segments say {found}; it was edited or damaged"
+                    f"sampler state: {name} is {fields[name]}, but its segments say {computed}; it was edited or "
+                    "damaged"
                 )
         return value
-
-    def refuse_other_run(self, *, dataset: Any, order: Order, seed: int) -> None:
-        """RecordMismatchError naming the first thing in which the run at hand differs from the one that wrote this
-        state.
-        """
-        if not self.dataset.begins(dataset):
-            found = DatasetIdentity.of(dataset)
-            name = next(
-                n for n in ("fingerprint", "num_files", "num_samples") if getattr(self.dataset, n) != getattr(found, n)
-            )
-            _mismatch(
-                f"dataset.{name}",
-                getattr(self.dataset, name),
-                getattr(found, name),
-                advice(dataset),
-            )
-        if self.seed != seed:
-            _mismatch("seed", self.seed, seed, f"pass seed={self.seed}")
-        if not order.matches(self.order):
-            _mismatch("order", dict(self.order), order.describe(), "pass the same order")
 
 
 def _refuse_whole_record(state: Any) -> None:
     states = state.get("states") if isinstance(state, Mapping) else None
     if isinstance(states, Mapping) and state.get("format") == "globidx.record":
         names = [name for name, held in states.items() if isinstance(held, Mapping) and held.get("format") == FORMAT]
-        shown = ", ".join(f"record['states'][{name!a:.40}]" for name in names[:3]) or "none of it"
+        shown = " or ".join(f"record['states'][{name!a:.40}]" for name in names[:3]) or "none of its states"
         raise RecordError(
-            f"this is a whole record, and a sampler takes its own state out of it: {shown}; a CheckpointManager takes "
-            "all of it"
+            f"this is a whole record, but a sampler loads its own state only: pass {shown}, or load the record with a "
+            "CheckpointManager"
         )
-
-
-def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:
-    error = RecordMismatchError(
-        f"the record was written with {field} {recorded!r}, this run has {found!r}; "
-        f"resuming would read the wrong samples: {cure}, or start a new run"
-    )
-    error.field = field
-    raise error
 
 
 def _layer_to_json(layer: Segment | Skip) -> Any:
@@ -237,7 +235,7 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
             else:
                 progress = progress.extend(layer)
         except (ValueError, TypeError) as error:
-            raise RecordError(f"sampler state: segments do not fit {length} positions: {error}") from None
+            raise RecordError(f"sampler state: its segments do not fit {length} positions: {error}") from None
     refuse_too_much(progress.history)
     return replace(progress, per_rank=per_rank)
 
@@ -246,21 +244,21 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
     ranges = Ranges(tuple((start, stop) for start, stop in pairs))
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
-        raise RecordError(f"sampler state: skipped ranges must ascend, got {list(pairs)!r:.80}")
+        raise RecordError(f"sampler state: ranges of ids must ascend, got {list(pairs)!r:.80}")
     if ranges.size > MAX_IDS:
-        raise RecordError(f"sampler state: {ranges.size} ids are listed, the most is {MAX_IDS}")
+        raise RecordError(f"sampler state: a list has {ranges.size} ids, but at most {MAX_IDS} are allowed")
     if ends and num_samples is not None and ends[-1] > num_samples:
         raise RecordError(f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples")
     return ranges
 
 
 def _layer(value: Any, where: str) -> Any:
-    """``["skip", positions, ranges]``, or the counts of a segment's ranks."""
+    """Check one layer of a history: ``["skip", positions, ranges]``, or the counts of the ranks of a segment."""
     if type(value) is list and value[:1] == ["skip"]:
         if len(value) != 3:
             raise RecordError(f'{where} must be ["skip", positions, ranges], got {value!r:.80}')
         return ["skip", _COUNT(value[1], f"{where}[1]"), _RANGES(value[2], f"{where}[2]")]
-    # what nearly all are, without a call for each of many thousand ranks
+    # A quick check for the usual case: a call for each of many thousand ranks would be slow.
     if type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= _LARGEST:
         return value
     return _COUNTS(value, where)

@@ -1,7 +1,7 @@
-"""A sampler's tracker: the state of its epoch, over the dataset and the ranks as they are now.
+"""A sampler's tracker: owns the state of its epoch, over the current dataset and ranks.
 
-Queries (``at``) compute what would hold now and store nothing; only a pass that begins (``renew``), a commit, an epoch
-that begins, a load and the two lists of ids change the tracker.
+Queries such as ``at`` compute the current values and store nothing. Only ``renew``, ``commit``, ``begin``, ``load``,
+``start_over``, ``skip`` and ``quarantine`` change the tracker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from globidx.core import validate
-from globidx.core.datasets.identity import DatasetIdentity
+from globidx.core.datasets.identity import DatasetIdentity, advice
 from globidx.core.json import strict
 from globidx.core.orders.base import Order
 from globidx.core.orders.lanes import Lanes
@@ -25,40 +25,40 @@ from globidx.errors import CommitError, EpochError, RecordError, RecordMismatchE
 
 
 class Ranks(Protocol):
-    """Who knows rank and world size, each time they are needed."""
+    """The source of rank and world size, which is asked each time they are needed."""
 
     def resolve(self) -> tuple[int, int]:
-        """(rank, world size)"""
+        """Return (rank, world size)."""
 
     def for_child(self) -> Ranks:
-        """The same for a copy in another process, which may have nobody to ask."""
+        """Return the same for a copy in another process, which may have no process group."""
 
 
 class Tracker:
-    """One run's place: ``state`` is its epoch and what is committed of it.
+    """How far a run has come: ``state`` is its epoch, and what is committed of it.
 
-    ``dataset`` is anything with ``len()``. An epoch of which nothing was taken yet takes the dataset as it is, and has
-    its order planned for the ranks and the loader as they are (``loading``: workers and batch size of one rank). One
-    that runs keeps its own, and refuses a dataset that changed under it other than by growing at its end.
+    ``dataset`` is anything with ``len()``. As long as nothing of an epoch is committed, the epoch follows the dataset,
+    and its order is planned for the current ranks and loader (``loading``: workers and batch size of a rank). An epoch
+    that runs keeps both, and refuses a dataset that changed in any other way than by growing at its end.
     """
 
     def __init__(self, dataset: Any, order: Order, seed: int, tail: Tail, ranks: Ranks) -> None:
         self.dataset, self.order, self.seed, self.tail, self.ranks = dataset, order, seed, tail, ranks
         self.loading = (0, 1)
-        #: Epochs below it are finished, says the record that was loaded.
+        #: Earlier epochs are finished, according to the record that was loaded.
         self.loaded_epoch = 0
         self.state, self._planned = self._fresh(0, Ranges())
-        self._seen = self.state.dataset  # the dataset as it was last compared with the epoch's
+        #: The identity of the dataset when it was last compared with that of the epoch.
+        self._seen = self.state.dataset
         self._view: EpochView | None = None
 
     # -- queries
 
     def at(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, int]:
-        """The state at the world size of now, and this rank; changes nothing.
+        """Return the state at the current world size, and the rank; changes nothing.
 
         ``untouched`` says that no id of the pass was drawn, ``unread`` that no loader has begun to read it. CommitError
-        where ids were committed at another world size, RecordMismatchError where the dataset changed under a running
-        epoch.
+        if ids were committed at another world size, RecordMismatchError if the dataset changed in a running epoch.
         """
         renewed = self._renewed(untouched=untouched, unread=unread)
         state = self.state if renewed is None else renewed[0]
@@ -68,53 +68,57 @@ class Tracker:
         return state.dealt_to(world_size), rank
 
     def view(self) -> EpochView:
-        """What remains of the epoch, in its order."""
+        """Return what remains of the epoch, in its order."""
         if self._view is None:
             self._view = self._viewed(self.state, self._planned)
         return self._view
 
     def whole_epoch(self, epoch: int) -> int:
-        """How many ids this rank would yield of ``epoch`` if it began now, from its first to its last."""
+        """Return how many ids this rank would yield of a whole ``epoch`` that began now."""
         rank, world_size = self.ranks.resolve()
         fresh, planned = self._fresh(epoch, self.state.skip)
         begun = self._leaving_out(replace(fresh, world_size=world_size), planned, fresh.skip)
         return begun.stream_length(rank)
 
-    def refuse_other_run(self, state: Mapping[str, Any]) -> SamplerState:
-        """``state``, parsed; RecordMismatchError where it is another run's. Changes nothing."""
+    def check(self, state: Mapping[str, Any]) -> SamplerState:
+        """Return ``state``, parsed; RecordMismatchError if another run wrote it. Changes nothing."""
         loaded = SamplerState.from_dict(state)
-        loaded.refuse_other_run(dataset=self.dataset, order=self.order, seed=self.seed)
+        refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
         planned = self._recorded(loaded)
         length = self.order.length(loaded.dataset.num_samples) if loaded.progress.committed else loaded.progress.length
         if loaded.progress.length != length:
-            raise RecordError(f"sampler state: length is {loaded.progress.length}, the order has {length} positions")
-        if loaded.progress.left_out.pairs:  # compares what is left out with what the order says
+            raise RecordError(
+                f"sampler state: length is {loaded.progress.length}, but the order has {length} positions; it was "
+                "edited or damaged"
+            )
+        # Building the view compares the number of positions that are left out with that of the order.
+        if loaded.progress.left_out.pairs:
             self._viewed(loaded, planned)
         return loaded
 
     def refuse_finished(self, epoch: int) -> None:
-        """EpochError for an epoch that a loaded record calls finished."""
+        """EpochError if ``epoch`` is finished according to the record that was loaded."""
         if epoch < self.loaded_epoch:
             raise EpochError(
-                f"set_epoch({epoch}), but the loaded record says that epochs [0, {self.loaded_epoch}) are finished "
-                f"and stands in epoch {self.loaded_epoch}. A loop, or a trainer's own counter, restarted at 0 after "
-                "the resume: let it run over range(sampler.epoch, num_epochs), or use the plug for your framework "
-                "(globidx.integrations); call sampler.reset() first to train on that epoch again"
+                f"set_epoch({epoch}), but epochs [0, {self.loaded_epoch}) are finished according to the loaded record, "
+                f"which is in epoch {self.loaded_epoch}. Probably a loop, or the counter of a trainer, restarted at 0: "
+                "loop over range(sampler.epoch, num_epochs), or use the integration for your framework "
+                "(globidx.integrations). To train on that epoch again, call sampler.reset() first"
             )
 
     def other_world(self, before: int | None, now: int) -> CommitError:
-        """The error for ids of one world size that are counted at another."""
+        """Return the error for ids that were dealt at one world size and are committed at another."""
         return CommitError(
-            f"ids of epoch {self.state.epoch} were dealt at world size {before}, and it is {now} now; "
-            "build the sampler anew and load the record to go on with other ranks"
+            f"ids of epoch {self.state.epoch} were dealt at world size {before}, but it is {now} now; build a new "
+            "sampler and load the record to go on with other ranks"
         )
 
     # -- changes
 
     def renew(self, *, unread: bool) -> bool:
-        """A pass begins: an epoch of which nothing was committed takes dataset, plan and skips as they are.
+        """Begin a pass: an epoch of which nothing is committed takes the current dataset, plan and skips.
 
-        Returns whether the epoch began anew, so that what was drawn of it no longer counts.
+        Returns whether that changed the epoch, so that samples drawn before do not count.
         """
         renewed = self._renewed(untouched=True, unread=unread)
         if renewed is not None:
@@ -122,14 +126,15 @@ class Tracker:
         return renewed is not None
 
     def commit(self, amount: int, rank: int, world_size: int) -> None:
-        """``amount`` more ids of ``rank`` are committed; CommitError if it had fewer left."""
+        """Commit ``amount`` more ids of ``rank``; CommitError if it had fewer left."""
         self.state = self.state.dealt_to(world_size).commit(amount, rank)
 
     def begin(self, epoch: int, *, ended: bool = False) -> None:
-        """Start ``epoch`` afresh, over the dataset as it is now; ``ended``: the one before was read through."""
+        """Start ``epoch`` over the current dataset; ``ended`` says that the epoch before was completed."""
         left = replace(self.state, world_size=self.ranks.resolve()[1])
-        if not left.committed and not left.progress.committed:  # the same on every rank, whoever looked at it
-            # one that was read through was planned for its loader, also on a rank that was dealt nothing of it
+        # The trail must be the same on every rank, so an epoch of which a rank committed nothing is planned again.
+        if not left.committed and not left.progress.committed:
+            # A completed epoch was planned for its loader, also on a rank that was dealt nothing of it.
             lanes = self._lanes if ended else Lanes
             planned = self.order.plan(self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes)
             left = replace(left, order=_described(planned))
@@ -138,7 +143,7 @@ class Tracker:
         self._start(replace(fresh, trail=left.left_behind(), finished_epoch=finished), planned)
 
     def load(self, loaded: SamplerState) -> None:
-        """Go on from ``loaded``, of any world size. A running epoch keeps its samples, whatever was appended since."""
+        """Go on from ``loaded``, of any world size. A running epoch keeps its samples if files were appended."""
         progress = loaded.closed()
         skip = loaded.skip | self.state.skip
         if progress.committed and progress.remaining:
@@ -150,18 +155,18 @@ class Tracker:
         self.loaded_epoch = self.state.epoch
 
     def start_over(self) -> None:
-        """The epoch starts from its first position again, whatever was loaded or committed of it."""
+        """Start the epoch from its first position again, whatever was loaded or committed of it."""
         fresh, planned = self._fresh(self.state.epoch, self.state.skip)
         self._start(replace(fresh, trail=self.state.trail), planned)
 
     def skip(self, ids: Ranges) -> None:
-        """Leave ``ids`` out from the next epoch or load on; IndexError outside the dataset."""
+        """Leave ``ids`` out from the next epoch or load on; IndexError if one is outside the dataset."""
         if ids.pairs:
             validate.sample_id(ids.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
         self.state = replace(self.state, skip=bounded(self.state.skip | ids, "skip() would leave out"))
 
     def quarantine(self, ids: Ranges) -> None:
-        """List ``ids``, which others stood in for; RecordError for more than a record may hold."""
+        """Add ``ids``, which were replaced by others; RecordError if a record cannot hold so many."""
         self.state = self.state.quarantine(ids)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -170,29 +175,30 @@ class Tracker:
     # -- inside
 
     def _renewed(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, Order] | None:
-        """The epoch, begun anew over the dataset and for the readers as they are; None where nothing changed.
+        """Return the epoch for the current dataset and readers, and its order; None if it is the same as before.
 
-        An epoch that runs stays as it is; RecordMismatchError where its ids moved. Skips that were listed since the
-        epoch before ended are for this one, unless a loader reads it: then ranks may have come differently far.
+        An epoch that runs stays as it is; RecordMismatchError if its ids mean other samples now. Ids that were skipped
+        since the epoch before ended are left out of this one, unless a loader reads it: then ranks may have progressed
+        by different amounts.
         """
-        state, found = self.state, DatasetIdentity.of(self.dataset)
+        state, here = self.state, DatasetIdentity.of(self.dataset)
         if untouched and not state.committed and not state.progress.committed:
-            planned = self.order.plan(self.dataset, found.num_samples, self._lanes)
+            planned = self.order.plan(self.dataset, here.num_samples, self._lanes)
             between = unread and state.finished_epoch is not None and state.finished_epoch + 1 == state.epoch
             skip = state.skip if between else state.progress.left_out
-            more = (skip - state.progress.left_out).below(found.num_samples)
-            if found == state.dataset and planned == self._planned and not more.pairs:
+            more = (skip - state.progress.left_out).below(here.num_samples)
+            if here == state.dataset and planned == self._planned and not more.pairs:
                 return None
-            fresh = replace(self._of(planned, found, state.epoch, state.skip), finished_epoch=state.finished_epoch)
+            fresh = replace(self._of(planned, here, state.epoch, state.skip), finished_epoch=state.finished_epoch)
             fresh = replace(fresh, trail=state.trail, quarantined=state.quarantined)
             return self._leaving_out(fresh, planned, skip), planned
-        if found != self._seen:
+        if here != self._seen:
             if not state.dataset.begins(self.dataset):
                 raise RecordMismatchError(
-                    f"the dataset changed in the middle of epoch {state.epoch}: {state.dataset} is now {found}, so ids "
-                    "mean other samples; open the old files, or go on with the new ones after finish_epoch() or reset()"
+                    f"the dataset changed in the middle of epoch {state.epoch}: {state.dataset} is now {here}, so that "
+                    "ids mean other samples; open the old files, or call finish_epoch() or reset() to use the new ones"
                 )
-            self._seen = found
+            self._seen = here
         return None
 
     def _viewed(self, state: SamplerState, planned: Order) -> EpochView:
@@ -204,13 +210,13 @@ class Tracker:
         return Lanes(ranks=world_size, workers=max(1, workers), batch=world_size * batch_size)
 
     def _recorded(self, state: SamplerState) -> Order:
-        """The order of a record's epoch, which keeps its plan if anything of it was taken."""
+        """Return the order of the epoch of a record, which keeps its plan if anything of it is committed."""
         if state.closed().committed:
             return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
         return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
 
     def _fresh(self, epoch: int, skip: Ranges) -> tuple[SamplerState, Order]:
-        """An epoch's start, planned for one rank until a pass begins: ranks are asked as late as can be."""
+        """Return the start of an epoch. It is planned for one rank until a pass begins and asks for the ranks."""
         dataset = DatasetIdentity.of(self.dataset)
         planned = self.order.plan(self.dataset, dataset.num_samples, Lanes)
         return self._of(planned, dataset, epoch, skip), planned
@@ -227,9 +233,9 @@ class Tracker:
         )
 
     def _start(self, state: SamplerState, planned: Order) -> None:
-        """Go on from ``state``, leaving out what its list says and its epoch does not leave out yet.
+        """Go on from ``state``, and leave out the ids of its ``skip`` that its epoch does not leave out yet.
 
-        What was in quarantine before stays there: the list is of the whole run.
+        The quarantine is of the whole run, so the ids in it are kept.
         """
         state = replace(state, quarantined=self.state.quarantined | state.quarantined)
         self._go_on(self._leaving_out(state, planned, state.skip), planned)
@@ -238,7 +244,7 @@ class Tracker:
         self.state, self._planned, self._seen, self._view = state, planned, state.dataset, None
 
     def _leaving_out(self, state: SamplerState, planned: Order, ids: Ranges) -> SamplerState:
-        """``state``, with those of ``ids`` left out from here on that are not yet."""
+        """Return ``state`` with ``ids`` left out from here on, apart from those that are left out already."""
         more = (ids - state.progress.left_out).below(state.dataset.num_samples)
         if not more.pairs:
             return state
@@ -246,7 +252,29 @@ class Tracker:
         return replace(state, progress=state.progress.skip(more, positions))
 
 
+def refuse_other_run(state: SamplerState, *, dataset: Any, order: Order, seed: int) -> None:
+    """RecordMismatchError, naming the first field that differs, if ``state`` belongs to another run."""
+    if not state.dataset.begins(dataset):
+        here = DatasetIdentity.of(dataset)
+        names = ("fingerprint", "num_files", "num_samples")
+        name = next(name for name in names if getattr(state.dataset, name) != getattr(here, name))
+        raise _mismatch(f"dataset.{name}", getattr(state.dataset, name), getattr(here, name), advice(dataset))
+    if state.seed != seed:
+        raise _mismatch("seed", state.seed, seed, f"pass seed={state.seed}")
+    if not order.matches(state.order):
+        raise _mismatch("order", dict(state.order), order.describe(), "pass the same order")
+
+
+def _mismatch(field: str, recorded: Any, here: Any, advice: str) -> RecordMismatchError:
+    error = RecordMismatchError(
+        f"the record was written with {field} {recorded!r}, this run has {here!r}; resuming would read the wrong "
+        f"samples: {advice}, or start a new run"
+    )
+    error.field = field
+    return error
+
+
 def _described(order: Order) -> dict[str, Any]:
-    """The order as a record gives it back."""
+    """Return the description of an order as a record gives it back."""
     described: dict[str, Any] = strict.plain(order.describe(), "order")
     return described
