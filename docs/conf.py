@@ -34,8 +34,9 @@ html_copy_source = False
 html_show_sourcelink = False
 
 
-def plural_of_code(app, what, name, obj, options, lines):
+def plural_of_code(*event):
     """``x``s is a plural to a reader, and an error to docutils, which wants a separator behind the code."""
+    lines = event[-1]
     lines[:] = [re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", line) for line in lines]
 
 
