@@ -48,9 +48,9 @@ def idea() -> Canvas:
     canvas.text(10, 92, "2 ranks take positions in turn ...")
     for position, (rank, sample) in enumerate(order[:8]):
         canvas.box(10 + 36 * position, 102, sample, RANKS[rank], filled=True)
-    canvas.line(301, 76, 301, 222, dashed=True)
+    canvas.line(295, 76, 295, 222, dashed=True)
     canvas.text(309, 118, "killed: the record says “epoch 0, the first 8 samples”")
-    canvas.text(309, 160, "... and 3 ranks go on behind it")
+    canvas.text(309, 160, "... and 3 ranks go on after it")
     for position, (rank, sample) in enumerate(dealt(after)):
         canvas.box(10 + 36 * (8 + position), 170, sample, RANKS[rank], filled=False)
     for rank in range(3):
@@ -62,20 +62,18 @@ def arithmetic() -> Canvas:
     """From a position to an item of a file."""
     lengths, names = [7, 4, 7], ["a.zarr", "b.h5", "c.zarr"]
     index, sampler = GlobalIndex(lengths), samplers(1)[0]
-    canvas = Canvas(700, 250, "position, sample id, file and item")
+    canvas = Canvas(700, 252, "position, sample id, file and item")
     canvas.text(10, 24, "position in the epoch")
-    canvas.text(10, 104, "sample id")
-    canvas.text(10, 194, "file, item")
+    canvas.text(10, 84, "order: sample id, a bijection from (algorithm, seed, epoch, number of samples)")
+    canvas.text(10, 170, "index: file and item, by the prefix sums of the files' lengths")
     for position, sample in enumerate(list(sampler)):
         x = 10 + 36 * position
         canvas.box(x, 34, position, GREY, filled=False)
         file, item = (int(part[0]) for part in index.locate_many([sample]))
-        canvas.arrow(x + 15, 62, 112)
+        canvas.arrow(x + 15, 90, 112)
         canvas.box(x, 114, sample, RANKS[file], filled=False)
-        canvas.arrow(x + 15, 142, 202)
-        canvas.box(x, 204, item, RANKS[file], filled=True)
-    canvas.text(120, 88, "order: a bijection from (algorithm, seed, epoch, number of samples)", colour=GREY)
-    canvas.text(120, 172, "index: prefix sums of the files' lengths", colour=GREY)
+        canvas.arrow(x + 15, 176, 198)
+        canvas.box(x, 200, item, RANKS[file], filled=True)
     for file, name in enumerate(names):
         canvas.text(10 + 120 * file, 246, f"{name}: {lengths[file]} items", colour=RANKS[file])
     return canvas
