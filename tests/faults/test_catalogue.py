@@ -25,7 +25,7 @@ _SHORT = re.compile(r"`(T \w+|[\w/]*\btest_\w+)`(?:: (\w+(?:, \w+_\w+)*))?")
 
 
 def named_tests(cells):
-    """(path below tests/, name of a test or the beginning of one, or None for the whole file), for all that a row names."""
+    """Yield (path below tests/, beginning of a test's name, or None for the whole file) for each test that a row names."""
     for path, name in _FULL.findall(cells):
         yield path.removeprefix("tests/"), name or None
     for module, names in _SHORT.findall(cells):
@@ -49,7 +49,7 @@ def test_every_fault_stands_in_a_table_once():
 
 @pytest.mark.parametrize(("fault", "cells"), ROWS, ids=[fault for fault, _ in ROWS])
 def test_a_fault_names_tests_that_exist(fault, cells):
-    """A function of a file; all of a file only where the file makes nothing but faults; or why the fault does not apply."""
+    """A row names a function, or a whole file of tests/faults, or says why the fault does not apply."""
     named = list(named_tests(cells))
     for path, name in named:
         assert (TESTS / path).exists(), f"{fault}: tests/{path}"
