@@ -180,7 +180,7 @@ def _judged(writer, folder, result, kind, mode, error, after_the_end):
 def _tried_again(writer, folder):
     try:
         return writer.again(folder)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - any error breaks the promise
         return [f"the next start failed: {type(error).__name__}: {error}"]
 
 

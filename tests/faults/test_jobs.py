@@ -98,4 +98,5 @@ def test_a_record_expected_by_a_model_is_looked_for_among_those_there(tmp_path):
         try:
             assert records.find(tmp_path, newest["id"], fallback=True)[0]["id"] == newest["id"]
         except RecordError as error:
-            assert "does not hold record" in str(error)
+            if "does not hold record" not in str(error):
+                raise
