@@ -46,7 +46,7 @@ class Sampler:
 
     def state_dict(self):
         """How far the epoch has come, as JSON values."""
-        return self.state.normal(self.ranks.rank).to_state()
+        return self.state.normal(self.ranks.rank).to_dict()
 
     def load_state_dict(self, state):
         """Go on from a state of any world size."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
-from globidx.disk.stores.zarr.metadata import Layout, Shards, layout_of
+from globidx.disk.stores.zarr.metadata import ArrayMetadata, Shards, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, whole
 from globidx.errors import MissingChunkError, ReadError
 
@@ -31,25 +31,25 @@ class ZarrSource:
 
     def __init__(self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
-            layout = layout_of(file.read())
-        if not (axis < len(layout.shape) and 0 not in layout.shape[:axis] + layout.shape[axis + 1 :]):
-            raise NotPlainError(f"shape {layout.shape}")
-        if 0 in layout.chunks:
-            raise NotPlainError(f"chunks {layout.chunks}")
-        self._folder, self._name, self._layout, self._axis = os.path.join(folder, name), name, layout, axis
-        self._length = layout.chunks[axis]
-        others = [place for place in range(len(layout.shape)) if place != axis]
-        self._sides = [layout.chunks[place] for place in others]
-        self.shards = layout.shards
-        self._grid = [range(-(-layout.shape[place] // layout.chunks[place])) for place in others]
-        whole = all(layout.chunks[place] == layout.shape[place] for place in others)
-        in_place = axis == 0 and layout.axes == tuple(range(len(layout.axes))) and layout.dtype.isnative
+            metadata = parse_array(file.read())
+        if not (axis < len(metadata.shape) and 0 not in metadata.shape[:axis] + metadata.shape[axis + 1 :]):
+            raise NotPlainError(f"shape {metadata.shape}")
+        if 0 in metadata.chunks:
+            raise NotPlainError(f"chunks {metadata.chunks}")
+        self._folder, self._name, self._metadata, self._axis = os.path.join(folder, name), name, metadata, axis
+        self._length = metadata.chunks[axis]
+        others = [place for place in range(len(metadata.shape)) if place != axis]
+        self._sides = [metadata.chunks[place] for place in others]
+        self.shards = metadata.shards
+        self._grid = [range(-(-metadata.shape[place] // metadata.chunks[place])) for place in others]
+        whole = all(metadata.chunks[place] == metadata.shape[place] for place in others)
+        in_place = axis == 0 and metadata.axes == tuple(range(len(metadata.axes))) and metadata.dtype.isnative
         self._direct = whole and in_place  # a chunk's bytes are its rows
-        self._nbytes = math.prod(layout.chunks) * layout.dtype.itemsize
-        self._most = most_stored(self._nbytes, len(layout.codecs))
+        self._nbytes = math.prod(metadata.chunks) * metadata.dtype.itemsize
+        self._most = most_stored(self._nbytes, len(metadata.codecs))
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
-        codecs = ", ".join(layout.codec_names) or "raw"
-        self.how = f"read without zarr ({codecs}{', in shards' if layout.shards else ''})"
+        codecs = ", ".join(metadata.codec_names) or "raw"
+        self.how = f"read without zarr ({codecs}{', in shards' if metadata.shards else ''})"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
@@ -69,12 +69,12 @@ class ZarrSource:
 
         One decoded chunk is in memory at a time.
         """
-        layout, axis, taken = self._layout, self._axis, 0
+        metadata, axis, taken = self._metadata, self._axis, 0
         number = spans[0][0] // self._length
         begin = number * self._length
-        stored = tuple(layout.chunks[place] for place in layout.axes)
+        stored = tuple(metadata.chunks[place] for place in metadata.axes)
         buffer = np.empty(self._nbytes, np.uint8)
-        chunk = buffer.view(layout.dtype).reshape(stored).transpose(np.argsort(layout.axes))
+        chunk = buffer.view(metadata.dtype).reshape(stored).transpose(np.argsort(metadata.axes))
         rows = np.moveaxis(chunk, axis, 0)
         for place in itertools.product(*self._grid):
             taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
@@ -89,8 +89,8 @@ class ZarrSource:
 
         Those of a shard whose index cannot be read are not absent: who reads them is told.
         """
-        chunks, absent, per_shard = 0, 0, _per_shard(shards, self._layout)
-        grid = [-(-size // chunk) for size, chunk in zip(self._layout.shape, self._layout.chunks, strict=True)]
+        chunks, absent, per_shard = 0, 0, _per_shard(shards, self._metadata)
+        grid = [-(-size // chunk) for size, chunk in zip(self._metadata.shape, self._metadata.chunks, strict=True)]
         for shard in itertools.product(*(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))):
             sizes = [min(count, n - at * count) for at, n, count in zip(shard, grid, per_shard, strict=True)]
             chunks += math.prod(sizes)
@@ -113,7 +113,7 @@ class ZarrSource:
     def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         data = self._in_shard(place, self.shards) if self.shards else self._in_file(place)
         try:
-            decode(self._layout.codecs, data, out)
+            decode(self._metadata.codecs, data, out)
         except UNREADABLE as error:
             raise ReadError(f"{self._told(place)} cannot be decoded: {error}") from error
         return len(data)
@@ -127,7 +127,7 @@ class ZarrSource:
 
     def _in_shard(self, place: tuple[int, ...], shards: Shards) -> bytes:
         """The bytes of a chunk inside its shard."""
-        per_shard = _per_shard(shards, self._layout)
+        per_shard = _per_shard(shards, self._metadata)
         shard = tuple(n // count for n, count in zip(place, per_shard, strict=True))
         descriptor, found = self._open(shard, place)
         try:
@@ -168,7 +168,7 @@ class ZarrSource:
 
     def _open(self, place: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
         """The file at ``place`` of the grid of files; MissingChunkError where there is none with bytes in it."""
-        path = f"{self._folder}/{self._layout.key(place)}"
+        path = f"{self._folder}/{self._metadata.key(place)}"
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -191,7 +191,7 @@ class ZarrSource:
         return data
 
     def _told(self, place: tuple[int, ...]) -> str:
-        return f"chunk {self._layout.key(place)} of " + (f"array {self._name!r}" if self._name else "the array")
+        return f"chunk {self._metadata.key(place)} of " + (f"array {self._name!r}" if self._name else "the array")
 
     def _missing(self, what: str) -> str:
         return (
@@ -200,6 +200,6 @@ class ZarrSource:
         )
 
 
-def _per_shard(shards: Shards, layout: Layout) -> list[int]:
+def _per_shard(shards: Shards, metadata: ArrayMetadata) -> list[int]:
     """How many chunks a shard holds along each axis."""
-    return [whole // part for whole, part in zip(shards.shape, layout.chunks, strict=True)]
+    return [whole // part for whole, part in zip(shards.shape, metadata.chunks, strict=True)]

@@ -36,7 +36,7 @@ class Shards:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ArrayMetadata:
     """Where chunks lie and how they are encoded.
 
     ``chunks`` are those that are decoded, inside of shards where there are any. ``axes`` is the sequence in which a
@@ -56,7 +56,7 @@ class Layout:
     def key(self, place: tuple[int, ...]) -> str:
         """The file of a chunk or shard, relative to the array's folder.
 
-        >>> layout_of(b'{"zarr_format": 2, "shape": [4], "chunks": [2], "dtype": "<u2", "compressor": null, \
+        >>> parse_array(b'{"zarr_format": 2, "shape": [4], "chunks": [2], "dtype": "<u2", "compressor": null, \
 "fill_value": 0, "order": "C", "filters": null}').key((1,))
         '1'
         """
@@ -64,17 +64,17 @@ class Layout:
 
 
 @lru_cache(maxsize=256)
-def layout_of(metadata: bytes) -> Layout:
-    """The layout that a ``zarr.json`` or ``.zarray`` describes; NotPlainError where not all of it is understood."""
+def parse_array(metadata: bytes) -> ArrayMetadata:
+    """The array that a ``zarr.json`` or ``.zarray`` describes; NotPlainError where not all of it is understood."""
     array = json.loads(metadata)
     _want(isinstance(array, dict), "its metadata is no JSON object")
     try:
-        return _layout3(array) if array.get("zarr_format") == 3 else _layout2(array)
+        return _parse_v3(array) if array.get("zarr_format") == 3 else _parse_v2(array)
     except (KeyError, TypeError, AttributeError, IndexError) as error:  # JSON of another shape than these
         raise NotPlainError(f"unusual metadata ({type(error).__name__}: {error})") from error
 
 
-def _layout2(array: Mapping[str, Any]) -> Layout:
+def _parse_v2(array: Mapping[str, Any]) -> ArrayMetadata:
     _want(array["zarr_format"] == 2, f"zarr_format {array['zarr_format']!r}")
     _want(bool(isinstance(array["dtype"], str) and _V2_DTYPE.fullmatch(array["dtype"])), f"dtype {array['dtype']!r}")
     _want(not array["filters"], "filters")
@@ -85,7 +85,7 @@ def _layout2(array: Mapping[str, Any]) -> Layout:
     compressor = array["compressor"]
     named = [] if compressor is None else [(compressor["id"], compressor)]
     axes = tuple(range(len(shape)))
-    return Layout(
+    return ArrayMetadata(
         shape=shape,
         chunks=chunks,
         shards=None,
@@ -98,7 +98,7 @@ def _layout2(array: Mapping[str, Any]) -> Layout:
     )
 
 
-def _layout3(array: Mapping[str, Any]) -> Layout:
+def _parse_v3(array: Mapping[str, Any]) -> ArrayMetadata:
     _want(array.keys() <= _V3_KEYS, f"metadata {sorted(array.keys() - _V3_KEYS)}")
     _want(array["data_type"] in _TYPES, f"data type {array['data_type']!r}")
     _want(not array.get("storage_transformers"), "storage transformers")
@@ -123,7 +123,7 @@ def _layout3(array: Mapping[str, Any]) -> Layout:
     endian = named[0][1].get("endian", "little" if dtype.itemsize == 1 else None)
     _want(endian in ("little", "big"), f"byte order {endian!r}")
     _want(len(shape) == len(chunks), "chunks of another dimension")
-    return Layout(
+    return ArrayMetadata(
         shape=shape,
         chunks=chunks,
         shards=shards,
