@@ -1,13 +1,17 @@
 """Set-up of all tests: they can import the modules of this folder and of ``tools/``. Nothing here needs torch, zarr or h5py."""
 
 import os
+import re
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 # A forked worker that has to import this first may find the import lock broken.
 import numpy.random  # noqa: F401
 from hypothesis import HealthCheck, settings
+
+import globidx
 
 TESTS = Path(__file__).parent
 _ON_PURPOSE = {"PYTHONHOME", "GLOBIDX_SIMULATION_SEEDS"}
@@ -29,3 +33,16 @@ settings.register_profile(
 )
 settings.register_profile("search", settings.get_profile("globidx"), derandomize=False, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "globidx"))
+
+# The folder tests/torch is found, too, as a package without a file of its own.
+_HAS_TORCH = getattr(find_spec("torch"), "origin", None) is not None
+_OF_TORCH = [name for name, home in globidx._HOMES.items() if home.startswith("globidx.torch")]
+_NEEDS_TORCH = re.compile(
+    rf"^ *import torch|^ *from torch|globidx\.torch|torch\.utils|\b({'|'.join(_OF_TORCH)})\b", re.MULTILINE
+)
+
+
+def pytest_ignore_collect(collection_path):
+    """Files of tests that use torch are left out where it is not installed: ``tox -e core``, and newer Pythons."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and not _HAS_TORCH and _NEEDS_TORCH.search(collection_path.read_text()) else None

@@ -70,7 +70,7 @@ def _rank(rank, world_size, meeting, queue, work, arguments):
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     try:
         queue.put((rank, work(rank, world_size, *arguments)))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the parent raises it
         queue.put((rank, {"failed": traceback.format_exc()}))
     finally:
         dist.destroy_process_group()

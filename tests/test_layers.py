@@ -205,3 +205,12 @@ def test_what_is_imported_is_declared():
     found -= {*sys.stdlib_module_names, "globidx", "name", "tqdm"}  # a variable, and what is used where it is there
     assert {"numcodecs", "google_crc32c", "zarr", "h5py"} <= found
     assert found - declared == set()
+
+
+def test_the_linter_of_a_commit_is_that_of_tox():
+    """``.pre-commit-config.yaml`` pins the version of ruff that ``constraints.txt`` does, so that both judge alike."""
+    hooks, constraints = (
+        (PACKAGE.parent / name).read_text() for name in (".pre-commit-config.yaml", "constraints.txt")
+    )
+    pins = set(re.findall(r"\bruff==[\d.]+", hooks))
+    assert pins == set(re.findall(r"\bruff==[\d.]+", constraints)) and len(pins) == 1

@@ -84,10 +84,10 @@ def _is_computed(member: Any) -> bool:
 
 
 def sections(docstring: str) -> dict[str, str]:
-    """The text of each section by its heading; what stands before the first one is ``""``.
+    r"""The text of each section by its heading; what stands before the first one is ``""``.
 
-    >>> sections("Adds.\\n\\nReturns\\n-------\\nint\\n    The sum.")
-    {'': 'Adds.', 'Returns': 'int\\n    The sum.'}
+    >>> sections("Adds.\n\nReturns\n-------\nint\n    The sum.")
+    {'': 'Adds.', 'Returns': 'int\n    The sum.'}
     """
     parts = _HEADING.split(docstring)
     return dict(zip(["", *parts[1::2]], (part.strip() for part in [parts[0], *parts[2::2]]), strict=True))

@@ -30,8 +30,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
-    """Make ``path`` hold ``data``, joined, or leave it as it was: at every instant it is the old file or the new one,
-    never a part.
+    """Write ``data``, joined, to ``path``, which at every instant is the whole old file or the whole new one.
 
     ``durable`` also waits until the new one would survive a power cut, where the file system honours fsync. WriteError,
     an OSError, where that failed: its ``state`` is ``"not written"`` (the old file stands) or ``"written, durability
@@ -62,9 +61,7 @@ def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) ->
 
 
 def make_directory(directory: Path) -> None:
-    """Make a folder, and those above it that are missing, so that they too survive a power cut; OSError if it cannot
-    be made.
-    """
+    """Make a folder and its missing parents, so that all of them survive a power cut; OSError if that fails."""
     missing = []
     while not directory.exists():
         missing.append(directory)

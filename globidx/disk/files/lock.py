@@ -55,8 +55,10 @@ def _file_lock(path: Path) -> FileLock:
 
 
 def _refuse_odd(path: Path) -> None:
-    """OSError for a link, a folder or a pipe, and where no file can be made: a lock through them could be anywhere, or
-    be waited for in vain."""
+    """Open the lock file; OSError if none can be made, or if a link, a folder or a pipe has its name.
+
+    A lock through one of these could be anywhere, or never be granted.
+    """
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)

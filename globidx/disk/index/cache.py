@@ -191,11 +191,10 @@ def siblings(path: Path) -> list[Path]:
     The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each is read whole.
     """
     alike = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
-    found = []
+    found: list[tuple[int, str]] = []
     with suppress(OSError), os.scandir(path.parent) as listing:
-        for entry in listing:
-            if alike.fullmatch(entry.name) and entry.name != path.name:
-                found.append((entry.stat().st_mtime_ns, entry.path))
+        others = (entry for entry in listing if alike.fullmatch(entry.name) and entry.name != path.name)
+        found.extend((entry.stat().st_mtime_ns, entry.path) for entry in others)
     return [Path(name) for _, name in sorted(found, reverse=True)[:8]]
 
 

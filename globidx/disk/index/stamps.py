@@ -50,7 +50,7 @@ def watched(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 
 
 def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each of ``rows`` of ``table``, which is the file at that place of ``paths``: is it provably as it was?"""
+    """Whether each of ``rows`` is proved unchanged; their files have the indices ``places`` in ``paths``."""
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)

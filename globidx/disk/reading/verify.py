@@ -19,8 +19,10 @@ _ROWS_AT_ONCE = 1024  #: of an array that is not chunked
 
 @dataclass(frozen=True)
 class Checked:
-    """One array of one file: chunks it should have, chunks that are absent, what could not be read and why, and whether
-    its chunks carry checksums, without which a flipped bit may read as data."""
+    """One array of one file: how many chunks it should have, how many are absent, and what could not be read.
+
+    Without checksums in its chunks a flipped bit may be read as data.
+    """
 
     path: str
     array: str

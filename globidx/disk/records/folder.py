@@ -34,9 +34,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """What a record's file holds; RecordCorruptError for what is no file, or too large for a record, before it is
-    read.
-    """
+    """The bytes of a record's file; RecordCorruptError before they are read if it is no file or too large."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep it waiting
     except FileNotFoundError as error:

@@ -67,8 +67,7 @@ class Store(Protocol):
 
 
 class Audit(NamedTuple):
-    """What an array should have and has: its shape, its chunks (or shards), how many of them are absent, and whether
-    each carries a checksum."""
+    """Shape of an array, how many chunks or shards it has, how many are absent, and whether they have checksums."""
 
     shape: tuple[int, ...]
     chunks: int

@@ -201,9 +201,7 @@ def _gunzip(data: Data, limit: int) -> Data:
 
 
 def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limit: int) -> Data:
-    """All streams of bzip2 or LZMA, one behind the other; what follows the last and is none is left out, as Python's
-    own modules do.
-    """
+    """All concatenated streams of bzip2 or LZMA; other bytes after the last one are ignored, as in Python."""
     parts: list[bytes] = []
     while data or not parts:
         stream = start()

@@ -192,8 +192,9 @@ def _is_below(path: str, folders: list[str]) -> bool:
 
 
 class Guarded:
-    """A group of an open file that looks at what links lead to before it opens that; KeyError, as where there is
-    nothing, for what may not be opened.
+    """A group of an open file that checks where a link leads before it follows it.
+
+    KeyError, as for a missing name, if that may not be opened.
     """
 
     def __init__(self, group: Any, path: str = "", *, allow: bool) -> None:

@@ -90,7 +90,7 @@ def _load(path: str) -> tuple[dict[str, Any], bytes] | None:
 
 
 def _plain_v3(array: Mapping[str, Any]) -> tuple[list[int], str, list[int]] | None:
-    """(shape, dtype, chunk shape: that of the inner chunks where it is sharded)"""
+    """Shape, dtype and chunk shape, of the inner chunks if the array is sharded; None for what is not plain."""
     grid, encoding, codecs = array.get("chunk_grid"), array.get("chunk_key_encoding"), array.get("codecs")
     if not (
         array.keys() <= _V3_KEYS
