@@ -170,10 +170,8 @@ class Window:
         least = missing[:, None] - highs
         most = missing[:, None] - lows
         if self.pad == "edge":  # the rows at the ends stand for all beyond them
-            least = np.where((missing == own - 1)[:, None], np.minimum(least, (own - 1 - self.hi)[:, None]), least)
-            most = np.where((missing == own - 1)[:, None], np.int64(2**62), most)
-            least = np.where((missing == 0)[:, None], np.int64(-(2**62)), least)
-            most = np.where((missing == 0)[:, None], np.maximum(most, -self.lo), most)
+            least[missing == 0] = -(2**62)
+            most[missing == own - 1] = 2**62
         starts = np.clip(-((self.first - least) // self.stride), 0, counts[:, None])
         stops = np.clip((most - self.first) // self.stride + 1, 0, counts[:, None])
         return np.repeat(sequences, len(lows)), starts.ravel(), stops.ravel()
