@@ -114,6 +114,11 @@ class Window:
         """The first anchor of a sequence; negative where padding or positive offsets allow it."""
         return -self.lo - (self.before or 0)
 
+    @property
+    def span(self) -> int:
+        """From how many rows that follow one another a sample takes its own."""
+        return self.hi - self.lo + 1
+
     def of(self, name: str) -> Offsets:
         """The offsets of a field.
 
@@ -237,6 +242,18 @@ class Anchors:
 
     def __repr__(self) -> str:
         return f"Anchors({len(self)} samples in {len(self.lengths)} sequences)"
+
+    @property
+    def counts(self) -> Numbers:
+        """How many samples each sequence has, int64."""
+        ends = self._grid.offsets
+        _, kept = self._gaps.seek(ends)
+        # a boundary inside a run of gaps has as many samples before it as the run
+        runs = np.searchsorted(self._gaps.starts, ends, side="right") - 1
+        if len(self._gaps):
+            over = np.maximum(self._gaps.ends[runs] - ends, 0) * (runs >= 0)
+            kept = kept + over
+        return np.diff(kept)
 
     def locate(self, sample_id: int) -> tuple[int, int]:
         """Sequence number and anchor of one sample id; IndexError outside ``[0, len)``."""
