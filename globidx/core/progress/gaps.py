@@ -45,8 +45,23 @@ class Gaps:
         lasts = np.concatenate([breaks, np.full(min(1, len(numbers)), len(numbers) - 1, np.int64)])
         return cls(numbers[firsts], numbers[lasts] + 1)
 
+    @classmethod
+    def united(cls, starts: Numbers, ends: Numbers) -> Gaps:
+        """The gaps that leave out ``[starts[i], ends[i])``, in any sequence; runs may be empty, overlap or touch."""
+        order = np.argsort(starts[starts < ends], kind="stable")
+        starts, ends = starts[starts < ends][order], ends[starts < ends][order]
+        reach = np.maximum.accumulate(ends)
+        first = np.concatenate([np.ones(min(1, len(starts)), bool), starts[1:] > reach[:-1]])
+        last = np.concatenate([first[1:], np.ones(min(1, len(starts)), bool)])
+        return cls(starts[first], reach[last])
+
     def __len__(self) -> int:
         return len(self.starts)
+
+    @property
+    def size(self) -> int:
+        """How many numbers are left out."""
+        return int(self._gone[-1])
 
     @cached_property
     def _gone(self) -> Numbers:
@@ -70,11 +85,6 @@ class Gaps:
 
     def then(self, later: Gaps) -> Gaps:
         """These gaps and ``later`` ones, which are given as numbers of what stays here, as one."""
-        starts = np.concatenate([self.starts, self.forward(later.starts)])
-        ends = np.concatenate([self.ends, self.forward(later.ends - 1) + 1])
-        order = np.argsort(starts, kind="stable")
-        starts, reach = starts[order], np.maximum.accumulate(ends[order])
         # a run of here lies within a later one, apart from it, or touches it
-        first = np.concatenate([np.ones(min(1, len(starts)), bool), starts[1:] > reach[:-1]])
-        last = np.concatenate([first[1:], np.ones(min(1, len(starts)), bool)])
-        return Gaps(starts[first], reach[last])
+        starts = np.concatenate([self.starts, self.forward(later.starts)])
+        return Gaps.united(starts, np.concatenate([self.ends, self.forward(later.ends - 1) + 1]))
