@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.index import GlobalIndex
-from globidx.core.index.sequences import Sequences
-from globidx.core.index.windows import Anchors, Numbers, Offsets, Window
+from globidx.core.windows.anchors import Anchors, Numbers, Offsets, Window
+from globidx.core.windows.sequences import Sequences
 
 
 class WindowRows(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.index.sequences import Sequences, chain_files, natural, sides
+from globidx.core.windows.sequences import Sequences, chain_files, natural, sides
 
 
 def listed(sequences):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx.core.index.windows import Anchors, Window
+from globidx.core.windows.anchors import Anchors, Window
 
 OFFSETS = st.one_of(
     st.integers(-4, 4),
