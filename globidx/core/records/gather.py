@@ -49,13 +49,13 @@ def _by_own_rank(name: str, parts: Sequence[Mapping[str, Any]]) -> list[tuple[in
     ranks, size = [int(rank) for rank, _ in own], int(own[0][1])
     if size > len(parts):
         raise CommitError(
-            f"the sampler {name!r} has {size} ranks, but the manager gathers from {len(parts)}; call init_process_group "
-            "first, or pass the same group= to both"
+            f"the sampler {name!r} has {size} ranks, but the manager gathers from {len(parts)}; call "
+            "init_process_group first, or pass the same group= to both"
         )
     if sorted(ranks) != sorted([*range(size)] * (len(parts) // size)):
         raise RecordMismatchError(
-            f"the samplers {name!r} of ranks [0, {len(parts)}) have the ranks {ranks} of {size}, but each of these must "
-            "be there equally often; pass no rank=, or the right one"
+            f"the samplers {name!r} of ranks [0, {len(parts)}) have the ranks {ranks} of {size}, but each of these "
+            "must be there equally often; pass no rank=, or the right one"
         )
     for rank in range(size):
         _refuse_difference(name, [(who, parts[who]["states"][name]) for who, r in enumerate(ranks) if r == rank])

@@ -62,7 +62,7 @@ def test_a_length_beyond_int64_is_refused():
 
 def test_tokens_are_cut_from_one_array():
     """Sequences of two arrays would be of two lengths."""
-    with pytest.raises(ValueError, match="cuts one array, key names 2"):
+    with pytest.raises(ValueError, match="cuts one array, but key names 2"):
         parse("tokens:4", ["x", "y"])
 
 
