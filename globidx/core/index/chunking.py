@@ -198,8 +198,8 @@ class Chunking:
             )
         if count == len(self.lengths):
             return self
-        # Later files do not count for the usual chunk length: an epoch that runs keeps its chunks when files are
-        # appended.
+        # Later files do not count for the usual chunk length: a running epoch keeps its chunks when
+        # files are appended.
         return self._filled(self.lengths[:count], self.stored_chunks[:count])
 
     @cached_property

@@ -31,7 +31,9 @@ class Names(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str | bytes]) -> Names:
         """Encode names. Each ends in a NUL, which no file name contains."""
-        blob, sizes, rest = bytearray(), [np.zeros(0, np.int64)], iter(names)
+        blob = bytearray()
+        sizes = [np.zeros(0, np.int64)]
+        rest = iter(names)
         # A block at a time: a million names at once would be a million objects.
         while some := list(islice(rest, _BLOCK)):
             encoded = [name if isinstance(name, bytes) else os.fsencode(name) for name in some]

@@ -172,7 +172,9 @@ class Table:
         """Make a table of the files of these rows, at least one, in that sequence."""
         if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self
-        arrays, paths, width = self.arrays, self.paths, len(self.arrays)
+        arrays = self.arrays
+        paths = self.paths
+        width = len(self.arrays)
         if len(paths):
             spelled = list(paths.take((rows[:, None] * width + np.arange(width)).ravel()))
             alike = spelled == spelled[:width] * len(rows)

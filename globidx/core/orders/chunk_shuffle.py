@@ -20,7 +20,9 @@ from globidx.core.orders.permutation import LIMIT
 from globidx.core.orders.weighted import counter_key, split_mix
 from globidx.errors import RecordError, RecordMismatchError
 
-_MOST_LANES, _MOST_IN_ALL, _MOST = 2**17, 2**21, 2**40
+_MOST_LANES = 2**17
+_MOST_IN_ALL = 2**21
+_MOST = 2**40
 #: The most items of windows that are computed at a time and kept; but one window at least.
 _AT_ONCE = 2**18
 
@@ -170,7 +172,10 @@ class PlannedChunkShuffle(Order):
     algorithm = ChunkShuffle.algorithm
 
     def __init__(self, order: ChunkShuffle, window: int, lanes: Lanes, chunking: Chunking) -> None:
-        self._order, self._window, self.lanes, self.chunking = order, window, lanes, chunking
+        self._order = order
+        self._window = window
+        self.lanes = lanes
+        self.chunking = chunking
 
     def parameters(self) -> dict[str, Any]:
         """Return those of the order, and the plan: lanes, and a digest of the chunks."""
@@ -205,7 +210,9 @@ class _ChunkShuffled(Arrangement):
 
     def __init__(self, tiling: Tiling, lanes: Lanes, seed: int, epoch: int) -> None:
         super().__init__(tiling.chunking.num_samples)
-        self._ground, self._window, self._lanes = Ground(tiling, seed, epoch), tiling.unit, lanes
+        self._ground = Ground(tiling, seed, epoch)
+        self._window = tiling.unit
+        self._lanes = lanes
         quotas = lanes.quotas(self.length)
         self._whole = _dealt(quotas // self._window, self._ground.units) * self._window
         # The first stretches of all lanes, then the second ones.

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 LIMIT = 2**62
 
-_SMALL, _ROUNDS, _ROUNDS_SMALL = 2**16, 8, 24
+_SMALL = 2**16
+_ROUNDS = 8
+_ROUNDS_SMALL = 24
 _U32 = np.uint32
 _HALF = np.uint64(32)
 

@@ -72,7 +72,8 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
         _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
     first = _agreed_start(ranks, running, begun=any(ended))
     begun = [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)]
-    # A digest does not say what differs, so name the dataset if it is that. Appended files alone change no digest.
+    # A digest does not say what differs, so the dataset is compared first. Appended files alone
+    # change no digest.
     if len(set(begun)) > 1:
         _agree(
             "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
@@ -182,7 +183,8 @@ _RUN: dict[str, _Value] = {
     "tail": lambda s: s.tail,
 }
 _EPOCH: dict[str, _Value] = {
-    # Compared between running ranks only: one that has ended the epoch is in the next, which may have more files.
+    # Compared between running ranks only: a rank that has ended the epoch is in the next one,
+    # which may have more files.
     "dataset": lambda s: asdict(s.dataset),
     "epoch": lambda s: s.epoch,
     "length": lambda s: s.progress.length,

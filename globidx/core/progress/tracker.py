@@ -43,7 +43,11 @@ class Tracker:
     """
 
     def __init__(self, dataset: Any, order: Order, seed: int, tail: Tail, ranks: Ranks) -> None:
-        self.dataset, self.order, self.seed, self.tail, self.ranks = dataset, order, seed, tail, ranks
+        self.dataset = dataset
+        self.order = order
+        self.seed = seed
+        self.tail = tail
+        self.ranks = ranks
         self.loading = (0, 1)
         #: Earlier epochs are finished, according to the record that was loaded.
         self.loaded_epoch = 0
@@ -91,7 +95,7 @@ class Tracker:
                 f"sampler state: length is {loaded.progress.length}, but the order has {length} positions; it was "
                 "edited or damaged"
             )
-        # Building the view compares the number of positions that are left out with that of the order.
+        # Building the view compares how many positions are left out with the order.
         if loaded.progress.left_out.pairs:
             self._viewed(loaded, planned)
         return loaded
@@ -132,9 +136,9 @@ class Tracker:
     def begin(self, epoch: int, *, ended: bool = False) -> None:
         """Start ``epoch`` over the current dataset; ``ended`` says that the epoch before was completed."""
         left = replace(self.state, world_size=self.ranks.resolve()[1])
-        # The trail must be the same on every rank, so an epoch of which a rank committed nothing is planned again.
+        # The trail must be the same on every rank, so an epoch without commits is planned again.
         if not left.committed and not left.progress.committed:
-            # A completed epoch was planned for its loader, also on a rank that was dealt nothing of it.
+            # A completed epoch was planned for its loader, also on a rank without samples.
             lanes = self._lanes if ended else Lanes
             planned = self.order.plan(self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes)
             left = replace(left, order=_described(planned))
@@ -241,7 +245,10 @@ class Tracker:
         self._go_on(self._leaving_out(state, planned, state.skip), planned)
 
     def _go_on(self, state: SamplerState, planned: Order) -> None:
-        self.state, self._planned, self._seen, self._view = state, planned, state.dataset, None
+        self.state = state
+        self._planned = planned
+        self._seen = state.dataset
+        self._view = None
 
     def _leaving_out(self, state: SamplerState, planned: Order, ids: Ranges) -> SamplerState:
         """Return ``state`` with ``ids`` left out from here on, apart from those that are left out already."""

@@ -74,7 +74,8 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     counts = np.diff(begins, append=len(files))
     start, length = items[begins] * rows, chunks[begins]
     stop = start + counts * rows
-    unit = np.where(length, length, np.maximum(stop, 1))  # one unit holds all of a run that is not cut
+    # A run that is not cut lies in one unit.
+    unit = np.where(length, length, np.maximum(stop, 1))
     first = start // unit
     pieces = np.where(length, (stop - 1) // unit - first + 1, 1)  # the chunks that a run touches
     whole = np.repeat(np.arange(len(begins)), pieces)
