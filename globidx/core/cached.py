@@ -11,8 +11,9 @@ Value = TypeVar("Value")
 class cached_property(Generic[Value]):  # noqa: N801 - it stands in for the one of functools
     """``functools.cached_property`` as in Python 3.12: without a lock.
 
-    In Python 3.11 it has one lock for all instances of a class. A child that is forked while another thread holds it
-    would wait forever. Without the lock, two threads may both compute a value; it is the same value.
+    In Python 3.11 it has one lock for all instances of a class. A child that is forked while
+    another thread holds it would wait forever. Without the lock, two threads may both compute a
+    value; it is the same value.
 
     >>> class Circle:
     ...     radius = 2

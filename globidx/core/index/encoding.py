@@ -1,8 +1,8 @@
 """An index table as the bytes of a cache file that can be mapped: a JSON header and aligned columns.
 
-Format: the line ``globidx.index``, a line with the length of the header, the header, and at multiples of 64 bytes the
-columns in little-endian order, named with shape and offset in the header, which also has a BLAKE2b digest of itself and
-of them all.
+Format: the line ``globidx.index``, a line with the length of the header, the header, and at
+multiples of 64 bytes the columns in little-endian order, named with shape and offset in the
+header, which also has a BLAKE2b digest of itself and of them all.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def digest(data: memoryview | bytes) -> str:
 def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     """Return the table in ``data``, whose columns are views of ``data``; ValueError if it is not a whole cache file.
 
-    ``verified`` is the digest of a file that was verified before: if it is still that of the header, nothing else is
-    read. RecordVersionError if a later version of globidx wrote the file.
+    ``verified`` is the digest of a file that was verified before: if it is still that of the
+    header, nothing else is read. RecordVersionError if a later version of globidx wrote the file.
     """
     view = memoryview(data)
     header, start = _header(view)

@@ -19,8 +19,9 @@ NAMES = ("auto", *_KEYS, *FOLLOWED, "tokens:LENGTH")
 class Layout:
     """Which arrays to read from each file: ``keys``, or the only one; or those that ``rule`` finds.
 
-    A ``length`` above 0 cuts a one-dimensional array into sequences of that many tokens; the rest at the end of a file
-    is left out. ``allow_external`` says whether arrays may have data in files outside the folder of their file.
+    A ``length`` above 0 cuts a one-dimensional array into sequences of that many tokens; the rest
+    at the end of a file is left out. ``allow_external`` says whether arrays may have data in files
+    outside the folder of their file.
     """
 
     keys: tuple[str, ...] | None = None

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.names import Names, common_folder
 
-#: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray`` or ``zarr.json`` of
-#: each array.
+#: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray``
+#: or ``zarr.json`` of each array.
 KINDS = ("hdf5", "zarr2", "zarr3")
 DIGEST_SIZE = 16
 #: The columns of a table that have one row a file.
@@ -44,7 +44,8 @@ class ArrayInfo:
     path : str
         Its path in the file, "" for a bare zarr array.
     form : {"plain", "tokens", "csr"}
-        What an item is: a row, ``item_shape[0]`` successive rows, or a sparse row as AnnData stores it.
+        What an item is: a row, ``item_shape[0]`` successive rows, or a sparse row as AnnData
+        stores it.
     packing : str
         In words, how values are computed from what is stored; "" if they are stored themselves.
 
@@ -87,9 +88,10 @@ class ArrayInfo:
 class Entry:
     """One file: its kind, arrays of ``length`` items each, a digest of its metadata, and its stamps.
 
-    A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata. It is all zeros if it cannot prove that
-    nothing changed. The data of a *foreign* file lie in other files too, so that no stamp of its own proves anything.
-    ``sources`` are those files and the dataset in each, "" for raw bytes.
+    A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata. It is all zeros if
+    it cannot prove that nothing changed. The data of a *foreign* file lie in other files too, so
+    that no stamp of its own proves anything. ``sources`` are those files and the dataset in each,
+    "" for raw bytes.
     """
 
     kind: str
@@ -110,10 +112,11 @@ class Entry:
 class Table:
     """All files of an index: one row a file, in order.
 
-    Names are relative to the deepest folder that holds all files. Item shape and dtype of each array are the same in
-    every file; what may differ is a column: ``lengths`` (int64), ``kinds`` (uint8, indices of ``KINDS``),
-    ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8, files x 16), ``stamps`` (int64, files x arrays x 4).
-    ``paths`` (files x arrays, file by file) is empty if every array has the same path in all files: ``arrays`` has it.
+    Names are relative to the deepest folder that holds all files. Item shape and dtype of each
+    array are the same in every file; what may differ is a column: ``lengths`` (int64), ``kinds``
+    (uint8, indices of ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8,
+    files x 16), ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays, file by file)
+    is empty if every array has the same path in all files: ``arrays`` has it.
     """
 
     names: Names
@@ -220,8 +223,9 @@ class Table:
     def fingerprint(self, num_files: int | None = None) -> str:
         """Return a digest of the names, item counts, item shapes and dtypes of the first files, by default all.
 
-        Folder, age and data are not in it, so that a dataset may move. Names are relative to the deepest folder that
-        holds *those* files: files that are appended elsewhere do not change the names of the first ones.
+        Folder, age and data are not in it, so that a dataset may move. Names are relative to the
+        deepest folder that holds *those* files: files that are appended elsewhere do not change
+        the names of the first ones.
         """
         count = len(self) if num_files is None else num_files
         names: bytes | memoryview = self.names.spelled(count)

@@ -1,6 +1,7 @@
 """What a record may hold: a schema made of checkers.
 
-A checker takes a parsed JSON value and its path for messages, and returns the value or raises RecordError.
+A checker takes a parsed JSON value and its path for messages, and returns the value or raises
+RecordError.
 """
 
 from __future__ import annotations

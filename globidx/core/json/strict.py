@@ -1,8 +1,8 @@
 """Strict JSON: a parser without the leniencies of Python's, and one canonical form to hash.
 
-``json.loads`` keeps the last of duplicate keys, reads NaN and 1e999, guesses UTF-16, and recurses without a limit. A
-file with a flipped bit must not become another value, so all of that is refused, and size, depth and digits are limited
-before anything is built.
+``json.loads`` keeps the last of duplicate keys, reads NaN and 1e999, guesses UTF-16, and recurses
+without a limit. A file with a flipped bit must not become another value, so all of that is
+refused, and size, depth and digits are limited before anything is built.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def pretty(value: Any) -> bytes:
 def plain(value: Any, where: str, *, depth: int = 0) -> Any:
     """Return ``value`` with numpy scalars and tuples converted to JSON values.
 
-    TypeError or ValueError, with the path of the value, for what JSON cannot hold or ``parse`` would refuse.
+    TypeError or ValueError, with the path of the value, for what JSON cannot hold or ``parse``
+    would refuse.
 
     >>> plain({"loss": np.float32(0.5), "shape": (2, 3)}, "extras")
     {'loss': 0.5, 'shape': [2, 3]}

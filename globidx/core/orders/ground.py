@@ -1,10 +1,11 @@
 """Blocks in a new sequence every epoch: the bijection *ground* <-> sample id under ``ChunkShuffle``.
 
-Files are cut into *blocks*, their whole chunks, kept apart by length; what is left of each file (its ragged end, or all
-of it where its chunk length is rare) lies on one *ribbon*, file after file. Blocks of a length are shuffled among
-themselves, and so are the files' ends on the ribbon. Each of these kinds is then cut into *units* of equally many
-items, and the units of all kinds are shuffled together: that row of items is the *ground*. What does not fill a unit
-stands at its end. So neighbours on the ground share chunks, everything is found by division and by search in prefix
+Files are cut into *blocks*, their whole chunks, kept apart by length; what is left of each file
+(its ragged end, or all of it where its chunk length is rare) lies on one *ribbon*, file after
+file. Blocks of a length are shuffled among themselves, and so are the files' ends on the ribbon.
+Each of these kinds is then cut into *units* of equally many items, and the units of all kinds are
+shuffled together: that row of items is the *ground*. What does not fill a unit stands at its end.
+So neighbours on the ground share chunks, everything is found by division and by search in prefix
 sums over files, and no list of blocks exists.
 """
 
@@ -23,8 +24,8 @@ from globidx.core.orders.permutation import Permutation
 
 Numbers = NDArray[np.int64]
 
-#: A chunk length is a kind of its own only if its chunks hold at least 1/64 of all samples; so there are at most 64
-#: kinds.
+#: A chunk length is a kind of its own only if its chunks hold at least 1/64 of all samples; so
+#: there are at most 64 kinds.
 _KINDS = 64
 #: The most items of a window, whatever the chunks: a window is computed at once.
 _LARGEST_WINDOW = 2**20
@@ -36,13 +37,15 @@ _TABLED = 2**16
 class Tiling:
     """How a ``Chunking`` is cut into blocks and units for windows of some blocks.
 
-    ``block`` and ``unit`` are in items. ``kinds`` are the chunk lengths that have blocks of their own; ``kind_of`` is
-    the index in ``kinds`` of each file, or ``len(kinds)`` if all of the file is on the ribbon; ``whole`` is the number
-    of items of each file that are in blocks, and the rest is on the ribbon.
+    ``block`` and ``unit`` are in items. ``kinds`` are the chunk lengths that have blocks of their
+    own; ``kind_of`` is the index in ``kinds`` of each file, or ``len(kinds)`` if all of the file
+    is on the ribbon; ``whole`` is the number of items of each file that are in blocks, and the
+    rest is on the ribbon.
 
-    ``block`` is the longest chunk, leaving aside those that hold the last 5 % of the samples. A unit is a window: a
-    cache that fits ``window`` blocks fits all chunks of a unit, those that it cuts at its ends included. A unit is made
-    a little shorter where it then holds whole ``share``s, a lane's part of a batch: so no batch reads from two units.
+    ``block`` is the longest chunk, leaving aside those that hold the last 5 % of the samples. A
+    unit is a window: a cache that fits ``window`` blocks fits all chunks of a unit, those that it
+    cuts at its ends included. A unit is made a little shorter where it then holds whole
+    ``share``s, a lane's part of a batch: so no batch reads from two units.
     """
 
     chunking: Chunking

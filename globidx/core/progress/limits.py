@@ -1,8 +1,8 @@
 """Limits: how much history a sampler state may hold, for writers and readers.
 
-No real run reaches them; they bound the cost of a forged state. Within them the first id of an epoch takes about 0.1 s
-and 100 MB, whatever the history. Each id that is left out costs one more look-up in the order of the epoch, and one in
-every uneven segment before it.
+No real run reaches them; they bound the cost of a forged state. Within them the first id of an
+epoch takes about 0.1 s and 100 MB, whatever the history. Each id that is left out costs one more
+look-up in the order of the epoch, and one in every uneven segment before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from globidx.errors import RecordError
 MAX_WORLD_SIZE = 2**17
 #: Segments and skips of one epoch.
 MAX_LAYERS = 2**12
-#: Uneven segments of one epoch, and the ranks of all of them together: 1,024 of 256, or 64 of 4,096.
+#: Uneven segments of one epoch, and the ranks of all of them together: 1,024 of 256, or 64 of
+#: 4,096.
 MAX_UNEVEN, MAX_RANKS = 2**10, 2**18
 #: Ids of a list, and the ranges they are in.
 MAX_IDS, MAX_RANGES = 2**21, 2**16

@@ -22,7 +22,8 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
     Parameters
     ----------
     states : sequence or mapping
-        The state of every rank, in rank order, or as ``{rank: state}``: a state does not say whose it is.
+        The state of every rank, in rank order, or as ``{rank: state}``: a state does not say whose
+        it is.
 
     Returns
     -------
@@ -109,7 +110,8 @@ def _refuse_impossible(state: SamplerState, rank: int) -> None:
 def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool) -> SamplerState:
     """Return the state of a rank that has committed ids of the epoch: these ranks must agree on its start.
 
-    A rank that has committed nothing may still plan the epoch again. If no rank has, and none has ended it, all may.
+    A rank that has committed nothing may still plan the epoch again. If no rank has, and none has
+    ended it, all may.
     """
     binds = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
     _agree("order", [dict(rank.order) if bound else None for rank, bound in zip(ranks, binds, strict=True)])

@@ -25,14 +25,15 @@ class Remaining:
     where
         Returns the positions of ids, each once, in any sequence: ``Arrangement.occurrences``.
     few, effort
-        A segment of at most ``few`` committed numbers is listed, as gaps, and joined with its neighbours, until
-        ``effort`` numbers were listed or joined. All else stays arithmetic: so no history costs more time than that to
-        begin with.
+        A segment of at most ``few`` committed numbers is listed, as gaps, and joined with its
+        neighbours, until ``effort`` numbers were listed or joined. All else stays arithmetic: so
+        no history costs more time than that to begin with.
 
     Raises
     ------
     RecordError
-        If the history says another number of positions that are left out than the order has for these ids.
+        If the history says another number of positions that are left out than the order has for
+        these ids.
 
     Examples
     --------

@@ -1,11 +1,13 @@
 """Progress: which positions of an epoch are committed or left out, after any history of world sizes and uneven ranks.
 
-A *segment* is what was committed while the world size was W: ``counts[r]`` positions by rank r, the first of those
-dealt to it. What remains after a segment is what remained before it, minus those. A segment is thus a map from "the
-j-th remaining after" to "the i-th remaining before", and a history of segments is the composition of their maps: no
-list of samples exists. A *skip* is a map of the same kind: some ids, not committed by then, are left out from there on.
+A *segment* is what was committed while the world size was W: ``counts[r]`` positions by rank r,
+the first of those dealt to it. What remains after a segment is what remained before it, minus
+those. A segment is thus a map from "the j-th remaining after" to "the i-th remaining before", and
+a history of segments is the composition of their maps: no list of samples exists. A *skip* is a
+map of the same kind: some ids, not committed by then, are left out from there on.
 
-Histories have one normal form (``Progress.extend`` and ``Progress.skip``), which is what keeps them short:
+Histories have one normal form (``Progress.extend`` and ``Progress.skip``), which is what keeps
+them short:
 
 * counts that together cover the first k remaining positions are the segment ``(k,)``: one rank, k positions, whatever W
 was;
@@ -13,9 +15,9 @@ was;
 * two prefixes in a row are one;
 * a prefix that covers every hole an uneven segment left behind swallows it: together they are a prefix again.
 
-So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only until the next
-segment has read past it. Skips stay where they are, since they say something of that moment: what was committed before
-is not left out.
+So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only
+until the next segment has read past it. Skips stay where they are, since they say something of
+that moment: what was committed before is not left out.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ Numbers = NDArray[np.int64]
 class Segment:
     """Counts committed by each rank of one world size.
 
-    Four ranks were dealt the numbers below as columns; rank 0 committed 3, rank 2 only 1, and so on. What remains is
-    read row by row::
+    Four ranks were dealt the numbers below as columns; rank 0 committed 3, rank 2 only 1, and so
+    on. What remains is read row by row::
 
         0  1  2  3        counts (3, 2, 1, 2)
         4  5  6  7
@@ -100,8 +102,8 @@ class Skip:
 class Progress:
     """What is committed and left out of one epoch of ``length`` positions.
 
-    ``per_rank`` is the number of positions that a rank has had in this epoch, the most of any rank if they differ: a
-    trainer counts its steps from there.
+    ``per_rank`` is the number of positions that a rank has had in this epoch, the most of any rank
+    if they differ: a trainer counts its steps from there.
 
     >>> done = Progress(10).extend((2, 2)).extend((1, 1, 1))     # 2 ranks took 2 each, then 3 ranks 1 each
     >>> done.history, done.remaining, done.per_rank

@@ -1,7 +1,7 @@
 """A sampler's tracker: owns the state of its epoch, over the current dataset and ranks.
 
-Queries such as ``at`` compute the current values and store nothing. Only ``renew``, ``commit``, ``begin``, ``load``,
-``start_over``, ``skip`` and ``quarantine`` change the tracker.
+Queries such as ``at`` compute the current values and store nothing. Only ``renew``, ``commit``,
+``begin``, ``load``, ``start_over``, ``skip`` and ``quarantine`` change the tracker.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ class Ranks(Protocol):
 class Tracker:
     """How far a run has come: ``state`` is its epoch, and what is committed of it.
 
-    ``dataset`` is anything with ``len()``. As long as nothing of an epoch is committed, the epoch follows the dataset,
-    and its order is planned for the current ranks and loader (``loading``: workers and batch size of a rank). An epoch
-    that runs keeps both, and refuses a dataset that changed in any other way than by growing at its end.
+    ``dataset`` is anything with ``len()``. As long as nothing of an epoch is committed, the epoch
+    follows the dataset, and its order is planned for the current ranks and loader (``loading``:
+    workers and batch size of a rank). An epoch that runs keeps both, and refuses a dataset that
+    changed in any other way than by growing at its end.
     """
 
     def __init__(self, dataset: Any, order: Order, seed: int, tail: Tail, ranks: Ranks) -> None:
@@ -61,8 +62,9 @@ class Tracker:
     def at(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, int]:
         """Return the state at the current world size, and the rank; changes nothing.
 
-        ``untouched`` says that no id of the pass was drawn, ``unread`` that no loader has begun to read it. CommitError
-        if ids were committed at another world size, RecordMismatchError if the dataset changed in a running epoch.
+        ``untouched`` says that no id of the pass was drawn, ``unread`` that no loader has begun to
+        read it. CommitError if ids were committed at another world size, RecordMismatchError if
+        the dataset changed in a running epoch.
         """
         renewed = self._renewed(untouched=untouched, unread=unread)
         state = self.state if renewed is None else renewed[0]
@@ -181,9 +183,9 @@ class Tracker:
     def _renewed(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, Order] | None:
         """Return the epoch for the current dataset and readers, and its order; None if it is the same as before.
 
-        An epoch that runs stays as it is; RecordMismatchError if its ids mean other samples now. Ids that were skipped
-        since the epoch before ended are left out of this one, unless a loader reads it: then ranks may have progressed
-        by different amounts.
+        An epoch that runs stays as it is; RecordMismatchError if its ids mean other samples now.
+        Ids that were skipped since the epoch before ended are left out of this one, unless a
+        loader reads it: then ranks may have progressed by different amounts.
         """
         state, here = self.state, DatasetIdentity.of(self.dataset)
         if untouched and not state.committed and not state.progress.committed:

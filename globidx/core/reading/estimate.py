@@ -1,7 +1,8 @@
 """What reading an epoch will cost: the order's ids played out against a model of each worker's cache. No file is read.
 
-The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and drops the least
-recently used, a batch is read by file and place, and a chunk that alone exceeds the cache is decoded for every batch.
+The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and
+drops the least recently used, a batch is read by file and place, and a chunk that alone exceeds
+the cache is decoded for every batch.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ MOST_SAMPLES = 2**19
 class Estimate:
     """One epoch, all ranks and workers together.
 
-    ``bytes_read`` are those of stored chunks as if nothing were compressed, which an index does not know.
+    ``bytes_read`` are those of stored chunks as if nothing were compressed, which an index does
+    not know.
 
-    ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a worker has open at a
-    time. ``played`` is how many samples were played out: all, or a part that stands for the rest.
+    ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a
+    worker has open at a time. ``played`` is how many samples were played out: all, or a part that
+    stands for the rest.
     """
 
     samples: int
@@ -63,7 +66,8 @@ def estimate(
 ) -> Estimate:
     """Cost of an epoch over the files of ``table`` (``GlobalIndexManager(...).now.table``) in ``order``.
 
-    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in its own), in turn.
+    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in
+    its own), in turn.
     """
     n, batch = int(table.lengths.sum()), validate.integer(batch_size, "batch_size", low=1)
     ranks = validate.integer(world_size, "world_size", low=1)

@@ -14,10 +14,11 @@ Merge = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 def united(parts: Sequence[Mapping[str, Any]], merges: Mapping[str, Merge]) -> dict[str, Any]:
     """Unite the states of all ranks, by name.
 
-    Each part has its ``step``, its ``states`` by name, and in ``ranks`` the (rank, world size) of each object that
-    knows its own. Such an object has one state for each of its ranks: the parts of tensor-parallel peers, which have
-    the same rank, must be equal. States that may differ by rank are united by their function in ``merges``. All others
-    must be equal on every rank; RecordMismatchError names the rank whose state is not.
+    Each part has its ``step``, its ``states`` by name, and in ``ranks`` the (rank, world size) of
+    each object that knows its own. Such an object has one state for each of its ranks: the parts
+    of tensor-parallel peers, which have the same rank, must be equal. States that may differ by
+    rank are united by their function in ``merges``. All others must be equal on every rank;
+    RecordMismatchError names the rank whose state is not.
 
     >>> parts = [{"step": 1, "states": {"lr": {"now": lr}}, "ranks": {}} for lr in (3, 3)]
     >>> united(parts, {})

@@ -1,7 +1,7 @@
 """The record: one JSON document that says how far a run has come, as a value and as bytes.
 
-It has a SHA-256 of the canonical form of everything else in it, so that a changed bit is detected, but white space does
-not count: a person may read, copy and re-indent it.
+It has a SHA-256 of the canonical form of everything else in it, so that a changed bit is detected,
+but white space does not count: a person may read, copy and re-indent it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def build(
 ) -> dict[str, Any]:
     """Make a sealed record.
 
-    ``number`` orders the records of a folder, and ``token`` distinguishes two of the same number; together they are the
-    id.
+    ``number`` orders the records of a folder, and ``token`` distinguishes two of the same number;
+    together they are the id.
     """
     body = {
         "format": FORMAT,
@@ -44,8 +44,8 @@ def build(
 def carried(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``record`` as it is stored in a model checkpoint: with its whole text under ``text``.
 
-    torch.distributed.checkpoint flattens objects, and loads only the keys that the loading process has: ``extras``, for
-    example, would be lost. The key ``text`` is always there.
+    torch.distributed.checkpoint flattens objects, and loads only the keys that the loading process
+    has: ``extras``, for example, would be lost. The key ``text`` is always there.
     """
     return {**record, "text": encode(record).decode()}
 
@@ -56,7 +56,8 @@ def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises
     ------
     RecordCorruptError
-        If the text is damaged, or another key than ``text`` differs from it; the message names ``source``.
+        If the text is damaged, or another key than ``text`` differs from it; the message names
+        ``source``.
     """
     text = state.get("text")
     if text is None:
