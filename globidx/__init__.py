@@ -1,4 +1,4 @@
-"""globidx: stop an epoch at any step, go on with any number of ranks, and train on every sample exactly once.
+"""globidx: stop an epoch at any step, resume it on any number of ranks, and train on every sample exactly once.
 
 The names below are imported when they are first used: ``import globidx`` alone does nothing.
 """
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from globidx import errors, orders, policies
     from globidx.core.datasets.identity import IdentifiedDataset
+    from globidx.core.index.changes import Changes
     from globidx.core.index.index import GlobalIndex, Location
+    from globidx.core.index.table import ArrayInfo
     from globidx.core.progress.merge import merge_states
+    from globidx.core.progress.ranges import Ranges
     from globidx.disk.index.manager import GlobalIndexManager
     from globidx.disk.records.folder import read_record
     from globidx.torch.checkpoint import CheckpointManager
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ArrayInfo": "globidx.core.index.table",
+    "Changes": "globidx.core.index.changes",
     "CheckpointManager": "globidx.torch.checkpoint",
     "DataLoader": "globidx.torch.loader",
     "FileCacheDataset": "globidx.torch.dataset",
@@ -33,6 +38,7 @@ _HOMES = {
     "IdentifiedDataset": "globidx.core.datasets.identity",
     "Location": "globidx.core.index.index",
     "PreemptionGuard": "globidx.torch.preemption",
+    "Ranges": "globidx.core.progress.ranges",
     "RankPeers": "globidx.torch.ranks.peers",
     "ResumableDistributedSampler": "globidx.torch.sampler",
     "merge_states": "globidx.core.progress.merge",
@@ -40,6 +46,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArrayInfo",
+    "Changes",
     "CheckpointManager",
     "DataLoader",
     "FileCacheDataset",
@@ -48,6 +56,7 @@ __all__ = [
     "IdentifiedDataset",
     "Location",
     "PreemptionGuard",
+    "Ranges",
     "RankPeers",
     "ResumableDistributedSampler",
     "errors",

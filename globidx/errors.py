@@ -1,7 +1,8 @@
 """Every error that globidx raises on purpose.
 
-Each class takes one string, so that it survives pickling and the way out of a ``DataLoader`` worker. Details for
-programs are attributes. They have their defaults after that way, because torch builds the error anew from its message.
+Each class takes one string, so that it survives pickling and the way out of a ``DataLoader``
+worker. Details for programs are attributes. They have their defaults after that way, because torch
+builds the error anew from its message.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class WriteError(GlobidxError, OSError):
     Attributes
     ----------
     state : str
-        ``"not written"``: the file has its old content. ``"written, durability unknown"``: it has the new content,
-        which a power cut may undo.
+        ``"not written"``: the file has its old content. ``"written, durability unknown"``: it has
+        the new content, which a power cut may undo.
     errno : int
         The system's error number.
     """
@@ -104,8 +105,9 @@ class SaveError(GlobidxError, RuntimeError):
     Attributes
     ----------
     state : str
-        ``"not written"``: there is certainly no new record. ``"written, durability unknown"``: there may be one. It may
-        be undone by a power cut, or a rank was lost before it could answer.
+        ``"not written"``: there is certainly no new record. ``"written, durability unknown"``:
+        there may be one. It may be undone by a power cut, or a rank was lost before it could
+        answer.
     """
 
     state: str = "not written"

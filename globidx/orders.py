@@ -1,10 +1,12 @@
 """Orders: which sample stands at which position of an epoch.
 
-``Shuffle`` is the default. ``ChunkShuffle`` shuffles so that each chunk is decoded about once, ``Sequential`` takes the
-ids as they are, ``Weighted`` draws by weight, and ``TorchShuffle`` is bit-identical to torch's DistributedSampler.
+``Shuffle`` is the default. ``ChunkShuffle`` shuffles so that each chunk is decoded about once,
+``Sequential`` takes the ids as they are, ``Weighted`` draws by weight, and ``TorchShuffle`` is
+bit-identical to torch's DistributedSampler.
 
-To write an order of your own, subclass ``Order`` and ``Arrangement``. ``Chunking`` is how a dataset describes its
-chunks to ``ChunkShuffle``; see ``globidx.IdentifiedDataset``. ``Lanes`` is who reads an epoch, for ``Order.plan``.
+To write an order of your own, subclass ``Order`` and ``Arrangement``. ``Chunking`` is how a
+dataset describes its chunks to ``ChunkShuffle``; see ``globidx.IdentifiedDataset``. ``Lanes`` is
+who reads an epoch, for ``Order.plan``.
 """
 
 from __future__ import annotations

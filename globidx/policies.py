@@ -1,7 +1,7 @@
 """Which records to keep: ``last(3)``, ``every(1000)``, ``best("loss")``, and any of them combined by ``|``.
 
-Pass one as ``CheckpointManager(..., keep=...)``. A function is a policy too, if it takes the entries of a folder,
-oldest first, and returns the numbers of those to keep.
+Pass one as ``CheckpointManager(..., keep=...)``. A function is a policy too, if it takes the
+entries of a folder, oldest first, and returns the numbers of those to keep.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def test_a_wrong_option_is_a_usage_error(arguments, capsys):
     ("arguments", "told"),
     [
         (["--layout", "imagenet"], "layout must be one of auto, cxi"),
-        (["--layout", "cxi", "--key", "x"], "says by itself which arrays"),
+        (["--layout", "cxi", "--key", "x"], "has its own arrays"),
         (["--layout", "tokens:4", "--axis", "1"], "along axis 0, not 1"),
         (["--key", "../x"], "inside the file"),
         (["--axis", "7"], "no axis 7"),

@@ -163,7 +163,7 @@ def test_check_verifies_every_record_of_a_folder(tmp_path, capsys):
     told = said(capsys, "check", tmp_path, code=1)
     assert told.count("whole    ") == 2 and told.count("DAMAGED  ") == 3
     assert f"DAMAGED  {paths[2]} holds record {ids[1]}: it was renamed or copied over another" in told
-    assert "this globidx reads up to 1" in told and told.endswith(f"3 of 5 records in {tmp_path} are damaged\n")
+    assert "but this globidx reads up to 1" in told and told.endswith(f"3 of 5 records in {tmp_path} are damaged\n")
     told = said(capsys, "check", tmp_path, "--json", code=1)
     value = json.loads(told[: told.index("globidx: ")])
     assert [each["id"] for each in value["records"]] == [None, ids[1], ids[1], None, ids[4]] and value["problems"] == 3
@@ -195,8 +195,8 @@ def test_an_edited_record_is_resealed_beside_itself(tmp_path, capsys):
     [
         (b'"committed": 4', b'"committed": 5', "committed is 5, but its segments say 4"),
         (b'"step": 1', b'"step": true', "step must be an integer"),
-        (b'"step": 1', b'"step": 1, "step": 2', "stands twice"),
-        (b'"number": 0', b'"number": 1', "do not go together"),
+        (b'"step": 1', b'"step": 1, "step": 2', "occurs twice"),
+        (b'"number": 0', b'"number": 1', "does not begin with its number"),
         (b"}\n}", b"}\n", "not JSON"),
     ],
 )

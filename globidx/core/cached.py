@@ -1,4 +1,4 @@
-"""Attributes that are computed when they are first asked for."""
+"""Attributes that are computed when they are first read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ Value = TypeVar("Value")
 
 
 class cached_property(Generic[Value]):  # noqa: N801 - it stands in for the one of functools
-    """``functools.cached_property`` as it is from Python 3.12 on: without a lock.
+    """``functools.cached_property`` as in Python 3.12: without a lock.
 
-    That of Python 3.11 has one for all instances of a class. A child that is forked while another thread is inside
-    would wait for it for ever. Without it two threads may both compute a value, which is the same one.
+    In Python 3.11 it has one lock for all instances of a class. A child that is forked while
+    another thread holds it would wait forever. Without the lock, two threads may both compute a
+    value; it is the same value.
 
     >>> class Circle:
     ...     radius = 2

@@ -1,4 +1,4 @@
-"""The door: one place that decides which numbers are accepted, and in which words the others are refused."""
+"""Checks of integers that users pass, and the messages of their errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INT64_MAX = 2**63 - 1
 
 
 def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> int:
-    """``value`` as an int in ``[low, high]``; floats and bools are no integers.
+    """Return ``value`` as an int in ``[low, high]``; floats and bools are refused.
 
     >>> integer(np.int32(7), "seed")
     7
@@ -25,14 +25,14 @@ def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> in
     ...
     ValueError: seed must be in [0, 9223372036854775807], got -1
     """
-    number = _integer(value, name)
-    if not low <= number <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}], got {number}")
-    return number
+    checked = _integer(value, name)
+    if not low <= checked <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}], got {checked}")
+    return checked
 
 
 def _integer(value: Any, name: str) -> int:
-    """``value`` as an int, however large."""
+    """Return ``value`` as an int of any size."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r} (bool)")
     try:
@@ -42,9 +42,9 @@ def _integer(value: Any, name: str) -> int:
 
 
 def sample_id(value: Any, num_samples: int) -> int:
-    """``value`` as a sample id in ``[0, num_samples)``; outside is an IndexError, as for any sequence.
+    """Return ``value`` as a sample id in ``[0, num_samples)``; IndexError for any other, as for any sequence.
 
-    Negative ids do not count from the end: an id that went wrong must not read a sample.
+    Negative ids do not count from the end, so that a wrong id reads no sample.
 
     >>> sample_id(3, 4)
     3
@@ -53,16 +53,17 @@ def sample_id(value: Any, num_samples: int) -> int:
     ...
     IndexError: sample id -1 is outside [0, 4)
     """
+    # The usual case, without a call.
     if type(value) is int and 0 <= value < num_samples:
-        return value  # what nearly all are, without a call
-    number = _integer(value, "sample id")
-    if not 0 <= number < num_samples:
-        raise IndexError(f"sample id {number} is outside [0, {num_samples})")
-    return number
+        return value
+    checked = _integer(value, "sample id")
+    if not 0 <= checked < num_samples:
+        raise IndexError(f"sample id {checked} is outside [0, {num_samples})")
+    return checked
 
 
 def integers(values: Any, name: str, stop: int) -> NDArray[np.int64]:
-    """``values`` as a one-dimensional int64 array within ``[0, stop)``.
+    """Return ``values`` as a one-dimensional int64 array in ``[0, stop)``; never ``values`` itself.
 
     >>> integers([0, 2], "sample id", 3)
     array([0, 2])
@@ -78,7 +79,7 @@ def integers(values: Any, name: str, stop: int) -> NDArray[np.int64]:
 
 
 def int64s(values: Any, name: str) -> NDArray[np.int64]:
-    """``values`` as a one-dimensional int64 array; one that is that already is not copied."""
+    """Return ``values`` as a one-dimensional int64 array; one of that kind is not copied."""
     array = values if isinstance(values, np.ndarray) else _array(values, name)
     if array.dtype == np.int64 and array.ndim == 1:
         return array
@@ -94,13 +95,13 @@ def int64s(values: Any, name: str) -> NDArray[np.int64]:
 
 
 def outside(array: NDArray[np.int64], name: str, stop: int) -> IndexError:
-    """The error over the least or greatest of ``array``, not all of which is in ``[0, stop)``."""
+    """Return the error for an ``array`` that is not wholly in ``[0, stop)``; names its smallest or largest value."""
     low, high = int(array.min()), int(array.max())
     return IndexError(f"{name} {low if low < 0 else high} is outside [0, {stop})")
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:
-    """Any sequence as an array, each item judged: numpy would take True for 1, and 2**63 for a float."""
+    """Return a sequence as an array after a check of each item: numpy would take True for 1, and 2**63 for a float."""
     if isinstance(values, range) or hasattr(values, "__array__"):
         return np.asarray(values)
     if isinstance(values, (int, float)):

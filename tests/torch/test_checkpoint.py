@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 def test_a_sampler_of_more_ranks_than_gather_is_refused(tmp_path):
     """Explicit ranks without a process group: one state would speak for all."""
     sampler = ResumableDistributedSampler(range(10), 4, 2)
-    with pytest.raises(errors.CommitError, match="deals to 4 ranks, but this manager gathers from 1"):
+    with pytest.raises(errors.CommitError, match="has 4 ranks, but the manager gathers from 1"):
         CheckpointManager(tmp_path, sampler).save(0)
 
 
@@ -325,7 +325,7 @@ def test_counts_go_to_the_samplers_ranks_not_the_groups(tmp_path):
     alone = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
     alone.load_state_dict(state)
     assert sorted(had + had_too + list(alone)) == list(range(10))
-    assert "take themselves for ranks [0, 0]" in said
+    assert "have the ranks [0, 0]" in said
 
 
 class Unloadable:

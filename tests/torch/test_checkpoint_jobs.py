@@ -229,7 +229,11 @@ def test_one_group_writes_for_all_and_what_it_meets_is_told_to_all(tmp_path):
     other, acting = run_ranks(2, two_groups, tmp_path)
     assert other[0] == acting[0]
     assert f"another group of this job has saved record {acting[1]} with other states" in other[1]
-    assert other[2] == acting[2] == "extras['x'] is a object; a record takes None, bool, int, float, str, list and dict"
+    assert (
+        other[2]
+        == acting[2]
+        == "extras['x'] is of type object; a record holds None, bool, int, float, str, list and dict"
+    )
     assert [path.name for path in list_records(tmp_path)] == [f"record-{acting[n]}.json" for n in (0, 1, 3)]
 
 

@@ -12,8 +12,8 @@ from globidx.core.index.chunking import Chunking
 class IdentifiedDataset(Protocol):
     """What a map-style dataset may offer so that a record is never resumed over other samples.
 
-    Only ``fingerprint`` is needed. The other members are optional: they are used where a dataset has them. A class that
-    inherits from this one gets the defaults below.
+    Only ``fingerprint`` is needed. The other members are optional: they are used where a dataset
+    has them. A class that inherits from this one gets the defaults below.
 
     See Also
     --------
@@ -21,9 +21,10 @@ class IdentifiedDataset(Protocol):
 
     Notes
     -----
-    torch's ``Subset``, ``random_split`` and ``ConcatDataset`` have none of these members; theirs follow from the
-    datasets inside. A ``datasets.Dataset`` of Hugging Face has a fingerprint of its own, which is used. Of any other
-    dataset only the length is known, and the first save or restore of a ``CheckpointManager`` logs a warning about it.
+    torch's ``Subset``, ``random_split`` and ``ConcatDataset`` have none of these members; theirs
+    follow from the datasets inside. A ``datasets.Dataset`` of Hugging Face has a fingerprint of
+    its own, which is used. Of any other dataset only the length is known, and the first save or
+    restore of a ``CheckpointManager`` logs a warning about it.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Metadata of a dataset: what it offers itself or, for a dataset made of others, what follows from theirs.
 
-torch's ``Subset`` and ``ConcatDataset``, and classes built like them, offer none themselves. They are recognised by
-their attributes, so that this needs no torch: a selection has ``dataset`` and as many ``indices`` as samples, a
-concatenation has ``datasets`` and their ``cumulative_sizes``.
+torch's ``Subset`` and ``ConcatDataset``, and classes built like them, offer none themselves. They
+are recognised by their attributes, so that this needs no torch: a selection has ``dataset`` and as
+many ``indices`` as samples, a concatenation has ``datasets`` and their ``cumulative_sizes``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from globidx.core.json import strict
 
 #: The most characters of a fingerprint in a record.
 _MOST_CHARACTERS = 256
-#: How many indices are compared with what they were. To read all of them at every look would be slow.
+#: How many indices are compared with what they were. To read all of them at every look would be
+#: slow.
 _SPOTS = 16
 _memo = Memo()
 
@@ -139,7 +140,8 @@ class Plain(Known):
 class Selection(Known):
     """Samples of another dataset by their ids, as ``Subset`` and ``random_split`` make it.
 
-    The ids are read once. Whether the list is changed in place is seen by its length and a few of its ids.
+    The ids are read once. Whether the list is changed in place is seen by its length and a few of
+    its ids.
     """
 
     advice = (

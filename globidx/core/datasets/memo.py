@@ -12,8 +12,8 @@ _Value = TypeVar("_Value")
 class Memo:
     """The last result of each name for an object, kept until the object has another version or is collected.
 
-    Objects are compared by identity, since datasets need not be hashable. For an object that takes no weak references,
-    results are computed each time.
+    Objects are compared by identity, since datasets need not be hashable. For an object that takes
+    no weak references, results are computed each time.
 
     >>> class Data: pass
     >>> memo, data = Memo(), Data()

@@ -30,8 +30,8 @@ class Changes:
     moved : tuple of str
         Files that have another rank in the order of files.
     keep_ids : bool
-        Whether every sample id is still the same item of the file of that name. The data of the item may be new where
-        the file was replaced or rewritten.
+        Whether every sample id is still the same item of the file of that name. The data of the
+        item may be new where the file was replaced or rewritten.
 
     Examples
     --------
@@ -101,7 +101,8 @@ def compare(old: Table, new: Table) -> Changes:
 def _keep_ids(old: Table, new: Table, same: int) -> bool:
     """Return whether ``new`` begins with the files of ``old`` that have items.
 
-    Each must have as many items as before; the last one may have more. ``same`` is how many first names are equal.
+    Each must have as many items as before; the last one may have more. ``same`` is how many first
+    names are equal.
     """
     rows, now = np.flatnonzero(old.lengths), np.flatnonzero(new.lengths)[: np.count_nonzero(old.lengths)]
     if len(now) < len(rows):

@@ -56,8 +56,8 @@ class Chunking:
         chunk_lengths : array_like of int
             Items in a chunk, files x arrays. 0 says that an array is not chunked.
         item_bytes : array_like of int
-            The bytes of an item of each array. Several arrays get one block length in common: one that decodes nearly
-            the fewest bytes.
+            The bytes of an item of each array. Several arrays get one block length in common: one
+            that decodes nearly the fewest bytes.
 
         Returns
         -------
@@ -198,8 +198,8 @@ class Chunking:
             )
         if count == len(self.lengths):
             return self
-        # Later files do not count for the usual chunk length: an epoch that runs keeps its chunks when files are
-        # appended.
+        # Later files do not count for the usual chunk length: a running epoch keeps its chunks when
+        # files are appended.
         return self._filled(self.lengths[:count], self.stored_chunks[:count])
 
     @cached_property
@@ -216,10 +216,11 @@ def common_block(chunks: list[int], item_bytes: list[int]) -> int:
 
     ``chunks`` are their chunk lengths (0: not chunked), ``item_bytes`` the bytes of an item.
 
-    A block of b items, cut at multiples of b, lies on average in (b + c - gcd(b, c)) / c chunks of length c, so each
-    byte is decoded (b + c - gcd(b, c)) / b times. Of the chunk lengths, and their common multiple where that is at most
-    4 times the longest, the shortest block within a tenth of the fewest bytes is taken: short blocks mix better. So
-    small labels in long chunks do not stretch the blocks of large images.
+    A block of b items, cut at multiples of b, lies on average in (b + c - gcd(b, c)) / c chunks of
+    length c, so each byte is decoded (b + c - gcd(b, c)) / b times. Of the chunk lengths, and
+    their common multiple where that is at most 4 times the longest, the shortest block within a
+    tenth of the fewest bytes is taken: short blocks mix better. So small labels in long chunks do
+    not stretch the blocks of large images.
 
     >>> common_block([16, 1024], [32768, 8]), common_block([10, 16], [64, 64]), common_block([4, 6], [1, 1])
     (16, 16, 12)

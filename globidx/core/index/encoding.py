@@ -1,8 +1,8 @@
-"""An index table as the bytes of a cache file: a JSON header and columns that can be mapped.
+"""An index table as the bytes of a cache file that can be mapped: a JSON header and aligned columns.
 
-Layout: the line ``globidx.index``, a line with the length of the header, the header, and at multiples of 64 bytes the
-columns in little-endian order, named with shape and offset in the header, which also has a BLAKE2b digest of itself and
-of them all.
+Format: the line ``globidx.index``, a line with the length of the header, the header, and at
+multiples of 64 bytes the columns in little-endian order, named with shape and offset in the
+header, which also has a BLAKE2b digest of itself and of them all.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _COLUMNS = {
 
 
 def encode(table: Table) -> bytes:
-    """The bytes of a cache file."""
+    """Return the bytes of a cache file."""
     return b"".join(parts(table))
 
 
 def parts(table: Table) -> list[bytes | memoryview]:
-    """The bytes of a cache file in pieces, the header first; the columns' are not copied."""
+    """Return the bytes of a cache file in parts, the header first; columns are not copied."""
     columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
     columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
     columns |= {name: getattr(table, name) for name in PER_FILE}
     body: list[bytes | memoryview] = []
-    places, size = {}, 0
+    offsets, size = {}, 0
     for name, dtype in _COLUMNS.items():
         column = np.ascontiguousarray(columns[name], dtype)
         padding = b"\0" * (-size % _ALIGNMENT)
         size += len(padding)
-        places[name] = {"shape": list(column.shape), "offset": size}
+        offsets[name] = {"shape": list(column.shape), "offset": size}
         size += column.nbytes
         body += [padding, column.reshape(-1).view(np.uint8).data]
     header = {
@@ -71,7 +71,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
             }
             for a in table.arrays
         ],
-        "columns": places,
+        "columns": offsets,
         "bytes": size,
     }
     header["blake2b"] = _digest(header, body)
@@ -81,24 +81,22 @@ def parts(table: Table) -> list[bytes | memoryview]:
 
 
 def digest(data: memoryview | bytes) -> str:
-    """The digest that a cache file says it has."""
-    said: str = _header(memoryview(data))[0]["blake2b"]
-    return said
+    """Return the digest in the header of a cache file."""
+    digest: str = _header(memoryview(data))[0]["blake2b"]
+    return digest
 
 
 def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
-    """The table in ``data``, whose columns are views of ``data``.
+    """Return the table in ``data``, whose columns are views of ``data``; ValueError if it is not a whole cache file.
 
-    ValueError for anything that is not a whole cache file.
-
-    ``verified`` is the digest of a file that was read whole before: where the header still says that one, nothing else
-    is read. RecordVersionError where a later version of globidx wrote the file.
+    ``verified`` is the digest of a file that was verified before: if it is still that of the
+    header, nothing else is read. RecordVersionError if a later version of globidx wrote the file.
     """
     view = memoryview(data)
     header, start = _header(view)
     body = view[start : start + header["bytes"]]
     if len(body) != header["bytes"] or len(view) != start + header["bytes"]:
-        raise ValueError(f"it has {len(view)} bytes, its header says {start + header['bytes']}")
+        raise ValueError(f"it has {len(view)} bytes, but its header says {start + header['bytes']}")
     if verified != header["blake2b"] and _digest(header, [body]) != header["blake2b"]:
         raise ValueError("it does not match its digest")
     columns = {name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()}
@@ -109,7 +107,7 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     names = Names(columns.pop("names"), columns.pop("name_ends"))
     paths = Names(columns.pop("paths"), columns.pop("path_ends"))
     if len(paths) not in (0, files * len(arrays)):
-        raise ValueError("its paths are not one an array and file")
+        raise ValueError("its paths are not one for each array and file")
     table = Table(names=names, arrays=arrays, axis=header["axis"], paths=paths, **columns)
     if verified != header["blake2b"]:
         _refuse_odd(table)
@@ -117,18 +115,18 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
 
 
 def _refuse_odd(table: Table) -> None:
-    """ValueError where columns are whole, and still say what no index says."""
+    """ValueError if columns have a right digest, but values that no index has."""
     files, width = len(table), len(table.arrays)
     shapes = {name: getattr(table, name).shape for name in PER_FILE}
     wanted = {"chunk_lengths": (files, width), "digests": (files, DIGEST_SIZE), "stamps": (files, width, 4)}
     if shapes != wanted | {"lengths": (files,), "kinds": (files,)}:
         raise ValueError("its columns are not as wide as it has arrays")
     if files == 0 or table.lengths.min() < 0 or table.chunk_lengths.min() < 0 or table.kinds.max() >= len(KINDS):
-        raise ValueError("its columns hold what no file has")
+        raise ValueError("its columns have values that no file can have")
     for names in (table.names, table.paths):
         blob, ends = names.arrays()
         if blob.ndim != 1 or ends.ndim != 1:
-            raise ValueError("its names are no rows of bytes")
+            raise ValueError("its names are not one-dimensional")
         zeros = np.flatnonzero(blob == 0) + 1
         if not np.array_equal(zeros, ends) or (len(ends) and ends[-1] != len(blob)):
             raise ValueError("its names do not end where it says")
@@ -137,7 +135,7 @@ def _refuse_odd(table: Table) -> None:
 def _header(view: memoryview) -> tuple[dict[str, Any], int]:
     start = bytes(view[:64])
     if not start.startswith(_MAGIC) or b"\n" not in start[len(_MAGIC) :]:
-        raise ValueError("it does not begin as an index cache")
+        raise ValueError("it does not begin like an index cache")
     digits = start[len(_MAGIC) :].split(b"\n")[0]
     if not digits.isdigit():
         raise ValueError("its header has no length")
@@ -155,19 +153,19 @@ def _header(view: memoryview) -> tuple[dict[str, Any], int]:
 
 
 def _digest(header: dict[str, Any], body: Iterable[bytes | memoryview]) -> str:
-    said = strict.canonical({name: header[name] for name in _HEADER if name != "blake2b"})
-    digest = hashlib.blake2b(said, digest_size=32)
+    hashed = strict.canonical({name: header[name] for name in _HEADER if name != "blake2b"})
+    digest = hashlib.blake2b(hashed, digest_size=32)
     for part in body:
         digest.update(part)
     return digest.hexdigest()
 
 
-def _column(body: memoryview, place: dict[str, Any], dtype: str) -> NDArray[Any]:
-    count = prod(place["shape"])
-    end = place["offset"] + count * np.dtype(dtype).itemsize
+def _column(body: memoryview, column: dict[str, Any], dtype: str) -> NDArray[Any]:
+    count = prod(column["shape"])
+    end = column["offset"] + count * np.dtype(dtype).itemsize
     if end > len(body):
         raise ValueError("a column ends beyond the file")
-    return np.frombuffer(body, dtype, count, place["offset"]).reshape(place["shape"])
+    return np.frombuffer(body, dtype, count, column["offset"]).reshape(column["shape"])
 
 
 _SIZE = schema.Integer(0, 2**48)

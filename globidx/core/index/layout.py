@@ -1,4 +1,4 @@
-"""Layouts: where the samples lie in files of a known kind, by name instead of by key."""
+"""Layouts: which arrays of a known kind of files hold the samples, by name instead of by key."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from globidx.core import validate
 
-#: Layouts that are nothing but the names of their arrays.
+#: Layouts that are only the names of their arrays.
 _KEYS = {"cxi": ("entry_1/data_1/data",), "peaknet": ("images", "labels")}
-#: Layouts that each file is asked about.
+#: Layouts whose arrays are looked up in each file.
 FOLLOWED = ("nexus", "anndata", "ome")
 NAMES = ("auto", *_KEYS, *FOLLOWED, "tokens:LENGTH")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which arrays to take from each file: ``keys``, or the only one there is; or those that ``rule`` finds.
+    """Which arrays to read from each file: ``keys``, or the only one; or those that ``rule`` finds.
 
-    ``length``, where it is not 0, cuts a one-dimensional array into sequences of so many tokens, what is left over at
-    each file's end left out. ``allow_external`` is whether they may be made of data in files outside the folder of the
-    file that names these.
+    A ``length`` above 0 cuts a one-dimensional array into sequences of that many tokens; the rest
+    at the end of a file is left out. ``allow_external`` says whether arrays may have data in files
+    outside the folder of their file.
     """
 
     keys: tuple[str, ...] | None = None
@@ -31,18 +31,18 @@ class Layout:
 
     @property
     def form(self) -> str:
-        """How rows make items, where no rule says otherwise."""
+        """What an item is, unless a rule says otherwise."""
         return "tokens" if self.length else "plain"
 
     def along(self, axis: int) -> Layout:
-        """This layout; ValueError where its items cannot lie along ``axis``."""
+        """Return this layout; ValueError if its items cannot be along ``axis``."""
         if axis and (self.length or self.rule == "anndata"):
             raise ValueError(f"layout {self.rule or f'tokens:{self.length}'!r} has its items along axis 0, not {axis}")
         return self
 
 
 def parse(layout: Any, key: Any) -> Layout:
-    """The layout that a user named; ValueError for a name there is not, or a key that goes not with it.
+    """Return the layout that a user named; ValueError for an unknown name, or a key that it does not allow.
 
     >>> parse(None, "images")
     Layout(keys=('images',), rule=None, length=0)
@@ -61,17 +61,17 @@ def parse(layout: Any, key: Any) -> Layout:
         length = name.partition(":")[2]
         if not (length.isascii() and length.isdigit()) or not 1 <= int(length[:20]) <= validate.INT64_MAX:
             raise ValueError(
-                f"layout {name!r} does not say how long a sequence is; write tokens:LENGTH, as tokens:1024"
+                f"layout {name!r} does not give the length of a sequence; write tokens:LENGTH, such as tokens:1024"
             )
         if keys is not None and len(keys) > 1:
-            raise ValueError(f"layout {name!r} cuts one array, key names {len(keys)}: {keys}")
+            raise ValueError(f"layout {name!r} cuts one array, but key names {len(keys)}: {keys}; pass one name")
         return Layout(keys, length=int(length))
     if name not in NAMES:
         raise ValueError(f"layout must be one of {', '.join(NAMES)}, got {layout!r}")
     if name == "anndata":
         return Layout(keys or ("X",), rule=name)
     if keys is not None:
-        raise ValueError(f"layout {name!r} says by itself which arrays are read, so leave key={key!r} out")
+        raise ValueError(f"layout {name!r} has its own arrays, so that key={key!r} has no use; leave key out")
     return Layout(rule=name) if name in FOLLOWED else Layout(_KEYS[name])
 
 

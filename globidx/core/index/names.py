@@ -1,4 +1,4 @@
-"""Many names in one block of bytes: a million file names as two arrays."""
+"""Many names in one block of bytes: a million file names are two arrays."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _BLOCK = 16384
 
 
 class Names(Sequence[str]):
-    """Many names in one block of bytes, so that a million of them cost their letters and no Python objects.
+    """A sequence of names in one block of bytes, without a Python object for each.
 
-    Any file name fits: bytes that are no UTF-8 come back as Python's surrogate escapes.
+    Any file name fits: bytes that are not UTF-8 are returned as Python's surrogate escapes.
 
     >>> names = Names.of(["a.zarr", "b.h5"])
     >>> names[1], len(names), names[:1]
@@ -30,9 +30,12 @@ class Names(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str | bytes]) -> Names:
-        """The names, encoded; each ends in a NUL, which no file name contains."""
-        blob, sizes, rest = bytearray(), [np.zeros(0, np.int64)], iter(names)
-        while some := list(islice(rest, _BLOCK)):  # a million names at once would be a million objects
+        """Encode names. Each ends in a NUL, which no file name contains."""
+        blob = bytearray()
+        sizes = [np.zeros(0, np.int64)]
+        rest = iter(names)
+        # A block at a time: a million names at once would be a million objects.
+        while some := list(islice(rest, _BLOCK)):
             encoded = [name if isinstance(name, bytes) else os.fsencode(name) for name in some]
             blob += b"\0".join([*encoded, b""])
             sizes.append(np.fromiter(map(len, encoded), np.int64, len(encoded)) + 1)
@@ -40,7 +43,7 @@ class Names(Sequence[str]):
 
     @classmethod
     def joined(cls, parts: Sequence[Names]) -> Names:
-        """The names of all parts, one after the other."""
+        """Concatenate the names of all parts."""
         blob = np.concatenate([part._blob for part in parts])
         shifts = np.cumsum([0, *(len(part._blob) for part in parts)])
         return cls(blob, np.concatenate([part._ends + shift for part, shift in zip(parts, shifts, strict=False)]))
@@ -49,43 +52,43 @@ class Names(Sequence[str]):
         return len(self._ends)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        number = range(len(self))[place]
-        return os.fsdecode(self._blob[self._start(number) : int(self._ends[number]) - 1].tobytes())
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        return os.fsdecode(self._blob[self._start(row) : int(self._ends[row]) - 1].tobytes())
 
     def __iter__(self) -> Iterator[str]:
         return map(os.fsdecode, chain.from_iterable(self.blocks()))
 
     def blocks(self) -> Iterator[list[bytes]]:
-        """All names as bytes, some at a time."""
+        """Iterate over all names as bytes, in lists."""
         return (self.encoded(start, min(start + _BLOCK, len(self))) for start in range(0, len(self), _BLOCK))
 
     def encoded(self, start: int, stop: int) -> list[bytes]:
-        """The names ``[start, stop)`` as bytes, all at once."""
+        """Return the names ``[start, stop)`` as bytes."""
         block = self._blob[self._start(start) : self._start(stop)].tobytes()
         return block.split(b"\0")[:-1]
 
     def part(self, start: int, stop: int) -> Names:
-        """The names ``[start, stop)``, which go on sharing these bytes."""
+        """Return the names ``[start, stop)``, which share the block of bytes."""
         first = self._start(start)
         return Names(self._blob[first : self._start(stop)], self._ends[start:stop] - first)
 
-    def take(self, places: NDArray[np.int64]) -> Names:
-        """The names at ``places``."""
+    def take(self, rows: NDArray[np.int64]) -> Names:
+        """Return the names at these indices."""
         every = self.encoded(0, len(self))
-        return Names.of([every[place] for place in places.tolist()])
+        return Names.of([every[row] for row in rows.tolist()])
 
     def spelled(self, count: int) -> memoryview:
-        """The first ``count`` names as they are kept: each with its NUL."""
+        """Return the bytes of the first ``count`` names, each with its NUL."""
         return self._blob[: self._start(count)].data
 
     def shared_with(self, other: Names) -> int:
-        """How many of the first names are the first names of ``other``, too.
+        """Return how many first names are equal to the first names of ``other``.
 
         >>> Names.of(["a", "bc", "d"]).shared_with(Names.of(["a", "bd"]))
         1
@@ -96,20 +99,21 @@ class Names(Sequence[str]):
         return int(np.searchsorted(self._ends, same, side="right"))
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The block and the end of each name in it: what ``Names(...)`` takes."""
+        """Return the block, and the end of each name in it: what ``Names(...)`` takes."""
         return self._blob, self._ends
 
-    def _start(self, number: int) -> int:
-        return int(self._ends[number - 1]) if number else 0
+    def _start(self, row: int) -> int:
+        return int(self._ends[row - 1]) if row else 0
 
 
 def common_folder(names: Sequence[str]) -> int:
-    """How many leading characters of each name spell the deepest folder that holds all of them.
+    """Return the length of the path of the deepest folder that holds all names, with its slash.
 
     >>> common_folder(["a/b/x.h5", "a/b/c/y.h5"])
     4
     """
     if not names:
         return 0
-    shared = os.path.commonprefix([min(names), max(names)])  # what the extremes share, all share
+    # What the first and the last one in sorted order share, all share.
+    shared = os.path.commonprefix([min(names), max(names)])
     return shared.rfind("/") + 1

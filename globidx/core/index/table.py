@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.names import Names, common_folder
 
-#: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray`` or ``zarr.json`` of
-#: each array.
+#: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray``
+#: or ``zarr.json`` of each array.
 KINDS = ("hdf5", "zarr2", "zarr3")
 DIGEST_SIZE = 16
 #: The columns of a table that have one row a file.
@@ -31,10 +31,28 @@ Schema = tuple[str, tuple[int, ...], str, str, str]
 class ArrayInfo:
     """One array of a file.
 
-    Its name in the index, the shape and dtype of an item, rows per chunk (0: not chunked), where it lies in the file
-    ("" for a bare zarr array), and how rows make items: ``plain``, a row is an item; ``tokens``, ``item_shape[0]`` rows
-    in a row are; ``csr``, a row is an item and is stored sparsely, as AnnData does. ``packing`` says in words how
-    stored numbers make values, where they are not the values themselves ("": they are).
+    Parameters
+    ----------
+    name : str
+        Its name in the index.
+    item_shape : tuple of int
+        The shape of an item.
+    dtype : str
+        The dtype of an item.
+    chunk_length : int
+        Rows in a chunk, 0 if the array is not chunked.
+    path : str
+        Its path in the file, "" for a bare zarr array.
+    form : {"plain", "tokens", "csr"}
+        What an item is: a row, ``item_shape[0]`` successive rows, or a sparse row as AnnData
+        stores it.
+    packing : str
+        In words, how values are computed from what is stored; "" if they are stored themselves.
+
+    Examples
+    --------
+    >>> ArrayInfo("images", (128, 128), "uint16", chunk_length=16, path="entry/data").item_bytes
+    32768
     """
 
     name: str
@@ -47,7 +65,7 @@ class ArrayInfo:
 
     @property
     def rows(self) -> int:
-        """How many rows of the stored array make an item."""
+        """The number of stored rows in an item."""
         return self.item_shape[0] if self.form == "tokens" else 1
 
     @property
@@ -57,21 +75,23 @@ class ArrayInfo:
 
     @property
     def row_bytes(self) -> int:
-        """How many bytes a row has when it is read."""
+        """The bytes of a row in memory."""
         return prod(self.row_shape) * np.dtype(self.dtype).itemsize
 
     @property
     def item_bytes(self) -> int:
-        """How many bytes an item has when it is read."""
+        """The bytes of an item in memory."""
         return prod(self.item_shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: its kind, its arrays, which all have ``length`` items, a digest of its metadata, and its stamps.
+    """One file: its kind, arrays of ``length`` items each, a digest of its metadata, and its stamps.
 
-    A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata: zeros where it does not prove that
-    nothing changed.
+    A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata. It is all zeros if
+    it cannot prove that nothing changed. The data of a *foreign* file lie in other files too, so
+    that no stamp of its own proves anything. ``sources`` are those files and the dataset in each,
+    "" for raw bytes.
     """
 
     kind: str
@@ -79,23 +99,24 @@ class Entry:
     arrays: tuple[ArrayInfo, ...]
     digest: bytes
     stamps: tuple[Stamp, ...] = ()
-    is_foreign: bool = False  #: its data lie in other files too, so that no stamp of its own proves anything
-    sources: tuple[tuple[str, str], ...] = ()  #: those files, and the dataset in each; an empty one for raw bytes
+    is_foreign: bool = False
+    sources: tuple[tuple[str, str], ...] = ()
 
     @property
     def schema(self) -> tuple[Schema, ...]:
-        """What must be the same in all files of an index."""
+        """Name, item shape, dtype, form and packing of each array: the same in all files of an index."""
         return _schema(self.arrays)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All files of an index, in order: their names, relative to the deepest common folder, and columns.
+    """All files of an index: one row a file, in order.
 
-    Item shape and dtype of each array are the same in every file; what may differ is a column: ``lengths`` (int64),
-    ``kinds`` (uint8, places in ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8, files x 16),
-    ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays names, file by file) is empty where every array
-    lies at the same place in all files, which ``arrays`` then tells.
+    Names are relative to the deepest folder that holds all files. Item shape and dtype of each
+    array are the same in every file; what may differ is a column: ``lengths`` (int64), ``kinds``
+    (uint8, indices of ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8,
+    files x 16), ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays, file by file)
+    is empty if every array has the same path in all files: ``arrays`` has it.
     """
 
     names: Names
@@ -110,7 +131,7 @@ class Table:
 
     @classmethod
     def of(cls, names: Iterable[str], entries: Sequence[Entry], axis: int) -> Table:
-        """The table of files whose entries agree in their arrays (``schema``); there is at least one."""
+        """Make a table of files, at least one, whose entries have the same ``schema``."""
         arrays = tuple(replace(info, chunk_length=0) for info in entries[0].arrays)
         paths = [[info.path for info in entry.arrays] for entry in entries]
         alike = all(row == paths[0] for row in paths)
@@ -135,7 +156,7 @@ class Table:
 
     @classmethod
     def joined(cls, tables: Sequence[Table]) -> Table:
-        """The files of all tables, which agree in their arrays, one after the other."""
+        """Make a table of the files of several tables, which have the same ``schema``, one after the other."""
         first = tables[0]
         if len(tables) == 1:
             return first
@@ -150,58 +171,61 @@ class Table:
             **columns,
         )
 
-    def take(self, places: NDArray[np.int64]) -> Table:
-        """The files at ``places``, one at least, in that sequence."""
-        if len(places) == len(self) and np.array_equal(places, np.arange(len(self))):
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """Make a table of the files of these rows, at least one, in that sequence."""
+        if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self
-        arrays, paths, width = self.arrays, self.paths, len(self.arrays)
+        arrays = self.arrays
+        paths = self.paths
+        width = len(self.arrays)
         if len(paths):
-            spelled = list(paths.take((places[:, None] * width + np.arange(width)).ravel()))
-            alike = spelled == spelled[:width] * len(places)
+            spelled = list(paths.take((rows[:, None] * width + np.arange(width)).ravel()))
+            alike = spelled == spelled[:width] * len(rows)
             arrays = tuple(replace(info, path=path) for info, path in zip(arrays, spelled, strict=False))
             paths = Names.of(() if alike else spelled)
-        columns: dict[str, Any] = {name: getattr(self, name)[places] for name in PER_FILE}
-        return replace(self, names=self.names.take(places), arrays=arrays, paths=paths, **columns)
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in PER_FILE}
+        return replace(self, names=self.names.take(rows), arrays=arrays, paths=paths, **columns)
 
     @property
     def schema(self) -> tuple[Schema, ...]:
-        """What must be the same in all files of an index: each array's name, item shape, dtype, form and packing."""
+        """Name, item shape, dtype, form and packing of each array: the same in all files of an index."""
         return _schema(self.arrays)
 
     def _spelled_paths(self) -> Names:
         return self.paths if len(self.paths) else Names.of([info.path for info in self.arrays] * len(self))
 
-    def entry(self, number: int) -> Entry:
-        """One file's row, as it was put in."""
+    def entry(self, row: int) -> Entry:
+        """Return the entry that the row was made of."""
         count = len(self.arrays)
-        paths = self.paths[number * count : (number + 1) * count] or [info.path for info in self.arrays]
+        paths = self.paths[row * count : (row + 1) * count] or [info.path for info in self.arrays]
         arrays = (
             replace(info, chunk_length=length, path=path)
-            for info, length, path in zip(self.arrays, self.chunk_lengths[number].tolist(), paths, strict=True)
+            for info, length, path in zip(self.arrays, self.chunk_lengths[row].tolist(), paths, strict=True)
         )
         return Entry(
-            kind=KINDS[self.kinds[number]],
-            length=int(self.lengths[number]),
+            kind=KINDS[self.kinds[row]],
+            length=int(self.lengths[row]),
             arrays=tuple(arrays),
-            digest=self.digests[number].tobytes(),
-            stamps=tuple((a, b, c, d) for a, b, c, d in self.stamps[number].tolist()),
+            digest=self.digests[row].tobytes(),
+            stamps=tuple((a, b, c, d) for a, b, c, d in self.stamps[row].tolist()),
         )
 
     @property
     def chunk_items(self) -> NDArray[np.int64]:
-        """Items per chunk, files x arrays, 0: not chunked; chunks of rows that make items count whole items."""
+        """Whole items in a chunk, files x arrays; 0 if an array is not chunked."""
         rows = np.array([info.rows for info in self.arrays], np.int64)
         return np.where(self.chunk_lengths > 0, np.maximum(1, self.chunk_lengths // rows), 0)
 
     def chunking(self) -> Chunking:
-        """How the samples lie in chunks."""
+        """Return how the samples are stored in chunks."""
         return Chunking.of(self.lengths, self.chunk_items, [info.item_bytes for info in self.arrays])
 
     def fingerprint(self, num_files: int | None = None) -> str:
-        """A digest of names, item counts, item shapes and dtypes of the first ``num_files`` files, by default all.
+        """Return a digest of the names, item counts, item shapes and dtypes of the first files, by default all.
 
-        Not their place, age or bytes: a dataset may move. Names count from the deepest folder that holds *those* files,
-        so files appended elsewhere do not change what the first ones are called.
+        Folder, age and data are not in it, so that a dataset may move. Names are relative to the
+        deepest folder that holds *those* files: files that are appended elsewhere do not change
+        the names of the first ones.
         """
         count = len(self) if num_files is None else num_files
         names: bytes | memoryview = self.names.spelled(count)
@@ -212,13 +236,14 @@ class Table:
         schema = [self.axis, [[info.name, list(info.item_shape), info.dtype] for info in self.arrays]]
         digest = hashlib.blake2b(b"globidx.index.1", digest_size=16)
         for part in (json.dumps(schema).encode(), self.lengths[:count].astype("<i8", copy=False).data, names):
-            digest.update(b"%d:" % memoryview(part).nbytes)  # so that no two lists of parts spell the same
+            # The size goes first, so that no two lists of parts are the same bytes.
+            digest.update(b"%d:" % memoryview(part).nbytes)
             digest.update(part)
         return digest.hexdigest()
 
 
 def describe(table: Table) -> str:
-    """A table's arrays for messages: ``images of (128, 128) uint16, labels of () int64``."""
+    """Return the arrays of a table for messages: ``images of (128, 128) uint16, labels of () int64``."""
     return ", ".join(
         f"{name or 'array'} of {shape} {dtype}" + (f" packed by {packing}" if packing else "")
         for name, shape, dtype, _, packing in table.schema

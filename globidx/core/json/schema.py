@@ -1,6 +1,7 @@
-"""What a record may hold, said as values.
+"""What a record may hold: a schema made of checkers.
 
-Each checker takes a parsed JSON value and its place, and returns it or raises RecordError.
+A checker takes a parsed JSON value and its path for messages, and returns the value or raises
+RecordError.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ Checker = Callable[[Any, str], Any]
 
 
 def Integer(low: int, high: int) -> Checker:  # noqa: N802 - checkers read as types
-    """An int in ``[low, high]``; true and 1.0 are none."""
+    """Make a checker of an int in ``[low, high]``; it refuses true and 1.0."""
 
     def check(value: Any, where: str) -> int:
         if type(value) is not int or not low <= value <= high:
@@ -25,7 +26,7 @@ def Integer(low: int, high: int) -> Checker:  # noqa: N802 - checkers read as ty
 
 
 def Text(most: int) -> Checker:  # noqa: N802
-    """A string of at most ``most`` characters."""
+    """Make a checker of a string of at most ``most`` characters."""
 
     def check(value: Any, where: str) -> str:
         if type(value) is not str or len(value) > most:
@@ -36,7 +37,7 @@ def Text(most: int) -> Checker:  # noqa: N802
 
 
 def OneOf(choices: tuple[str, ...]) -> Checker:  # noqa: N802
-    """One of the given strings."""
+    """Make a checker of one of the given strings."""
 
     def check(value: Any, where: str) -> str:
         if type(value) is not str or value not in choices:
@@ -46,43 +47,43 @@ def OneOf(choices: tuple[str, ...]) -> Checker:  # noqa: N802
     return check
 
 
-def Optional(inner: Checker) -> Checker:  # noqa: N802
-    """None, or what ``inner`` takes."""
-    return lambda value, where: None if value is None else inner(value, where)
+def Optional(checker: Checker) -> Checker:  # noqa: N802
+    """Make a checker of None, or of what ``checker`` accepts."""
+    return lambda value, where: None if value is None else checker(value, where)
 
 
-def List(inner: Checker, *, at_least: int = 0, at_most: int | None = None) -> Checker:  # noqa: N802
-    """A list of what ``inner`` takes."""
+def List(checker: Checker, *, at_least: int = 0, at_most: int | None = None) -> Checker:  # noqa: N802
+    """Make a checker of a list of what ``checker`` accepts."""
 
     def check(value: Any, where: str) -> list[Any]:
         if type(value) is not list or len(value) < at_least or (at_most is not None and len(value) > at_most):
             size = f"{at_least} to {at_most}" if at_most is not None else f"at least {at_least}"
             raise RecordError(f"{where} must be a list of {size}, got {value!r:.80}")
-        return [inner(item, f"{where}[{place}]") for place, item in enumerate(value)]
+        return [checker(item, f"{where}[{index}]") for index, item in enumerate(value)]
 
     return check
 
 
 def Json(values: Checker | None = None) -> Checker:  # noqa: N802
-    """An object of any keys; what its values mean is checked by ``values``, or elsewhere."""
+    """Make a checker of an object with any keys, whose values are checked by ``values``, or elsewhere."""
 
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise RecordError(f"{where} must be an object, got {value!r:.80}")
-        return {key: values(inner, f"{where}: {key}") for key, inner in value.items()} if values else value
+        return {key: values(item, f"{where}: {key}") for key, item in value.items()} if values else value
 
     return check
 
 
 def Fields(**checkers: Checker) -> Checker:  # noqa: N802
-    """An object with exactly these keys."""
+    """Make a checker of an object with exactly these keys."""
     return lambda value, where: fields(value, where, checkers)
 
 
 def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str, Any]:
-    """The checked values of an object with exactly the keys of ``checkers``.
+    """Return the checked values of an object with exactly the keys of ``checkers``.
 
-    ``format`` and ``version`` are left to ``header``.
+    ``format`` and ``version`` may be there too; ``header`` checks them.
 
     >>> fields({"seed": 7}, "state", {"seed": Integer(0, 9)})
     {'seed': 7}
@@ -97,20 +98,20 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
     missing = [key for key in checkers if key not in value]
     unknown = [key[:40] if key.isidentifier() else f"{key!a:.40}" for key in present if key not in checkers]
     if missing or unknown:
-        told = [f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys]
-        raise RecordError(f"{where}: {', '.join(told)}")
+        lists = [f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys]
+        raise RecordError(f"{where}: {', '.join(lists)}")
     return {key: check(value[key], f"{where}: {key}") for key, check in checkers.items()}
 
 
 def header(value: Any, where: str, format: str, version: int) -> None:
-    """Refuse what is not an object of this format, and, by name, what a later version of globidx wrote."""
-    found = value.get("format") if isinstance(value, Mapping) else None
-    if found != format:
-        raise RecordError(f"{where}: expected an object of format {format!r}, got {found or value!r:.80}")
+    """RecordError unless ``value`` is an object of this format; RecordVersionError if its version is newer."""
+    name = value.get("format") if isinstance(value, Mapping) else None
+    if name != format:
+        raise RecordError(f"{where}: expected an object of format {format!r}, got {name or value!r:.80}")
     written = value.get("version")
     if type(written) is not int or written < 1:
         raise RecordError(f"{where}: version must be a positive integer, got {written!r:.80}")
     if written > version:
         raise RecordVersionError(
-            f"{where}: written in version {written} of {format}, this globidx reads up to {version}; upgrade it"
+            f"{where}: written in version {written} of {format}, but this globidx reads up to {version}; upgrade it"
         )

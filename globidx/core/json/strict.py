@@ -1,8 +1,8 @@
-"""JSON that says what it means: Python's parser with its leniencies shut, and one canonical form to hash.
+"""Strict JSON: a parser without the leniencies of Python's, and one canonical form to hash.
 
-``json.loads`` keeps the last of duplicate keys, reads NaN and 1e999, guesses UTF-16, and recurses as deep as it is
-told. A file that lost a bit must not become another value, so all of that is refused, and size, depth and digits are
-bounded before anything is built.
+``json.loads`` keeps the last of duplicate keys, reads NaN and 1e999, guesses UTF-16, and recurses
+without a limit. A file with a flipped bit must not become another value, so all of that is
+refused, and size, depth and digits are limited before anything is built.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _CIRCLE = 200
 
 
 def parse(data: bytes) -> Any:
-    """The value that ``data`` spells, or a ValueError that says what is wrong with it.
+    """Return the value of a JSON document; ValueError says what is wrong with it.
 
     >>> parse(b'{"a": [1, 2.5, null]}')
     {'a': [1, 2.5, None]}
     >>> parse(b'{"a": 1, "a": 2}')
     Traceback (most recent call last):
     ...
-    ValueError: key 'a' stands twice
+    ValueError: key 'a' occurs twice
     """
     if len(data) > MAX_BYTES:
-        raise ValueError(f"it has {len(data)} bytes, the most is {MAX_BYTES}")
+        raise ValueError(f"it has {len(data)} bytes, but at most {MAX_BYTES} are allowed")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from None
     if _depth(text) > MAX_DEPTH:
-        raise ValueError(f"it nests deeper than {MAX_DEPTH}")
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -47,7 +47,7 @@ def parse(data: bytes) -> Any:
 
 
 def canonical(value: Any) -> bytes:
-    """The one spelling of ``value`` that is hashed: sorted keys, no spaces, ASCII.
+    """Return the form of ``value`` that is hashed: sorted keys, no spaces, ASCII.
 
     >>> canonical({"b": 1, "a": [True]})
     b'{"a":[true],"b":1}'
@@ -56,46 +56,51 @@ def canonical(value: Any) -> bytes:
 
 
 def pretty(value: Any) -> bytes:
-    """``value`` for people: indented, each list of integers on one line, a newline at the end."""
+    """Return ``value`` for people: indented, each list of integers on one line, a newline at the end."""
     text = json.dumps(value, indent=1, allow_nan=False)
     return _INTEGER_LIST.sub(lambda match: f"[{', '.join(match[1].split())}]".replace(",,", ","), text).encode() + b"\n"
 
 
 def plain(value: Any, where: str, *, depth: int = 0) -> Any:
-    """``value`` with numpy scalars and tuples as plain JSON values.
+    """Return ``value`` with numpy scalars and tuples converted to JSON values.
 
-    TypeError or ValueError, with the path to the value, for what JSON cannot hold or ``parse`` would refuse.
+    TypeError or ValueError, with the path of the value, for what JSON cannot hold or ``parse``
+    would refuse.
 
     >>> plain({"loss": np.float32(0.5), "shape": (2, 3)}, "extras")
     {'loss': 0.5, 'shape': [2, 3]}
     """
     if depth > _CIRCLE:
-        raise ValueError(f"{where:.80} goes round in a circle, or nests deeper than the {MAX_DEPTH} that can be read")
+        raise ValueError(
+            f"{where:.80} contains itself, or is nested deeper than the {MAX_DEPTH} levels that can be read"
+        )
     if isinstance(value, str):
         return _whole(value, where)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, np.integer)):
-        number = int(value)
-        if abs(number) >= 10**MAX_DIGITS:
-            raise ValueError(f"{where} has more than {MAX_DIGITS} digits")
-        return number
+        integer = int(value)
+        if abs(integer) >= 10**MAX_DIGITS:
+            raise ValueError(f"{where} has more than {MAX_DIGITS} digits; store it as text")
+        return integer
     if isinstance(value, (float, np.floating)):
         if not math.isfinite(value):
-            raise ValueError(f"{where} is {value}, and JSON has no such number; leave it out or store it as text")
+            raise ValueError(f"{where} is {value}, which JSON cannot hold; leave it out or store it as text")
         return float(value)
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}; keys must be strings")
-        return {_whole(key, where): plain(inner, f"{where}[{key!r}]", depth=depth + 1) for key, inner in value.items()}
+        return {_whole(key, where): plain(item, f"{where}[{key!r}]", depth=depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner, f"{where}[{place}]", depth=depth + 1) for place, inner in enumerate(value)]
-    raise TypeError(f"{where} is a {type(value).__name__}; a record takes None, bool, int, float, str, list and dict")
+        return [plain(item, f"{where}[{index}]", depth=depth + 1) for index, item in enumerate(value)]
+    raise TypeError(
+        f"{where} is of type {type(value).__name__}; a record holds None, bool, int, float, str, list and dict"
+    )
 
 
 def refuse_half_characters(value: Any) -> None:
-    """ValueError if a string of ``value`` holds a lone surrogate, which no text file or terminal can hold."""
+    """ValueError if a string in ``value`` has a lone surrogate: JSON allows it, but no text file can hold it."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -107,14 +112,16 @@ def _whole(text: str, where: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"{where:.80} has {text!a:.80}, with a lone surrogate: half a character, or a file name that is no UTF-8; "
+            f"{where:.80} has {text!a:.80}, with a lone surrogate: half a character, or a file name that is not UTF-8; "
             "store os.fsencode(name).hex() instead"
         ) from None
     return text
 
 
-_INTEGER_LIST = re.compile(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]")  # a raw newline stands in no JSON string
-_TOKEN = re.compile(r'"(?>[^"\\]+|\\.)*+"?|[][{}]', re.DOTALL)  # a string, passed once and for good, or a bracket
+# No JSON string contains a raw newline, so this matches outside of strings only.
+_INTEGER_LIST = re.compile(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]")
+# A string, matched without backtracking, or a bracket.
+_TOKEN = re.compile(r'"(?>[^"\\]+|\\.)*+"?|[][{}]', re.DOTALL)
 
 
 def _depth(text: str) -> int:
@@ -129,10 +136,10 @@ def _depth(text: str) -> int:
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
-    for key, inner in pairs:
+    for key, item in pairs:
         if key in value:
-            raise ValueError(f"key {key!r} stands twice")
-        value[key] = inner
+            raise ValueError(f"key {key!r} occurs twice")
+        value[key] = item
     return value
 
 
@@ -144,11 +151,11 @@ def _int(digits: str) -> int:
 
 def _float(digits: str) -> float:
     if len(digits) > MAX_FLOAT:
-        raise ValueError(f"a number has {len(digits)} characters, the most is {MAX_FLOAT}")
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits[:40]} is beyond a float")
-    return number
+        raise ValueError(f"a number has {len(digits)} characters, but at most {MAX_FLOAT} are allowed")
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is too large for a float")
+    return value
 
 
 def _no_constant(name: str) -> Any:

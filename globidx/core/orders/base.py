@@ -1,8 +1,8 @@
 """Orders: which sample stands at which position of an epoch.
 
-An ``Order`` is an algorithm and its parameters. ``bind`` makes it one epoch's ``Arrangement``: a bijection between
-positions and sample ids that is computed, never stored, and depends on nothing but (algorithm, parameters,
-num_samples, seed, epoch).
+An ``Order`` is an algorithm and its parameters. ``bind`` makes it one epoch's ``Arrangement``: a
+bijection between positions and sample ids that is computed, never stored, and depends on nothing
+but (algorithm, parameters, num_samples, seed, epoch).
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from globidx.core.orders.permutation import LIMIT, Permutation
 
 Ids = NDArray[np.int64]
 
-#: The most ids that are computed at a time. Large enough that numpy's overhead per call does not count, small enough
-#: that the arrays stay in the cache of one core.
+#: The most ids that are computed at a time. Large enough that numpy's overhead per call does not
+#: count, small enough that the arrays stay in the cache of one core.
 BLOCK = 2**14
 
 
 class Arrangement(ABC):
     """The order of one epoch: a bijection between positions and sample ids.
 
-    A subclass defines ``forward`` and ``inverse``, which trust their argument. ``take`` and ``position`` check theirs.
+    A subclass defines ``forward`` and ``inverse``, which trust their argument. ``take`` and
+    ``position`` check theirs.
 
     Parameters
     ----------
@@ -86,7 +87,8 @@ class Arrangement(ABC):
         Returns
         -------
         numpy.ndarray
-            The positions, int64, of the same shape. Where an epoch draws a sample more than once, the first one.
+            The positions, int64, of the same shape. Where an epoch draws a sample more than once,
+            the first one.
         """
 
     def take(self, positions: Any) -> Ids:
@@ -168,8 +170,8 @@ class Arrangement(ABC):
 class Order(ABC):
     """An algorithm with its parameters. Two orders are equal if they describe themselves equally.
 
-    A subclass names its ``algorithm`` and defines ``bind``; one with parameters defines ``parameters`` too. All that a
-    sampler asks besides has defaults here.
+    A subclass names its ``algorithm`` and defines ``bind``; one with parameters defines
+    ``parameters`` too. All that a sampler asks besides has defaults here.
 
     Attributes
     ----------
@@ -180,8 +182,9 @@ class Order(ABC):
 
     Notes
     -----
-    ``bind`` must depend on its arguments and on ``parameters()`` only. Then every rank computes the same epoch, and
-    a record that was written in this order is refused by a sampler with another one.
+    ``bind`` must depend on its arguments and on ``parameters()`` only. Then every rank computes
+    the same epoch, and a record that was written in this order is refused by a sampler with
+    another one.
 
     Examples
     --------
@@ -244,8 +247,8 @@ class Order(ABC):
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
         """Return the order of an epoch that begins now.
 
-        A sampler calls this before ``bind``, so that an order can depend on the chunks of the data, or on who reads
-        them. An order that does not returns itself, as here.
+        A sampler calls this before ``bind``, so that an order can depend on the chunks of the
+        data, or on who reads them. An order that does not returns itself, as here.
 
         Parameters
         ----------
@@ -254,8 +257,8 @@ class Order(ABC):
         num_samples : int
             Its number of samples.
         lanes : callable
-            Returns the ranks, the loader workers of a rank and the global batch size. Only an order that calls it
-            depends on them.
+            Returns the ranks, the loader workers of a rank and the global batch size. Only an
+            order that calls it depends on them.
 
         Returns
         -------

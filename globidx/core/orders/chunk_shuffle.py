@@ -20,7 +20,9 @@ from globidx.core.orders.permutation import LIMIT
 from globidx.core.orders.weighted import counter_key, split_mix
 from globidx.errors import RecordError, RecordMismatchError
 
-_MOST_LANES, _MOST_IN_ALL, _MOST = 2**17, 2**21, 2**40
+_MOST_LANES = 2**17
+_MOST_IN_ALL = 2**21
+_MOST = 2**40
 #: The most items of windows that are computed at a time and kept; but one window at least.
 _AT_ONCE = 2**18
 
@@ -28,22 +30,23 @@ _AT_ONCE = 2**18
 class ChunkShuffle(Order):
     """A shuffle within windows of chunks, so that each chunk is decoded about once an epoch.
 
-    Chunks are shuffled over the whole dataset and dealt to *lanes*, one for each loader worker of each rank. Within a
-    lane, samples are shuffled in windows. A worker whose cache holds ``window`` decoded chunks decodes nearly every
-    chunk once.
+    Chunks are shuffled over the whole dataset and dealt to *lanes*, one for each loader worker of
+    each rank. Within a lane, samples are shuffled in windows. A worker whose cache holds
+    ``window`` decoded chunks decodes nearly every chunk once.
 
     Parameters
     ----------
     window : int
         Chunks in a window. A larger window mixes better and needs a larger cache.
     lanes : (int, int), optional
-        The number of ranks, and of loader workers of a rank. By default, those of the sampler and of
-        ``globidx.DataLoader`` when an epoch begins.
+        The number of ranks, and of loader workers of a rank. By default, those of the sampler and
+        of ``globidx.DataLoader`` when an epoch begins.
     batch : int, optional
-        The global batch size: the samples of all ranks in a step. The default is found in the same way.
+        The global batch size: the samples of all ranks in a step. The default is found in the same
+        way.
     chunk : int, optional
-        How many successive samples to keep together. By default, the chunks are those of ``dataset.chunking``, which a
-        ``FileCacheDataset`` has.
+        How many successive samples to keep together. By default, the chunks are those of
+        ``dataset.chunking``, which a ``FileCacheDataset`` has.
 
     See Also
     --------
@@ -51,8 +54,8 @@ class ChunkShuffle(Order):
 
     Notes
     -----
-    An epoch keeps its lanes when it is resumed on other ranks. Fewer samples are then found decoded, until the next
-    epoch is planned for the new ranks.
+    An epoch keeps its lanes when it is resumed on other ranks. Fewer samples are then found
+    decoded, until the next epoch is planned for the new ranks.
 
     Examples
     --------
@@ -85,8 +88,8 @@ class ChunkShuffle(Order):
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> PlannedChunkShuffle:
         """Return the order of an epoch that begins now.
 
-        ``lanes()`` is called for what was not passed to the constructor. TypeError if the chunks of ``dataset`` are not
-        known and there is no ``chunk``.
+        ``lanes()`` is called for what was not passed to the constructor. TypeError if the chunks
+        of ``dataset`` are not known and there is no ``chunk``.
         """
         given = Lanes(1, 1, 1) if self._lanes is not None and self._batch is not None else lanes()
         most_workers = max(1, _MOST_IN_ALL // given.ranks)
@@ -170,7 +173,10 @@ class PlannedChunkShuffle(Order):
     algorithm = ChunkShuffle.algorithm
 
     def __init__(self, order: ChunkShuffle, window: int, lanes: Lanes, chunking: Chunking) -> None:
-        self._order, self._window, self.lanes, self.chunking = order, window, lanes, chunking
+        self._order = order
+        self._window = window
+        self.lanes = lanes
+        self.chunking = chunking
 
     def parameters(self) -> dict[str, Any]:
         """Return those of the order, and the plan: lanes, and a digest of the chunks."""
@@ -200,12 +206,15 @@ class PlannedChunkShuffle(Order):
 class _ChunkShuffled(Arrangement):
     """Position -> (lane, index in it) -> position on the ground -> sample id.
 
-    A lane reads two stretches of the ground: first whole units, which are its windows; then its share of the rest.
+    A lane reads two stretches of the ground: first whole units, which are its windows; then its
+    share of the rest.
     """
 
     def __init__(self, tiling: Tiling, lanes: Lanes, seed: int, epoch: int) -> None:
         super().__init__(tiling.chunking.num_samples)
-        self._ground, self._window, self._lanes = Ground(tiling, seed, epoch), tiling.unit, lanes
+        self._ground = Ground(tiling, seed, epoch)
+        self._window = tiling.unit
+        self._lanes = lanes
         quotas = lanes.quotas(self.length)
         self._whole = _dealt(quotas // self._window, self._ground.units) * self._window
         # The first stretches of all lanes, then the second ones.
@@ -243,9 +252,9 @@ class _ChunkShuffled(Arrangement):
     def _by_window(self, stretches: Ids, on_ground: Ids) -> Iterator[tuple[Any, Ids, Ids, Ids]]:
         """Iterate over windows, some at a time.
 
-        Yields which of the ground positions are in them, the keys of the windows, and for each of those positions its
-        row among the keys and its index in the window. A key means a unit and a stretch: where a stretch ends inside a
-        unit, the unit is two windows.
+        Yields which of the ground positions are in them, the keys of the windows, and for each of
+        those positions its row among the keys and its index in the window. A key means a unit and
+        a stretch: where a stretch ends inside a unit, the unit is two windows.
         """
         units = on_ground // self._window
         within = on_ground - units * self._window
@@ -267,7 +276,8 @@ class _ChunkShuffled(Arrangement):
     def _shuffled(self, keys: Ids) -> tuple[Ids, Ids]:
         """Return the units of windows, and their items in shuffled sequence, a row each.
 
-        Items are sorted by random numbers. Those of the unit that are before or after the stretch stay where they are.
+        Items are sorted by random numbers. Those of the unit that are before or after the stretch
+        stay where they are.
         """
         units, stretches = np.divmod(keys, len(self._starts))
         units += self._units[stretches]

@@ -1,10 +1,11 @@
 """Blocks in a new sequence every epoch: the bijection *ground* <-> sample id under ``ChunkShuffle``.
 
-Files are cut into *blocks*, their whole chunks, kept apart by length; what is left of each file (its ragged end, or all
-of it where its chunk length is rare) lies on one *ribbon*, file after file. Blocks of a length are shuffled among
-themselves, and so are the files' ends on the ribbon. Each of these kinds is then cut into *units* of equally many
-items, and the units of all kinds are shuffled together: that row of items is the *ground*. What does not fill a unit
-stands at its end. So neighbours on the ground share chunks, everything is found by division and by search in prefix
+Files are cut into *blocks*, their whole chunks, kept apart by length; what is left of each file
+(its ragged end, or all of it where its chunk length is rare) lies on one *ribbon*, file after
+file. Blocks of a length are shuffled among themselves, and so are the files' ends on the ribbon.
+Each of these kinds is then cut into *units* of equally many items, and the units of all kinds are
+shuffled together: that row of items is the *ground*. What does not fill a unit stands at its end.
+So neighbours on the ground share chunks, everything is found by division and by search in prefix
 sums over files, and no list of blocks exists.
 """
 
@@ -23,34 +24,43 @@ from globidx.core.orders.permutation import Permutation
 
 Numbers = NDArray[np.int64]
 
-#: A chunk length has blocks of its own where they hold at least one sample in so many; so there are at most so many.
+#: A chunk length is a kind of its own only if its chunks hold at least 1/64 of all samples; so
+#: there are at most 64 kinds.
 _KINDS = 64
-#: Windows hold at most so many items, whatever the chunks: a window is computed at once.
+#: The most items of a window, whatever the chunks: a window is computed at once.
 _LARGEST_WINDOW = 2**20
-#: Permutations of at most so many numbers are tabled.
+#: The most numbers of a permutation that is kept as a table.
 _TABLED = 2**16
 
 
 @dataclass(frozen=True, eq=False)
 class Tiling:
-    """How a ``Chunking`` is cut for windows of ``window`` blocks; ``block`` and ``unit`` are in items.
+    """How a ``Chunking`` is cut into blocks and units for windows of some blocks.
 
-    ``block`` is the longest chunk, leaving aside those that hold the last 5 % of the samples. A unit is a window: a
-    cache that fits ``window`` blocks fits all chunks of a unit, those that it cuts at its ends included. A unit is made
-    a little shorter where it then holds whole ``share``s, a lane's part of a batch: so no batch reads from two units.
+    ``block`` and ``unit`` are in items. ``kinds`` are the chunk lengths that have blocks of their
+    own; ``kind_of`` is the index in ``kinds`` of each file, or ``len(kinds)`` if all of the file
+    is on the ribbon; ``whole`` is the number of items of each file that are in blocks, and the
+    rest is on the ribbon.
+
+    ``block`` is the longest chunk, leaving aside those that hold the last 5 % of the samples. A
+    unit is a window: a cache that fits ``window`` blocks fits all chunks of a unit, those that it
+    cuts at its ends included. A unit is made a little shorter where it then holds whole
+    ``share``s, a lane's part of a batch: so no batch reads from two units.
     """
 
     chunking: Chunking
     block: int
     unit: int
-    kinds: tuple[int, ...]  # chunk lengths that have blocks of their own
-    kind_of: NDArray[np.int16]  # file -> its place in `kinds`, or len(kinds): all of it lies on the ribbon
-    whole: Numbers  # file -> items in its blocks; the rest lies on the ribbon
+    kinds: tuple[int, ...]
+    kind_of: NDArray[np.int16]
+    whole: Numbers
 
     @classmethod
     def of(cls, chunking: Chunking, window: int, share: int) -> Tiling:
-        """The cut."""
-        lengths, chunks, total = chunking.lengths, chunking.chunks, chunking.num_samples
+        """Cut ``chunking`` for windows of ``window`` blocks, and parts of a batch of ``share`` items."""
+        lengths = chunking.lengths
+        chunks = chunking.chunks
+        total = chunking.num_samples
         whole = lengths // chunks * chunks
         block = min(weighted_quantile(chunks, lengths, 0.95), _LARGEST_WINDOW) if total else 1
         values, where = np.unique(chunks, return_inverse=True)
@@ -63,7 +73,8 @@ class Tiling:
         fitting = int(held[common][block % values[common] == 0].sum())
         unit, grain = min(window, max(1, _LARGEST_WINDOW // block)) * block, lcm(block, share)
         if fitting * 10 < total * 9:
-            unit, grain = max(block, unit - 2 * block), share  # most units cut a chunk at either end
+            # Most units cut a chunk at either end.
+            unit, grain = max(block, unit - 2 * block), share
         unit -= unit % grain if grain < unit else 0
         return cls(
             chunking=chunking,
@@ -76,20 +87,23 @@ class Tiling:
 
 
 class Kind(Protocol):
-    """Items of one kind, numbered through in the epoch's sequence."""
+    """The items of one kind in the sequence of the epoch.
+
+    There are ``items`` of them. Runs of ``chunk`` items, cut at its multiples, have successive ids.
+    """
 
     items: int
-    chunk: int  # runs of so many items, cut at its multiples, have successive ids
+    chunk: int
 
     def forward(self, items: Numbers) -> Numbers:
-        """Sample ids of items."""
+        """Return the sample ids of items."""
 
     def inverse(self, files: Numbers, places: Numbers) -> Numbers:
-        """The inverse: from file numbers and places in those files."""
+        """Return items from files and indices in those files: the inverse of ``forward``."""
 
 
 class _Shuffled:
-    """A permutation whose images are looked up where there are few: it is asked for a few at a time, and often."""
+    """A permutation with a table if it is short, because it is often called for a few numbers."""
 
     def __init__(self, n: int, seed: int, epoch: int, what: str) -> None:
         self._n = max(1, n)
@@ -126,7 +140,7 @@ class _Blocks:
 
 
 class _Ribbon:
-    """What is not in blocks: at most one stretch a file, so these may be listed."""
+    """What is not in blocks. A file has at most one stretch of it, so a list of them may exist."""
 
     chunk = 1
 
@@ -135,7 +149,8 @@ class _Ribbon:
         self._files = np.flatnonzero(sizes)
         self._firsts = tiling.whole  # file -> where its stretch begins
         shuffled = _Shuffled(len(self._files), seed, epoch, "ends")
-        self._ranks = shuffled.inverse(np.arange(len(self._files)))  # stretch, by file -> its place on the ribbon
+        # Stretch, by file -> its index on the ribbon.
+        self._ranks = shuffled.inverse(np.arange(len(self._files)))
         order = shuffled.forward(np.arange(len(self._files)))
         files = self._files[order]
         self._starts = np.zeros(len(files) + 1, np.int64)
@@ -171,12 +186,14 @@ class Ground:
 
     @cached_property
     def _kinds(self) -> list[Kind]:
-        tiling, seed, epoch = self._tiling, self._seed, self._epoch
+        tiling = self._tiling
+        seed = self._seed
+        epoch = self._epoch
         blocks: list[Kind] = [_Blocks(tiling, number, seed, epoch) for number in range(len(tiling.kinds))]
         return [*blocks, _Ribbon(tiling, seed, epoch)]
 
     def forward_units(self, units: Numbers) -> Numbers:
-        """Ids of whole units: one row each. The last may reach behind the end."""
+        """Return the ids of whole units, a row each; the last unit may reach past the end."""
         last = units >= self.units
         kinds, starts = self._begin(units[~last])
         ids = np.empty((len(units), self._unit), np.int64)
@@ -188,7 +205,7 @@ class Ground:
         return ids
 
     def inverse(self, ids: Numbers) -> Numbers:
-        """The inverse of ``ids``."""
+        """Return the positions on the ground of sample ids."""
         tiling, offsets = self._tiling, self._tiling.chunking.offsets
         files = np.searchsorted(offsets, ids, side="right") - 1
         within = ids - offsets[files]
@@ -205,13 +222,13 @@ class Ground:
         return found
 
     def _begin(self, units: Numbers) -> tuple[Numbers, Numbers]:
-        """Kind of units, and the item of it at which each begins."""
+        """Return the kind of each unit, and the item of that kind at which it begins."""
         shuffled = self._shuffled.forward(units)
         kinds = _place(self._unit_starts, shuffled)
         return kinds, (shuffled - self._unit_starts[kinds]) * self._unit
 
     def _runs(self, number: int, items: Numbers) -> Numbers:
-        """Ids of the units that begin at these items, by runs of successive ids."""
+        """Return the ids of the units that begin at these items, by runs of successive ids."""
         kind = self._kinds[number]
         run = gcd(self._unit, kind.chunk)
         starts = kind.forward((items[:, None] + np.arange(0, self._unit, run)).ravel())
@@ -219,7 +236,7 @@ class Ground:
         return ids
 
     def _rest(self, start: int) -> Numbers:
-        """Ids of a unit's length of what fills no unit, from ``start`` on; zeros behind the end."""
+        """Return the ids of one unit of the rest, from ``start`` on; zeros past the end."""
         places = np.arange(start, min(start + self._unit, int(self._rest_starts[-1])))
         kinds = _place(self._rest_starts, places)
         items = self._filled[kinds] + places - self._rest_starts[kinds]
@@ -230,6 +247,6 @@ class Ground:
 
 
 def _place(starts: Numbers, numbers: Numbers) -> Numbers:
-    """The last of ``starts`` (ascending from 0, its end included) at or before each number: skips empty stretches."""
+    """Return the index of the last start at or before each number, so that empty stretches are passed over."""
     places: Numbers = np.searchsorted(starts, numbers, side="right") - 1
     return places

@@ -1,8 +1,8 @@
 """Lanes: which positions of an epoch each loader worker of each rank reads.
 
-Position p belongs to global batch s = p // G and slot q = p % G. With W ranks of K loader workers each, rank r is dealt
-the slots q = r modulo W, and its i-th batch goes to worker i modulo K. So lane (s mod K) * W + (q mod W) is read by one
-worker of one rank, one item after another.
+Position p belongs to global batch s = p // G and slot q = p % G. With W ranks of K loader workers
+each, rank r is dealt the slots q = r modulo W, and its i-th batch goes to worker i modulo K. So
+lane (s mod K) * W + (q mod W) is read by one worker of one rank, one item after another.
 """
 
 from __future__ import annotations

@@ -1,15 +1,18 @@
 """The private primitive of ``Shuffle``: a keyed permutation of ``[0, n)``, computed a block at a time.
 
-Numbers below n are written on a grid of a rows and b columns, a = ceil(sqrt(n)), b = ceil(n / a). Rounds alternate:
-the row moves by a keyed function of the column, modulo a; the column by one of the row, modulo b. Each round can be
-undone, so together they permute the grid: the generalised Feistel network of Black and Rogaway, "Ciphers with Arbitrary
-Finite Domains" (CT-RSA 2002). The grid has fewer than a cells too many; a number that lands there is sent through again
-until it comes out below n ("cycle walking", same paper), which keeps it a permutation of [0, n). The keyed function is
-a 32-bit finaliser (xor-shift-multiply, constants of C. Wellons' "lowbias32", public domain) with one key before and one
-key between its multiplications; it is reduced to [0, m) by taking the high half of its product with m.
+Numbers below n are written on a grid of a rows and b columns, a = ceil(sqrt(n)), b = ceil(n / a).
+Rounds alternate: the row moves by a keyed function of the column, modulo a; the column by one of
+the row, modulo b. Each round can be undone, so together they permute the grid: the generalised
+Feistel network of Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002). The
+grid has fewer than a cells too many; a number that lands there is sent through again until it
+comes out below n ("cycle walking", same paper), which keeps it a permutation of [0, n). The keyed
+function is a 32-bit finaliser (xor-shift-multiply, constants of C. Wellons' "lowbias32", public
+domain) with one key before and one key between its multiplications; it is reduced to [0, m) by
+taking the high half of its product with m.
 
-For n up to 2**16 the halves are too few bits for 8 rounds to mix well: 24 rounds are run. All arithmetic is on unsigned
-integers, so the result is the same on every platform and in every numpy version; golden vectors pin it.
+For n up to 2**16 the halves are too few bits for 8 rounds to mix well: 24 rounds are run. All
+arithmetic is on unsigned integers, so the result is the same on every platform and in every numpy
+version; golden vectors pin it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from numpy.typing import NDArray
 
 LIMIT = 2**62
 
-_SMALL, _ROUNDS, _ROUNDS_SMALL = 2**16, 8, 24
+_SMALL = 2**16
+_ROUNDS = 8
+_ROUNDS_SMALL = 24
 _U32 = np.uint32
 _HALF = np.uint64(32)
 
@@ -104,7 +109,8 @@ def _mixed(half: Words, key: Words, modulus: int, scratch: tuple[Words, Words, N
 def _add(half: Words, modulus: int, amount: Words, scratch: Words) -> None:
     """``half = (half + amount) % modulus`` in place, without a division.
 
-    Below the modulus the subtraction wraps round to a huge number, so the smaller of the two is the remainder.
+    Below the modulus the subtraction wraps round to a huge number, so the smaller of the two is
+    the remainder.
     """
     np.add(half, amount, out=half)
     np.subtract(half, _U32(modulus), out=scratch)

@@ -17,7 +17,8 @@ Weights = NDArray[np.float64]
 class Weighted(Order):
     """Samples drawn with probability proportional to their weights.
 
-    It does what torch's ``WeightedRandomSampler`` does, on any number of ranks, and can be resumed anywhere.
+    It does what torch's ``WeightedRandomSampler`` does, on any number of ranks, and can be resumed
+    anywhere.
 
     Parameters
     ----------
@@ -31,13 +32,14 @@ class Weighted(Order):
     Raises
     ------
     ValueError
-        If no sample has a weight above zero, or without replacement fewer than ``num_samples`` have one.
+        If no sample has a weight above zero, or without replacement fewer than ``num_samples``
+        have one.
 
     Notes
     -----
-    With replacement, position p takes the sample at which the cumulated weights pass a random number that is a function
-    of (seed, epoch, p). Without, samples are sorted by exponential random numbers divided by their weights [1]_. Arrays
-    of one float a sample are held.
+    With replacement, position p takes the sample at which the cumulated weights pass a random
+    number that is a function of (seed, epoch, p). Without, samples are sorted by exponential
+    random numbers divided by their weights [1]_. Arrays of one float a sample are held.
 
     References
     ----------

@@ -1,16 +1,18 @@
 """Bands: the numbering of what an uneven segment leaves, in memory of the order of its ranks.
 
-Rows of W numbers are dealt to W ranks, and rank r has committed the first ``counts[r]`` of its column. In row q the
-ranks with ``counts[r] <= q`` remain. Between two neighbouring distinct counts these are the same ranks: a *band* of
-rows of constant width. With the ranks sorted by their counts, a band's ranks are the first ``width`` of that list, so
-two questions are left: which is the k-th smallest among the first ``width`` of a list of ranks, and how many of these
-are below a given rank.
+Rows of W numbers are dealt to W ranks, and rank r has committed the first ``counts[r]`` of its
+column. In row q the ranks with ``counts[r] <= q`` remain. Between two neighbouring distinct counts
+these are the same ranks: a *band* of rows of constant width. With the ranks sorted by their
+counts, a band's ranks are the first ``width`` of that list, so two questions are left: which is
+the k-th smallest among the first ``width`` of a list of ranks, and how many of these are below a
+given rank.
 
-Both are answered by a wavelet tree (Grossi, Gupta and Vitter, "High-order entropy-compressed text indexes", 2003; the
-k-th smallest as in Gagie, Navarro and Puglisi, "New algorithms on wavelet trees", 2012). The tree splits the ranks
-by their highest bit, the halves by the next one, and so on, each half keeping the sequence of the list. As the list is
-a permutation of ``[0, 2^b)``, the ranks that begin with the bits of p stand from place ``p`` on at each level, and half
-of them go left: no bounds of nodes need to be stored, only how many have gone left so far.
+Both are answered by a wavelet tree (Grossi, Gupta and Vitter, "High-order entropy-compressed text
+indexes", 2003; the k-th smallest as in Gagie, Navarro and Puglisi, "New algorithms on wavelet
+trees", 2012). The tree splits the ranks by their highest bit, the halves by the next one, and so
+on, each half keeping the sequence of the list. As the list is a permutation of ``[0, 2^b)``, the
+ranks that begin with the bits of p stand from place ``p`` on at each level, and half of them go
+left: no bounds of nodes need to be stored, only how many have gone left so far.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ class Bands:
 def _tree(order: Numbers) -> tuple[list[int], list[NDArray[np.int32]]]:
     """For each level its bit, and how many of the level's first i ranks have it not set and go left.
 
-    ``order`` is filled up to a power of two by ranks that stand behind all others, where nobody asks for them.
+    ``order`` is filled up to a power of two by ranks that stand behind all others, where nobody
+    asks for them.
     """
     bits = int(len(order) - 1).bit_length()
     node = np.concatenate([order, np.arange(len(order), 2**bits)]).astype(np.int32).reshape(1, -1)

@@ -1,7 +1,7 @@
 """Gaps: numbers that are left out, as runs, and the numbering of those that stay.
 
-Many layers of a history commit or leave out few numbers each. Such a layer is a list of runs, and two in a row are
-one: so a thousand uneven restarts cost one binary search for each number.
+Many layers of a history commit or leave out few numbers each. Such a layer is a list of runs, and
+two in a row are one: so a thousand uneven restarts cost one binary search for each number.
 """
 
 from __future__ import annotations

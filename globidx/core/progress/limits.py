@@ -1,8 +1,8 @@
-"""Limits: how much history a sampler's state may hold, for whoever writes one and whoever reads one.
+"""Limits: how much history a sampler state may hold, for writers and readers.
 
-They are beyond what runs come to, and bound what a state costs that somebody made up. Within them the first id of an
-epoch is there in some 0.1 s and some 100 MB, whatever the history; each id that was left out costs a look-up in the
-epoch's order besides, and one in every uneven segment before it.
+No real run reaches them; they bound the cost of a forged state. Within them the first id of an
+epoch takes about 0.1 s and 100 MB, whatever the history. Each id that is left out costs one more
+look-up in the order of the epoch, and one in every uneven segment before it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from globidx.errors import RecordError
 MAX_WORLD_SIZE = 2**17
 #: Segments and skips of one epoch.
 MAX_LAYERS = 2**12
-#: Uneven segments of one epoch, and the ranks of all of them together: 1,024 of 256, or 64 of 4,096.
+#: Uneven segments of one epoch, and the ranks of all of them together: 1,024 of 256, or 64 of
+#: 4,096.
 MAX_UNEVEN, MAX_RANKS = 2**10, 2**18
 #: Ids of a list, and the ranges they are in.
 MAX_IDS, MAX_RANGES = 2**21, 2**16
-#: Look-ups of ids that are left out in uneven segments before them.
+#: Ids that are left out, times the uneven segments before them.
 MAX_LOOKUPS = 2**26
 
 _CATCH_UP = (
@@ -36,7 +37,7 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
     Raises
     ------
     RecordError
-        Naming what there is too much of, how much it may be, and what to do.
+        If one of the limits is exceeded; the message names it.
     """
     layers = list(history)
     uneven = [layer for layer in layers if isinstance(layer, Segment) and not layer.is_prefix]
@@ -53,11 +54,11 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
 
 
 def bounded(ranges: Ranges, what: str) -> Ranges:
-    """``ranges``, if a record may hold as many; RecordError, beginning with ``what``, if not."""
+    """Return ``ranges``; RecordError, beginning with ``what``, if a record cannot hold so many."""
     if len(ranges.pairs) > MAX_RANGES or ranges.size > MAX_IDS:
         raise RecordError(
-            f"{what} {ranges.size} ids in {len(ranges.pairs)} ranges, the most is {MAX_IDS} in {MAX_RANGES}; leave "
-            "whole files out of the index instead"
+            f"{what} {ranges.size} ids in {len(ranges.pairs)} ranges, but at most {MAX_IDS} in {MAX_RANGES} are "
+            "allowed; leave whole files out of the index instead"
         )
     return ranges
 
@@ -72,6 +73,6 @@ def _lookups(layers: Sequence[Segment | Skip]) -> int:
     return lookups
 
 
-def _at_most(most: int, found: int, what: str, cure: str) -> None:
-    if found > most:
-        raise RecordError(f"there are {found} {what}, the most that a record may hold is {most}; {cure}")
+def _at_most(most: int, count: int, what: str, advice: str) -> None:
+    if count > most:
+        raise RecordError(f"there are {count} {what}, but the most that a record may hold is {most}; {advice}")

@@ -22,7 +22,8 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
     Parameters
     ----------
     states : sequence or mapping
-        The state of every rank, in rank order, or as ``{rank: state}``: a state does not say whose it is.
+        The state of every rank, in rank order, or as ``{rank: state}``: a state does not say whose
+        it is.
 
     Returns
     -------
@@ -72,7 +73,9 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
         _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
     first = _agreed_start(ranks, running, begun=any(ended))
     begun = [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)]
-    if len(set(begun)) > 1:  # a digest does not say what differs; appended files alone make none
+    # A digest does not say what differs, so the dataset is compared first. Appended files alone
+    # change no digest.
+    if len(set(begun)) > 1:
         _agree(
             "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
         )
@@ -95,7 +98,7 @@ def _in_rank_order(states: Sequence[Mapping[str, Any]] | Mapping[Any, Any]) -> S
 
 
 def _refuse_impossible(state: SamplerState, rank: int) -> None:
-    """RecordError for a state with more committed than this rank could: it is another rank's."""
+    """RecordError if a state has more committed than its rank was dealt: it is the state of another rank."""
     most = state.stream_length(rank)
     if state.committed > most:
         raise RecordError(
@@ -105,15 +108,16 @@ def _refuse_impossible(state: SamplerState, rank: int) -> None:
 
 
 def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool) -> SamplerState:
-    """The state of a rank that has a say in how the epoch was begun.
+    """Return the state of a rank that has committed ids of the epoch: these ranks must agree on its start.
 
-    One that has committed nothing may begin it anew; if nobody has, and none has ended it, all may.
+    A rank that has committed nothing may still plan the epoch again. If no rank has, and none has
+    ended it, all may.
     """
-    has_say = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
-    _agree("order", [dict(rank.order) if say else None for rank, say in zip(ranks, has_say, strict=True)])
-    _agree("segments", [rank.progress if say else None for rank, say in zip(ranks, has_say, strict=True)])
-    if any(has_say):
-        return ranks[has_say.index(True)]
+    binds = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
+    _agree("order", [dict(rank.order) if bound else None for rank, bound in zip(ranks, binds, strict=True)])
+    _agree("segments", [rank.progress if bound else None for rank, bound in zip(ranks, binds, strict=True)])
+    if any(binds):
+        return ranks[binds.index(True)]
     first = ranks[running.index(True)] if any(running) else min(ranks, key=lambda rank: rank.epoch)
     return first if begun else replace(first, progress=Progress(first.progress.length))
 
@@ -126,7 +130,7 @@ def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[
         whole = partition.stream_length(remaining, rank=number, world_size=world_size, tail=first.tail)
         counts.append(min(share, whole if done else rank.committed))
     progress = first.progress.extend(counts)
-    # one rank may have found what the others have not
+    # One rank may have listed ids that the others have not.
     skip = bounded(reduce(or_, (rank.skip for rank in ranks)), "the ranks together would leave out")
     quarantined = bounded(reduce(or_, (rank.quarantined for rank in ranks)), "the ranks together would quarantine")
     merged = replace(first, progress=progress, committed=0, skip=skip, quarantined=quarantined)
@@ -141,9 +145,9 @@ def _is_idle(rank: SamplerState, number: int) -> bool:
 
 
 def _has_done_its_share(state: SamplerState, rank: int, ranks: Sequence[SamplerState]) -> bool:
-    """True if this rank, with an exact tail, has done all it had of an epoch that another has left for a later one.
+    """True if this rank, with an exact tail, has completed its share of an epoch that another rank has left.
 
-    It then stands at the start of the next, of which it has done nothing yet.
+    It is then at the start of the next epoch, of which it has committed nothing yet.
     """
     if state.tail != "exact" or not state.committed or state.committed < state.stream_length(rank):
         return False
@@ -152,18 +156,18 @@ def _has_done_its_share(state: SamplerState, rank: int, ranks: Sequence[SamplerS
 
 
 def _has_finished(rank: SamplerState, epoch: int) -> bool:
-    """Whether a rank stands at the start of the next epoch because it completed ``epoch``."""
+    """Return whether a rank is at the start of the next epoch because it completed ``epoch``."""
     return (
         rank.epoch == epoch + 1 and rank.finished_epoch == epoch and not rank.progress.committed and not rank.committed
     )
 
 
 def _agree(name: str, values: Sequence[Any]) -> None:
-    """RecordMismatchError naming the odd rank out, if there is one; None is a rank that has no say."""
-    said = [repr(value) for value in values if value is not None]
-    if len(set(said)) <= 1:
+    """RecordMismatchError naming the rank that disagrees, if any; a rank with None need not agree."""
+    reprs = [repr(value) for value in values if value is not None]
+    if len(set(reprs)) <= 1:
         return
-    usual = Counter(said).most_common(1)[0][0]
+    usual = Counter(reprs).most_common(1)[0][0]
     rank, value = next((rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual)
     error = RecordMismatchError(
         f"rank {rank} disagrees on {name}: it has {value!r}, the others {usual}; "
@@ -181,7 +185,9 @@ _RUN: dict[str, _Value] = {
     "tail": lambda s: s.tail,
 }
 _EPOCH: dict[str, _Value] = {
-    "dataset": lambda s: asdict(s.dataset),  # one that has ended it is in the next, over files appended since
+    # Compared between running ranks only: a rank that has ended the epoch is in the next one,
+    # which may have more files.
+    "dataset": lambda s: asdict(s.dataset),
     "epoch": lambda s: s.epoch,
     "length": lambda s: s.progress.length,
     "earlier epochs": lambda s: s.trail,

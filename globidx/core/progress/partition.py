@@ -1,8 +1,8 @@
 """The partition: which of the remaining positions a rank takes, and how many.
 
-Remaining positions are dealt like cards: with m of them and world size W, rank r takes numbers r, r + W, r + 2W, ... .
-So what the ranks have taken in lock-step is always a prefix, and one integer says how far a run has come, on any number
-of ranks.
+Remaining positions are dealt like cards: with m of them and world size W, rank r takes numbers r,
+r + W, r + 2W, ... . So what the ranks have taken in lock-step is always a prefix, and one integer
+says how far a run has come, on any number of ranks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> 
 def stream(start: int, stop: int, *, remaining: int, rank: int, world_size: int) -> NDArray[np.int64]:
     """Numbers of the remaining positions that ``rank`` yields as its ``start``-th to ``stop - 1``-th, int64.
 
-    Past the end it wraps round to the beginning: that is the padding, and it stands last. Below, rank 3 of 4 pads.
+    Past the end it wraps round to the beginning: that is the padding, and it stands last. Below,
+    rank 3 of 4 pads.
 
     >>> [stream(0, 3, remaining=11, rank=r, world_size=4).tolist() for r in range(4)]
     [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 0]]

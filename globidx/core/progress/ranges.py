@@ -19,7 +19,8 @@ class Ranges:
     Parameters
     ----------
     pairs : tuple of (int, int)
-        The ids ``[start, stop)`` of each pair. Pairs ascend, none is empty, and none touches the next.
+        The ids ``[start, stop)`` of each pair. Pairs ascend, none is empty, and none touches the
+        next.
 
     Examples
     --------
@@ -39,8 +40,8 @@ class Ranges:
         Parameters
         ----------
         ids : int, range, Ranges, numpy.ndarray or iterable
-            An iterable may hold ints, ranges of step 1 and (start, stop) pairs. TypeError or ValueError for anything
-            else, negative ids included.
+            An iterable may hold ints, ranges of step 1 and (start, stop) pairs. TypeError or
+            ValueError for anything else, negative ids included.
 
         Returns
         -------

@@ -23,16 +23,17 @@ class Remaining:
     progress
         The history.
     where
-        Gives the positions of ids, each once, in any sequence.
+        Returns the positions of ids, each once, in any sequence: ``Arrangement.occurrences``.
     few, effort
-        A segment of at most ``few`` committed numbers is listed, as gaps, and joined with its neighbours, until
-        ``effort`` numbers were listed or joined. All else stays arithmetic: so no history costs more time than that to
-        begin with.
+        A segment of at most ``few`` committed numbers is listed, as gaps, and joined with its
+        neighbours, until ``effort`` numbers were listed or joined. All else stays arithmetic: so
+        no history costs more time than that to begin with.
 
     Raises
     ------
     RecordError
-        Where the history leaves out another number of positions than the order has for these ids.
+        If the history says another number of positions that are left out than the order has for
+        these ids.
 
     Examples
     --------
@@ -58,16 +59,13 @@ class Remaining:
         self._join(0)
 
     def forward(self, numbers: Numbers) -> Numbers:
-        """Positions of the ``numbers``-th remaining ones, int64; numbers are trusted to be in ``[0, remaining)``."""
+        """Return the ``numbers``-th remaining positions; numbers are trusted to be in ``[0, remaining)``."""
         for layer in reversed(self._maps):
             numbers = layer.forward(numbers)
         return numbers
 
     def inverse(self, positions: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse.
-
-        Whether each position is gone (committed or left out), and if not, which of the remaining ones it is.
-        """
+        """Return whether each position is committed or left out, and else its number among the others."""
         followed = _Followed(positions)
         for layer in self._maps:
             followed.follow(layer)
@@ -84,7 +82,7 @@ class Remaining:
         return Gaps.of(np.sort(segment.numbers()))
 
     def _add(self, found: Gaps | Bands) -> None:
-        """One more map; gaps are joined with those before that are not much longer, so each is joined a few times."""
+        """Add a map. Gaps are joined with earlier ones that are not much longer, so a few times each."""
         if isinstance(found, Bands):
             self._join(0)
         self._maps.append(found)
@@ -92,9 +90,9 @@ class Remaining:
             self._join(len(found))
 
     def _join(self, longest: int) -> None:
-        """Make one of the last two maps while both are gaps, and the former has not over twice ``longest`` runs.
+        """Join the last two maps while both are gaps and the first has at most twice as many runs as the second.
 
-        0 is for any length.
+        With ``longest`` 0 the number of runs does not matter.
         """
         while len(self._maps) > 1:
             first, second = self._maps[-2:]
@@ -107,25 +105,25 @@ class Remaining:
 
 
 class _Followed:
-    """Numbers that are followed through maps, until they are taken or found to be gone."""
+    """Numbers that are followed through a sequence of maps, until they are gone or taken."""
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers, self.gone = numbers, np.zeros(len(numbers), bool)
 
     def follow(self, found: Gaps | Bands) -> None:
-        """What became of them behind one more map."""
+        """Apply the next map."""
         if len(self.numbers):
             gone, numbers = found.inverse(self.numbers)
             self.numbers = np.where(self.gone, self.numbers, numbers)
             self.gone |= gone
 
     def take(self, count: int, *, expected: int) -> Numbers:
-        """The first ``count`` of them, as far as they are not gone; they are followed no more.
-
-        RecordError unless ``expected`` are not gone.
-        """
+        """Remove the first ``count`` numbers; return those not gone, or RecordError unless ``expected``."""
         numbers, gone = self.numbers[:count], self.gone[:count]
         self.numbers, self.gone = self.numbers[count:], self.gone[count:]
         if int((~gone).sum()) != expected:
-            raise RecordError(f"the record leaves out {expected} positions where its order has {int((~gone).sum())}")
+            raise RecordError(
+                f"the record leaves out {expected} positions, but its ids have {int((~gone).sum())} in its order; it "
+                "was edited or damaged"
+            )
         return numbers[~gone]

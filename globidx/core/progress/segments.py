@@ -1,11 +1,13 @@
 """Progress: which positions of an epoch are committed or left out, after any history of world sizes and uneven ranks.
 
-A *segment* is what was committed while the world size was W: ``counts[r]`` positions by rank r, the first of those
-dealt to it. What remains after a segment is what remained before it, minus those. A segment is thus a map from "the
-j-th remaining after" to "the i-th remaining before", and a history of segments is the composition of their maps: no
-list of samples exists. A *skip* is a map of the same kind: some ids, not committed by then, are left out from there on.
+A *segment* is what was committed while the world size was W: ``counts[r]`` positions by rank r,
+the first of those dealt to it. What remains after a segment is what remained before it, minus
+those. A segment is thus a map from "the j-th remaining after" to "the i-th remaining before", and
+a history of segments is the composition of their maps: no list of samples exists. A *skip* is a
+map of the same kind: some ids, not committed by then, are left out from there on.
 
-Histories have one normal form (``Progress.extend`` and ``Progress.skip``), which is what keeps them short:
+Histories have one normal form (``Progress.extend`` and ``Progress.skip``), which is what keeps
+them short:
 
 * counts that together cover the first k remaining positions are the segment ``(k,)``: one rank, k positions, whatever W
 was;
@@ -13,9 +15,9 @@ was;
 * two prefixes in a row are one;
 * a prefix that covers every hole an uneven segment left behind swallows it: together they are a prefix again.
 
-So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only until the next
-segment has read past it. Skips stay where they are, since they say something of that moment: what was committed before
-is not left out.
+So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only
+until the next segment has read past it. Skips stay where they are, since they say something of
+that moment: what was committed before is not left out.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ Numbers = NDArray[np.int64]
 class Segment:
     """Counts committed by each rank of one world size.
 
-    Four ranks were dealt the numbers below as columns; rank 0 committed 3, rank 2 only 1, and so on. What remains is
-    read row by row::
+    Four ranks were dealt the numbers below as columns; rank 0 committed 3, rank 2 only 1, and so
+    on. What remains is read row by row::
 
         0  1  2  3        counts (3, 2, 1, 2)
         4  5  6  7
@@ -54,22 +56,22 @@ class Segment:
 
     @property
     def world_size(self) -> int:
-        """How many ranks there were; 1 for a prefix."""
+        """The number of ranks; 1 for a prefix."""
         return len(self.counts)
 
     @cached_property
     def committed(self) -> int:
-        """How many positions the segment commits."""
+        """The number of positions that the segment commits."""
         return sum(self.counts)
 
     @property
     def is_prefix(self) -> bool:
-        """Whether it commits the first ``committed`` of what remained, leaving no hole."""
+        """Whether it commits the first ``committed`` of the remaining positions, without a hole."""
         return len(self.counts) == 1
 
     @cached_property
     def holes(self) -> int:
-        """How many numbers before the last committed one are not committed."""
+        """The number of positions before the last committed one that are not committed."""
         if self.is_prefix:
             return 0
         last = max(self.counts)
@@ -77,7 +79,7 @@ class Segment:
         return (last - 1) * self.world_size + rank + 1 - self.committed
 
     def numbers(self) -> Numbers:
-        """The committed numbers, in no particular sequence."""
+        """Return the committed positions, numbered as what remained before the segment, in any sequence."""
         each = np.array(self.counts, np.int64)
         row = np.arange(self.committed) - np.repeat(np.cumsum(each) - each, each)
         return row * self.world_size + np.repeat(np.arange(self.world_size), each)
@@ -90,7 +92,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Skip:
-    """Ids that are left out from here on, and at how many positions that were not committed by then."""
+    """Ids that are left out from here on, and the number of their positions that were not committed before."""
 
     ids: Ranges
     positions: int
@@ -100,8 +102,8 @@ class Skip:
 class Progress:
     """What is committed and left out of one epoch of ``length`` positions.
 
-    ``per_rank`` is how many positions a rank has been through this epoch, the most of any rank where they differ: what
-    a trainer counts from.
+    ``per_rank`` is the number of positions that a rank has had in this epoch, the most of any rank
+    if they differ: a trainer counts its steps from there.
 
     >>> done = Progress(10).extend((2, 2)).extend((1, 1, 1))     # 2 ranks took 2 each, then 3 ranks 1 each
     >>> done.history, done.remaining, done.per_rank
@@ -117,7 +119,7 @@ class Progress:
 
     @property
     def remaining(self) -> int:
-        """How many are neither committed nor left out."""
+        """The number of positions that are neither committed nor left out."""
         return self.length - self.committed - self.skipped
 
     @property
@@ -127,9 +129,9 @@ class Progress:
         return Ranges.of([pair for layer in skips for pair in layer.ids.pairs])
 
     def extend(self, counts: Sequence[int]) -> Progress:
-        """Progress after one more segment: ``counts[r]`` positions committed by rank r of ``len(counts)``.
+        """Return the progress after one more segment: ``counts[r]`` positions committed by rank r of ``len(counts)``.
 
-        ValueError where a rank claims more than it was dealt.
+        ValueError if a rank has more than it was dealt.
         """
         world_size, remaining = len(counts), self.remaining
         validate.integer(world_size, "world size", low=1)
@@ -141,10 +143,7 @@ class Progress:
         return replace(self, history=history, per_rank=self.per_rank + max(counts), committed=committed)
 
     def skip(self, ids: Ranges, positions: int) -> Progress:
-        """Progress with ``ids`` left out from here on.
-
-        They stand at ``positions`` positions, none of which is committed.
-        """
+        """Return the progress with ``ids`` left out from here on; they have ``positions`` positions, none committed."""
         if not ids.pairs:
             return self
         validate.integer(positions, f"skipped positions (of {self.remaining} remaining)", high=self.remaining)
@@ -152,9 +151,10 @@ class Progress:
 
 
 def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
-    """ValueError naming the first rank whose count is none, or is more than it was dealt."""
+    """ValueError naming the first rank whose count is not a count, or is more than it was dealt."""
     rows, more = divmod(remaining, len(counts))
-    if set(map(type, counts)) == {int} and min(counts) >= 0 and max(counts) <= rows + 1:  # mostly, and for many ranks
+    # A quick check for the usual case: a call for each of many thousand ranks would be slow.
+    if set(map(type, counts)) == {int} and min(counts) >= 0 and max(counts) <= rows + 1:
         over = (rank for rank, count in enumerate(counts) if count > rows and rank >= more)
         if next(over, None) is None:
             return
@@ -164,11 +164,11 @@ def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
 
 
 def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:
-    """``counts`` as at most one prefix and one uneven segment whose smallest count is 0."""
+    """Split ``counts`` into at most one prefix, and one uneven segment whose smallest count is 0."""
     rows, world_size = int(min(counts)), len(counts)
     rest = tuple(int(count) - rows for count in counts)
     extra = sum(rest)
-    # a row begun from the left is still a prefix
+    # A row that is begun from the left is still a prefix.
     if extra < world_size and rest == (1,) * extra + (0,) * (world_size - extra):
         return (Segment((rows * world_size + extra,)),) if rows or extra else ()
     uneven = Segment(rest)
@@ -176,7 +176,7 @@ def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:
 
 
 def _push(history: tuple[Segment | Skip, ...], layer: Segment | Skip) -> tuple[Segment | Skip, ...]:
-    """``history`` and one more layer, in normal form."""
+    """Return ``history`` with one more layer, in normal form."""
     kept = list(history)
     while kept and isinstance(layer, Segment) and layer.is_prefix:
         last = kept[-1]

@@ -1,8 +1,8 @@
 """A sampler's state: how far one rank has come in an epoch, as a value and as JSON.
 
-In a running segment a rank knows only its own count. A single state is taken as if all ranks were in lock-step
-(``closed``); ``globidx.core.progress.merge`` takes the count of each rank. Both results are states that any world size
-can resume from.
+In a running segment a rank knows only its own count. A single state is taken as if all ranks were
+in lock-step (``closed``); ``globidx.core.progress.merge`` takes the count of each rank. Both
+results are states that any world size can resume from.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class SamplerState:
     committed : int
         How many ids of the open segment this rank has committed; ``open.count`` in a record.
     finished_epoch : int or None
-        The epoch that this rank completed to get here. A merge thus knows that a rank which is one epoch ahead has
-        completed the epoch of the others.
+        The epoch that this rank completed to get here. A merge thus knows that a rank which is one
+        epoch ahead has completed the epoch of the others.
     trail : str
         The digest of all segments that this rank has left since a record was loaded.
     skip : Ranges
         Ids to leave out. ``progress`` has those that the running epoch leaves out already.
     quarantined : Ranges
-        Ids of the whole run that were replaced by others. They count as delivered, and are left out only if ``skip``
-        has them too.
+        Ids of the whole run that were replaced by others. They count as delivered, and are left
+        out only if ``skip`` has them too.
     """
 
     dataset: DatasetIdentity
@@ -119,8 +119,8 @@ class SamplerState:
     def left_behind(self) -> str:
         """Return the trail after this segment: a digest of it and of the trail before it.
 
-        Two ranks have different trails if they had different data, orders or histories in any epoch since a record was
-        loaded.
+        Two ranks have different trails if they had different data, orders or histories in any
+        epoch since a record was loaded.
         """
         left = [self.trail, asdict(self.dataset), dict(self.order), self.seed, self.epoch, self.tail, self.world_size]
         layers = [_layer_to_json(layer) for layer in self.progress.history]
@@ -137,9 +137,9 @@ class SamplerState:
     def to_dict(self) -> dict[str, Any]:
         """Return the state as new JSON values, as ``state_dict`` returns it.
 
-        The keys are always the same, and no list holds an object: torch.distributed.checkpoint flattens objects into
-        keys, and loads only the keys that the state of a new sampler has. ``committed``, ``skipped`` and ``remaining``
-        are sums, for people.
+        The keys are always the same, and no list holds an object: torch.distributed.checkpoint
+        flattens objects into keys, and loads only the keys that the state of a new sampler has.
+        ``committed``, ``skipped`` and ``remaining`` are sums, for people.
 
         Raises
         ------

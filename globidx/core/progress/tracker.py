@@ -1,7 +1,7 @@
 """A sampler's tracker: owns the state of its epoch, over the current dataset and ranks.
 
-Queries such as ``at`` compute the current values and store nothing. Only ``renew``, ``commit``, ``begin``, ``load``,
-``start_over``, ``skip`` and ``quarantine`` change the tracker.
+Queries such as ``at`` compute the current values and store nothing. Only ``renew``, ``commit``,
+``begin``, ``load``, ``start_over``, ``skip`` and ``quarantine`` change the tracker.
 """
 
 from __future__ import annotations
@@ -37,13 +37,18 @@ class Ranks(Protocol):
 class Tracker:
     """How far a run has come: ``state`` is its epoch, and what is committed of it.
 
-    ``dataset`` is anything with ``len()``. As long as nothing of an epoch is committed, the epoch follows the dataset,
-    and its order is planned for the current ranks and loader (``loading``: workers and batch size of a rank). An epoch
-    that runs keeps both, and refuses a dataset that changed in any other way than by growing at its end.
+    ``dataset`` is anything with ``len()``. As long as nothing of an epoch is committed, the epoch
+    follows the dataset, and its order is planned for the current ranks and loader (``loading``:
+    workers and batch size of a rank). An epoch that runs keeps both, and refuses a dataset that
+    changed in any other way than by growing at its end.
     """
 
     def __init__(self, dataset: Any, order: Order, seed: int, tail: Tail, ranks: Ranks) -> None:
-        self.dataset, self.order, self.seed, self.tail, self.ranks = dataset, order, seed, tail, ranks
+        self.dataset = dataset
+        self.order = order
+        self.seed = seed
+        self.tail = tail
+        self.ranks = ranks
         self.loading = (0, 1)
         #: Earlier epochs are finished, according to the record that was loaded.
         self.loaded_epoch = 0
@@ -57,8 +62,9 @@ class Tracker:
     def at(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, int]:
         """Return the state at the current world size, and the rank; changes nothing.
 
-        ``untouched`` says that no id of the pass was drawn, ``unread`` that no loader has begun to read it. CommitError
-        if ids were committed at another world size, RecordMismatchError if the dataset changed in a running epoch.
+        ``untouched`` says that no id of the pass was drawn, ``unread`` that no loader has begun to
+        read it. CommitError if ids were committed at another world size, RecordMismatchError if
+        the dataset changed in a running epoch.
         """
         renewed = self._renewed(untouched=untouched, unread=unread)
         state = self.state if renewed is None else renewed[0]
@@ -91,7 +97,7 @@ class Tracker:
                 f"sampler state: length is {loaded.progress.length}, but the order has {length} positions; it was "
                 "edited or damaged"
             )
-        # Building the view compares the number of positions that are left out with that of the order.
+        # Building the view compares how many positions are left out with the order.
         if loaded.progress.left_out.pairs:
             self._viewed(loaded, planned)
         return loaded
@@ -132,9 +138,9 @@ class Tracker:
     def begin(self, epoch: int, *, ended: bool = False) -> None:
         """Start ``epoch`` over the current dataset; ``ended`` says that the epoch before was completed."""
         left = replace(self.state, world_size=self.ranks.resolve()[1])
-        # The trail must be the same on every rank, so an epoch of which a rank committed nothing is planned again.
+        # The trail must be the same on every rank, so an epoch without commits is planned again.
         if not left.committed and not left.progress.committed:
-            # A completed epoch was planned for its loader, also on a rank that was dealt nothing of it.
+            # A completed epoch was planned for its loader, also on a rank without samples.
             lanes = self._lanes if ended else Lanes
             planned = self.order.plan(self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes)
             left = replace(left, order=_described(planned))
@@ -177,9 +183,9 @@ class Tracker:
     def _renewed(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, Order] | None:
         """Return the epoch for the current dataset and readers, and its order; None if it is the same as before.
 
-        An epoch that runs stays as it is; RecordMismatchError if its ids mean other samples now. Ids that were skipped
-        since the epoch before ended are left out of this one, unless a loader reads it: then ranks may have progressed
-        by different amounts.
+        An epoch that runs stays as it is; RecordMismatchError if its ids mean other samples now.
+        Ids that were skipped since the epoch before ended are left out of this one, unless a
+        loader reads it: then ranks may have progressed by different amounts.
         """
         state, here = self.state, DatasetIdentity.of(self.dataset)
         if untouched and not state.committed and not state.progress.committed:
@@ -241,7 +247,10 @@ class Tracker:
         self._go_on(self._leaving_out(state, planned, state.skip), planned)
 
     def _go_on(self, state: SamplerState, planned: Order) -> None:
-        self.state, self._planned, self._seen, self._view = state, planned, state.dataset, None
+        self.state = state
+        self._planned = planned
+        self._seen = state.dataset
+        self._view = None
 
     def _leaving_out(self, state: SamplerState, planned: Order, ids: Ranges) -> SamplerState:
         """Return ``state`` with ``ids`` left out from here on, apart from those that are left out already."""

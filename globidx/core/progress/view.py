@@ -1,4 +1,4 @@
-"""One rank's ids of what remains of an epoch: order, progress and partition put together."""
+"""The ids that a rank yields of the rest of an epoch: order, progress and partition combined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EpochView:
         self._count = progress.remaining
 
     def stream(self, start: int, stop: int, *, rank: int, world_size: int) -> Ids:
-        """Ids that ``rank`` yields as its ``start``-th to ``stop - 1``-th, padding where it goes past its share.
+        """Return the ids ``[start, stop)`` of the stream of ``rank``, padded past the end of its share.
 
         >>> from globidx.core.orders.base import Sequential
         >>> view = EpochView(Sequential().bind(11, seed=0, epoch=0), Progress(11).extend((4,)))
@@ -29,6 +29,6 @@ class EpochView:
         return self._arrangement.forward(self._remaining.forward(numbers))
 
     def positions_left(self, ids: Ranges) -> int:
-        """At how many remaining positions these ids stand."""
+        """Return how many remaining positions have one of these ids."""
         gone, _ = self._remaining.inverse(self._arrangement.occurrences(ids.ids()))
         return int((~gone).sum())

@@ -1,7 +1,8 @@
 """What reading an epoch will cost: the order's ids played out against a model of each worker's cache. No file is read.
 
-The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and drops the least
-recently used, a batch is read by file and place, and a chunk that alone exceeds the cache is decoded for every batch.
+The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and
+drops the least recently used, a batch is read by file and place, and a chunk that alone exceeds
+the cache is decoded for every batch.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ MOST_SAMPLES = 2**19
 class Estimate:
     """One epoch, all ranks and workers together.
 
-    ``bytes_read`` are those of stored chunks as if nothing were compressed, which an index does not know.
+    ``bytes_read`` are those of stored chunks as if nothing were compressed, which an index does
+    not know.
 
-    ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a worker has open at a
-    time. ``played`` is how many samples were played out: all, or a part that stands for the rest.
+    ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a
+    worker has open at a time. ``played`` is how many samples were played out: all, or a part that
+    stands for the rest.
     """
 
     samples: int
@@ -63,7 +66,8 @@ def estimate(
 ) -> Estimate:
     """Cost of an epoch over the files of ``table`` (``GlobalIndexManager(...).now.table``) in ``order``.
 
-    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in its own), in turn.
+    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in
+    its own), in turn.
     """
     n, batch = int(table.lengths.sum()), validate.integer(batch_size, "batch_size", low=1)
     ranks = validate.integer(world_size, "world_size", low=1)
@@ -72,7 +76,9 @@ def estimate(
     data = SimpleNamespace(chunking=table.chunking())
     planned = order.plan(data, n, lambda: Lanes(ranks, processes, ranks * batch))
     arrangement = planned.bind(n, seed=seed, epoch=epoch)
-    model, total, played = _Model(table), _Cost(), 0
+    model = _Model(table)
+    total = _Cost()
+    played = 0
     if len(arrangement) <= most_samples:
         for rank in range(ranks):
             for worker in range(processes):
@@ -160,20 +166,30 @@ class _Model:
         files, items = self._index.locate_many(ids)
         cost = _Cost(samples=len(ids), batches=len(starts))
         cost.files = len(np.unique(batch * len(self._table) + files))
-        keys, sizes, stored, groups = [], [], [], []
+        keys = []
+        sizes = []
+        stored = []
+        groups = []
         for array, item_bytes in enumerate(self._item_bytes):
             chunk = self._chunks[files, array]
             cut = chunk > 0
             cost.bytes_read += int((~cut).sum()) * item_bytes
-            file, length, number = files[cut], np.maximum(1, chunk[cut]), items[cut] // np.maximum(1, chunk[cut])
+            file = files[cut]
+            length = np.maximum(1, chunk[cut])
+            number = items[cut] // np.maximum(1, chunk[cut])
             first = number * length
             sizes.append(np.minimum(length, self._table.lengths[file] - first) * item_bytes)
             stored.append(length * item_bytes)  # the last chunk of a file is stored as long as any
             keys.append(self._firsts[file, array] + number)
-            groups.append(batch[cut] * len(self._item_bytes) + array)  # a reader takes one array of a batch at a time
-        key, size, group = np.concatenate(keys), np.concatenate(sizes), np.concatenate(groups)
+            # A reader reads one array of a batch at a time.
+            groups.append(batch[cut] * len(self._item_bytes) + array)
+        key = np.concatenate(keys)
+        size = np.concatenate(sizes)
+        group = np.concatenate(groups)
         turn = np.lexsort((key, group))
-        key, size, group = key[turn], size[turn], group[turn]
+        key = key[turn]
+        size = size[turn]
+        group = group[turn]
         new = np.ones(len(key), bool)
         new[1:] = (np.diff(key) != 0) | (np.diff(group) != 0)
         missed = cache.misses(group[new].tolist(), key[new].tolist(), size[new].tolist())

@@ -22,7 +22,8 @@ class Plan(NamedTuple):
 class Run(NamedTuple):
     """Rows ``[start, stop)`` of a file's array, which are rows ``target``, ``target + 1``, ... of the result.
 
-    They lie in the chunk that begins at row ``chunk``; -1 where they are read without regard to chunks.
+    They lie in the chunk that begins at row ``chunk``; -1 where they are read without regard to
+    chunks.
     """
 
     file: int
@@ -50,8 +51,9 @@ def plan(files: NDArray[np.int64], items: NDArray[np.int64]) -> Plan:
 def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     """What to read of an array whose items are ``rows`` rows each, sorted as the plan is.
 
-    ``chunks`` is how many rows a chunk holds, for each item of the plan: runs end where a chunk does, since chunks are
-    decoded whole and once. 0 says that neighbours are to be read in one piece, however many there are.
+    ``chunks`` is how many rows a chunk holds, for each item of the plan: runs end where a chunk
+    does, since chunks are decoded whole and once. 0 says that neighbours are to be read in one
+    piece, however many there are.
 
     >>> batch = plan(np.array([0, 0, 0, 2]), np.array([1, 2, 9, 4]))
     >>> for run in runs(batch, 1, np.array([2, 2, 2, 0])): print(*run)
@@ -74,7 +76,8 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     counts = np.diff(begins, append=len(files))
     start, length = items[begins] * rows, chunks[begins]
     stop = start + counts * rows
-    unit = np.where(length, length, np.maximum(stop, 1))  # one unit holds all of a run that is not cut
+    # A run that is not cut lies in one unit.
+    unit = np.where(length, length, np.maximum(stop, 1))
     first = start // unit
     pieces = np.where(length, (stop - 1) // unit - first + 1, 1)  # the chunks that a run touches
     whole = np.repeat(np.arange(len(begins)), pieces)

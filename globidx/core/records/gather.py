@@ -1,4 +1,4 @@
-"""Gathering: the parts that all ranks bring to a save, as what one record holds, or the rank that does not fit."""
+"""Gathering: unites the states of all ranks for one record, or names the rank that disagrees."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ Merge = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
 
 def united(parts: Sequence[Mapping[str, Any]], merges: Mapping[str, Merge]) -> dict[str, Any]:
-    """The states to write, by name.
+    """Unite the states of all ranks, by name.
 
-    Each part says its ``step``, its ``states`` by name, and in ``ranks`` the (rank, world size) of those that know
-    theirs. Of these there is one state for each of their ranks: several parts of one rank, as tensor-parallel peers
-    bring them, must be equal. States that may differ by rank are united by their function in ``merges``; all others
-    must be equal on every rank. RecordMismatchError names the rank that is not.
+    Each part has its ``step``, its ``states`` by name, and in ``ranks`` the (rank, world size) of
+    each object that knows its own. Such an object has one state for each of its ranks: the parts
+    of tensor-parallel peers, which have the same rank, must be equal. States that may differ by
+    rank are united by their function in ``merges``. All others must be equal on every rank;
+    RecordMismatchError names the rank whose state is not.
 
     >>> parts = [{"step": 1, "states": {"lr": {"now": lr}}, "ranks": {}} for lr in (3, 3)]
     >>> united(parts, {})
@@ -31,53 +32,53 @@ def united(parts: Sequence[Mapping[str, Any]], merges: Mapping[str, Merge]) -> d
 
 
 def _united(name: str, parts: Sequence[Mapping[str, Any]], merge: Merge | None) -> dict[str, Any]:
-    found = [(rank, part["states"][name]) for rank, part in enumerate(parts)]
+    ranked = [(rank, part["states"][name]) for rank, part in enumerate(parts)]
     if any(name in part["ranks"] for part in parts):
-        found = _by_own_rank(name, parts)
-    states: list[dict[str, Any]] = [state for _, state in found]
+        ranked = _by_own_rank(name, parts)
+    states: list[dict[str, Any]] = [state for _, state in ranked]
     if merge is not None:
         merged: dict[str, Any] = strict.plain(dict(merge(states)), f"states[{name!r}]")
         return merged
-    _refuse_difference(name, found)
+    _refuse_difference(name, ranked)
     return states[0]
 
 
 def _by_own_rank(name: str, parts: Sequence[Mapping[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """(who brought it, state) of each rank that the objects of that name take themselves for, in their sequence."""
+    """Return (process that has it, state) for each rank of the objects of that name, in rank order."""
     own = [part["ranks"].get(name, (0, 0)) for part in parts]
     _same(f"a world size of {name!r},", [size for _, size in own])
     ranks, size = [int(rank) for rank, _ in own], int(own[0][1])
     if size > len(parts):
         raise CommitError(
-            f"the sampler {name!r} deals to {size} ranks, but this manager gathers from {len(parts)}; call "
+            f"the sampler {name!r} has {size} ranks, but the manager gathers from {len(parts)}; call "
             "init_process_group first, or pass the same group= to both"
         )
     if sorted(ranks) != sorted([*range(size)] * (len(parts) // size)):
         raise RecordMismatchError(
-            f"the samplers {name!r} of the ranks 0 to {len(parts) - 1} take themselves for ranks {ranks} of {size}; "
-            "each must be there, equally often, so pass no rank=, or the right one"
+            f"the samplers {name!r} of ranks [0, {len(parts)}) have the ranks {ranks} of {size}, but each of these "
+            "must be there equally often; pass no rank=, or the right one"
         )
     for rank in range(size):
         _refuse_difference(name, [(who, parts[who]["states"][name]) for who, r in enumerate(ranks) if r == rank])
     return [(ranks.index(rank), parts[ranks.index(rank)]["states"][name]) for rank in range(size)]
 
 
-def _same(what: str, found: Sequence[Any]) -> None:
-    for rank, value in enumerate(found):
-        if value != found[0]:
+def _same(what: str, values: Sequence[Any]) -> None:
+    for rank, value in enumerate(values):
+        if value != values[0]:
             raise RecordMismatchError(
-                f"rank {rank} saves {what} {value}, rank 0 {found[0]}; save the same on every rank"
+                f"rank {rank} saves {what} {value}, but rank 0 saves {values[0]}; save the same on every rank"
             )
 
 
-def _refuse_difference(name: str, found: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-    first, expected = found[0]
-    for rank, state in found:
+def _refuse_difference(name: str, ranked: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    first, expected = ranked[0]
+    for rank, state in ranked:
         if state != expected:
             raise RecordMismatchError(
                 f"the state of {name!r} differs between ranks {first} and {rank}: "
-                f"{_first_difference(expected, state)}; it must be the same there, or the object must have "
-                "merge_states(states), which makes one of all"
+                f"{_first_difference(expected, state)}; make it equal on all ranks, or give the object a method "
+                "merge_states(states) that returns one state for all"
             )
 
 

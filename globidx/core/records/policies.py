@@ -1,7 +1,8 @@
 """Which records to keep: policies are values that choose among the records of a folder, and delete nothing.
 
-A policy is called with the entries of a folder, oldest first, and returns the numbers of those to keep. ``a | b`` keeps
-what either keeps. Any function of that signature is a policy too. The newest record is always kept.
+A policy is called with the entries of a folder, oldest first, and returns the numbers of those to
+keep. ``a | b`` keeps what either keeps. Any function of that signature is a policy too. The newest
+record is always kept.
 
 >>> entries = [Entry(number, 100 * number, {"loss": loss}) for number, loss in enumerate((9, 5, 7, 6))]
 >>> sorted(last(1)(entries)), sorted(every(200)(entries)), sorted(best("loss")(entries))

@@ -1,7 +1,7 @@
 """The record: one JSON document that says how far a run has come, as a value and as bytes.
 
-The document carries a SHA-256 over the canonical form of everything else in it, so a changed bit is seen, while
-white space is free: a person may read, copy and re-indent it.
+It has a SHA-256 of the canonical form of everything else in it, so that a changed bit is detected,
+but white space does not count: a person may read, copy and re-indent it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ FORMAT, VERSION = "globidx.record", 1
 def build(
     *, number: int, token: str, step: int, time: str, states: Mapping[str, Any], extras: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A sealed record.
+    """Make a sealed record.
 
-    ``number`` orders records of one folder, ``token`` tells two of the same number apart; together they are its id.
+    ``number`` orders the records of a folder, and ``token`` distinguishes two of the same number;
+    together they are the id.
     """
     body = {
         "format": FORMAT,
@@ -41,21 +42,22 @@ def build(
 
 
 def carried(record: Mapping[str, Any]) -> dict[str, Any]:
-    """``record`` as a model checkpoint carries it: with all of it as one string under ``text``.
+    """Return ``record`` as it is stored in a model checkpoint: with its whole text under ``text``.
 
-    torch.distributed.checkpoint takes objects apart, and loads only keys that the loading process has a place for:
-    extras, say, would be lost. ``text`` is there always, and whole.
+    torch.distributed.checkpoint flattens objects, and loads only the keys that the loading process
+    has: ``extras``, for example, would be lost. The key ``text`` is always there.
     """
     return {**record, "text": encode(record).decode()}
 
 
 def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The record in what ``carried`` made, or in a record itself, verified; what lies beside ``text`` must be of it.
+    """Return the verified record of what ``carried`` made, or of a record itself.
 
     Raises
     ------
     RecordCorruptError
-        Naming ``source`` and what is wrong.
+        If the text is damaged, or another key than ``text`` differs from it; the message names
+        ``source``.
     """
     text = state.get("text")
     if text is None:
@@ -64,45 +66,45 @@ def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise RecordCorruptError(f"{source} is not a whole record: its text is a {type(text).__name__}")
     record = decode(text.encode(errors="replace"), source)
     if not _is_part({key: value for key, value in state.items() if key != "text"}, record):
-        raise RecordCorruptError(f"{source} differs from the record in its text: it was edited or damaged")
+        raise RecordCorruptError(f"{source} differs from the record in its text; it was edited or damaged")
     return record
 
 
 def _is_part(some: Any, whole: Any) -> bool:
-    """Whether each key that ``some`` has holds the same in ``whole``, which may have more."""
+    """Return whether each key of ``some`` has the same value in ``whole``, which may have more keys."""
     if isinstance(some, Mapping) and isinstance(whole, Mapping):
         return all(key in whole and _is_part(value, whole[key]) for key, value in some.items())
     return bool(some == whole)
 
 
 def seal(body: Mapping[str, Any]) -> dict[str, Any]:
-    """``body`` with its checksum."""
+    """Return ``body`` with its checksum."""
     open_body = {key: value for key, value in body.items() if key != "sha256"}
     return {**open_body, "sha256": hashlib.sha256(strict.canonical(open_body)).hexdigest()}
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """The bytes of a sealed record, laid out for people; RecordError if they would be more than a reader accepts."""
+    """Return the bytes of a sealed record, indented; RecordError if they are more than a reader accepts."""
     data = strict.pretty(record)
     if len(data) > strict.MAX_BYTES:
         raise RecordError(
-            f"the record would have {len(data)} bytes, the most is {strict.MAX_BYTES}; put less into extras"
+            f"the record would have {len(data)} bytes, but at most {strict.MAX_BYTES} are allowed; put less into extras"
         )
     return data
 
 
 def decode(data: bytes, source: str) -> dict[str, Any]:
-    """The record in ``data``, verified with its sampler states; RecordCorruptError names ``source`` and the reason.
+    """Return the record in ``data``, verified with its sampler states; RecordCorruptError names ``source`` and reason.
 
-    Runs no code and follows no path that the data names.
+    It runs no code, and opens no path that the data names.
     """
     return _verified(data, source, sealed=True)
 
 
 def reseal(data: bytes, source: str, *, number: int | None = None, token: str = "") -> dict[str, Any]:
-    """The record in ``data``, which may have been edited, verified in all but its checksum and sealed again.
+    """Return the record in ``data``, which may have been edited, with a new checksum. All else is verified.
 
-    With ``number`` and ``token`` it becomes another record, of an id of its own.
+    With ``number`` and ``token`` it becomes another record, with another id.
     """
     body = _verified(data, source, sealed=False)
     if number is not None:
@@ -111,7 +113,7 @@ def reseal(data: bytes, source: str, *, number: int | None = None, token: str = 
 
 
 def is_sealed(data: bytes) -> bool:
-    """Whether the checksum in ``data``, in which ``reseal`` found a record, is that of its content."""
+    """Return whether the checksum of a record that ``reseal`` accepts is that of its content."""
     body: dict[str, Any] = strict.parse(data)
     return bool(seal(body)["sha256"] == body["sha256"])
 
@@ -124,12 +126,12 @@ def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
         checked = {"format": FORMAT, "version": record["version"], **schema.fields(record, "record", _FIELDS)}
         if sealed and seal(checked)["sha256"] != checked["sha256"]:
             raise ValueError(
-                "its checksum does not match its content: it was edited or damaged; after an edit on purpose, "
-                "globidx record reseal makes it a record again"
+                "its checksum does not match its content: it was edited or damaged; after an edit on purpose, run "
+                "globidx record reseal"
             )
         strict.refuse_half_characters(checked)
         if not _TOKEN.fullmatch(checked["id"].removeprefix(f"{checked['number']:08d}-")):
-            raise ValueError(f"its id is {checked['id']!a}, its number {checked['number']}, which do not go together")
+            raise ValueError(f"its id is {checked['id']!a}, which does not begin with its number {checked['number']}")
         for state in checked["states"].values():
             if state.get("format") == SAMPLER_FORMAT:
                 SamplerState.from_dict(state)
@@ -141,13 +143,13 @@ def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
 
 
 def _refuse_other_content(data: bytes) -> None:
-    """ValueError, in the words of what probably happened, for content that is no text at all."""
+    """ValueError, with the probable cause, if the content is not text."""
     if not data.strip(b"\0"):
-        what = f"holds nothing but {len(data)} NUL bytes" if data else "is empty"
+        what = f"has nothing but {len(data)} NUL bytes" if data else "is empty"
         raise ValueError(f"it {what}, as a file may be after a power loss while it was written")
     for start, what in _OTHER_CONTENT.items():
         if data.startswith(start):
-            raise ValueError(f"it begins as {what}, which is never opened as such")
+            raise ValueError(f"it begins like {what}, and a record is JSON")
 
 
 def _id(number: int, token: str) -> str:

@@ -31,7 +31,7 @@ def test_a_name_means_its_arrays(layout, key, expected):
 @pytest.mark.parametrize("layout", ["cxi", "peaknet", "nexus", "ome"])
 def test_a_layout_that_knows_its_arrays_takes_no_key(layout):
     """One of both would be ignored."""
-    with pytest.raises(ValueError, match=f"layout '{layout}' says by itself.*key='x'"):
+    with pytest.raises(ValueError, match=f"layout '{layout}' has its own arrays.*key='x'"):
         parse(layout, "x")
 
 
@@ -62,7 +62,7 @@ def test_a_length_beyond_int64_is_refused():
 
 def test_tokens_are_cut_from_one_array():
     """Sequences of two arrays would be of two lengths."""
-    with pytest.raises(ValueError, match="cuts one array, key names 2"):
+    with pytest.raises(ValueError, match="cuts one array, but key names 2"):
         parse("tokens:4", ["x", "y"])
 
 

@@ -57,11 +57,11 @@ def test_peers_that_differ_are_refused():
 @pytest.mark.parametrize(
     ("ranks", "kind", "told"),
     [
-        ([(0, 2), (0, 2)], errors.RecordMismatchError, r"take themselves for ranks \[0, 0\] of 2"),
+        ([(0, 2), (0, 2)], errors.RecordMismatchError, r"have the ranks \[0, 0\] of 2"),
         ([(0, 2), (1, 2), (1, 2)], errors.RecordMismatchError, "equally often"),
         ([(0, 2), (1, 2), (1, 2), (1, 2)], errors.RecordMismatchError, "equally often"),
-        ([(0, 2), (1, 3)], errors.RecordMismatchError, "rank 1 saves a world size of 'x', 3, rank 0 2"),
-        ([(1, 4)], errors.CommitError, "deals to 4 ranks, but this manager gathers from 1"),
+        ([(0, 2), (1, 3)], errors.RecordMismatchError, "rank 1 saves a world size of 'x', 3, but rank 0 saves 2"),
+        ([(1, 4)], errors.CommitError, "has 4 ranks, but the manager gathers from 1"),
     ],
 )
 def test_ranks_that_are_missing_or_there_too_often_are_refused(ranks, kind, told):
@@ -72,7 +72,7 @@ def test_ranks_that_are_missing_or_there_too_often_are_refused(ranks, kind, told
 
 def test_steps_and_names_must_be_the_same():
     """A rank that is a step behind, or keeps other things."""
-    with pytest.raises(errors.RecordMismatchError, match="rank 1 saves step 2, rank 0 1"):
+    with pytest.raises(errors.RecordMismatchError, match="rank 1 saves step 2, but rank 0 saves 1"):
         united([part({}), part({}) | {"step": 2}], {})
     with pytest.raises(errors.RecordMismatchError, match="rank 1 saves objects"):
         united([part({}), part({}) | {"states": {"y": {}}}], {})
