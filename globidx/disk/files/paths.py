@@ -15,7 +15,7 @@ def is_remote(path: str) -> bool:
     >>> is_remote("https://host/a.zarr"), is_remote("simplecache::s3://bucket/a.zarr"), is_remote("/data/a.zarr")
     (True, True, False)
     """
-    return bool(_scheme(path))
+    return "://" in path and _scheme(path) is not None
 
 
 def split_chain(url: str) -> tuple[str, str, str]:

@@ -219,7 +219,9 @@ def packing_of(attribute: Callable[[str], Any]) -> str:
 
 
 def _number(value: Any, default: float) -> float:
-    array = np.asarray(default if value is None else value)
+    if value is None:
+        return default
+    array = np.asarray(value)
     return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else default
 
 

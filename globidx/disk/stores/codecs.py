@@ -84,8 +84,16 @@ def expect(found: int, wanted: int) -> None:
         raise ValueError(f"it holds {found} bytes, where {wanted} belong")
 
 
-def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
-    """The codec that zarr calls ``name``, in format 2 or 3; None where it is none of these."""
+def is_known(name: str, configuration: Mapping[str, Any]) -> bool:
+    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3; imports nothing."""
+    if name == "crc32c":
+        # format 2 may have the checksum before the bytes
+        return bool(configuration.get("location", "end") == "end")
+    return name in _NAMES
+
+
+def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec:
+    """The codec that zarr calls ``name``, which ``is_known``."""
     if name == "zlib":
         return Codec(inflate, inflate_into)
     if name == "gzip":
@@ -94,11 +102,8 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
         return Codec(partial(_streams, bz2.BZ2Decompressor, OSError))
     if name == "lzma":
         return Codec(partial(_streams, _lzma(configuration), lzma.LZMAError))
-    if name == "crc32c":  # format 2 may have it before the bytes
-        is_last = configuration.get("location", "end") == "end"
-        return Codec(lambda data, limit: _at_most(without_crc32c(data), limit)) if is_last else None
-    if name not in _CLASSES:
-        return None
+    if name == "crc32c":
+        return Codec(lambda data, limit: _at_most(without_crc32c(data), limit))
     module: Any = forks.imported(f"numcodecs.{name}")
     if name == "blosc":
         module.use_threads = False  # as zarr sets it: every loader worker would start as many as there are cores
@@ -163,6 +168,7 @@ def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
 
 
 _CLASSES = {"zstd": "Zstd", "blosc": "Blosc", "lz4": "LZ4"}
+_NAMES = frozenset({"zlib", "gzip", "bz2", "lzma", *_CLASSES})
 
 
 def _inflated(data: Data, limit: int, wbits: int) -> tuple[bytes, bytes]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
-from globidx.disk.stores.zarr.metadata import Layout, Shards, layout_of
+from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parsed
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, whole
 from globidx.errors import MissingChunkError, ReadError
 
@@ -31,25 +31,25 @@ class ZarrSource:
 
     def __init__(self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
-            layout = layout_of(file.read())
-        if not (axis < len(layout.shape) and 0 not in layout.shape[:axis] + layout.shape[axis + 1 :]):
-            raise NotPlainError(f"shape {layout.shape}")
-        if 0 in layout.chunks:
-            raise NotPlainError(f"chunks {layout.chunks}")
-        self._folder, self._name, self._layout, self._axis = os.path.join(folder, name), name, layout, axis
-        self._length = layout.chunks[axis]
-        others = [place for place in range(len(layout.shape)) if place != axis]
-        self._sides = [layout.chunks[place] for place in others]
-        self.shards = layout.shards
-        self._grid = [range(-(-layout.shape[place] // layout.chunks[place])) for place in others]
-        whole = all(layout.chunks[place] == layout.shape[place] for place in others)
-        in_place = axis == 0 and layout.axes == tuple(range(len(layout.axes))) and layout.dtype.isnative
-        self._direct = whole and in_place  # a chunk's bytes are its rows
-        self._nbytes = math.prod(layout.chunks) * layout.dtype.itemsize
-        self._most = most_stored(self._nbytes, len(layout.codecs))
+            array = parsed(file.read())
+        others = [other for other in range(len(array.shape)) if other != axis]
+        if axis >= len(array.shape) or any(array.shape[other] == 0 for other in others):
+            raise NotPlainError(f"shape {array.shape}")
+        self._folder, self._name = os.path.join(folder, name), name
+        self._array, self._axis = array, axis
+        self._codecs, self._length = array.codecs(), array.chunks[axis]
+        self._sides = [array.chunks[other] for other in others]
+        self.sharding = array.sharding
+        self._grid = [range(-(-array.shape[other] // array.chunks[other])) for other in others]
+        is_whole = all(array.chunks[other] == array.shape[other] for other in others)
+        is_in_order = axis == 0 and array.axes == tuple(range(len(array.axes))) and array.dtype.isnative
+        # then the bytes of a chunk are its rows
+        self._direct = is_whole and is_in_order
+        self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
+        self._most = most_stored(self._nbytes, len(self._codecs))
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
-        codecs = ", ".join(layout.codec_names) or "raw"
-        self.how = f"read without zarr ({codecs}{', in shards' if layout.shards else ''})"
+        names = ", ".join(name for name, _ in array.steps) or "raw"
+        self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''})"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
@@ -69,12 +69,12 @@ class ZarrSource:
 
         One decoded chunk is in memory at a time.
         """
-        layout, axis, taken = self._layout, self._axis, 0
+        array, axis, taken = self._array, self._axis, 0
         number = spans[0][0] // self._length
         begin = number * self._length
-        stored = tuple(layout.chunks[place] for place in layout.axes)
+        stored = tuple(array.chunks[place] for place in array.axes)
         buffer = np.empty(self._nbytes, np.uint8)
-        chunk = buffer.view(layout.dtype).reshape(stored).transpose(np.argsort(layout.axes))
+        chunk = buffer.view(array.dtype).reshape(stored).transpose(np.argsort(array.axes))
         rows = np.moveaxis(chunk, axis, 0)
         for place in itertools.product(*self._grid):
             taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
@@ -84,13 +84,13 @@ class ZarrSource:
                 part[...] = rows[(slice(start - begin, stop - begin), *map(slice, part.shape[1:]))]
         return taken
 
-    def in_shards(self, shards: Shards) -> tuple[int, int]:
+    def in_shards(self, sharding: Sharding) -> tuple[int, int]:
         """How many chunks lie in shards, and how many of them are absent.
 
         Those of a shard whose index cannot be read are not absent: who reads them is told.
         """
-        chunks, absent, per_shard = 0, 0, _per_shard(shards, self._layout)
-        grid = [-(-size // chunk) for size, chunk in zip(self._layout.shape, self._layout.chunks, strict=True)]
+        chunks, absent, per_shard = 0, 0, _per_shard(sharding, self._array)
+        grid = [-(-size // chunk) for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)]
         for shard in itertools.product(*(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))):
             sizes = [min(count, n - at * count) for at, n, count in zip(shard, grid, per_shard, strict=True)]
             chunks += math.prod(sizes)
@@ -101,7 +101,7 @@ class ZarrSource:
                 continue
             with suppress(ReadError):
                 try:
-                    extent, read = self._extent(descriptor, found.st_size, shards, per_shard, shard)
+                    extent, read = self._extent(descriptor, found.st_size, sharding, per_shard, shard)
                     index = whole(extent, read).reshape(*per_shard, 2)
                 except ValueError:
                     continue
@@ -111,9 +111,9 @@ class ZarrSource:
         return chunks, absent
 
     def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
-        data = self._in_shard(place, self.shards) if self.shards else self._in_file(place)
+        data = self._in_shard(place, self.sharding) if self.sharding else self._in_file(place)
         try:
-            decode(self._layout.codecs, data, out)
+            decode(self._codecs, data, out)
         except UNREADABLE as error:
             raise ReadError(f"{self._told(place)} cannot be decoded: {error}") from error
         return len(data)
@@ -125,14 +125,14 @@ class ZarrSource:
         finally:
             os.close(descriptor)
 
-    def _in_shard(self, place: tuple[int, ...], shards: Shards) -> bytes:
+    def _in_shard(self, place: tuple[int, ...], sharding: Sharding) -> bytes:
         """The bytes of a chunk inside its shard."""
-        per_shard = _per_shard(shards, self._layout)
+        per_shard = _per_shard(sharding, self._array)
         shard = tuple(n // count for n, count in zip(place, per_shard, strict=True))
         descriptor, found = self._open(shard, place)
         try:
             key = (self._folder, shard, found.st_ino, found.st_size, found.st_mtime_ns)
-            extent, read = self._extent(descriptor, found.st_size, shards, per_shard, shard)
+            extent, read = self._extent(descriptor, found.st_size, sharding, per_shard, shard)
             number = 0
             for at, count in zip(place, per_shard, strict=True):
                 number = number * count + at % count
@@ -150,14 +150,14 @@ class ZarrSource:
             os.close(descriptor)
 
     def _extent(
-        self, descriptor: int, size: int, shards: Shards, per_shard: Sequence[int], shard: tuple[int, ...]
+        self, descriptor: int, size: int, sharding: Sharding, per_shard: Sequence[int], shard: tuple[int, ...]
     ) -> tuple[Extent, Callable[[int, int], bytes]]:
         """Where the index of an open shard of so many bytes lies, and how it is read."""
         count = math.prod(per_shard)
-        length = 16 * count + 4 * shards.checked
+        length = 16 * count + 4 * sharding.checked
         if length > size:
             raise ReadError(f"{self._told(shard)} ends after {size} bytes, where its index alone takes {length}")
-        extent = Extent(0 if shards.index_first else size - length, count, shards.checked)
+        extent = Extent(0 if sharding.index_first else size - length, count, sharding.checked)
         return extent, lambda wanted, offset: self._taken(descriptor, wanted, offset, shard)
 
     def _bounded(self, size: int, place: tuple[int, ...]) -> int:
@@ -168,7 +168,7 @@ class ZarrSource:
 
     def _open(self, place: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
         """The file at ``place`` of the grid of files; MissingChunkError where there is none with bytes in it."""
-        path = f"{self._folder}/{self._layout.key(place)}"
+        path = f"{self._folder}/{self._array.key(place)}"
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -191,7 +191,7 @@ class ZarrSource:
         return data
 
     def _told(self, place: tuple[int, ...]) -> str:
-        return f"chunk {self._layout.key(place)} of " + (f"array {self._name!r}" if self._name else "the array")
+        return f"chunk {self._array.key(place)} of " + (f"array {self._name!r}" if self._name else "the array")
 
     def _missing(self, what: str) -> str:
         return (
@@ -200,6 +200,6 @@ class ZarrSource:
         )
 
 
-def _per_shard(shards: Shards, layout: Layout) -> list[int]:
+def _per_shard(sharding: Sharding, array: ArrayMetadata) -> list[int]:
     """How many chunks a shard holds along each axis."""
-    return [whole // part for whole, part in zip(shards.shape, layout.chunks, strict=True)]
+    return [whole // part for whole, part in zip(sharding.shape, array.chunks, strict=True)]

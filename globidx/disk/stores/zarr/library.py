@@ -67,8 +67,8 @@ def audit(path: str | Path, array: str) -> Audit:
     if opened.shards and not is_remote(str(path)):
         with suppress(NotPlainError):
             source = ZarrSource(os.fspath(path), array, 0, "zarr.json")
-            if source.shards:
-                return Audit(opened.shape, *source.in_shards(source.shards), has_checksums)
+            if source.sharding:
+                return Audit(opened.shape, *source.in_shards(source.sharding), has_checksums)
     units = opened.shards or opened.chunks
     grid = itertools.product(*(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True)))
     keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
