@@ -6,6 +6,9 @@ may want to look at besides is set as attributes afterwards, and may be missing 
 
 from __future__ import annotations
 
+#: The ``state`` of a failed write: the old file stands, or the new one may.
+NOT_WRITTEN, UNKNOWN = "not written", "written, durability unknown"
+
 
 class GlobidxError(Exception):
     """Base of all errors below: catch it to catch whatever globidx refuses."""
@@ -73,7 +76,7 @@ class WriteError(GlobidxError, OSError):
     In the first case the old file stands as it was, in the second the new one does. ``errno`` is the system's.
     """
 
-    state: str = "not written"
+    state: str = NOT_WRITTEN
 
     def __reduce__(self) -> tuple[object, ...]:  # OSError's own would lose errno, which stands outside of args
         return type(self), self.args, {**self.__dict__, "errno": self.errno}
@@ -86,7 +89,7 @@ class SaveError(GlobidxError, RuntimeError):
     may be gone after a power cut; or a rank was lost before it could tell.
     """
 
-    state: str = "not written"
+    state: str = NOT_WRITTEN
 
 
 class LostRankError(SaveError):

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from globidx.cli.files import add_files
+from globidx.cli.files import add_files, files_of
 from globidx.cli.output import tell
 from globidx.cli.parser import positive
 
@@ -45,15 +45,7 @@ def _estimate(args: argparse.Namespace) -> None:
 
     orders: dict[str, Order] = {"shuffle": Shuffle(), "sequential": Sequential()}
     orders["chunk-shuffle"] = ChunkShuffle(args.window)
-    files = args.files[0] if len(args.files) == 1 else args.files
-    manager = GlobalIndexManager(
-        files,
-        key=args.key,
-        layout=args.layout,
-        axis=args.axis,
-        cache_dir=args.cache_dir,
-        allow_external=args.allow_external,
-    )
+    manager = GlobalIndexManager(**files_of(args))
     found = estimate(
         manager.now.table,
         orders[args.order],

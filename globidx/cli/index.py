@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from globidx.cli.files import add_files
+from globidx.cli.files import add_files, files_of
 from globidx.cli.output import complain, tell
 from globidx.cli.progress import Progress
 from globidx.cli.workers import pool
@@ -173,18 +173,10 @@ def _check(args: argparse.Namespace) -> int | None:
 
 def _prepared(args: argparse.Namespace) -> Build:
     """The look at the files that the options ask for."""
-    from globidx.core import validate
-    from globidx.core.index.layout import parse
-    from globidx.disk.index.build import Build
-    from globidx.disk.index.discover import find_files, given
+    from globidx.disk.index.spec import IndexSpec
 
-    files = given(args.files[0] if len(args.files) == 1 else args.files)
-    layout, axis = parse(args.layout, args.key).along(validate.integer(args.axis, "axis", high=63)), args.axis
-    layout = replace(layout, allow_external=args.allow_external)
-    paths = find_files(files)
-    cache_dir = None if args.cache_dir is None else os.path.abspath(args.cache_dir)
     progress = None if args.quiet else Progress(wanted=args.progress or None)
-    return Build.of(paths, files, layout, axis, cache_dir, on_bad=args.on_bad, progress=progress)
+    return IndexSpec.of(**files_of(args)).build(on_bad=args.on_bad, progress=progress)
 
 
 def _looked(args: argparse.Namespace) -> Indexed:

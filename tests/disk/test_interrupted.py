@@ -17,11 +17,9 @@ from files import environment, numbers, run_python, write_hdf5, write_zarr
 from globidx import GlobalIndexManager
 from globidx.cli import main
 from globidx.core.index import encoding
-from globidx.core.index.layout import Layout
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.build import Build
 from globidx.disk.index.cache import IndexCache
-from globidx.disk.index.discover import find_files
+from globidx.disk.index.spec import IndexSpec
 
 COUNT = 12
 
@@ -45,7 +43,7 @@ def one_file_a_batch(monkeypatch):
 
 
 def build_of(folder, **options):
-    return Build.of(find_files(folder), str(folder), Layout(), 0, None, **options)
+    return IndexSpec.of(folder).build(**options)
 
 
 def whole(folder):

@@ -15,9 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from globidx.errors import WriteError
-
-NOT_WRITTEN, UNKNOWN = "not written", "written, durability unknown"
+from globidx.errors import NOT_WRITTEN, UNKNOWN, WriteError
 
 #: Temporary files are ``.NAME.TOKEN.globidx-tmp``. The token ends in a digest of name and token, so that no other
 #: program's file is ever taken for ours.

@@ -6,7 +6,6 @@ The cache and its lock save work and decide nothing: what is recalled is proved 
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +23,31 @@ from numpy.typing import NDArray
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Table
 from globidx.disk.files.lock import work_lock
-from globidx.disk.files.paths import Paths, is_remote
+from globidx.disk.files.paths import Paths
 from globidx.disk.index import exchange
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.cache import IndexCache, cache_path, path_beside, reopened, siblings
+from globidx.disk.index.cache import IndexCache, reopened, siblings
 from globidx.disk.index.discover import by_suffix
 from globidx.disk.index.exchange import Peers
-from globidx.disk.index.scan import Found
+from globidx.disk.index.scan import Failure, Found, Piece
 from globidx.disk.index.snapshot import Indexed
 from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
 
 Places = NDArray[np.int64]
+
+
+class Assembled(NamedTuple):
+    """One table of the files that agree, the failures of the others, and the files that some are made of.
+
+    ``digest`` is that of the cache file which the table was written to.
+    """
+
+    piece: Piece | None
+    failures: list[Failure]
+    sources: dict[int, list[tuple[str, str]]]
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,36 +73,16 @@ class Build:
     also: tuple[Path, ...] = ()
     searched: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        paths: Paths,
-        files: object,
-        layout: Layout,
-        axis: int,
-        cache_dir: str | os.PathLike[str] | None,
-        **options: Any,
-    ) -> Build:
-        """A look at the files that a user named as ``files`` (None: by the list ``paths``)."""
-        spec = os.path.relpath(files, paths.root) if isinstance(files, str) and not is_remote(files) else files
-        if not isinstance(spec, str):
-            spec = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
-        what = paths.root, spec, repr((layout, axis))
-        cache = cache_path(*what, None if cache_dir is None else Path(cache_dir))
-        beside = path_beside(*what)  # where who may write there has left it for all
-        is_told = cache_dir is not None or "GLOBIDX_CACHE_DIR" in os.environ
-        also = () if is_told or cache == beside or is_remote(paths.root) else (beside,)
-        searched = isinstance(files, str) and not is_remote(files) and os.path.isdir(files)
-        return cls(paths, cache, layout, axis, also=also, searched=searched, **options)
-
     def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
         cache = IndexCache(self.cache)
         parts = map(IndexCache, self.part_files() if merge else ())
         caches = (cache, *map(IndexCache, self.also), *parts)
-        every = np.arange(len(self.paths))
-        found = self._found(every, caches, cache) if self.peers is None else self._shared(caches, self.peers)
-        return self._indexed(found, cache, generation)
+        if self.peers is None:
+            assembled = self._collect(np.arange(len(self.paths)), caches, cache)
+        else:
+            assembled = self._assemble(self._shared(caches, self.peers))
+        return self._indexed(assembled, cache, generation)
 
     def refuse_unwritable(self) -> None:
         """OSError where the index could not be written: before any file is opened."""
@@ -111,13 +102,14 @@ class Build:
         path = self.cache.with_suffix(f".{part}-of-{of}{self.cache.suffix}")
         kept = IndexCache(path)
         share = _share(len(self.paths), part - 1, of)
-        found = self._found(share, (kept, *self._caches()), kept)
-        piece, failures = scanning.assemble(self._wanted(found), self.paths)
+        assembled = self._collect(share, (kept, *self._caches()), kept)
+        failures = self._relevant(assembled.failures)
         if self.on_bad == "error":
             scanning.refuse_bad(failures, len(share))
+        piece = assembled.piece
         if piece is None:  # there are more parts than files, or none of these can be indexed
             return path, 0
-        if kept.save(piece.table) is None:
+        if _saved(piece, assembled.digest, kept) is None:
             raise OSError(f"the part {path} cannot be written")
         return path, len(piece.table)
 
@@ -144,18 +136,29 @@ class Build:
             Path(path) for path in sorted(found) if named.fullmatch(os.path.basename(path)) and os.path.isfile(path)
         ]
 
-    def _found(self, places: Places, caches: Sequence[IndexCache], kept: IndexCache) -> Found:
-        """What is known of the files at ``places`` after all that no cache knows have been looked at."""
+    def _collect(self, places: Places, caches: Sequence[IndexCache], kept: IndexCache) -> Assembled:
+        """What is known of the files at ``places`` after all that no cache knows have been scanned.
+
+        The result is assembled once. Where a file was scanned it is also written to ``kept``, while the lock is held,
+        and also where the scan is interrupted.
+        """
         found = Found()
         missing = self._recall(places, caches, found)
-        if len(missing) and not self.keep:
-            self._look(missing, found, kept)
-        elif len(missing):
-            with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
-                if kept.changed():  # by another process, while this one waited
-                    missing = self._recall(missing, [kept], found)
-                self._look(missing, found, kept)
-        return found
+        if not len(missing) or not self.keep:
+            self._scan(missing, found)
+            return self._assemble(found)
+        with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
+            # another process may have written it while this one waited
+            if kept.changed():
+                missing = self._recall(missing, [kept], found)
+            recalled = len(found.pieces)
+            try:
+                self._scan(missing, found)
+            finally:
+                assembled = self._assemble(found)
+                if assembled.piece is not None and len(found.pieces) > recalled:
+                    assembled = assembled._replace(digest=kept.save(assembled.piece.table))
+        return assembled
 
     def _recall(self, places: Places, caches: Sequence[IndexCache], found: Found) -> Places:
         """Add to ``found`` what caches know, or else their siblings; the places that are still missing."""
@@ -168,21 +171,18 @@ class Build:
                 places = np.setdiff1d(places, piece.places, assume_unique=True)
         return places
 
-    def _look(self, places: Places, found: Found, kept: IndexCache) -> None:
-        """Look at the files at ``places``. What was learnt is kept also where that is interrupted."""
-        done, learnt = 0, False
-        try:
-            for batch in scanning.scan(self.paths, places, layout=self.layout, axis=self.axis, executor=self.executor):
-                found.add(batch)
-                learnt |= bool(batch.pieces)
-                done += sum(len(piece.places) for piece in batch.pieces) + len(batch.failures)
-                if self.progress is not None:
-                    self.progress(done, len(places))
-        finally:
-            if learnt and self.keep:
-                piece, _ = scanning.assemble(found, self.paths)
-                if piece is not None:
-                    kept.save(piece.table)
+    def _scan(self, places: Places, found: Found) -> None:
+        """Add to ``found`` what the files at ``places`` hold, batch by batch."""
+        done = 0
+        for batch in scanning.scan(self.paths, places, layout=self.layout, axis=self.axis, executor=self.executor):
+            found.add(batch)
+            done += sum(len(piece.places) for piece in batch.pieces) + len(batch.failures)
+            if self.progress is not None:
+                self.progress(done, len(places))
+
+    def _assemble(self, found: Found) -> Assembled:
+        piece, failures = scanning.assemble(found, self.paths)
+        return Assembled(piece, failures, found.sources)
 
     def _shared(self, caches: Sequence[IndexCache], peers: Peers) -> Found:
         """What all peers found together, each in its own share of the files."""
@@ -197,17 +197,17 @@ class Build:
 
         return exchange.together(peers.gather(mine), self.paths)
 
-    def _indexed(self, found: Found, cache: IndexCache, generation: int) -> Indexed:
+    def _indexed(self, assembled: Assembled, cache: IndexCache, generation: int) -> Indexed:
         """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
-        piece, failures = scanning.assemble(self._wanted(found), self.paths)
+        piece, failures = assembled.piece, self._relevant(assembled.failures)
         if piece is None or self.on_bad == "error":
             scanning.refuse_bad(failures, len(self.paths))
         if piece is None:
-            others = by_suffix(bad.path for bad in found.failures.values() if bad.is_other)
+            others = by_suffix(failure.path for failure in assembled.failures if failure.is_other)
             over = f"; passed over {others} of other formats" if others else ""
             raise NoFilesError(f"there is no file to index below {self.paths.root}{over}")
         scanning.refuse_repeats(piece, self.paths)
-        scanning.refuse_sources(piece, found.sources, self.paths)
+        scanning.refuse_sources(piece, assembled.sources, self.paths)
         if failures:
             level = logging.INFO if self.on_bad == "tell" else logging.WARNING
             count, total = len(failures), len(self.paths)
@@ -215,32 +215,38 @@ class Build:
         for info in piece.table.arrays:
             if info.packing:
                 _tell_packed(info.name or "the array", info.packing)
-        table, digest = self._kept(piece.table, cache)
+        table, digest = self._kept(piece, assembled.digest, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
         indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)
-        len(indexed.index)  # totals beyond 64 bits are refused here, not at the first read
+        # totals beyond 64 bits are refused here, not at the first read
+        len(indexed.index)
         return indexed
 
-    def _wanted(self, found: Found) -> Found:
-        """What was found, less files of other formats that a search of a folder met; a warning counts them."""
-        others = {place: bad for place, bad in found.failures.items() if bad.is_other and self.searched}
-        if not others:
-            return found
-        first = next(iter(others.values()))
-        told = by_suffix(bad.path for bad in others.values())
-        _log.warning("passed over %s: %s is %s", told, scanning.printable(first.path), first.reason)
-        return Found(found.pieces, {place: bad for place, bad in found.failures.items() if place not in others})
+    def _relevant(self, failures: Sequence[Failure]) -> list[Failure]:
+        """Failures, less files of other formats that a search of a folder met; a warning counts those."""
+        others = [failure for failure in failures if failure.is_other and self.searched]
+        if others:
+            counts, first = by_suffix(failure.path for failure in others), others[0]
+            _log.warning("passed over %s: %s is %s", counts, scanning.printable(first.path), first.reason)
+        return [failure for failure in failures if not (failure.is_other and self.searched)]
 
-    def _kept(self, table: Table, cache: IndexCache) -> tuple[Table, str | None]:
+    def _kept(self, piece: Piece, digest: str | None, cache: IndexCache) -> tuple[Table, str | None]:
         """The table, mapped from the cache file that holds it; from memory where none does."""
-        digest = cache.digest_of(table)
-        if digest is None and self.keep:
-            digest = cache.save(table)
-            try:
-                return (table, None) if digest is None else reopened(os.fspath(cache.path), digest)
-            except (OSError, ValueError):  # another process was faster
-                return table, None
-        return table, digest
+        table, mapped = piece.table, cache.digest_of(piece.table)
+        if mapped is not None or not self.keep:
+            return table, mapped
+        digest = _saved(piece, digest, cache)
+        if digest is None:
+            return table, None
+        try:
+            return reopened(os.fspath(cache.path), digest)
+        except (OSError, ValueError):  # another process was faster
+            return table, None
+
+
+def _saved(piece: Piece, digest: str | None, cache: IndexCache) -> str | None:
+    """The digest of the cache file with this table: the one that it was written with, is read from, or gets now."""
+    return digest or cache.digest_of(piece.table) or cache.save(piece.table)
 
 
 @cache

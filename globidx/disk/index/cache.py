@@ -44,7 +44,6 @@ class IndexCache:
         self._seen: object = None
         self._table: Table | None = None
         self._digest: str | None = None
-        self._saved: tuple[object, str] | None = None
 
     def load(self) -> Table | None:
         """The table in the file; None, with a line in the log, where there is none to use.
@@ -93,7 +92,7 @@ class IndexCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             parts = encoding.parts(table)
             said = encoding.digest(parts[0])
-            if (_identity(self.path), said) in (self._saved, (self._seen, self._digest)):
+            if (_identity(self.path), said) == (self._seen, self._digest):
                 return said  # it is there already
             write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
             sweep(self.path.parent)
@@ -101,7 +100,6 @@ class IndexCache:
             self._is_closed = True
             _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
             return None
-        self._saved = _identity(self.path), said
         return said
 
     def refuse_unwritable(self) -> None:
@@ -168,16 +166,23 @@ def holds(path: Path, digest: str) -> bool:
     return True
 
 
-def cache_path(root: str, spec: str, options: str, cache_dir: Path | None) -> Path:
-    """Where the cache of these files lies.
+def chosen_folder(cache_dir: Path | None) -> Path | None:
+    """The folder for caches that a user chose: ``cache_dir``, else ``$GLOBIDX_CACHE_DIR`` unless that is empty."""
+    if cache_dir is not None:
+        return cache_dir
+    variable = os.environ.get("GLOBIDX_CACHE_DIR")
+    return Path(variable) if variable else None
 
-    In ``cache_dir``, else ``$GLOBIDX_CACHE_DIR``, else beside the data where that can be written, else in the user's
-    cache folder. Beside the data its name does not depend on where the data is, so that it moves along.
+
+def cache_path(root: str, spec: str, options: str, folder: Path | None) -> Path:
+    """The path of the cache of these files.
+
+    In ``folder`` (``chosen_folder``), else beside the data where that can be written, else in the user's cache folder.
+    Beside the data its name does not depend on where the data is, so that it moves along.
     """
-    told = cache_dir or os.environ.get("GLOBIDX_CACHE_DIR")
-    if not told and os.access(root, os.W_OK):
+    if folder is None and os.access(root, os.W_OK):
         return path_beside(root, spec, options)
-    return (Path(told) if told else _user_cache()) / _name(root, spec, options)
+    return (folder or _user_cache()) / _name(root, spec, options)
 
 
 def path_beside(root: str, spec: str, options: str) -> Path:

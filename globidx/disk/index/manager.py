@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from globidx.core import validate
 from globidx.core.index.changes import Changes, compare
 from globidx.core.index.index import GlobalIndex, Location
-from globidx.core.index.layout import Layout, parse
+from globidx.core.index.layout import Layout
 from globidx.core.index.table import ArrayInfo, Entry
-from globidx.disk.index.build import Build
-from globidx.disk.index.discover import find_files, given
+from globidx.disk.index.discover import find_files
 from globidx.disk.index.exchange import Peers, found_by_all
 from globidx.disk.index.snapshot import Indexed, named_alike
+from globidx.disk.index.spec import IndexSpec
 
 
 class GlobalIndexManager:
@@ -75,10 +75,9 @@ class GlobalIndexManager:
     ) -> None:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
-        self._files: str | Sequence[str] | None = given(files)
-        self._axis = validate.integer(axis, "axis", high=63)
-        self._layout = replace(parse(layout, key).along(self._axis), allow_external=bool(allow_external))
-        self._cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
+        self._spec = IndexSpec.of(
+            files, key=key, layout=layout, axis=axis, cache_dir=cache_dir, allow_external=allow_external
+        )
         self._on_bad = on_bad
         if not 0 <= lock_timeout < float("inf"):
             raise ValueError(f"lock_timeout must be a number of seconds from 0 on, got {lock_timeout}")
@@ -138,12 +137,12 @@ class GlobalIndexManager:
     @property
     def layout(self) -> Layout:
         """Which arrays are taken from each file."""
-        return self._layout
+        return self._spec.layout
 
     @property
     def axis(self) -> int:
         """The axis along which items lie."""
-        return self._axis
+        return self._spec.axis
 
     @property
     def generation(self) -> int:
@@ -211,21 +210,18 @@ class GlobalIndexManager:
         peers: Peers | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Indexed:
-        asked = self._now.paths if self._files is None else self._files
-        paths = find_files(asked) if peers is None else found_by_all(peers, lambda: find_files(asked))
-        build = Build.of(
+        files = self._now.paths if self._spec.files is None else self._spec.files
+        paths = find_files(files) if peers is None else found_by_all(peers, lambda: find_files(files))
+        build = self._spec.build(
             paths,
-            self._files,
-            self._layout,
-            self._axis,
-            self._cache_dir,
             on_bad=self._on_bad,
             lock_timeout=self._lock_timeout,
             executor=executor,
             peers=peers,
             progress=progress,
         )
-        looked = build.run(generation=generation)
-        if not isinstance(self._files, str) and not looked.skipped:
-            self._files = None  # a list that is the index itself by now: a million paths are not kept twice
-        return looked
+        snapshot = build.run(generation=generation)
+        if not isinstance(self._spec.files, str) and not snapshot.skipped:
+            # the list is the index itself by now, and a million paths are not kept twice
+            self._spec = replace(self._spec, files=None)
+        return snapshot

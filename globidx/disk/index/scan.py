@@ -91,13 +91,6 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
     return replace(entry, stamps=tuple(stamps.proven(stamp, started) for stamp in after))
 
 
-def unchanged(path: str, entry: Entry) -> bool:
-    """Whether a file is provably as it was when ``entry`` was made."""
-    now = stamps.taken(stamps.watched(os.fsencode(path), entry.kind, entry.arrays)).tolist()
-    noted = zip(now, entry.stamps, strict=False)
-    return bool(entry.stamps) and all(tuple(one) == other and other[2] for one, other in noted)
-
-
 def scan(
     paths: Paths, places: NDArray[np.int64], *, layout: Layout, axis: int, executor: Executor | None
 ) -> Iterator[Found]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index.table import KINDS, ArrayInfo, Stamp, Table
+from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths
 
 #: A file changed this recently might change again without its stamp moving.
@@ -49,6 +49,14 @@ def watched(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     return [path + suffix for suffix in _suffixes(kind, arrays)]
 
 
+def is_unchanged(path: str, entry: Entry) -> bool:
+    """Whether a file is provably as it was when ``entry`` was made."""
+    now = taken(watched(os.fsencode(path), entry.kind, entry.arrays))
+    # an HDF5 file has one stamp, whatever it holds
+    noted = np.array(entry.stamps, np.int64).reshape(-1, 4)[: len(now)]
+    return len(noted) == len(now) and bool(_are_same(now, noted).all())
+
+
 def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDArray[np.int64]) -> NDArray[np.bool_]:
     """For each of ``rows`` of ``table``, which is the file at that place of ``paths``: is it provably as it was?"""
     answers = [np.zeros(0, bool)]
@@ -76,8 +84,14 @@ def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDAr
         suffixes = [_suffixes(kind, table.arrays) for kind in KINDS]
         kinds = table.kinds[rows].tolist()
         files = [path + suffix for path, kind in zip(here, kinds, strict=True) for suffix in suffixes[kind]]
-    same = (taken(files) == noted).all(axis=1) & (noted[:, 2] != 0)
+    same = _are_same(taken(files), noted)
     return np.logical_and.reduceat(same, np.concatenate([[0], np.cumsum(counts)[:-1]]))
+
+
+def _are_same(now: NDArray[np.int64], noted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each stamp that was ``noted``: whether it proves something, and is what it was."""
+    same: NDArray[np.bool_] = (now == noted).all(axis=1) & (noted[:, 2] != 0)
+    return same
 
 
 def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:

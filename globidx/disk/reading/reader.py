@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from globidx.core.index.table import Entry
 from globidx.disk.files.lru import HandleCache, default_capacity
 from globidx.disk.index import scan as scanning
+from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Indexed
 from globidx.disk.reading.batch import Batch
@@ -79,7 +80,7 @@ class Reader:
         """A file of the index by its number; ReadError where it is not what was indexed."""
         now, file = key
         path, entry = now.paths[file], now.entry(file)
-        if not scanning.unchanged(path, entry):
+        if not stamps.is_unchanged(path, entry):
             self._refuse_changed(path, entry)
         forked = os.getpid() != self._born_in
         return OpenFile(

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from globidx.core.records.policies import Entry, Keep
-from globidx.disk.files.atomic import UNKNOWN
 from globidx.disk.records import folder as records
-from globidx.errors import RecordError, SaveError
+from globidx.errors import UNKNOWN, RecordError, SaveError
 
 _OWN: dict[tuple[int, str], set[str]] = {}  # by process and folder, the records written or restored from here
 _HELD = 64  # removed files that are held open at most: descriptors are few, and others of this process want them
