@@ -251,7 +251,7 @@ sys.exit(cli.main(["index", "build", sys.argv[1], "--workers", "2"]))
         "    print('looking', flush=True)\n"
         f"    while not os.path.exists({str(folder / 'gate')!r}):\n"
         "        time.sleep(0.01)\n"
-        "indexing._scan_batch = waiting\n"
+        "scanning._scan_batch = waiting\n"
     )
     path = os.pathsep.join([environment()["PYTHONPATH"], str(folder)])
     process = subprocess.Popen(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
-from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parsed
+from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, whole
 from globidx.errors import MissingChunkError, ReadError
 
@@ -31,7 +31,7 @@ class ZarrSource:
 
     def __init__(self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
-            array = parsed(file.read())
+            array = parse_array(file.read())
         others = [other for other in range(len(array.shape)) if other != axis]
         if axis >= len(array.shape) or any(array.shape[other] == 0 for other in others):
             raise NotPlainError(f"shape {array.shape}")

@@ -16,7 +16,7 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
 from globidx.disk.stores.base import NotPlainError, array_info, make_entry, packing_of
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.zarr.metadata import parse
+from globidx.disk.stores.zarr.metadata import parse_metadata
 
 _MOST_BYTES = 2**20
 _MOST_OFTEN = 2**13  # room for more would cost more than reading does
@@ -48,7 +48,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
         beside = _load(f"{path}/{name}/.zattrs") if marker == ".zarray" else None
         attributes: Any = beside[0] if beside else document.get("attributes", {})
         try:
-            array = parse(document)
+            array = parse_metadata(document)
         except NotPlainError:
             return None
         if document["zarr_format"] != zarr_format or not isinstance(attributes, dict):

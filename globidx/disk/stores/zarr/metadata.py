@@ -1,4 +1,4 @@
-"""The metadata of a plain zarr array, parsed once for both of its users: the scan of a store, and its reader.
+"""The metadata of a plain zarr array, parse_array once for both of its users: the scan of a store, and its reader.
 
 Plain is what the specifications of zarr 2 and 3 describe and zarr itself writes by default: a regular grid, and codecs
 that are known here. Anything else is refused with the reason, and left to zarr.
@@ -58,7 +58,7 @@ class ArrayMetadata(NamedTuple):
     def key(self, coordinates: tuple[int, ...]) -> str:
         """The file of a chunk or shard, relative to the array's folder.
 
-        >>> parsed(b'{"zarr_format": 2, "shape": [4], "chunks": [2], "dtype": "<u2", "compressor": null, \
+        >>> parse_array(b'{"zarr_format": 2, "shape": [4], "chunks": [2], "dtype": "<u2", "compressor": null, \
 "fill_value": 0, "order": "C", "filters": null}').key((1,))
         '1'
         """
@@ -70,12 +70,12 @@ class ArrayMetadata(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def parsed(document: bytes) -> ArrayMetadata:
-    """``parse`` of a ``zarr.json`` or ``.zarray``, kept for the next file that holds the same bytes."""
-    return parse(json.loads(document))
+def parse_array(document: bytes) -> ArrayMetadata:
+    """``parse_metadata`` of a ``zarr.json`` or ``.zarray``, kept for the next file that holds the same bytes."""
+    return parse_metadata(json.loads(document))
 
 
-def parse(array: Any) -> ArrayMetadata:
+def parse_metadata(array: Any) -> ArrayMetadata:
     """The metadata in the JSON value of a ``zarr.json`` or ``.zarray``.
 
     Raises
