@@ -15,9 +15,9 @@ from globidx.core.orders.permutation import Permutation
 def order(lengths, chunks, window, lanes, seed, epoch):
     """All ids, in the sequence of their positions."""
     n = sum(lengths)
-    ground, unit, whole_units = _ground(lengths, chunks, window, max(1, lanes.batch // lanes.inner), seed, epoch)
+    ground, unit, whole_units = _ground(lengths, chunks, window, max(1, lanes.batch // lanes.ranks), seed, epoch)
     lane_of = [
-        (p // lanes.batch % lanes.outer) * lanes.inner + p % lanes.batch % lanes.inner for p in range(n)
+        (p // lanes.batch % lanes.workers) * lanes.ranks + p % lanes.batch % lanes.ranks for p in range(n)
     ]  # the definition
     quotas = [lane_of.count(lane) for lane in range(lanes.total)]
     stretches = _stretches(quotas, unit, whole_units)

@@ -121,7 +121,7 @@ def test_a_plan_of_a_finished_epoch_is_the_next_ones(tmp_path, capsys, told_as):
     """Resuming goes on there, however the record says it."""
     sampler, _ = saved(tmp_path, 10)
     if told_as == "nothing remains":
-        state = sampler.state_dict() | {"epoch": 0, "segments": [[10]], "consumed": 10, "remaining": 0}
+        state = sampler.state_dict() | {"epoch": 0, "segments": [[10]], "committed": 10, "remaining": 0}
         sealed = record.build(number=9, token="0" * 12, step=1, time="", states={"s": state}, extras={})
         (tmp_path / f"record-{sealed['id']}.json").write_bytes(record.encode(sealed))
     told = json.loads(
@@ -193,7 +193,7 @@ def test_an_edited_record_is_resealed_beside_itself(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (b'"consumed": 4', b'"consumed": 5', "consumed is 5, but its segments say 4"),
+        (b'"committed": 4', b'"committed": 5', "committed is 5, but its segments say 4"),
         (b'"step": 1', b'"step": true', "step must be an integer"),
         (b'"step": 1', b'"step": 1, "step": 2', "stands twice"),
         (b'"number": 0', b'"number": 1', "do not go together"),

@@ -53,7 +53,7 @@ def remaining_of(state: SamplerState, progress: Progress) -> Remaining | None:
     arrangement = arrangement_of(state)
     if arrangement is None and progress.left_out.pairs:
         return None
-    return Remaining(progress, arrangement.where if arrangement is not None else np.asarray)
+    return Remaining(progress, arrangement.occurrences if arrangement is not None else np.asarray)
 
 
 def _sampler(name: str, state: Mapping[str, Any]) -> Iterator[str]:
@@ -115,12 +115,12 @@ def _positions(state: SamplerState, done: Progress) -> str:
         return "nothing"
     if remaining is None:
         return f"{done.remaining} positions, of an order that only its own run can compute"
-    some = remaining.select(np.arange(min(done.remaining, 2**12), dtype=np.int64))
+    some = remaining.forward(np.arange(min(done.remaining, 2**12), dtype=np.int64))
     breaks = np.flatnonzero(np.diff(some) != 1) + 1
     starts = [0, *breaks.tolist()]
     pairs = [(int(some[a]), int(some[b - 1]) + 1) for a, b in zip(starts, [*starts[1:], len(some)], strict=True)]
     rest = done.remaining - len(some)
-    last = int(remaining.select(np.array([done.remaining - 1], np.int64))[0]) + 1
+    last = int(remaining.forward(np.array([done.remaining - 1], np.int64))[0]) + 1
     if last - pairs[-1][1] == rest:  # nothing but one more range
         pairs[-1], rest = (pairs[-1][0], last), 0
     return f"positions {_pairs(pairs)}" + (f" and {rest} more" if rest else "")

@@ -63,9 +63,9 @@ class Plan:
         lengths = [partition.stream_length(left, rank=r, world_size=world_size, tail=tail) for r in range(world_size)]
         real = np.minimum(dealt, lengths)
         ranks = np.arange(world_size, dtype=np.int64)[real > 0]
-        first = dict(zip(ranks.tolist(), places.select(ranks).tolist(), strict=True))
+        first = dict(zip(ranks.tolist(), places.forward(ranks).tolist(), strict=True))
         last_numbers = ranks + (real[ranks] - 1) * world_size
-        last = dict(zip(ranks.tolist(), places.select(last_numbers).tolist(), strict=True))
+        last = dict(zip(ranks.tolist(), places.forward(last_numbers).tolist(), strict=True))
         for rank, samples in enumerate(lengths):
             batches = -(-samples // batch_size)
             last_batch = samples - (batches - 1) * batch_size if batches else 0

@@ -22,7 +22,8 @@ from globidx.core import validate
 from globidx.core.datasets.identity import unidentified
 from globidx.core.json import strict
 from globidx.core.progress.merge import merge_states
-from globidx.core.progress.state import quarantining
+from globidx.core.progress.ranges import Ranges
+from globidx.core.progress.state import SamplerState
 from globidx.core.records import record
 from globidx.core.records.gather import Merge, united
 from globidx.core.records.policies import Keep
@@ -276,11 +277,11 @@ class CheckpointManager:
         """
         known = dict(states)
         for name, held in self._samplers().items():
-            pairs = saved["states"][name].get("quarantined", [])
+            pairs = saved["states"][name]["quarantined"]
             if pairs:
                 with held.lock:
                     held.quarantine(tuple(pair) for pair in pairs)
-                known[name] = quarantining(states[name], pairs)
+                known[name] = SamplerState.from_dict(states[name]).quarantine(Ranges.of(pairs)).to_dict()
         return known
 
     def _own_states(self) -> dict[str, Any]:
@@ -309,7 +310,7 @@ class CheckpointManager:
 
     def _content(self, told: list[bytes]) -> dict[str, Any]:
         parts = [_part(rank, data) for rank, data in enumerate(told)]
-        states = record.kept(united(parts, self._merges()))
+        states = strict.plain(united(parts, self._merges()), "states")
         return {"step": parts[0]["step"], "states": states, "extras": parts[0]["extras"]}
 
     def _refuse_other(self, saved: Mapping[str, Any], told: list[bytes]) -> None:

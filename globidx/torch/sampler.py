@@ -347,7 +347,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         with self._passes.lock:
             if not callers.is_asked_by_torchdata():
                 self._warn_of_untold()
-            return self._including_held().to_state()
+            return self._including_held().to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``, this sampler's or another's, of any world size; RecordMismatchError if it was another
@@ -370,7 +370,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             held = self._passes.held
             if held is not None:
                 state, rank = self._at()
-                tracker.state = state.commit(len(held.ids), rank).quarantining(Ranges.of(held.replaced))
+                tracker.state = state.commit(len(held.ids), rank).quarantine(Ranges.of(held.replaced))
                 if held.is_last:
                     tracker.begin(self._running + 1, ended=True)
         tracker.ranks = tracker.ranks.for_child()
@@ -497,9 +497,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         callers.refuse_sparse_snapshots()
         with self._passes.lock:
             if not self._passes.knows(cursor):
-                return self._including_held().to_state()
+                return self._including_held().to_dict()
             state, rank = self._at()
-            return replace(state, committed=cursor.issued).normal(rank).to_state()
+            return replace(state, committed=cursor.issued).normal(rank).to_dict()
 
     def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
         """Load ``state``, and point ``cursor`` at what it leaves to do.
@@ -528,7 +528,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             (state, rank), held = self._at(), self._passes.held
             if held is None:
                 return state.after_epoch() if self._is_read_through(state, rank) else state.normal(rank)
-            state = state.commit(len(held.ids), rank).quarantining(Ranges.of(held.replaced))
+            state = state.commit(len(held.ids), rank).quarantine(Ranges.of(held.replaced))
             return state.after_epoch() if held.is_last else state.normal(rank)
 
     def _commit(self, amount: int) -> None:

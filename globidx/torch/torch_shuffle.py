@@ -35,10 +35,10 @@ class _Listed(Arrangement):
         self._table = ids
         self._inverse: Ids | None = None
 
-    def _ids(self, positions: Ids) -> Ids:
+    def forward(self, positions: Ids) -> Ids:
         return self._table[positions]
 
-    def _positions(self, ids: Ids) -> Ids:
+    def inverse(self, ids: Ids) -> Ids:
         if self._inverse is None:
             self._inverse = np.argsort(self._table)
         return self._inverse[ids]

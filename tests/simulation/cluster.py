@@ -47,10 +47,10 @@ class _Spread(Arrangement):
         super().__init__(n)
         self.step, self.offset = step, offset
 
-    def _ids(self, positions):
+    def forward(self, positions):
         return (positions * self.step + self.offset) % self.num_samples
 
-    def _positions(self, ids):
+    def inverse(self, ids):
         return (ids - self.offset) * pow(self.step, -1, self.num_samples) % self.num_samples
 
 
@@ -383,13 +383,13 @@ class Cluster:
         out = self.book.out.get(epoch, set())
         if done and (len(done) + len(out) == self.n or dropped):
             epoch, done = epoch + 1, []  # nothing of it remains: the record stands at the next one's start
-        if (record["epoch"], record["consumed"]) != (epoch, len(done)):
+        if (record["epoch"], record["committed"]) != (epoch, len(done)):
             raise Wrong(
-                f"the record says epoch {record['epoch']}, {record['consumed']} done; the book {epoch}, {len(done)}"
+                f"the record says epoch {record['epoch']}, {record['committed']} done; the book {epoch}, {len(done)}"
             )
-        if len(states) == 1 and (states[0]["epoch"], states[0]["consumed"]) != (epoch, len(done)):
+        if len(states) == 1 and (states[0]["epoch"], states[0]["committed"]) != (epoch, len(done)):
             raise Wrong(
-                f"the only rank says epoch {states[0]['epoch']}, {states[0]['consumed']} done, unlike its record"
+                f"the only rank says epoch {states[0]['epoch']}, {states[0]['committed']} done, unlike its record"
             )
         listed = set().union(*(rank.listed for rank in self.ranks))
         if quarantined(record) != listed:

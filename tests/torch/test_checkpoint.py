@@ -29,7 +29,7 @@ def test_the_newest_record_is_restored(tmp_path):
     assert (record["id"], record["step"], record["extras"]) == (ids[-1], 5, {"loss": 0.2})
     assert resumed.state_dict() == {
         **sampler.state_dict(),
-        "open": {"world_size": 1, "committed": 0},
+        "open": {"world_size": 1, "count": 0},
         "segments": [[50]],
         "per_rank": 50,
     }
@@ -75,7 +75,7 @@ def test_expect_pairs_a_record_with_a_model(tmp_path):
     with pytest.raises(errors.RecordMismatchError, match=f"{ids[2]}, expected was {ids[1]}"):
         manager.restore(expect=ids[1])
     assert manager.restore(expect=ids[1], fallback=True)["step"] == 1
-    assert sampler.state_dict()["consumed"] == 10
+    assert sampler.state_dict()["committed"] == 10
     with pytest.raises(errors.RecordError, match="does not hold record"):
         manager.restore(expect=ids[0], fallback=True)
     with pytest.raises(errors.RecordError, match="does not hold record"):
@@ -93,7 +93,7 @@ def test_a_damaged_newest_record_is_an_error_unless_fallback_is_asked_for(tmp_pa
     new.write_bytes(new.read_bytes()[:-40])
     with pytest.raises(errors.RecordCorruptError, match="fallback=True"):
         manager.restore()
-    assert sampler.state_dict()["consumed"] == 10
+    assert sampler.state_dict()["committed"] == 10
     found = manager.restore(fallback=True)
     assert found["id"] == old
     assert new.name in found["passed_over"][0]
@@ -107,7 +107,7 @@ def test_ids_drawn_and_never_told_of_are_not_saved(tmp_path):
     manager.save(0)
     stream = iter(sampler)
     next(stream)
-    assert sampler.state_dict()["consumed"] == 0
+    assert sampler.state_dict()["committed"] == 0
     with pytest.raises(errors.CommitError, match=r"use globidx.DataLoader, or call sampler.commit"):
         manager.save(1)
     sampler.commit(1)
@@ -136,7 +136,7 @@ def test_several_objects_share_one_record(tmp_path):
     others = {"train": sampler_of(), "val": sampler_of(7), "batches": Counter()}
     CheckpointManager(tmp_path, others).restore()
     assert others["batches"].value == 3
-    assert others["train"].state_dict()["consumed"] == 8
+    assert others["train"].state_dict()["committed"] == 8
     with pytest.raises(errors.RecordMismatchError, match="train"):
         CheckpointManager(tmp_path, sampler_of()).restore()
 
@@ -153,7 +153,7 @@ def test_state_dict_is_the_whole_record(tmp_path):
     carried = json.loads(json.dumps(manager.state_dict()))
     resumed = sampler_of()
     CheckpointManager(tmp_path / "other", resumed).load_state_dict(carried)
-    assert resumed.state_dict()["consumed"] == 10
+    assert resumed.state_dict()["committed"] == 10
     carried["step"] = 9
     with pytest.raises(errors.RecordCorruptError):
         manager.load_state_dict(carried)
@@ -198,7 +198,7 @@ def early(rank, world_size, folder):
     dist.init_process_group("gloo", store=dist.PrefixStore("again", meeting), rank=rank, world_size=world_size)
     sampler.commit(2 + rank)
     manager.save(1)
-    return manager.state_dict()["states"]["sampler"]["consumed"]
+    return manager.state_dict()["states"]["sampler"]["committed"]
 
 
 @pytest.mark.slow
@@ -346,7 +346,7 @@ def test_an_object_that_cannot_load_leaves_all_where_they_were(tmp_path):
     fresh, counter = sampler_of(), Counter(7)
     with pytest.raises(KeyError):
         CheckpointManager(tmp_path, {"a": counter, "sampler": fresh, "z": Unloadable()}).restore()
-    assert fresh.state_dict()["consumed"] == 0
+    assert fresh.state_dict()["committed"] == 0
     assert counter.value == 7
 
 
@@ -359,7 +359,7 @@ def carried(rank, world_size, folder):
     fresh = ResumableDistributedSampler(range(50))
     if rank == 0:
         CheckpointManager(folder, fresh, timeout=5).load_state_dict(manager.state_dict())
-    return fresh.state_dict()["consumed"]
+    return fresh.state_dict()["committed"]
 
 
 @pytest.mark.slow
@@ -475,7 +475,7 @@ def test_what_was_restored_past_a_damaged_record_can_be_carried_on(tmp_path):
     assert manager.restore(fallback=True)["passed_over"]
     resumed = sampler_of()
     CheckpointManager(tmp_path, resumed).load_state_dict(manager.state_dict())
-    assert resumed.state_dict()["consumed"] == 2
+    assert resumed.state_dict()["committed"] == 2
 
 
 def test_restoring_from_what_is_no_folder_is_an_error(tmp_path):
@@ -492,7 +492,7 @@ def test_no_object_moves_unless_all_can(tmp_path):
     train.commit(7)
     with pytest.raises(errors.RecordMismatchError, match="val: the record"):
         CheckpointManager(tmp_path, {"train": train, "val": sampler_of(8)}).restore()
-    assert train.state_dict()["consumed"] == 7
+    assert train.state_dict()["committed"] == 7
 
 
 def test_keep_and_keep_last_together_are_refused(tmp_path):

@@ -44,7 +44,7 @@ def test_what_comes_after_the_call_does_not_leak_in(tmp_path):
     held.let_go.set()
     held.manager.wait()
     record = read_record(tmp_path / f"record-{id}.json")
-    assert record["states"]["sampler"]["consumed"] == 5
+    assert record["states"]["sampler"]["committed"] == 5
     assert record["extras"] == {"loss": [1]}
 
 

@@ -188,7 +188,7 @@ def test_tensor_parallel_peers_save_one_record(tmp_path, how):
     assert all(result[:3] == (ids, states, restored) for result in results)
     assert [path.name for path in list_records(tmp_path)] == [f"record-{id}.json" for id in ids[-3:]]
     assert restored == ids[-1]
-    assert states["sampler"]["consumed"] == 11
+    assert states["sampler"]["committed"] == 11
     for peer in (0, 2):
         assert results[peer][3] == results[peer + 1][3]
     done = {*range(0, 10, 2), *range(1, 13, 2)}
@@ -422,15 +422,15 @@ def no_talk(rank, world_size, folder):
     sampler = ResumableDistributedSampler(range(50))
     sampler.commit(2 + rank)
     manager = CheckpointManager(folder, sampler, timeout=60)
-    return manager.save(1), manager.state_dict()["states"]["sampler"]["consumed"]
+    return manager.save(1), manager.state_dict()["states"]["sampler"]["committed"]
 
 
 @pytest.mark.slow
 def test_a_default_group_that_cannot_talk_on_the_cpu_does_no_harm(tmp_path):
     """The manager's own group is gloo."""
-    (id, consumed), (id_too, consumed_too) = run_ranks(2, no_talk, tmp_path)
+    (id, committed), (id_too, consumed_too) = run_ranks(2, no_talk, tmp_path)
     assert id == id_too
-    assert consumed == consumed_too == 5
+    assert committed == consumed_too == 5
 
 
 def test_records_that_were_not_restored_are_never_removed(tmp_path, caplog):

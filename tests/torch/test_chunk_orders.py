@@ -113,7 +113,7 @@ def test_global_batches_are_the_same_on_every_world_size(worlds, steps):
     order = expected(SMALL, Lanes(worlds[0], 2, 12))
     batches, record, step = [set(order[first : first + 12]) for first in range(0, len(order), 12)], None, 0
     for world, stretch in zip(worlds, steps, strict=False):
-        if record is None or not record["consumed"]:
+        if record is None or not record["committed"]:
             order = expected(SMALL, Lanes(world, 2, 12))
             batches = [set(order[first : first + 12]) for first in range(0, len(order), 12)]
         ranks = ranks_of(SMALL, world, record, workers=2, batch=12 // world, tail="exact")
@@ -135,7 +135,7 @@ def test_an_epoch_keeps_its_plan_and_the_next_has_its_own():
     for rank in ranks:
         rank.commit(5)
     record = merge_states([rank.state_dict() for rank in ranks])
-    plan = {"inner": 4, "outer": 2, "batch": 12, "layout": SMALL.chunking.digest}
+    plan = {"ranks": 4, "workers": 2, "batch": 12, "chunking": SMALL.chunking.digest}
     described = {"algorithm": "chunk-shuffle", "version": 1, "window": 2, "chunk": None}
     assert record["order"] == {**described, "plan": plan}
     ranks = ranks_of(SMALL, 3, record, workers=1, batch=5, tail="exact")
@@ -203,7 +203,7 @@ def test_who_looks_at_an_untouched_epoch_changes_nothing():
     for rank in ranks:
         rank.set_epoch(3)
         rank.commit(4)
-    assert merge_states([rank.state_dict() for rank in ranks])["consumed"] == 12
+    assert merge_states([rank.state_dict() for rank in ranks])["committed"] == 12
 
 
 def test_a_peek_of_one_rank_at_an_epoch_that_nobody_reads_changes_nothing():
@@ -216,7 +216,7 @@ def test_a_peek_of_one_rank_at_an_epoch_that_nobody_reads_changes_nothing():
     loops = [iter(loader) for loader in loaders]
     for loop in loops:
         next(loop)
-    assert merge_states([rank.state_dict() for rank in ranks])["consumed"] == 8
+    assert merge_states([rank.state_dict() for rank in ranks])["committed"] == 8
 
 
 def test_ranks_between_two_plans_merge():
@@ -231,7 +231,7 @@ def test_ranks_between_two_plans_merge():
     ranks[1].commit(7)
     assert ranks[0].epoch == 1
     record = merge_states([rank.state_dict() for rank in ranks])
-    assert (record["epoch"], record["order"]["plan"]["inner"]) == (0, 4)
+    assert (record["epoch"], record["order"]["plan"]["ranks"]) == (0, 4)
     alone = ranks_of(SMALL, 1, record, tail="exact")[0]
     assert list(alone) == streams[1][7:]
 
@@ -264,13 +264,13 @@ def test_another_order_or_other_chunks_are_refused(order, data, told):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"inner": 0}, "inner must be an integer"),
-        ({"outer": True}, "outer must be an integer"),
+        ({"ranks": 0}, "ranks must be an integer"),
+        ({"workers": True}, "workers must be an integer"),
         ({"batch": "8"}, "batch must be an integer"),
         ({"batch": 2**50}, "batch must be an integer"),
-        ({"layout": 7}, "layout must be a string"),
+        ({"chunking": 7}, "chunking must be a string"),
         ({"more": 1}, "unknown more"),
-        ({"inner": 2**17, "outer": 2**17}, "too many"),
+        ({"ranks": 2**17, "workers": 2**17}, "too many"),
         ("nothing", "must be an object"),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_plan_is_read_strictly(change, told):
     with pytest.raises(errors.RecordError, match=told):
         sampler.load_state_dict({**state, "order": {**state["order"], "plan": plan}})
     state["order"]["plan"].clear()  # the caller's own, whole
-    assert sampler.state_dict()["order"]["plan"]["inner"] == 1
+    assert sampler.state_dict()["order"]["plan"]["ranks"] == 1
 
 
 def test_appended_files_wait_for_the_next_epoch():
@@ -377,8 +377,8 @@ def test_a_loader_tells_how_it_reads(tmp_path, workers):
     sampler = ResumableDistributedSampler(dataset, 1, 0, seed=3, order=ChunkShuffle(2))
     keeper.save(1)
     resumed = CheckpointManager(tmp_path / "run", sampler)
-    assert resumed.restore()["states"]["sampler"]["order"]["plan"]["outer"] == max(1, workers)
-    got = got[: sampler.state_dict()["consumed"]]
+    assert resumed.restore()["states"]["sampler"]["order"]["plan"]["workers"] == max(1, workers)
+    got = got[: sampler.state_dict()["committed"]]
     for _, ids in globidx.DataLoader(dataset, batch_size=11, sampler=sampler):
         got += ids.tolist()
     assert got == order

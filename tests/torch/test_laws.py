@@ -65,7 +65,7 @@ def test_each_id_is_committed_once_however_often_the_run_is_killed(n, legs, last
             dropped = len(epoch.left) % world_size if tail == "drop" else 0
             epoch.commit(world_size, counts)
             assert len(epoch.left) == dropped
-            assert record["consumed"] == 0
+            assert record["committed"] == 0
             break
         epoch.commit(world_size, [min(c, len(hand)) for c, hand in zip(counts, epoch.real(world_size), strict=True)])
         assert record["remaining"] == len(epoch.left)

@@ -48,10 +48,10 @@ def made(
     return sampler, DataLoader(dataset or Ids(n), **arguments)
 
 
-def consumed(sampler):
+def so_far(sampler):
     """(epoch, ids committed in it)."""
     state = sampler.state_dict()
-    return state["epoch"], state["consumed"]
+    return state["epoch"], state["committed"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -60,9 +60,9 @@ def test_what_is_counted_is_what_the_loop_holds_or_has_had(workers):
     sampler, loader = made(100, 4, workers)
     for number, batch in enumerate(loader, 1):
         assert batch.tolist() == list(range(4 * number - 4, 4 * number))
-        assert consumed(sampler) == ((0, 4 * number) if number < 25 else (1, 0))
+        assert so_far(sampler) == ((0, 4 * number) if number < 25 else (1, 0))
     assert number == 25
-    assert consumed(sampler) == (1, 0)
+    assert so_far(sampler) == (1, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -71,7 +71,7 @@ def test_a_peek_costs_nothing(workers):
     sampler, loader = made(20, 4, workers)
     assert next(iter(loader)).tolist() == [0, 1, 2, 3]
     gc.collect()
-    assert consumed(sampler) == (0, 0)
+    assert so_far(sampler) == (0, 0)
     assert [b.tolist()[0] for b in loader] == [0, 4, 8, 12, 16]
 
 
@@ -82,12 +82,12 @@ def test_after_a_break_the_batch_nobody_asked_about_comes_again(workers):
     for batch in loader:
         if batch[0] == 8:
             break
-    assert consumed(sampler) == (0, 8)
+    assert so_far(sampler) == (0, 8)
     for batch in loader:
         assert batch[0] == 8
-        assert consumed(sampler) == (0, 12)
+        assert so_far(sampler) == (0, 12)
         break
-    assert consumed(sampler) == (0, 8)
+    assert so_far(sampler) == (0, 8)
     assert [b.tolist()[0] for b in loader] == [8, 12, 16]
 
 
@@ -97,7 +97,7 @@ def test_an_exception_in_the_loop_leaves_the_batch_uncounted():
     with pytest.raises(ZeroDivisionError):
         for batch in loader:
             1 / (batch[0].item() - 8)
-    assert consumed(sampler) == (0, 8)
+    assert so_far(sampler) == (0, 8)
 
 
 def test_state_is_counted_once_however_often_it_is_asked_for():
@@ -105,9 +105,9 @@ def test_state_is_counted_once_however_often_it_is_asked_for():
     sampler, loader = made(20, 4)
     stream = iter(loader)
     next(stream)
-    assert [consumed(sampler) for _ in range(3)] == [(0, 4)] * 3
+    assert [so_far(sampler) for _ in range(3)] == [(0, 4)] * 3
     next(stream)
-    assert (sampler.remaining, consumed(sampler)) == (12, (0, 8))
+    assert (sampler.remaining, so_far(sampler)) == (12, (0, 8))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -119,7 +119,7 @@ def test_batches_that_do_not_divide_are_counted_by_their_ids(workers, batch):
         sampler, loader = made(20, batch, workers, rank=rank, world=3)
         for ids in loader:
             trained += ids.tolist()
-        assert consumed(sampler) == (1, 0)
+        assert so_far(sampler) == (1, 0)
     assert set(trained) == set(range(20))
     assert len(trained) == 21
 
@@ -128,17 +128,17 @@ def test_batches_that_do_not_divide_are_counted_by_their_ids(workers, batch):
 def test_drop_last_of_the_loader_ends_the_epoch(workers):
     """Its leftover would never be delivered: when the last batch is handed out, the epoch is done."""
     sampler, loader = made(20, 6, workers, drop_last=True)
-    states = [consumed(sampler) for _ in loader]
+    states = [so_far(sampler) for _ in loader]
     assert states == [(0, 6), (0, 12), (1, 0)]
-    assert consumed(sampler) == (1, 0)
+    assert so_far(sampler) == (1, 0)
     assert len(list(loader)) == 3
-    assert consumed(sampler) == (2, 0)
+    assert so_far(sampler) == (2, 0)
 
 
 def test_a_batch_size_of_none_counts_ids():
     """Without automatic batching every delivery is one id."""
     sampler, loader = made(5, None)
-    assert [consumed(sampler) for _ in loader] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
+    assert [so_far(sampler) for _ in loader] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -146,7 +146,7 @@ def test_a_batch_sampler_around_it_is_counted(workers):
     """torch's own, given as batch_sampler=."""
     sampler, loader = made(20, workers=workers, batch_sampler=lambda s: BatchSampler(s, 6, drop_last=False))
     assert loader.resumable is sampler
-    assert [consumed(sampler) for _ in loader] == [(0, 6), (0, 12), (0, 18), (1, 0)]
+    assert [so_far(sampler) for _ in loader] == [(0, 6), (0, 12), (0, 18), (1, 0)]
 
 
 class Growing(BatchSampler):
@@ -184,13 +184,13 @@ class Sorting(BatchSampler):
 def test_batch_samplers_that_only_cut_are_counted_and_others_are_refused():
     """Variable sizes are fine; a changed sequence cannot be recorded, and nothing of it is delivered."""
     sampler, loader = made(20, batch_sampler=lambda s: Growing(s, 1, False))
-    assert [consumed(sampler)[1] for _ in loader][:4] == [1, 3, 6, 10]
+    assert [so_far(sampler)[1] for _ in loader][:4] == [1, 3, 6, 10]
     sampler, loader = made(20, batch_sampler=lambda s: Arrays(s, 8, False))
-    assert [consumed(sampler)[1] for _ in loader] == [8, 16, 0]
+    assert [so_far(sampler)[1] for _ in loader] == [8, 16, 0]
     sampler, loader = made(20, batch_sampler=lambda s: Sorting(s, 4, False))
     with pytest.raises(errors.CommitError, match="Sorting.* does not hand out"):
         next(iter(loader))
-    assert consumed(sampler) == (0, 0)
+    assert so_far(sampler) == (0, 0)
 
 
 class Backwards(ResumableDistributedSampler):
@@ -212,7 +212,7 @@ def test_subclasses_that_change_the_sequence_are_refused():
     with pytest.raises(errors.CommitError, match="does not hand out"):
         next(iter(DataLoader(Ids(20), 4, sampler=Backwards(Ids(20), 1, 0, shuffle=False))))
     sampler = Logging(Ids(20), 1, 0, shuffle=False)
-    assert [consumed(sampler)[1] for _ in DataLoader(Ids(20), 4, sampler=sampler)] == [4, 8, 12, 16, 0]
+    assert [so_far(sampler)[1] for _ in DataLoader(Ids(20), 4, sampler=sampler)] == [4, 8, 12, 16, 0]
 
 
 class Broken(Ids):
@@ -236,11 +236,11 @@ def test_a_failed_batch_is_not_passed_over_in_silence(workers):
     with pytest.raises(errors.CommitError, match="last batch failed"):
         next(stream)
     del stream
-    assert consumed(sampler) == (0, 8)
+    assert so_far(sampler) == (0, 8)
     sampler.skip(9)
     resumed, loader = made(20, 4, workers, dataset=Broken(20), record=sampler.state_dict())
     assert [id for batch in loader for id in batch.tolist()] == [8, *range(10, 20)]
-    assert consumed(resumed) == (1, 0)
+    assert so_far(resumed) == (1, 0)
 
 
 class Part(Ids):
@@ -288,7 +288,7 @@ def test_state_asked_for_in_other_threads_loses_no_commit(monkeypatch):
             for thread in threads:
                 thread.start()
             had = sum(len(batch) for batch, _ in zip(loader, range(45), strict=False))
-            done = consumed(sampler)
+            done = so_far(sampler)
             stop.set()
             for thread in threads:
                 thread.join()
@@ -325,7 +325,7 @@ def test_passes_follow_each_other_with_workers(persistent):
             if len(first) == 20:
                 break
             first += batch.tolist()
-        assert consumed(sampler) == (epoch, 20)
+        assert so_far(sampler) == (epoch, 20)
         rest = [id for batch in loader for id in batch.tolist()]
         assert sorted(first + rest) == list(range(40))
 
@@ -340,10 +340,10 @@ def test_a_loop_of_before_raises_when_its_sampler_moved_on(workers, move):
     stream = iter(loader)
     next(stream)
     move(sampler)
-    before = consumed(sampler)
+    before = so_far(sampler)
     with pytest.raises(errors.StaleIteratorError):
         next(stream)
-    assert consumed(sampler) == before
+    assert so_far(sampler) == before
 
 
 def test_only_the_newest_loop_counts():
@@ -357,7 +357,7 @@ def test_only_the_newest_loop_counts():
     with pytest.raises(errors.StaleIteratorError, match="another loop"):
         next(outer)
     next(inner)
-    assert consumed(sampler) == (0, 8)
+    assert so_far(sampler) == (0, 8)
 
 
 def test_commit_and_the_loader_do_not_both_count():
@@ -376,7 +376,7 @@ def test_a_killed_worker_is_an_error_and_costs_only_what_was_not_delivered():
     with pytest.raises((RuntimeError, ConnectionError)):
         for batch in loader:
             trained += batch.tolist()
-    epoch, done = consumed(sampler)
+    epoch, done = so_far(sampler)
     assert (epoch, trained[:done]) == (0, list(range(done)))
     assert len(trained) - done in (0, 4)
     _, loader = made(40, 4, 2, record=sampler.state_dict())
@@ -422,9 +422,9 @@ def test_any_mix_of_batches_ranks_and_stops_reads_each_id_once(n, seed, tail, dr
             kept.append(real[:had])
         if last:
             committed += [id for ids in kept for id in ids]
-            assert all(consumed(sampler) == (1, 0) for sampler, _ in pairs)
+            assert all(so_far(sampler) == (1, 0) for sampler, _ in pairs)
             break
-        if len({tuple(consumed(sampler)) for sampler, _ in pairs}) > 1 or consumed(pairs[0][0])[0]:
+        if len({tuple(so_far(sampler)) for sampler, _ in pairs}) > 1 or so_far(pairs[0][0])[0]:
             break  # the ranks' last batches differ: that is merge_states' matter
         committed += [id for ids in kept for id in ids]
         record = pairs[0][0].state_dict()

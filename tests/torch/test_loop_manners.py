@@ -28,7 +28,7 @@ def made(n=41, batch=4, *, rank=0, world=1, workers=0, **arguments):
 def done(sampler):
     """(epoch, ids committed in it), as a record would say."""
     state = sampler.state_dict()
-    return state["epoch"], state["consumed"]
+    return state["epoch"], state["committed"]
 
 
 def by_next(loader):
@@ -235,7 +235,7 @@ def test_a_save_from_another_thread_counts_what_the_loop_holds():
         saver = threading.Thread(target=sampler.settle)
         saver.start()
         saver.join()
-        assert sampler.state_dict()["open"]["committed"] == 4 * number + 4
+        assert sampler.state_dict()["open"]["count"] == 4 * number + 4
         if number == 4:
             break
 
@@ -254,7 +254,7 @@ def test_an_error_that_another_thread_handles_says_nothing_of_the_loop():
         saver = threading.Thread(target=save_again)
         saver.start()
         saver.join()
-        assert sampler.state_dict()["open"]["committed"] == 4 * number + 4
+        assert sampler.state_dict()["open"]["count"] == 4 * number + 4
         if number == 4:
             break
     sampler.load_state_dict(sampler.state_dict())
@@ -503,7 +503,7 @@ def test_a_loader_that_does_not_report_is_told_of_once():
         sampler.state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert sampler.state_dict()["consumed"] == 0
+        assert sampler.state_dict()["committed"] == 0
     wrapped = ResumableDistributedSampler(range(20), 1, 0)
 
     class Wrapper:
@@ -601,7 +601,7 @@ def test_a_rank_that_a_plain_loader_deals_nothing_goes_on_with_the_others(tail):
         record = merge_states([sampler.state_dict() for sampler in ranks])
     whole = 40 if tail == "drop" else 43
     assert passes == [0 if tail == "drop" else 2, whole, whole]
-    assert (record["epoch"], record["consumed"]) == (3, 0)
+    assert (record["epoch"], record["committed"]) == (3, 0)
 
 
 # merges
@@ -614,7 +614,7 @@ def test_a_rank_that_finished_and_is_dealt_nothing_next_is_not_forgotten():
         sampler.skip([0, 2])
     ranks[1].commit(1)
     record = merge_states({rank: sampler.state_dict() for rank, sampler in enumerate(ranks)})
-    assert record["consumed"] == 1
+    assert record["committed"] == 1
     alone = ResumableDistributedSampler(range(3), 1, 0, shuffle=False, tail="exact")
     alone.load_state_dict(record)
     assert (alone.state_dict()["epoch"], list(alone)) == (1, [])

@@ -238,9 +238,9 @@ def test_a_batch_that_does_not_count_quarantines_nothing(folder, workers, kind, 
                 break
     finally:
         gc.enable()
-    assert (sampler.state_dict()["consumed"], sampler.quarantined.pairs) == (8, ())
+    assert (sampler.state_dict()["committed"], sampler.quarantined.pairs) == (8, ())
     for _ in loader:
-        assert (sampler.quarantined.pairs, sampler.state_dict()["consumed"]) == (((8, 10),), 12)
+        assert (sampler.quarantined.pairs, sampler.state_dict()["committed"]) == (((8, 10),), 12)
         break
 
 
@@ -277,7 +277,7 @@ def test_a_record_between_epochs_keeps_the_list(folder):
     sampler, loader = run(opened(folder))
     list(loader)
     record = sampler.state_dict()
-    assert (record["epoch"], record["consumed"]) == (1, 0)
+    assert (record["epoch"], record["committed"]) == (1, 0)
     resumed, _ = run(opened(folder), record=record)
     assert resumed.state_dict()["quarantined"] == [[8, 10]]
 
@@ -354,34 +354,31 @@ def state(**changes):
     return sampler.state_dict() | changes
 
 
-def test_a_record_without_quarantine_is_written_as_before_and_read_from_before():
-    """Version 1, so that older readers take it; what lists ids is version 2, which they refuse by name."""
-    plain = records.build(number=1, token="0" * 12, step=1, time="", states={"s": state()}, extras={})["states"]["s"]
-    assert plain["version"] == 1 and "quarantined" not in plain
-    assert SamplerState.from_dict(plain).quarantined == Ranges()
+@pytest.mark.parametrize(("ids", "pairs"), [([], []), ([5, range(7, 9)], [[5, 6], [7, 9]])])
+def test_a_record_holds_the_quarantine_of_its_sampler(ids, pairs):
+    """Under a key that is always there, empty or not, in the one version of the format."""
     sampler = ResumableDistributedSampler(range(100), 1, 0)
-    sampler.quarantine([5, range(7, 9)])
-    told = sampler.state_dict()
-    assert (told["version"], told["quarantined"]) == (2, [[5, 6], [7, 9]])
-    assert SamplerState.from_dict(told).to_state() == told
-    sealed = records.build(number=1, token="0" * 12, step=1, time="", states={"s": told}, extras={})
+    sampler.quarantine(ids)
+    written = sampler.state_dict()
+    assert (written["version"], written["quarantined"]) == (1, pairs)
+    assert SamplerState.from_dict(written).to_dict() == written
+    sealed = records.build(number=1, token="0" * 12, step=1, time="", states={"s": written}, extras={})
     assert records.decode(records.encode(sealed), "x") == sealed
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
-        {"quarantined": [[1, 2]]},
-        {"version": 2, "quarantined": [[2, 1]]},
-        {"version": 2, "quarantined": [[4, 5], [1, 2]]},
-        {"version": 2, "quarantined": [[0, 2**62]]},
-        {"version": 2, "quarantined": "all"},
-        {"version": 2, "quarantined": [[2 * n, 2 * n + 1] for n in range(MAX_RANGES + 1)]},
+        {"quarantined": None},
+        {"quarantined": [[2, 1]]},
+        {"quarantined": [[4, 5], [1, 2]]},
+        {"quarantined": [[0, 2**62]]},
+        {"quarantined": "all"},
+        {"quarantined": [[2 * n, 2 * n + 1] for n in range(MAX_RANGES + 1)]},
     ],
 )
 def test_a_list_that_is_none_is_refused(change):
-    """Missing where the version has it, present where it has not, unsorted, hostile."""
+    """Missing, unsorted, empty, too long, or of another type."""
     with pytest.raises(errors.RecordError):
         SamplerState.from_dict(state(**change))
 

@@ -79,14 +79,14 @@ def test_an_iterator_tells_the_record_of_what_it_issued():
     for issued in (0, 1, 2, 127, 128, 129, 500, 999):
         list(itertools.islice(stream, issued - stream._cursor.issued))
         state = stream.state_dict()
-        assert (state["consumed"], state["remaining"]) == (issued, 1000 - issued)
+        assert (state["committed"], state["remaining"]) == (issued, 1000 - issued)
         resumed = alone(1000)
         fresh = iter(resumed)
         fresh.load_state_dict(json.loads(json.dumps(state)))
         assert next(fresh) == issued
-        assert resumed.state_dict()["consumed"] == issued
+        assert resumed.state_dict()["committed"] == issued
     list(stream)
-    assert (stream.state_dict()["epoch"], stream.state_dict()["consumed"]) == (1, 0)
+    assert (stream.state_dict()["epoch"], stream.state_dict()["committed"]) == (1, 0)
 
 
 # commits
@@ -98,7 +98,7 @@ def test_more_than_there_is_cannot_be_committed():
     sampler.commit(8)
     with pytest.raises(errors.CommitError, match="only 2 ids left"):
         sampler.commit(3)
-    assert sampler.state_dict()["consumed"] == 8
+    assert sampler.state_dict()["committed"] == 8
     for bad in (-1, 1.0, True, None):
         with pytest.raises((TypeError, ValueError)):
             sampler.commit(bad)
@@ -115,7 +115,7 @@ def test_a_pass_finished_by_commits_moves_on_without_set_epoch():
     assert len({tuple(ids) for ids in passes}) == 3
     assert all(sorted(ids) == list(range(10)) for ids in passes)
     state = sampler.state_dict()
-    assert (state["epoch"], state["consumed"], state["segments"]) == (3, 0, [])
+    assert (state["epoch"], state["committed"], state["segments"]) == (3, 0, [])
 
 
 def test_a_sampler_only_drawn_from_behaves_as_torchs_with_one_warning():
@@ -138,7 +138,7 @@ def test_padding_is_never_progress():
         rank.commit(3)
     ranks[0].commit(2)
     record = merge_states([rank.state_dict() for rank in ranks])
-    assert (record["epoch"], record["consumed"], record["remaining"]) == (0, 8, 1)
+    assert (record["epoch"], record["committed"], record["remaining"]) == (0, 8, 1)
     last = alone(9)
     last.load_state_dict(record)
     assert list(last) == [8]
@@ -162,7 +162,7 @@ def test_set_epoch_of_another_epoch_starts_it_afresh():
     sampler = alone(10)
     sampler.commit(4)
     sampler.set_epoch(7)
-    assert (sampler.epoch, sampler.state_dict()["consumed"]) == (7, 0)
+    assert (sampler.epoch, sampler.state_dict()["committed"]) == (7, 0)
     assert list(sampler) == list(range(10))
 
 
@@ -209,7 +209,7 @@ def test_finish_epoch_ends_it_whatever_was_left():
     sampler.commit(4)
     sampler.finish_epoch()
     state = sampler.state_dict()
-    assert (sampler.epoch, state["epoch"], state["consumed"]) == (1, 1, 0)
+    assert (sampler.epoch, state["epoch"], state["committed"]) == (1, 1, 0)
 
 
 def test_len_counts_what_is_done_and_what_is_to_do():
@@ -305,8 +305,8 @@ def test_copies_are_independent_and_keep_the_position():
     for twin in (pickle.loads(pickle.dumps(sampler)), copy.deepcopy(sampler)):
         assert list(twin) == list(sampler)
         twin.commit(1)
-        assert twin.state_dict()["consumed"] == 12
-        assert sampler.state_dict()["consumed"] == 10
+        assert twin.state_dict()["committed"] == 12
+        assert sampler.state_dict()["committed"] == 10
 
 
 class Every(ResumableDistributedSampler):
@@ -410,7 +410,7 @@ def test_a_state_is_fresh_json_and_loading_it_is_idempotent():
 def test_a_state_that_adds_up_but_cannot_be_is_refused(change):
     """Lengths and skips that the order contradicts: an error, and the sampler has not moved."""
     sampler = alone(10)
-    state = sampler.state_dict() | {"consumed": 1} | change
+    state = sampler.state_dict() | {"committed": 1} | change
     with pytest.raises(errors.RecordError):
         sampler.load_state_dict(state)
     assert list(sampler) == list(range(10))
@@ -431,7 +431,7 @@ def test_a_damaged_state_is_refused(damage):
     elif damage == "sum":
         state["remaining"] = 6
     elif damage == "range":
-        state["open"]["committed"] = 11
+        state["open"]["count"] = 11
     elif damage == "version":
         state["version"] = 2
     elif damage == "format":
@@ -496,7 +496,7 @@ def test_merge_counts_a_rank_that_finished_the_epoch_as_done():
     states = rank_states(commits=(4, 3, 0))
     assert states[0]["epoch"] == 1
     record = merge_states(states)
-    assert (record["epoch"], record["consumed"]) == (0, 7)
+    assert (record["epoch"], record["committed"]) == (0, 7)
     assert merge_states(rank_states(commits=(4, 4, 4)))["epoch"] == 1
 
 
@@ -649,7 +649,7 @@ def test_ids_drawn_at_one_world_size_are_not_committed_at_another(monkeypatch):
         sampler.commit(1)
     assert list(sampler) == list(range(0, 16, 2))
     sampler.commit(1)
-    assert sampler.state_dict()["consumed"] == 2
+    assert sampler.state_dict()["committed"] == 2
 
 
 def test_an_iterator_of_before_has_nothing_to_tell():
@@ -659,7 +659,7 @@ def test_an_iterator_of_before_has_nothing_to_tell():
     next(stream)
     sampler.set_epoch(1)
     assert stream.state_dict() == sampler.state_dict()
-    assert (stream.state_dict()["epoch"], stream.state_dict()["consumed"]) == (1, 0)
+    assert (stream.state_dict()["epoch"], stream.state_dict()["committed"]) == (1, 0)
 
 
 def test_an_epoch_ended_by_hand_on_one_rank_only_is_refused_at_a_merge():

@@ -71,9 +71,9 @@ def test_a_save_in_a_second_thread_undoes_nothing(tmp_path, substitutes):
     assert not failed, failed[0]
     assert sampler.quarantined.ids().tolist() == ([id for id in range(N) if id % 10 == 3] if substitutes else [])
     states = [read_record(path)["states"]["sampler"] for path in list_records(tmp_path)]
-    done = [(state["epoch"], state["consumed"]) for state in states]
+    done = [(state["epoch"], state["committed"]) for state in states]
     assert done == sorted(done)
-    assert all(consumed % BATCH == 0 for _, consumed in done)
+    assert all(committed % BATCH == 0 for _, committed in done)
 
 
 def test_state_dict_after_a_save_is_of_what_was_committed_since(tmp_path):
@@ -92,9 +92,9 @@ def test_state_dict_after_a_save_is_of_what_was_committed_since(tmp_path):
     manager._lineage.write = meanwhile
     sampler.commit(10)
     id = manager.save(1)
-    assert read_record(tmp_path / f"record-{id}.json")["states"]["sampler"]["consumed"] == 10
+    assert read_record(tmp_path / f"record-{id}.json")["states"]["sampler"]["committed"] == 10
     carried = manager.state_dict()
-    assert (carried["states"]["sampler"]["consumed"], carried["id"]) == (14, "00000000-000000000000")
+    assert (carried["states"]["sampler"]["committed"], carried["id"]) == (14, "00000000-000000000000")
 
 
 def test_a_save_that_tells_of_a_quarantine_undoes_no_commit(tmp_path, monkeypatch):
@@ -120,4 +120,4 @@ def test_a_save_that_tells_of_a_quarantine_undoes_no_commit(tmp_path, monkeypatc
     sampler.quarantine = told
     manager.save(1)
     loop.join()
-    assert sampler.state_dict()["consumed"] == 4
+    assert sampler.state_dict()["committed"] == 4

@@ -31,7 +31,7 @@ def test_it_takes_effect_from_the_next_segment_on():
     assert list(resumed) == [2, 3, 5, 6, 9]
     assert len(resumed) == 2 + 5
     state = resumed.state_dict()
-    assert (state["consumed"], state["skipped"], state["remaining"]) == (2, 3, 5)
+    assert (state["committed"], state["skipped"], state["remaining"]) == (2, 3, 5)
     assert state["skip"] == [[1, 2], [4, 5], [7, 9]]
     resumed.commit(5)
     assert (resumed.epoch, list(resumed)) == (1, [0, 2, 3, 5, 6, 9])
@@ -103,8 +103,8 @@ def test_every_id_is_committed_once_or_left_out(seed, n):
             dice.choice(ranks).skip(bad)
             pending |= set(bad)
         record = merge_states([rank.state_dict() for rank in ranks])
-        if record["epoch"] == 0 and record["consumed"]:
-            assert (record["consumed"], record["skipped"], record["remaining"]) == (
+        if record["epoch"] == 0 and record["committed"]:
+            assert (record["committed"], record["skipped"], record["remaining"]) == (
                 len(committed),
                 len(skipped),
                 len(left),
@@ -156,7 +156,7 @@ def test_a_rank_that_ended_the_epoch_tells_how_it_was_begun():
         assert len(list(rank)) == 6
     ranks[0].commit(6)
     record = merge_states([rank.state_dict() for rank in ranks])
-    assert (record["epoch"], record["consumed"], record["skipped"], record["remaining"]) == (0, 6, 1, 6)
+    assert (record["epoch"], record["committed"], record["skipped"], record["remaining"]) == (0, 6, 1, 6)
     alone = ResumableDistributedSampler(range(13), 1, 0, shuffle=False)
     alone.load_state_dict(record)
     assert list(alone) == [2, 4, 6, 8, 10, 12]

@@ -21,7 +21,7 @@ def made(n, batch, workers, *, rank=0, world=1, record=None):
 def find_record(state):
     """The iterator's record in the loader's state, wherever the loader put it."""
     if isinstance(state, dict):
-        if state.get("format") == "globidx.sampler" and state["consumed"] + state["open"]["committed"] > 0:
+        if state.get("format") == "globidx.sampler" and state["committed"] + state["open"]["count"] > 0:
             return state
         return next((found for inner in state.values() if (found := find_record(inner)) is not None), None)
     return None
@@ -82,7 +82,7 @@ def test_its_record_goes_on_with_other_ranks_and_workers(workers):
         seen += [id for _ in range(3) for id in next(stream).tolist()]
         record = find_record(loader.state_dict())
         del stream
-    assert (record["consumed"], record["remaining"]) == (24, 26)
+    assert (record["committed"], record["remaining"]) == (24, 26)
     rest = []
     for rank in range(3):
         sampler, _ = made(50, 4, 0, rank=rank, world=3, record=json.loads(json.dumps(record)))

@@ -14,8 +14,8 @@ from files import environment
 from processes import REPOSITORY
 from test_loader import (  # noqa: F401 - the laws of the loader, run again below
     Ids,
-    consumed,
     made,
+    so_far,
     test_a_batch_sampler_around_it_is_counted,
     test_a_failed_batch_is_not_passed_over_in_silence,
     test_a_killed_worker_is_an_error_and_costs_only_what_was_not_delivered,
@@ -158,7 +158,7 @@ def test_a_batch_on_its_way_is_not_counted(workers):
     class Watched(DataLoader):
         def open(self):
             def move(batch):
-                thread = threading.Thread(target=lambda: seen.append(consumed(sampler)[1]))
+                thread = threading.Thread(target=lambda: seen.append(so_far(sampler)[1]))
                 thread.start()
                 thread.join()
                 return lambda: batch
@@ -166,7 +166,7 @@ def test_a_batch_on_its_way_is_not_counted(workers):
             return Ahead(super().open(), move)
 
     sampler = ResumableDistributedSampler(Ids(12), 1, 0, shuffle=False)
-    held = [consumed(sampler)[1] for _ in Watched(Ids(12), 4, sampler=sampler, num_workers=workers)]
+    held = [so_far(sampler)[1] for _ in Watched(Ids(12), 4, sampler=sampler, num_workers=workers)]
     assert held == [4, 8, 0]
     assert seen == [0, 0, 4]  # batch 0 before any is held; 1 while 0 is handed over; 2 when 0 is done, 1 handed over
 
@@ -179,8 +179,8 @@ def test_the_batch_before_a_bad_one_stays_counted(workers):
     with pytest.raises(ValueError, match="sample 9 is bad"):
         for batch in loader:
             trained.append(batch.tolist()[0])
-            assert consumed(sampler)[1] == 4 * len(trained)
-    assert (trained, consumed(sampler)) == ([0, 4], (0, 8))
+            assert so_far(sampler)[1] == 4 * len(trained)
+    assert (trained, so_far(sampler)) == ([0, 4], (0, 8))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -197,7 +197,7 @@ def test_a_loop_that_was_left_holds_nothing_whatever_comes_next(dataset, last, c
         for batch in loader:
             if batch[0] == last:
                 break
-        assert consumed(sampler) == counted
+        assert so_far(sampler) == counted
         assert sampler._passes._loop() is None
     finally:
         gc.enable()
@@ -309,7 +309,7 @@ def test_batches_come_on_the_device_in_order_and_whole(workers):
             weight = torch.nn.functional.normalize(weight @ weight)  # the device falls behind the loop
         sums.append((batch["image"].double().mean(1) - batch["id"]).abs().max())
         ids.append(batch["id"])
-        assert consumed(sampler) == ((0, 8 * number) if number < 32 else (1, 0))
+        assert so_far(sampler) == ((0, 8 * number) if number < 32 else (1, 0))
         del batch
     assert torch.cat(ids).tolist() == list(range(256))
     assert torch.stack(sums).max().item() == 0
@@ -322,7 +322,7 @@ def test_a_break_on_the_device_costs_the_batch_that_was_held_and_no_more():
     for batch in loader:
         if batch[0].item() == 8:
             break
-    assert consumed(sampler) == (0, 8)
+    assert so_far(sampler) == (0, 8)
     assert [batch[0].item() for batch in loader] == [8, 12, 16]
 
 
@@ -370,7 +370,7 @@ def test_errors_of_the_sampler_and_of_the_dataset_come_as_they_do_without_a_devi
     assert [next(stream)[0].item() for _ in range(2)] == [0, 4]
     with pytest.raises(ValueError, match="sample 9 is bad"):
         next(stream)
-    assert consumed(sampler) == (0, 8)
+    assert so_far(sampler) == (0, 8)
     stream = iter(loader)
     sampler.reset()
     with pytest.raises(errors.StaleIteratorError):

@@ -41,7 +41,7 @@ def bound(order: Order, chunking: Chunking) -> Arrangement:
     """An epoch."""
     n = chunking.num_samples
     planned = order.plan(
-        SimpleNamespace(chunking=chunking), n, lambda: Lanes(inner=RANKS, outer=WORKERS, batch=RANKS * BATCH)
+        SimpleNamespace(chunking=chunking), n, lambda: Lanes(ranks=RANKS, workers=WORKERS, batch=RANKS * BATCH)
     )
     return planned.bind(n, seed=1, epoch=0)
 
@@ -61,7 +61,7 @@ def nanoseconds(epoch: Arrangement) -> float:
     for start in range(0, len(epoch) - RANKS * 2**14 + 1, 2**16):
         positions = np.arange(start, start + RANKS * 2**14, RANKS)
         begun = time.perf_counter()
-        epoch.take_trusted(positions)
+        epoch.forward(positions)
         times.append((time.perf_counter() - begun) / len(positions))
     return min(times, default=float("nan")) * 1e9
 

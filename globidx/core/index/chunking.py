@@ -119,12 +119,12 @@ class Chunking:
                 f"the first {num_samples} samples end inside file {count - 1}, which holds ids "
                 f"[{self.offsets[count - 1]}, {self.offsets[count]}); an order is made over whole files"
             )
-        # files behind them have no say: an epoch that runs keeps its layout when they are appended
+        # files behind them have no say: an epoch that runs keeps its chunks when they are appended
         return self if count == len(self.lengths) else self._filled(self.lengths[:count], self.told[:count])
 
     @cached_property
     def digest(self) -> str:
-        """What tells this layout from others: BLAKE2b of both columns, 16 bytes as hex digits."""
+        """What tells this chunking from others: BLAKE2b of both columns, 16 bytes as hex digits."""
         digest = hashlib.blake2b(b"globidx.chunking.1 %d " % len(self.lengths), digest_size=16)
         digest.update(self.lengths.astype("<i8").tobytes())
         digest.update(self.chunks.astype("<i8").tobytes())

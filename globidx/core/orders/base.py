@@ -28,7 +28,7 @@ BLOCK = 2**14
 class Arrangement(ABC):
     """One epoch's order: sample ids, int64 in ``[0, num_samples)``, at positions, int64 in ``[0, length)``.
 
-    Subclasses say how in ``_ids`` and ``_positions`` and may trust their argument.
+    A subclass defines ``forward`` and ``inverse``, whose argument may be trusted; ``take`` and ``position`` check theirs.
     """
 
     def __init__(self, num_samples: int, length: int | None = None) -> None:
@@ -39,30 +39,24 @@ class Arrangement(ABC):
         return self.length
 
     @abstractmethod
-    def _ids(self, positions: Ids) -> Ids: ...
+    def forward(self, positions: Ids) -> Ids:
+        """Sample ids at ``positions``, an int64 array in ``[0, length)``, which is not written to."""
 
     @abstractmethod
-    def _positions(self, ids: Ids) -> Ids: ...
+    def inverse(self, sample_ids: Ids) -> Ids:
+        """Positions of ``sample_ids``, an int64 array in ``[0, num_samples)``: the inverse of ``forward``."""
 
     def take(self, positions: Any) -> Ids:
         """Sample ids that stand at ``positions``, in their sequence."""
-        return self._ids(validate.integers(positions, "position", self.length))
-
-    def take_trusted(self, positions: Ids) -> Ids:
-        """``take`` for positions that the caller computed: an int64 array, not checked again."""
-        return self._ids(positions)
-
-    def positions(self, sample_ids: Any) -> Ids:
-        """Where each of ``sample_ids`` stands: the inverse of ``take``."""
-        return self._positions(validate.integers(sample_ids, "sample id", self.num_samples))
+        return self.forward(validate.integers(positions, "position", self.length))
 
     def position(self, sample_id: int) -> int:
         """Where one sample stands: when it will be seen."""
-        return int(self._positions(np.array([validate.sample_id(sample_id, self.num_samples)], np.int64))[0])
+        return int(self.inverse(np.array([validate.sample_id(sample_id, self.num_samples)], np.int64))[0])
 
-    def where(self, sample_ids: Ids) -> Ids:
+    def occurrences(self, sample_ids: Ids) -> Ids:
         """All positions of these samples, each once; for a bijection as many as there are samples."""
-        return self._positions(sample_ids)
+        return self.inverse(sample_ids)
 
     def ids(self, start: int = 0, stop: int | None = None, step: int = 1, *, block: int = BLOCK) -> Iterator[Ids]:
         """Ids at positions ``start, start + step, ...`` below ``stop``, in arrays of at most ``block`` ids.
@@ -75,7 +69,7 @@ class Arrangement(ABC):
         rows = range(validate.integer(start, "start"), end, stride)
         for first in range(0, len(rows), validate.integer(block, "block", low=1)):
             some = rows[first : first + block]
-            yield self._ids(np.arange(some.start, some.start + len(some) * stride, stride, dtype=np.int64))
+            yield self.forward(np.arange(some.start, some.start + len(some) * stride, stride, dtype=np.int64))
 
 
 class Order(ABC):
@@ -143,10 +137,10 @@ class Sequential(Order):
 
 
 class _Identity(Arrangement):
-    def _ids(self, positions: Ids) -> Ids:
+    def forward(self, positions: Ids) -> Ids:
         return positions
 
-    def _positions(self, ids: Ids) -> Ids:
+    def inverse(self, ids: Ids) -> Ids:
         return ids
 
 
@@ -174,8 +168,8 @@ class _Shuffled(Arrangement):
         super().__init__(num_samples)
         self._permutation = Permutation(max(num_samples, 1), seed=seed, epoch=epoch)
 
-    def _ids(self, positions: Ids) -> Ids:
+    def forward(self, positions: Ids) -> Ids:
         return self._permutation.forward(positions)
 
-    def _positions(self, ids: Ids) -> Ids:
+    def inverse(self, ids: Ids) -> Ids:
         return self._permutation.inverse(ids)

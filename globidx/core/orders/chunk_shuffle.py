@@ -14,7 +14,7 @@ from globidx.core.datasets.known import chunking_of
 from globidx.core.index.chunking import Chunking
 from globidx.core.json import schema
 from globidx.core.orders.base import Arrangement, Ids, Order
-from globidx.core.orders.ground import Ground, Layout
+from globidx.core.orders.ground import Ground, Tiling
 from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.permutation import LIMIT
 from globidx.core.orders.weighted import counter_key, split_mix
@@ -38,7 +38,7 @@ class ChunkShuffle(Order):
     tells of itself, as an epoch begins. The epoch keeps them, also where it is resumed on other ranks: then only fewer
     samples are found decoded, until the next epoch is planned for the new ranks.
 
-    >>> order = ChunkShuffle(window=2, chunk=4).plan(range(24), 24, lambda: Lanes(inner=1))
+    >>> order = ChunkShuffle(window=2, chunk=4).plan(range(24), 24, lambda: Lanes(ranks=1))
     >>> order.bind(24, seed=0, epoch=0).take(range(24)).reshape(3, 8)
     array([[ 0, 21,  1,  3, 20,  2, 23, 22],
            [12,  5,  6, 14, 15, 13,  7,  4],
@@ -70,9 +70,9 @@ class ChunkShuffle(Order):
         TypeError where ``dataset`` does not tell its chunks and ``chunk`` is not given.
         """
         told = Lanes(1, 1, 1) if self._lanes is not None and self._batch is not None else lanes()
-        inner, outer = self._lanes or (told.inner, min(told.outer, max(1, _MOST_IN_ALL // told.inner)))
+        ranks, workers = self._lanes or (told.ranks, min(told.workers, max(1, _MOST_IN_ALL // told.ranks)))
         batch = told.batch if self._batch is None else self._batch
-        return self._planned(Lanes(inner, outer, batch), self._chunking(dataset, num_samples))
+        return self._planned(Lanes(ranks, workers, batch), self._chunking(dataset, num_samples))
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Whether a record describes this order, for whatever lanes; RecordError where its plan is malformed."""
@@ -84,11 +84,11 @@ class ChunkShuffle(Order):
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> PlannedChunkShuffle:
         """The order as the epoch of a record has it; RecordMismatchError where its chunks were others."""
         plan = _read(described["plan"])
-        layout = plan.pop("layout")
+        digest = plan.pop("chunking")
         chunking = self._chunking(dataset, num_samples)
-        if layout != chunking.digest:
+        if digest != chunking.digest:
             error = RecordMismatchError(
-                f"the record's epoch was ordered by chunks of digest {layout!r}, these are {chunking.digest!r}, so its "
+                f"the record's epoch was ordered by chunks of digest {digest!r}, these are {chunking.digest!r}, so its "
                 "ids stand elsewhere: open the files in the chunks they had (the same key, too), or start a new run"
             )
             error.field = "order"
@@ -129,19 +129,19 @@ class PlannedChunkShuffle(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Those of the order, and the plan."""
-        return {**self._order.parameters(), "plan": {**self.lanes._asdict(), "layout": self.chunking.digest}}
+        return {**self._order.parameters(), "plan": {**self.lanes._asdict(), "chunking": self.chunking.digest}}
 
     @cached_property
-    def layout(self) -> Layout:
-        """How the files are cut."""
-        return Layout.of(self.chunking, self._window, max(1, self.lanes.batch // self.lanes.inner))
+    def tiling(self) -> Tiling:
+        """How the files are cut into blocks and units."""
+        return Tiling.of(self.chunking, self._window, max(1, self.lanes.batch // self.lanes.ranks))
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """One epoch's order; ValueError for another number of samples than it was planned for."""
         n = validate.integer(num_samples, "num_samples", high=LIMIT)
         if n != self.chunking.num_samples:
             raise ValueError(f"planned over {self.chunking.num_samples} samples, bound over {n}; plan it anew")
-        return _ChunkShuffled(self.layout, self.lanes, validate.integer(seed, "seed"), validate.integer(epoch, "epoch"))
+        return _ChunkShuffled(self.tiling, self.lanes, validate.integer(seed, "seed"), validate.integer(epoch, "epoch"))
 
 
 class _ChunkShuffled(Arrangement):
@@ -150,9 +150,9 @@ class _ChunkShuffled(Arrangement):
     A lane reads two stretches of the ground: first whole units, its windows; then its share of what is left over.
     """
 
-    def __init__(self, layout: Layout, lanes: Lanes, seed: int, epoch: int) -> None:
-        super().__init__(layout.chunking.num_samples)
-        self._ground, self._window, self._lanes = Ground(layout, seed, epoch), layout.unit, lanes
+    def __init__(self, tiling: Tiling, lanes: Lanes, seed: int, epoch: int) -> None:
+        super().__init__(tiling.chunking.num_samples)
+        self._ground, self._window, self._lanes = Ground(tiling, seed, epoch), tiling.unit, lanes
         quotas = lanes.quotas(self.length)
         self._whole = _dealt(quotas // self._window, self._ground.units) * self._window
         self._starts = np.zeros(2 * lanes.total + 1, np.int64)  # first stretches of all lanes, then second ones
@@ -162,8 +162,8 @@ class _ChunkShuffled(Arrangement):
         self._recent: tuple[Ids, Ids] = np.empty(0, np.int64), np.empty((0, self._window), np.int64)
         self._key = counter_key(f"chunk-shuffle.1 windows {seed} {epoch}")
 
-    def _ids(self, positions: Ids) -> Ids:
-        lanes, numbers = self._lanes.locate(positions)
+    def forward(self, positions: Ids) -> Ids:
+        lanes, numbers = self._lanes.forward(positions)
         if len(numbers) and numbers.max() >= self._least:
             second = numbers >= self._whole[lanes]
             numbers[second] -= self._whole[lanes[second]]
@@ -176,15 +176,15 @@ class _ChunkShuffled(Arrangement):
             ids[some] = table.ravel()[np.searchsorted(known, keys)[rows] * self._window + within]
         return ids
 
-    def _positions(self, ids: Ids) -> Ids:
-        places = self._ground.places(ids)
+    def inverse(self, ids: Ids) -> Ids:
+        places = self._ground.inverse(ids)
         stretches = np.searchsorted(self._starts, places, side="right") - 1
         numbers = -self._starts[stretches]
         for some, keys, rows, within in self._by_window(stretches, places):
             units, shuffled = self._shuffled(keys)
             numbers[some] += units[rows] * self._window + np.argsort(shuffled, axis=1)[rows, within]
         second, lanes = stretches // self._lanes.total, stretches % self._lanes.total
-        return self._lanes.seek(lanes, numbers + second * self._whole[lanes])
+        return self._lanes.inverse(lanes, numbers + second * self._whole[lanes])
 
     def _by_window(self, stretches: Ids, places: Ids) -> Iterator[tuple[Any, Ids, Ids, Ids]]:
         """Windows, some at a time: which of the places are in them, their keys, and row and item of each place.
@@ -205,7 +205,7 @@ class _ChunkShuffled(Arrangement):
     def _table(self, keys: Ids) -> Ids:
         """Ids of windows, a row each, in their sequence."""
         units, shuffled = self._shuffled(keys)
-        table: Ids = np.take_along_axis(self._ground.unit_ids(units), shuffled, axis=1)
+        table: Ids = np.take_along_axis(self._ground.forward_units(units), shuffled, axis=1)
         return table
 
     def _shuffled(self, keys: Ids) -> tuple[Ids, Ids]:
@@ -253,25 +253,25 @@ def _distinct(keys: Ids) -> tuple[Ids, NDArray[np.intp]]:
 def _lanes(lanes: Any) -> tuple[int, int]:
     if not isinstance(lanes, (tuple, list)) or len(lanes) != 2:
         raise TypeError(f"lanes must be a pair (ranks, loader workers of a rank), got {lanes!r}")
-    inner = validate.integer(lanes[0], "lanes: ranks", low=1, high=_MOST_LANES)
-    outer = validate.integer(lanes[1], "lanes: loader workers", low=1, high=min(_MOST_LANES, _MOST_IN_ALL // inner))
-    return inner, outer
+    ranks = validate.integer(lanes[0], "lanes: ranks", low=1, high=_MOST_LANES)
+    workers = validate.integer(lanes[1], "lanes: loader workers", low=1, high=min(_MOST_LANES, _MOST_IN_ALL // ranks))
+    return ranks, workers
 
 
 def _read(plan: Any) -> dict[str, Any]:
     """A record's plan; RecordError where it is malformed, or has more lanes than anybody may."""
     found = schema.fields(plan, "sampler state: order: plan", _PLAN)
-    if found["inner"] * found["outer"] > _MOST_IN_ALL:
+    if found["ranks"] * found["workers"] > _MOST_IN_ALL:
         raise RecordError(
-            f"sampler state: order: plan: {found['inner']} ranks of {found['outer']} workers are too many, the most is "
-            f"{_MOST_IN_ALL} lanes"
+            f"sampler state: order: plan: {found['ranks']} ranks of {found['workers']} workers are too many; "
+            f"at most {_MOST_IN_ALL} lanes are allowed"
         )
     return found
 
 
 _PLAN = {
-    "inner": schema.Integer(1, _MOST_LANES),
-    "outer": schema.Integer(1, _MOST_LANES),
+    "ranks": schema.Integer(1, _MOST_LANES),
+    "workers": schema.Integer(1, _MOST_LANES),
     "batch": schema.Integer(1, _MOST),
-    "layout": schema.Text(32),
+    "chunking": schema.Text(32),
 }

@@ -32,7 +32,7 @@ _TABLED = 2**16
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class Tiling:
     """How a ``Chunking`` is cut for windows of ``window`` blocks; ``block`` and ``unit`` are in items.
 
     ``block`` is the longest chunk, leaving aside those that hold the last 5 % of the samples. A unit is a window: a
@@ -48,7 +48,7 @@ class Layout:
     whole: Numbers  # file -> items in its blocks; the rest lies on the ribbon
 
     @classmethod
-    def of(cls, chunking: Chunking, window: int, share: int) -> Layout:
+    def of(cls, chunking: Chunking, window: int, share: int) -> Tiling:
         """The cut."""
         lengths, chunks, total = chunking.lengths, chunking.chunks, chunking.num_samples
         whole = lengths // chunks * chunks
@@ -81,10 +81,10 @@ class Kind(Protocol):
     items: int
     chunk: int  # runs of so many items, cut at its multiples, have successive ids
 
-    def ids(self, items: Numbers) -> Numbers:
+    def forward(self, items: Numbers) -> Numbers:
         """Sample ids of items."""
 
-    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+    def inverse(self, files: Numbers, places: Numbers) -> Numbers:
         """The inverse: from file numbers and places in those files."""
 
 
@@ -107,20 +107,20 @@ class _Shuffled:
 class _Blocks:
     """Whole chunks of one length, shuffled."""
 
-    def __init__(self, layout: Layout, number: int, seed: int, epoch: int) -> None:
-        self.chunk = layout.kinds[number]
-        self._files = np.flatnonzero(layout.kind_of == number)
+    def __init__(self, tiling: Tiling, number: int, seed: int, epoch: int) -> None:
+        self.chunk = tiling.kinds[number]
+        self._files = np.flatnonzero(tiling.kind_of == number)
         self._starts = np.zeros(len(self._files) + 1, np.int64)
-        np.cumsum(layout.whole[self._files] // self.chunk, out=self._starts[1:])
-        self._shifts = layout.chunking.offsets[self._files] - self._starts[:-1] * self.chunk
+        np.cumsum(tiling.whole[self._files] // self.chunk, out=self._starts[1:])
+        self._shifts = tiling.chunking.offsets[self._files] - self._starts[:-1] * self.chunk
         self.items = int(self._starts[-1]) * self.chunk
         self._shuffled = _Shuffled(int(self._starts[-1]), seed, epoch, f"blocks of {self.chunk}")
 
-    def ids(self, items: Numbers) -> Numbers:
+    def forward(self, items: Numbers) -> Numbers:
         blocks = self._shuffled.forward(items // self.chunk)
         return blocks * self.chunk + items % self.chunk + self._shifts[_place(self._starts, blocks)]
 
-    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+    def inverse(self, files: Numbers, places: Numbers) -> Numbers:
         blocks = self._starts[np.searchsorted(self._files, files)] + places // self.chunk
         return self._shuffled.inverse(blocks) * self.chunk + places % self.chunk
 
@@ -130,37 +130,37 @@ class _Ribbon:
 
     chunk = 1
 
-    def __init__(self, layout: Layout, seed: int, epoch: int) -> None:
-        sizes = layout.chunking.lengths - layout.whole
+    def __init__(self, tiling: Tiling, seed: int, epoch: int) -> None:
+        sizes = tiling.chunking.lengths - tiling.whole
         self._files = np.flatnonzero(sizes)
-        self._firsts = layout.whole  # file -> where its stretch begins
+        self._firsts = tiling.whole  # file -> where its stretch begins
         shuffled = _Shuffled(len(self._files), seed, epoch, "ends")
         self._ranks = shuffled.inverse(np.arange(len(self._files)))  # stretch, by file -> its place on the ribbon
         order = shuffled.forward(np.arange(len(self._files)))
         files = self._files[order]
         self._starts = np.zeros(len(files) + 1, np.int64)
         np.cumsum(sizes[files], out=self._starts[1:])
-        self._shifts = layout.chunking.offsets[files] + layout.whole[files] - self._starts[:-1]
+        self._shifts = tiling.chunking.offsets[files] + tiling.whole[files] - self._starts[:-1]
         self.items = int(self._starts[-1])
 
-    def ids(self, items: Numbers) -> Numbers:
+    def forward(self, items: Numbers) -> Numbers:
         return items + self._shifts[_place(self._starts, items)]
 
-    def seek(self, files: Numbers, places: Numbers) -> Numbers:
+    def inverse(self, files: Numbers, places: Numbers) -> Numbers:
         return self._starts[self._ranks[np.searchsorted(self._files, files)]] + places - self._firsts[files]
 
 
 class Ground:
-    """One epoch's ground over a ``Layout``: sample ids at places in ``[0, num_samples)``, and back.
+    """One epoch's ground over a ``Tiling``: sample ids at places in ``[0, num_samples)``, and back.
 
     The first ``units`` units are whole; what comes behind them is what filled none.
     """
 
-    def __init__(self, layout: Layout, seed: int, epoch: int) -> None:
-        self._layout, self._unit = layout, layout.unit
+    def __init__(self, tiling: Tiling, seed: int, epoch: int) -> None:
+        self._tiling, self._unit = tiling, tiling.unit
         self._seed, self._epoch = seed, epoch
-        whole = layout.chunking.lengths - layout.whole
-        items = [int(layout.whole[layout.kind_of == k].sum()) for k in range(len(layout.kinds))] + [int(whole.sum())]
+        whole = tiling.chunking.lengths - tiling.whole
+        items = [int(tiling.whole[tiling.kind_of == k].sum()) for k in range(len(tiling.kinds))] + [int(whole.sum())]
         units = np.array([count // self._unit for count in items], np.int64)
         self._unit_starts = np.concatenate([[0], np.cumsum(units)])
         self.units = int(self._unit_starts[-1])
@@ -171,11 +171,11 @@ class Ground:
 
     @cached_property
     def _kinds(self) -> list[Kind]:
-        layout, seed, epoch = self._layout, self._seed, self._epoch
-        blocks: list[Kind] = [_Blocks(layout, number, seed, epoch) for number in range(len(layout.kinds))]
-        return [*blocks, _Ribbon(layout, seed, epoch)]
+        tiling, seed, epoch = self._tiling, self._seed, self._epoch
+        blocks: list[Kind] = [_Blocks(tiling, number, seed, epoch) for number in range(len(tiling.kinds))]
+        return [*blocks, _Ribbon(tiling, seed, epoch)]
 
-    def unit_ids(self, units: Numbers) -> Numbers:
+    def forward_units(self, units: Numbers) -> Numbers:
         """Ids of whole units: one row each. The last may reach behind the end."""
         last = units >= self.units
         kinds, starts = self._begin(units[~last])
@@ -187,16 +187,16 @@ class Ground:
             ids[row] = self._rest(units[row] * self._unit)
         return ids
 
-    def places(self, ids: Numbers) -> Numbers:
+    def inverse(self, ids: Numbers) -> Numbers:
         """The inverse of ``ids``."""
-        layout, offsets = self._layout, self._layout.chunking.offsets
+        tiling, offsets = self._tiling, self._tiling.chunking.offsets
         files = np.searchsorted(offsets, ids, side="right") - 1
         within = ids - offsets[files]
-        kinds = np.where(within < layout.whole[files], layout.kind_of[files], len(layout.kinds))
+        kinds = np.where(within < tiling.whole[files], tiling.kind_of[files], len(tiling.kinds))
         items = np.empty_like(ids)
         for number in np.unique(kinds).tolist():
             of_kind = kinds == number
-            items[of_kind] = self._kinds[number].seek(files[of_kind], within[of_kind])
+            items[of_kind] = self._kinds[number].inverse(files[of_kind], within[of_kind])
         units, offset = np.divmod(items, self._unit)
         inside = items < self._filled[kinds]
         found: Numbers = items - self._filled[kinds] + self._rest_starts[kinds]
@@ -214,7 +214,7 @@ class Ground:
         """Ids of the units that begin at these items, by runs of successive ids."""
         kind = self._kinds[number]
         run = gcd(self._unit, kind.chunk)
-        starts = kind.ids((items[:, None] + np.arange(0, self._unit, run)).ravel())
+        starts = kind.forward((items[:, None] + np.arange(0, self._unit, run)).ravel())
         ids: Numbers = (starts[:, None] + np.arange(run)).reshape(len(items), self._unit)
         return ids
 
@@ -225,7 +225,7 @@ class Ground:
         items = self._filled[kinds] + places - self._rest_starts[kinds]
         ids = np.zeros(self._unit, np.int64)
         for number in np.unique(kinds).tolist():
-            ids[np.flatnonzero(kinds == number)] = self._kinds[number].ids(items[kinds == number])
+            ids[np.flatnonzero(kinds == number)] = self._kinds[number].forward(items[kinds == number])
         return ids
 
 

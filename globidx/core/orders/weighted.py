@@ -72,29 +72,29 @@ class _Drawn(Arrangement):
         self._cumulated = np.cumsum(weights)
         self._key = key
 
-    def _ids(self, positions: Ids) -> Ids:
+    def forward(self, positions: Ids) -> Ids:
         total = self._cumulated[-1]
         drawn = np.searchsorted(self._cumulated, _uniform(self._key, positions) * total, side="right")
         last = np.searchsorted(self._cumulated, total, side="left")  # rounding may reach the total itself
         ids: Ids = np.minimum(drawn, last).astype(np.int64)
         return ids
 
-    def _positions(self, ids: Ids) -> Ids:
+    def inverse(self, ids: Ids) -> Ids:
         first = np.full(self.num_samples, -1, np.int64)
         for start in reversed(range(0, self.length, BLOCK)):  # from the end: a sample's first draw is written last
             positions = np.arange(start, min(start + BLOCK, self.length))[::-1]
-            first[self._ids(positions)] = positions
+            first[self.forward(positions)] = positions
         found = first[ids]
         if len(found) and found.min() < 0:
             raise ValueError(f"sample {int(ids[found.argmin()])} is not drawn in this epoch, so it has no position")
         return found
 
-    def where(self, sample_ids: Ids) -> Ids:
+    def occurrences(self, sample_ids: Ids) -> Ids:
         """Every position at which one of these samples is drawn."""
         found = []
         for start in range(0, self.length, BLOCK):
             positions = np.arange(start, min(start + BLOCK, self.length))
-            found.append(positions[np.isin(self._ids(positions), sample_ids)])
+            found.append(positions[np.isin(self.forward(positions), sample_ids)])
         return np.concatenate([np.empty(0, np.int64), *found])
 
 
@@ -107,10 +107,10 @@ class _Ranked(Arrangement):
             ranks = -np.log1p(-_uniform(key, np.arange(len(weights)))) / weights
         self._table = np.lexsort((ranks, weights == 0))[:length].astype(np.int64)  # what cannot be drawn stands last
 
-    def _ids(self, positions: Ids) -> Ids:
+    def forward(self, positions: Ids) -> Ids:
         return self._table[positions]
 
-    def _positions(self, ids: Ids) -> Ids:
+    def inverse(self, ids: Ids) -> Ids:
         inverse = np.full(self.num_samples, -1, np.int64)
         inverse[self._table] = np.arange(self.length)
         found = inverse[ids]
@@ -118,7 +118,7 @@ class _Ranked(Arrangement):
             raise ValueError(f"sample {int(ids[found.argmin()])} is not drawn in this epoch, so it has no position")
         return found
 
-    def where(self, sample_ids: Ids) -> Ids:
+    def occurrences(self, sample_ids: Ids) -> Ids:
         """The positions of those that are drawn."""
         return np.flatnonzero(np.isin(self._table, sample_ids)).astype(np.int64)
 

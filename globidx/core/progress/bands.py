@@ -31,9 +31,9 @@ class Bands:
     Examples
     --------
     >>> bands = Bands([2, 1, 0, 1])
-    >>> bands.select(np.arange(6))                      # of rows 0 1 2 3, 4 5 6 7, 8 9 10 11
+    >>> bands.forward(np.arange(6))                      # of rows 0 1 2 3, 4 5 6 7, 8 9 10 11
     array([2, 5, 6, 7, 8, 9])
-    >>> bands.seek(np.array([0, 5, 9]))
+    >>> bands.inverse(np.array([0, 5, 9]))
     (array([ True, False, False]), array([0, 1, 5]))
     """
 
@@ -49,15 +49,15 @@ class Bands:
         self._starts = starts
         self._halves, self._left = _tree(order)
 
-    def select(self, numbers: Numbers) -> Numbers:
+    def forward(self, numbers: Numbers) -> Numbers:
         """The ``numbers``-th remaining ones."""
         band = np.searchsorted(self._starts, numbers, side="right") - 1
         width = self._widths[band]
         row, nth = np.divmod(numbers - self._starts[band], width)
         return (row + self._rows[band]) * len(self._counts) + self._smallest(width, nth)
 
-    def seek(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse of ``select``: whether each number is committed, and if not, which of the remaining it is."""
+    def inverse(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+        """The inverse of ``forward``: whether each number is committed, and if not, which of the remaining it is."""
         row, rank = np.divmod(numbers, len(self._counts))
         committed = row < self._counts[rank]
         band = np.maximum(np.searchsorted(self._rows, row, side="right") - 1, 0)

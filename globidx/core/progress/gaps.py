@@ -30,7 +30,7 @@ class Gaps:
     >>> gaps = Gaps.of(np.array([0, 1, 2, 5]))
     >>> gaps.starts.tolist(), gaps.ends.tolist()
     ([0, 5], [3, 6])
-    >>> gaps.select(np.arange(4))
+    >>> gaps.forward(np.arange(4))
     array([3, 4, 6, 7])
     """
 
@@ -58,20 +58,20 @@ class Gaps:
         """How many numbers stay before each run."""
         return self.starts - self._gone[:-1]
 
-    def select(self, numbers: Numbers) -> Numbers:
+    def forward(self, numbers: Numbers) -> Numbers:
         """The ``numbers``-th of those that stay."""
         return numbers + self._gone[np.searchsorted(self._before, numbers, side="right")]
 
-    def seek(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse of ``select``: whether each number is left out, and if not, which of those that stay it is."""
+    def inverse(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+        """The inverse of ``forward``: whether each number is left out, and if not, which of those that stay it is."""
         run = np.searchsorted(self.starts, numbers, side="right")
         gone = np.concatenate([np.zeros(1, np.int64), self.ends])[run] > numbers
         return gone, numbers - self._gone[run]
 
     def then(self, later: Gaps) -> Gaps:
         """These gaps and ``later`` ones, which are given as numbers of what stays here, as one."""
-        starts = np.concatenate([self.starts, self.select(later.starts)])
-        ends = np.concatenate([self.ends, self.select(later.ends - 1) + 1])
+        starts = np.concatenate([self.starts, self.forward(later.starts)])
+        ends = np.concatenate([self.ends, self.forward(later.ends - 1) + 1])
         order = np.argsort(starts, kind="stable")
         starts, reach = starts[order], np.maximum.accumulate(ends[order])
         # a run of here lies within a later one, apart from it, or touches it

@@ -77,7 +77,7 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
             "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
         )
     _agree("segments", begun)
-    return _merged(first, ranks, ended).to_state()
+    return _merged(first, ranks, ended).to_dict()
 
 
 def _in_rank_order(states: Sequence[Mapping[str, Any]] | Mapping[Any, Any]) -> Sequence[Mapping[str, Any]]:

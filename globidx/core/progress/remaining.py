@@ -37,7 +37,7 @@ class Remaining:
     Examples
     --------
     >>> some = Remaining(Progress(14).extend((3, 2, 1, 2)), where=np.asarray)
-    >>> some.select(np.arange(6))
+    >>> some.forward(np.arange(6))
     array([ 6,  9, 10, 11, 12, 13])
     """
 
@@ -57,13 +57,13 @@ class Remaining:
             self._add(found)
         self._join(0)
 
-    def select(self, numbers: Numbers) -> Numbers:
+    def forward(self, numbers: Numbers) -> Numbers:
         """Positions of the ``numbers``-th remaining ones, int64; numbers are trusted to be in ``[0, remaining)``."""
         for layer in reversed(self._maps):
-            numbers = layer.select(numbers)
+            numbers = layer.forward(numbers)
         return numbers
 
-    def seek(self, positions: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
+    def inverse(self, positions: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
         """The inverse.
 
         Whether each position is gone (committed or left out), and if not, which of the remaining ones it is.
@@ -115,7 +115,7 @@ class _Followed:
     def follow(self, found: Gaps | Bands) -> None:
         """What became of them behind one more map."""
         if len(self.numbers):
-            gone, numbers = found.seek(self.numbers)
+            gone, numbers = found.inverse(self.numbers)
             self.numbers = np.where(self.gone, self.numbers, numbers)
             self.gone |= gone
 

@@ -46,7 +46,7 @@ class Segment:
         4  5  6  7
         8  9 10 11        remaining: 6, 9, 10, 11, 12, ...
 
-    >>> Segment((3, 2, 1, 2)).bands.select(np.arange(5))
+    >>> Segment((3, 2, 1, 2)).bands.forward(np.arange(5))
     array([ 6,  9, 10, 11, 12])
     """
 

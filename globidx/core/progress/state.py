@@ -23,7 +23,7 @@ from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.segments import Progress, Segment, Skip
 from globidx.errors import CommitError, RecordError, RecordMismatchError
 
-FORMAT, VERSION = "globidx.sampler", 2
+FORMAT, VERSION = "globidx.sampler", 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SamplerState:
             return False
         return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
 
-    def quarantining(self, ids: Ranges) -> SamplerState:
+    def quarantine(self, ids: Ranges) -> SamplerState:
         """The state with ``ids`` in quarantine, too; RecordError for more than a record may hold."""
         return replace(self, quarantined=bounded(self.quarantined | ids, "the quarantine would list"))
 
@@ -110,13 +110,9 @@ class SamplerState:
         return replace(self.next_epoch(), finished_epoch=self.epoch)
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as a record keeps it: ``to_state`` without an empty quarantine, which older readers do not know."""
-        return lowest(self.to_state())
+        """The state as fresh JSON values, as ``state_dict`` returns it.
 
-    def to_state(self) -> dict[str, Any]:
-        """The state as fresh JSON values, as ``state_dict`` gives it.
-
-        ``consumed``, ``skipped`` and ``remaining`` are sums, for people.
+        ``committed``, ``skipped`` and ``remaining`` are sums, for people.
 
         Whatever it says, it has the same keys, and lists hold no objects: torch.distributed.checkpoint takes objects
         apart, and loads only what a fresh sampler's state has a place for.
@@ -130,7 +126,7 @@ class SamplerState:
         done = self.closed()
         return {
             "format": FORMAT,
-            "version": 2 if self.quarantined.pairs else 1,
+            "version": VERSION,
             "dataset": asdict(self.dataset),
             "order": strict.plain(dict(self.order), "order"),
             "seed": self.seed,
@@ -139,11 +135,11 @@ class SamplerState:
             "length": self.progress.length,
             "segments": [_layer_to_json(layer) for layer in self.progress.history],
             "per_rank": self.progress.per_rank,
-            "open": {"world_size": self.world_size, "committed": self.committed},
+            "open": {"world_size": self.world_size, "count": self.committed},
             "finished_epoch": self.finished_epoch,
             "trail": self.trail,
             "skip": [list(pair) for pair in self.skip.pairs],
-            "consumed": done.committed,
+            "committed": done.committed,
             "skipped": done.skipped,
             "remaining": done.remaining,
             "quarantined": [list(pair) for pair in self.quarantined.pairs],
@@ -154,12 +150,7 @@ class SamplerState:
         """The state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
         _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
-        lists = state["version"] == 2 or "quarantined" in state
-        fields = schema.fields(state, "sampler state", _FIELDS_2 if lists else _FIELDS)
-        if (state["version"] == 2) != bool(fields.get("quarantined")):
-            raise RecordError(
-                "sampler state: version 2 is for states that list quarantined ids, version 1 for all others"
-            )
+        fields = schema.fields(state, "sampler state", _FIELDS)
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
             order=strict.plain(fields["order"], "order"),
@@ -170,19 +161,19 @@ class SamplerState:
                 fields["length"], fields["segments"], fields["per_rank"], fields["dataset"]["num_samples"]
             ),
             world_size=fields["open"]["world_size"],
-            committed=fields["open"]["committed"],
+            committed=fields["open"]["count"],
             finished_epoch=fields["finished_epoch"],
             trail=fields["trail"],
             skip=_ranges(fields["skip"], None),  # ids of files appended since may be told before an epoch has them
-            quarantined=_ranges(fields.get("quarantined", []), None),
+            quarantined=_ranges(fields["quarantined"], None),
         )
         longest = partition.stream_length(value.progress.remaining, rank=0, world_size=value.world_size, tail="pad")
         if value.committed > longest:
             raise RecordError(
-                f"sampler state: open.committed is {value.committed}, but a rank had only {longest} to commit"
+                f"sampler state: open.count is {value.committed}, but a rank had only {longest} to commit"
             )
         done = value.closed()
-        sums = {"consumed": done.committed, "skipped": done.skipped, "remaining": done.remaining}
+        sums = {"committed": done.committed, "skipped": done.skipped, "remaining": done.remaining}
         for name, found in sums.items():
             if fields[name] != found:
                 raise RecordError(
@@ -220,16 +211,6 @@ def _refuse_whole_record(state: Any) -> None:
             f"this is a whole record, and a sampler takes its own state out of it: {shown}; a CheckpointManager takes "
             "all of it"
         )
-
-
-def quarantining(state: Mapping[str, Any], pairs: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """``state``, as ``to_state`` gives it, with these ranges of ids in its quarantine as well."""
-    return SamplerState.from_dict(state).quarantining(_ranges(pairs, None)).to_state()
-
-
-def lowest(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``to_state`` made, as a record keeps it: without an empty quarantine, for the sake of older readers."""
-    return {key: value for key, value in state.items() if key != "quarantined" or value != []}
 
 
 def _mismatch(field: str, recorded: Any, found: Any, cure: str) -> NoReturn:
@@ -300,12 +281,12 @@ _FIELDS = {
     "length": _COUNT,
     "segments": schema.List(_layer, at_most=MAX_LAYERS),
     "per_rank": _COUNT,
-    "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), committed=_COUNT),
+    "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), count=_COUNT),
     "finished_epoch": schema.Optional(_COUNT),
     "trail": schema.Text(32),
     "skip": _RANGES,
-    "consumed": _COUNT,
+    "committed": _COUNT,
     "skipped": _COUNT,
     "remaining": _COUNT,
+    "quarantined": _RANGES,
 }
-_FIELDS_2 = _FIELDS | {"quarantined": _RANGES}

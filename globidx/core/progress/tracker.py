@@ -162,7 +162,7 @@ class Tracker:
 
     def quarantine(self, ids: Ranges) -> None:
         """List ``ids``, which others stood in for; RecordError for more than a record may hold."""
-        self.state = self.state.quarantining(ids)
+        self.state = self.state.quarantine(ids)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_view": None}
@@ -201,7 +201,7 @@ class Tracker:
 
     def _lanes(self) -> Lanes:
         (_, world_size), (workers, batch_size) = self.ranks.resolve(), self.loading
-        return Lanes(inner=world_size, outer=max(1, workers), batch=world_size * batch_size)
+        return Lanes(ranks=world_size, workers=max(1, workers), batch=world_size * batch_size)
 
     def _recorded(self, state: SamplerState) -> Order:
         """The order of a record's epoch, which keeps its plan if anything of it was taken."""

@@ -14,7 +14,7 @@ class EpochView:
 
     def __init__(self, arrangement: Arrangement, progress: Progress) -> None:
         self._arrangement = arrangement
-        self._remaining = Remaining(progress, arrangement.where)
+        self._remaining = Remaining(progress, arrangement.occurrences)
         self._count = progress.remaining
 
     def stream(self, start: int, stop: int, *, rank: int, world_size: int) -> Ids:
@@ -26,9 +26,9 @@ class EpochView:
         [[4, 7, 10], [5, 8, 4], [6, 9, 5]]
         """
         numbers = partition.stream(start, stop, remaining=self._count, rank=rank, world_size=world_size)
-        return self._arrangement.take_trusted(self._remaining.select(numbers))
+        return self._arrangement.forward(self._remaining.forward(numbers))
 
     def positions_left(self, ids: Ranges) -> int:
         """At how many remaining positions these ids stand."""
-        gone, _ = self._remaining.seek(self._arrangement.where(ids.ids()))
+        gone, _ = self._remaining.inverse(self._arrangement.occurrences(ids.ids()))
         return int((~gone).sum())

@@ -15,7 +15,7 @@ from typing import Any
 from globidx.core import validate
 from globidx.core.json import schema, strict
 from globidx.core.progress.state import FORMAT as SAMPLER_FORMAT
-from globidx.core.progress.state import SamplerState, lowest
+from globidx.core.progress.state import SamplerState
 from globidx.errors import RecordCorruptError, RecordError, RecordVersionError
 
 FORMAT, VERSION = "globidx.record", 1
@@ -35,19 +35,10 @@ def build(
         "number": number,
         "step": step,
         "time": time,
-        "states": kept(states),
+        "states": strict.plain(dict(states), "states"),
         "extras": strict.plain(dict(extras), "extras"),
     }
     return seal(body)
-
-
-def kept(states: Mapping[str, Any]) -> dict[str, Any]:
-    """``states`` as a record keeps them."""
-    plain: dict[str, Any] = strict.plain(dict(states), "states")
-    return {
-        name: lowest(state) if isinstance(state, dict) and state.get("format") == SAMPLER_FORMAT else state
-        for name, state in plain.items()
-    }
 
 
 def carried(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The metadata of a plain zarr array, parse_array once for both of its users: the scan of a store, and its reader.
+"""The metadata of a plain zarr array, parsed once for both of its users: the scan of a store, and its reader.
 
 Plain is what the specifications of zarr 2 and 3 describe and zarr itself writes by default: a regular grid, and codecs
 that are known here. Anything else is refused with the reason, and left to zarr.

@@ -41,16 +41,16 @@ def histories(draw):
 
 @given(histories())
 def test_what_remains_is_what_nobody_committed(history):
-    """After any history, select enumerates the remaining positions in order, and is_committed tells them apart."""
+    """After any history, forward enumerates the remaining positions in order, and is_committed tells them apart."""
     n, segments, epoch = history
     progress = Progress(n)
     for counts in segments:
         progress = progress.extend(counts)
     assert progress.committed == len(epoch.committed)
     remaining = Remaining(progress, identity)
-    assert remaining.select(np.arange(progress.remaining)).tolist() == epoch.left
+    assert remaining.forward(np.arange(progress.remaining)).tolist() == epoch.left
     committed = set(epoch.committed)
-    assert remaining.seek(np.arange(n))[0].tolist() == [position in committed for position in range(n)]
+    assert remaining.inverse(np.arange(n))[0].tolist() == [position in committed for position in range(n)]
     assert progress.per_rank == sum(map(max, segments))
 
 
@@ -81,8 +81,8 @@ def test_the_worked_example_of_the_architecture():
     """14 samples, four ranks that committed 3, 2, 1 and 2, then two ranks."""
     progress = Progress(14).extend((3, 2, 1, 2))
     assert progress.history == (Segment((4,)), Segment((2, 1, 0, 1)))
-    assert Remaining(progress, identity).select(np.arange(6)).tolist() == [6, 9, 10, 11, 12, 13]
-    assert Remaining(progress.extend((2, 1)), identity).select(np.arange(3)).tolist() == [11, 12, 13]
+    assert Remaining(progress, identity).forward(np.arange(6)).tolist() == [6, 9, 10, 11, 12, 13]
+    assert Remaining(progress.extend((2, 1)), identity).forward(np.arange(3)).tolist() == [11, 12, 13]
 
 
 @pytest.mark.parametrize("counts", [(4, 2), (3, 3), (-1, 2), (1.0, 2), (True, 2), ()])
@@ -110,6 +110,6 @@ def test_a_thousand_restarts_are_a_small_record():
         assert len(json.dumps(state.to_dict())) < 64_000
         assert SamplerState.from_dict(state.to_dict()).progress == progress
         numbers = np.arange(10_000)
-        positions = Remaining(progress, identity).select(numbers)
-        assert Remaining(progress, identity).seek(positions)[1].tolist() == numbers.tolist()
+        positions = Remaining(progress, identity).forward(numbers)
+        assert Remaining(progress, identity).inverse(positions)[1].tolist() == numbers.tolist()
         assert (np.diff(positions) > 0).all()

@@ -6,14 +6,11 @@ import os
 import struct
 
 import numpy as np
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from globidx.core.index import encoding
 from globidx.core.index.table import ArrayInfo, Entry, Table, describe
-from globidx.core.json import strict
-from globidx.errors import RecordVersionError
 
 number = st.integers(-(2**63), 2**63 - 1)
 stamp = st.tuples(number, number, number, st.integers(0, 2**63 - 1))
@@ -134,101 +131,3 @@ def test_a_description_names_every_array():
     assert (
         describe(Table.of(["a"], [Entry("zarr3", 1, arrays, b"0" * 16)], 0)) == "x of (2, 3) uint16, array of () int64"
     )
-
-
-# -- what is no cache file
-
-
-def resealed(header, body):
-    """A cache file whose digest is right, whatever it says."""
-    header = {name: value for name, value in header.items() if name != "blake2b"}
-    sealed = {name: value for name, value in header.items() if name not in ("format", "version")}
-    said = hashlib.blake2b(strict.canonical(sealed), digest_size=32)
-    said.update(body)
-    text = json.dumps(header | {"blake2b": said.hexdigest()}, separators=(",", ":")).encode() + b"\n"
-    start = b"globidx.index\n" + b"%d\n" % len(text) + text
-    return start + b"\0" * (-len(start) % 64) + body
-
-
-def opened(data):
-    """Header and body of a cache file."""
-    line = data.index(b"\n") + 1
-    end = data.index(b"\n", line)
-    size = int(data[line:end])
-    start = end + 1 + size
-    return json.loads(data[end + 1 : start]), data[start + -start % 64 :]
-
-
-SMALL = Table.of(
-    ["a", "b"],
-    [Entry("zarr3", n, (ArrayInfo("x", (3,), "uint16", 4, "x"),), bytes(16), ((1, 2, 3, 4),)) for n in (3, 4)],
-    0,
-)
-
-
-def test_a_resealed_cache_is_read():
-    """The helper makes what the library makes."""
-    data = encoding.encode(SMALL)
-    assert resealed(*opened(data)) == data
-
-
-@settings(max_examples=400)
-@given(st.data())
-def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
-    """Whoever can write a cache can seal one: it is a ValueError, or a table that can be used like any."""
-    header, body = opened(encoding.encode(SMALL))
-    body = bytearray(body)
-    if data.draw(st.booleans()):
-        column = header["columns"][data.draw(st.sampled_from(sorted(header["columns"])))]
-        shapes = st.lists(st.sampled_from([0, 1, 2, 3, 4, 16, 2**40]), min_size=1, max_size=4)
-        column.update(data.draw(st.fixed_dictionaries({}, optional={"shape": shapes, "offset": st.integers(0, 600)})))
-    for _ in range(data.draw(st.integers(0, 3))):
-        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.sampled_from([0, 1, 3, 127, 128, 255]))
-    if data.draw(st.booleans()):
-        header["bytes"] = data.draw(st.integers(0, 2**40))
-    try:
-        table = encoding.decode(resealed(header, bytes(body)))
-    except ValueError:
-        return
-    assert len(rows(table)) == len(table) == len(list(table.names)) == 2
-    assert (table.lengths >= 0).all() and len(table.fingerprint()) == 32
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"columns": None},
-        {"arrays": []},
-        {"arrays": [{"name": "x"}]},
-        {"axis": -1},
-        {"axis": 1.5},
-        {"bytes": -1},
-        {"extra": 1},
-        {"format": "globidx.record"},
-        {"version": 0},
-        {"version": True},
-    ],
-)
-def test_a_header_of_another_form_is_a_value_error(change):
-    """Named or not, whatever is no index cache of this version is refused, never taken in part."""
-    header, body = opened(encoding.encode(SMALL))
-    with pytest.raises(ValueError):
-        encoding.decode(resealed(header | change, body))
-
-
-@pytest.mark.parametrize("version", [2, 99, 2**31])
-def test_a_later_version_is_told_apart(version):
-    """It is no damage: RecordVersionError, also where the later one has other fields."""
-    header, body = opened(encoding.encode(SMALL))
-    for later in (header | {"version": version}, {"format": "globidx.index", "version": version, "new": [1]}):
-        with pytest.raises(RecordVersionError, match=str(version)):
-            encoding.decode(resealed(later, body))
-
-
-def test_columns_are_the_bytes_that_were_given():
-    """Nothing is copied, so that a mapped file stays on the disk; and nobody can write to it."""
-    data = encoding.encode(SMALL)
-    table = encoding.decode(data)
-    for column in (table.lengths, table.stamps, table.names.arrays()[0]):
-        assert not column.flags.owndata and not column.flags.writeable
-        assert np.shares_memory(column, np.frombuffer(data, np.uint8))

@@ -15,7 +15,7 @@ from globidx.core.index.chunking import Chunking
 from globidx.core.orders.lanes import Lanes
 from globidx.orders import ChunkShuffle, Shuffle
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "chunk-shuffle-1.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "chunk-shuffle-1.json"
 
 
 class Chunked:
@@ -42,7 +42,7 @@ files = st.lists(
     min_size=1,
     max_size=12,
 )
-all_lanes = st.builds(Lanes, inner=st.integers(1, 5), outer=st.integers(1, 4), batch=st.integers(1, 40))
+all_lanes = st.builds(Lanes, ranks=st.integers(1, 5), workers=st.integers(1, 4), batch=st.integers(1, 40))
 
 
 @given(files=files, window=st.integers(1, 6), lanes=all_lanes, seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 9))
@@ -53,8 +53,8 @@ def test_it_is_the_order_that_lists_give(files, window, lanes, seed, epoch):
     ids = order.take(range(n)).tolist()
     assert ids == chunk_oracle.order(lengths, chunks, window, lanes, seed, epoch)
     assert sorted(ids) == list(range(n))
-    assert order.positions(ids).tolist() == list(range(n))
-    assert order.positions(range(n)).tolist() == [p for _, p in sorted(zip(ids, range(n), strict=True))]
+    assert order.inverse(np.array(ids, np.int64)).tolist() == list(range(n))
+    assert order.inverse(np.arange(n)).tolist() == [p for _, p in sorted(zip(ids, range(n), strict=True))]
     pieces = [order.take(range(start, n, 7)).tolist() for start in range(7)]
     assert pieces == [ids[start::7] for start in range(7)]
     anew = bound(lengths, chunks, window, lanes, seed, epoch)
@@ -70,14 +70,14 @@ def test_it_undoes_itself_at_any_size(window, lanes, chunk, seed):
     positions = np.unique(np.concatenate([spread, [0, 1, len(order) - 1]]))
     ids = order.take(positions)
     assert len(set(ids.tolist())) == len(positions) and ids.min() >= 0 and ids.max() < len(order)
-    assert order.positions(ids).tolist() == positions.tolist()
+    assert order.inverse(ids).tolist() == positions.tolist()
 
 
 def test_chunks_longer_than_any_window_may_be():
     """Ten million items in a chunk: the window is cut shorter, and stays a bijection."""
     order = bound([10**9, 10**8], [10**7, 10**7], 4, Lanes(2, 1, 8))
     positions = [0, 1, 5 * 10**8, len(order) - 1]
-    assert order.positions(order.take(positions)).tolist() == positions
+    assert order.inverse(order.take(positions)).tolist() == positions
 
 
 def test_golden_vectors():
@@ -166,7 +166,7 @@ def test_files_are_mixed_throughout():
     lengths = [500 + k % 9 for k in range(100)]
     order = bound(lengths, [16] * 100, 8, Lanes(2, 2, 64))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    positions = order.positions(range(sum(lengths)))
+    positions = order.inverse(np.arange(sum(lengths)))
     ends = np.concatenate([np.arange(offsets[k + 1] - lengths[k] % 16, offsets[k + 1]) for k in range(100)])
     for group in (ends, *(np.arange(offsets[k], offsets[k + 1]) for k in range(0, 100, 10))):
         assert abs(positions[group].mean() / sum(lengths) - 0.5) < 0.25
@@ -180,7 +180,7 @@ def test_nothing_of_the_epochs_length_exists():
     tracemalloc.start()
     order = bound([10**9] * 1000, [16] * 1000, 8, lanes)
     assert len(set(order.take(range(5 * 10**11, 5 * 10**11 + 1000)).tolist())) == 1000
-    assert order.positions(order.take([10**12 - 1])).tolist() == [10**12 - 1]
+    assert order.inverse(order.take([10**12 - 1])).tolist() == [10**12 - 1]
     assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     tracemalloc.stop()
 

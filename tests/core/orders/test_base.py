@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shuffle_quality
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import clean_environment
 
-from globidx.core.orders import permutation
 from globidx.orders import Order, Sequential, Shuffle, TorchShuffle
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "shuffle-1.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "shuffle-1.json"
 
 seeds = st.integers(0, 2**63 - 1)
 
@@ -27,7 +25,7 @@ def test_an_order_is_a_bijection_with_its_inverse(n, seed, epoch, order):
     bound = order.bind(n, seed=seed, epoch=epoch)
     ids = bound.take(range(n)).tolist()
     assert sorted(ids) == list(range(n))
-    assert bound.positions(ids).tolist() == list(range(n))
+    assert bound.inverse(np.array(ids, np.int64)).tolist() == list(range(n))
     if n:
         assert bound.position(ids[n // 2]) == n // 2
 
@@ -40,7 +38,7 @@ def test_shuffle_undoes_itself_at_any_size(n, seed, data):
     ids = bound.take(positions)
     assert 0 <= ids.min() <= ids.max() < n
     assert len(set(ids.tolist())) == len(positions)
-    assert bound.positions(ids).tolist() == positions.tolist()
+    assert bound.inverse(ids).tolist() == positions.tolist()
 
 
 @given(
@@ -78,28 +76,6 @@ def test_an_order_does_not_depend_on_the_hash_seed():
     assert said == {str(Shuffle().bind(99, seed=1, epoch=2).take(range(99)).tolist()).encode() + b"\n"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", shuffle_quality.TESTS)
-def test_shuffle_is_as_random_as_a_uniform_permutation(name):
-    """Correlations, neighbours, fixed points, all permutations of small n, pairs and avalanche: within 5 sigma."""
-    assert abs(shuffle_quality.TESTS[name](shuffle_quality.ours)) < 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("rounds", "name"),
-    [
-        ("_ROUNDS_SMALL", "all permutations equally likely, n = 5"),
-        ("_ROUNDS", "position-value correlation, n = 1,000,003"),
-        ("_ROUNDS", "neighbours' distance, n = 100,003"),
-    ],
-)
-def test_the_statistics_would_catch_a_bad_mixer(monkeypatch, rounds, name):
-    """With two rounds each of these is far out."""
-    monkeypatch.setattr(permutation, rounds, 2)
-    assert abs(shuffle_quality.TESTS[name](shuffle_quality.ours)) > 5
-
-
 def test_epochs_and_seeds_have_orders_of_their_own():
     """Neighbouring seeds and epochs, and their swaps, are unrelated orders."""
     orders = {
@@ -121,7 +97,7 @@ def test_torch_shuffle_is_bit_identical_to_torch():
         theirs.set_epoch(epoch)
         bound = TorchShuffle().bind(n, seed=seed, epoch=epoch)
         assert bound.take(range(n)).tolist() == list(theirs)
-        assert bound.positions(list(theirs)).tolist() == list(range(n))
+        assert bound.inverse(np.array(list(theirs), np.int64)).tolist() == list(range(n))
 
 
 @pytest.mark.parametrize("bad", [-1, 2**63, 1.0, True, None, "7"])
