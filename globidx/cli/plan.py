@@ -121,11 +121,7 @@ def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, Sample
 
 def _resumed(state: SamplerState) -> tuple[int, Progress]:
     """The epoch and progress with which samplers go on from a state: ids on its skip list are left out from here on."""
-    epoch, progress = state.epoch, state.closed()
-    if progress.committed and not progress.remaining:
-        epoch, progress = epoch + 1, Progress(progress.length)
-    elif not progress.committed:
-        progress = Progress(progress.length)
+    epoch, progress = state.resumed()
     more = (state.skip - progress.left_out).below(state.dataset.num_samples)
     if more.pairs:
         arrangement = arrangement_of(replace(state, epoch=epoch))
