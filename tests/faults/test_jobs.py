@@ -27,7 +27,8 @@ for step in range(saves):
         number=number, token=f"{job:06x}{step:06x}", step=step, time="", states={"job": {"is": job}}, extras={"n": number}
     )
     records.publish(folder, made, durable=False)
-    records.prune(folder, keep)
+    for path in records.list_records(folder)[:-keep]:
+        records.remove(path)
     if step == 0:
         print("saved", flush=True)
         sys.stdin.readline()

@@ -129,7 +129,7 @@ def loaded(path: str) -> Any:
 
     cache = IndexCache(Path(path))
     table = cache.load()
-    indexed = Indexed("/data", table, (), cache.path, 0, cache.digest_of(table))
+    indexed = Indexed("/data", table, (), cache.path, cache.digest_of(table))
     len(indexed.index)
     return indexed
 

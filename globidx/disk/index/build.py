@@ -73,7 +73,7 @@ class Build:
     also: tuple[Path, ...] = ()
     searched: bool = False
 
-    def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
+    def run(self, *, merge: bool = False) -> Indexed:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
         cache = IndexCache(self.cache)
         parts = map(IndexCache, self.part_files() if merge else ())
@@ -82,7 +82,7 @@ class Build:
             assembled = self._collect(np.arange(len(self.paths)), caches, cache)
         else:
             assembled = self._assemble(self._shared(caches, self.peers))
-        return self._indexed(assembled, cache, generation)
+        return self._indexed(assembled, cache)
 
     def refuse_unwritable(self) -> None:
         """OSError where the index could not be written: before any file is opened."""
@@ -197,7 +197,7 @@ class Build:
 
         return exchange.together(peers.gather(mine), self.paths)
 
-    def _indexed(self, assembled: Assembled, cache: IndexCache, generation: int) -> Indexed:
+    def _indexed(self, assembled: Assembled, cache: IndexCache) -> Indexed:
         """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
         piece, failures = assembled.piece, self._relevant(assembled.failures)
         if piece is None or self.on_bad == "error":
@@ -217,7 +217,7 @@ class Build:
                 _tell_packed(info.name or "the array", info.packing)
         table, digest = self._kept(piece, assembled.digest, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
-        indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)
+        indexed = Indexed(self.paths.root, table, skipped, cache.path, digest)
         # totals beyond 64 bits are refused here, not at the first read
         len(indexed.index)
         return indexed

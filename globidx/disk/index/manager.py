@@ -16,7 +16,7 @@ from globidx.core import validate
 from globidx.core.index.changes import Changes, compare
 from globidx.core.index.index import GlobalIndex, Location
 from globidx.core.index.layout import Layout
-from globidx.core.index.table import ArrayInfo, Entry
+from globidx.core.index.table import ArrayInfo
 from globidx.disk.index.discover import find_files
 from globidx.disk.index.exchange import Peers, found_by_all
 from globidx.disk.index.snapshot import Indexed, named_alike
@@ -82,7 +82,7 @@ class GlobalIndexManager:
         if not 0 <= lock_timeout < float("inf"):
             raise ValueError(f"lock_timeout must be a number of seconds from 0 on, got {lock_timeout}")
         self._lock_timeout = lock_timeout
-        self._now = self._look(executor, generation=0, peers=peers, progress=progress)
+        self._now = self._look(executor, peers=peers, progress=progress)
 
     # -- what it holds
 
@@ -145,11 +145,6 @@ class GlobalIndexManager:
         return self._spec.axis
 
     @property
-    def generation(self) -> int:
-        """How many times the files were looked at: after a ``refresh``, a file number may mean another file."""
-        return self._now.generation
-
-    @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(path, reason) of the files left out by ``on_bad="skip"``."""
         return self._now.skipped
@@ -179,14 +174,6 @@ class GlobalIndexManager:
             return now.index.sample_id(now.number_of(os.fspath(file)), item)
         return self.index.sample_id(file, item)
 
-    def entry(self, number: int) -> Entry:
-        """What the index knows of one file."""
-        return self._now.entry(number)
-
-    def chunk_length(self, number: int, array: int) -> int:
-        """How many items a chunk of one file's ``array``-th array holds; 0 where it is not chunked."""
-        return self._now.chunk_length(number, array)
-
     def refresh(self, executor: Executor | None = None, *, peers: Peers | None = None) -> Changes:
         """Look again at which files there are and what became of them; only changed files are opened.
 
@@ -194,7 +181,7 @@ class GlobalIndexManager:
         that moves ids ends it with an error.
         """
         before = self._now
-        self._now = self._look(executor, generation=before.generation + 1, peers=peers)
+        self._now = self._look(executor, peers=peers)
         return compare(*named_alike(before, self._now))
 
     def __repr__(self) -> str:
@@ -206,7 +193,6 @@ class GlobalIndexManager:
         self,
         executor: Executor | None,
         *,
-        generation: int,
         peers: Peers | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Indexed:
@@ -220,7 +206,7 @@ class GlobalIndexManager:
             peers=peers,
             progress=progress,
         )
-        snapshot = build.run(generation=generation)
+        snapshot = build.run()
         if not isinstance(self._spec.files, str) and not snapshot.skipped:
             # the list is the index itself by now, and a million paths are not kept twice
             self._spec = replace(self._spec, files=None)

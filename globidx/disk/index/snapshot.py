@@ -30,18 +30,17 @@ class Indexed:
     table: Table
     skipped: tuple[tuple[str, str], ...]
     cache_path: Path
-    generation: int
     digest: str | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Indexed], tuple[Any, ...]]:
         if self.digest is not None and holds(self.cache_path, self.digest):
-            content = self.root, self.skipped, self.cache_path, self.generation, self.digest, self.fingerprint
+            content = self.root, self.skipped, self.cache_path, self.digest, self.fingerprint
             return _mapped, content
-        return Indexed, (self.root, self.table, self.skipped, self.cache_path, self.generation)
+        return Indexed, (self.root, self.table, self.skipped, self.cache_path)
 
     @cached_property
     def look(self) -> object:
-        """What tells this look from any other of this process: two threads may refresh to one generation."""
+        """A key that tells this snapshot from any other of this process, and does not keep its table alive."""
         return object()
 
     @cached_property
@@ -73,10 +72,6 @@ class Indexed:
         """What is known of one file."""
         return self.table.entry(number)
 
-    def chunk_length(self, number: int, array: int) -> int:
-        """How many items a chunk of one file's ``array``-th array holds; 0 where it is not chunked."""
-        return int(self.table.chunk_lengths[number, array])
-
     def number_of(self, path: str) -> int:
         """The number of the file at ``path``; ValueError where it is none of these."""
         wanted = path if is_remote(path) else os.path.abspath(path)
@@ -87,9 +82,7 @@ class Indexed:
             raise ValueError(f"{path} is not one of the {len(self.table)} files of this index") from None
 
 
-def _mapped(
-    root: str, skipped: tuple[tuple[str, str], ...], path: Path, generation: int, digest: str, fingerprint: str
-) -> Indexed:
+def _mapped(root: str, skipped: tuple[tuple[str, str], ...], path: Path, digest: str, fingerprint: str) -> Indexed:
     try:
         table, digest = reopened(os.fspath(path), digest, fingerprint)
     except (OSError, ValueError) as error:
@@ -97,7 +90,7 @@ def _mapped(
             f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
-    return Indexed(root, table, skipped, path, generation, digest)
+    return Indexed(root, table, skipped, path, digest)
 
 
 def named_alike(one: Indexed, other: Indexed) -> tuple[Table, Table]:

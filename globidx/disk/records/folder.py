@@ -6,12 +6,11 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from globidx.core import validate
 from globidx.core.json import strict
 from globidx.core.records import record
 from globidx.disk.files.atomic import make_directory, sweep, write_atomic
@@ -140,23 +139,6 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
         except FileNotFoundError:
             continue
     raise _too_fast(directory)
-
-
-def prune(directory: Path, keep_last: int, *, spare: Set[str] = frozenset()) -> None:
-    """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them.
-
-    Files named in ``spare`` stay, and do not count.
-
-    Never an OSError: the save that it follows has succeeded.
-    """
-    validate.integer(keep_last, "keep_last", low=1)
-    try:
-        found = list_records(directory)
-    except OSError as error:
-        _log.warning("old records in %s are not removed: %s", directory, error)
-        return
-    for path in [path for path in found if path.name not in spare][:-keep_last]:
-        remove(path)
 
 
 def remove(path: Path) -> bool:

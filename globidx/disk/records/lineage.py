@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from globidx.core import validate
 from globidx.core.records.policies import Entry, Keep
 from globidx.disk.records import folder as records
 from globidx.errors import UNKNOWN, RecordError, SaveError
@@ -85,8 +86,10 @@ class Lineage:
     def prune(self, keep: Keep | int) -> None:
         """Remove all but the newest ``keep``, or what that policy does not choose; never the newest, nor another run's.
 
-        Never an OSError, as ``records.prune``; SaveError, which says that the record is there, where a policy fails.
+        Never an OSError, since the save before it has succeeded; SaveError, which says so, where a policy fails.
         """
+        if isinstance(keep, int):
+            validate.integer(keep, "keep_last", low=1)
         try:
             paths = [path for path in records.list_records(self._directory) if path.name not in self._strange]
         except OSError as error:
@@ -94,11 +97,8 @@ class Lineage:
             return
         gone = paths[:-keep] if isinstance(keep, int) else self._not_chosen(paths, keep)
         with _held_open(gone[:_HELD]):
-            if isinstance(keep, int):
-                records.prune(self._directory, keep, spare=self._strange)
-            else:
-                for path in gone:
-                    records.remove(path)
+            for path in gone:
+                records.remove(path)
 
     def _not_chosen(self, paths: list[Path], keep: Keep) -> list[Path]:
         """What a policy does not choose of those that can be read."""
