@@ -86,15 +86,15 @@ def _table(done: Progress) -> Iterator[str]:
     """The layers of an epoch's history, a row each."""
     if not done.history:
         return
-    rows, left, number = [("segment", "ranks", "committed", "remaining", "")], done.length, 0
+    rows, left, segment = [("segment", "ranks", "committed", "remaining", "")], done.length, 0
     for layer in done.history:
         if isinstance(layer, Skip):
             left -= layer.positions
             rows.append(("", "", "", str(left), f"{layer.positions} left out: ids {_pairs(layer.ids.pairs)}"))
         else:
-            left, number = left - layer.committed, number + 1
+            left, segment = left - layer.committed, segment + 1
             ranks = "any" if layer.is_prefix else str(layer.world_size)
-            rows.append((str(number), ranks, str(layer.committed), str(left), _counts(layer)))
+            rows.append((str(segment), ranks, str(layer.committed), str(left), _counts(layer)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         yield "  " + "  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip()

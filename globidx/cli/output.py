@@ -12,27 +12,27 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 
-class ReaderLeftError(Exception):
+class StdoutClosedError(Exception):
     """Whoever read stdout has closed it, as ``head`` does: no reason for a message."""
 
 
-def tell(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
+def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
     """Print ``value`` as JSON where that was asked for, else ``lines``."""
     shown = [json.dumps(value, indent=1).replace("\x7f", "\\u007f")] if args.json else map(printable, lines)
-    deliver("".join(f"{line}\n" for line in shown))
+    write_stdout("".join(f"{line}\n" for line in shown))
 
 
-def deliver(text: str) -> None:
+def write_stdout(text: str) -> None:
     """Write to stdout; ReaderLeftError where nobody reads it any more, OSError where it cannot be written."""
     try:
         write(text, sys.stdout)
     except BrokenPipeError as error:
-        raise ReaderLeftError from error
+        raise StdoutClosedError from error
     except OSError as error:
         raise OSError(f"stdout cannot be written: {error.strerror}; what was asked for is not all there") from error
 
 
-def complain(*lines: str) -> None:
+def print_error(*lines: str) -> None:
     """Print a message for people on stderr, as far as there is one: stdout is for data."""
     if sys.stderr is not None:
         text = "".join(f"{line}\n" for line in map(printable, lines))
@@ -65,12 +65,12 @@ def _discard(stream: TextIO) -> None:
         os.close(null)
 
 
-class Complaints(logging.Handler):
+class StderrHandler(logging.Handler):
     """What the library warns of, as messages of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
-        complain(record.getMessage())
+        print_error(record.getMessage())
 
 
 def printable(line: str) -> str:

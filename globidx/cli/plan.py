@@ -55,17 +55,17 @@ class Plan:
     def of(cls, state: SamplerState, *, world_size: int, batch_size: int, tail: Tail) -> Plan:
         """The plan for a sampler's state; RecordError where its order cannot be computed here and ids are left out."""
         epoch, progress = _resumed(state)
-        places = remaining_of(replace(state, epoch=epoch), progress)
-        if places is None:
+        positions = remaining_of(replace(state, epoch=epoch), progress)
+        if positions is None:
             raise _unknown(state)
         left, shares = progress.remaining, []
         dealt = [partition.share(left, rank=rank, world_size=world_size) for rank in range(world_size)]
         lengths = [partition.stream_length(left, rank=r, world_size=world_size, tail=tail) for r in range(world_size)]
         real = np.minimum(dealt, lengths)
         ranks = np.arange(world_size, dtype=np.int64)[real > 0]
-        first = dict(zip(ranks.tolist(), places.forward(ranks).tolist(), strict=True))
+        first = dict(zip(ranks.tolist(), positions.forward(ranks).tolist(), strict=True))
         last_numbers = ranks + (real[ranks] - 1) * world_size
-        last = dict(zip(ranks.tolist(), places.forward(last_numbers).tolist(), strict=True))
+        last = dict(zip(ranks.tolist(), positions.forward(last_numbers).tolist(), strict=True))
         for rank, samples in enumerate(lengths):
             batches = -(-samples // batch_size)
             last_batch = samples - (batches - 1) * batch_size if batches else 0
@@ -75,8 +75,8 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        told = asdict(self)
-        return told | {"shares": list(told["shares"]), "tails": {tail: self._tail(tail) for tail in TAILS}}
+        value = asdict(self)
+        return value | {"shares": list(value["shares"]), "tails": {tail: self._tail(tail) for tail in TAILS}}
 
     def lines(self, id: str, name: str) -> Iterator[str]:
         """The plan for people."""

@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, *, wanted: bool | None) -> None:
         self._shown = sys.stderr is not None and (sys.stderr.isatty() if wanted is None else wanted)
-        self._began = self._told = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -35,8 +35,8 @@ class Progress:
                 bar.close()
             return
         now = time.monotonic()
-        if now - self._told >= _EVERY or done == total:
-            self._told = now
+        if now - self._printed >= _EVERY or done == total:
+            self._printed = now
             with suppress(OSError):
                 write(f"{line(done, total, now - self._began)}\n", sys.stderr)
 

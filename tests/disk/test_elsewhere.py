@@ -266,7 +266,7 @@ def test_covered_counts_each_point_once(spans):
     plane = np.zeros((6, 6), bool)
     for low, high in boxes.tolist():
         plane[tuple(map(slice, low, high))] = True
-    assert virtual_map.covered(boxes) == plane.sum()
+    assert virtual_map.count_covered(boxes) == plane.sum()
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -15,7 +15,7 @@ from globidx import GlobalIndexManager
 from globidx.core.index.table import Entry
 from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
-from globidx.disk.stores.zarr import indexing
+from globidx.disk.stores.zarr import fast_scan
 
 SMALL, LARGE = 10, 10_000
 
@@ -178,4 +178,4 @@ sys.exit(main(["index", "build", sys.argv[1], "--key", "x", "--workers", "1"]))
     if masked == "fsspec":
         done = run_python(code, "memory://x", check=False)
         assert done.returncode == 1 and done.stderr.startswith("globidx: reading memory://x needs fsspec: pip install")
-    assert sys.modules[indexing.__name__] is indexing
+    assert sys.modules[fast_scan.__name__] is fast_scan

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.disk.files.lru import HandleCache
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch
 from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.reading.open_file import OpenFile
@@ -150,7 +150,7 @@ def test_rows_make_items_whatever_the_chunks_are(tmp_path_factory, rows, chunk, 
     chunk_length, path = 0 if stored == "contiguous" else chunk, "" if stored == "zarr3" else "x"
     info = ArrayInfo("tokens", (rows,), "uint16", chunk_length, path, "tokens")
     entry = Entry("zarr3" if stored == "zarr3" else "hdf5", total // rows, (info,), bytes(16), ((0,) * 4,))
-    now = Indexed(str(folder), Table.of(["a"], [entry], 0), (), Path("unused"), 0)
+    now = Snapshot(str(folder), Table.of(["a"], [entry], 0), (), Path("unused"), 0)
 
     def opened(key):
         assert key == (now, 0)

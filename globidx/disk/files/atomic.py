@@ -118,7 +118,7 @@ def _write_new(name: str, data: Iterable[bytes | memoryview], folder: int, *, du
     descriptor = os.open(name, _NEW, 0o666, dir_fd=folder)
     try:
         try:
-            found = os.fstat(descriptor)
+            status = os.fstat(descriptor)
             for part in data:
                 _write_all(descriptor, part)
             if durable:
@@ -128,7 +128,7 @@ def _write_new(name: str, data: Iterable[bytes | memoryview], folder: int, *, du
     except BaseException:
         _remove(name, folder)
         raise
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -139,8 +139,8 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 def _is_file(name: str, folder: int, identity: tuple[int, int]) -> bool:
     with suppress(OSError):
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return (found.st_dev, found.st_ino) == identity
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return (status.st_dev, status.st_ino) == identity
     return False
 
 
@@ -149,8 +149,8 @@ def _remove(name: str, folder: int) -> None:
         os.unlink(name, dir_fd=folder)
 
 
-def _is_stale(found: os.stat_result, youngest: float) -> bool:
-    return stat.S_ISREG(found.st_mode) and found.st_mtime < youngest
+def _is_stale(status: os.stat_result, youngest: float) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_mtime < youngest
 
 
 def _proof(name: str, token: str) -> str:

@@ -7,12 +7,12 @@ another thread was importing can never be imported in the child, so a fork waits
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -38,13 +38,13 @@ def renew_in_child(owner: Owner, renew: Callable[[Owner], None]) -> None:
     _renewals[id(reference)] = reference, renew
 
 
-def imported(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
     """The module ``name``, imported where it was not, without a fork in the middle of that.
 
     For what is imported at the first read, when other threads may be reading already.
     """
     with _Imports.lock:
-        return import_module(name)
+        return importlib.import_module(name)
 
 
 def _forget(gone: weakref.ref[Any]) -> None:
@@ -52,7 +52,7 @@ def _forget(gone: weakref.ref[Any]) -> None:
 
 
 class _Imports:
-    """The lock of ``imported``, and whether a fork that is under way holds it."""
+    """The lock of ``import_module``, and whether a fork that is under way holds it."""
 
     lock = threading.RLock()
     held = False

@@ -84,7 +84,7 @@ def _sign(path: Path) -> None:
 def _holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            said = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
+            signature = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
         return f"nobody knows whom ({error})"
-    return said if said.isprintable() and said else "somebody who did not sign it"
+    return signature if signature.isprintable() and signature else "somebody who did not sign it"

@@ -31,10 +31,10 @@ def split_chain(url: str) -> tuple[str, str, str]:
     return scheme + separator, path, link + behind
 
 
-def joined(path: str, *names: str) -> str:
+def join(path: str, *names: str) -> str:
     """A place below a path or URL.
 
-    >>> joined("/data/a.zarr", "x", ""), joined("zip://a.zarr::/b.zip", "x", "0.0")
+    >>> join("/data/a.zarr", "x", ""), join("zip://a.zarr::/b.zip", "x", "0.0")
     ('/data/a.zarr/x', 'zip://a.zarr/x/0.0::/b.zip')
     """
     below = [name for name in names if name]
@@ -94,13 +94,13 @@ class Paths(Sequence[str]):
         return len(self.names)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [os.path.join(self.root, name) for name in self.names[place]]
-        return os.path.join(self.root, self.names[place])
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [os.path.join(self.root, name) for name in self.names[index]]
+        return os.path.join(self.root, self.names[index])
 
     def __iter__(self) -> Iterator[str]:
         return (os.path.join(self.root, name) for name in self.names)

@@ -26,19 +26,19 @@ from globidx.disk.files.lock import work_lock
 from globidx.disk.files.paths import Paths
 from globidx.disk.index import exchange
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.cache import IndexCache, reopened, siblings
-from globidx.disk.index.discover import by_suffix
+from globidx.disk.index.cache import IndexCache, map_cache, siblings
+from globidx.disk.index.discover import count_by_suffix
 from globidx.disk.index.exchange import Peers
-from globidx.disk.index.scan import Failure, Found, Piece
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.scan import Failure, Piece, ScanResult
+from globidx.disk.index.snapshot import Snapshot
 from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
-class Assembled(NamedTuple):
+class Assembly(NamedTuple):
     """One table of the files that agree, the failures of the others, and the files that some are made of.
 
     ``digest`` is that of the cache file which the table was written to.
@@ -73,7 +73,7 @@ class Build:
     also: tuple[Path, ...] = ()
     searched: bool = False
 
-    def run(self, *, merge: bool = False) -> Indexed:
+    def run(self, *, merge: bool = False) -> Snapshot:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
         cache = IndexCache(self.cache)
         parts = map(IndexCache, self.part_files() if merge else ())
@@ -84,15 +84,15 @@ class Build:
             assembled = self._assemble(self._shared(caches, self.peers))
         return self._indexed(assembled, cache)
 
-    def refuse_unwritable(self) -> None:
+    def require_writable(self) -> None:
         """OSError where the index could not be written: before any file is opened."""
-        IndexCache(self.cache).refuse_unwritable()
+        IndexCache(self.cache).require_writable()
 
-    def refuse_unwritten(self, found: Indexed, consequence: str = "") -> None:
+    def require_written(self, snapshot: Snapshot, consequence: str = "") -> None:
         """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
         written = IndexCache(self.cache).load()
-        if written is None or written.fingerprint() != found.fingerprint:
-            raise OSError(f"the index of {len(found.table)} files was not written to {self.cache}{consequence}")
+        if written is None or written.fingerprint() != snapshot.fingerprint:
+            raise OSError(f"the index of {len(snapshot.table)} files was not written to {self.cache}{consequence}")
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
         """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
@@ -115,10 +115,10 @@ class Build:
 
     def missing(self, part: tuple[int, int] | None) -> tuple[int, int]:
         """How many files there are (in a part), and how many of them no cache knows."""
-        number, of = part or (1, 1)
-        share = _share(len(self.paths), number - 1, of)
+        index, of = part or (1, 1)
+        share = _share(len(self.paths), index - 1, of)
         caches = (*self._caches(), *map(IndexCache, self.part_files()))
-        return len(share), len(self._recall(share, caches, Found()))
+        return len(share), len(self._recall(share, caches, ScanResult()))
 
     def _caches(self) -> list[IndexCache]:
         return [IndexCache(path) for path in (self.cache, *self.also)]
@@ -130,80 +130,80 @@ class Build:
     def part_files(self) -> list[Path]:
         """The parts of this index that were kept by ``run_part``."""
         stem, suffix = self.cache.stem, self.cache.suffix
-        named = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
-        found = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
+        pattern = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
+        paths = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
         return [
-            Path(path) for path in sorted(found) if named.fullmatch(os.path.basename(path)) and os.path.isfile(path)
+            Path(path) for path in sorted(paths) if pattern.fullmatch(os.path.basename(path)) and os.path.isfile(path)
         ]
 
-    def _collect(self, places: Places, caches: Sequence[IndexCache], kept: IndexCache) -> Assembled:
-        """What is known of the files at ``places`` after all that no cache knows have been scanned.
+    def _collect(self, indices: Indices, caches: Sequence[IndexCache], kept: IndexCache) -> Assembly:
+        """What is known of the files at ``indices`` after all that no cache knows have been scanned.
 
         The result is assembled once. Where a file was scanned it is also written to ``kept``, while the lock is held,
         and also where the scan is interrupted.
         """
-        found = Found()
-        missing = self._recall(places, caches, found)
+        result = ScanResult()
+        missing = self._recall(indices, caches, result)
         if not len(missing) or not self.keep:
-            self._scan(missing, found)
-            return self._assemble(found)
+            self._scan(missing, result)
+            return self._assemble(result)
         with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
             # another process may have written it while this one waited
             if kept.changed():
-                missing = self._recall(missing, [kept], found)
-            recalled = len(found.pieces)
+                missing = self._recall(missing, [kept], result)
+            recalled = len(result.pieces)
             try:
-                self._scan(missing, found)
+                self._scan(missing, result)
             finally:
-                assembled = self._assemble(found)
-                if assembled.piece is not None and len(found.pieces) > recalled:
+                assembled = self._assemble(result)
+                if assembled.piece is not None and len(result.pieces) > recalled:
                     assembled = assembled._replace(digest=kept.save(assembled.piece.table))
         return assembled
 
-    def _recall(self, places: Places, caches: Sequence[IndexCache], found: Found) -> Places:
-        """Add to ``found`` what caches know, or else their siblings; the places that are still missing."""
+    def _recall(self, indices: Indices, caches: Sequence[IndexCache], result: ScanResult) -> Indices:
+        """Add to ``result`` what caches know, or else their siblings; the places that are still missing."""
         for known in chain(caches, self._siblings()):
-            if not len(places):
+            if not len(indices):
                 break
-            piece = known.recall(self.paths, places)
+            piece = known.recall(self.paths, indices)
             if piece is not None:
-                found.pieces.append(piece)
-                places = np.setdiff1d(places, piece.places, assume_unique=True)
-        return places
+                result.pieces.append(piece)
+                indices = np.setdiff1d(indices, piece.indices, assume_unique=True)
+        return indices
 
-    def _scan(self, places: Places, found: Found) -> None:
-        """Add to ``found`` what the files at ``places`` hold, batch by batch."""
+    def _scan(self, indices: Indices, result: ScanResult) -> None:
+        """Add to ``result`` what the files at ``indices`` hold, batch by batch."""
         done = 0
-        for batch in scanning.scan(self.paths, places, layout=self.layout, axis=self.axis, executor=self.executor):
-            found.add(batch)
-            done += sum(len(piece.places) for piece in batch.pieces) + len(batch.failures)
+        for batch in scanning.scan(self.paths, indices, layout=self.layout, axis=self.axis, executor=self.executor):
+            result.add(batch)
+            done += sum(len(piece.indices) for piece in batch.pieces) + len(batch.failures)
             if self.progress is not None:
-                self.progress(done, len(places))
+                self.progress(done, len(indices))
 
-    def _assemble(self, found: Found) -> Assembled:
-        piece, failures = scanning.assemble(found, self.paths)
-        return Assembled(piece, failures, found.sources)
+    def _assemble(self, result: ScanResult) -> Assembly:
+        piece, failures = scanning.assemble(result, self.paths)
+        return Assembly(piece, failures, result.sources)
 
-    def _shared(self, caches: Sequence[IndexCache], peers: Peers) -> Found:
+    def _shared(self, caches: Sequence[IndexCache], peers: Peers) -> ScanResult:
         """What all peers found together, each in its own share of the files."""
         share = _share(len(self.paths), peers.rank, peers.world_size)
 
         def mine() -> bytes:
-            found = Found()
-            missing = self._recall(share, caches, found)
+            result = ScanResult()
+            missing = self._recall(share, caches, result)
             for batch in scanning.scan(self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor):
-                found.add(batch)
-            return exchange.encode(found, self.paths)
+                result.add(batch)
+            return exchange.encode(result, self.paths)
 
-        return exchange.together(peers.gather(mine), self.paths)
+        return exchange.merge(peers.gather(mine), self.paths)
 
-    def _indexed(self, assembled: Assembled, cache: IndexCache) -> Indexed:
+    def _indexed(self, assembled: Assembly, cache: IndexCache) -> Snapshot:
         """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
         piece, failures = assembled.piece, self._relevant(assembled.failures)
         if piece is None or self.on_bad == "error":
             scanning.refuse_bad(failures, len(self.paths))
         if piece is None:
-            others = by_suffix(failure.path for failure in assembled.failures if failure.is_other)
+            others = count_by_suffix(failure.path for failure in assembled.failures if failure.is_other)
             over = f"; passed over {others} of other formats" if others else ""
             raise NoFilesError(f"there is no file to index below {self.paths.root}{over}")
         scanning.refuse_repeats(piece, self.paths)
@@ -217,7 +217,7 @@ class Build:
                 _tell_packed(info.name or "the array", info.packing)
         table, digest = self._kept(piece, assembled.digest, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
-        indexed = Indexed(self.paths.root, table, skipped, cache.path, digest)
+        indexed = Snapshot(self.paths.root, table, skipped, cache.path, digest)
         # totals beyond 64 bits are refused here, not at the first read
         len(indexed.index)
         return indexed
@@ -226,7 +226,7 @@ class Build:
         """Failures, less files of other formats that a search of a folder met; a warning counts those."""
         others = [failure for failure in failures if failure.is_other and self.searched]
         if others:
-            counts, first = by_suffix(failure.path for failure in others), others[0]
+            counts, first = count_by_suffix(failure.path for failure in others), others[0]
             _log.warning("passed over %s: %s is %s", counts, scanning.printable(first.path), first.reason)
         return [failure for failure in failures if not (failure.is_other and self.searched)]
 
@@ -239,7 +239,7 @@ class Build:
         if digest is None:
             return table, None
         try:
-            return reopened(os.fspath(cache.path), digest)
+            return map_cache(os.fspath(cache.path), digest)
         except (OSError, ValueError):  # another process was faster
             return table, None
 
@@ -260,10 +260,10 @@ def _tell_packed(name: str, packing: str) -> None:
     )
 
 
-def _share(count: int, number: int, of: int) -> Places:
-    """The ``number``-th of ``of`` shares of ``[0, count)``, neighbours together.
+def _share(count: int, part: int, of: int) -> Indices:
+    """The ``part``-th of ``of`` shares of ``[0, count)``, neighbours together.
 
     >>> [_share(7, number, 3).tolist() for number in range(3)]
     [[0, 1], [2, 3], [4, 5, 6]]
     """
-    return np.arange(count * number // of, count * (number + 1) // of)
+    return np.arange(count * part // of, count * (part + 1) // of)

@@ -61,15 +61,15 @@ class IndexCache:
             self._seen, self._table = seen, self._decoded(data)
         return self._table
 
-    def recall(self, paths: Paths, places: NDArray[np.int64]) -> Piece | None:
-        """Of the files at ``places``, those that the cache knows and their own stamps prove to be as they were."""
+    def recall(self, paths: Paths, indices: NDArray[np.int64]) -> Piece | None:
+        """Of the files at ``indices``, those that the cache knows and their own stamps prove to be as they were."""
         table = self.load()
         if table is None:
             return None
-        rows, places = _rows(table, paths, places)
-        known = stamps.unchanged(table, rows, paths, places)
-        rows, places = rows[known], places[known]
-        return Piece(places, table.take(rows)) if len(places) else None
+        rows, indices = _rows(table, paths, indices)
+        known = stamps.unchanged(table, rows, paths, indices)
+        rows, indices = rows[known], indices[known]
+        return Piece(indices, table.take(rows)) if len(indices) else None
 
     def changed(self) -> bool:
         """Whether the file is another one than was loaded last."""
@@ -91,18 +91,18 @@ class IndexCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             parts = encoding.parts(table)
-            said = encoding.digest(parts[0])
-            if (_identity(self.path), said) == (self._seen, self._digest):
-                return said  # it is there already
+            digest = encoding.digest(parts[0])
+            if (_identity(self.path), digest) == (self._seen, self._digest):
+                return digest  # it is there already
             write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
             sweep(self.path.parent)
         except OSError as error:
             self._is_closed = True
             _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
             return None
-        return said
+        return digest
 
-    def refuse_unwritable(self) -> None:
+    def require_writable(self) -> None:
         """Refuse a place that cannot be written, before anything is done for it; what is there stays as it is.
 
         Raises
@@ -142,7 +142,7 @@ class IndexCache:
         return None
 
 
-def reopened(path: str, digest: str, fingerprint: str | None = None) -> tuple[Table, str]:
+def map_cache(path: str, digest: str, fingerprint: str | None = None) -> tuple[Table, str]:
     """The table of the cache file at ``path``, which was verified when it got its ``digest``; a large one is mapped.
 
     A file that was written anew since is as good where its ``fingerprint`` is the same: it has other stamps, or chunks.
@@ -151,16 +151,16 @@ def reopened(path: str, digest: str, fingerprint: str | None = None) -> tuple[Ta
     data, _ = _read(Path(path), None)
     view = memoryview(data or b"")
     trusted = digest if isinstance(data, mmap.mmap) else None  # what is small is verified again
-    table, said = encoding.decode(view, verified=trusted), encoding.digest(view)
-    if said != digest and table.fingerprint() != fingerprint:
+    table, actual = encoding.decode(view, verified=trusted), encoding.digest(view)
+    if actual != digest and table.fingerprint() != fingerprint:
         raise ValueError("it was written anew, and is not the index that was asked for any more")
-    return table, said
+    return table, actual
 
 
 def holds(path: Path, digest: str) -> bool:
     """Whether the cache file is the one with that ``digest``."""
     try:
-        reopened(os.fspath(path), digest)
+        map_cache(os.fspath(path), digest)
     except (OSError, ValueError):
         return False
     return True
@@ -195,13 +195,13 @@ def siblings(path: Path) -> list[Path]:
 
     The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each is read whole.
     """
-    alike = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
-    found = []
+    pattern = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
+    stamped = []
     with suppress(OSError), os.scandir(path.parent) as listing:
         for entry in listing:
-            if alike.fullmatch(entry.name) and entry.name != path.name:
-                found.append((entry.stat().st_mtime_ns, entry.path))
-    return [Path(name) for _, name in sorted(found, reverse=True)[:8]]
+            if pattern.fullmatch(entry.name) and entry.name != path.name:
+                stamped.append((entry.stat().st_mtime_ns, entry.path))
+    return [Path(name) for _, name in sorted(stamped, reverse=True)[:8]]
 
 
 #: How a cache's name ends: in a digest of how the files were named.
@@ -251,15 +251,15 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _rows(table: Table, paths: Paths, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``places``."""
+def _rows(table: Table, paths: Paths, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``indices``."""
     shared = table.names.shared_with(paths.names)
-    rows, here = places[places < shared], places[places < shared]
-    rest = places[places >= shared]
+    rows, selected = indices[indices < shared], indices[indices < shared]
+    rest = indices[indices >= shared]
     if len(rest) and shared < len(table):
-        numbers = {name: shared + row for row, name in enumerate(table.names.encoded(shared, len(table)))}
+        row_of = {name: shared + row for row, name in enumerate(table.names.encoded(shared, len(table)))}
         names = paths.names.encoded(0, len(paths))
-        found = [(numbers[names[place]], place) for place in rest.tolist() if names[place] in numbers]
-        more = np.array(found, np.int64).reshape(-1, 2)
-        rows, here = np.concatenate([rows, more[:, 0]]), np.concatenate([here, more[:, 1]])
-    return rows, here
+        pairs = [(row_of[names[index]], index) for index in rest.tolist() if names[index] in row_of]
+        more = np.array(pairs, np.int64).reshape(-1, 2)
+        rows, selected = np.concatenate([rows, more[:, 0]]), np.concatenate([selected, more[:, 1]])
+    return rows, selected

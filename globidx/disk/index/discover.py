@@ -28,7 +28,7 @@ _SUFFIXES_SHOWN = 8
 _DIGITS = re.compile(rb"\d+")
 
 
-def given(files: Any) -> str | Sequence[str]:
+def absolute_names(files: Any) -> str | Sequence[str]:
     """What a user gave, as it is kept: one name, or a list of paths, absolute, since the working folder may change."""
     if isinstance(files, (str, os.PathLike)):
         return _absolute(_path(files))
@@ -43,7 +43,7 @@ def find_files(files: Any) -> Paths:
     Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where nothing matches;
     ValueError where a list names a path twice, or local paths and URLs together.
     """
-    named = given(files)
+    named = absolute_names(files)
     if isinstance(named, str) and not is_remote(named):
         passed: Counter[str] = Counter()
         paths = Paths.of(_named(os.fsencode(named), passed))
@@ -59,10 +59,10 @@ def find_files(files: Any) -> Paths:
     return Paths.of(_listed(listed))
 
 
-def by_suffix(paths: Iterable[str]) -> str:
+def count_by_suffix(paths: Iterable[str]) -> str:
     """How many paths there are of each suffix, in words.
 
-    >>> by_suffix(["a/b.txt", "c.json", "d.TXT", "README"])
+    >>> count_by_suffix(["a/b.txt", "c.json", "d.TXT", "README"])
     '2 .txt, 1 .json, 1 without a suffix'
     """
     return _counted(Counter(map(_suffix, paths)))
@@ -70,9 +70,9 @@ def by_suffix(paths: Iterable[str]) -> str:
 
 def _counted(suffixes: Counter[str]) -> str:
     shown = sorted(suffixes.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_SUFFIXES_SHOWN]
-    told = [f"{count} {suffix or 'without a suffix'}" for suffix, count in shown]
+    parts = [f"{count} {suffix or 'without a suffix'}" for suffix, count in shown]
     more = suffixes.total() - sum(count for _, count in shown)
-    return ", ".join(told) + (f" and {more} others" if more else "")
+    return ", ".join(parts) + (f" and {more} others" if more else "")
 
 
 def _suffix(path: str) -> str:
@@ -85,9 +85,9 @@ def _named(path: bytes, passed: Counter[str]) -> Iterable[bytes]:
     if _is_store(Path(name)):
         return [path]
     if os.path.isdir(path):
-        found = list(_stores_below(path, set(), passed))
-        _refuse_side_by_side(found)
-        return found
+        stores_found = list(_stores_below(path, set(), passed))
+        _refuse_side_by_side(stores_found)
+        return stores_found
     if os.path.isfile(path):
         return _listed(read_list(Path(name)))
     if os.path.lexists(path):
@@ -123,8 +123,8 @@ def _matches(pattern: str) -> list[str]:
     bases = glob.glob(head) if head else ["."]
     folders = (folder for base in bases if os.path.isdir(base) for folder in _folders(base))
     rest = tail.lstrip("/") or "*"
-    found = (match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest)))
-    return sorted(set(found), key=os.fsencode)
+    matches = (match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest)))
+    return sorted(set(matches), key=os.fsencode)
 
 
 def _is_store(path: Path) -> bool:

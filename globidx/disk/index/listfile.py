@@ -30,10 +30,10 @@ def read_list(path: Path) -> list[str]:
     rows = _rows(path, text)
     if not rows:
         raise NoFilesError(f"the list file {path} names no file")
-    column = next((place for place, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None)
+    column = next((index for index, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None)
     is_headed = column is not None and path.suffix.lower() in _TABLES  # in a plain list it may be a file of that name
     names = [row[column or 0 : (column or 0) + 1] if is_headed else row[:1] for row in rows[int(is_headed) :]]
-    empty = [number for number, cell in enumerate(names) if not cell or not cell[0].strip()]
+    empty = [row for row, cell in enumerate(names) if not cell or not cell[0].strip()]
     if empty:
         raise NoFilesError(f"the list file {path} names no file in its entry {empty[0] + 1}; every row needs a path")
     if not names:

@@ -14,7 +14,7 @@ from globidx.core.index.layout import Layout, parse
 from globidx.disk.files.paths import Paths, is_remote
 from globidx.disk.index.build import Build
 from globidx.disk.index.cache import cache_path, chosen_folder, path_beside
-from globidx.disk.index.discover import find_files, given
+from globidx.disk.index.discover import absolute_names, find_files
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class IndexSpec:
         along = validate.integer(axis, "axis", high=63)
         arrays = replace(parse(layout, key).along(along), allow_external=bool(allow_external))
         folder = None if cache_dir is None else Path(cache_dir).absolute()
-        return cls(given(files), arrays, along, folder)
+        return cls(absolute_names(files), arrays, along, folder)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
         """A look at the files, ``paths`` where they were found already; ``options`` are those of ``Build``."""

@@ -21,13 +21,13 @@ _BLOCK = 16384
 _GONE = (-1, 0, 0, 0)
 
 
-def stamp(found: os.stat_result) -> Stamp:
+def stamp(status: os.stat_result) -> Stamp:
     """The stamp of a file that was looked at."""
-    inode = found.st_ino & 0x7FFF_FFFF_FFFF_FFFF  # some file systems use all 64 bits
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, inode
+    inode = status.st_ino & 0x7FFF_FFFF_FFFF_FFFF  # some file systems use all 64 bits
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode
 
 
-def taken(paths: Iterable[bytes]) -> NDArray[np.int64]:
+def stamps_of(paths: Iterable[bytes]) -> NDArray[np.int64]:
     """Stamps of files, one row each: (-1, 0, 0, 0) of one that cannot be looked at."""
     stamps: list[int] = []
     for path in paths:
@@ -38,38 +38,38 @@ def taken(paths: Iterable[bytes]) -> NDArray[np.int64]:
     return np.array(stamps, np.int64).reshape(-1, 4)
 
 
-def proven(taken: Stamp, started: int) -> Stamp:
+def without_racy_times(noted: Stamp, started: int) -> Stamp:
     """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing."""
-    size, written, changed, inode = taken
-    return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else taken
+    size, written, changed, inode = noted
+    return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else noted
 
 
-def watched(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
+def metadata_files(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     """The files to stat to see whether the metadata of these arrays changed."""
     return [path + suffix for suffix in _suffixes(kind, arrays)]
 
 
 def is_unchanged(path: str, entry: Entry) -> bool:
     """Whether a file is provably as it was when ``entry`` was made."""
-    now = taken(watched(os.fsencode(path), entry.kind, entry.arrays))
+    now = stamps_of(metadata_files(os.fsencode(path), entry.kind, entry.arrays))
     # an HDF5 file has one stamp, whatever it holds
     noted = np.array(entry.stamps, np.int64).reshape(-1, 4)[: len(now)]
     return len(noted) == len(now) and bool(_are_same(now, noted).all())
 
 
-def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
     """For each of ``rows`` of ``table``, which is the file at that place of ``paths``: is it provably as it was?"""
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        answers.append(_unchanged(table, rows[block], paths, places[block]))
+        answers.append(_unchanged(table, rows[block], paths, indices[block]))
     return np.concatenate(answers)
 
 
-def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    first = int(places[0])
-    near = paths.encoded(first, int(places[-1]) + 1)  # places ascend
-    here = [near[place - first] for place in places.tolist()]
+def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    first = int(indices[0])
+    near = paths.encoded(first, int(indices[-1]) + 1)  # places ascend
+    selected = [near[index - first] for index in indices.tolist()]
     single = KINDS.index("hdf5")
     width = len(table.arrays)
     noted = table.stamps[rows]
@@ -78,13 +78,15 @@ def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDAr
     if len(table.paths):
         entries = (table.entry(row) for row in rows.tolist())
         files = [
-            file for path, entry in zip(here, entries, strict=True) for file in watched(path, entry.kind, entry.arrays)
+            file
+            for path, entry in zip(selected, entries, strict=True)
+            for file in metadata_files(path, entry.kind, entry.arrays)
         ]
     else:
         suffixes = [_suffixes(kind, table.arrays) for kind in KINDS]
         kinds = table.kinds[rows].tolist()
-        files = [path + suffix for path, kind in zip(here, kinds, strict=True) for suffix in suffixes[kind]]
-    same = _are_same(taken(files), noted)
+        files = [path + suffix for path, kind in zip(selected, kinds, strict=True) for suffix in suffixes[kind]]
+    same = _are_same(stamps_of(files), noted)
     return np.logical_and.reduceat(same, np.concatenate([[0], np.cumsum(counts)[:-1]]))
 
 

@@ -16,7 +16,7 @@ from globidx.core.reading import planning
 from globidx.core.reading.planning import Run
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.open_file import OpenFile, pick
@@ -31,9 +31,9 @@ class Batch:
 
     def __init__(
         self,
-        now: Indexed,
+        now: Snapshot,
         sample_ids: Sequence[int],
-        handles: HandleCache[tuple[Indexed, int], OpenFile],
+        handles: HandleCache[tuple[Snapshot, int], OpenFile],
         cached: BlockCache,
     ) -> None:
         self._now, self._ids = now, sample_ids
@@ -44,16 +44,16 @@ class Batch:
     def samples(self, columns: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
         """A tuple of these arrays' items for each id."""
         fields = [self._field(column) for column in columns]
-        places = self._plan.places.tolist()
+        rows = self._plan.places.tolist()
         one = fields[0]
         if len(fields) == 1:
-            found: list[tuple[NDArray[Any], ...]] = [(one[place, ...],) for place in places]
+            samples_of: list[tuple[NDArray[Any], ...]] = [(one[row, ...],) for row in rows]
         else:
-            found = [tuple([field[place, ...] for field in fields]) for place in places]
-        if len(places) > len(self._plan.items):
-            _part_repeats(found, places)
-        self._useful = sum(array.nbytes for array in found[0]) * len(found) if found else 0
-        return found
+            samples_of = [tuple([field[row, ...] for field in fields]) for row in rows]
+        if len(rows) > len(self._plan.items):
+            _part_repeats(samples_of, rows)
+        self._useful = sum(array.nbytes for array in samples_of[0]) * len(samples_of) if samples_of else 0
+        return samples_of
 
     @property
     def counts(self) -> Counters:
@@ -74,11 +74,11 @@ class Batch:
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
-        left, at, block = [], (-1, -1), None
+        left, last, block = [], (-1, -1), None
         for run in runs:
             file, chunk, start, stop, target = run
-            if chunk >= 0 and (file, chunk) != at:
-                block, at = self._cached.get((self._now.look, file, column, chunk)), (file, chunk)
+            if chunk >= 0 and (file, chunk) != last:
+                block, last = self._cached.get((self._now.look, file, column, chunk)), (file, chunk)
                 self._hits += block is not None
             if chunk < 0 or block is None:
                 left.append(run)
@@ -104,13 +104,13 @@ class Batch:
                     if length:
                         self._decodes += (stop - 1) // length - start // length + 1  # the chunks that it touched
         except MissingChunkError as error:
-            raise MissingChunkError(self._told(run, info, error)) from error
+            raise MissingChunkError(self._describe(run, info, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 self._handles.give_back()  # a chunk file is opened for a moment, which other files must make room for
                 self._fill(runs, column, info, rows, again=False)
                 return
-            raise ReadError(self._told(run, info, error)) from error
+            raise ReadError(self._describe(run, info, error)) from error
 
     def _fill_from_chunk(self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
         """Carry out runs of one row of chunks, which was not there when the batch began.
@@ -134,22 +134,22 @@ class Batch:
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
 
-    def _told(self, run: Run, info: ArrayInfo, error: Exception) -> str:
+    def _describe(self, run: Run, info: ArrayInfo, error: Exception) -> str:
         """An error with the file, the items and the first ids that it keeps from being read."""
         first, last = run.target // info.rows, (run.target + run.stop - run.start - 1) // info.rows
         start, stop = int(self._plan.items[first]), int(self._plan.items[last]) + 1
-        wanted = np.flatnonzero((self._plan.places >= first) & (self._plan.places <= last))
-        ids = ", ".join(str(int(self._ids[place])) for place in wanted[:3].tolist())
+        affected = np.flatnonzero((self._plan.places >= first) & (self._plan.places <= last))
+        ids = ", ".join(str(int(self._ids[index])) for index in affected[:3].tolist())
         items = f"item {start}" if stop == start + 1 else f"items [{start}, {stop})"
         plain = isinstance(error, (ReadError, ValueError)) and str(error)
         path = scanning.printable(self._now.paths[run.file])
         return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
 
 
-def _part_repeats(samples: list[tuple[NDArray[Any], ...]], places: list[int]) -> None:
+def _part_repeats(samples: list[tuple[NDArray[Any], ...]], rows: list[int]) -> None:
     """Give each repeat of a sample memory of its own."""
     seen: set[int] = set()
-    for number, place in enumerate(places):
-        if place in seen:
-            samples[number] = tuple(array.copy() for array in samples[number])
-        seen.add(place)
+    for index, row in enumerate(rows):
+        if row in seen:
+            samples[index] = tuple(array.copy() for array in samples[index])
+        seen.add(row)

@@ -94,10 +94,10 @@ class Tally:
     def take(self, *, reset: bool = False) -> Counters:
         """The sum, reports included, and nothing left of it where it is to be ``reset``."""
         with self._lock:
-            found = self._own + self._others - self._taken
+            total = self._own + self._others - self._taken
             if reset:
-                self._taken += found
-            return found
+                self._taken += total
+            return total
 
     def report(self) -> Report | None:
         """All that was counted in this process; None where there was nothing since the last report."""
@@ -127,9 +127,9 @@ def reports() -> tuple[Report, ...]:
     return tuple(report for tally in list(_tallies.values()) if (report := tally.report()) is not None)
 
 
-def receive(told: Iterable[Report]) -> None:
+def receive(reports: Iterable[Report]) -> None:
     """Take in what workers tell, as far as it is of tallies that there still are."""
-    for report in told:
+    for report in reports:
         tally = _tallies.get(report.name)
         if tally is not None:
             tally.receive(report)

@@ -34,7 +34,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Picking(Protocol):
+class SpanSource(Protocol):
     """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
@@ -43,7 +43,7 @@ class Picking(Protocol):
 
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
     """Spans of one row of chunks by ``source``, one by one where it has no better way."""
-    if isinstance(source, Picking):
+    if isinstance(source, SpanSource):
         return source.pick(spans, out)
     return sum(source.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
 
@@ -100,7 +100,7 @@ class OpenFile:
         except NotPlainError as error:
             library.how += f" ({error})"
             return library
-        return Filled(fast, library) if self._on_missing == "fill" else fast
+        return FillingSource(fast, library) if self._on_missing == "fill" else fast
 
     def _fast(self, info: ArrayInfo) -> Source:
         if self._entry.kind == "hdf5":
@@ -109,12 +109,12 @@ class OpenFile:
         if is_remote(self._path):
             raise NotPlainError("by URL")
         if self._backend == "tensorstore":
-            tensors: Any = forks.imported("globidx.disk.stores.tensors")
+            tensors: Any = forks.import_module("globidx.disk.stores.tensors")
             by_tensorstore: Source = tensors.TensorSource(
                 self._path, info.path, self._entry.kind, self._axis, forked=self._forked
             )
             return by_tensorstore
-        plain: Any = forks.imported("globidx.disk.stores.zarr.fast")
+        plain: Any = forks.import_module("globidx.disk.stores.zarr.fast")
         marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
         source: Source = plain.ZarrSource(self._path, info.path, self._axis, marker, self._cached)
         return source
@@ -150,7 +150,7 @@ class LibrarySource:
         return out.nbytes
 
 
-class Filled:
+class FillingSource:
     """A source whose missing chunks are read by the library, which knows what to fill in."""
 
     def __init__(self, source: Source, library: Source) -> None:

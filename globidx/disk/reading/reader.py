@@ -13,7 +13,7 @@ from globidx.disk.files.lru import HandleCache, default_capacity
 from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch
 from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.reading.counters import Counters, Tally
@@ -28,7 +28,7 @@ _OF_A_PROCESS = ("_born_in", "_indexes", "_now", "_tally", "handles", "cached")
 class Reader:
     """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child opens its own."""
 
-    _now: Indexed | None
+    _now: Snapshot | None
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Reader:
         self.handles.close()
         self.cached.clear()
 
-    def open(self, key: tuple[Indexed, int]) -> OpenFile:
+    def open(self, key: tuple[Snapshot, int]) -> OpenFile:
         """A file of the index by its number; ReadError where it is not what was indexed."""
         now, file = key
         path, entry = now.paths[file], now.entry(file)
@@ -109,11 +109,11 @@ class Reader:
         capacity = default_capacity()
         if self.max_open_files is not None:
             capacity = min(capacity, self.max_open_files)
-        self.handles: HandleCache[tuple[Indexed, int], OpenFile] = HandleCache(capacity, self._counted)
+        self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(capacity, self._counted)
         self.cached = BlockCache(self.cache_bytes)
         self._indexes = ShardIndexes(self.cached)
 
-    def _counted(self, key: tuple[Indexed, int]) -> OpenFile:
+    def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)
         self._tally.add(Counters(opens=1))
         return opened

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from globidx.core.index.table import ArrayInfo, Entry
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
 
@@ -18,7 +18,7 @@ _ROWS_AT_ONCE = 1024  #: of an array that is not chunked
 
 
 @dataclass(frozen=True)
-class Checked:
+class ArrayReport:
     """One array of one file: chunks it should have, chunks that are absent, what could not be read and why, and whether
     its chunks carry checksums, without which a flipped bit may read as data."""
 
@@ -31,21 +31,21 @@ class Checked:
 
 
 def check(
-    indexed: Indexed, axis: int, *, decode: bool, executor: Executor | None, allow_external: bool = False
-) -> Iterator[list[Checked]]:
+    indexed: Snapshot, axis: int, *, decode: bool, executor: Executor | None, allow_external: bool = False
+) -> Iterator[list[ArrayReport]]:
     """Every array of every file of an index, file by file; with ``decode`` all data are read."""
-    jobs = [(path, indexed.entry(number)) for number, path in enumerate(indexed.paths)]
+    jobs = [(path, indexed.entry(file)) for file, path in enumerate(indexed.paths)]
     run = map if executor is None else executor.map
-    same = [[value] * len(jobs) for value in (axis, decode, allow_external)]
-    return iter(run(_check_file, *zip(*jobs, strict=True), *same))
+    repeated = [[value] * len(jobs) for value in (axis, decode, allow_external)]
+    return iter(run(_check_file, *zip(*jobs, strict=True), *repeated))
 
 
-def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -> list[Checked]:
+def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -> list[ArrayReport]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
     try:
         opened = OpenFile(path, entry, axis, on_missing="fill", backend="auto", forked=False, allow_external=allow)
     except stores.UNREADABLE as error:
-        return [Checked(path, info.path, 0, 0, (_told(error),), False) for info in entry.arrays]
+        return [ArrayReport(path, info.path, 0, 0, (_describe(error),), False) for info in entry.arrays]
     try:
         return [
             _check_array(path, entry.kind, partial(_read, opened, column, part), part, axis, decode, allow)
@@ -58,19 +58,19 @@ def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -
 
 def _check_array(
     path: str, kind: str, read: Callable[[int, int], object], info: ArrayInfo, axis: int, decode: bool, allow: bool
-) -> Checked:
+) -> ArrayReport:
     try:
         audit = stores.audit(path, kind, info.path, allow_external=allow)
     except stores.UNREADABLE as error:
-        return Checked(path, info.path, 0, 0, (_told(error),), False)
+        return ArrayReport(path, info.path, 0, 0, (_describe(error),), False)
     problems = []
     step, rows = info.chunk_length or _ROWS_AT_ONCE, audit.shape[axis] if decode else 0
     for start in range(0, rows, step):
         try:
             read(start, min(start + step, rows))
         except stores.UNREADABLE as error:
-            problems.append(f"rows [{start}, {min(start + step, rows)}): {_told(error)}")
-    return Checked(path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums)
+            problems.append(f"rows [{start}, {min(start + step, rows)}): {_describe(error)}")
+    return ArrayReport(path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums)
 
 
 def _read(opened: OpenFile, column: int, part: ArrayInfo, start: int, stop: int) -> None:
@@ -87,5 +87,5 @@ def _parts(info: ArrayInfo) -> list[ArrayInfo]:
     return [ArrayInfo(info.name, (), info.dtype, 0, part, "part") for part in stores.parts_of(info.path, info.form)]
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Record files: where they lie, which is the newest, and how one is read, published and removed."""
+"""Record files of one folder: their names, which is the newest, and reading, publishing and removing one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,39 @@ _log = logging.getLogger("globidx")
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """The record in a file, parsed strictly and verified; runs no code and opens nothing else.
+    """Read a record file. It is parsed strictly and verified; no code runs, and no other file is opened.
 
-    RecordCorruptError names the file and the reason where it is no whole record, RecordVersionError where a later
-    globidx wrote it.
+    Parameters
+    ----------
+    path : str or path
+        The record file.
+
+    Returns
+    -------
+    dict
+        The record.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    RecordCorruptError
+        If the file is not a whole record. The message names the file and the reason.
+    RecordVersionError
+        If a newer globidx wrote it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from globidx import CheckpointManager, ResumableDistributedSampler, read_record
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
+    >>> sampler.commit(4)
+    >>> id = CheckpointManager(folder.name, sampler).save(step=7)
+    >>> record = read_record(f"{folder.name}/record-{id}.json")
+    >>> record["step"], record["states"]["sampler"]["remaining"]
+    (7, 6)
+    >>> folder.cleanup()
     """
     return record.decode(read_bytes(path), str(path))
 
@@ -41,17 +70,17 @@ def read_bytes(path: str | Path) -> bytes:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no record or folder of records at {os.path.abspath(path)}") from error
     try:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(f"{path} is a folder, not a record")
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise RecordCorruptError(f"{path} is not a whole record: it is no regular file")
-        if found.st_size > strict.MAX_BYTES:
+        if status.st_size > strict.MAX_BYTES:
             raise RecordCorruptError(
-                f"{path} is not a whole record: it has {found.st_size} bytes, the most is {strict.MAX_BYTES}"
+                f"{path} is not a whole record: it has {status.st_size} bytes, the most is {strict.MAX_BYTES}"
             )
         with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(found.st_size + 1)
+            return stream.read(status.st_size + 1)
     finally:
         os.close(descriptor)
 
@@ -93,23 +122,23 @@ def list_records(directory: Path) -> list[Path]:
 
 def newest(path: str | Path) -> Path:
     """``path`` itself, or the newest record in it where it is a folder; FileNotFoundError where it holds none."""
-    place = Path(path)
-    if not place.is_dir():
-        return place
-    found = list_records(place)
-    if not found:
-        raise FileNotFoundError(f"the folder {place} holds no record")
-    return found[-1]
+    path_given = Path(path)
+    if not path_given.is_dir():
+        return path_given
+    records = list_records(path_given)
+    if not records:
+        raise FileNotFoundError(f"the folder {path_given} holds no record")
+    return records[-1]
 
 
 def read_newest(path: str | Path) -> dict[str, Any]:
     """The record in a file, or the newest one of a folder, also while a running job prunes there."""
     for _ in range(_TRIES):
-        place = newest(path)
+        record_file = newest(path)
         try:
-            return read_record(place)
+            return read_record(record_file)
         except FileNotFoundError:
-            if place == Path(path):
+            if record_file == Path(path):
                 raise
     raise _too_fast(Path(path))
 
@@ -118,12 +147,12 @@ def next_number(directory: Path) -> int:
     """The number after the newest record's; makes the folder where there is none."""
     try:
         make_directory(directory)
-        found = list_records(directory)
+        existing = list_records(directory)
     except OSError as error:
         raise SaveError(f"no record can be written in the folder {directory}: {error}") from error
-    number = int(found[-1].name.split("-")[1]) + 1 if found else 0
+    number = int(existing[-1].name.split("-")[1]) + 1 if existing else 0
     if number > _LAST_NUMBER:
-        raise SaveError(f"no record can be written in the folder {directory}: there is none after {found[-1].name}")
+        raise SaveError(f"no record can be written in the folder {directory}: there is none after {existing[-1].name}")
     return number
 
 
@@ -160,7 +189,7 @@ def remove(path: Path) -> bool:
     return True
 
 
-def says_its_id(path: Path, id: str) -> bool:
+def is_name_of(path: Path, id: str) -> bool:
     """Whether a file's name is that of the record of this id, or no record's name at all."""
     return not _NAME.fullmatch(path.name) or path == record_path(path.parent, id)
 
@@ -174,8 +203,8 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def _list_once(directory: Path) -> list[Path]:
     try:
         with os.scandir(directory) as entries:
-            found = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
-            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in found if m and _is_file(entry))
+            matches = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
+            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in matches if m and _is_file(entry))
     except FileNotFoundError:
         return []
     return [directory / name for _, _, name in ordered]
@@ -185,19 +214,20 @@ def _found(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict
     passed_over: list[str] = []
     for path in reversed(list_records(directory)):
         try:
-            found = read_record(path)
+            record_found = read_record(path)
         except RecordError as error:
             if not fallback:
-                said = f"{error}. restore(fallback=True) goes back to the newest whole record before it"
-                raise type(error)(said) from None
+                message = f"{error}. restore(fallback=True) goes back to the newest whole record before it"
+                raise type(error)(message) from None
             passed_over.append(str(error))
             continue
-        if expect is None or found["id"] == expect:
-            return found, passed_over
+        if expect is None or record_found["id"] == expect:
+            return record_found, passed_over
         if not fallback:
             raise RecordMismatchError(
-                f"the newest record in {directory} is {found['id']}, expected was {expect}: model and record are from "
-                "different steps. restore(expect=..., fallback=True) looks for the expected one among the older records"
+                f"the newest record in {directory} is {record_found['id']}, expected was {expect}: model and "
+                "record are from different steps. restore(expect=..., fallback=True) looks for the expected one among "
+                "the older records"
             )
     if expect is not None or passed_over:
         wanted = f"record {expect}" if expect is not None else "a whole record"

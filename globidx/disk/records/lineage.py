@@ -36,22 +36,22 @@ class Lineage:
 
     def look(self) -> None:
         """Take what is there by now for known."""
-        found = _numbered(self._directory)
-        last = found[-1][0] if found else -1
-        self._newest = last, frozenset(name for number, name in found if number == last)
+        numbered = _numbered(self._directory)
+        last = numbered[-1][0] if numbered else -1
+        self._newest = last, frozenset(name for number, name in numbered if number == last)
         self._strange = frozenset()
-        self._own().update(name for _, name in found)
+        self._own().update(name for _, name in numbered)
 
     def next_number(self) -> int:
         """The next record's; SaveError, naming the record, where another run has written one since the last look."""
         records.next_number(self._directory)  # makes the folder
         if self._newest is None:
             self._begin_beside()
-        found = _numbered(self._directory)
+        numbered = _numbered(self._directory)
         last, names = self._newest or (-1, frozenset())
-        if self._tried in (name for _, name in found):
+        if self._tried in (name for _, name in numbered):
             last, names = _number(self._tried), frozenset({self._tried})
-        strangers = [name for number, name in found if number >= last and name not in names]
+        strangers = [name for number, name in numbered if number >= last and name not in names]
         if strangers:
             raise SaveError(
                 f"another run has written {strangers[-1]} into {self._directory} since this one last looked; two runs "
@@ -88,30 +88,34 @@ class Lineage:
 
         Never an OSError, since the save before it has succeeded; SaveError, which says so, where a policy fails.
         """
+        surplus = self.surplus(keep)
+        with _held_open(surplus[:_HELD]):
+            for path in surplus:
+                records.remove(path)
+
+    def surplus(self, keep: Keep | int) -> list[Path]:
+        """The records of this run that ``prune`` removes, oldest first; none where the folder cannot be listed."""
         if isinstance(keep, int):
             validate.integer(keep, "keep_last", low=1)
         try:
             paths = [path for path in records.list_records(self._directory) if path.name not in self._strange]
         except OSError as error:
             _log.warning("old records in %s are not removed: %s", self._directory, error)
-            return
-        gone = paths[:-keep] if isinstance(keep, int) else self._not_chosen(paths, keep)
-        with _held_open(gone[:_HELD]):
-            for path in gone:
-                records.remove(path)
+            return []
+        return paths[:-keep] if isinstance(keep, int) else self._not_chosen(paths, keep)
 
     def _not_chosen(self, paths: list[Path], keep: Keep) -> list[Path]:
         """What a policy does not choose of those that can be read."""
-        found: list[tuple[Path, Entry]] = []
+        readable: list[tuple[Path, Entry]] = []
         for path in paths:
             try:
                 record = records.read_record(path)
             except (RecordError, OSError):
                 continue
-            found.append((path, Entry(record["number"], record["step"], record["extras"])))
+            readable.append((path, Entry(record["number"], record["step"], record["extras"])))
         try:
-            kept = keep([entry for _, entry in found])
-            return [path for path, entry in found[:-1] if entry.number not in kept]
+            kept = keep([entry for _, entry in readable])
+            return [path for path, entry in readable[:-1] if entry.number not in kept]
         except Exception as error:  # whatever it is, the record is written by now
             failed = SaveError(f"the record is written, but keep= failed: {type(error).__name__}: {error}")
             failed.state = UNKNOWN

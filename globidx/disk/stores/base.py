@@ -103,9 +103,9 @@ def format_of(path: Path) -> str:
     if _has_suffix(str(path)) or _has_signature(path):
         return "hdf5"
     with path.open("rb") as file:
-        begin = file.read(8)
+        signature = file.read(8)
     for magic, name in _OTHER_FORMATS.items():
-        if begin.startswith(magic):
+        if signature.startswith(magic):
             raise OtherFormatError(f"a file of {name}, which is no HDF5: convert it to a newer format of its kind")
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
 
@@ -122,7 +122,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
         return remote
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:
-        plain: Entry | None = _module("zarr.indexing").scan(path, layout, axis)
+        plain: Entry | None = _module("zarr.fast_scan").scan(path, layout, axis)
         if plain is not None:
             return plain
     entry: Entry = _module(f"{name or format_of(Path(path))}.library").scan(path, layout, axis)
@@ -144,8 +144,8 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
     if kind == "hdf5":
         hdf5: Audit = _module("hdf5.library").audit(path, array, allow_external=allow_external)
         return hdf5
-    found: Audit = _module("zarr.library").audit(path, array)
-    return found
+    zarr: Audit = _module("zarr.library").audit(path, array)
+    return zarr
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
@@ -175,26 +175,26 @@ def array_info(
 
     ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` says of its attributes.
     """
-    shown = f"array {field.path!r}" if field.path else "the array"
-    word = _native_name(dtype) if isinstance(dtype, np.dtype) else None
-    if word is None:
+    label = f"array {field.path!r}" if field.path else "the array"
+    dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
+    if dtype_name is None:
         raise ValueError(
-            f"{shown} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
+            f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
         )
     if not 0 <= axis < len(shape):
-        raise ValueError(f"{shown} has shape {tuple(shape)}: no axis {axis} to take items from")
+        raise ValueError(f"{label} has shape {tuple(shape)}: no axis {axis} to take items from")
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (chunks and min(chunks) < 1):
         raise ValueError(
-            f"{shown} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
+            f"{label} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
         )
     if field.form == "tokens" and len(shape) != 1:
-        raise ValueError(f"{shown} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays")
-    item_shape = tuple(int(size) for place, size in enumerate(shape) if place != axis)
+        raise ValueError(f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays")
+    item_shape = tuple(int(size) for dimension, size in enumerate(shape) if dimension != axis)
     count = int(shape[axis])
     if field.form == "tokens":
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
-    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form, packing), count
+    return ArrayInfo(field.name, item_shape, dtype_name, chunk, field.path, field.form, packing), count
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
@@ -236,8 +236,8 @@ def make_entry(
     """The entry of a file whose arrays were found; ValueError where they are not aligned."""
     lengths = {length for _, length in arrays}
     if len(lengths) > 1:
-        told = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
-        raise ValueError(f"its arrays are not aligned: {told}")
+        lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
+        raise ValueError(f"its arrays are not aligned: {lengths_by_name}")
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
     schema = tuple(info for info, _ in arrays)
     return Entry(kind, lengths.pop(), schema, digest, is_foreign=is_foreign or bool(sources), sources=sources)
@@ -262,7 +262,7 @@ def _native_name(dtype: np.dtype[Any]) -> str | None:
 
 @cache
 def _module(name: str) -> Any:
-    return forks.imported(f"globidx.disk.stores.{name}")
+    return forks.import_module(f"globidx.disk.stores.{name}")
 
 
 def _has_suffix(path: str) -> bool:

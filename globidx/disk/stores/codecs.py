@@ -50,8 +50,8 @@ class Codec(NamedTuple):
 
 def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
     """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what comes out."""
-    for place in range(len(codecs) - 1, 0, -1):
-        data = codecs[place].expand(data, most_stored(len(out), place))
+    for step in range(len(codecs) - 1, 0, -1):
+        data = codecs[step].expand(data, most_stored(len(out), step))
     if codecs and codecs[0].into is not None:
         codecs[0].into(data, out)
     else:
@@ -78,10 +78,10 @@ def fill(data: Data, out: NDArray[np.uint8]) -> None:
     out[:] = np.frombuffer(data, np.uint8)
 
 
-def expect(found: int, wanted: int) -> None:
-    """ValueError unless ``found`` bytes are as many as belong there."""
-    if found != wanted:
-        raise ValueError(f"it holds {found} bytes, where {wanted} belong")
+def expect(nbytes: int, expected: int) -> None:
+    """ValueError unless ``nbytes`` bytes are as many as belong there."""
+    if nbytes != expected:
+        raise ValueError(f"it holds {nbytes} bytes, where {expected} belong")
 
 
 def is_known(name: str, configuration: Mapping[str, Any]) -> bool:
@@ -104,7 +104,7 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec:
         return Codec(partial(_streams, _lzma(configuration), lzma.LZMAError))
     if name == "crc32c":
         return Codec(lambda data, limit: _at_most(without_crc32c(data), limit))
-    module: Any = forks.imported(f"numcodecs.{name}")
+    module: Any = forks.import_module(f"numcodecs.{name}")
     if name == "blosc":
         module.use_threads = False  # as zarr sets it: every loader worker would start as many as there are cores
     decompress = getattr(module, _CLASSES[name])().decode
@@ -142,7 +142,7 @@ def inflater() -> Any:
     """The library that ``inflate`` uses: the fastest there is."""
     for name in ("zlib_ng.zlib_ng", "isal.isal_zlib"):
         try:
-            return forks.imported(name)
+            return forks.import_module(name)
         except ImportError:
             continue
     return zlib
@@ -159,12 +159,12 @@ def without_crc32c(data: Data) -> Data:
 
 def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
     """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one after the other."""
-    found = 0
+    checksum = 0
     for piece in pieces:
-        found = _crc32c().extend(found, piece if isinstance(piece, bytes) else piece.tobytes())
-    wanted = int.from_bytes(stored, "little")
-    if wanted != found:
-        raise ValueError(f"its checksum is {wanted:#010x}, but its bytes have {found:#010x}: they were damaged")
+        checksum = _crc32c().extend(checksum, piece if isinstance(piece, bytes) else piece.tobytes())
+    expected = int.from_bytes(stored, "little")
+    if expected != checksum:
+        raise ValueError(f"its checksum is {expected:#010x}, but its bytes have {checksum:#010x}: they were damaged")
 
 
 _CLASSES = {"zstd": "Zstd", "blosc": "Blosc", "lz4": "LZ4"}
@@ -236,7 +236,7 @@ def _lzma(configuration: Mapping[str, Any]) -> Callable[[], lzma.LZMADecompresso
 
 @cache
 def _crc32c() -> Any:
-    return forks.imported("google_crc32c")
+    return forks.import_module("google_crc32c")
 
 
 def _framed(decompress: Callable[..., Any], size: Callable[[Data], int]) -> Codec:

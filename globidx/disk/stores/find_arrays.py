@@ -48,16 +48,16 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
     if keys is None and len(present) == 1:
         return tuple(present)
     names = sorted(present)
-    shown = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
-    there = (shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none at all"
+    listed = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
+    available = (listed + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none at all"
     if keys is None:
         raise ValueError(
-            f"it holds {len(names)} arrays ({there}); choose with key= (--key), one or several of equal length"
+            f"it holds {len(names)} arrays ({available}); choose with key= (--key), one or several of equal length"
         )
     missing = next(key for key in keys if key not in present)
-    alike = get_close_matches(missing, names, 1)
-    hint = f" (did you mean {alike[0]!r}?)" if alike else ""
-    raise ValueError(f"it has no array {missing!r}{hint}; there is {there}")
+    similar = get_close_matches(missing, names, 1)
+    hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+    raise ValueError(f"it has no array {missing!r}{hint}; there is {available}")
 
 
 def _nexus(root: Any) -> str:

@@ -35,23 +35,23 @@ def into(decompress: Decompress, data: Data, out: NDArray[np.uint8]) -> None:
     if header is not None and header[0] == len(out) != 0:
         decompress(data, out=out)  # raises over a second frame, for which there is no room
         return
-    found, place = frames(data), 0
-    for number, frame in enumerate(found):
-        room = len(out) - place
-        if frame.size is None and number == len(found) - 1 and room:
+    all_frames, filled = frames(data), 0
+    for index, frame in enumerate(all_frames):
+        room = len(out) - filled
+        if frame.size is None and index == len(all_frames) - 1 and room:
             size = room
-            decompress(_with_size(frame, room), out=out[place:])
+            decompress(_with_size(frame, room), out=out[filled:])
         elif frame.size:
             size = frame.size
-            refuse_more(place + size, len(out))
-            decompress(frame.data, out=out[place : place + size])
+            refuse_more(filled + size, len(out))
+            decompress(frame.data, out=out[filled : filled + size])
         else:
             part = np.frombuffer(_expanded(decompress, frame, room), np.uint8)
             size = len(part)
-            out[place : place + size] = part
-        place += size
-    if place != len(out):
-        raise ValueError(f"it holds {place} bytes, where {len(out)} belong")
+            out[filled : filled + size] = part
+        filled += size
+    if filled != len(out):
+        raise ValueError(f"it holds {filled} bytes, where {len(out)} belong")
 
 
 def expand(decompress: Decompress, data: Data, limit: int) -> Data:
@@ -68,19 +68,19 @@ def frames(data: Data) -> list[Frame]:
 
     Found by the lengths of their blocks, without decoding any.
     """
-    view, place, found = memoryview(data), 0, list[Frame]()
-    while place < len(view) or not found:
-        magic = int.from_bytes(view[place : place + 4], "little")
+    view, offset, result = memoryview(data), 0, list[Frame]()
+    while offset < len(view) or not result:
+        magic = int.from_bytes(view[offset : offset + 4], "little")
         if magic >> 4 == _SKIPPABLE:
-            place += 8 + int.from_bytes(view[place + 4 : place + 8], "little")
-            _refuse_cut(place, view)
-            if place == len(view):
+            offset += 8 + int.from_bytes(view[offset + 4 : offset + 8], "little")
+            _refuse_cut(offset, view)
+            if offset == len(view):
                 break
             continue
-        frame = _frame(view[place:])
-        found.append(frame)
-        place += len(frame.data)
-    return found
+        frame = _frame(view[offset:])
+        result.append(frame)
+        offset += len(frame.data)
+    return result
 
 
 def _frame(view: memoryview) -> Frame:
@@ -89,16 +89,16 @@ def _frame(view: memoryview) -> Frame:
     if header is None:
         raise ValueError("its bytes are no Zstandard frame")
     size, start = header
-    place, most, is_last = start, 0, False
+    offset, most, is_last = start, 0, False
     while not is_last:
-        _refuse_cut(place + 3, view)
-        block = int.from_bytes(view[place : place + 3], "little")
+        _refuse_cut(offset + 3, view)
+        block = int.from_bytes(view[offset : offset + 3], "little")
         is_last, kind, length = bool(block & 1), block >> 1 & 3, block >> 3
         most += _BLOCK if kind == 2 else length
-        place += 3 + (1 if kind == 1 else length)
-    place += 4 * (view[4] >> 2 & 1)
-    _refuse_cut(place, view)
-    return Frame(view[:place], size, start, most)
+        offset += 3 + (1 if kind == 1 else length)
+    offset += 4 * (view[4] >> 2 & 1)
+    _refuse_cut(offset, view)
+    return Frame(view[:offset], size, start, most)
 
 
 def _header(view: memoryview) -> tuple[int | None, int] | None:
@@ -135,10 +135,10 @@ def _expanded(decompress: Decompress, frame: Frame, limit: int) -> Data:
     return part
 
 
-def refuse_more(found: int, limit: int) -> None:
+def refuse_more(nbytes: int, limit: int) -> None:
     """ValueError where there are more than ``limit`` bytes."""
-    if found > limit:
-        raise ValueError(f"it holds {found} bytes or more, where {limit} belong")
+    if nbytes > limit:
+        raise ValueError(f"it holds {nbytes} bytes or more, where {limit} belong")
 
 
 def _refuse_cut(end: int, view: memoryview) -> None:

@@ -64,15 +64,15 @@ class ChunkTable:
         """Whether every chunk of the grid is in the file."""
         return len(self.rows) == math.prod(self.grid)
 
-    def find(self, place: Sequence[int]) -> Place | None:
-        """Offset, size and filter mask of the chunk at ``place`` in the grid; None if it was never written."""
-        number = sum(map(mul, place, self._strides))
-        numbers, offsets, sizes, masks = self._columns
+    def find(self, coordinates: Sequence[int]) -> Place | None:
+        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid; None if it was never written."""
+        index = sum(map(mul, coordinates, self._strides))
+        indices, offsets, sizes, masks = self._columns
         # in a whole table, a chunk's number is its row
-        row = number
-        if row >= len(numbers) or numbers[row] != number:
-            row = int(numbers.searchsorted(number))
-            if row == len(numbers) or numbers[row] != number:
+        row = index
+        if row >= len(indices) or indices[row] != index:
+            row = int(indices.searchsorted(index))
+            if row == len(indices) or indices[row] != index:
                 return None
         return int(offsets[row]), int(sizes[row]), int(masks[row])
 
@@ -145,18 +145,18 @@ def _listed(dataset: Any, grid: tuple[int, ...]) -> NDArray[np.int64] | None:
     if infos:
         parts.append(_packed(infos))
     rank = len(grid)
-    told = np.concatenate(parts) if parts else np.empty((0, rank + 3), np.int64)
-    places, rest = told[:, :rank] // np.array(dataset.chunks), told[:, rank:]
-    if _is_doubtful(dataset, places):
+    listed = np.concatenate(parts) if parts else np.empty((0, rank + 3), np.int64)
+    coordinates, columns = listed[:, :rank] // np.array(dataset.chunks), listed[:, rank:]
+    if _is_doubtful(dataset, coordinates):
         return None
     # what lies beyond the dataset's shape belongs to no item
-    inside = ((places >= 0) & (places < np.array(grid))).all(axis=1)
-    places, rest = places[inside], rest[inside]
-    rest[:, 0] += _uncounted_base(dataset)
-    numbers = np.ravel_multi_index(tuple(places.T), grid) if len(places) else np.empty(0, np.int64)
-    rows = np.column_stack((numbers, rest)).astype(np.int64)
-    if (np.diff(numbers) <= 0).any():
-        rows = rows[np.argsort(numbers, kind="stable")]
+    inside = ((coordinates >= 0) & (coordinates < np.array(grid))).all(axis=1)
+    coordinates, columns = coordinates[inside], columns[inside]
+    columns[:, 0] += _uncounted_base(dataset)
+    indices = np.ravel_multi_index(tuple(coordinates.T), grid) if len(coordinates) else np.empty(0, np.int64)
+    rows = np.column_stack((indices, columns)).astype(np.int64)
+    if (np.diff(indices) <= 0).any():
+        rows = rows[np.argsort(indices, kind="stable")]
         if (np.diff(rows[:, 0]) == 0).any():
             raise ReadError(f"two chunks of dataset {dataset.name} are in one place: the file is damaged")
     # columns lie in one piece each
@@ -172,7 +172,7 @@ def _packed(infos: list[Any]) -> NDArray[np.int64]:
     return np.column_stack((coordinates.reshape(count, -1), *rest)).view(np.int64)
 
 
-def _is_doubtful(dataset: Any, places: NDArray[np.int64]) -> bool:
+def _is_doubtful(dataset: Any, coordinates: NDArray[np.int64]) -> bool:
     """Whether the library may have listed chunks in wrong places.
 
     HDF5 (to 2.0 at least) lists the chunks of an *extensible array*, the index of datasets with one unlimited axis in
@@ -187,7 +187,7 @@ def _is_doubtful(dataset: Any, places: NDArray[np.int64]) -> bool:
     # object headers of version 1 come from before there were such arrays
     if is_flat or h5py.h5o.get_info(dataset.id).hdr.version == 1:
         return False
-    return not places[:, : unlimited[0]].any()
+    return not coordinates[:, : unlimited[0]].any()
 
 
 def _uncounted_base(dataset: Any) -> int:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from globidx.disk.stores.hdf5.chunk_table import ChunkTable, grid_of, table_of
-from globidx.disk.stores.hdf5.elsewhere import bytes_elsewhere
+from globidx.disk.stores.hdf5.external import external_bytes
 from globidx.disk.stores.hdf5.virtual_map import VirtualMap
 from globidx.errors import MissingChunkError, ReadError
 
@@ -35,7 +35,7 @@ class Presence:
             return
         if self._is_elsewhere:
             if not self._holds(start, stop) and not fill:
-                raise MissingChunkError(unwritten(self._dataset, "what other files should hold"))
+                raise MissingChunkError(missing_message(self._dataset, "what other files should hold"))
         elif not self.is_whole:
             self._require_chunks(start, stop)
 
@@ -68,7 +68,7 @@ class Presence:
         if dataset.external:
             row = dataset.nbytes // dataset.shape[0]
             wanted = dataset.nbytes if self._axis else stop * row
-            return bool(bytes_elsewhere(dataset, allow=self._allow) >= wanted)
+            return bool(external_bytes(dataset, allow=self._allow) >= wanted)
         if self._map is None:
             allow = self._allow
             self._map = VirtualMap(
@@ -79,18 +79,18 @@ class Presence:
     def _require_chunks(self, start: int, stop: int) -> None:
         dataset, axis = self._dataset, self._axis
         if dataset.chunks is None:
-            raise MissingChunkError(unwritten(dataset, "its data"))
+            raise MissingChunkError(missing_message(dataset, "its data"))
         spans = [range(-(-size // chunk)) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
         # a damaged indptr may ask for far more than there is
         end = min(stop, dataset.shape[axis])
         spans[axis] = range(start // dataset.chunks[axis], -(-end // dataset.chunks[axis]))
-        for place in itertools.product(*spans):
-            corner = tuple(at * size for at, size in zip(place, dataset.chunks, strict=True))
-            if not (_is_stored(dataset, corner) if self._table is None else self._table.find(place)):
-                raise MissingChunkError(unwritten(dataset, f"the chunk at {corner}"))
+        for coordinates in itertools.product(*spans):
+            corner = tuple(coordinate * size for coordinate, size in zip(coordinates, dataset.chunks, strict=True))
+            if not (_is_stored(dataset, corner) if self._table is None else self._table.find(coordinates)):
+                raise MissingChunkError(missing_message(dataset, f"the chunk at {corner}"))
 
 
-def unwritten(dataset: Any, what: str) -> str:
+def missing_message(dataset: Any, what: str) -> str:
     """The sentence for data that are not there."""
     return (
         f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}; "

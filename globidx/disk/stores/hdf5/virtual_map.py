@@ -15,7 +15,7 @@ import numpy as np
 from h5py import h5s
 from numpy.typing import NDArray
 
-from globidx.disk.stores.hdf5.elsewhere import VIRTUAL, followed, located
+from globidx.disk.stores.hdf5.external import VIRTUAL, follow_links, locate_file
 from globidx.errors import ReadError
 
 _ENDLESS = np.iinfo(np.int64).max
@@ -46,7 +46,7 @@ class VirtualMap:
         self._axis, self._allow, self._is_whole = axis, allow, is_whole
         self._path, self._shape = dataset.file.filename, dataset.shape
         self._plist = plist = dataset.id.get_create_plist()
-        boxes = [_box(plist.get_virtual_vspace(number)) for number in range(plist.get_virtual_count())]
+        boxes = [_box(plist.get_virtual_vspace(index)) for index in range(plist.get_virtual_count())]
         low = np.array([box[0] for box in boxes], np.int64).reshape(-1, len(self._shape))
         high = np.array([box[1] for box in boxes], np.int64).reshape(-1, len(self._shape))
         order = np.argsort(low[:, axis], kind="stable")
@@ -67,10 +67,10 @@ class VirtualMap:
         last = int(np.searchsorted(self._low[:, axis], stop, "left"))
         near = first + np.flatnonzero(self._high[first:last, axis] > start)
         # every one of these is looked at, also where one is known to be missing: HDF5 will open all of them
-        there = near[np.array([self._is_there(int(row)) for row in near], bool)]
+        present = near[np.array([self._is_there(int(row)) for row in near], bool)]
         sizes = list(self._shape)
         sizes[axis] = stop - start
-        return bool(self._points(there, start, stop) >= math.prod(sizes))
+        return bool(self._points(present, start, stop) >= math.prod(sizes))
 
     def _points(self, rows: NDArray[np.int64], start: int, stop: int) -> int:
         """How many elements of rows ``[start, stop)`` these mappings fill, each counted once."""
@@ -93,17 +93,17 @@ class VirtualMap:
                 uncut += points
             elif points:
                 blocks.append(np.asarray(space.get_select_hyper_blocklist(), np.int64) + _HALF_OPEN)
-        return uncut + covered(np.concatenate(blocks))
+        return uncut + count_covered(np.concatenate(blocks))
 
     def _is_there(self, row: int) -> bool:
         known = self._known.get(row)
         if known is None:
-            number = int(self._numbers[row])
-            name, path = self._plist.get_virtual_filename(number), self._plist.get_virtual_dsetname(number)
-            known = self._known[row] = self._has_source(name, path, number)
+            mapping = int(self._numbers[row])
+            name, path = self._plist.get_virtual_filename(mapping), self._plist.get_virtual_dsetname(mapping)
+            known = self._known[row] = self._has_source(name, path, mapping)
         return known
 
-    def _has_source(self, name: str, path: str, number: int) -> bool:
+    def _has_source(self, name: str, path: str, mapping: int) -> bool:
         """Whether the dataset behind a mapping is there, as large as it is taken to be, and whole."""
         if "%" in name or "%" in path:
             return True
@@ -114,28 +114,28 @@ class VirtualMap:
             return False
         shape, is_whole = source
         return is_whole and _fits(
-            shape, self._plist.get_virtual_srcspace(number), self._plist.get_virtual_vspace(number)
+            shape, self._plist.get_virtual_srcspace(mapping), self._plist.get_virtual_vspace(mapping)
         )
 
     def _looked_at(self, name: str, path: str) -> tuple[tuple[int, ...], bool] | None:
-        there: str | None = self._path
+        located: str | None = self._path
         if name != ".":
-            there = located(name, self._path, VIRTUAL, allow=self._allow)
-        if there is None:
+            located = locate_file(name, self._path, VIRTUAL, allow=self._allow)
+        if located is None:
             return None
         try:
-            with h5py.File(there, "r") as file:
-                followed(file, path, allow=self._allow)
+            with h5py.File(located, "r") as file:
+                follow_links(file, path, allow=self._allow)
                 dataset = file[path]
                 return dataset.shape, self._is_whole(dataset)
         except (OSError, KeyError):
             return None
 
 
-def covered(boxes: NDArray[np.int64]) -> int:
+def count_covered(boxes: NDArray[np.int64]) -> int:
     """How many points lie in any of these boxes, half-open: (box, low and high, axis).
 
-    >>> covered(np.array([[[0, 0], [1, 8]], [[0, 0], [1, 8]], [[0, 4], [2, 8]]]))
+    >>> count_covered(np.array([[[0, 0], [1, 8]], [[0, 0], [1, 8]], [[0, 4], [2, 8]]]))
     12
     """
     boxes = boxes[(boxes[:, 0] < boxes[:, 1]).all(axis=1)]

@@ -20,7 +20,7 @@ from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
-from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, whole
+from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
 
 _INDEX_BYTES = 2**20  # of shard indexes, where no reader keeps them with its chunks
@@ -53,36 +53,36 @@ class ZarrSource:
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
-        taken = 0
-        for number in range(start // self._length, -(-stop // self._length)):
-            first = number * self._length
-            here, there = max(start, first), min(stop, first + self._length)
-            rows = out[here - start : there - start]
-            if self._direct and there - here == self._length:
-                taken += self._decode((number,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8))
+        nbytes = 0
+        for row in range(start // self._length, -(-stop // self._length)):
+            first = row * self._length
+            begin, end = max(start, first), min(stop, first + self._length)
+            rows = out[begin - start : end - start]
+            if self._direct and end - begin == self._length:
+                nbytes += self._decode((row,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8))
             else:
-                taken += self.pick([(here, there, 0)], rows)
-        return taken
+                nbytes += self.pick([(begin, end, 0)], rows)
+        return nbytes
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
         """Fill rows of ``out`` from spans of one row of chunks; how many stored bytes that took.
 
         One decoded chunk is in memory at a time.
         """
-        array, axis, taken = self._array, self._axis, 0
-        number = spans[0][0] // self._length
-        begin = number * self._length
-        stored = tuple(array.chunks[place] for place in array.axes)
+        array, axis, nbytes = self._array, self._axis, 0
+        row = spans[0][0] // self._length
+        first_row = row * self._length
+        stored = tuple(array.chunks[coordinates] for coordinates in array.axes)
         buffer = np.empty(self._nbytes, np.uint8)
         chunk = buffer.view(array.dtype).reshape(stored).transpose(np.argsort(array.axes))
         rows = np.moveaxis(chunk, axis, 0)
-        for place in itertools.product(*self._grid):
-            taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
-            there = tuple(slice(n * side, (n + 1) * side) for n, side in zip(place, self._sides, strict=True))
+        for coordinates in itertools.product(*self._grid):
+            nbytes += self._decode((*coordinates[:axis], row, *coordinates[axis:]), buffer)
+            region = tuple(slice(n * side, (n + 1) * side) for n, side in zip(coordinates, self._sides, strict=True))
             for start, stop, target in spans:
-                part = out[(slice(target, target + stop - start), *there)]
-                part[...] = rows[(slice(start - begin, stop - begin), *map(slice, part.shape[1:]))]
-        return taken
+                part = out[(slice(target, target + stop - start), *region)]
+                part[...] = rows[(slice(start - first_row, stop - first_row), *map(slice, part.shape[1:]))]
+        return nbytes
 
     def in_shards(self, sharding: Sharding) -> tuple[int, int]:
         """How many chunks lie in shards, and how many of them are absent.
@@ -92,17 +92,19 @@ class ZarrSource:
         chunks, absent, per_shard = 0, 0, _per_shard(sharding, self._array)
         grid = [-(-size // chunk) for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)]
         for shard in itertools.product(*(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))):
-            sizes = [min(count, n - at * count) for at, n, count in zip(shard, grid, per_shard, strict=True)]
+            sizes = [
+                min(count, n - coordinate * count) for coordinate, n, count in zip(shard, grid, per_shard, strict=True)
+            ]
             chunks += math.prod(sizes)
             try:
-                descriptor, found = self._open(shard)
+                descriptor, status = self._open(shard)
             except MissingChunkError:
                 absent += math.prod(sizes)
                 continue
             with suppress(ReadError):
                 try:
-                    extent, read = self._extent(descriptor, found.st_size, sharding, per_shard, shard)
-                    index = whole(extent, read).reshape(*per_shard, 2)
+                    extent, read = self._extent(descriptor, status.st_size, sharding, per_shard, shard)
+                    index = read_index(extent, read).reshape(*per_shard, 2)
                 except ValueError:
                     continue
                 finally:
@@ -110,42 +112,44 @@ class ZarrSource:
                 absent += int((index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1).sum())
         return chunks, absent
 
-    def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
-        data = self._in_shard(place, self.sharding) if self.sharding else self._in_file(place)
+    def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
+        data = self._in_shard(coordinates, self.sharding) if self.sharding else self._in_file(coordinates)
         try:
             decode(self._codecs, data, out)
         except UNREADABLE as error:
-            raise ReadError(f"{self._told(place)} cannot be decoded: {error}") from error
+            raise ReadError(f"{self._describe(coordinates)} cannot be decoded: {error}") from error
         return len(data)
 
-    def _in_file(self, place: tuple[int, ...]) -> bytes:
-        descriptor, found = self._open(place)
+    def _in_file(self, coordinates: tuple[int, ...]) -> bytes:
+        descriptor, status = self._open(coordinates)
         try:
-            return self._taken(descriptor, self._bounded(found.st_size, place), 0, place)
+            return self._read(descriptor, self._bounded(status.st_size, coordinates), 0, coordinates)
         finally:
             os.close(descriptor)
 
-    def _in_shard(self, place: tuple[int, ...], sharding: Sharding) -> bytes:
+    def _in_shard(self, coordinates: tuple[int, ...], sharding: Sharding) -> bytes:
         """The bytes of a chunk inside its shard."""
         per_shard = _per_shard(sharding, self._array)
-        shard = tuple(n // count for n, count in zip(place, per_shard, strict=True))
-        descriptor, found = self._open(shard, place)
+        shard = tuple(n // count for n, count in zip(coordinates, per_shard, strict=True))
+        descriptor, status = self._open(shard, coordinates)
         try:
-            key = (self._folder, shard, found.st_ino, found.st_size, found.st_mtime_ns)
-            extent, read = self._extent(descriptor, found.st_size, sharding, per_shard, shard)
-            number = 0
-            for at, count in zip(place, per_shard, strict=True):
-                number = number * count + at % count
+            key = (self._folder, shard, status.st_ino, status.st_size, status.st_mtime_ns)
+            extent, read = self._extent(descriptor, status.st_size, sharding, per_shard, shard)
+            index = 0
+            for coordinate, count in zip(coordinates, per_shard, strict=True):
+                index = index * count + coordinate % count
             try:
-                offset, size = self._indexes.find(key, extent, number, read)
+                offset, size = self._indexes.find(key, extent, index, read)
             except ValueError as error:
-                raise ReadError(f"the index of {self._told(shard)} cannot be read: {error}") from error
+                raise ReadError(f"the index of {self._describe(shard)} cannot be read: {error}") from error
             if offset == size == ABSENT:
-                raise MissingChunkError(self._missing(f"{self._told(place)} is not in its shard"))
-            if offset + size > found.st_size:
+                raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in its shard"))
+            if offset + size > status.st_size:
                 end = offset + size
-                raise ReadError(f"{self._told(place)} lies at bytes [{offset}, {end}) of a shard of {found.st_size}")
-            return self._taken(descriptor, self._bounded(size, place), offset, place)
+                raise ReadError(
+                    f"{self._describe(coordinates)} lies at bytes [{offset}, {end}) of a shard of {status.st_size}"
+                )
+            return self._read(descriptor, self._bounded(size, coordinates), offset, coordinates)
         finally:
             os.close(descriptor)
 
@@ -156,30 +160,32 @@ class ZarrSource:
         count = math.prod(per_shard)
         length = 16 * count + 4 * sharding.checked
         if length > size:
-            raise ReadError(f"{self._told(shard)} ends after {size} bytes, where its index alone takes {length}")
+            raise ReadError(f"{self._describe(shard)} ends after {size} bytes, where its index alone takes {length}")
         extent = Extent(0 if sharding.index_first else size - length, count, sharding.checked)
-        return extent, lambda wanted, offset: self._taken(descriptor, wanted, offset, shard)
+        return extent, lambda wanted, offset: self._read(descriptor, wanted, offset, shard)
 
-    def _bounded(self, size: int, place: tuple[int, ...]) -> int:
+    def _bounded(self, size: int, coordinates: tuple[int, ...]) -> int:
         """``size``, which no chunk may exceed, whatever its codecs made of it."""
         if size > self._most:
-            raise ReadError(f"{self._told(place)} takes {size} bytes, where {self._nbytes} belong once it is decoded")
+            raise ReadError(
+                f"{self._describe(coordinates)} takes {size} bytes, where {self._nbytes} belong once it is decoded"
+            )
         return size
 
-    def _open(self, place: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
-        """The file at ``place`` of the grid of files; MissingChunkError where there is none with bytes in it."""
-        path = f"{self._folder}/{self._array.key(place)}"
+    def _open(self, coordinates: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
+        """The file at ``coordinates`` of the grid of files; MissingChunkError where there is none with bytes in it."""
+        path = f"{self._folder}/{self._array.key(coordinates)}"
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise MissingChunkError(self._missing(f"{self._told(place)} is not in the store")) from None
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or not found.st_size:
+            raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in the store")) from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
             os.close(descriptor)
-            raise MissingChunkError(self._missing(f"{self._told(place)} is not in the store"))
-        return descriptor, found
+            raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in the store"))
+        return descriptor, status
 
-    def _taken(self, descriptor: int, size: int, offset: int, place: tuple[int, ...]) -> bytes:
+    def _read(self, descriptor: int, size: int, offset: int, coordinates: tuple[int, ...]) -> bytes:
         data = os.pread(descriptor, size, offset)
         while 0 < len(data) < size:  # a signal, or more than 2 GiB
             more = os.pread(descriptor, size - len(data), offset + len(data))
@@ -187,11 +193,11 @@ class ZarrSource:
                 break
             data += more
         if len(data) < size:
-            raise ReadError(f"{self._told(place)} ends after {len(data)} of {size} bytes")
+            raise ReadError(f"{self._describe(coordinates)} ends after {len(data)} of {size} bytes")
         return data
 
-    def _told(self, place: tuple[int, ...]) -> str:
-        return f"chunk {self._array.key(place)} of " + (f"array {self._name!r}" if self._name else "the array")
+    def _describe(self, coordinates: tuple[int, ...]) -> str:
+        return f"chunk {self._array.key(coordinates)} of " + (f"array {self._name!r}" if self._name else "the array")
 
     def _missing(self, what: str) -> str:
         return (
@@ -202,4 +208,4 @@ class ZarrSource:
 
 def _per_shard(sharding: Sharding, array: ArrayMetadata) -> list[int]:
     """How many chunks a shard holds along each axis."""
-    return [whole // part for whole, part in zip(sharding.shape, array.chunks, strict=True)]
+    return [read_index // part for read_index, part in zip(sharding.shape, array.chunks, strict=True)]

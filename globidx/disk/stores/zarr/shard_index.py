@@ -43,8 +43,8 @@ class ShardIndexes:
         self._start()
         forks.renew_in_child(self, ShardIndexes._start)
 
-    def find(self, key: Hashable, extent: Extent, number: int, read: Read) -> tuple[int, int]:
-        """(offset, size) of the ``number``-th chunk; both ``ABSENT`` where there is none.
+    def find(self, key: Hashable, extent: Extent, chunk: int, read: Read) -> tuple[int, int]:
+        """(offset, size) of the ``chunk``-th chunk; both ``ABSENT`` where there is none.
 
         ``key`` says which file it is, and that it did not change; ``read(size, offset)`` returns bytes of it.
         ValueError where the checksum is another one.
@@ -53,23 +53,23 @@ class ShardIndexes:
         index = self._cache.get(key)
         if index is None and not self._was_verified(key):
             if extent.chunks * _ENTRY <= self._cache.capacity // _SHARE:
-                index = whole(extent, read)
+                index = read_index(extent, read)
                 self._cache.put(key, index)
             elif extent.checked:
                 _verify(extent, read)
             self._note(key)
         if index is None:
-            index = np.frombuffer(read(_ENTRY, extent.start + number * _ENTRY), "<u8").reshape(1, 2)
-            number = 0
-        offset, size = index[number].tolist()
+            index = np.frombuffer(read(_ENTRY, extent.start + chunk * _ENTRY), "<u8").reshape(1, 2)
+            chunk = 0
+        offset, size = index[chunk].tolist()
         return offset, size
 
     def _was_verified(self, key: Hashable) -> bool:
         with self._lock:
-            found = key in self._verified
-            if found:
+            is_known = key in self._verified
+            if is_known:
                 self._verified.move_to_end(key)
-            return found
+            return is_known
 
     def _note(self, key: Hashable) -> None:
         with self._lock:
@@ -82,7 +82,7 @@ class ShardIndexes:
         self._verified: OrderedDict[Hashable, None] = OrderedDict()
 
 
-def whole(extent: Extent, read: Read) -> NDArray[np.uint64]:
+def read_index(extent: Extent, read: Read) -> NDArray[np.uint64]:
     """All of an index, chunks x 2, verified."""
     size = extent.chunks * _ENTRY
     data = read(size + 4 * extent.checked, extent.start)

@@ -35,18 +35,18 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
     if root is None or layout.rule is not None or is_array != (layout.keys is None):
         return None
     if is_array:
-        found = [("", root)]
+        documents = [("", root)]
     else:
         if root[0].get("zarr_format") != zarr_format:
             return None
-        read = [(key, _load(f"{path}/{key}/{marker}")) for key in layout.keys or ()]
-        found = [(name, array) for name, array in read if array is not None]
-        if len(found) < len(read):
+        loaded = [(key, _load(f"{path}/{key}/{marker}")) for key in layout.keys or ()]
+        documents = [(name, array) for name, array in loaded if array is not None]
+        if len(documents) < len(loaded):
             return None
     arrays = []
-    for name, (document, _) in found:
-        beside = _load(f"{path}/{name}/.zattrs") if marker == ".zarray" else None
-        attributes: Any = beside[0] if beside else document.get("attributes", {})
+    for name, (document, _) in documents:
+        attributes_file = _load(f"{path}/{name}/.zattrs") if marker == ".zarray" else None
+        attributes: Any = attributes_file[0] if attributes_file else document.get("attributes", {})
         try:
             array = parse_metadata(document)
         except NotPlainError:
@@ -66,7 +66,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
             packing=packing_of(attributes.get),
         )
         arrays.append(info)
-    return make_entry(f"zarr{zarr_format}", arrays, b"".join(data for _, (_, data) in found))
+    return make_entry(f"zarr{zarr_format}", arrays, b"".join(data for _, (_, data) in documents))
 
 
 def _load(path: str) -> tuple[dict[str, Any], bytes] | None:
