@@ -18,7 +18,7 @@ from globidx.cli.output import StderrHandler, StdoutClosedError, print_error
 from globidx.cli.parser import Parser
 from globidx.errors import BadFilesError, GlobidxError
 
-#: What is told in one message instead of a traceback.
+#: Errors that are printed as one message instead of a traceback.
 _REPORTED = (GlobidxError, OSError, ValueError, TypeError, LookupError, ArithmeticError, ImportError)
 
 
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except BadFilesError as error:
-        print_error(*str(error).split("\n"))  # its own line breaks: names in it are escaped
+        # the message has lines of its own; names in it are escaped
+        print_error(*str(error).split("\n"))
         return 1
     except _REPORTED as error:
         print_error(str(error))
@@ -55,7 +56,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 @contextmanager
 def _warnings_shown(*, is_quiet: bool) -> Iterator[None]:
-    """What the library warns of meanwhile becomes messages of the command."""
+    """Warnings of the library become messages of the command."""
     logger = logging.getLogger("globidx")
     handler = logging.NullHandler() if is_quiet else StderrHandler(logging.WARNING)
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""``globidx index check``: what of the data is not there, cannot be read, or could be damaged unnoticed."""
+"""``globidx index check``: data that is absent, cannot be read, or could be damaged unnoticed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _SHOWN = 10
 def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
     """Check every file; 1 where anything is absent or cannot be read, or a file cannot be indexed at all."""
     try:
-        indexed = replace(build, on_bad="tell").run()
-    except BadFilesError as error:  # not one of them can be indexed
+        indexed = replace(build, on_bad="report").run()
+    except BadFilesError as error:
+        # not one of them can be indexed
         report = _Report(args, len(error.failures), [], error.failures)
     else:
         report = _Report(

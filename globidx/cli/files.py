@@ -1,4 +1,4 @@
-"""The options of every command that says which files, and which arrays in them."""
+"""Command-line options that name files, and the arrays in them."""
 
 from __future__ import annotations
 

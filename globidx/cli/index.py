@@ -28,10 +28,10 @@ def add(things: Any) -> None:
         index,
         "build",
         _build,
-        "look at the files and write the cache that training reads",
+        "scan the files and write the cache that training reads",
         example="'data/*.zarr' --key images\n  globidx index build data/ --key images --part 3/16",
     )
-    build.add_argument("--part", type=_part, metavar="N/OF", help="look at one share of the files, for a job array")
+    build.add_argument("--part", type=_part, metavar="N/OF", help="scan one share of the files, for a job array")
     _command(index, "info", _info, "show what the index of these files holds")
     check = _command(
         index,
@@ -45,7 +45,9 @@ def add(things: Any) -> None:
     check.add_argument(
         "--on-missing", choices=("error", "fill"), default="error", help="whether an absent chunk is a problem"
     )
-    _command(index, "diff", _diff, "show what became of the files since the cache was written; 1 if anything did")
+    _command(
+        index, "diff", _diff, "show what changed in the files since the cache was written; exit code 1 if anything did"
+    )
     locate = _command(
         index,
         "locate",
@@ -55,7 +57,7 @@ def add(things: Any) -> None:
         example="data/ --key images 17 2000",
     )
     locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
-    _command(index, "merge", _merge, "put the parts of a job array together, and look at what none of them did")
+    _command(index, "merge", _merge, "join the parts of a job array, and scan the files that no part holds")
 
 
 def _command(
@@ -74,8 +76,8 @@ def _command(
     )
     add_files(command, nargs=files)
     command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)
-    command.add_argument("--workers", type=_workers, help="processes that look at files (default: one a core)")
-    command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    command.add_argument("--workers", type=_workers, help="processes that scan files (default: one a core)")
+    command.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     verbosity = command.add_mutually_exclusive_group()
     verbosity.add_argument("--quiet", action="store_true", help="no progress, and nothing but errors")
     verbosity.add_argument("--progress", action="store_true", help="progress also where stderr is no terminal")
@@ -106,7 +108,7 @@ def _merge(args: argparse.Namespace) -> int | None:
     parts = build.part_files()
     absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
     if absent and not args.quiet:
-        print_error(f"parts {', '.join(absent)} are not there; their files are looked at now")
+        print_error(f"parts {', '.join(absent)} are missing; their files are scanned now")
     if args.dry_run:
         return _print_dry_run(args, build, f"and the index put together from {len(parts)} parts in", None)
     build.require_writable()
@@ -170,7 +172,7 @@ def _check(args: argparse.Namespace) -> int | None:
 
 
 def _build_of(args: argparse.Namespace) -> Build:
-    """The look at the files that the options ask for."""
+    """The build that the options ask for."""
     from globidx.disk.index.spec import IndexSpec
 
     progress = None if args.quiet else Progress(wanted=args.progress or None)
@@ -184,7 +186,7 @@ def _snapshot_of(args: argparse.Namespace) -> Snapshot:
 
 def _print_dry_run(args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None) -> int:
     count, missing = build.missing(part)
-    text = f"{missing} of {count} files would be looked at, {what} {build.cache}"
+    text = f"{missing} of {count} files would be scanned, {what} {build.cache}"
     return _print(args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text)
 
 
@@ -219,7 +221,7 @@ def _absent_parts(names: list[str], count: int) -> list[str]:
 
 
 def _parts_with_files(of: int, count: int) -> Iterable[int]:
-    """The parts, of so many, that get any of ``count`` files.
+    """The parts, of ``of``, that get any of ``count`` files.
 
     >>> list(_parts_with_files(5, 2)), list(_parts_with_files(2, 5))
     ([3, 5], [1, 2])

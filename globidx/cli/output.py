@@ -1,4 +1,4 @@
-"""What the command prints: data for people or as JSON, with everything a terminal cannot show escaped."""
+"""Output of the command: text or JSON, with everything escaped that a terminal cannot show."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from typing import Any, TextIO
 
 
 class StdoutClosedError(Exception):
-    """Whoever read stdout has closed it, as ``head`` does: no reason for a message."""
+    """The reader of stdout has closed it, as ``head`` does, which is no error to report."""
 
 
 def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
-    """Print ``value`` as JSON where that was asked for, else ``lines``."""
+    """Print ``value`` as JSON if ``--json`` was given, else ``lines``."""
     shown = [json.dumps(value, indent=1).replace("\x7f", "\\u007f")] if args.json else map(printable, lines)
     write_stdout("".join(f"{line}\n" for line in shown))
 
 
 def write_stdout(text: str) -> None:
-    """Write to stdout; ReaderLeftError where nobody reads it any more, OSError where it cannot be written."""
+    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be written."""
     try:
         write(text, sys.stdout)
     except BrokenPipeError as error:
         raise StdoutClosedError from error
     except OSError as error:
-        raise OSError(f"stdout cannot be written: {error.strerror}; what was asked for is not all there") from error
+        raise OSError(f"stdout cannot be written: {error.strerror}; the output is incomplete") from error
 
 
 def print_error(*lines: str) -> None:
-    """Print a message for people on stderr, as far as there is one: stdout is for data."""
+    """Print a message on stderr, if there is one: stdout is for data."""
     if sys.stderr is not None:
         text = "".join(f"{line}\n" for line in map(printable, lines))
         with suppress(OSError):
@@ -66,7 +66,7 @@ def _discard(stream: TextIO) -> None:
 
 
 class StderrHandler(logging.Handler):
-    """What the library warns of, as messages of the command."""
+    """Prints warnings of the library as messages of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""

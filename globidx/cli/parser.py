@@ -12,13 +12,13 @@ from globidx.cli.output import print_error, write, write_stdout
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    not done, or a problem was found: stderr says which
+  1    not done, or a problem was found: see stderr
   2    the command itself was wrong
   130  interrupted"""
 
 
 def positive(text: str) -> int:
-    """How many there are of something, from 1: the type of an argument."""
+    """A positive integer: the type of an argument."""
     value = int(text)
     if not 1 <= value <= 2**17:
         raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {value}")

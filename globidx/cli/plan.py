@@ -1,4 +1,4 @@
-"""What each rank would be given if a record were resumed: arithmetic over a sampler's state."""
+"""The samples that each rank would get if a record were resumed: arithmetic over a sampler's state."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Plan:
 
 
 def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, SamplerState]:
-    """The sampler of that name in a record, or its only one; RecordError that lists them where that says nothing."""
+    """The sampler of that name in a record, or its only one; RecordError lists them if the name is missing or unknown."""
     states = {key: state for key, state in record["states"].items() if state.get("format") == FORMAT}
     if name is None and len(states) == 1:
         (name,) = states

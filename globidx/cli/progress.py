@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where tqdm is installed, else a line every few seconds; nothing where nobody looks."""
+"""Progress on stderr: a bar where tqdm is installed, else a line every few seconds; nothing if stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from globidx.cli.output import write
 
-_EVERY = 5.0  #: seconds between lines
+#: Seconds between lines.
+_EVERY = 5.0
 
 
 class Progress:
-    """Told how many of how many files are done; says so with rate and time left.
+    """Prints how many files are done, with rate and time left, each time it is called.
 
     Silent where stderr is no terminal, unless it is ``wanted``.
     """
@@ -25,7 +26,7 @@ class Progress:
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` files are done."""
+        """Report that ``done`` of ``total`` files are done."""
         if not self._shown:
             return
         bar = self._bar = self._bar or _bar(total)

@@ -22,7 +22,7 @@ def add(subparsers: Any) -> None:
         (
             "check",
             _check,
-            "verify every record, and say what else lies there",
+            "verify every record, and list what killed writers left",
             "a record file, or a folder of them",
             "run/ --json",
         ),
@@ -53,7 +53,7 @@ def add(subparsers: Any) -> None:
         if name == "plan":
             command.add_argument("--world-size", type=positive, required=True, help="how many ranks")
             command.add_argument("--batch-size", type=positive, required=True, help="samples a batch, on each rank")
-            command.add_argument("--tail", choices=("pad", "drop", "exact"), help="default: as the record says")
+            command.add_argument("--tail", choices=("pad", "drop", "exact"), help="default: that of the record")
             command.add_argument("--sampler", help="which one, where the record holds several")
         if name == "reseal":
             command.add_argument(
@@ -92,7 +92,7 @@ def _check(args: argparse.Namespace) -> None:
     }
     lines = [f"whole    {path}" if problem is None else f"DAMAGED  {problem}" for path, _, problem in report.records]
     lines += [
-        f"left     {path}: begun {_ago(age)} ago by a writer that is still at work or was killed; swept after a day"
+        f"left     {path}: begun {_ago(age)} ago by a writer that is still running or was killed; removed after a day"
         for path, age in report.temporary
     ]
     lines += [f"{len(report.records)} records, {report.problems} damaged"]

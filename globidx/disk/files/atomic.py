@@ -1,6 +1,6 @@
-"""The one way anything is written: beside the target, whole, and then put in its place.
+"""Atomic writes: a temporary file beside the target, renamed over it once it is complete.
 
-All that globidx leaves on a disk goes through here, but for lock files, which hold nothing.
+Everything that globidx leaves on a disk is written here, except for lock files, which are empty.
 """
 
 from __future__ import annotations
@@ -38,19 +38,23 @@ def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) ->
     """
     temporary, state = temporary_name(path.name), NOT_WRITTEN
     try:
-        folder = os.open(path.parent, _FOLDER)  # first: once the file is in place, nothing but its fsync may fail
+        # opened first: after the rename, nothing but the folder's fsync may fail
+        folder = os.open(path.parent, _FOLDER)
         try:
             written = _write_new(temporary, data, folder, durable=durable)
             try:
                 os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 if _is_file(path.name, folder, written):
-                    state = UNKNOWN  # a network file system may do it and report a failure
+                    # a network file system may rename the file and report a failure
+                    state = UNKNOWN
                 _remove(temporary, folder)
                 raise
             state = UNKNOWN
             if durable:
-                os.fsync(folder)  # never tried again: after a failed fsync the next one may report success for nothing
+                # never tried again: after a failed fsync the next one may report
+                # success for nothing
+                os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
@@ -70,7 +74,8 @@ def make_directory(directory: Path) -> None:
     if not directory.is_dir():
         raise NotADirectoryError(f"{directory} is not a folder")
     for each in reversed(missing):
-        each.mkdir(exist_ok=True)  # another process may be making it as well
+        # another process may be making it as well
+        each.mkdir(exist_ok=True)
         folder = os.open(each.parent, _FOLDER)
         try:
             os.fsync(folder)
@@ -122,7 +127,9 @@ def _write_new(name: str, data: Iterable[bytes | memoryview], folder: int, *, du
             for part in data:
                 _write_all(descriptor, part)
             if durable:
-                os.fsync(descriptor)  # before the rename: a new name must never point at bytes that are not there
+                # before the rename: a new name must never point at bytes that are
+                # not there
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except BaseException:
@@ -134,7 +141,8 @@ def _write_new(name: str, data: Iterable[bytes | memoryview], folder: int, *, du
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(descriptor, rest) :]  # a write may be short
+        # a write may be short
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _is_file(name: str, folder: int, identity: tuple[int, int]) -> bool:

@@ -19,7 +19,7 @@ def is_remote(path: str) -> bool:
 
 
 def split_chain(url: str) -> tuple[str, str, str]:
-    """What stands before the path of a URL, that path, and what stands behind it.
+    """The parts of a URL: before its path, the path, and after it.
 
     Of a chain, the path is that of the first link which has one: stores lie in that, and the others say how it is had.
 
@@ -32,7 +32,7 @@ def split_chain(url: str) -> tuple[str, str, str]:
 
 
 def join(path: str, *names: str) -> str:
-    """A place below a path or URL.
+    """A path or URL below another one.
 
     >>> join("/data/a.zarr", "x", ""), join("zip://a.zarr::/b.zip", "x", "0.0")
     ('/data/a.zarr/x', 'zip://a.zarr/x/0.0::/b.zip')
@@ -82,7 +82,7 @@ class Paths(Sequence[str]):
 
     @property
     def base(self) -> bytes:
-        """What stands before each name."""
+        """The prefix of every path, as bytes."""
         return os.fsencode(os.path.join(self.root, ""))
 
     def encoded(self, start: int, stop: int) -> list[bytes]:

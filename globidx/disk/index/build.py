@@ -1,6 +1,6 @@
-"""Building an index: recall what a cache knows, look at the rest, and leave what was learnt for the next one.
+"""Builds an index: reads what caches hold, scans the other files, and writes the result for the next build.
 
-The cache and its lock save work and decide nothing: what is recalled is proved file by file.
+Cache and lock only save work: every cached row is compared with its file's stamp.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Assembly(NamedTuple):
 
 @dataclass(frozen=True)
 class Build:
-    """One look at the files: what to take from each, where to remember it, and who helps.
+    """One build of an index: the files, the arrays of each, the cache, and who helps to scan.
 
-    ``executor`` looks at files in batches; ``peers`` are other processes that each take a share; ``progress`` is called
-    with how many files were looked at, and how many are to be. Without ``keep`` nothing is written. ``also`` are caches
-    that may know something, too: those of others, which are only read. ``on_bad`` is ``"error"``, ``"skip"``, or
-    ``"tell"`` for a caller that says itself which files were skipped.
+    ``executor`` scans files in batches; ``peers`` are other processes that each scan a share; ``progress`` is called with
+    the number of files scanned and to scan. Without ``keep`` nothing is written. ``also`` are caches of other users,
+    which are only read. ``on_bad`` is ``"error"``, ``"skip"``, or
+    ``"report"`` for a caller that reports skipped files itself.
     """
 
     paths: Paths
@@ -107,7 +107,8 @@ class Build:
         if self.on_bad == "error":
             scanning.refuse_bad(failures, len(share))
         piece = assembled.piece
-        if piece is None:  # there are more parts than files, or none of these can be indexed
+        # more parts than files, or no file of this part can be indexed
+        if piece is None:
             return path, 0
         if _saved(piece, assembled.digest, kept) is None:
             raise OSError(f"the part {path} cannot be written")
@@ -209,7 +210,7 @@ class Build:
         scanning.refuse_repeats(piece, self.paths)
         scanning.refuse_sources(piece, assembled.sources, self.paths)
         if failures:
-            level = logging.INFO if self.on_bad == "tell" else logging.WARNING
+            level = logging.INFO if self.on_bad == "report" else logging.WARNING
             count, total = len(failures), len(self.paths)
             _log.log(level, "left out %d of %d files that cannot be indexed: %s", count, total, failures[0])
         for info in piece.table.arrays:
@@ -240,7 +241,8 @@ class Build:
             return table, None
         try:
             return map_cache(os.fspath(cache.path), digest)
-        except (OSError, ValueError):  # another process was faster
+        except (OSError, ValueError):
+            # another process was faster
             return table, None
 
 

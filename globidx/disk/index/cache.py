@@ -1,6 +1,6 @@
 """The on-disk cache of an index.
 
-A file that may be missing, old, torn or another's, and must never make the index wrong.
+It may be missing, old, torn or another index's, and must never make the index wrong.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from globidx.errors import RecordVersionError
 
 _log = logging.getLogger("globidx")
 
-#: Caches of so many bytes are mapped, smaller ones read.
+#: Caches of this many bytes are mapped, smaller ones are read.
 _MAPPED_FROM = 8 * 2**20
 
 
 class IndexCache:
     """One cache file.
 
-    Whatever is read from it is proved file by file before use, so its name only has to find it again.
+    What is read from it is compared with every file's stamp before use, so a wrong cache costs time and no correctness.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_closed = False  #: to writing: it is a newer globidx's, or cannot be written
+        #: No more writes: the file is a newer globidx's, or cannot be written.
+        self._is_closed = False
         self._seen: object = None
         self._table: Table | None = None
         self._digest: str | None = None
@@ -93,8 +94,10 @@ class IndexCache:
             parts = encoding.parts(table)
             digest = encoding.digest(parts[0])
             if (_identity(self.path), digest) == (self._seen, self._digest):
-                return digest  # it is there already
-            write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
+                # it is there already
+                return digest
+            # not durable: a lost cache costs a rebuild, and a torn one has a wrong digest
+            write_atomic(self.path, *parts, durable=False)
             sweep(self.path.parent)
         except OSError as error:
             self._is_closed = True
@@ -137,7 +140,8 @@ class IndexCache:
         else:
             self._digest = encoding.digest(view)
             if isinstance(data, mmap.mmap):
-                data.madvise(mmap.MADV_DONTNEED)  # what was read to check it need not stay in this process
+                # pages that were read for the checksum need not stay in memory
+                data.madvise(mmap.MADV_DONTNEED)
             return table
         return None
 
@@ -150,7 +154,8 @@ def map_cache(path: str, digest: str, fingerprint: str | None = None) -> tuple[T
     """
     data, _ = _read(Path(path), None)
     view = memoryview(data or b"")
-    trusted = digest if isinstance(data, mmap.mmap) else None  # what is small is verified again
+    # small caches are verified again
+    trusted = digest if isinstance(data, mmap.mmap) else None
     table, actual = encoding.decode(view, verified=trusted), encoding.digest(view)
     if actual != digest and table.fingerprint() != fingerprint:
         raise ValueError("it was written anew, and is not the index that was asked for any more")
@@ -186,7 +191,7 @@ def cache_path(root: str, spec: str, options: str, folder: Path | None) -> Path:
 
 
 def path_beside(root: str, spec: str, options: str) -> Path:
-    """Where the cache of these files lies if it lies beside them."""
+    """The path of the cache of these files beside them."""
     return Path(root) / _name(None, spec, options)
 
 
@@ -209,7 +214,7 @@ _SPEC, _SPEC_PATTERN = f"{0:016x}.index", r"[0-9a-f]{16}\.index"
 
 
 def _name(root: str | None, spec: str, options: str) -> str:
-    """``.globidx-OPTIONS-SPEC.index``: the first part says what is in a row, the second which rows there are."""
+    """``.globidx-OPTIONS-SPEC.index``: the first digest covers the options, the second how the files were named."""
     first, second = (
         hashlib.blake2b(os.fsencode(repr(what)), digest_size=8).hexdigest() for what in ((root, options), spec)
     )
@@ -224,10 +229,11 @@ def _read(path: Path, seen: object) -> tuple[mmap.mmap | bytes | None, object]:
     """The file's bytes and its identity; no bytes where that is ``seen``.
 
     A large file is mapped, so that all processes of a machine share one copy. Whoever writes caches replaces the file
-    and never changes it, so the bytes under a mapping stay what they were; somebody else's truncating it would end the
-    process by SIGBUS, so what is small is read.
+    and never changes it, so the bytes under a mapping stay what they were. If another program truncated it, SIGBUS would
+    end the process, so small files are read instead.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
+    # a FIFO must not be waited for
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -1,4 +1,4 @@
-"""From what a user names to the paths of files.
+"""Finds the files that a user names.
 
 A directory, a glob, a list of paths, or a text or CSV file with a path a line; or the same by URL.
 """
@@ -29,7 +29,7 @@ _DIGITS = re.compile(rb"\d+")
 
 
 def absolute_names(files: Any) -> str | Sequence[str]:
-    """What a user gave, as it is kept: one name, or a list of paths, absolute, since the working folder may change."""
+    """One name or a list of paths, made absolute, since the working folder may change."""
     if isinstance(files, (str, os.PathLike)):
         return _absolute(_path(files))
     if isinstance(files, Iterable) and not isinstance(files, (bytes, dict)):
@@ -145,18 +145,21 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str
     if _seen_before(folder, seen):
         return
     entries, base = [], os.path.join(folder, b"")
-    with os.scandir(folder) as listing:  # a folder that cannot be listed must not be one without files
+    # a folder that cannot be listed must not be one without files
+    with os.scandir(folder) as listing:
         for entry in listing:
             name = entry.name
             if name.startswith(b"."):
                 continue
             if _is_folder(entry):
                 entries.append(name if _looks_like_store(entry.path) else name + b"/")
-            elif name.endswith(b".zarr") or _looks_like_hdf5(name):  # also a link to a store that is not there
+            elif name.endswith(b".zarr") or _looks_like_hdf5(name):
+                # also if it is a broken link: opening it raises
                 entries.append(name)
             else:
                 passed[_suffix(os.fsdecode(name))] += 1
-    for name in sorted(entries):  # a folder sorts by its "/", so that the whole tree comes in order
+    # a folder sorts with its "/", so that the whole tree is sorted
+    for name in sorted(entries):
         if name.endswith(b"/"):
             yield from _stores_below(base + name[:-1], seen, passed)
         else:
@@ -206,7 +209,8 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        return False  # a link in a circle leads to no folder
+        # a link in a circle leads to no folder
+        return False
 
 
 def _folders(directory: str) -> Iterator[str]:
@@ -229,7 +233,8 @@ def _seen_before(folder: bytes | str, seen: set[tuple[int, int]]) -> bool:
 
 
 def _raise(error: OSError) -> None:
-    raise error  # a folder that cannot be listed must not be one without files
+    # a folder that cannot be listed must not be one without files
+    raise error
 
 
 def _looks_like_store(path: bytes) -> bool:

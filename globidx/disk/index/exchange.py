@@ -1,4 +1,4 @@
-"""What one process found out about files, as bytes for the others: no pickles, so a broken peer can do no harm."""
+"""Scan results as bytes for other processes: no pickles, so that a broken peer can run no code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find_by_all(peers: Peers, find: Callable[[], Paths]) -> Paths:
 
 
 def encode(result: ScanResult, paths: Paths) -> bytes:
-    """What was found, and which files this process saw."""
+    """A scan result, and a digest of the files that this process saw."""
     blobs = [
         blob
         for piece in result.pieces
@@ -64,7 +64,7 @@ def encode(result: ScanResult, paths: Paths) -> bytes:
 
 
 def merge(parts: Sequence[bytes], paths: Paths) -> ScanResult:
-    """What all processes found; NoFilesError, naming the first rank, where one saw other files than this one."""
+    """The scan results of all processes; NoFilesError names the first rank that saw other files than this one."""
     result, digest = ScanResult(), _digest(paths)
     for rank, part in enumerate(parts):
         text, _, body = part.partition(b"\n")

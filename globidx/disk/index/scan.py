@@ -1,4 +1,4 @@
-"""Looking at files: what each holds, in batches for any executor, and what does not fit together."""
+"""Scans files in batches, with any executor, assembles one table, and refuses files that do not fit together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from globidx.errors import BadFilesError
 
 _BATCH = 64
 _BATCHES_AT_MOST = 1024
-#: So many files that failed are named in one message.
+#: The most files that are named in one error message.
 _SHOWN = 10
 
 
@@ -33,7 +33,8 @@ class Failure:
 
     path: str
     reason: str
-    is_other: bool = False  #: it is whole, and of a format that is not read here
+    #: The file is whole, and of a format that is not read here.
+    is_other: bool = False
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {printable(self.reason)}"
@@ -71,8 +72,9 @@ class ScanResult:
 
 
 def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
-    """What a file holds, with stamps, or why that cannot be said. Runs anywhere: in this process or an executor's."""
-    for _ in range(2):  # a file that changes under our eyes is looked at once more
+    """The entry of a file, with stamps, or the reason why it cannot be indexed. Runs in any process."""
+    # a file that changes during the scan is scanned once more
+    for _ in range(2):
         started = time.time_ns()
         try:
             entry = stores.scan(path, layout, axis)
@@ -80,13 +82,15 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
             after = [stamps.stamp(os.stat(file)) for file in files]
         except stores.UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                raise  # it says nothing about the file
+                # out of descriptors: no fault of the file
+                raise
             plain = isinstance(error, ValueError) and error.args
             reason = f"{error}" if plain else f"{type(error).__name__}: {error}"
             return Failure(path, reason, isinstance(error, stores.OtherFormatError))
         if all(changed < started for _, _, changed, _ in after):
             break
-    if entry.is_foreign:  # these files say which they are, but not that nothing changed
+    # its stamp identifies the file, and cannot prove that its data did not change
+    if entry.is_foreign:
         after = [(size, 0, 0, inode) for size, _, _, inode in after]
     return replace(entry, stamps=tuple(stamps.without_racy_times(stamp, started) for stamp in after))
 
@@ -151,14 +155,15 @@ def refuse_bad(failures: Sequence[Failure], total: int) -> None:
     Raises
     ------
     BadFilesError
-        If there are any failures. Its message names ten of the files at most, and says once what several have in
+        If there are any failures. Its message names ten of the files at most, and has each reason that several have in
         common; ``failures`` has every file.
     """
     if not failures:
         return
     count = "1 file" if len(failures) == 1 else f"{len(failures)} files"
     kinds = {failure.kind for failure in failures}
-    if len(failures) == total > 1 and len(kinds) == 1:  # such as a wrong key: no file is bad, and none would be left
+    # such as a wrong key: no file is bad, and skipping would leave none
+    if len(failures) == total > 1 and len(kinds) == 1:
         lines = [f"none of the {total} files can be indexed, all for the reason of the first: {failures[0]}"]
     else:
         # where all failed, none would be left
@@ -205,7 +210,7 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
 def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths) -> None:
     """ValueError naming a file and one that it is made of, both among the files: samples would be trained on twice.
 
-    Leaving the sources out would be safe only if all of each were in the file, which nothing says.
+    Leaving the sources out would be safe only if the file held all of each, which is not known.
     """
     inodes = piece.table.stamps[:, 0, 3]
     order = np.argsort(inodes, kind="stable")

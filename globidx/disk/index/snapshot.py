@@ -1,4 +1,4 @@
-"""One look at the files: a frozen value that everything read at one time is read from."""
+"""One scan of the files as a frozen value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from globidx.disk.index.cache import holds, map_cache
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What the files held when they were looked at.
+    """What the files held when they were scanned.
 
     A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache file holds the very
     table (``digest`` is that file's), the table is mapped from it, and a pickle is the file's
@@ -40,7 +40,7 @@ class Snapshot:
 
     @cached_property
     def look(self) -> object:
-        """A key that tells this snapshot from any other of this process, and does not keep its table alive."""
+        """A key of this snapshot for caches, which does not keep its table alive."""
         return object()
 
     @cached_property

@@ -21,7 +21,7 @@ from globidx.disk.index.discover import absolute_names, find_files
 class IndexSpec:
     """What a user asks to be indexed; ``GlobalIndexManager`` and the command both begin with it.
 
-    ``files`` is one name or a list of absolute paths; None stands for the list of the last look, which is then passed
+    ``files`` is one name or a list of absolute paths; None stands for the list of the last scan, which is then passed
     to ``build``.
     """
 
@@ -48,7 +48,7 @@ class IndexSpec:
         return cls(absolute_names(files), arrays, along, folder)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
-        """A look at the files, ``paths`` where they were found already; ``options`` are those of ``Build``."""
+        """The build of the index, over ``paths`` if they were found already; ``options`` are those of ``Build``."""
         if paths is None:
             paths = find_files(self.files)
         is_local = isinstance(self.files, str) and not is_remote(self.files)
@@ -58,7 +58,7 @@ class IndexSpec:
         identity = paths.root, name, repr((self.layout, self.axis))
         folder = chosen_folder(self.cache_dir)
         cache, beside = cache_path(*identity, folder), path_beside(*identity)
-        # whoever may write beside the data has left a cache there for all
+        # a process that can write beside the data may have left a cache there
         also = () if folder is not None or cache == beside or is_remote(paths.root) else (beside,)
         searched = is_local and os.path.isdir(str(self.files))
         return Build(paths, cache, self.layout, self.axis, also=also, searched=searched, **options)

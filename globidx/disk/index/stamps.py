@@ -1,4 +1,4 @@
-"""Stamps: what ``stat`` says of the files that hold an index's metadata, a million of them at once.
+"""Stamps: the ``stat`` of the files that hold an index's metadata, for a million of them at once.
 
 A stamp is (size, mtime_ns, ctime_ns, inode). One whose times are 0 proves nothing: the file was so young when it was
 noted that it might change again without its times moving (timestamps tick), or its data lie in other files too.
@@ -23,7 +23,8 @@ _GONE = (-1, 0, 0, 0)
 
 def stamp(status: os.stat_result) -> Stamp:
     """The stamp of a file that was looked at."""
-    inode = status.st_ino & 0x7FFF_FFFF_FFFF_FFFF  # some file systems use all 64 bits
+    # some file systems use all 64 bits
+    inode = status.st_ino & 0x7FFF_FFFF_FFFF_FFFF
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode
 
 
@@ -68,13 +69,15 @@ def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDAr
 
 def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
     first = int(indices[0])
-    near = paths.encoded(first, int(indices[-1]) + 1)  # places ascend
+    # indices ascend
+    near = paths.encoded(first, int(indices[-1]) + 1)
     selected = [near[index - first] for index in indices.tolist()]
     single = KINDS.index("hdf5")
     width = len(table.arrays)
     noted = table.stamps[rows]
     counts = np.where(table.kinds[rows] == single, 1, width)
-    noted = noted[np.arange(width) < counts[:, None]]  # those of hdf5 have one stamp, whatever they hold
+    # an HDF5 file has one stamp, whatever it holds
+    noted = noted[np.arange(width) < counts[:, None]]
     if len(table.paths):
         entries = (table.entry(row) for row in rows.tolist())
         files = [

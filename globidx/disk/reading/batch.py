@@ -66,7 +66,8 @@ class Batch:
         field = np.empty((len(plan.items), *info.item_shape), info.dtype)
         rows = field.reshape(len(plan.items) * info.rows, *info.row_shape)
         chunks = self._now.table.chunk_lengths[plan.files, column]
-        whole = np.where(chunks > 1, chunks, 0)  # decoded once for a batch, also where it is too large to be kept
+        # decoded once for a batch, also where it is too large to be kept
+        whole = np.where(chunks > 1, chunks, 0)
         missing = self._from_cache(planning.runs(plan, info.rows, whole), column, rows)
         for _, runs in groupby(missing, _FILE):
             self._fill(list(runs), column, info, rows)
@@ -102,12 +103,15 @@ class Batch:
                     _, _, start, stop, target = run
                     self._taken += read(start, stop, rows[target : target + stop - start])
                     if length:
-                        self._decodes += (stop - 1) // length - start // length + 1  # the chunks that it touched
+                        # the chunks that it touched
+                        self._decodes += (stop - 1) // length - start // length + 1
         except MissingChunkError as error:
             raise MissingChunkError(self._describe(run, info, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                self._handles.give_back()  # a chunk file is opened for a moment, which other files must make room for
+                # a chunk file is opened for a moment, which other files must make
+                # room for
+                self._handles.give_back()
                 self._fill(runs, column, info, rows, again=False)
                 return
             raise ReadError(self._describe(run, info, error)) from error

@@ -1,4 +1,4 @@
-"""What reading cost, counted in the process that reads, and told to the process that started it."""
+"""What reading cost, counted in the process that reads and reported to the process that started it."""
 
 from __future__ import annotations
 
@@ -70,10 +70,14 @@ class Tally:
     (2, 0)
     """
 
-    _own: Counters  # counted here
-    _others: Counters  # counted by other processes
-    _taken: Counters  # of both, what was reset
-    _reported: Counters  # of our own
+    # counted here
+    _own: Counters
+    # counted by other processes
+    _others: Counters
+    # of both, what was reset
+    _taken: Counters
+    # of our own
+    _reported: Counters
 
     def __init__(self, speaks_for: str | None = None) -> None:
         self._name, self._speaks_for, self._made_in = secrets.token_hex(8), speaks_for, os.getpid()
@@ -123,12 +127,12 @@ _tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()
 
 
 def reports() -> tuple[Report, ...]:
-    """What this process has to tell the one that started it."""
+    """The reports of this process for the one that started it."""
     return tuple(report for tally in list(_tallies.values()) if (report := tally.report()) is not None)
 
 
 def receive(reports: Iterable[Report]) -> None:
-    """Take in what workers tell, as far as it is of tallies that there still are."""
+    """Add the reports of workers to the tallies that still exist."""
     for report in reports:
         tally = _tallies.get(report.name)
         if tally is not None:

@@ -1,4 +1,4 @@
-"""Which way each array of a file is read: around its library where it lies plainly, else by the library."""
+"""How each array of a file is read: without its library if its layout is plain, else by the library."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
 
-#: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
-#: ``tensorstore`` gives zarr to that.
+#: ``auto`` reads plain layouts without the libraries; ``library`` reads everything by zarr-python and h5py;
+#: ``tensorstore`` reads zarr by tensorstore.
 BACKENDS = ("auto", "library", "tensorstore")
 
 
 class Source(Protocol):
-    """One array of an open file. ``how`` says in words how it is read; threads may share it."""
+    """One array of an open file. ``how`` describes how it is read. Threads may share it."""
 
     how: str
 
@@ -73,7 +73,8 @@ class OpenFile:
         self._sources: dict[int, Source] = {}
         self._store: Any = None
         if entry.kind == "hdf5":
-            self.library()  # all of it is read by this descriptor; zarr stores have none
+            # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
+            self.library()
 
     def source(self, column: int) -> Source:
         """The way to the ``column``-th array."""
@@ -142,7 +143,7 @@ class LibrarySource:
         self.how = "read by its library"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Fill ``out`` with rows ``[start, stop)``; how many decoded bytes that is: libraries do not tell more."""
+        """Fill ``out`` with rows ``[start, stop)``; returns the decoded bytes, since libraries do not report stored ones."""
         block = self._store().read(self._array, start, stop)
         if block.shape != out.shape:
             raise ReadError(f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}")

@@ -58,7 +58,7 @@ class Reader:
         """
         now = self.manager.now
         if now is not self._now:
-            # nobody asks for files of an older look again, and HDF5 would take what it knows of them for news
+            # files of an older snapshot are not read again, and while they are open HDF5 would serve their old metadata
             self.handles.close()
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached)
@@ -77,7 +77,7 @@ class Reader:
         self.cached.clear()
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
-        """A file of the index by its number; ReadError where it is not what was indexed."""
+        """A file of the index; ReadError if it changed since it was indexed."""
         now, file = key
         path, entry = now.paths[file], now.entry(file)
         if not stamps.is_unchanged(path, entry):
@@ -119,7 +119,7 @@ class Reader:
         return opened
 
     def _refuse_changed(self, path: str, known: Entry) -> None:
-        """ReadError where the file is not what was indexed: its stamp says maybe, its metadata says for certain."""
+        """ReadError if the file is not what was indexed: its stamp differs, and so does its metadata."""
         now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)

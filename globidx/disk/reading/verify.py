@@ -1,4 +1,4 @@
-"""Checking data: which chunks are not there, which cannot be read, and which arrays nobody could tell damage of."""
+"""Checking data: which chunks are absent, which cannot be read, and in which arrays damage would go unnoticed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
 
-_ROWS_AT_ONCE = 1024  #: of an array that is not chunked
+#: Rows that are read at once of an array without chunks.
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)

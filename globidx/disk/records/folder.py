@@ -66,7 +66,8 @@ def read_bytes(path: str | Path) -> bytes:
     read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep it waiting
+        # a FIFO must not keep it waiting
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no record or folder of records at {os.path.abspath(path)}") from error
     try:
@@ -86,16 +87,17 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def record_path(directory: Path, id: str) -> Path:
-    """Where the record of that id lies."""
+    """The path of the record with that id."""
     return directory / f"record-{id}.json"
 
 
 def publish(directory: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
     """Write a record beside the others, all or nothing; RecordError, and nothing, where it could not be read back.
 
-    SaveError where it could not be written; its ``state`` says whether the record is there all the same.
+    SaveError where it could not be written; its ``state`` is ``NOT_WRITTEN``, or ``UNKNOWN`` if the record may be there.
     """
-    sweep(directory)  # first, so that what killed writers left makes room
+    # first, so that files of killed writers do not take the space
+    sweep(directory)
     return write(record_path(directory, sealed["id"]), sealed, durable=durable)
 
 
@@ -117,7 +119,8 @@ def list_records(directory: Path) -> list[Path]:
 
     None where there is no such folder; NotADirectoryError where there is something else.
     """
-    return _list_once(directory) or _list_once(directory)  # a folder may change while it is listed: none is none twice
+    # a folder may change while it is listed, so an empty answer is checked once more
+    return _list_once(directory) or _list_once(directory)
 
 
 def newest(path: str | Path) -> Path:
@@ -174,8 +177,8 @@ def remove(path: Path) -> bool:
     """Remove a record's file; whether it is gone.
 
     Only what is provably a record of ours: a regular file, no link, of a record's name, holding a whole record of the
-    id in that name. Anything else stays, damaged records too: somebody may want to look at them. So does, with a line
-    in the log, what the system will not remove: the records that matter are saved by then.
+    id in that name. Anything else stays, damaged records included, which may be worth a look. A file that the system will not
+    remove stays with a warning: the new record is saved by then.
     """
     try:
         if path.is_symlink() or path != record_path(path.parent, read_record(path)["id"]):
@@ -195,7 +198,8 @@ def is_name_of(path: Path, id: str) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):  # a link that leads nowhere, or round in a circle
+    # a link that leads nowhere, or round in a circle
+    with suppress(OSError):
         return entry.is_file()
     return False
 

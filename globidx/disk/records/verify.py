@@ -1,4 +1,4 @@
-"""Looking through a folder of records, changing nothing: which are whole, and what writers left behind."""
+"""Verifies a folder of records without changing it: which are whole, and what killed writers left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FolderReport(NamedTuple):
 
     @property
     def problems(self) -> int:
-        """How many records are not whole, or not what their name says."""
+        """The number of records that are damaged, or have the name of another one."""
         return sum(problem is not None for _, _, problem in self.records)
 
 
@@ -32,7 +32,8 @@ def inspect(path: str | Path) -> FolderReport:
         return FolderReport([_inspected(folder)], [])
     report = FolderReport([], [])
     for file in list_records(folder):
-        with suppress(FileNotFoundError):  # a running job may prune it just now
+        # a running job may prune it just now
+        with suppress(FileNotFoundError):
             report.records.append(_inspected(file))
     if not report.records:
         raise FileNotFoundError(f"the folder {folder} holds no record")

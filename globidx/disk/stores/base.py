@@ -28,7 +28,7 @@ from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
 
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".nxs", ".cxi", ".nwb", ".loom"})
-#: What may be HDF5 or an older format: told by the first bytes, once somebody looks inside.
+#: Files that are HDF5 or of an older format; their first bytes decide.
 MIXED_SUFFIXES = frozenset({".nc", ".nc4", ".mat"})
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 #: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's parser alone raises
@@ -54,7 +54,7 @@ _OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
 class Store(Protocol):
-    """An open file. Not shared between processes; closed once, by whoever opened it."""
+    """An open file. Not shared between processes; closed once, by its owner."""
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
         """Items ``[start, stop)`` of one array, the item axis first, in native byte order; the caller owns the result.
@@ -85,11 +85,11 @@ class OtherFormatError(UnknownKindError):
 
 
 class NotPlainError(ValueError):
-    """A fast path does not understand this array, so its library reads it; the message says what is unusual."""
+    """A fast path does not understand this array, so its library reads it; the message says the unusual part."""
 
 
 def format_of(path: Path) -> str:
-    """``"zarr"`` or ``"hdf5"``: the store module for a path, told from its content.
+    """The store module for a path, by its content: ``"zarr"`` or ``"hdf5"``.
 
     OSError where the path cannot be looked at, UnknownKindError for anything else.
     """
@@ -98,7 +98,8 @@ def format_of(path: Path) -> str:
             return "zarr"
         raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
     if not path.is_file():
-        path.stat()  # FileNotFoundError, PermissionError, a loop of links: the system says it best
+        # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
+        path.stat()
         raise UnknownKindError("neither a regular file nor a directory")
     if _has_suffix(str(path)) or _has_signature(path):
         return "hdf5"
@@ -173,7 +174,7 @@ def array_info(
 ) -> tuple[ArrayInfo, int]:
     """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
 
-    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` says of its attributes.
+    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` returns for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
     dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
@@ -272,7 +273,8 @@ def _has_suffix(path: str) -> bool:
 def _has_signature(path: Path) -> bool:
     size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
-        while offset < size:  # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
+        # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
+        while offset < size:
             file.seek(offset)
             if file.read(8) == _HDF5_SIGNATURE:
                 return True

@@ -1,11 +1,11 @@
-"""Decoding chunks straight into their place, and only where they fill it exactly.
+"""Decodes chunks straight into their part of a buffer, and only if they fill it exactly.
 
-No size that a chunk claims is believed: every codec stops one byte after what belongs, so that a chunk that would
+No size in a chunk's header is trusted: every codec stops one byte after the expected size, so that a chunk which would
 inflate to gigabytes costs no more memory than a good one.
 
-The decompressors are numcodecs', which zarr depends on. They fill as much of a buffer as there is data and say nothing
-about the rest, and Blosc decodes a frame that was cut into something. So sizes are compared with what frames claim
-before they are decoded.
+The decompressors are numcodecs', which zarr depends on. They fill as much of a buffer as there is data and do not
+report how much that was, and Blosc decodes truncated frames. So sizes are compared with the frames' headers before
+they are decoded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
 
 
 def most_stored(nbytes: int, codecs: int) -> int:
-    """The most bytes that ``nbytes`` may take once so many codecs were applied.
+    """The most bytes that ``nbytes`` may take after ``codecs`` codecs.
 
     Compression adds a few bytes in a thousand to what it cannot compress, and some to every block, member or frame.
     Twice as much and 64 KiB leave room for small ones.
@@ -106,7 +106,8 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec:
         return Codec(lambda data, limit: _at_most(without_crc32c(data), limit))
     module: Any = forks.import_module(f"numcodecs.{name}")
     if name == "blosc":
-        module.use_threads = False  # as zarr sets it: every loader worker would start as many as there are cores
+        # as zarr sets it: else every loader worker would start as many threads as there are cores
+        module.use_threads = False
     decompress = getattr(module, _CLASSES[name])().decode
     if name == "zstd":
         return Codec(partial(zstd_frames.expand, decompress), partial(zstd_frames.into, decompress))
@@ -122,9 +123,10 @@ def inflate(data: Data, limit: int) -> bytes:
 
 
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
-    """The same, where it must fill ``out``: a piece at a time, so that no second copy of all of it stands beside."""
+    """``inflate`` into ``out``, which it must fill: a piece at a time, so that there is no second copy of all of it."""
     filled = 0
-    piece = max(_PIECE, len(out) // 8)  # what is left of the stream is copied as often as there are pieces
+    # the rest of the stream is copied once a piece
+    piece = max(_PIECE, len(out) // 8)
     with _inflating(_EITHER) as stream:
         while not stream.eof:
             part = stream.decompress(data, min(piece, len(out) - filled + 1))
@@ -172,7 +174,7 @@ _NAMES = frozenset({"zlib", "gzip", "bz2", "lzma", *_CLASSES})
 
 
 def _inflated(data: Data, limit: int, wbits: int) -> tuple[bytes, bytes]:
-    """What one stream holds, and what stands behind it."""
+    """The content of one stream, and the bytes after it."""
     with _inflating(wbits) as stream:
         inflated: bytes = stream.decompress(data, limit + 1)
     refuse_more(len(inflated), limit)
@@ -229,7 +231,8 @@ def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limi
 
 def _lzma(configuration: Mapping[str, Any]) -> Callable[[], lzma.LZMADecompressor]:
     kind, filters = configuration.get("format") or lzma.FORMAT_XZ, configuration.get("filters")
-    if kind == lzma.FORMAT_RAW:  # has no header, so its needs are in the metadata
+    # raw streams have no header: the filters are in the metadata
+    if kind == lzma.FORMAT_RAW:
         return lambda: lzma.LZMADecompressor(kind, filters=filters)
     return lambda: lzma.LZMADecompressor(kind, _LZMA_MEMORY, filters)
 
@@ -240,7 +243,7 @@ def _crc32c() -> Any:
 
 
 def _framed(decompress: Callable[..., Any], size: Callable[[Data], int]) -> Codec:
-    """A codec whose frames say how much they hold."""
+    """A codec whose frames have their decoded size in a header."""
 
     def expand(data: Data, limit: int) -> Data:
         refuse_more(size(data), limit)

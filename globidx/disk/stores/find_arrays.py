@@ -10,11 +10,12 @@ import numpy as np
 
 from globidx.core.index.layout import Layout
 
-_DEPTH = 32  #: of ``default`` attributes that are followed; NeXus files have two
+#: The most ``default`` attributes that are followed; NeXus files have two.
+_DEPTH = 32
 
 
 class Field(NamedTuple):
-    """An array to read: its name in the index, where it lies in this file, and how its rows make items."""
+    """An array to read: its name in the index, its path in this file, and how its rows make items."""
 
     name: str
     path: str
@@ -24,7 +25,7 @@ class Field(NamedTuple):
 def find(root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]) -> list[Field]:
     """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
 
-    ValueError says what is missing or ambiguous.
+    ValueError names what is missing or ambiguous.
     """
     if layout.rule == "nexus":
         return [Field("data", _nexus(root), "plain")]
@@ -146,7 +147,7 @@ def _anndata(root: Any, key: str) -> str:
 
 
 def sparse_shape(node: Any) -> tuple[int, ...]:
-    """Rows and columns of a sparse matrix, which its arrays do not tell."""
+    """The rows and columns of a sparse matrix, which are in its attributes alone."""
     shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
     if shape is None or len(shape) != 2:
         raise ValueError(f"its sparse matrix has no shape attribute of two numbers, but {shape}")

@@ -36,9 +36,10 @@ def find(url: str) -> list[str]:
     except (OSError, ValueError) as error:
         raise ReadError(f"{url} cannot be listed: {type(error).__name__}: {error}") from error
     if not stores:
-        raise NoFilesError(f"no zarr store matches {url}, or lies in that folder")
+        raise NoFilesError(f"no zarr store matches {url}, and none is in that folder")
     head, _, behind = split_chain(url)
-    if head.count("::") or behind:  # a file system knows its own protocol, not the chain
+    # a file system knows its own protocol, not the chain
+    if head.count("::") or behind:
         paths = [name.partition("://")[2] if "://" in name else name for name in stores]
         return [head + (path if head.endswith("file://") else path.lstrip("/")) + behind for path in paths]
     return [files.unstrip_protocol(name) for name in stores]
@@ -52,10 +53,10 @@ def exists(url: str) -> bool:
 
 @contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Raise as OSError what the packages below fsspec raise that is none, so that it is told of a file as any other.
+    """Turn errors of the packages below fsspec into OSError, so that they are reported for a file like any other.
 
     There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's, azure's, paramiko's,
-    zipfile's. What they share is that a package defines them, and neither Python nor numpy, zarr or this one.
+    zipfile's. What they have in common: neither Python nor numpy, zarr or this package defines them.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Zstandard frames, of which a chunk may have several, decoded in bounded memory (RFC 8878).
 
 libzstd's decoder of streams grows with what comes out. Its decoder of single frames fills a buffer and stops at its
-end, but wants to be told the frame's size, so each frame is given to that one, with the size in its header.
+end, but needs the decoded size, so each frame goes to that one, with the size written into its header.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ Data = bytes | memoryview
 Decompress = Callable[..., Any]
 
 _MAGIC, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
-_BLOCK = 2**17  # the most that a compressed block holds
-_SLACK = 2**21  # what decoding frames of unknown size may take more than it should
+# the most that a compressed block holds
+_BLOCK = 2**17
+# how far frames of unknown size may exceed the expected size while they are decoded
+_SLACK = 2**21
 
 
 class Frame(NamedTuple):
-    """One frame: its bytes, what its header says it holds (None: nothing), where that stands, and the most it holds."""
+    """One frame: its bytes, the decoded size in its header (None: not given), where that field is, and the largest
+    size it can decode to."""
 
     data: Data
     size: int | None
@@ -33,7 +36,8 @@ def into(decompress: Decompress, data: Data, out: NDArray[np.uint8]) -> None:
     """Fill ``out`` with what all frames hold together, or raise ValueError or RuntimeError."""
     header = _header(memoryview(data))
     if header is not None and header[0] == len(out) != 0:
-        decompress(data, out=out)  # raises over a second frame, for which there is no room
+        # a second frame makes it raise, since there is no room for it
+        decompress(data, out=out)
         return
     all_frames, filled = frames(data), 0
     for index, frame in enumerate(all_frames):
@@ -102,7 +106,7 @@ def _frame(view: memoryview) -> Frame:
 
 
 def _header(view: memoryview) -> tuple[int | None, int] | None:
-    """(what a frame says it holds, the length of its header), by RFC 8878, 3.1.1.1; None where it is no frame."""
+    """(decoded size, length of the header) by RFC 8878, 3.1.1.1; None if this is no frame."""
     if int.from_bytes(view[:4], "little") != _MAGIC or len(view) < 6:
         return None
     descriptor = view[4]
@@ -114,7 +118,7 @@ def _header(view: memoryview) -> tuple[int | None, int] | None:
 
 
 def _with_size(frame: Frame, size: int) -> bytes:
-    """A frame that says no size, with one in its header: libzstd raises where it turns out to be another one."""
+    """A frame without a size, with ``size`` written into its header: libzstd raises if it decodes to another one."""
     view, end = memoryview(frame.data), frame.end_of_header
     descriptor = bytes([view[4] | 0xC0])
     return b"".join([view[:4], descriptor, view[5:end], size.to_bytes(8, "little"), view[end:]])

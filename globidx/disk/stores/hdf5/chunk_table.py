@@ -1,4 +1,4 @@
-"""Chunk tables: where each chunk of an HDF5 dataset lies in its file, asked of the library once.
+"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file, listed by the library once.
 
 HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter`` visits every chunk
 in one walk, so a table costs about two microseconds a chunk, and finding a chunk in it a few array accesses.
@@ -28,7 +28,7 @@ Place = tuple[int, int, int]
 
 #: Bytes of tables that a process keeps of files it has closed: some 1.6 million chunks.
 _KEPT_BYTES = 32 * 2**20
-#: Chunks told by the library before they are packed into arrays.
+#: The chunks that are collected from the library before they are packed into arrays.
 _AT_ONCE = 4096
 #: Since this version, HDF5 counts the user block in when it gives the address of a chunk.
 _COUNTS_USER_BLOCK = (1, 14, 4)
@@ -78,7 +78,7 @@ class ChunkTable:
 
 
 def table_of(dataset: Any) -> ChunkTable | None:
-    """The table of a chunked dataset, kept for whoever opens the file again.
+    """The table of a chunked dataset, kept for the next time the file is opened.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def table_of(dataset: Any) -> ChunkTable | None:
     Returns
     -------
     ChunkTable or None
-        None if the library cannot say where chunks are, or says it wrongly.
+        None if the library cannot list the offsets, or lists wrong ones.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def grid_of(dataset: Any) -> tuple[int, ...]:
 
 
 def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
-    """What tells a dataset from all others, and whether its file is old enough for its times to prove that."""
+    """A key that identifies a dataset, and whether its file is old enough for its times to prove that."""
     file = h5py.h5i.get_file_id(dataset.id)
     if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
         # it has no descriptor to ask
@@ -149,7 +149,7 @@ def _listed(dataset: Any, grid: tuple[int, ...]) -> NDArray[np.int64] | None:
     coordinates, columns = listed[:, :rank] // np.array(dataset.chunks), listed[:, rank:]
     if _is_doubtful(dataset, coordinates):
         return None
-    # what lies beyond the dataset's shape belongs to no item
+    # chunks beyond the dataset's shape belong to no item
     inside = ((coordinates >= 0) & (coordinates < np.array(grid))).all(axis=1)
     coordinates, columns = coordinates[inside], columns[inside]
     columns[:, 0] += _uncounted_base(dataset)

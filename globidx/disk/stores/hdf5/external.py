@@ -51,7 +51,7 @@ def locate_file(name: str, beside: str, kind: str, *, allow: bool) -> str | None
     Raises
     ------
     ValueError
-        It is no regular file, or lies outside the folders that are allowed.
+        It is no regular file, or is outside the folders that are allowed.
     """
     first = None
     for path in _tried(name, beside, kind):
@@ -130,7 +130,7 @@ def sources(dataset: Any, *, allow: bool) -> list[Target]:
 
 
 def numbered_sources(name: str, path: str, beside: str, *, allow: bool) -> Iterator[tuple[Target, str | None]]:
-    """The sources that a name with ``%b`` in it stands for, as far as they are there; of another name, that one."""
+    """The existing sources that a name with ``%b`` stands for; a name without it stands for itself."""
     if "%" not in name.replace("%%", ""):
         target = Target(name.replace("%%", "%"), path)
         yield target, locate_file(target.file, beside, VIRTUAL, allow=allow)
@@ -144,7 +144,7 @@ def numbered_sources(name: str, path: str, beside: str, *, allow: bool) -> Itera
 
 
 def external_bytes(dataset: Any, *, allow: bool) -> int:
-    """How many bytes the raw files of a dataset hold without a gap: HDF5 reads zeros behind the end of one."""
+    """The number of bytes before the first gap in a dataset's raw files: HDF5 reads zeros past the end of one."""
     held = 0
     for name, offset, size in dataset.external:
         located = locate_file(name, dataset.file.filename, RAW, allow=allow)

@@ -23,12 +23,13 @@ from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
 from globidx.errors import MissingChunkError, ReadError
 
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # H5Z_FILTER_* of H5Zpublic.h
+# H5Z_FILTER_* of H5Zpublic.h
+_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
 class ChunkedSource:
-    """One chunked dataset of an open file: rows along ``axis``, each chunk read where it lies and decoded whole."""
+    """One chunked dataset of an open file: rows along ``axis``, each chunk is read by its offset and decoded whole."""
 
     def __init__(self, dataset: Any, axis: int) -> None:
         plist = dataset.id.get_create_plist()
@@ -41,7 +42,7 @@ class ChunkedSource:
         self._file = RawFile(dataset)
         table = table_of(dataset)
         if table is None:
-            raise NotPlainError("chunks that HDF5 does not say the place of")
+            raise NotPlainError("chunks whose offsets HDF5 does not list")
         self._table, self._dataset, self._axis = table, dataset, axis
         self._chunks, self._dtype = dataset.chunks, dataset.dtype
         self._length = self._chunks[axis]
@@ -94,8 +95,8 @@ class ChunkedSource:
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         """Fill ``out`` with the chunk at ``coordinates`` of the grid.
 
-        No size is believed: an unfiltered chunk is read where exactly its bytes belong, of a filtered one at most what
-        its filters can have made of it.
+        No size is trusted: an unfiltered chunk must have exactly its size, and a filtered one at most what its filters can
+        produce.
         """
         location = self._table.find(coordinates)
         if location is None:
@@ -123,7 +124,7 @@ class ChunkedSource:
         return tuple(coordinate * size for coordinate, size in zip(coordinates, self._chunks, strict=True))
 
     def _is_ragged(self, coordinates: tuple[int, ...]) -> bool:
-        """Whether part of the chunk lies beyond the dataset's shape."""
+        """Whether the chunk reaches beyond the dataset's shape."""
         sizes = zip(coordinates, self._chunks, self._dataset.shape, strict=True)
         return any((coordinate + 1) * size > end for coordinate, size, end in sizes)
 
@@ -135,7 +136,8 @@ class ChunkedSource:
 
     def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:
         for step, code in reversed(list(enumerate(filters))):
-            if code == _DEFLATE and set(filters[:step]) <= {_SHUFFLE}:  # so that what it inflates to is as long
+            # so that what it inflates to is as long
+            if code == _DEFLATE and set(filters[:step]) <= {_SHUFFLE}:
                 inflated = np.empty(len(out), np.uint8) if step else out
                 inflate_into(data, inflated)
                 data = inflated
@@ -155,16 +157,16 @@ class ChunkedSource:
 
 
 class ContiguousSource:
-    """One dataset that lies in its file in one piece, rows first: read where it lies."""
+    """One contiguous dataset, rows first, read by its offset in the file."""
 
     def __init__(self, dataset: Any) -> None:
         offset = dataset.id.get_offset()
         if offset is None or dataset.is_virtual or dataset.external:
-            raise NotPlainError("data that is not in the file in one piece")
+            raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = RawFile(dataset), offset
         self._row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
         self._swapped = not dataset.dtype.isnative
-        self.how = "read where it lies in the file"
+        self.how = "contiguous, read without HDF5"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""
@@ -175,7 +177,7 @@ class ContiguousSource:
 
 
 class RawFile:
-    """The bytes of the file that a dataset lies in, by the descriptor that HDF5 has open anyway."""
+    """The bytes of a dataset's file, read by the descriptor that HDF5 has open anyway."""
 
     def __init__(self, dataset: Any) -> None:
         # a link may lead to another file than the one that was opened

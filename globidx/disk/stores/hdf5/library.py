@@ -88,7 +88,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
     with h5py.File(path, "r", driver=_driver(path)) as file:
         allow = layout.allow_external
         for key in layout.keys or ():
-            # says best what is wrong with a link
+            # its errors about links are the clearest
             external.follow_links(file, key, allow=allow)
         fields = find_arrays.find(external.GuardedGroup(file, allow=allow), layout, lambda: _datasets(file))
         arrays, described, targets = [], [], list[Target]()
@@ -213,8 +213,8 @@ _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
 def _driver(path: str | Path) -> str | None:
     """The driver of HDF5's that reads a file as it is now.
 
-    Within a process, HDF5 gives whoever opens a file again what it knows of it already: of one that grew in place
-    since (which its locks prevent where there are any), the old length. Files of another driver are another file to it.
+    Within a process, HDF5 answers a second open from the metadata of the first. If the file grew in place since (which its
+    locks prevent where there are any), that is the old length. To HDF5, a file opened by another driver is another file.
     """
     stores = list(_open_stores)
     if not stores:

@@ -91,7 +91,7 @@ class Presence:
 
 
 def missing_message(dataset: Any, what: str) -> str:
-    """The sentence for data that are not there."""
+    """The error message for data that were never written."""
     return (
         f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}; "
         "if that is what the writer meant, pass on_missing='fill'"
@@ -99,12 +99,14 @@ def missing_message(dataset: Any, what: str) -> str:
 
 
 def _refuse_other_sizes(dataset: Any) -> None:
-    """ReadError where an unfiltered chunk is larger or smaller than its header says: HDF5 would write past a buffer."""
+    """ReadError if an unfiltered chunk has another size than it must: HDF5 would write past a buffer."""
     expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
     sizes = set[int]()
     dataset.id.chunk_iter(lambda info: sizes.add(info.size))
     if sizes - {expected}:
-        raise ReadError(f"a chunk of dataset {dataset.name} has another size than its header says: it is damaged")
+        raise ReadError(
+            f"a chunk of dataset {dataset.name} has another size than its shape and dtype give: the file is damaged"
+        )
 
 
 def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
@@ -113,6 +115,7 @@ def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
         return dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
     try:
         dataset.id.read_direct_chunk(corner)
-    except (OSError, RuntimeError, ValueError, MemoryError):  # of an absent chunk HDF5 may tell any size
+    except (OSError, RuntimeError, ValueError, MemoryError):
+        # HDF5 may report any size for an absent chunk
         return False
     return True

@@ -86,7 +86,7 @@ class VirtualMap:
             try:
                 space.select_hyperslab(tuple(corner), tuple(shape), op=h5s.SELECT_AND)
             except (ValueError, RuntimeError, TypeError):
-                # a mapping without an end, of which HDF5 tells no more
+                # an unlimited mapping, of which HDF5 reports no extent
                 return _ENDLESS
             points = int(space.get_select_npoints())
             if points and space.get_select_hyper_nblocks() > _MOST_BLOCKS:
@@ -143,7 +143,7 @@ def count_covered(boxes: NDArray[np.int64]) -> int:
         return int((boxes[:, 1] - boxes[:, 0]).prod(axis=1).sum())
     cuts = [np.unique(boxes[:, :, axis]) for axis in range(boxes.shape[2])]
     if math.prod(map(len, cuts)) > _MOST_CELLS:
-        raise ReadError("the mappings of a virtual dataset overlap in too many ways to tell what they leave out")
+        raise ReadError("the mappings of a virtual dataset overlap in too many ways to compute what they leave out")
     cells = np.zeros([len(cut) - 1 for cut in cuts], bool)
     ends = np.stack([np.searchsorted(cut, boxes[:, :, axis]) for axis, cut in enumerate(cuts)], axis=2)
     for low, high in ends.tolist():

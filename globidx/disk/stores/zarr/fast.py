@@ -23,7 +23,8 @@ from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_arr
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
 
-_INDEX_BYTES = 2**20  # of shard indexes, where no reader keeps them with its chunks
+# bytes of shard indexes that are kept if no reader passes its own cache
+_INDEX_BYTES = 2**20
 
 
 class ZarrSource:
@@ -87,7 +88,7 @@ class ZarrSource:
     def in_shards(self, sharding: Sharding) -> tuple[int, int]:
         """How many chunks lie in shards, and how many of them are absent.
 
-        Those of a shard whose index cannot be read are not absent: who reads them is told.
+        Chunks of a shard whose index cannot be read do not count as absent: reading them raises.
         """
         chunks, absent, per_shard = 0, 0, _per_shard(sharding, self._array)
         grid = [-(-size // chunk) for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)]
@@ -156,7 +157,7 @@ class ZarrSource:
     def _extent(
         self, descriptor: int, size: int, sharding: Sharding, per_shard: Sequence[int], shard: tuple[int, ...]
     ) -> tuple[Extent, Callable[[int, int], bytes]]:
-        """Where the index of an open shard of so many bytes lies, and how it is read."""
+        """The extent of the index of an open shard of ``size`` bytes, and a function that reads from the shard."""
         count = math.prod(per_shard)
         length = 16 * count + 4 * sharding.checked
         if length > size:
@@ -176,7 +177,8 @@ class ZarrSource:
         """The file at ``coordinates`` of the grid of files; MissingChunkError where there is none with bytes in it."""
         path = f"{self._folder}/{self._array.key(coordinates)}"
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
+            # a FIFO must not be waited for
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in the store")) from None
         status = os.fstat(descriptor)
@@ -187,7 +189,8 @@ class ZarrSource:
 
     def _read(self, descriptor: int, size: int, offset: int, coordinates: tuple[int, ...]) -> bytes:
         data = os.pread(descriptor, size, offset)
-        while 0 < len(data) < size:  # a signal, or more than 2 GiB
+        # a signal, or more than 2 GiB
+        while 0 < len(data) < size:
             more = os.pread(descriptor, size - len(data), offset + len(data))
             if not more:
                 break

@@ -1,7 +1,7 @@
-"""What a local zarr store holds, straight from its JSON: ten times faster than opening it.
+"""Scans local zarr stores from their JSON alone: ten times faster than opening them.
 
-Only what is plainly understood is answered here. Anything unusual (another data type, codec, grid, extension, or a file
-that is not there) is None, and zarr itself is asked: it knows more, and words what is wrong.
+Anything unusual (another data type, codec, grid, extension, or a missing file) is None here, and zarr itself opens the
+store: it understands more, and its errors are clearer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr.metadata import parse_metadata
 
 _MOST_BYTES = 2**20
-_MOST_OFTEN = 2**13  # room for more would cost more than reading does
+# a larger buffer would cost more than the read
+_MOST_OFTEN = 2**13
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry | None:
@@ -72,7 +73,8 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
 def _load(path: str) -> tuple[dict[str, Any], bytes] | None:
     """A JSON object and its bytes; None where there is no such file, or not that in it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
+        # a FIFO must not be waited for
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -145,7 +145,8 @@ class ZarrStore:
         """
         units = array.shards or array.chunks
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
-        end = spans[self._axis].stop  # a damaged indptr may ask for far more than there is
+        # a damaged indptr may ask for far more than there is
+        end = spans[self._axis].stop
         spans[self._axis] = range(start // units[self._axis], min(end, -(-stop // units[self._axis])))
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
@@ -185,7 +186,7 @@ def _path_in(path: str | Path, *names: str) -> str:
 def _zarr_path(path: str) -> Any:
     """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
 
-    A cache of fsspec's says that it is asynchronous where what it caches is, which it is not, and zarr believes it.
+    A cache of fsspec's is marked as asynchronous if the file system below it is. It is not asynchronous, but zarr relies on the mark.
     """
     if not is_remote(path) or "::" not in path:
         return path

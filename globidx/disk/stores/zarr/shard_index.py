@@ -1,7 +1,7 @@
-"""Indexes of shards: where each chunk lies in its shard, kept where they are small and asked by the entry where not.
+"""Shard indexes: the offset of each chunk in its shard. Small ones are kept whole, of large ones single entries are read.
 
-What an index costs must not grow with how many chunks the shard has. So its checksum is verified once, in bounded
-memory, and that it was is remembered for as long as the file stays the same.
+The cost of a read must not grow with the number of chunks in a shard. So the checksum of an index is verified once, in
+bounded memory, and not again while the file stays the same.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from globidx.disk.stores.codecs import verify_crc32c
 ABSENT = 2**64 - 1
 _ENTRY = 16
 _PIECE = 2**20
-_VERIFIED = 2**16  # shards of which it is remembered
-_SHARE = 4  # an index that would take more than this part of the cache is not kept in it
+# the most shards that are remembered as verified
+_VERIFIED = 2**16
+# an index larger than the cache divided by this is not kept
+_SHARE = 4
 
 Read = Callable[[int, int], bytes]
 
 
 class Extent(NamedTuple):
-    """Where an index lies in its file: its first byte, how many chunks it has, and whether a CRC-32C follows."""
+    """An index in its file: its first byte, its number of chunks, and whether a CRC-32C follows."""
 
     start: int
     chunks: int
@@ -46,7 +48,7 @@ class ShardIndexes:
     def find(self, key: Hashable, extent: Extent, chunk: int, read: Read) -> tuple[int, int]:
         """(offset, size) of the ``chunk``-th chunk; both ``ABSENT`` where there is none.
 
-        ``key`` says which file it is, and that it did not change; ``read(size, offset)`` returns bytes of it.
+        ``key`` identifies one version of the file; ``read(size, offset)`` returns bytes of it.
         ValueError where the checksum is another one.
         """
         key = "index", key
