@@ -23,7 +23,9 @@ def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> 
 
 
 def write_stdout(text: str) -> None:
-    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be written."""
+    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be
+    written.
+    """
     try:
         write(text, sys.stdout)
     except BrokenPipeError as error:
@@ -46,8 +48,9 @@ def write(text: str, stream: TextIO) -> None:
     Raises
     ------
     OSError
-        If the text cannot be delivered: a full disk, a closed pipe. The stream then leads to ``/dev/null``,
-        since Python would try once more while it exits, with a traceback and exit code 120.
+        If the text cannot be delivered: a full disk, a closed pipe. The stream then leads to
+        ``/dev/null``, since Python would try once more while it exits, with a traceback and exit
+        code 120.
     """
     try:
         stream.write(text)
@@ -74,7 +77,8 @@ class StderrHandler(logging.Handler):
 
 
 def printable(line: str) -> str:
-    """One line for a terminal, whatever is in it: names of files and arrays, and records, may hold anything.
+    """One line for a terminal, whatever is in it: names of files and arrays, and records, may hold
+    anything.
 
     Line breaks are escaped too, so that no name can forge a line of its own.
 

@@ -272,7 +272,7 @@ def test_the_command_merges_what_it_built_in_parts(folder, capsys):
     assert main(["index", "merge", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{sum(range(COUNT))} samples in {COUNT} files from 2 parts, cached in ")
-    assert err == "globidx: parts 2/3 are not there; their files are looked at now\n"
+    assert err == "globidx: parts 2/3 are missing; their files are scanned now\n"
     assert build_of(folder).part_files() == []
     assert not [name for name in os.listdir(folder) if "-of-" in name]
     assert main(["index", "merge", str(folder)]) == 0

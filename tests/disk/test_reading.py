@@ -480,7 +480,7 @@ def test_explain_tells_which_way_and_why(tmp_path):
     manager = GlobalIndexManager(tmp_path, key="x")
     said = FileCacheDataset(manager, cache_bytes=2**20, max_open_files=5).explain()
     assert "x: read without zarr (zstd); 4 items a chunk of 0.046875 KiB, 21845 of them kept" in said
-    assert "x: read by its library (filter lzf)" in said and "x: read where it lies in the file; not chunked" in said
+    assert "x: read by its library (filter lzf)" in said and "x: contiguous, read without HDF5; not chunked" in said
     assert said.endswith("at most 5 files open, 1 MiB of decoded chunks kept")
     assert "(as asked)" in FileCacheDataset(manager, backend="library").explain()
     assert "too large to keep" in FileCacheDataset(manager, cache_bytes=10).explain()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from globidx.errors import NOT_WRITTEN, UNKNOWN, WriteError
 
-#: Temporary files are ``.NAME.TOKEN.globidx-tmp``. The token ends in a digest of name and token, so that no other
-#: program's file is ever taken for ours.
+#: Temporary files are ``.NAME.TOKEN.globidx-tmp``. The token ends in a digest of name and token, so
+#: that no other program's file is ever taken for ours.
 TEMPORARY_SUFFIX = ".globidx-tmp"
 DAY = 86_400.0
 
@@ -28,13 +28,14 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
-    """Make ``path`` hold ``data``, joined, or leave it as it was: at every instant it is the old file or the new one,
-    never a part.
+    """Make ``path`` hold ``data``, joined, or leave it as it was: at every instant it is the old
+    file or the new one, never a part.
 
-    ``durable`` also waits until the new one would survive a power cut, where the file system honours fsync. WriteError,
-    an OSError, where that failed: its ``state`` is ``"not written"`` (the old file stands) or ``"written, durability
-    unknown"`` (the new one stands, and a power cut might still bring back the old). The temporary file is removed if
-    that is possible. A symbolic link at ``path`` is itself replaced.
+    ``durable`` also waits until the new one would survive a power cut, where the file system
+    honours fsync. WriteError, an OSError, where that failed: its ``state`` is ``"not written"``
+    (the old file stands) or ``"written, durability unknown"`` (the new one stands, and a power cut
+    might still bring back the old). The temporary file is removed if that is possible. A symbolic
+    link at ``path`` is itself replaced.
     """
     temporary, state = temporary_name(path.name), NOT_WRITTEN
     try:
@@ -64,8 +65,8 @@ def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) ->
 
 
 def make_directory(directory: Path) -> None:
-    """Make a folder, and those above it that are missing, so that they too survive a power cut; OSError if it cannot
-    be made.
+    """Make a folder, and those above it that are missing, so that they too survive a power cut;
+    OSError if it cannot be made.
     """
     missing = []
     while not directory.exists():
@@ -102,9 +103,9 @@ def is_temporary(name: str) -> bool:
 def sweep(directory: Path, *, older_than: float = DAY, limit: int = 1000) -> int:
     """Remove what killed writers left in ``directory``; how many files that were.
 
-    Only regular files whose name proves that they are ours, last changed ``older_than`` seconds ago: a writer may be
-    at work on a younger one. At most ``limit`` of them, so that a save never waits long; the next goes on. Never an
-    error: what cannot be removed stays.
+    Only regular files whose name proves that they are ours, last changed ``older_than`` seconds
+    ago: a writer may be at work on a younger one. At most ``limit`` of them, so that a save never
+    waits long; the next goes on. Never an error: what cannot be removed stays.
     """
     removed, youngest = 0, time.time() - older_than
     with suppress(OSError), os.scandir(directory) as entries:

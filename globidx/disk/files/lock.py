@@ -1,7 +1,7 @@
 """A lock that saves work and guards nothing: a process that cannot take it does the work itself.
 
-On Lustre, GPFS and some NFS mounts ``flock`` succeeds for everybody, and elsewhere it fails for everybody; what is
-written under this lock is therefore right without it.
+On Lustre, GPFS and some NFS mounts ``flock`` succeeds for everybody, and elsewhere it fails for
+everybody; what is written under this lock is therefore right without it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _MOST_BYTES = 256
 def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
     """Hold the lock at ``path``, waiting at most ``timeout`` seconds.
 
-    Yields whether the lock was taken. If not, a warning names the lock and its holder, and the work goes on without it.
+    Yields whether the lock was taken. If not, a warning names the lock and its holder, and the work
+    goes on without it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,9 @@ def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
 
 
 def _file_lock(path: Path) -> FileLock:
-    """An flock. filelock's fallback, a file that exists while it is held, would outlive a killed holder."""
+    """An flock. filelock's fallback, a file that exists while it is held, would outlive a killed
+    holder.
+    """
     # newer versions of filelock
     if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
         return FileLock(path, fallback_to_soft=False)
@@ -56,8 +59,9 @@ def _file_lock(path: Path) -> FileLock:
 
 
 def _refuse_odd(path: Path) -> None:
-    """OSError for a link, a folder or a pipe, and where no file can be made: a lock through them could be anywhere, or
-    be waited for in vain."""
+    """OSError for a link, a folder or a pipe, and where no file can be made: a lock through them
+    could be anywhere, or be waited for in vain.
+    """
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)

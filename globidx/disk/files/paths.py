@@ -21,7 +21,8 @@ def is_remote(path: str) -> bool:
 def split_chain(url: str) -> tuple[str, str, str]:
     """The parts of a URL: before its path, the path, and after it.
 
-    Of a chain, the path is that of the first link which has one: stores lie in that, and the others say how it is had.
+    Of a chain, the path is that of the first link which has one: stores lie in that, and the others
+    say how it is had.
 
     >>> split_chain("zip://in/a.zarr::s3://bucket/b.zip"), split_chain("simplecache::s3://bucket/a.zarr")
     (('zip://', 'in/a.zarr', '::s3://bucket/b.zip'), ('simplecache::s3://', 'bucket/a.zarr', ''))

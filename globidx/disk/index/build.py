@@ -1,4 +1,5 @@
-"""Builds an index: reads what caches hold, scans the other files, and writes the result for the next build.
+"""Builds an index: reads what caches hold, scans the other files, and writes the result for the
+next build.
 
 Cache and lock only save work: every cached row is compared with its file's stamp.
 """
@@ -39,7 +40,8 @@ Indices = NDArray[np.int64]
 
 
 class Assembly(NamedTuple):
-    """One table of the files that agree, the failures of the others, and the files that some are made of.
+    """One table of the files that agree, the failures of the others, and the files that some are
+    made of.
 
     ``digest`` is that of the cache file which the table was written to.
     """
@@ -54,10 +56,10 @@ class Assembly(NamedTuple):
 class Build:
     """One build of an index: the files, the arrays of each, the cache, and who helps to scan.
 
-    ``executor`` scans files in batches; ``peers`` are other processes that each scan a share; ``progress`` is called with
-    the number of files scanned and to scan. Without ``keep`` nothing is written. ``also`` are caches of other users,
-    which are only read. ``on_bad`` is ``"error"``, ``"skip"``, or
-    ``"report"`` for a caller that reports skipped files itself.
+    ``executor`` scans files in batches; ``peers`` are other processes that each scan a share;
+    ``progress`` is called with the number of files scanned and to scan. Without ``keep`` nothing is
+    written. ``also`` are caches of other users, which are only read. ``on_bad`` is ``"error"``,
+    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself.
     """
 
     paths: Paths
@@ -89,13 +91,16 @@ class Build:
         IndexCache(self.cache).require_writable()
 
     def require_written(self, snapshot: Snapshot, consequence: str = "") -> None:
-        """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
+        """OSError, which ends in ``consequence``, where the cache file does not hold the index that
+        was found.
+        """
         written = IndexCache(self.cache).load()
         if written is None or written.fingerprint() != snapshot.fingerprint:
             raise OSError(f"the index of {len(snapshot.table)} files was not written to {self.cache}{consequence}")
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
-        """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
+        """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for
+        ``merge``.
 
         Returns the file it is kept in, and how many files it holds.
         """
@@ -125,7 +130,9 @@ class Build:
         return [IndexCache(path) for path in (self.cache, *self.also)]
 
     def _siblings(self) -> Iterator[IndexCache]:
-        """The caches of the same files named in another way; looked for when the first of them is asked for."""
+        """The caches of the same files named in another way; looked for when the first of them is
+        asked for.
+        """
         yield from map(IndexCache, siblings(self.cache))
 
     def part_files(self) -> list[Path]:
@@ -138,10 +145,11 @@ class Build:
         ]
 
     def _collect(self, indices: Indices, caches: Sequence[IndexCache], kept: IndexCache) -> Assembly:
-        """What is known of the files at ``indices`` after all that no cache knows have been scanned.
+        """What is known of the files at ``indices`` after all that no cache knows have been
+        scanned.
 
-        The result is assembled once. Where a file was scanned it is also written to ``kept``, while the lock is held,
-        and also where the scan is interrupted.
+        The result is assembled once. Where a file was scanned it is also written to ``kept``, while
+        the lock is held, and also where the scan is interrupted.
         """
         result = ScanResult()
         missing = self._recall(indices, caches, result)
@@ -162,7 +170,9 @@ class Build:
         return assembled
 
     def _recall(self, indices: Indices, caches: Sequence[IndexCache], result: ScanResult) -> Indices:
-        """Add to ``result`` what caches know, or else their siblings; the places that are still missing."""
+        """Add to ``result`` what caches know, or else their siblings; the places that are still
+        missing.
+        """
         for known in chain(caches, self._siblings()):
             if not len(indices):
                 break
@@ -199,7 +209,9 @@ class Build:
         return exchange.merge(peers.gather(mine), self.paths)
 
     def _indexed(self, assembled: Assembly, cache: IndexCache) -> Snapshot:
-        """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
+        """The index of the files that can be indexed; the others are refused or, with a warning,
+        skipped.
+        """
         piece, failures = assembled.piece, self._relevant(assembled.failures)
         if piece is None or self.on_bad == "error":
             scanning.refuse_bad(failures, len(self.paths))
@@ -224,7 +236,9 @@ class Build:
         return indexed
 
     def _relevant(self, failures: Sequence[Failure]) -> list[Failure]:
-        """Failures, less files of other formats that a search of a folder met; a warning counts those."""
+        """Failures, less files of other formats that a search of a folder met; a warning counts
+        those.
+        """
         others = [failure for failure in failures if failure.is_other and self.searched]
         if others:
             counts, first = count_by_suffix(failure.path for failure in others), others[0]
@@ -247,7 +261,9 @@ class Build:
 
 
 def _saved(piece: Piece, digest: str | None, cache: IndexCache) -> str | None:
-    """The digest of the cache file with this table: the one that it was written with, is read from, or gets now."""
+    """The digest of the cache file with this table: the one that it was written with, is read from,
+    or gets now.
+    """
     return digest or cache.digest_of(piece.table) or cache.save(piece.table)
 
 

@@ -35,7 +35,8 @@ _MAPPED_FROM = 8 * 2**20
 class IndexCache:
     """One cache file.
 
-    What is read from it is compared with every file's stamp before use, so a wrong cache costs time and no correctness.
+    What is read from it is compared with every file's stamp before use, so a wrong cache costs time
+    and no correctness.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +64,9 @@ class IndexCache:
         return self._table
 
     def recall(self, paths: Paths, indices: NDArray[np.int64]) -> Piece | None:
-        """Of the files at ``indices``, those that the cache knows and their own stamps prove to be as they were."""
+        """Of the files at ``indices``, those that the cache knows and their own stamps prove to be
+        as they were.
+        """
         table = self.load()
         if table is None:
             return None
@@ -106,7 +109,8 @@ class IndexCache:
         return digest
 
     def require_writable(self) -> None:
-        """Refuse a place that cannot be written, before anything is done for it; what is there stays as it is.
+        """Refuse a place that cannot be written, before anything is done for it; what is there
+        stays as it is.
 
         Raises
         ------
@@ -147,10 +151,12 @@ class IndexCache:
 
 
 def map_cache(path: str, digest: str, fingerprint: str | None = None) -> tuple[Table, str]:
-    """The table of the cache file at ``path``, which was verified when it got its ``digest``; a large one is mapped.
+    """The table of the cache file at ``path``, which was verified when it got its ``digest``; a
+    large one is mapped.
 
-    A file that was written anew since is as good where its ``fingerprint`` is the same: it has other stamps, or chunks.
-    Its own digest is returned. FileNotFoundError or ValueError where the file does not hold that index any more.
+    A file that was written anew since is as good where its ``fingerprint`` is the same: it has
+    other stamps, or chunks. Its own digest is returned. FileNotFoundError or ValueError where the
+    file does not hold that index any more.
     """
     data, _ = _read(Path(path), None)
     view = memoryview(data or b"")
@@ -172,7 +178,9 @@ def holds(path: Path, digest: str) -> bool:
 
 
 def chosen_folder(cache_dir: Path | None) -> Path | None:
-    """The folder for caches that a user chose: ``cache_dir``, else ``$GLOBIDX_CACHE_DIR`` unless that is empty."""
+    """The folder for caches that a user chose: ``cache_dir``, else ``$GLOBIDX_CACHE_DIR`` unless
+    that is empty.
+    """
     if cache_dir is not None:
         return cache_dir
     variable = os.environ.get("GLOBIDX_CACHE_DIR")
@@ -182,8 +190,9 @@ def chosen_folder(cache_dir: Path | None) -> Path | None:
 def cache_path(root: str, spec: str, options: str, folder: Path | None) -> Path:
     """The path of the cache of these files.
 
-    In ``folder`` (``chosen_folder``), else beside the data where that can be written, else in the user's cache folder.
-    Beside the data its name does not depend on where the data is, so that it moves along.
+    In ``folder`` (``chosen_folder``), else beside the data where that can be written, else in the
+    user's cache folder. Beside the data its name does not depend on where the data is, so that it
+    moves along.
     """
     if folder is None and os.access(root, os.W_OK):
         return path_beside(root, spec, options)
@@ -196,9 +205,11 @@ def path_beside(root: str, spec: str, options: str) -> Path:
 
 
 def siblings(path: Path) -> list[Path]:
-    """Caches beside the one at ``path`` that hold the same arrays of files with the same root, the newest first.
+    """Caches beside the one at ``path`` that hold the same arrays of files with the same root, the
+    newest first.
 
-    The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each is read whole.
+    The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each
+    is read whole.
     """
     pattern = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
     stamped = []
@@ -214,7 +225,9 @@ _SPEC, _SPEC_PATTERN = f"{0:016x}.index", r"[0-9a-f]{16}\.index"
 
 
 def _name(root: str | None, spec: str, options: str) -> str:
-    """``.globidx-OPTIONS-SPEC.index``: the first digest covers the options, the second how the files were named."""
+    """``.globidx-OPTIONS-SPEC.index``: the first digest covers the options, the second how the
+    files were named.
+    """
     first, second = (
         hashlib.blake2b(os.fsencode(repr(what)), digest_size=8).hexdigest() for what in ((root, options), spec)
     )
@@ -228,9 +241,9 @@ def _user_cache() -> Path:
 def _read(path: Path, seen: object) -> tuple[mmap.mmap | bytes | None, object]:
     """The file's bytes and its identity; no bytes where that is ``seen``.
 
-    A large file is mapped, so that all processes of a machine share one copy. Whoever writes caches replaces the file
-    and never changes it, so the bytes under a mapping stay what they were. If another program truncated it, SIGBUS would
-    end the process, so small files are read instead.
+    A large file is mapped, so that all processes of a machine share one copy. Whoever writes caches
+    replaces the file and never changes it, so the bytes under a mapping stay what they were. If
+    another program truncated it, SIGBUS would end the process, so small files are read instead.
     """
     # a FIFO must not be waited for
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -258,7 +271,9 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _rows(table: Table, paths: Paths, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``indices``."""
+    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are
+    among ``indices``.
+    """
     shared = table.names.shared_with(paths.names)
     rows, selected = indices[indices < shared], indices[indices < shared]
     rest = indices[indices >= shared]

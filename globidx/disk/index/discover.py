@@ -40,8 +40,8 @@ def absolute_names(files: Any) -> str | Sequence[str]:
 def find_files(files: Any) -> Paths:
     """Absolute paths of the files.
 
-    Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where nothing matches;
-    ValueError where a list names a path twice, or local paths and URLs together.
+    Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where
+    nothing matches; ValueError where a list names a path twice, or local paths and URLs together.
     """
     named = absolute_names(files)
     if isinstance(named, str) and not is_remote(named):
@@ -116,7 +116,9 @@ def _listed(names: Sequence[str]) -> list[bytes]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a glob matches, ``**`` walked by ourselves: glob's own follows links in circles, two of them for ever."""
+    """What a glob matches, ``**`` walked by ourselves: glob's own follows links in circles, two of
+    them for ever.
+    """
     head, stars, tail = pattern.partition("**")
     if not stars or (head and not head.endswith("/")) or (tail and not tail.startswith("/")):
         return sorted(glob.glob(pattern), key=os.fsencode)
@@ -136,9 +138,11 @@ def _is_store(path: Path) -> bool:
 
 
 def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]) -> Iterator[bytes]:
-    """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
+    """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths'
+    bytes.
 
-    Files are taken by their suffix, so that a folder costs no more than listing it; ``passed`` counts the others.
+    Files are taken by their suffix, so that a folder costs no more than listing it; ``passed``
+    counts the others.
 
     Links are followed, but no folder is entered twice.
     """
@@ -167,10 +171,12 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str
 
 
 def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
-    """NoFilesError where arrays of one folder, which no group's metadata binds, look like the arrays of one store.
+    """NoFilesError where arrays of one folder, which no group's metadata binds, look like the
+    arrays of one store.
 
-    ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are those of files, and
-    so are names that end with ``.zarr``; of the others, one of each kind of name is looked into.
+    ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are
+    those of files, and so are names that end with ``.zarr``; of the others, one of each kind of
+    name is looked into.
     """
     named: dict[tuple[bytes, bytes], bytes] = {}
     folders: Counter[bytes] = Counter()

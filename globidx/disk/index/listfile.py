@@ -18,7 +18,8 @@ _HEADINGS = frozenset({"path", "file", "filename", "file_path", "filepath"})
 def read_list(path: Path) -> list[str]:
     """Paths from a list file.
 
-    One a line, or the first column, or the one headed ``path`` or ``file``; relative ones count from the list file.
+    One a line, or the first column, or the one headed ``path`` or ``file``; relative ones count
+    from the list file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")

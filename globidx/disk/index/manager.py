@@ -1,4 +1,6 @@
-"""The index over files on a disk, as users hold it: a scan that is cached, and ids that are looked up in it."""
+"""The index over files on a disk, as users hold it: a scan that is cached, and ids that are looked
+up in it.
+"""
 
 from __future__ import annotations
 
@@ -26,26 +28,28 @@ from globidx.disk.index.spec import IndexSpec
 class GlobalIndexManager:
     """Global sample ids over the items of many zarr and HDF5 files.
 
-    Only metadata is read. It is kept in a cache file, so that files which did not change are not opened again.
+    Only metadata is read. It is kept in a cache file, so that files which did not change are not
+    opened again.
 
     Parameters
     ----------
     files : str, path, or list of either
-        A directory (every store below it), a glob, a list of paths, or a text or CSV file with a path a line. zarr
-        stores may be named by URL.
+        A directory (every store below it), a glob, a list of paths, or a text or CSV file with a
+        path a line. zarr stores may be named by URL.
     key : str or list of str, optional
-        The array or dataset in each file, or several aligned ones. Without it each file must hold exactly one.
+        The array or dataset in each file, or several aligned ones. Without it each file must hold
+        exactly one.
     layout : str, optional
-        A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``, ``ome``, or
-        ``tokens:LENGTH``, which cuts a one-dimensional array into sequences.
+        A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
+        ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences.
     axis : int, default 0
         The axis along which items lie.
     cache_dir : path, optional
-        The folder of the cache file. By default ``$GLOBIDX_CACHE_DIR``, else beside the data, else, where the data
-        cannot be written, ``~/.cache/globidx``.
+        The folder of the cache file. By default ``$GLOBIDX_CACHE_DIR``, else beside the data, else,
+        where the data cannot be written, ``~/.cache/globidx``.
     on_bad : {"error", "skip"}
-        What to do with files that cannot be indexed: raise an error that lists them, or leave them out with a warning
-        and list them in ``skipped``.
+        What to do with files that cannot be indexed: raise an error that lists them, or leave them
+        out with a warning and list them in ``skipped``.
     executor : concurrent.futures.Executor, optional
         Scans files in parallel. Threads serve zarr; HDF5 needs processes.
     peers : Peers, optional
@@ -55,8 +59,9 @@ class GlobalIndexManager:
     lock_timeout : float, default 60.0
         Seconds to wait for another process that builds the same index.
     allow_external : bool, default False
-        Whether HDF5 files may take data from files outside their own folder, by external links, virtual datasets or
-        raw storage. Folders that the environment names for HDF5 (``HDF5_VDS_PREFIX`` and the like) are always allowed.
+        Whether HDF5 files may take data from files outside their own folder, by external links,
+        virtual datasets or raw storage. Folders that the environment names for HDF5
+        (``HDF5_VDS_PREFIX`` and the like) are always allowed.
 
     Raises
     ------
@@ -65,8 +70,8 @@ class GlobalIndexManager:
     BadFilesError
         If files cannot be indexed, with ``on_bad="error"``. Its ``failures`` lists all of them.
     ValueError
-        If an option is out of range, or a file is named twice, or beside a file that takes its data from it: its
-        samples would be trained on twice.
+        If an option is out of range, or a file is named twice, or beside a file that takes its data
+        from it: its samples would be trained on twice.
 
     Examples
     --------
@@ -118,7 +123,9 @@ class GlobalIndexManager:
 
     @property
     def now(self) -> Snapshot:
-        """The last scan as one frozen value, which ``refresh`` replaces: for whoever reads two things that must agree."""
+        """The last scan as one frozen value, which ``refresh`` replaces: for whoever reads two
+        things that must agree.
+        """
         return self._now
 
     @property
@@ -291,7 +298,8 @@ class GlobalIndexManager:
 
         Notes
         -----
-        If files were appended, a running epoch keeps its samples. Any change that moves ids ends it with an error.
+        If files were appended, a running epoch keeps its samples. Any change that moves ids ends it
+        with an error.
         """
         before = self._now
         self._now = self._look(executor, peers=peers)

@@ -21,9 +21,9 @@ from globidx.disk.index.cache import holds, map_cache
 class Snapshot:
     """What the files held when they were scanned.
 
-    A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache file holds the very
-    table (``digest`` is that file's), the table is mapped from it, and a pickle is the file's
-    name: a worker maps it, too.
+    A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache
+    file holds the very table (``digest`` is that file's), the table is mapped from it, and a pickle
+    is the file's name: a worker maps it, too.
     """
 
     root: str
@@ -94,7 +94,9 @@ def _mapped(root: str, skipped: tuple[tuple[str, str], ...], path: Path, digest:
 
 
 def with_common_names(one: Snapshot, other: Snapshot) -> tuple[Table, Table]:
-    """Two looks' tables, names in both counted from one folder: files added elsewhere move the deepest common one."""
+    """Two looks' tables, names in both counted from one folder: files added elsewhere move the
+    deepest common one.
+    """
     if one.root == other.root:
         return one.table, other.table
     cut = common_folder([os.path.join(look.root, "") for look in (one, other)])

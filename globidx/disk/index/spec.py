@@ -21,8 +21,8 @@ from globidx.disk.index.discover import absolute_names, find_files
 class IndexSpec:
     """What a user asks to be indexed; ``GlobalIndexManager`` and the command both begin with it.
 
-    ``files`` is one name or a list of absolute paths; None stands for the list of the last scan, which is then passed
-    to ``build``.
+    ``files`` is one name or a list of absolute paths; None stands for the list of the last scan,
+    which is then passed to ``build``.
     """
 
     files: str | Sequence[str] | None
@@ -48,7 +48,9 @@ class IndexSpec:
         return cls(absolute_names(files), arrays, along, folder)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
-        """The build of the index, over ``paths`` if they were found already; ``options`` are those of ``Build``."""
+        """The build of the index, over ``paths`` if they were found already; ``options`` are those
+        of ``Build``.
+        """
         if paths is None:
             paths = find_files(self.files)
         is_local = isinstance(self.files, str) and not is_remote(self.files)

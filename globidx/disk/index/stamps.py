@@ -1,7 +1,8 @@
 """Stamps: the ``stat`` of the files that hold an index's metadata, for a million of them at once.
 
-A stamp is (size, mtime_ns, ctime_ns, inode). One whose times are 0 proves nothing: the file was so young when it was
-noted that it might change again without its times moving (timestamps tick), or its data lie in other files too.
+A stamp is (size, mtime_ns, ctime_ns, inode). One whose times are 0 proves nothing: the file was so
+young when it was noted that it might change again without its times moving (timestamps tick), or
+its data lie in other files too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def stamps_of(paths: Iterable[bytes]) -> NDArray[np.int64]:
 
 
 def without_racy_times(noted: Stamp, started: int) -> Stamp:
-    """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing."""
+    """A stamp that was taken at the time ``started`` (ns), without its times where it proves
+    nothing.
+    """
     size, written, changed, inode = noted
     return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else noted
 
@@ -59,7 +62,9 @@ def is_unchanged(path: str, entry: Entry) -> bool:
 
 
 def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each of ``rows`` of ``table``, which is the file at that place of ``paths``: is it provably as it was?"""
+    """For each of ``rows`` of ``table``, which is the file at that place of ``paths``: is it
+    provably as it was?
+    """
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)

@@ -27,7 +27,9 @@ _FILE, _CHUNK = itemgetter(0), itemgetter(1)
 
 
 class Batch:
-    """The samples of some ids, out of what the files held at one look, whatever a refresh does meanwhile."""
+    """The samples of some ids, out of what the files held at one look, whatever a refresh does
+    meanwhile.
+    """
 
     def __init__(
         self,
@@ -74,7 +76,9 @@ class Batch:
         return field
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
-        """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
+        """Carry out the runs whose chunks are kept, before other chunks can push those out; the
+        runs that are left.
+        """
         left, last, block = [], (-1, -1), None
         for run in runs:
             file, chunk, start, stop, target = run
@@ -88,7 +92,9 @@ class Batch:
         return left
 
     def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any], *, again: bool = True) -> None:
-        """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
+        """Carry out the runs of one file: through chunks that are kept, or straight into the
+        result.
+        """
         run = runs[0]
         length = int(self._now.table.chunk_lengths[run.file, column])
         try:
@@ -119,8 +125,9 @@ class Batch:
     def _fill_from_chunk(self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
-        It is put together and kept where the cache has room for all of it. Else each of its chunks is decoded by
-        itself, and only what is wanted of it stays, so that memory does not grow with how long chunks are.
+        It is put together and kept where the cache has room for all of it. Else each of its chunks
+        is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
+        how long chunks are.
         """
         file, chunk = runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.table.lengths[file]) * info.rows)

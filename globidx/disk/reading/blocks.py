@@ -15,8 +15,9 @@ from globidx.disk.files import forks
 class BlockCache:
     """Arrays by key, at most ``capacity`` bytes of them.
 
-    A forked child starts empty, so that its copy is not paid for twice; with ``inherited`` it has what its parent had,
-    in the same memory: right for what is small, costly to make, and never changed.
+    A forked child starts empty, so that its copy is not paid for twice; with ``inherited`` it has
+    what its parent had, in the same memory: right for what is small, costly to make, and never
+    changed.
 
     >>> import numpy as np
     >>> cache = BlockCache(16)
@@ -46,7 +47,9 @@ class BlockCache:
             self._lru.put(key, array, array.nbytes)
 
     def make_room(self, nbytes: int) -> None:
-        """Drop what must go before ``nbytes`` more are kept, so that these are never in memory together."""
+        """Drop what must go before ``nbytes`` more are kept, so that these are never in memory
+        together.
+        """
         with self._lock:
             self._lru.shrink(self.capacity - nbytes)
 
@@ -56,8 +59,8 @@ class BlockCache:
             self._lru.shrink(-1)
 
     def _inherit(self) -> None:
-        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is whole, though the sum
-        # may not be.
+        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is
+        # whole, though the sum may not be.
         self._lock = threading.Lock()
         self._lru.recount()
 

@@ -17,9 +17,10 @@ from globidx.disk.files import forks
 class Counters:
     """What has been read since the process began, or since the last reset.
 
-    ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the index counts them, was
-    decoded. ``bytes_read``: stored bytes that this took; where a library reads, the decoded bytes that were asked of
-    it. ``bytes_useful``: decoded bytes that reached a sample. ``opens``: files opened.
+    ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the
+    index counts them, was decoded. ``bytes_read``: stored bytes that this took; where a library
+    reads, the decoded bytes that were asked of it. ``bytes_useful``: decoded bytes that reached a
+    sample. ``opens``: files opened.
 
     >>> Counters(decodes=2) + Counters(hits=1, decodes=1)
     Counters(hits=1, decodes=3, bytes_read=0, bytes_useful=0, opens=0)
@@ -61,8 +62,9 @@ class Report(NamedTuple):
 class Tally:
     """A sum of counters that threads add to; a forked child begins at zero.
 
-    A loader's worker has a copy. What copies count reaches the tally in the main process as reports, which travel with
-    the batches. ``speaks_for`` names the tally that this one was pickled from.
+    A loader's worker has a copy. What copies count reaches the tally in the main process as
+    reports, which travel with the batches. ``speaks_for`` names the tally that this one was pickled
+    from.
 
     >>> tally = Tally()
     >>> tally.add(Counters(opens=1)); tally.add(Counters(opens=1))
@@ -87,7 +89,9 @@ class Tally:
 
     @property
     def name(self) -> str:
-        """The tally that this one's reports are for: a forked copy has the name of what it is a copy of."""
+        """The tally that this one's reports are for: a forked copy has the name of what it is a
+        copy of.
+        """
         return self._speaks_for if self._speaks_for and os.getpid() == self._made_in else self._name
 
     def add(self, counters: Counters) -> None:
@@ -112,7 +116,9 @@ class Tally:
             return Report(self.name, self._process, self._own)
 
     def receive(self, report: Report) -> None:
-        """Take in what another process has counted; totals, so one that got lost with its batch is made up for."""
+        """Take in what another process has counted; totals, so one that got lost with its batch is
+        made up for.
+        """
         with self._lock:
             self._others += report.total - self._received.get(report.process, Counters())
             self._received[report.process] = report.total

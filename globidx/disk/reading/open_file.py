@@ -1,4 +1,6 @@
-"""How each array of a file is read: without its library if its layout is plain, else by the library."""
+"""How each array of a file is read: without its library if its layout is plain, else by the
+library.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
 
-#: ``auto`` reads plain layouts without the libraries; ``library`` reads everything by zarr-python and h5py;
-#: ``tensorstore`` reads zarr by tensorstore.
+#: ``auto`` reads plain layouts without the libraries; ``library`` reads everything by zarr-python
+#: and h5py; ``tensorstore`` reads zarr by tensorstore.
 BACKENDS = ("auto", "library", "tensorstore")
 
 
@@ -27,9 +29,11 @@ class Source(Protocol):
     how: str
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored bytes it took.
+        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored
+        bytes it took.
 
-        MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they cannot be had.
+        MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they
+        cannot be had.
         """
 
 
@@ -51,8 +55,8 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
 class OpenFile:
     """A file, with a source for each array that is read.
 
-    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside
-    its folder. ``cached`` keeps indexes of shards.
+    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
+    in files outside its folder. ``cached`` keeps indexes of shards.
     """
 
     def __init__(
@@ -121,7 +125,9 @@ class OpenFile:
         return source
 
     def library(self) -> Any:
-        """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""
+        """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to
+        import.
+        """
         if self._store is None:
             if self._forked and self._entry.kind != "hdf5":
                 stores.refuse_fork()
@@ -143,7 +149,9 @@ class LibrarySource:
         self.how = "read by its library"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Fill ``out`` with rows ``[start, stop)``; returns the decoded bytes, since libraries do not report stored ones."""
+        """Fill ``out`` with rows ``[start, stop)``; returns the decoded bytes, since libraries do
+        not report stored ones.
+        """
         block = self._store().read(self._array, start, stop)
         if block.shape != out.shape:
             raise ReadError(f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}")

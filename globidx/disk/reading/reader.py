@@ -26,7 +26,9 @@ _OF_A_PROCESS = ("_born_in", "_indexes", "_now", "_tally", "handles", "cached")
 
 
 class Reader:
-    """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child opens its own."""
+    """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child
+    opens its own.
+    """
 
     _now: Snapshot | None
 
@@ -52,13 +54,14 @@ class Reader:
     def read(self, sample_ids: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
         """One tuple of arrays, a field each, for every id, in their sequence.
 
-        Each array is writable and no other's; those of one batch lie in one block of memory a field, which stays as
-        long as any of them. IndexError for an id that is none; ReadError, naming file, item and id, where the data
-        cannot be had.
+        Each array is writable and no other's; those of one batch lie in one block of memory a
+        field, which stays as long as any of them. IndexError for an id that is none; ReadError,
+        naming file, item and id, where the data cannot be had.
         """
         now = self.manager.now
         if now is not self._now:
-            # files of an older snapshot are not read again, and while they are open HDF5 would serve their old metadata
+            # files of an older snapshot are not read again, and while they are open HDF5 would
+            # serve their old metadata
             self.handles.close()
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached)
@@ -68,7 +71,9 @@ class Reader:
             self._tally.add(batch.counts)
 
     def counters(self, *, reset: bool = False) -> Counters:
-        """What was read so far, here and by workers that reported; counted from zero again after a ``reset``."""
+        """What was read so far, here and by workers that reported; counted from zero again after a
+        ``reset``.
+        """
         return self._tally.take(reset=reset)
 
     def close(self) -> None:
@@ -119,7 +124,9 @@ class Reader:
         return opened
 
     def _refuse_changed(self, path: str, known: Entry) -> None:
-        """ReadError if the file is not what was indexed: its stamp differs, and so does its metadata."""
+        """ReadError if the file is not what was indexed: its stamp differs, and so does its
+        metadata.
+        """
         now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)

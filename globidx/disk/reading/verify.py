@@ -1,4 +1,6 @@
-"""Checking data: which chunks are absent, which cannot be read, and in which arrays damage would go unnoticed."""
+"""Checking data: which chunks are absent, which cannot be read, and in which arrays damage would go
+unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class ArrayReport:
-    """One array of one file: chunks it should have, chunks that are absent, what could not be read and why, and whether
-    its chunks carry checksums, without which a flipped bit may read as data."""
+    """One array of one file: chunks it should have, chunks that are absent, what could not be read
+    and why, and whether its chunks carry checksums, without which a flipped bit may read as data.
+    """
 
     path: str
     array: str

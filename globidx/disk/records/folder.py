@@ -1,4 +1,6 @@
-"""Record files of one folder: their names, which is the newest, and reading, publishing and removing one."""
+"""Record files of one folder: their names, which is the newest, and reading, publishing and
+removing one.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,15 @@ from globidx.errors import RecordCorruptError, RecordError, RecordMismatchError,
 
 _NAME = re.compile(r"record-([0-9]{8,18})-([0-9a-f]{12})\.json")
 _LAST_NUMBER = 10**18 - 1
-# How often a folder is listed anew because a record was pruned by a running job between the listing and the reading.
+# How often a folder is listed anew because a record was pruned by a running job between the listing
+# and the reading.
 _TRIES = 100
 _log = logging.getLogger("globidx")
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Read a record file. It is parsed strictly and verified; no code runs, and no other file is opened.
+    """Read a record file. It is parsed strictly and verified; no code runs, and no other file is
+    opened.
 
     Parameters
     ----------
@@ -62,8 +66,8 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """What a record's file holds; RecordCorruptError for what is no file, or too large for a record, before it is
-    read.
+    """What a record's file holds; RecordCorruptError for what is no file, or too large for a
+    record, before it is read.
     """
     try:
         # a FIFO must not keep it waiting
@@ -92,9 +96,11 @@ def record_path(directory: Path, id: str) -> Path:
 
 
 def publish(directory: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
-    """Write a record beside the others, all or nothing; RecordError, and nothing, where it could not be read back.
+    """Write a record beside the others, all or nothing; RecordError, and nothing, where it could
+    not be read back.
 
-    SaveError where it could not be written; its ``state`` is ``NOT_WRITTEN``, or ``UNKNOWN`` if the record may be there.
+    SaveError where it could not be written; its ``state`` is ``NOT_WRITTEN``, or ``UNKNOWN`` if the
+    record may be there.
     """
     # first, so that files of killed writers do not take the space
     sweep(directory)
@@ -124,7 +130,9 @@ def list_records(directory: Path) -> list[Path]:
 
 
 def newest(path: str | Path) -> Path:
-    """``path`` itself, or the newest record in it where it is a folder; FileNotFoundError where it holds none."""
+    """``path`` itself, or the newest record in it where it is a folder; FileNotFoundError where it
+    holds none.
+    """
     path_given = Path(path)
     if not path_given.is_dir():
         return path_given
@@ -162,8 +170,9 @@ def next_number(directory: Path) -> int:
 def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[str, Any] | None, list[str]]:
     """The record to go on from, or None where there is none, and why newer ones were passed over.
 
-    That is the newest, which must be whole and, where ``expect`` is given, have that id: RecordCorruptError or
-    RecordMismatchError if not. With ``fallback`` it is the newest that is; RecordError where none is.
+    That is the newest, which must be whole and, where ``expect`` is given, have that id:
+    RecordCorruptError or RecordMismatchError if not. With ``fallback`` it is the newest that is;
+    RecordError where none is.
     """
     for _ in range(_TRIES):
         try:
@@ -176,9 +185,10 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
 def remove(path: Path) -> bool:
     """Remove a record's file; whether it is gone.
 
-    Only what is provably a record of ours: a regular file, no link, of a record's name, holding a whole record of the
-    id in that name. Anything else stays, damaged records included, which may be worth a look. A file that the system will not
-    remove stays with a warning: the new record is saved by then.
+    Only what is provably a record of ours: a regular file, no link, of a record's name, holding a
+    whole record of the id in that name. Anything else stays, damaged records included, which may be
+    worth a look. A file that the system will not remove stays with a warning: the new record is
+    saved by then.
     """
     try:
         if path.is_symlink() or path != record_path(path.parent, read_record(path)["id"]):

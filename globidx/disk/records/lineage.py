@@ -1,4 +1,6 @@
-"""The records of one run in a folder: the next number, records of another run, and which ones are pruned."""
+"""The records of one run in a folder: the next number, records of another run, and which ones are
+pruned.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,13 @@ _log = logging.getLogger("globidx")
 
 
 class Lineage:
-    """The records of ``directory`` as this run knows them: what was there when it last looked, and its own since.
+    """The records of ``directory`` as this run knows them: what was there when it last looked, and
+    its own since.
 
-    Records that somebody else has added by the next save belong to another run: two jobs in one folder would each
-    restore, and prune, the other's. So that save is refused. What was there before a run that never looked, because it
-    did not restore, is another's, too: it is left where it is.
+    Records that somebody else has added by the next save belong to another run: two jobs in one
+    folder would each restore, and prune, the other's. So that save is refused. What was there
+    before a run that never looked, because it did not restore, is another's, too: it is left where
+    it is.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -48,7 +52,9 @@ class Lineage:
         self._own().update(name for _, name in numbered)
 
     def next_number(self) -> int:
-        """The next record's; SaveError, naming the record, where another run has written one since the last look."""
+        """The next record's; SaveError, naming the record, where another run has written one since
+        the last look.
+        """
         # makes the folder
         records.next_number(self._directory)
         if self._newest is None:
@@ -90,9 +96,11 @@ class Lineage:
         return _OWN.setdefault((os.getpid(), os.path.realpath(self._directory)), set())
 
     def prune(self, keep: Keep | int) -> None:
-        """Remove all but the newest ``keep``, or what that policy does not choose; never the newest, nor another run's.
+        """Remove all but the newest ``keep``, or what that policy does not choose; never the
+        newest, nor another run's.
 
-        Never an OSError, since the save before it has succeeded; SaveError, which says so, where a policy fails.
+        Never an OSError, since the save before it has succeeded; SaveError, which says so, where a
+        policy fails.
         """
         surplus = self.surplus(keep)
         with _held_open(surplus[:_HELD]):
@@ -100,7 +108,9 @@ class Lineage:
                 records.remove(path)
 
     def surplus(self, keep: Keep | int) -> list[Path]:
-        """The records of this run that ``prune`` removes, oldest first; none where the folder cannot be listed."""
+        """The records of this run that ``prune`` removes, oldest first; none where the folder
+        cannot be listed.
+        """
         if isinstance(keep, int):
             validate.integer(keep, "keep_last", low=1)
         try:
@@ -133,7 +143,8 @@ class Lineage:
 def _held_open(paths: Iterable[Path]) -> Iterator[None]:
     """Keep files open while they are removed, and leave their last close to a thread.
 
-    That is where ext4 frees the blocks of a removed file: up to 4.6 ms here, as long as an fsync, against 0.01 ms for the unlink.
+    That is where ext4 frees the blocks of a removed file: up to 4.6 ms here, as long as an fsync,
+    against 0.01 ms for the unlink.
     """
     descriptors = []
     for path in paths:

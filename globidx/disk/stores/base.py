@@ -1,7 +1,8 @@
 """Stores: zarr and HDF5 files behind one small interface.
 
-A store module offers ``scan`` (what a file holds, from its metadata alone) and ``open_store`` (a ``Store`` to read
-items from). zarr and h5py are each imported in their own module, when a file of that kind is first met.
+A store module offers ``scan`` (what a file holds, from its metadata alone) and ``open_store`` (a
+``Store`` to read items from). zarr and h5py are each imported in their own module, when a file of
+that kind is first met.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".n
 #: Files that are HDF5 or of an older format; their first bytes decide.
 MIXED_SUFFIXES = frozenset({".nc", ".nc4", ".mat"})
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
-#: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's parser alone raises
-#: five of them, and the decompressors have errors of their own that are no OSError.
+#: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's
+#: parser alone raises five of them, and the decompressors have errors of their own that are no
+#: OSError.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -57,9 +59,11 @@ class Store(Protocol):
     """An open file. Not shared between processes; closed once, by its owner."""
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
-        """Items ``[start, stop)`` of one array, the item axis first, in native byte order; the caller owns the result.
+        """Items ``[start, stop)`` of one array, the item axis first, in native byte order; the
+        caller owns the result.
 
-        MissingChunkError where the store has no data for them, any OSError or ValueError where it cannot be read.
+        MissingChunkError where the store has no data for them, any OSError or ValueError where it
+        cannot be read.
         """
 
     def close(self) -> None:
@@ -67,8 +71,9 @@ class Store(Protocol):
 
 
 class Audit(NamedTuple):
-    """What an array should have and has: its shape, its chunks (or shards), how many of them are absent, and whether
-    each carries a checksum."""
+    """What an array should have and has: its shape, its chunks (or shards), how many of them are
+    absent, and whether each carries a checksum.
+    """
 
     shape: tuple[int, ...]
     chunks: int
@@ -85,7 +90,9 @@ class OtherFormatError(UnknownKindError):
 
 
 class NotPlainError(ValueError):
-    """A fast path does not understand this array, so its library reads it; the message says the unusual part."""
+    """A fast path does not understand this array, so its library reads it; the message says the
+    unusual part.
+    """
 
 
 def format_of(path: Path) -> str:
@@ -150,7 +157,8 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
-    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name.
+    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever
+    name.
 
     An empty name is all of the file.
     """
@@ -172,9 +180,11 @@ def array_info(
     length: int = 0,
     packing: str = "",
 ) -> tuple[ArrayInfo, int]:
-    """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
+    """An array as the index keeps it, and its item count; ValueError for what no sample can be made
+    of.
 
-    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` returns for its attributes.
+    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` returns
+    for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
     dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
@@ -245,7 +255,9 @@ def make_entry(
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
-    """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and its own."""
+    """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and
+    its own.
+    """
     moved = np.moveaxis(block, axis, 0) if axis else block
     return np.require(moved, moved.dtype.newbyteorder("="), ["C", "W", "O"])
 

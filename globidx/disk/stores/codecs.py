@@ -1,11 +1,11 @@
 """Decodes chunks straight into their part of a buffer, and only if they fill it exactly.
 
-No size in a chunk's header is trusted: every codec stops one byte after the expected size, so that a chunk which would
-inflate to gigabytes costs no more memory than a good one.
+No size in a chunk's header is trusted: every codec stops one byte after the expected size, so that
+a chunk which would inflate to gigabytes costs no more memory than a good one.
 
-The decompressors are numcodecs', which zarr depends on. They fill as much of a buffer as there is data and do not
-report how much that was, and Blosc decodes truncated frames. So sizes are compared with the frames' headers before
-they are decoded.
+The decompressors are numcodecs', which zarr depends on. They fill as much of a buffer as there is
+data and do not report how much that was, and Blosc decodes truncated frames. So sizes are compared
+with the frames' headers before they are decoded.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _LZMA_MEMORY = 2**28
 class Codec(NamedTuple):
     """One step from stored bytes towards an array.
 
-    ``expand(data, limit)`` returns at most ``limit`` bytes, or raises as soon as there are more; ``into``, where there
-    is one, fills a buffer exactly or raises.
+    ``expand(data, limit)`` returns at most ``limit`` bytes, or raises as soon as there are more;
+    ``into``, where there is one, fills a buffer exactly or raises.
     """
 
     expand: Callable[[Data, int], Data]
@@ -49,7 +49,9 @@ class Codec(NamedTuple):
 
 
 def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
-    """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what comes out."""
+    """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what
+    comes out.
+    """
     for step in range(len(codecs) - 1, 0, -1):
         data = codecs[step].expand(data, most_stored(len(out), step))
     if codecs and codecs[0].into is not None:
@@ -61,8 +63,8 @@ def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
 def most_stored(nbytes: int, codecs: int) -> int:
     """The most bytes that ``nbytes`` may take after ``codecs`` codecs.
 
-    Compression adds a few bytes in a thousand to what it cannot compress, and some to every block, member or frame.
-    Twice as much and 64 KiB leave room for small ones.
+    Compression adds a few bytes in a thousand to what it cannot compress, and some to every block,
+    member or frame. Twice as much and 64 KiB leave room for small ones.
 
     >>> most_stored(8, 0), most_stored(8, 1)
     (8, 65552)
@@ -85,7 +87,9 @@ def expect(nbytes: int, expected: int) -> None:
 
 
 def is_known(name: str, configuration: Mapping[str, Any]) -> bool:
-    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3; imports nothing."""
+    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3; imports
+    nothing.
+    """
     if name == "crc32c":
         # format 2 may have the checksum before the bytes
         return bool(configuration.get("location", "end") == "end")
@@ -115,7 +119,8 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec:
 
 
 def inflate(data: Data, limit: int) -> bytes:
-    """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is installed.
+    """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is
+    installed.
 
     ValueError where that is more than ``limit`` bytes, as soon as one of them too many is there.
     """
@@ -123,7 +128,9 @@ def inflate(data: Data, limit: int) -> bytes:
 
 
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
-    """``inflate`` into ``out``, which it must fill: a piece at a time, so that there is no second copy of all of it."""
+    """``inflate`` into ``out``, which it must fill: a piece at a time, so that there is no second
+    copy of all of it.
+    """
     filled = 0
     # the rest of the stream is copied once a piece
     piece = max(_PIECE, len(out) // 8)
@@ -209,8 +216,8 @@ def _gunzip(data: Data, limit: int) -> Data:
 
 
 def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limit: int) -> Data:
-    """All streams of bzip2 or LZMA, one behind the other; what follows the last and is none is left out, as Python's
-    own modules do.
+    """All streams of bzip2 or LZMA, one behind the other; what follows the last and is none is left
+    out, as Python's own modules do.
     """
     parts: list[bytes] = []
     while data or not parts:

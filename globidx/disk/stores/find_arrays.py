@@ -1,4 +1,6 @@
-"""Finding the arrays of a layout in one file: the same rules for zarr groups and HDF5 groups, which look alike."""
+"""Finding the arrays of a layout in one file: the same rules for zarr groups and HDF5 groups, which
+look alike.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Field(NamedTuple):
 
 
 def find(root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]) -> list[Field]:
-    """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
+    """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all
+    arrays, with shapes.
 
     ValueError names what is missing or ambiguous.
     """
@@ -62,7 +65,8 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
 
 
 def _nexus(root: Any) -> str:
-    """The signal of the default plot: ``default`` attributes followed to a group that has a ``signal``.
+    """The signal of the default plot: ``default`` attributes followed to a group that has a
+    ``signal``.
 
     https://manual.nexusformat.org/datarules.html
     """
@@ -85,7 +89,9 @@ def _nexus(root: Any) -> str:
 
 
 def _only_entry(node: Any) -> str | None:
-    """A file without ``default`` is clear, too, where there is one NXentry, or one NXdata, to go to."""
+    """A file without ``default`` is clear, too, where there is one NXentry, or one NXdata, to go
+    to.
+    """
     for kind in ("NXentry", "NXdata"):
         named = [name for name in node if _class(_get(node, name)) == kind]
         if len(named) == 1:
@@ -115,7 +121,9 @@ def _class(node: Any) -> str | None:
 
 
 def _ome(root: Any) -> str:
-    """The full resolution: https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``)."""
+    """The full resolution: https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5
+    (below ``ome``).
+    """
     attributes = dict(root.attrs)
     within = attributes.get("ome")
     scales = (within if isinstance(within, dict) else attributes).get("multiscales")

@@ -1,4 +1,6 @@
-"""Stores by URL: what fsspec can list is found here, and zarr reads it. The extra ``remote`` brings fsspec."""
+"""Stores by URL: what fsspec can list is found here, and zarr reads it. The extra ``remote`` brings
+fsspec.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ _NO_BACK_ENDS = ("builtins", "globidx", "numpy", "zarr", "json")
 def find(url: str) -> list[str]:
     """The zarr stores that ``url`` names: a store, a glob, or a folder of stores; sorted.
 
-    NoFilesError where there is none, or no such protocol; MissingPackageError where fsspec, or what it needs for this
-    protocol, is not installed; ReadError where the server, or the package that asks it, refuses.
+    NoFilesError where there is none, or no such protocol; MissingPackageError where fsspec, or what
+    it needs for this protocol, is not installed; ReadError where the server, or the package that
+    asks it, refuses.
     """
     if url.lower().endswith(tuple(HDF5_SUFFIXES)):
         raise NoFilesError(f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first")
@@ -53,10 +56,12 @@ def exists(url: str) -> bool:
 
 @contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Turn errors of the packages below fsspec into OSError, so that they are reported for a file like any other.
+    """Turn errors of the packages below fsspec into OSError, so that they are reported for a file
+    like any other.
 
-    There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's, azure's, paramiko's,
-    zipfile's. What they have in common: neither Python nor numpy, zarr or this package defines them.
+    There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's,
+    azure's, paramiko's, zipfile's. What they have in common: neither Python nor numpy, zarr or this
+    package defines them.
     """
     try:
         yield

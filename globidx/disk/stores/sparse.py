@@ -13,7 +13,9 @@ from globidx.errors import ReadError
 
 
 class SparseSource:
-    """A compressed sparse row matrix in a group of an open file: ``indptr``, ``indices`` and ``data``."""
+    """A compressed sparse row matrix in a group of an open file: ``indptr``, ``indices`` and
+    ``data``.
+    """
 
     how = "made dense from sparse rows, which its library reads"
 
@@ -23,7 +25,8 @@ class SparseSource:
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes of the three arrays that took.
 
-        ReadError where they are no rows of a matrix of that width. Entries of one place add up, as in scipy.
+        ReadError where they are no rows of a matrix of that width. Entries of one place add up, as
+        in scipy.
         """
         store = self._store()
         ends = store.read(f"{self._group}/indptr", start, stop + 1).astype(np.int64)

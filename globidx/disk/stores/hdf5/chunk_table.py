@@ -1,7 +1,9 @@
-"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file, listed by the library once.
+"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file, listed by the library
+once.
 
-HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter`` visits every chunk
-in one walk, so a table costs about two microseconds a chunk, and finding a chunk in it a few array accesses.
+HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter``
+visits every chunk in one walk, so a table costs about two microseconds a chunk, and finding a chunk
+in it a few array accesses.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ _kept = BlockCache(_KEPT_BYTES, inherited=True)
 class ChunkTable:
     """Offset, size and filter mask of the chunks of one dataset.
 
-    ``rows`` has a row for each chunk in the file, ascending by grid number: (grid number, offset, size, filter mask).
-    ``grid`` is how many chunks belong along each axis; chunks are numbered through it in C order.
+    ``rows`` has a row for each chunk in the file, ascending by grid number: (grid number, offset,
+    size, filter mask). ``grid`` is how many chunks belong along each axis; chunks are numbered
+    through it in C order.
 
     >>> table = ChunkTable((2, 2), np.array([[0, 2048, 24, 0], [3, 2072, 25, 0]]))
     >>> table.find((1, 1)), table.find((0, 1)), table.is_whole
@@ -65,7 +68,9 @@ class ChunkTable:
         return len(self.rows) == math.prod(self.grid)
 
     def find(self, coordinates: Sequence[int]) -> Place | None:
-        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid; None if it was never written."""
+        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid; None if it was
+        never written.
+        """
         index = sum(map(mul, coordinates, self._strides))
         indices, offsets, sizes, masks = self._columns
         # in a whole table, a chunk's number is its row
@@ -115,7 +120,9 @@ def grid_of(dataset: Any) -> tuple[int, ...]:
 
 
 def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
-    """A key that identifies a dataset, and whether its file is old enough for its times to prove that."""
+    """A key that identifies a dataset, and whether its file is old enough for its times to prove
+    that.
+    """
     file = h5py.h5i.get_file_id(dataset.id)
     if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
         # it has no descriptor to ask
@@ -175,9 +182,10 @@ def _packed(infos: list[Any]) -> NDArray[np.int64]:
 def _is_doubtful(dataset: Any, coordinates: NDArray[np.int64]) -> bool:
     """Whether the library may have listed chunks in wrong places.
 
-    HDF5 (to 2.0 at least) lists the chunks of an *extensible array*, the index of datasets with one unlimited axis in
-    files of ``libver="latest"``, as if that axis were the first. Where it is not, all chunks are listed with place 0
-    along the axes in front of it. A right list has other places there, unless there is one chunk only.
+    HDF5 (to 2.0 at least) lists the chunks of an *extensible array*, the index of datasets with one
+    unlimited axis in files of ``libver="latest"``, as if that axis were the first. Where it is not,
+    all chunks are listed with place 0 along the axes in front of it. A right list has other places
+    there, unless there is one chunk only.
     """
     unlimited = [axis for axis, size in enumerate(dataset.maxshape) if size is None]
     if len(unlimited) != 1:

@@ -1,7 +1,8 @@
-"""Plain HDF5 datasets: chunks as they are stored, decoded here, and contiguous data straight from the file.
+"""Plain HDF5 datasets: chunks as they are stored, decoded here, and contiguous data straight from
+the file.
 
-The library inflates with plain zlib under a lock; zlib-ng and isal take half the time. Filters it knows and these
-functions do not (LZF, bitshuffle, szip, ...) are left to it.
+The library inflates with plain zlib under a lock; zlib-ng and isal take half the time. Filters it
+knows and these functions do not (LZF, bitshuffle, szip, ...) are left to it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
 class ChunkedSource:
-    """One chunked dataset of an open file: rows along ``axis``, each chunk is read by its offset and decoded whole."""
+    """One chunked dataset of an open file: rows along ``axis``, each chunk is read by its offset
+    and decoded whole.
+    """
 
     def __init__(self, dataset: Any, axis: int) -> None:
         plist = dataset.id.get_create_plist()
@@ -95,8 +98,8 @@ class ChunkedSource:
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         """Fill ``out`` with the chunk at ``coordinates`` of the grid.
 
-        No size is trusted: an unfiltered chunk must have exactly its size, and a filtered one at most what its filters can
-        produce.
+        No size is trusted: an unfiltered chunk must have exactly its size, and a filtered one at
+        most what its filters can produce.
         """
         location = self._table.find(coordinates)
         if location is None:
@@ -226,7 +229,8 @@ class RawFile:
 def without_fletcher32(data: bytes) -> bytes:
     """The bytes before HDF5's Fletcher-32 of them; ValueError where it is another one.
 
-    HDF5 before 1.6.3 wrote the sums' bytes swapped, which the library still takes, and so does this.
+    HDF5 before 1.6.3 wrote the sums' bytes swapped, which the library still takes, and so does
+    this.
     """
     verify = forks.import_module("numcodecs.fletcher32").Fletcher32().decode
     for order in ((-4, -3, -2, -1), (-3, -4, -1, -2)):

@@ -173,13 +173,17 @@ class Hdf5Store:
         _open_stores.add(self)
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
-        """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times more."""
+        """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times
+        more.
+        """
         dataset, presence = self._datasets.get(array) or self._open(array)
         presence.require(start, stop, fill=self._fill)
         return item_first(dataset[slab(self._axis, start, stop)], self._axis)
 
     def source(self, array: str) -> ChunkedSource | ContiguousSource:
-        """A way to a dataset's rows around the library's filters; NotPlainError where there is none."""
+        """A way to a dataset's rows around the library's filters; NotPlainError where there is
+        none.
+        """
         dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):
             raise NotPlainError("a group")
@@ -213,8 +217,9 @@ _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
 def _driver(path: str | Path) -> str | None:
     """The driver of HDF5's that reads a file as it is now.
 
-    Within a process, HDF5 answers a second open from the metadata of the first. If the file grew in place since (which its
-    locks prevent where there are any), that is the old length. To HDF5, a file opened by another driver is another file.
+    Within a process, HDF5 answers a second open from the metadata of the first. If the file grew in
+    place since (which its locks prevent where there are any), that is the old length. To HDF5, a
+    file opened by another driver is another file.
     """
     stores = list(_open_stores)
     if not stores:
@@ -238,8 +243,9 @@ def _access(path: str) -> Any:
 def _close_stores() -> None:
     """Close what is open when the process exits, before HDF5 does.
 
-    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then closes those of its
-    sources, which may be gone: a segmentation fault. Workers that are spawned exit with their files open.
+    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then
+    closes those of its sources, which may be gone: a segmentation fault. Workers that are spawned
+    exit with their files open.
     """
     for store in list(_open_stores):
         # a forked process leaves its parent's files alone

@@ -1,4 +1,6 @@
-"""Whether the data of an HDF5 dataset were written: HDF5 invents fill values for those that were not."""
+"""Whether the data of an HDF5 dataset were written: HDF5 invents fill values for those that were
+not.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from globidx.errors import MissingChunkError, ReadError
 class Presence:
     """What was written of one dataset of an open file, looked up when it is first asked for.
 
-    ``axis`` is the one along which rows are asked for, ``allow`` whether its data may lie in files outside the folder
-    of its own.
+    ``axis`` is the one along which rows are asked for, ``allow`` whether its data may lie in files
+    outside the folder of its own.
     """
 
     def __init__(self, dataset: Any, axis: int, *, allow: bool) -> None:
@@ -27,7 +29,8 @@ class Presence:
         self._is_whole: bool | None = None
 
     def require(self, start: int, stop: int, *, fill: bool) -> None:
-        """MissingChunkError where part of rows ``[start, stop)`` was never written, unless ``fill``.
+        """MissingChunkError where part of rows ``[start, stop)`` was never written, unless
+        ``fill``.
 
         ValueError where the data lie in a file that may not be opened.
         """
@@ -99,7 +102,9 @@ def missing_message(dataset: Any, what: str) -> str:
 
 
 def _refuse_other_sizes(dataset: Any) -> None:
-    """ReadError if an unfiltered chunk has another size than it must: HDF5 would write past a buffer."""
+    """ReadError if an unfiltered chunk has another size than it must: HDF5 would write past a
+    buffer.
+    """
     expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
     sizes = set[int]()
     dataset.id.chunk_iter(lambda info: sizes.add(info.size))
@@ -110,7 +115,9 @@ def _refuse_other_sizes(dataset: Any) -> None:
 
 
 def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
-    """Whether a chunk was written, of a dataset whose chunks HDF5 lists in wrong places: it finds each to read it."""
+    """Whether a chunk was written, of a dataset whose chunks HDF5 lists in wrong places: it finds
+    each to read it.
+    """
     if not hasattr(dataset.id, "chunk_iter"):
         return dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
     try:

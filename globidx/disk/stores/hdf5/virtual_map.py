@@ -1,7 +1,8 @@
-"""Virtual maps: which datasets of which files stand behind the rows of a virtual HDF5 dataset, and whether they do.
+"""Virtual maps: which datasets of which files stand behind the rows of a virtual HDF5 dataset, and
+whether they do.
 
-HDF5 reads fill values, without a word, where a source is not there. The mappings are listed once; reading rows looks at
-the sources of these rows alone, and each is looked at once.
+HDF5 reads fill values, without a word, where a source is not there. The mappings are listed once;
+reading rows looks at the sources of these rows alone, and each is looked at once.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class VirtualMap:
         first = int(np.searchsorted(self._reach, start, "right"))
         last = int(np.searchsorted(self._low[:, axis], stop, "left"))
         near = first + np.flatnonzero(self._high[first:last, axis] > start)
-        # every one of these is looked at, also where one is known to be missing: HDF5 will open all of them
+        # every one of these is looked at, also where one is known to be missing: HDF5 will open all
+        # of them
         present = near[np.array([self._is_there(int(row)) for row in near], bool)]
         sizes = list(self._shape)
         sizes[axis] = stop - start

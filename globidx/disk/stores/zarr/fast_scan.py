@@ -1,7 +1,7 @@
 """Scans local zarr stores from their JSON alone: ten times faster than opening them.
 
-Anything unusual (another data type, codec, grid, extension, or a missing file) is None here, and zarr itself opens the
-store: it understands more, and its errors are clearer.
+Anything unusual (another data type, codec, grid, extension, or a missing file) is None here, and
+zarr itself opens the store: it understands more, and its errors are clearer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _MOST_OFTEN = 2**13
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry | None:
-    """The entry of a store whose root and arrays (``layout.keys``, or the root itself) are plain, or None."""
+    """The entry of a store whose root and arrays (``layout.keys``, or the root itself) are plain,
+    or None.
+    """
     root = _load(f"{path}/zarr.json")
     if root is not None:
         marker, zarr_format = "zarr.json", 3

@@ -1,4 +1,6 @@
-"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not: the only module that imports zarr."""
+"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not: the only module that
+imports zarr.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from globidx.errors import MissingChunkError, ReadError
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
-    """The store's arrays of ``layout``; "" is a store that is an array itself. ``path`` may be a URL."""
+    """The store's arrays of ``layout``; "" is a store that is an array itself. ``path`` may be a
+    URL.
+    """
     with remote.as_os_errors():
         return _scan(path, layout, axis)
 
@@ -61,7 +65,9 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
 
 
 def audit(path: str | Path, array: str) -> Audit:
-    """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
+    """What is there of an array: of a sharded one, the chunks inside where that is plain, else
+    whole shards.
+    """
     opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
     has_checksums = _has_checksums(opened.metadata.to_dict())
     if opened.shards and not is_remote(str(path)):
@@ -79,7 +85,8 @@ def audit(path: str | Path, array: str) -> Audit:
 def _has_checksums(metadata: Any) -> bool:
     """Whether anything in an array's metadata is a codec that notices a changed chunk.
 
-    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner chunks.
+    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner
+    chunks.
     """
     codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
     for codec in filter(None, codecs):
@@ -99,7 +106,9 @@ def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
 
 
 def refuse_fork() -> None:
-    """ReadError where zarr's codec pipeline would hang in a forked process, without the threads of its parent."""
+    """ReadError where zarr's codec pipeline would hang in a forked process, without the threads of
+    its parent.
+    """
     pipeline = str(zarr.config.get("codec_pipeline.path", ""))
     if pipeline.startswith("zarrs."):
         raise ReadError(
@@ -140,8 +149,8 @@ class ZarrStore:
     ) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
 
-        Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing else are looked for: to
-        ask a server costs as much as to read.
+        Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing
+        else are looked for: to ask a server costs as much as to read.
         """
         units = array.shards or array.chunks
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
@@ -186,7 +195,8 @@ def _path_in(path: str | Path, *names: str) -> str:
 def _zarr_path(path: str) -> Any:
     """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
 
-    A cache of fsspec's is marked as asynchronous if the file system below it is. It is not asynchronous, but zarr relies on the mark.
+    A cache of fsspec's is marked as asynchronous if the file system below it is. It is not
+    asynchronous, but zarr relies on the mark.
     """
     if not is_remote(path) or "::" not in path:
         return path
@@ -213,7 +223,9 @@ def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _metadata(path: str, array: Any) -> bytes:
-    """An array's metadata as it is stored, the same bytes that are read without zarr; of a URL, as zarr spells them."""
+    """An array's metadata as it is stored, the same bytes that are read without zarr; of a URL, as
+    zarr spells them.
+    """
     if is_remote(path):
         return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
     marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"

@@ -1,7 +1,9 @@
-"""The metadata of a plain zarr array, parsed once for both of its users: the scan of a store, and its reader.
+"""The metadata of a plain zarr array, parsed once for both of its users: the scan of a store, and
+its reader.
 
-Plain is what the specifications of zarr 2 and 3 describe and zarr itself writes by default: a regular grid, and codecs
-that are known here. Anything else is refused with the reason, and left to zarr.
+Plain is what the specifications of zarr 2 and 3 describe and zarr itself writes by default: a
+regular grid, and codecs that are known here. Anything else is refused with the reason, and left to
+zarr.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ Step = tuple[str, Mapping[str, Any]]
 
 
 class Sharding(NamedTuple):
-    """Chunks in one file: its shape in elements, whether its index comes first, and whether that has a CRC-32C."""
+    """Chunks in one file: its shape in elements, whether its index comes first, and whether that
+    has a CRC-32C.
+    """
 
     shape: tuple[int, ...]
     index_first: bool
@@ -41,9 +45,9 @@ class Sharding(NamedTuple):
 class ArrayMetadata(NamedTuple):
     """Where the chunks of an array are stored, and how they are encoded.
 
-    ``chunks`` is the shape of what is decoded at once: of the inner chunks where there are shards. ``axes`` is the
-    sequence in which the axes of a chunk are stored. The key of a chunk file is ``prefix`` and the chunk's grid
-    coordinates, joined by ``separator``.
+    ``chunks`` is the shape of what is decoded at once: of the inner chunks where there are shards.
+    ``axes`` is the sequence in which the axes of a chunk are stored. The key of a chunk file is
+    ``prefix`` and the chunk's grid coordinates, joined by ``separator``.
     """
 
     shape: tuple[int, ...]
@@ -65,13 +69,17 @@ class ArrayMetadata(NamedTuple):
         return self.prefix + self.separator.join(map(str, coordinates))
 
     def codecs(self) -> tuple[Codec, ...]:
-        """The codecs that undo ``steps``; the packages that decode are imported here, and not for a scan."""
+        """The codecs that undo ``steps``; the packages that decode are imported here, and not for a
+        scan.
+        """
         return tuple(codec_of(name, configuration) for name, configuration in self.steps)
 
 
 @lru_cache(maxsize=256)
 def parse_array(document: bytes) -> ArrayMetadata:
-    """``parse_metadata`` of a ``zarr.json`` or ``.zarray``, kept for the next file that holds the same bytes."""
+    """``parse_metadata`` of a ``zarr.json`` or ``.zarray``, kept for the next file that holds the
+    same bytes.
+    """
     return parse_metadata(json.loads(document))
 
 
@@ -165,7 +173,9 @@ def _sharding(settings: Mapping[str, Any], shape: tuple[int, ...]) -> Sharding:
 
 
 def _chain(codecs: list[Any], dimensions: int, data_type: str) -> tuple[tuple[int, ...], str, tuple[Step, ...]]:
-    """The axes as stored after all leading transpositions, the byte order, and the codecs from bytes to bytes."""
+    """The axes as stored after all leading transpositions, the byte order, and the codecs from
+    bytes to bytes.
+    """
     steps = [(codec["name"], codec.get("configuration") or {}) for codec in codecs]
     axes = tuple(range(dimensions))
     while steps and steps[0][0] == "transpose":
@@ -195,6 +205,7 @@ def _sizes(sizes: Any, low: int = 0) -> tuple[int, ...]:
 
 
 def _require(is_plain: bool, what: str, *values: object) -> None:
-    # the message is made only where it is needed: thousands of stores are scanned, and most are plain
+    # the message is made only where it is needed: thousands of stores are scanned, and most are
+    # plain
     if not is_plain:
         raise NotPlainError(" ".join([what, *map(repr, values)]))
