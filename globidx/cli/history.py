@@ -91,7 +91,9 @@ def _table(done: Progress) -> Iterator[str]:
     """The layers of an epoch's history, a row each."""
     if not done.history:
         return
-    rows, left, segment = [("segment", "ranks", "committed", "remaining", "")], done.length, 0
+    rows = [("segment", "ranks", "committed", "remaining", "")]
+    left = done.length
+    segment = 0
     for layer in done.history:
         if isinstance(layer, Skip):
             left -= layer.positions

@@ -1,4 +1,6 @@
-"""The samples that each rank would get if a record were resumed: arithmetic over a sampler's state."""
+"""The samples that each rank would get if a record were resumed: arithmetic over a
+sampler's state.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,9 @@ class Batch:
         """Carry out the runs whose chunks are kept, before other chunks can push those out; the
         runs that are left.
         """
-        left, last, block = [], (-1, -1), None
+        left = []
+        last = (-1, -1)
+        block = None
         for run in runs:
             file, chunk, start, stop, target = run
             if chunk >= 0 and (file, chunk) != last:

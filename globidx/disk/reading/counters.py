@@ -1,4 +1,6 @@
-"""What reading cost, counted in the process that reads and reported to the process that started it."""
+"""What reading cost, counted in the process that reads and reported to the process
+that started it.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class Tally:
     _reported: Counters
 
     def __init__(self, speaks_for: str | None = None) -> None:
-        self._name, self._speaks_for, self._made_in = secrets.token_hex(8), speaks_for, os.getpid()
+        self._name = secrets.token_hex(8)
+        self._speaks_for = speaks_for
+        self._made_in = os.getpid()
         self._start()
         _tallies[self._name] = self
         forks.renew_in_child(self, Tally._start)
@@ -108,7 +112,9 @@ class Tally:
             return total
 
     def report(self) -> Report | None:
-        """All that was counted in this process; None where there was nothing since the last report."""
+        """All that was counted in this process; None where there was nothing since
+        the last report.
+        """
         with self._lock:
             if self._own == self._reported:
                 return None

@@ -42,7 +42,9 @@ class SpanSource(Protocol):
     """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
+        """Fill rows of ``out``; returns the stored bytes it took. One chunk is
+        decoded at a time.
+        """
 
 
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
@@ -71,9 +73,13 @@ class OpenFile:
         allow_external: bool = False,
         cached: ShardIndexes | None = None,
     ) -> None:
-        self._path, self._entry, self._axis = path, entry, axis
+        self._path = path
+        self._entry = entry
+        self._axis = axis
         self._allow_external, self._cached = allow_external, cached
-        self._on_missing, self._backend, self._forked = on_missing, backend, forked
+        self._on_missing = on_missing
+        self._backend = backend
+        self._forked = forked
         self._sources: dict[int, Source] = {}
         self._store: Any = None
         if entry.kind == "hdf5":
@@ -163,7 +169,9 @@ class FillingSource:
     """A source whose missing chunks are read by the library, which knows what to fill in."""
 
     def __init__(self, source: Source, library: Source) -> None:
-        self._source, self.library, self.how = source, library, source.how
+        self._source = source
+        self.library = library
+        self.how = source.how
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""

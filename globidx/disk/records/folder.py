@@ -143,7 +143,9 @@ def newest(path: str | Path) -> Path:
 
 
 def read_newest(path: str | Path) -> dict[str, Any]:
-    """The record in a file, or the newest one of a folder, also while a running job prunes there."""
+    """The record in a file, or the newest one of a folder, also while a running job
+    prunes there.
+    """
     for _ in range(_TRIES):
         record_file = newest(path)
         try:

@@ -86,7 +86,9 @@ class UnknownKindError(GlobidxError, ValueError):
 
 
 class OtherFormatError(UnknownKindError):
-    """A file is one of a known format that is not read here: certainly no HDF5 file that was cut."""
+    """A file is one of a known format that is not read here: certainly no HDF5 file
+    that was cut.
+    """
 
 
 class NotPlainError(ValueError):
@@ -269,7 +271,9 @@ def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
 
 @lru_cache(64)
 def _native_name(dtype: np.dtype[Any]) -> str | None:
-    """The name of a dtype of numbers or bools in native byte order; numpy takes its time over it."""
+    """The name of a dtype of numbers or bools in native byte order; numpy takes its
+    time over it.
+    """
     return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
 
 

@@ -167,7 +167,9 @@ def without_crc32c(data: Data) -> Data:
 
 
 def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
-    """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one after the other."""
+    """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one
+    after the other.
+    """
     checksum = 0
     for piece in pieces:
         checksum = _crc32c().extend(checksum, piece if isinstance(piece, bytes) else piece.tobytes())
@@ -205,7 +207,9 @@ def _expect_whole(stream: Any) -> None:
 
 
 def _gunzip(data: Data, limit: int) -> Data:
-    """All members of a gzip stream, zeros between and behind them left out, as Python's gzip does."""
+    """All members of a gzip stream, zeros between and behind them left out, as
+    Python's gzip does.
+    """
     parts: list[bytes] = []
     while data or not parts:
         part, rest = _inflated(data, limit, 31)

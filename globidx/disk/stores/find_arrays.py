@@ -17,7 +17,9 @@ _DEPTH = 32
 
 
 class Field(NamedTuple):
-    """An array to read: its name in the index, its path in this file, and how its rows make items."""
+    """An array to read: its name in the index, its path in this file, and how its
+    rows make items.
+    """
 
     name: str
     path: str

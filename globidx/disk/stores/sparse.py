@@ -30,7 +30,9 @@ class SparseSource:
         """
         store = self._store()
         ends = store.read(f"{self._group}/indptr", start, stop + 1).astype(np.int64)
-        counts, first, last = np.diff(ends), int(ends[0]), int(ends[-1])
+        counts = np.diff(ends)
+        first = int(ends[0])
+        last = int(ends[-1])
         if first < 0 or (counts < 0).any():
             raise ReadError(f"indptr of {self._group!r} does not ascend in rows [{start}, {stop}): {ends[:8].tolist()}")
         out[...] = 0

@@ -75,7 +75,9 @@ def frames(data: Data) -> list[Frame]:
 
     Found by the lengths of their blocks, without decoding any.
     """
-    view, offset, result = memoryview(data), 0, list[Frame]()
+    view = memoryview(data)
+    offset = 0
+    result = list[Frame]()
     while offset < len(view) or not result:
         magic = int.from_bytes(view[offset : offset + 4], "little")
         if magic >> 4 == _SKIPPABLE:
@@ -96,11 +98,15 @@ def _frame(view: memoryview) -> Frame:
     if header is None:
         raise ValueError("its bytes are no Zstandard frame")
     size, start = header
-    offset, most, is_last = start, 0, False
+    offset = start
+    most = 0
+    is_last = False
     while not is_last:
         _refuse_cut(offset + 3, view)
         block = int.from_bytes(view[offset : offset + 3], "little")
-        is_last, kind, length = bool(block & 1), block >> 1 & 3, block >> 3
+        is_last = bool(block & 1)
+        kind = block >> 1 & 3
+        length = block >> 3
         most += _BLOCK if kind == 2 else length
         offset += 3 + (1 if kind == 1 else length)
     offset += 4 * (view[4] >> 2 & 1)

@@ -21,7 +21,9 @@ from h5py import h5l
 _MOST_LINKS = 16
 #: Numbered sources (``%b``) that are looked at.
 _MOST_NUMBERED = 2**20
-LINK, VIRTUAL, RAW = "HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX"
+LINK = "HDF5_EXT_PREFIX"
+VIRTUAL = "HDF5_VDS_PREFIX"
+RAW = "HDF5_EXTFILE_PREFIX"
 
 
 class Target(NamedTuple):
@@ -136,7 +138,9 @@ def sources(dataset: Any, *, allow: bool) -> list[Target]:
 
 
 def numbered_sources(name: str, path: str, beside: str, *, allow: bool) -> Iterator[tuple[Target, str | None]]:
-    """The existing sources that a name with ``%b`` stands for; a name without it stands for itself."""
+    """The existing sources that a name with ``%b`` stands for; a name without it
+    stands for itself.
+    """
     if "%" not in name.replace("%%", ""):
         target = Target(name.replace("%%", "%"), path)
         yield target, locate_file(target.file, beside, VIRTUAL, allow=allow)
@@ -208,7 +212,9 @@ class GuardedGroup:
     """
 
     def __init__(self, group: Any, path: str = "", *, allow: bool) -> None:
-        self._file, self._path, self._allow = group.file, path, allow
+        self._file = group.file
+        self._path = path
+        self._allow = allow
         self.attrs = group.attrs
         self._group = group
 

@@ -25,7 +25,9 @@ from globidx.disk.stores.hdf5.presence import missing_message
 from globidx.errors import MissingChunkError, ReadError
 
 # H5Z_FILTER_* of H5Zpublic.h
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
+_DEFLATE = 1
+_SHUFFLE = 2
+_FLETCHER32 = 3
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
@@ -46,7 +48,9 @@ class ChunkedSource:
         table = table_of(dataset)
         if table is None:
             raise NotPlainError("chunks whose offsets HDF5 does not list")
-        self._table, self._dataset, self._axis = table, dataset, axis
+        self._table = table
+        self._dataset = dataset
+        self._axis = axis
         self._chunks, self._dtype = dataset.chunks, dataset.dtype
         self._length = self._chunks[axis]
         others = [other for other in range(len(self._chunks)) if other != axis]

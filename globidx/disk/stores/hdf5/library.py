@@ -91,7 +91,9 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             # its errors about links are the clearest
             external.follow_links(file, key, allow=allow)
         fields = find_arrays.find(external.GuardedGroup(file, allow=allow), layout, lambda: _datasets(file))
-        arrays, described, targets = [], [], list[Target]()
+        arrays = []
+        described = []
+        targets = list[Target]()
         shape: tuple[int, ...]
         for field in fields:
             sources = _sources(file, field, allow)
@@ -167,7 +169,9 @@ class Hdf5Store:
         self.status = os.stat(path)
         # whole chunks are asked for, and kept once, decoded
         self._file = h5py.File(path, "r", rdcc_nbytes=0, driver=_driver(path))
-        self._axis, self._fill, self._allow = axis, fill, allow
+        self._axis = axis
+        self._fill = fill
+        self._allow = allow
         self._datasets: dict[str, tuple[h5py.Dataset, Presence]] = {}
         self._opened_by = os.getpid()
         _open_stores.add(self)

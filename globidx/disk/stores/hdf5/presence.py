@@ -22,7 +22,9 @@ class Presence:
     """
 
     def __init__(self, dataset: Any, axis: int, *, allow: bool) -> None:
-        self._dataset, self._axis, self._allow = dataset, axis, allow
+        self._dataset = dataset
+        self._axis = axis
+        self._allow = allow
         self._is_elsewhere = bool(dataset.is_virtual or dataset.external)
         self._map: VirtualMap | None = None
         self._table: ChunkTable | None = None

@@ -44,14 +44,18 @@ class VirtualMap:
     """
 
     def __init__(self, dataset: Any, axis: int, *, allow: bool, is_whole: Callable[[Any], bool]) -> None:
-        self._axis, self._allow, self._is_whole = axis, allow, is_whole
+        self._axis = axis
+        self._allow = allow
+        self._is_whole = is_whole
         self._path, self._shape = dataset.file.filename, dataset.shape
         self._plist = plist = dataset.id.get_create_plist()
         boxes = [_box(plist.get_virtual_vspace(index)) for index in range(plist.get_virtual_count())]
         low = np.array([box[0] for box in boxes], np.int64).reshape(-1, len(self._shape))
         high = np.array([box[1] for box in boxes], np.int64).reshape(-1, len(self._shape))
         order = np.argsort(low[:, axis], kind="stable")
-        self._numbers, self._low, self._high = order, low[order], high[order]
+        self._numbers = order
+        self._low = low[order]
+        self._high = high[order]
         self._is_box = np.array([box[2] for box in boxes], bool)[order]
         # an earlier mapping may reach beyond a later one
         self._reach = np.maximum.accumulate(self._high[:, axis])
@@ -106,7 +110,9 @@ class VirtualMap:
         return known
 
     def _has_source(self, name: str, path: str, mapping: int) -> bool:
-        """Whether the dataset behind a mapping is there, as large as it is taken to be, and whole."""
+        """Whether the dataset behind a mapping is there, as large as it is taken to
+        be, and whole.
+        """
         if "%" in name or "%" in path:
             return True
         if (name, path) not in self._sources:

@@ -74,7 +74,9 @@ class ZarrSource:
 
         One decoded chunk is in memory at a time.
         """
-        array, axis, nbytes = self._array, self._axis, 0
+        array = self._array
+        axis = self._axis
+        nbytes = 0
         row = spans[0][0] // self._length
         first_row = row * self._length
         stored = tuple(array.chunks[coordinates] for coordinates in array.axes)
@@ -94,7 +96,9 @@ class ZarrSource:
 
         Chunks of a shard whose index cannot be read do not count as absent: reading them raises.
         """
-        chunks, absent, per_shard = 0, 0, _per_shard(sharding, self._array)
+        chunks = 0
+        absent = 0
+        per_shard = _per_shard(sharding, self._array)
         grid = [-(-size // chunk) for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)]
         for shard in itertools.product(*(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))):
             sizes = [

@@ -103,7 +103,9 @@ def parse_metadata(array: Any) -> ArrayMetadata:
 
 def _parse_v2(array: Mapping[str, Any]) -> ArrayMetadata:
     _require(array["zarr_format"] == 2, "zarr_format", array["zarr_format"])
-    name, order, compressor = array["dtype"], array["order"], array["compressor"]
+    name = array["dtype"]
+    order = array["order"]
+    compressor = array["compressor"]
     _require(isinstance(name, str) and _V2_DTYPE.fullmatch(name) is not None, "dtype", name)
     # an empty list breaks the specification, and zarr takes it for none
     _require(array["filters"] is None or array["filters"] == [], "filters")
