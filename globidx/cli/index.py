@@ -216,8 +216,10 @@ def _print(args: argparse.Namespace, value: Any, *lines: str) -> int:
 def _absent_parts(names: list[str], count: int) -> list[str]:
     """Which parts ``N-of-M`` of ``count`` files there should be and are not."""
     present = {(int(n), int(of)) for n, of in re.findall(r"\.(\d+)-of-(\d+)\.", " ".join(names))}
-    expected = [(n, of) for of in sorted({of for _, of in present}) for n in _parts_with_files(of, count)]
-    return [f"{n}/{of}" for n, of in expected if (n, of) not in present]
+    absent = []
+    for of in sorted({of for _, of in present}):
+        absent += [f"{n}/{of}" for n in _parts_with_files(of, count) if (n, of) not in present]
+    return absent
 
 
 def _parts_with_files(of: int, count: int) -> Iterable[int]:

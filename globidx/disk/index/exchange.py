@@ -44,22 +44,19 @@ def find_by_all(peers: Peers, find: Callable[[], Paths]) -> Paths:
 
 def encode(result: ScanResult, paths: Paths) -> bytes:
     """A scan result, and a digest of the files that this process saw."""
-    blobs = [
-        blob
-        for piece in result.pieces
-        for blob in (piece.indices.astype("<i8").tobytes(), encoding.encode(piece.table))
-    ]
+    blobs: list[bytes] = []
+    for piece in result.pieces:
+        blobs += [piece.indices.astype("<i8").tobytes(), encoding.encode(piece.table)]
+    failures = [[index, _hex(bad.path), bad.reason, bad.is_other] for index, bad in result.failures.items()]
+    sources = []
+    for index, taken in result.sources.items():
+        sources.append([index, [[_hex(file), _hex(dataset)] for file, dataset in taken]])
     header = {
-        "root": os.fsencode(paths.root).hex(),
+        "root": _hex(paths.root),
         "count": len(paths),
         "names": _digest(paths),
-        "failures": [
-            [index, os.fsencode(bad.path).hex(), bad.reason, bad.is_other] for index, bad in result.failures.items()
-        ],
-        "sources": [
-            [index, [[os.fsencode(name).hex() for name in one] for one in taken]]
-            for index, taken in result.sources.items()
-        ],
+        "failures": failures,
+        "sources": sources,
         "sizes": [len(blob) for blob in blobs],
     }
     return b"\n".join([json.dumps(header).encode(), b"".join(blobs)])
@@ -75,14 +72,13 @@ def merge(parts: Sequence[bytes], paths: Paths) -> ScanResult:
         header: dict[str, Any] = json.loads(text)
         if header["names"] != digest:
             raise NoFilesError(
-                f"rank {rank} sees {header['count']} files below {os.fsdecode(bytes.fromhex(header['root']))}, this "
+                f"rank {rank} sees {header['count']} files below {_text(header['root'])}, this "
                 f"{len(paths)} below {paths.root}, or under other names; all ranks must see the same files"
             )
         for index, path, reason, is_other in header["failures"]:
-            result.failures[index] = Failure(os.fsdecode(bytes.fromhex(path)), reason, is_other)
+            result.failures[index] = Failure(_text(path), reason, is_other)
         for index, taken in header["sources"]:
-            names = ([os.fsdecode(bytes.fromhex(name)) for name in one] for one in taken)
-            result.sources[index] = [(file, dataset) for file, dataset in names]
+            result.sources[index] = [(_text(file), _text(dataset)) for file, dataset in taken]
         ends = np.cumsum([0, *header["sizes"]]).tolist()
         blobs = [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
         for indices, table in zip(blobs[::2], blobs[1::2], strict=True):
@@ -93,3 +89,12 @@ def merge(parts: Sequence[bytes], paths: Paths) -> ScanResult:
 def _digest(paths: Paths) -> str:
     """Of the names alone: hosts may have mounted the files in different places."""
     return hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
+
+
+def _hex(path: str) -> str:
+    """A path as JSON can hold it: its bytes need not be text."""
+    return os.fsencode(path).hex()
+
+
+def _text(digits: str) -> str:
+    return os.fsdecode(bytes.fromhex(digits))

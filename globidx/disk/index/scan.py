@@ -220,26 +220,38 @@ def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]
 
     Leaving the sources out would be safe only if the file held all of each, which is not known.
     """
+    if not sources:
+        return
+    indices = set(piece.indices.tolist())
     inodes = piece.table.stamps[:, 0, 3]
-    order = np.argsort(inodes, kind="stable")
-    indices = set(piece.indices.tolist()) if sources else set()
-    kept = {index: taken for index, taken in sources.items() if index in indices}
-    for index, file, dataset in ((index, *one) for index, taken in sorted(kept.items()) for one in taken):
-        try:
-            status = os.stat(os.path.join(paths.root, file))
-        except OSError:
-            continue
-        first, last = np.searchsorted(inodes[order], [stamps.stamp(status)[3]] * 2 + np.array([0, 1]))
-        for row in order[first:last].tolist():
-            source = paths[int(piece.indices[row])]
-            entry = piece.table.entry(row)
-            if int(piece.indices[row]) == index or not os.path.samestat(os.stat(source), status):
+    rows = np.argsort(inodes, kind="stable")
+    inodes = inodes[rows]
+    for index in sorted(indices & sources.keys()):
+        for file, dataset in sources[index]:
+            try:
+                status = os.stat(os.path.join(paths.root, file))
+            except OSError:
                 continue
-            if any(stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays):
+            inode = stamps.stamp(status)[3]
+            alike = rows[slice(*np.searchsorted(inodes, [inode, inode + 1]))]
+            alike = alike[piece.indices[alike] != index]
+            source = _indexed_source(piece, alike.tolist(), status, dataset, paths)
+            if source is not None:
                 raise ValueError(
                     f"{printable(paths[index])} takes data from {printable(source)}, and both are among the files: "
                     "samples would be trained on twice; name either the one or those it is made of, by a glob or a list"
                 )
+
+
+def _indexed_source(piece: Piece, rows: list[int], status: os.stat_result, dataset: str, paths: Paths) -> str | None:
+    """The path of the one of these rows that is the file of ``status``, and whose array is its ``dataset``."""
+    for row in rows:
+        source, entry = paths[int(piece.indices[row])], piece.table.entry(row)
+        if not os.path.samestat(os.stat(source), status):
+            continue
+        if any(stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays):
+            return source
+    return None
 
 
 def printable(path: str) -> str:

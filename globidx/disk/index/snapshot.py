@@ -100,5 +100,9 @@ def with_common_names(one: Snapshot, other: Snapshot) -> tuple[Table, Table]:
     if one.root == other.root:
         return one.table, other.table
     cut = common_folder([os.path.join(look.root, "") for look in (one, other)])
-    first, second = (replace(look.table, names=Names.of(path[cut:] for path in look.paths)) for look in (one, other))
-    return first, second
+    return _renamed(one, cut), _renamed(other, cut)
+
+
+def _renamed(snapshot: Snapshot, cut: int) -> Table:
+    """The table of a snapshot, its names counted from that index of its paths on."""
+    return replace(snapshot.table, names=Names.of(path[cut:] for path in snapshot.paths))

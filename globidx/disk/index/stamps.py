@@ -85,11 +85,9 @@ def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDA
     noted = noted[np.arange(width) < counts[:, None]]
     if len(table.paths):
         entries = (table.entry(row) for row in rows.tolist())
-        files = [
-            file
-            for path, entry in zip(selected, entries, strict=True)
-            for file in metadata_files(path, entry.kind, entry.arrays)
-        ]
+        files = []
+        for path, entry in zip(selected, entries, strict=True):
+            files += metadata_files(path, entry.kind, entry.arrays)
     else:
         suffixes = [_suffixes(kind, table.arrays) for kind in KINDS]
         kinds = table.kinds[rows].tolist()
