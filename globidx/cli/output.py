@@ -23,9 +23,7 @@ def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> 
 
 
 def write_stdout(text: str) -> None:
-    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be
-    written.
-    """
+    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be written."""
     try:
         write(text, sys.stdout)
     except BrokenPipeError as error:
@@ -77,13 +75,12 @@ class StderrHandler(logging.Handler):
 
 
 def printable(line: str) -> str:
-    """One line for a terminal, whatever is in it: names of files and arrays, and records, may hold
-    anything.
+    r"""One line for a terminal, whatever is in it: names of files and arrays, and records, may hold anything.
 
     Line breaks are escaped too, so that no name can forge a line of its own.
 
-    >>> print(printable("a\\n9  b.zarr\\x1b[2J"))
-    a\\n9  b.zarr\\x1b[2J
+    >>> print(printable("a\n9  b.zarr\x1b[2J"))
+    a\n9  b.zarr\x1b[2J
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

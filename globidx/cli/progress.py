@@ -1,5 +1,6 @@
-"""Progress on stderr: a bar where tqdm is installed, else a line every few seconds; nothing if
-stderr is no terminal.
+"""Progress on stderr: a bar where tqdm is installed, else a line every few seconds.
+
+Nothing if stderr is no terminal.
 """
 
 from __future__ import annotations

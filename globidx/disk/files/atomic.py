@@ -28,8 +28,9 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
-    """Make ``path`` hold ``data``, joined, or leave it as it was: at every instant it is the old
-    file or the new one, never a part.
+    """Make ``path`` hold ``data``, joined, or leave it as it was.
+
+    At every instant it is the old file or the new one, never a part.
 
     ``durable`` also waits until the new one would survive a power cut, where the file system
     honours fsync. WriteError, an OSError, where that failed: its ``state`` is ``"not written"``
@@ -65,7 +66,8 @@ def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) ->
 
 
 def make_directory(directory: Path) -> None:
-    """Make a folder, and those above it that are missing, so that they too survive a power cut;
+    """Make a folder, and those above it that are missing, so that they too survive a power cut.
+
     OSError if it cannot be made.
     """
     missing = []

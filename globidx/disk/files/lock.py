@@ -49,9 +49,7 @@ def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
 
 
 def _file_lock(path: Path) -> FileLock:
-    """An flock. filelock's fallback, a file that exists while it is held, would outlive a killed
-    holder.
-    """
+    """An flock. filelock's fallback, a file that exists while it is held, would outlive a killed holder."""
     # newer versions of filelock
     if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
         return FileLock(path, fallback_to_soft=False)
@@ -59,8 +57,9 @@ def _file_lock(path: Path) -> FileLock:
 
 
 def _refuse_odd(path: Path) -> None:
-    """OSError for a link, a folder or a pipe, and where no file can be made: a lock through them
-    could be anywhere, or be waited for in vain.
+    """OSError for a link, a folder or a pipe, and where no file can be made.
+
+    A lock through them could be anywhere, or be waited for in vain.
     """
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

@@ -1,6 +1,4 @@
-"""The paths of an index: a folder and names in it, spelled out one by one when they
-are asked for.
-"""
+"""The paths of an index: a folder and names in it, spelled out one by one when they are asked for."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Builds an index: reads what caches hold, scans the other files, and writes the result for the
-next build.
+"""Builds an index: reads what caches hold, scans the other files, and writes the result for the next build.
 
 Cache and lock only save work: every cached row is compared with its file's stamp.
 """
@@ -40,8 +39,7 @@ Indices = NDArray[np.int64]
 
 
 class Assembly(NamedTuple):
-    """One table of the files that agree, the failures of the others, and the files that some are
-    made of.
+    """One table of the files that agree, the failures of the others, and the files that some are made of.
 
     ``digest`` is that of the cache file which the table was written to.
     """
@@ -91,16 +89,13 @@ class Build:
         IndexCache(self.cache).require_writable()
 
     def require_written(self, snapshot: Snapshot, consequence: str = "") -> None:
-        """OSError, which ends in ``consequence``, where the cache file does not hold the index that
-        was found.
-        """
+        """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
         written = IndexCache(self.cache).load()
         if written is None or written.fingerprint() != snapshot.fingerprint:
             raise OSError(f"the index of {len(snapshot.table)} files was not written to {self.cache}{consequence}")
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
-        """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for
-        ``merge``.
+        """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
 
         Returns the file it is kept in, and how many files it holds.
         """
@@ -130,9 +125,7 @@ class Build:
         return [IndexCache(path) for path in (self.cache, *self.also)]
 
     def _siblings(self) -> Iterator[IndexCache]:
-        """The caches of the same files named in another way; looked for when the first of them is
-        asked for.
-        """
+        """The caches of the same files named in another way; looked for when the first of them is asked for."""
         yield from map(IndexCache, siblings(self.cache))
 
     def part_files(self) -> list[Path]:
@@ -145,8 +138,7 @@ class Build:
         ]
 
     def _collect(self, indices: Indices, caches: Sequence[IndexCache], kept: IndexCache) -> Assembly:
-        """What is known of the files at ``indices`` after all that no cache knows have been
-        scanned.
+        """What is known of the files at ``indices`` after all that no cache knows have been scanned.
 
         The result is assembled once. Where a file was scanned it is also written to ``kept``, while
         the lock is held, and also where the scan is interrupted.
@@ -170,9 +162,7 @@ class Build:
         return assembled
 
     def _recall(self, indices: Indices, caches: Sequence[IndexCache], result: ScanResult) -> Indices:
-        """Add to ``result`` what caches know, or else their siblings; the places that are still
-        missing.
-        """
+        """Add to ``result`` what caches know, or else their siblings; the places that are still missing."""
         for known in chain(caches, self._siblings()):
             if not len(indices):
                 break
@@ -209,9 +199,7 @@ class Build:
         return exchange.merge(peers.gather(mine), self.paths)
 
     def _indexed(self, assembled: Assembly, cache: IndexCache) -> Snapshot:
-        """The index of the files that can be indexed; the others are refused or, with a warning,
-        skipped.
-        """
+        """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
         piece, failures = assembled.piece, self._relevant(assembled.failures)
         if piece is None or self.on_bad == "error":
             scanning.refuse_bad(failures, len(self.paths))
@@ -236,9 +224,7 @@ class Build:
         return indexed
 
     def _relevant(self, failures: Sequence[Failure]) -> list[Failure]:
-        """Failures, less files of other formats that a search of a folder met; a warning counts
-        those.
-        """
+        """Failures, less files of other formats that a search of a folder met; a warning counts those."""
         others = [failure for failure in failures if failure.is_other and self.searched]
         if others:
             counts, first = count_by_suffix(failure.path for failure in others), others[0]
@@ -261,9 +247,7 @@ class Build:
 
 
 def _saved(piece: Piece, digest: str | None, cache: IndexCache) -> str | None:
-    """The digest of the cache file with this table: the one that it was written with, is read from,
-    or gets now.
-    """
+    """The digest of the cache file with this table: the one that it was written with, is read from, or gets now."""
     return digest or cache.digest_of(piece.table) or cache.save(piece.table)
 
 

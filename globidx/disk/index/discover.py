@@ -116,9 +116,7 @@ def _listed(names: Sequence[str]) -> list[bytes]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a glob matches, ``**`` walked by ourselves: glob's own follows links in circles, two of
-    them for ever.
-    """
+    """What a glob matches, ``**`` walked by ourselves: glob's own follows links in circles, two of them for ever."""
     head, stars, tail = pattern.partition("**")
     if not stars or (head and not head.endswith("/")) or (tail and not tail.startswith("/")):
         return sorted(glob.glob(pattern), key=os.fsencode)
@@ -138,8 +136,7 @@ def _is_store(path: Path) -> bool:
 
 
 def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]) -> Iterator[bytes]:
-    """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths'
-    bytes.
+    """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
 
     Files are taken by their suffix, so that a folder costs no more than listing it; ``passed``
     counts the others.
@@ -171,8 +168,7 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str
 
 
 def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
-    """NoFilesError where arrays of one folder, which no group's metadata binds, look like the
-    arrays of one store.
+    """NoFilesError where arrays of one folder, which no group's metadata binds, look like the arrays of one store.
 
     ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are
     those of files, and so are names that end with ``.zarr``; of the others, one of each kind of

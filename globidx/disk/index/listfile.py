@@ -45,9 +45,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def _refuse_json(path: Path, text: str) -> None:
-    """NoFilesError where the file is JSON, as references of kerchunk are: its lines
-    are no paths.
-    """
+    """NoFilesError where the file is JSON, as references of kerchunk are: its lines are no paths."""
     begins = text.lstrip()[:1] in ("{", "[")
     if path.suffix.lower() != ".json" and not begins:
         return

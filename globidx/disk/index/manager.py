@@ -1,6 +1,4 @@
-"""The index over files on a disk, as users hold it: a scan that is cached, and ids that are looked
-up in it.
-"""
+"""The index over files on a disk, as users hold it: a scan that is cached, and ids that are looked up in it."""
 
 from __future__ import annotations
 
@@ -123,9 +121,7 @@ class GlobalIndexManager:
 
     @property
     def now(self) -> Snapshot:
-        """The last scan as one frozen value, which ``refresh`` replaces: for whoever reads two
-        things that must agree.
-        """
+        """The last scan as one frozen value, for two answers that must agree; ``refresh`` replaces it."""
         return self._now
 
     @property

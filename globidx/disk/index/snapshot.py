@@ -94,9 +94,7 @@ def _mapped(root: str, skipped: tuple[tuple[str, str], ...], path: Path, digest:
 
 
 def with_common_names(one: Snapshot, other: Snapshot) -> tuple[Table, Table]:
-    """Two looks' tables, names in both counted from one folder: files added elsewhere move the
-    deepest common one.
-    """
+    """Two looks' tables, names in both counted from one folder: files added elsewhere move the deepest common one."""
     if one.root == other.root:
         return one.table, other.table
     cut = common_folder([os.path.join(look.root, "") for look in (one, other)])

@@ -48,9 +48,7 @@ class IndexSpec:
         return cls(absolute_names(files), arrays, along, folder)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
-        """The build of the index, over ``paths`` if they were found already; ``options`` are those
-        of ``Build``.
-        """
+        """The build of the index, over ``paths`` if they were found already; ``options`` are those of ``Build``."""
         if paths is None:
             paths = find_files(self.files)
         is_local = isinstance(self.files, str) and not is_remote(self.files)

@@ -41,9 +41,7 @@ def stamps_of(paths: Iterable[bytes]) -> NDArray[np.int64]:
 
 
 def without_racy_times(noted: Stamp, started: int) -> Stamp:
-    """A stamp that was taken at the time ``started`` (ns), without its times where it proves
-    nothing.
-    """
+    """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing."""
     size, written, changed, inode = noted
     return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else noted
 
@@ -62,9 +60,7 @@ def is_unchanged(path: str, entry: Entry) -> bool:
 
 
 def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each of ``rows`` of ``table``, which is the file at that place of ``paths``: is it
-    provably as it was?
-    """
+    """Whether each of ``rows`` is proved unchanged; their files have the given ``indices`` in ``paths``."""
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)

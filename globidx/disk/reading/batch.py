@@ -27,9 +27,7 @@ _FILE, _CHUNK = itemgetter(0), itemgetter(1)
 
 
 class Batch:
-    """The samples of some ids, out of what the files held at one look, whatever a refresh does
-    meanwhile.
-    """
+    """The samples of some ids, out of what the files held at one look, whatever a refresh does meanwhile."""
 
     def __init__(
         self,
@@ -76,9 +74,7 @@ class Batch:
         return field
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
-        """Carry out the runs whose chunks are kept, before other chunks can push those out; the
-        runs that are left.
-        """
+        """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
         left = []
         last = (-1, -1)
         block = None
@@ -94,9 +90,7 @@ class Batch:
         return left
 
     def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any], *, again: bool = True) -> None:
-        """Carry out the runs of one file: through chunks that are kept, or straight into the
-        result.
-        """
+        """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
         run = runs[0]
         length = int(self._now.table.chunk_lengths[run.file, column])
         try:

@@ -16,8 +16,9 @@ _MOST_GROUPS = 8
 
 
 def explain(reader: Reader) -> str:
-    """Which way is taken to each array, looked up in one file of every kind and chunk length; no
-    error, whatever it is.
+    """Which way is taken to each array, looked up in one file of every kind and chunk length.
+
+    No error, whatever it is.
 
     Files that differ in something else may still be read in another way.
     """

@@ -1,6 +1,4 @@
-"""How each array of a file is read: without its library if its layout is plain, else by the
-library.
-"""
+"""How each array of a file is read: without its library if its layout is plain, else by the library."""
 
 from __future__ import annotations
 
@@ -29,8 +27,7 @@ class Source(Protocol):
     how: str
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored
-        bytes it took.
+        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored bytes it took.
 
         MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they
         cannot be had.
@@ -42,9 +39,7 @@ class SpanSource(Protocol):
     """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out``; returns the stored bytes it took. One chunk is
-        decoded at a time.
-        """
+        """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
 
 
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
@@ -131,9 +126,7 @@ class OpenFile:
         return source
 
     def library(self) -> Any:
-        """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to
-        import.
-        """
+        """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""
         if self._store is None:
             if self._forked and self._entry.kind != "hdf5":
                 stores.refuse_fork()
@@ -155,8 +148,9 @@ class LibrarySource:
         self.how = "read by its library"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Fill ``out`` with rows ``[start, stop)``; returns the decoded bytes, since libraries do
-        not report stored ones.
+        """Fill ``out`` with rows ``[start, stop)``.
+
+        Returns the decoded bytes, since libraries do not report stored ones.
         """
         block = self._store().read(self._array, start, stop)
         if block.shape != out.shape:

@@ -26,9 +26,7 @@ _OF_A_PROCESS = ("_born_in", "_indexes", "_now", "_tally", "handles", "cached")
 
 
 class Reader:
-    """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child
-    opens its own.
-    """
+    """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child opens its own."""
 
     _now: Snapshot | None
 
@@ -71,9 +69,7 @@ class Reader:
             self._tally.add(batch.counts)
 
     def counters(self, *, reset: bool = False) -> Counters:
-        """What was read so far, here and by workers that reported; counted from zero again after a
-        ``reset``.
-        """
+        """What was read so far, here and by workers that reported; counted from zero again after a ``reset``."""
         return self._tally.take(reset=reset)
 
     def close(self) -> None:
@@ -124,9 +120,7 @@ class Reader:
         return opened
 
     def _refuse_changed(self, path: str, known: Entry) -> None:
-        """ReadError if the file is not what was indexed: its stamp differs, and so does its
-        metadata.
-        """
+        """ReadError if the file is not what was indexed: its stamp differs, and so does its metadata."""
         now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)

@@ -1,6 +1,4 @@
-"""Checking data: which chunks are absent, which cannot be read, and in which arrays damage would go
-unnoticed.
-"""
+"""Checking data: which chunks are absent, which cannot be read, and in which arrays damage would go unnoticed."""
 
 from __future__ import annotations
 
@@ -22,8 +20,10 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class ArrayReport:
-    """One array of one file: chunks it should have, chunks that are absent, what could not be read
-    and why, and whether its chunks carry checksums, without which a flipped bit may read as data.
+    """The result for one array of one file.
+
+    The chunks that it should have, how many are absent, what could not be read and why, and whether its chunks carry
+    checksums, without which a flipped bit may read as data.
     """
 
     path: str

@@ -1,6 +1,4 @@
-"""The records of one run in a folder: the next number, records of another run, and which ones are
-pruned.
-"""
+"""The records of one run in a folder: the next number, records of another run, and which ones are pruned."""
 
 from __future__ import annotations
 
@@ -25,8 +23,7 @@ _log = logging.getLogger("globidx")
 
 
 class Lineage:
-    """The records of ``directory`` as this run knows them: what was there when it last looked, and
-    its own since.
+    """The records of ``directory`` as this run knows them: what was there when it last looked, and its own since.
 
     Records that somebody else has added by the next save belong to another run: two jobs in one
     folder would each restore, and prune, the other's. So that save is refused. What was there
@@ -52,9 +49,7 @@ class Lineage:
         self._own().update(name for _, name in numbered)
 
     def next_number(self) -> int:
-        """The next record's; SaveError, naming the record, where another run has written one since
-        the last look.
-        """
+        """The next record's; SaveError, naming the record, where another run has written one since the last look."""
         # makes the folder
         records.next_number(self._directory)
         if self._newest is None:
@@ -96,8 +91,9 @@ class Lineage:
         return _OWN.setdefault((os.getpid(), os.path.realpath(self._directory)), set())
 
     def prune(self, keep: Keep | int) -> None:
-        """Remove all but the newest ``keep``, or what that policy does not choose; never the
-        newest, nor another run's.
+        """Remove all but the newest ``keep``, or what that policy does not choose.
+
+        Never the newest, nor another run's.
 
         Never an OSError, since the save before it has succeeded; SaveError, which says so, where a
         policy fails.
@@ -108,9 +104,7 @@ class Lineage:
                 records.remove(path)
 
     def surplus(self, keep: Keep | int) -> list[Path]:
-        """The records of this run that ``prune`` removes, oldest first; none where the folder
-        cannot be listed.
-        """
+        """The records of this run that ``prune`` removes, oldest first; none where the folder cannot be listed."""
         if isinstance(keep, int):
             validate.integer(keep, "keep_last", low=1)
         try:

@@ -1,6 +1,4 @@
-"""Verifies a folder of records without changing it: which are whole, and what killed
-writers left.
-"""
+"""Verifies a folder of records without changing it: which are whole, and what killed writers left."""
 
 from __future__ import annotations
 

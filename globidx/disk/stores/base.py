@@ -59,8 +59,9 @@ class Store(Protocol):
     """An open file. Not shared between processes; closed once, by its owner."""
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
-        """Items ``[start, stop)`` of one array, the item axis first, in native byte order; the
-        caller owns the result.
+        """Items ``[start, stop)`` of one array, the item axis first, in native byte order.
+
+        The caller owns the result.
 
         MissingChunkError where the store has no data for them, any OSError or ValueError where it
         cannot be read.
@@ -71,9 +72,7 @@ class Store(Protocol):
 
 
 class Audit(NamedTuple):
-    """What an array should have and has: its shape, its chunks (or shards), how many of them are
-    absent, and whether each carries a checksum.
-    """
+    """The shape of an array, its chunks (or shards), how many are absent, and whether each has a checksum."""
 
     shape: tuple[int, ...]
     chunks: int
@@ -86,15 +85,11 @@ class UnknownKindError(GlobidxError, ValueError):
 
 
 class OtherFormatError(UnknownKindError):
-    """A file is one of a known format that is not read here: certainly no HDF5 file
-    that was cut.
-    """
+    """A file is one of a known format that is not read here: certainly no HDF5 file that was cut."""
 
 
 class NotPlainError(ValueError):
-    """A fast path does not understand this array, so its library reads it; the message says the
-    unusual part.
-    """
+    """A fast path does not understand this array, so its library reads it; the message says the unusual part."""
 
 
 def format_of(path: Path) -> str:
@@ -159,8 +154,7 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
-    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever
-    name.
+    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name.
 
     An empty name is all of the file.
     """
@@ -182,8 +176,7 @@ def array_info(
     length: int = 0,
     packing: str = "",
 ) -> tuple[ArrayInfo, int]:
-    """An array as the index keeps it, and its item count; ValueError for what no sample can be made
-    of.
+    """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
 
     ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` returns
     for its attributes.
@@ -257,9 +250,7 @@ def make_entry(
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
-    """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and
-    its own.
-    """
+    """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and its own."""
     moved = np.moveaxis(block, axis, 0) if axis else block
     return np.require(moved, moved.dtype.newbyteorder("="), ["C", "W", "O"])
 
@@ -271,9 +262,7 @@ def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
 
 @lru_cache(64)
 def _native_name(dtype: np.dtype[Any]) -> str | None:
-    """The name of a dtype of numbers or bools in native byte order; numpy takes its
-    time over it.
-    """
+    """The name of a dtype of numbers or bools in native byte order; numpy takes its time over it."""
     return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
 
 

@@ -49,9 +49,7 @@ class Codec(NamedTuple):
 
 
 def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
-    """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what
-    comes out.
-    """
+    """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what comes out."""
     for step in range(len(codecs) - 1, 0, -1):
         data = codecs[step].expand(data, most_stored(len(out), step))
     if codecs and codecs[0].into is not None:
@@ -87,9 +85,7 @@ def expect(nbytes: int, expected: int) -> None:
 
 
 def is_known(name: str, configuration: Mapping[str, Any]) -> bool:
-    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3; imports
-    nothing.
-    """
+    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3; imports nothing."""
     if name == "crc32c":
         # format 2 may have the checksum before the bytes
         return bool(configuration.get("location", "end") == "end")
@@ -119,8 +115,7 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec:
 
 
 def inflate(data: Data, limit: int) -> bytes:
-    """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is
-    installed.
+    """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is installed.
 
     ValueError where that is more than ``limit`` bytes, as soon as one of them too many is there.
     """
@@ -128,9 +123,7 @@ def inflate(data: Data, limit: int) -> bytes:
 
 
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
-    """``inflate`` into ``out``, which it must fill: a piece at a time, so that there is no second
-    copy of all of it.
-    """
+    """``inflate`` into ``out``, which it must fill: a piece at a time, so that there is no second copy of all of it."""
     filled = 0
     # the rest of the stream is copied once a piece
     piece = max(_PIECE, len(out) // 8)
@@ -167,9 +160,7 @@ def without_crc32c(data: Data) -> Data:
 
 
 def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
-    """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one
-    after the other.
-    """
+    """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one after the other."""
     checksum = 0
     for piece in pieces:
         checksum = _crc32c().extend(checksum, piece if isinstance(piece, bytes) else piece.tobytes())
@@ -207,9 +198,7 @@ def _expect_whole(stream: Any) -> None:
 
 
 def _gunzip(data: Data, limit: int) -> Data:
-    """All members of a gzip stream, zeros between and behind them left out, as
-    Python's gzip does.
-    """
+    """All members of a gzip stream, zeros between and behind them left out, as Python's gzip does."""
     parts: list[bytes] = []
     while data or not parts:
         part, rest = _inflated(data, limit, 31)
@@ -220,8 +209,9 @@ def _gunzip(data: Data, limit: int) -> Data:
 
 
 def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limit: int) -> Data:
-    """All streams of bzip2 or LZMA, one behind the other; what follows the last and is none is left
-    out, as Python's own modules do.
+    """All streams of bzip2 or LZMA, one behind the other.
+
+    What follows the last and is none is left out, as Python's own modules do.
     """
     parts: list[bytes] = []
     while data or not parts:

@@ -1,6 +1,4 @@
-"""Finding the arrays of a layout in one file: the same rules for zarr groups and HDF5 groups, which
-look alike.
-"""
+"""Finding the arrays of a layout in one file: the same rules for zarr groups and HDF5 groups, which look alike."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _DEPTH = 32
 
 
 class Field(NamedTuple):
-    """An array to read: its name in the index, its path in this file, and how its
-    rows make items.
-    """
+    """An array to read: its name in the index, its path in this file, and how its rows make items."""
 
     name: str
     path: str
@@ -27,8 +23,7 @@ class Field(NamedTuple):
 
 
 def find(root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]) -> list[Field]:
-    """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all
-    arrays, with shapes.
+    """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
 
     ValueError names what is missing or ambiguous.
     """
@@ -67,8 +62,7 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
 
 
 def _nexus(root: Any) -> str:
-    """The signal of the default plot: ``default`` attributes followed to a group that has a
-    ``signal``.
+    """The signal of the default plot: ``default`` attributes followed to a group that has a ``signal``.
 
     https://manual.nexusformat.org/datarules.html
     """
@@ -91,9 +85,7 @@ def _nexus(root: Any) -> str:
 
 
 def _only_entry(node: Any) -> str | None:
-    """A file without ``default`` is clear, too, where there is one NXentry, or one NXdata, to go
-    to.
-    """
+    """A file without ``default`` is clear, too, where there is one NXentry, or one NXdata, to go to."""
     for kind in ("NXentry", "NXdata"):
         named = [name for name in node if _class(_get(node, name)) == kind]
         if len(named) == 1:
@@ -123,9 +115,7 @@ def _class(node: Any) -> str | None:
 
 
 def _ome(root: Any) -> str:
-    """The full resolution: https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5
-    (below ``ome``).
-    """
+    """The full resolution: https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``)."""
     attributes = dict(root.attrs)
     within = attributes.get("ome")
     scales = (within if isinstance(within, dict) else attributes).get("multiscales")

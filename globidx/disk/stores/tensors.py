@@ -1,6 +1,4 @@
-"""zarr by tensorstore, for who asks for it: its own caches and threads, which do not survive a
-fork.
-"""
+"""zarr by tensorstore, for who asks for it: its own caches and threads, which do not survive a fork."""
 
 from __future__ import annotations
 

@@ -24,8 +24,10 @@ _SLACK = 2**21
 
 
 class Frame(NamedTuple):
-    """One frame: its bytes, the decoded size in its header (None: not given), where that field is,
-    and the largest size it can decode to.
+    """One frame.
+
+    Its bytes, the decoded size in its header (None: not given), where that field is, and the largest size it can decode
+    to.
     """
 
     data: Data
@@ -70,8 +72,7 @@ def expand(decompress: Decompress, data: Data, limit: int) -> Data:
 
 
 def frames(data: Data) -> list[Frame]:
-    """The frames of a chunk, skippable ones left out; ValueError where its bytes are not whole
-    frames.
+    """The frames of a chunk, skippable ones left out; ValueError where its bytes are not whole frames.
 
     Found by the lengths of their blocks, without decoding any.
     """
@@ -127,9 +128,7 @@ def _header(view: memoryview) -> tuple[int | None, int] | None:
 
 
 def _with_size(frame: Frame, size: int) -> bytes:
-    """A frame without a size, with ``size`` written into its header: libzstd raises if it decodes
-    to another one.
-    """
+    """A frame without a size, with ``size`` written into its header: libzstd raises if it decodes to another one."""
     view, end = memoryview(frame.data), frame.end_of_header
     descriptor = bytes([view[4] | 0xC0])
     return b"".join([view[:4], descriptor, view[5:end], size.to_bytes(8, "little"), view[end:]])

@@ -1,5 +1,4 @@
-"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file, listed by the library
-once.
+"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file, listed by the library once.
 
 HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter``
 visits every chunk in one walk, so a table costs about two microseconds a chunk, and finding a chunk
@@ -68,9 +67,7 @@ class ChunkTable:
         return len(self.rows) == math.prod(self.grid)
 
     def find(self, coordinates: Sequence[int]) -> Place | None:
-        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid; None if it was
-        never written.
-        """
+        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid; None if it was never written."""
         index = sum(map(mul, coordinates, self._strides))
         indices, offsets, sizes, masks = self._columns
         # in a whole table, a chunk's number is its row
@@ -120,9 +117,7 @@ def grid_of(dataset: Any) -> tuple[int, ...]:
 
 
 def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
-    """A key that identifies a dataset, and whether its file is old enough for its times to prove
-    that.
-    """
+    """A key that identifies a dataset, and whether its file is old enough for its times to prove that."""
     file = h5py.h5i.get_file_id(dataset.id)
     if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
         # it has no descriptor to ask

@@ -1,5 +1,4 @@
-"""Data that an HDF5 file takes from other files: external links, virtual datasets, raw external
-storage.
+"""Data that an HDF5 file takes from other files: external links, virtual datasets, raw external storage.
 
 One rule for all three. Another file is used if it is a regular file (a FIFO would be waited for for
 ever) below the folder of the file that names it, or below a folder that the environment names for
@@ -77,8 +76,7 @@ def locate_file(name: str, beside: str, kind: str, *, allow: bool) -> str | None
 
 
 def follow_links(file: Any, name: str, *, allow: bool, left: int = _MOST_LINKS) -> list[Target]:
-    """The datasets of other files that lead to ``name``, link by link, each looked at before HDF5
-    opens it.
+    """The datasets of other files that lead to ``name``, link by link, each looked at before HDF5 opens it.
 
     ValueError where one is not there, or may not be opened. What is missing within a file is for
     HDF5 to say.
@@ -116,9 +114,7 @@ def is_plain_path(file: Any, name: str) -> bool:
 
 
 def sources(dataset: Any, *, allow: bool) -> list[Target]:
-    """Data of other files that a dataset of an open file is made of; ValueError where one of them
-    is not there.
-    """
+    """Data of other files that a dataset of an open file is made of; ValueError where one of them is not there."""
     targets, beside = [], dataset.file.filename
     for name, _, _ in dataset.external or ():
         targets.append((Target(name, ""), locate_file(name, beside, RAW, allow=allow)))
@@ -138,9 +134,7 @@ def sources(dataset: Any, *, allow: bool) -> list[Target]:
 
 
 def numbered_sources(name: str, path: str, beside: str, *, allow: bool) -> Iterator[tuple[Target, str | None]]:
-    """The existing sources that a name with ``%b`` stands for; a name without it
-    stands for itself.
-    """
+    """The existing sources that a name with ``%b`` stands for; a name without it stands for itself."""
     if "%" not in name.replace("%%", ""):
         target = Target(name.replace("%%", "%"), path)
         yield target, locate_file(target.file, beside, VIRTUAL, allow=allow)
@@ -154,9 +148,7 @@ def numbered_sources(name: str, path: str, beside: str, *, allow: bool) -> Itera
 
 
 def external_bytes(dataset: Any, *, allow: bool) -> int:
-    """The number of bytes before the first gap in a dataset's raw files: HDF5 reads zeros past the
-    end of one.
-    """
+    """The number of bytes before the first gap in a dataset's raw files: HDF5 reads zeros past the end of one."""
     held = 0
     for name, offset, size in dataset.external:
         located = locate_file(name, dataset.file.filename, RAW, allow=allow)
@@ -169,9 +161,7 @@ def external_bytes(dataset: Any, *, allow: bool) -> int:
 
 
 def _tried(name: str, beside: str, kind: str) -> Iterator[str]:
-    """The paths that HDF5 tries in turn (H5F_prefix_open_file; H5D__build_file_prefix for raw
-    storage).
-    """
+    """The paths that HDF5 tries in turn (H5F_prefix_open_file; H5D__build_file_prefix for raw storage)."""
     folder = os.path.dirname(os.path.abspath(beside))
     prefixes = _prefixes(folder, kind)
     if kind == RAW:
@@ -207,8 +197,9 @@ def _is_below(path: str, folders: list[str]) -> bool:
 
 
 class GuardedGroup:
-    """A group of an open file that looks at what links lead to before it opens that; KeyError, as
-    where there is nothing, for what may not be opened.
+    """A group of an open file that looks at what links lead to before it opens that.
+
+    KeyError, as where there is nothing, for what may not be opened.
     """
 
     def __init__(self, group: Any, path: str = "", *, allow: bool) -> None:

@@ -1,5 +1,4 @@
-"""Plain HDF5 datasets: chunks as they are stored, decoded here, and contiguous data straight from
-the file.
+"""Plain HDF5 datasets: chunks as they are stored, decoded here, and contiguous data straight from the file.
 
 The library inflates with plain zlib under a lock; zlib-ng and isal take half the time. Filters it
 knows and these functions do not (LZF, bitshuffle, szip, ...) are left to it.
@@ -32,9 +31,7 @@ _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
 class ChunkedSource:
-    """One chunked dataset of an open file: rows along ``axis``, each chunk is read by its offset
-    and decoded whole.
-    """
+    """One chunked dataset of an open file: rows along ``axis``, each chunk is read by its offset and decoded whole."""
 
     def __init__(self, dataset: Any, axis: int) -> None:
         plist = dataset.id.get_create_plist()

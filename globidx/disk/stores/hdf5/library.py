@@ -177,17 +177,13 @@ class Hdf5Store:
         _open_stores.add(self)
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
-        """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times
-        more.
-        """
+        """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times more."""
         dataset, presence = self._datasets.get(array) or self._open(array)
         presence.require(start, stop, fill=self._fill)
         return item_first(dataset[slab(self._axis, start, stop)], self._axis)
 
     def source(self, array: str) -> ChunkedSource | ContiguousSource:
-        """A way to a dataset's rows around the library's filters; NotPlainError where there is
-        none.
-        """
+        """A way to a dataset's rows around the library's filters; NotPlainError where there is none."""
         dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):
             raise NotPlainError("a group")

@@ -1,6 +1,4 @@
-"""Whether the data of an HDF5 dataset were written: HDF5 invents fill values for those that were
-not.
-"""
+"""Whether the data of an HDF5 dataset were written: HDF5 invents fill values for those that were not."""
 
 from __future__ import annotations
 
@@ -31,8 +29,7 @@ class Presence:
         self._is_whole: bool | None = None
 
     def require(self, start: int, stop: int, *, fill: bool) -> None:
-        """MissingChunkError where part of rows ``[start, stop)`` was never written, unless
-        ``fill``.
+        """MissingChunkError where part of rows ``[start, stop)`` was never written, unless ``fill``.
 
         ValueError where the data lie in a file that may not be opened.
         """
@@ -104,9 +101,7 @@ def missing_message(dataset: Any, what: str) -> str:
 
 
 def _refuse_other_sizes(dataset: Any) -> None:
-    """ReadError if an unfiltered chunk has another size than it must: HDF5 would write past a
-    buffer.
-    """
+    """ReadError if an unfiltered chunk has another size than it must: HDF5 would write past a buffer."""
     expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
     sizes = set[int]()
     dataset.id.chunk_iter(lambda info: sizes.add(info.size))
@@ -117,9 +112,7 @@ def _refuse_other_sizes(dataset: Any) -> None:
 
 
 def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
-    """Whether a chunk was written, of a dataset whose chunks HDF5 lists in wrong places: it finds
-    each to read it.
-    """
+    """Whether a chunk was written, of a dataset whose chunks HDF5 lists in wrong places: it finds each to read it."""
     if not hasattr(dataset.id, "chunk_iter"):
         return dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
     try:

@@ -1,5 +1,4 @@
-"""Virtual maps: which datasets of which files stand behind the rows of a virtual HDF5 dataset, and
-whether they do.
+"""Virtual maps: which datasets of which files stand behind the rows of a virtual HDF5 dataset, and whether they do.
 
 HDF5 reads fill values, without a word, where a source is not there. The mappings are listed once;
 reading rows looks at the sources of these rows alone, and each is looked at once.
@@ -110,9 +109,7 @@ class VirtualMap:
         return known
 
     def _has_source(self, name: str, path: str, mapping: int) -> bool:
-        """Whether the dataset behind a mapping is there, as large as it is taken to
-        be, and whole.
-        """
+        """Whether the dataset behind a mapping is there, as large as it is taken to be, and whole."""
         if "%" in name or "%" in path:
             return True
         if (name, path) not in self._sources:

@@ -1,5 +1,6 @@
-"""Plain zarr arrays on a local path, read without zarr: a system call for the bytes, a
-decompressor, and no event loop.
+"""Reads plain zarr arrays on a local path without zarr.
+
+A system call for the bytes, a decompressor, and no event loop.
 
 zarr-python takes about 0.4 ms a read before it looks at any data, ten times what decoding an image
 costs.
@@ -30,9 +31,7 @@ _INDEX_BYTES = 2**20
 
 
 class ZarrSource:
-    """One array of a store: rows along ``axis``, decoded chunk by chunk. It holds no file open
-    between reads.
-    """
+    """One array of a store: rows along ``axis``, decoded chunk by chunk. It holds no file open between reads."""
 
     def __init__(self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
@@ -165,9 +164,7 @@ class ZarrSource:
     def _extent(
         self, descriptor: int, size: int, sharding: Sharding, per_shard: Sequence[int], shard: tuple[int, ...]
     ) -> tuple[Extent, Callable[[int, int], bytes]]:
-        """The extent of the index of an open shard of ``size`` bytes, and a function that reads
-        from the shard.
-        """
+        """The extent of the index of an open shard of ``size`` bytes, and a function that reads from the shard."""
         count = math.prod(per_shard)
         length = 16 * count + 4 * sharding.checked
         if length > size:
@@ -184,9 +181,7 @@ class ZarrSource:
         return size
 
     def _open(self, coordinates: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
-        """The file at ``coordinates`` of the grid of files; MissingChunkError where there is none
-        with bytes in it.
-        """
+        """The file at ``coordinates`` of the grid of files; MissingChunkError where there is none with bytes in it."""
         path = f"{self._folder}/{self._array.key(coordinates)}"
         try:
             # a FIFO must not be waited for

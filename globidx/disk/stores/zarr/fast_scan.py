@@ -24,9 +24,7 @@ _MOST_OFTEN = 2**13
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry | None:
-    """The entry of a store whose root and arrays (``layout.keys``, or the root itself) are plain,
-    or None.
-    """
+    """The entry of a store whose root and arrays (``layout.keys``, or the root itself) are plain, or None."""
     root = _load(f"{path}/zarr.json")
     if root is not None:
         marker, zarr_format = "zarr.json", 3

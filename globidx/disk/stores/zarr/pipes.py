@@ -1,6 +1,4 @@
-"""FIFOs in zarr stores: zarr opens what is named as metadata or as a chunk, and would wait for a
-writer for ever.
-"""
+"""FIFOs in zarr stores: zarr opens what is named as metadata or as a chunk, and would wait for a writer for ever."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ _METADATA = (*ZARR_MARKERS, ".zattrs", ".zmetadata")
 
 
 def refuse_pipes(path: str, keys: Sequence[str] | None) -> None:
-    """ValueError where metadata of a node on the way to one of ``keys``, or of any node, is no
-    regular file.
-    """
+    """ValueError where metadata of a node on the way to one of ``keys``, or of any node, is no regular file."""
     ways = (key.strip("/").split("/") for key in keys or ())
     named = sorted({"/".join(way[:end]) for way in ways for end in range(len(way) + 1)})
     for node in named if keys is not None else _nodes(path):

@@ -1,5 +1,6 @@
-"""Shard indexes: the offset of each chunk in its shard. Small ones are kept whole, of large ones
-single entries are read.
+"""Shard indexes: the offset of each chunk in its shard.
+
+Small ones are kept whole, of large ones single entries are read.
 
 The cost of a read must not grow with the number of chunks in a shard. So the checksum of an index
 is verified once, in bounded memory, and not again while the file stays the same.
@@ -39,9 +40,7 @@ class Extent(NamedTuple):
 
 
 class ShardIndexes:
-    """The indexes of all shards that a reader reads, as many of them as ``cache`` holds beside the
-    decoded chunks.
-    """
+    """The indexes of all shards that a reader reads, as many of them as ``cache`` holds beside the decoded chunks."""
 
     def __init__(self, cache: BlockCache) -> None:
         self._cache = cache
@@ -97,9 +96,7 @@ def read_index(extent: Extent, read: Read) -> NDArray[np.uint64]:
 
 
 def _verify(extent: Extent, read: Read) -> None:
-    """ValueError where the checksum of an index is another one; a piece of it is in memory at a
-    time.
-    """
+    """ValueError where the checksum of an index is another one; a piece of it is in memory at a time."""
     end = extent.start + extent.chunks * _ENTRY
     starts = range(extent.start, end, _PIECE)
     verify_crc32c((read(min(_PIECE, end - start), start) for start in starts), read(4, end))
