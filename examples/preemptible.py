@@ -1,9 +1,8 @@
-"""Train until done or told to go: a signal to any rank stops all at the same step, and the next start goes on there.
+"""Train until done or preempted: a signal to any rank stops all at the same step, and the next start goes on there.
 
-torchrun --nproc-per-node 2 --signals-to-handle=SIGTERM,SIGUSR1 examples/preemptible.py RUN    # told to go
-torchrun --nproc-per-node 3 --signals-to-handle=SIGTERM,SIGUSR1 examples/preemptible.py RUN    # goes on
+torchrun --nproc-per-node 2 --signals-to-handle=SIGTERM,SIGUSR1 examples/preemptible.py RUN    # as often as you like
 
-Under SLURM: slurm_requeue.sbatch. Without --signals-to-handle SIGUSR1 ends torchrun. Told to go, it leaves RUN/requeue.
+Under SLURM: slurm_requeue.sbatch. Without --signals-to-handle SIGUSR1 ends torchrun. Preempted, it leaves RUN/requeue.
 """
 
 import argparse
@@ -45,8 +44,8 @@ def train(args: argparse.Namespace, guard: PreemptionGuard) -> bool:  # whether 
                 stop = guard.should_stop()  # every rank, every step: all get the same answer
                 if stop or step % 50 == 0:
                     save(manager, parts, args.run, step)
-                    if stop:
-                        return False
+                if stop:
+                    return False
     save(manager, parts, args.run, step)
     return True
 
@@ -72,6 +71,7 @@ def main() -> None:
             os.environ.setdefault(name, os.environ.get(f"SLURM_{slurm}", ""))  # where no torchrun has set it
         dist.init_process_group("gloo")
         (args.run / ("done" if train(args, guard) else "requeue")).touch()
+        dist.barrier()  # gloo may abort a process that exits right after a collective
         dist.destroy_process_group()
 
 

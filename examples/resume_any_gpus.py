@@ -3,8 +3,7 @@
     torchrun --nproc-per-node 2 examples/resume_any_gpus.py DATA RUN      # ... killed
     torchrun --nproc-per-node 3 examples/resume_any_gpus.py DATA RUN      # goes on
 
-Every rank writes what it trained on to RUN/trained-*.txt, a line a step, before the step: ``tools/demo.py`` counts
-them.
+Before each step a rank writes its sample ids to RUN/trained-*.txt; ``tools/demo.py`` counts them.
 """
 
 import argparse
@@ -72,6 +71,7 @@ def main() -> None:
                 if step % args.save_every == 0:
                     save(manager, model, args.run, step)
     save(manager, model, args.run, step)
+    dist.barrier()  # gloo may abort a process that exits right after a collective
     dist.destroy_process_group()
 
 

@@ -1,8 +1,10 @@
 """Orders: which sample stands at which position of an epoch.
 
-``Shuffle`` is the default, ``ChunkShuffle`` shuffles so that each chunk is decoded about once, ``Sequential`` takes the
+``Shuffle`` is the default. ``ChunkShuffle`` shuffles so that each chunk is decoded about once, ``Sequential`` takes the
 ids as they are, ``Weighted`` draws by weight, and ``TorchShuffle`` is bit-identical to torch's DistributedSampler.
-``Chunking`` is what a dataset tells ``ChunkShuffle`` of its chunks (``globidx.IdentifiedDataset``).
+
+To write an order of your own, subclass ``Order`` and ``Arrangement``. ``Chunking`` is how a dataset describes its
+chunks to ``ChunkShuffle``; see ``globidx.IdentifiedDataset``. ``Lanes`` is who reads an epoch, for ``Order.plan``.
 """
 
 from __future__ import annotations
@@ -11,17 +13,30 @@ from typing import TYPE_CHECKING, Any
 
 from globidx.core.index.chunking import Chunking
 from globidx.core.orders.base import Arrangement, Order, Sequential, Shuffle
-from globidx.core.orders.chunk_shuffle import ChunkShuffle
+from globidx.core.orders.chunk_shuffle import ChunkShuffle, PlannedChunkShuffle
+from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.weighted import Weighted
 
 if TYPE_CHECKING:
     from globidx.torch.torch_shuffle import TorchShuffle
 
-__all__ = ["Arrangement", "ChunkShuffle", "Chunking", "Order", "Sequential", "Shuffle", "TorchShuffle", "Weighted"]
+__all__ = [
+    "Arrangement",
+    "ChunkShuffle",
+    "Chunking",
+    "Lanes",
+    "Order",
+    "PlannedChunkShuffle",
+    "Sequential",
+    "Shuffle",
+    "TorchShuffle",
+    "Weighted",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TorchShuffle":  # the only one that needs torch
+    # TorchShuffle alone needs torch, so it is imported when it is asked for.
+    if name == "TorchShuffle":
         from globidx.torch.torch_shuffle import TorchShuffle
 
         return TorchShuffle

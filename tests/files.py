@@ -1,4 +1,4 @@
-"""Makers of small zarr and HDF5 files, and a Python of one's own, for the tests of what touches a disk."""
+"""Functions that write small zarr and HDF5 files and start a Python, for tests that touch a disk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def numbers(length, item_shape=(3,), dtype="u2", start=1):
 
 
 def write_zarr(path, data, *, key=None, chunk=4, shard=None, axis=0, **options):
-    """A store with ``data``, item axis first here, at ``axis`` there: a bare array, or a group that holds ``key``."""
+    """Write ``data`` as an array, or as ``key`` of a group; its first axis, that of the items, is stored as ``axis``."""
     arrays = {key or "": data} if not isinstance(data, dict) else data
     group = None if "" in arrays else zarr.create_group(path, zarr_format=options.pop("zarr_format", 3))
     for name, items in arrays.items():
         stored = np.moveaxis(items, 0, axis)
         sizes = {"chunks": chunk, "shards": shard}
         layout = {
-            word: tuple(size if place == axis else max(1, n) for place, n in enumerate(stored.shape))
+            word: tuple(size if at == axis else max(1, n) for at, n in enumerate(stored.shape))
             for word, size in sizes.items()
             if size
         }
@@ -37,21 +37,21 @@ def write_zarr(path, data, *, key=None, chunk=4, shard=None, axis=0, **options):
 
 
 def write_hdf5(path, data, *, key="x", chunk=None, axis=0, userblock=0, **options):
-    """A file with ``data`` in dataset ``key``, or several datasets by name; contiguous unless ``chunk`` is given."""
+    """Write ``data`` as dataset ``key``, or several datasets by name; contiguous unless ``chunk`` is given."""
     arrays = {key: data} if not isinstance(data, dict) else data
     with h5py.File(path, "w", userblock_size=userblock) as file:
         for name, items in arrays.items():
             stored = np.moveaxis(items, 0, axis)
             chunks = None
             if chunk:
-                chunks = tuple(chunk if place == axis else max(1, n) for place, n in enumerate(stored.shape))
+                chunks = tuple(chunk if at == axis else max(1, n) for at, n in enumerate(stored.shape))
             maxshape = tuple(None for _ in stored.shape) if chunk else None
             file.create_dataset(name, data=stored, chunks=chunks, maxshape=maxshape, **options)
     return str(path)
 
 
 def run_python(code, *arguments, flags=(), check=True, env=None, **options):
-    """Run ``code`` in a Python of its own, with this repository and its tests importable."""
+    """Run ``code`` in a new Python that can import this repository and its tests."""
     return subprocess.run(
         [sys.executable, *flags, "-c", code, *map(os.fspath, arguments)],
         **{"capture_output": True, "text": True, "timeout": 120} | options,
@@ -61,10 +61,10 @@ def run_python(code, *arguments, flags=(), check=True, env=None, **options):
 
 
 def environment(changes=None):
-    """``clean_environment`` with ``changes`` as a dict."""
+    """``clean_environment`` with ``changes``, a dict."""
     return clean_environment(**(changes or {}))
 
 
 def open_descriptors():
-    """How many file descriptors this process has open."""
+    """The number of file descriptors that this process has open."""
     return len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,4 @@
-"""Processes of the tests' own: the environment that they get, and real ranks.
+"""Processes that tests start: their environment, and real ranks.
 
 ``run_ranks`` runs a function in every rank of a gloo process group, each in its own process.
 """
@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 REPOSITORY = Path(__file__).parent.parent
 _SPAWN = multiprocessing.get_context("spawn")
-#: What a process needs of the machine. No variable of Python's, globidx's or a scheduler's is among them: those
-#: change what is tested. PYTHONUNBUFFERED, say, hides what happens to output that waits in a buffer.
+#: Variables that a process needs on this machine. Those of Python, globidx or a scheduler are not among them, since
+#: they change what is tested: PYTHONUNBUFFERED, for example, hides what happens to buffered output.
 _OF_THE_MACHINE = {
     "HOME",
     "LANG",
@@ -29,7 +29,7 @@ _OF_THE_MACHINE = {
 
 
 def clean_environment(**more):
-    """The environment for a process that a test starts: the machine's needs, this repository's modules, and ``more``.
+    """The environment of a process that a test starts: what the machine needs, PYTHONPATH, and ``more``.
 
     A value of None leaves a variable out.
     """
@@ -40,9 +40,10 @@ def clean_environment(**more):
 
 
 def run_ranks(world_size, work, *arguments, timeout=120, lost=(), meeting=None):
-    """``work(rank, world_size, *arguments)`` of every rank, in rank order; an exception of any rank fails the test.
+    """The results of ``work(rank, world_size, *arguments)`` on every rank, in rank order; an exception fails the test.
 
-    The ranks in ``lost`` never answer: they kill or stop themselves. They meet in a file, or at the URL ``meeting``.
+    The ranks in ``lost`` return nothing: they kill or stop themselves. The process group is initialised by a file, or
+    by the URL ``meeting``.
     """
     queue = _SPAWN.Queue()
     with TemporaryDirectory() as folder:
@@ -70,7 +71,7 @@ def _rank(rank, world_size, meeting, queue, work, arguments):
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     try:
         queue.put((rank, work(rank, world_size, *arguments)))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the parent raises it
         queue.put((rank, {"failed": traceback.format_exc()}))
     finally:
         dist.destroy_process_group()

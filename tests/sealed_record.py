@@ -1,14 +1,15 @@
 """A record for tests, and JSON values to change it by."""
 
 from hypothesis import strategies as st
+from sampling import Sampler
 
-from globidx import ResumableDistributedSampler, merge_states
+from globidx import merge_states
 from globidx.core.records import record
 
 
 def sealed(**changes):
     """A record of one sampler in mid-epoch, with uneven ranks behind it."""
-    ranks = [ResumableDistributedSampler(range(1003), 3, rank, seed=5) for rank in range(3)]
+    ranks = [Sampler(range(1003), 3, rank, seed=5) for rank in range(3)]
     for rank, count in zip(ranks, (40, 38, 40), strict=True):
         rank.commit(count)
     state = merge_states([rank.state_dict() for rank in ranks])

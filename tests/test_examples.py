@@ -48,6 +48,14 @@ def test_the_index_example_runs():
     assert "8 samples in 2 files" in run("examples/build_index.py")
 
 
+def test_an_order_of_ones_own_resumes_on_other_ranks():
+    """A reversed order in 15 lines: four samples on one rank, the rest on two."""
+    source = (EXAMPLES / "reversed_order.py").read_text()
+    lines = source[source.index("class ") : source.index("if __name__")].splitlines()
+    assert len([line for line in lines if line.strip() and '"""' not in line]) <= 15
+    assert run("examples/reversed_order.py") == "rank 0 goes on with [5, 3, 1]\nrank 1 goes on with [4, 2, 0]\n"
+
+
 @pytest.mark.slow
 def test_distributed_evaluation_is_exact():
     """103 samples over 4 ranks: torch counts one twice, both of our tails give the true figure."""

@@ -5,8 +5,10 @@ import configparser
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import house
 import pytest
 from processes import clean_environment
 
@@ -82,6 +84,41 @@ def test_imports_point_down_only(path):
             if full == "globidx.__version__" or (module == "globidx.orders" and full.startswith("globidx.torch")):
                 continue
             assert LAYERS.index(layer_of(full)) <= own, f"{module} imports {full}"
+
+
+def a_circle_in(graph):
+    """A list of nodes that each point to the next one, the last to the first; None if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+def test_no_folder_has_more_than_thirteen_modules():
+    """A listing fits a glance; ``__init__`` is not counted."""
+    assert max(house.folder_sizes(PACKAGE).values()) <= 13
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports form no circle, those inside functions included; those for type checkers only are left out."""
+    assert a_circle_in(house.import_graph(PACKAGE)) is None
+
+
+def test_arrows_between_folders_point_one_way():
+    """If modules of one folder import from another, none of the other imports from the first, nor by way of a third."""
+    assert a_circle_in(house.room_graph(PACKAGE)) is None
+
+
+@pytest.mark.parametrize("layer", house.LAYERS)
+def test_no_two_names_of_a_layer_are_taken_for_one_another(layer):
+    """``index``, ``indexed`` and ``indexing`` are near-homonyms; the rule stands in ``tools/house.py``."""
+    assert house.near_homonyms(house.names_of_layer(PACKAGE, layer)) == []
+
+
+def test_comments_end_before_column_100():
+    """Code may be 120 columns wide; a comment stands before its line, where there is room for the reason."""
+    assert {str(path.relative_to(PACKAGE)): lines for path in FILES if (lines := house.long_comments(path))} == {}
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -168,3 +205,12 @@ def test_what_is_imported_is_declared():
     found -= {*sys.stdlib_module_names, "globidx", "name", "tqdm"}  # a variable, and what is used where it is there
     assert {"numcodecs", "google_crc32c", "zarr", "h5py"} <= found
     assert found - declared == set()
+
+
+def test_the_linter_of_a_commit_is_that_of_tox():
+    """``.pre-commit-config.yaml`` pins the version of ruff that ``constraints.txt`` does, so that both judge alike."""
+    hooks, constraints = (
+        (PACKAGE.parent / name).read_text() for name in (".pre-commit-config.yaml", "constraints.txt")
+    )
+    pins = set(re.findall(r"\bruff==[\d.]+", hooks))
+    assert pins == set(re.findall(r"\bruff==[\d.]+", constraints)) and len(pins) == 1

@@ -53,6 +53,6 @@ class Background:
     def _run(self, what: str, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # it is raised by settle
+        except Exception as error:  # noqa: BLE001 - settle raises it
             self._failure = error
             _log.error("%s, saved with blocking=False, has failed: %s", what, error)

@@ -52,7 +52,7 @@ class Ahead:
         """Begin to move the next batch; what hands it over, or raises what came instead of it."""
         try:
             return self._move(next(self._batches))
-        except Exception as error:  # whatever it is, the loop must first have the batch before it
+        except Exception as error:  # noqa: BLE001 - the loop must first have the batch before it
             return _raiser(without_frames(error, noted=not isinstance(error, StopIteration)))
 
 

@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
     try:
         path = tmp_path / "file"
         path.write_bytes(OLD)
-        with pytest.raises(OSError) as error:
+        with pytest.raises(OSError, match="No space left on device") as error:
             write_atomic(path, NEW)
         assert error.value.errno == errno.ENOSPC
         assert path.read_bytes() == OLD and os.listdir(tmp_path) == ["file"]

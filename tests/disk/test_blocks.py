@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.disk.reading.blocks import BlockCache
+from globidx.disk.files.blocks import BlockCache
 
 
 @given(

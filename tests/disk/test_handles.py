@@ -163,7 +163,7 @@ def test_too_many_open_files_gives_half_of_them_back():
     with ExitStack() as stack:
         for key in range(8):
             stack.enter_context(cache.use(key))
-        with pytest.raises(OSError) as error:
+        with pytest.raises(OSError, match="Too many open files") as error:
             stack.enter_context(cache.use(99))
         assert error.value.errno == errno.EMFILE and len(shelf.live()) == 8
 

@@ -293,7 +293,8 @@ def test_a_damaged_hdf5_file_is_a_named_error_never_an_empty_one(tmp_path):
         try:
             found = len(GlobalIndexManager([path]))
         except BadFilesError as error:
-            assert "bad.h5: " in str(error)
+            if "bad.h5: " not in str(error):
+                raise
         else:
             assert found == 50
 
@@ -344,7 +345,7 @@ def test_stale_consolidated_metadata_is_not_believed(tmp_path, zarr_format):
     """A store that grew after it was consolidated has the items that its arrays have."""
     path = tmp_path / "a.zarr"
     write_zarr(path, numbers(10), key="x", zarr_format=zarr_format)
-    with pytest.warns(UserWarning) if zarr_format == 3 else nullcontext():
+    with pytest.warns(UserWarning, match="onsolidated metadata") if zarr_format == 3 else nullcontext():
         zarr.consolidate_metadata(path)
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
     group["x"].resize((20, 3))

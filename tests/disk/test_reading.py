@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.core.index.table import ArrayInfo, Entry, Table
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch
-from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.reading.open_file import OpenFile
 from globidx.errors import MissingChunkError, ReadError
 

@@ -1,4 +1,4 @@
-"""How many faults were injected, at the end of the run."""
+"""Reports at the end of a run how many faults were injected."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def pytest_terminal_summary(terminalreporter):
-    """One line, where the sweep has run."""
+    """Print one line if the sweep has run."""
     tallies = getattr(sys.modules.get("sweep"), "TALLIES", [])
     if tallies:
         injected, violations = sum(t.injected for t in tallies), sum(len(t.violations) for t in tallies)

@@ -1,9 +1,8 @@
-"""What a power cut may leave: the states of a disk after any prefix of a writer's operations, by two models.
+"""The states of a disk that a power cut may leave after any prefix of a writer's operations, by two models.
 
-*posix*: a name is safe once its folder was synced, a file's bytes once the file was; until then any part of the changes
-of names may have reached the disk, in any combination. *ordered*: changes of names reach the disk in their sequence, as
-with a journal, and syncing anything brings all before it. In both, bytes that were not synced are there not at all, by
-half or whole.
+*posix*: a name is safe once its folder was synced, and bytes once their file was; until then any subset of the changes
+of names may have reached the disk. *ordered*: changes of names reach the disk in their order, as with a journal, and any
+fsync makes all earlier ones safe. In both, of bytes that were not synced none, half or all are on the disk.
 """
 
 from __future__ import annotations
@@ -12,24 +11,25 @@ import itertools
 import os
 from pathlib import PurePosixPath
 
-FOLDER = "folder"  # what a name stands for where it is a folder; files are numbers
+# What a name refers to: this for a folder, an integer for a file.
+FOLDER = "folder"
 
 
 class Disk:
-    """Names and bytes, as programs see them and as far as they are safe."""
+    """Names and bytes of files, as programs see them, and what of them survives a power cut."""
 
     def __init__(self, files, ordered):
         self.ordered = ordered
         self.bytes = dict(enumerate(files.values()))
         self.safe_bytes = dict(self.bytes)
-        self.names = {path: number for number, path in enumerate(files)}
+        self.names = {path: file for file, path in enumerate(files)}
         self.safe_names = dict(self.names)
-        self.pending = []  # changes of names that are not safe
+        self.pending = []  # changes of names that are not safe yet
         self.open = {}
         self.done = False
 
     def apply(self, words):
-        """One operation of a trace."""
+        """Apply one operation of a trace."""
         kind, arguments = words[1], words[3:]
         if kind == "mark":
             self.done = True
@@ -45,9 +45,9 @@ class Disk:
 
     def _open(self, descriptor, flags, path):
         if flags & os.O_CREAT and path not in self.names:
-            number = len(self.bytes)
-            self.bytes[number] = self.safe_bytes[number] = b""
-            self._change(("create", path, number))
+            file = len(self.bytes)
+            self.bytes[file] = self.safe_bytes[file] = b""
+            self._change(("create", path, file))
         self.open[descriptor] = self.names.get(path, FOLDER)
         if flags & os.O_TRUNC:
             self.bytes[self.open[descriptor]] = b""
@@ -68,7 +68,7 @@ class Disk:
         self.pending = rest
 
     def states(self):
-        """What may be there after a power cut now: (names, bytes) that differ."""
+        """Each {path: bytes or FOLDER} that a power cut may leave now."""
         for changes in self._subsets():
             names = dict(self.safe_names)
             for change in changes:
@@ -77,8 +77,8 @@ class Disk:
                 file for file in self.bytes if self.bytes[file] != self.safe_bytes[file] and file in names.values()
             ]
             for parts in itertools.product(*(self._versions(file) for file in dirty)):
-                found = {**self.safe_bytes, **dict(zip(dirty, parts, strict=True))}
-                yield {path: found.get(file, FOLDER) for path, file in names.items()}
+                on_disk = {**self.safe_bytes, **dict(zip(dirty, parts, strict=True))}
+                yield {path: on_disk.get(file, FOLDER) for path, file in names.items()}
 
     def _subsets(self):
         if self.ordered:
@@ -106,9 +106,9 @@ def _change(names, change):
 
 
 def crash_states(trace, files):
-    """Every distinct (whether the writer had said that it is done, {path: bytes or FOLDER}) that a power cut may leave.
+    """Each distinct (whether the writer had reported success, {path: bytes or FOLDER}) that a power cut may leave.
 
-    ``files`` are those there before, by path.
+    ``files`` are the bytes of the files that exist before the trace, by path.
     """
     seen = set()
     made = {words[3] for words in trace if words[1] == "mkdir"}

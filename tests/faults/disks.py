@@ -1,4 +1,4 @@
-"""Real file systems to be filled, cut off and made read-only; each skips the test, with a reason, where it may not."""
+"""Real file systems that tests fill, cut off and make read-only; a test that may not mount is skipped, with a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import pytest
 from processes import clean_environment
 
-_SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN: from here on the file system answers EIO, as if its power were cut
+# FS_IOC_SHUTDOWN: from then on every operation fails with EIO, as if the power of the disk were cut.
+_SHUTDOWN = 0x8004587D
 FLUSH_JOURNAL, DROP_JOURNAL = 1, 2
 
 
@@ -29,7 +30,7 @@ def run(*command):
 
 @contextmanager
 def mounted(folder, *options):
-    """Something mounted at ``folder`` for as long as it lasts."""
+    """Mount a file system at ``folder``; unmount it at the end."""
     run("mount", *options, folder)
     try:
         yield folder
@@ -55,7 +56,7 @@ class Ext4:
         run("mkfs.ext4", "-qF", self.image)
 
     def mounted(self):
-        """Mounted; again, after a cut."""
+        """Mount it, also again after a cut."""
         return mounted(self.folder, "-o", self._options, self.image)
 
     def cut(self, how):

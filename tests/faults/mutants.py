@@ -1,6 +1,6 @@
-"""The mistakes that the suite must find: each takes one safeguard out of the process it is called in.
+"""Mistakes that the suite must detect: each function takes one safeguard out of the process that calls it.
 
-They live here and are never reachable from the package. ``FOUND_BY`` names the check whose verdict must change.
+The package never reaches them. ``FOUND_BY`` names, for each, the check that must fail.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ def no_fsync():
 
 
 def no_directory_fsync():
-    """Files are synced, names are not: a record acknowledged may be gone after a power cut."""
+    """Files are synced, their folder is not: a saved record may be gone after a power cut."""
     os.fsync = lambda descriptor: None if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _fsync(descriptor)
 
 
 def new_folder_not_synced():
-    """The folder of the records is made, and not synced into the one above."""
+    """The folder of the records is made, but its parent is not synced."""
     records.make_directory = lambda directory: directory.mkdir(parents=True, exist_ok=True)
 
 
 def fsync_before_write():
-    """The bytes wait in a buffer while the file is synced, as torch's own writer had it."""
+    """The bytes are still in a buffer when the file is synced, as in torch's own writer."""
     waiting = {}
 
     def write(descriptor, data):
@@ -53,7 +53,7 @@ def fsync_before_write():
 
 
 def fsync_again():
-    """A failed fsync is tried again, and believed: the bytes it lost are gone by then."""
+    """A failed fsync is repeated, and its success believed, though the kernel has dropped the bytes by then."""
 
     def fsync(descriptor):
         try:
@@ -65,7 +65,7 @@ def fsync_again():
 
 
 def unlink_before_rename():
-    """The old file makes way before the new one is in place."""
+    """The old file is removed before the new one has its name."""
 
     def replace(source, target, **folders):
         with suppress(FileNotFoundError):
@@ -76,7 +76,7 @@ def unlink_before_rename():
 
 
 def in_place():
-    """The file is opened and written over."""
+    """The file is overwritten in place."""
 
     def write(path, data, *, durable=True):
         with open(path, "wb") as file:
@@ -88,12 +88,12 @@ def in_place():
 
 
 def short_write_is_whole():
-    """What one write took is taken for all of it."""
+    """The return value of write is ignored: a short write passes for a whole one."""
     atomic._write_all = lambda descriptor, data: os.write(descriptor, data)
 
 
 def errors_swallowed():
-    """A failed write is a success."""
+    """A failed write passes for a success."""
     real = records.write_atomic
 
     def write(path, data, *, durable=True):
@@ -104,17 +104,17 @@ def errors_swallowed():
 
 
 def state_always_not_written():
-    """What is in place already is told as not written."""
+    """A file that is already replaced is reported as not written."""
     atomic.UNKNOWN = atomic.NOT_WRITTEN
 
 
 def no_exclusive_creation():
-    """Whatever stands where the temporary file is going to be is opened and written to."""
+    """A file that already has the name of the temporary file is opened and written to."""
     os.open = lambda path, flags, *rest, **more: _open(path, flags & ~(os.O_EXCL | os.O_NOFOLLOW), *rest, **more)
 
 
 def prune_first():
-    """Old records go before the new one is there."""
+    """Old records are removed before the new one is written."""
     real = records.publish
 
     def publish(directory, sealed, *, durable):
@@ -126,23 +126,23 @@ def prune_first():
 
 
 def prune_by_name():
-    """Whatever is named as a record is removed as one."""
+    """Every file with the name of a record is removed as one."""
     records.remove = Path.unlink
 
 
 def sweep_by_suffix():
-    """Whatever ends as a temporary file is removed as one."""
+    """Every file with the suffix of a temporary file is removed as one."""
     atomic.is_temporary = lambda name: name.endswith(atomic.TEMPORARY_SUFFIX)
 
 
 def sweep_young():
-    """A temporary file that a writer may be at work on is removed."""
+    """A temporary file that a writer may still be writing is removed."""
     real = atomic.sweep
     records.sweep = lambda directory: real(directory, older_than=-60)
 
 
 def no_checksum():
-    """A record is believed whatever its checksum says."""
+    """A record is accepted with any checksum."""
     real = record.seal
     record.seal = lambda body: {**real(body), "sha256": body.get("sha256", real(body)["sha256"])}
 
@@ -155,7 +155,7 @@ def lax_parser():
 
 
 def no_identity_check():
-    """A record is loaded whatever run it is of."""
+    """A record of any run is loaded."""
     SamplerState.refuse_other_run = lambda self, **run: None
 
 

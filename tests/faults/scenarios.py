@@ -1,4 +1,4 @@
-"""Stories of damage and strangers, each told in a process of its own: (how many faults, which promises did not hold)."""
+"""Damaged and foreign files. Each function runs in a child and returns (number of faults, broken promises)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
 
 
 def planted(folder, mark):
-    """Somebody's file stands under the very name that the temporary file is going to have."""
+    """A link to another file already has the name that the temporary file will get."""
     atomic.secrets = type("Fixed", (), {"token_hex": staticmethod(lambda size: "00" * size)})
     path, victim = records.record_path(folder, sealed(0)["id"]), folder / "victim"
     temporary = folder / atomic.temporary_name(path.name)
@@ -37,7 +37,7 @@ def planted(folder, mark):
         plant()
         try:
             records.publish(folder, sealed(0), durable=True)
-            wrong.append("the record was written through it")
+            wrong.append("the record was written through the link")
         except SaveError:
             pass
         if victim.read_bytes() != b"theirs":
@@ -48,7 +48,7 @@ def planted(folder, mark):
 
 
 def foreign(folder, mark):
-    """Files that only look like ours, old as they are, and damaged or mistaken records, while a run saves and prunes."""
+    """Old files whose names resemble ours, and damaged or misnamed records, stay while a run saves and prunes."""
     whole = [records.publish(folder, sealed(number), durable=False).name for number in range(6)]
     damaged, mistaken, linked = (folder / name for name in whole[:3])
     damaged.write_bytes(damaged.read_bytes()[:-20])
@@ -78,24 +78,25 @@ def foreign(folder, mark):
 
 
 def flips(folder, mark):
-    """Every single bit of a record flipped, and the record cut off after every byte."""
+    """Each bit of a record is flipped, and the record is truncated at each byte."""
     data, good = GOLDEN.read_bytes(), record.decode(GOLDEN.read_bytes(), "x")
     damaged = {f"cut to {length}": data[:length] for length in range(len(data) - 1)}
-    for place in range(len(data)):
+    for at in range(len(data)):
         for bit in range(8):
-            damaged[f"bit {bit} of {place}"] = data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+            damaged[f"bit {bit} of byte {at}"] = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
     return len(damaged), [what for what, bytes_ in damaged.items() if not _refused_or_same(bytes_, good)]
 
 
 def _refused_or_same(data, good):
     try:
-        return record.decode(data, "x") == good  # only white space may differ
+        # A change of white space alone is harmless.
+        return record.decode(data, "x") == good
     except RecordError:
         return True
 
 
 def other_run(folder, mark):
-    """A record of other data, another seed or another order, whole as it is."""
+    """An undamaged record of other data, another seed or another order."""
     mine = SamplerState(DatasetIdentity(1003, 2, "ab"), Shuffle().describe(), 5, 0, "pad", Progress(1003).extend((40,)))
     data = type("Data", (), {"__len__": lambda _: 1003, "num_files": 2, "fingerprint": "ab"})()
     strangers = [
@@ -106,33 +107,34 @@ def other_run(folder, mark):
         replace(mine, order=Sequential().describe()),
     ]
     wrong = []
-    for number, stranger in enumerate(strangers):
+    for index, stranger in enumerate(strangers):
         state = SamplerState.from_dict(merge_states([stranger.to_dict()]))
         try:
             state.refuse_other_run(dataset=data, order=Shuffle(), seed=5)
-            wrong.append(f"stranger {number} is taken for this run's")
+            wrong.append(f"the record of stranger {index} is loaded")
         except RecordMismatchError:
             pass
     return len(strangers), wrong
 
 
 def replaced_file(folder, mark):
-    """A data file replaced, or grown, since it was indexed, while the cache is there."""
+    """A data file is replaced by a longer or shorter one after its row was cached."""
     (folder / "data").mkdir()
     wrong = []
     for count in (3, 4, 2):
         with h5py.File(folder / "new.h5", "w") as file:
             file["x"] = np.ones((count, 2), "u1")
         os.replace(folder / "new.h5", folder / "data" / "a.h5")
-        os.utime(folder / "data" / "a.h5", (1e9, 1e9))  # with the time of the one before, as rsync leaves it
-        found = len(GlobalIndexManager(str(folder / "data"), key="x", cache_dir=folder))
-        if found != count:
-            wrong.append(f"{found} items where there are {count}")
+        # The same time as the file before it, as rsync leaves it.
+        os.utime(folder / "data" / "a.h5", (1e9, 1e9))
+        length = len(GlobalIndexManager(str(folder / "data"), key="x", cache_dir=folder))
+        if length != count:
+            wrong.append(f"the index has {length} items, the file {count}")
     return 3, wrong
 
 
 def other_content(folder, mark):
-    """Pickles, archives, NULs, deep, long and doubled JSON in place of the newest record."""
+    """The newest record is replaced by a pickle, an archive, NULs, or JSON that is too deep, too long or ambiguous."""
     good = records.publish(folder, sealed(0), durable=False)
     bad = records.record_path(folder, sealed(1)["id"])
     body = strict.pretty(sealed(1))
@@ -155,17 +157,17 @@ def other_content(folder, mark):
         body.replace(b'"step": 1', b'"step": 1e999'),
     ]
     wrong = []
-    for number, content in enumerate(contents):
+    for index, content in enumerate(contents):
         bad.write_bytes(content)
         try:
             records.find(folder, None, fallback=False)
-            wrong.append(f"content {number} is taken for a record")
+            wrong.append(f"content {index} is accepted as a record")
         except RecordError as error:
             if bad.name not in str(error):
-                wrong.append(f"content {number} is refused without its name")
-        found, passed_over = records.find(folder, None, fallback=True)
-        if found["id"] != sealed(0)["id"] or len(passed_over) != 1:
-            wrong.append(f"content {number} hides the older record")
+                wrong.append(f"content {index} is refused without the name of its file")
+        older, damaged = records.find(folder, None, fallback=True)
+        if older["id"] != sealed(0)["id"] or len(damaged) != 1:
+            wrong.append(f"content {index} hides the older record")
     return len(contents), wrong + [f"{name} is gone" for name in {good.name, bad.name} - set(record_files(folder))]
 
 

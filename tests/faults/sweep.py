@@ -1,6 +1,6 @@
-"""Every fault at every file operation of every writer, and what a power cut may leave of each; 0 violations expected.
+"""Injects every fault into every file operation of every writer, and tries every state that a power cut may leave.
 
-``python tests/faults/sweep.py`` runs all of it and prints how many faults were injected and how many promises broken.
+``python tests/faults/sweep.py`` runs all checks and prints how many faults were injected, and how many promises broke.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ READING_ERRORS = [errno.EIO, errno.EACCES, errno.EMFILE]
 
 @dataclass
 class Tally:
-    """How many faults were injected, and which promises did not hold."""
+    """How many faults were injected, and which promises they broke."""
 
     injected: int = 0
     violations: list[str] = field(default_factory=list)
@@ -38,12 +38,12 @@ class Tally:
         return self
 
 
-#: All tallies of this test run, for the line at its end.
+#: The tallies of this test run, for the line that ``conftest`` prints at its end.
 TALLIES: list[Tally] = []
 
 
 def faults(trace):
-    """(operation, mode, errno) of all that can go wrong with the operations of a trace."""
+    """(operation, mode, index, errno) of each fault that can be injected into the operations of a trace."""
     for words in trace:
         at, kind, changes = int(words[0]), words[1], words[2] == "1"
         if kind == "mark":
@@ -60,12 +60,12 @@ def faults(trace):
 
 
 class Harness:
-    """A zygote, and folders to do harm in."""
+    """Runs writers with faults injected, each in a folder of its own."""
 
     def __init__(self, shim):
-        # In memory where there is such a place: these faults are made above the file system, and its fsync is slow.
-        place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self._home = tempfile.TemporaryDirectory(prefix="globidx-faults-", dir=place)
+        # The shim injects faults above the file system, so a file system in memory will do: its fsync is fast.
+        parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._home = tempfile.TemporaryDirectory(prefix="globidx-faults-", dir=parent)
         self.home = Path(self._home.name)
         (self.home / "files").mkdir()
         make_data(self.home / "files")
@@ -80,18 +80,18 @@ class Harness:
         return path
 
     def sees(self):
-        """Whether the shim takes part: it sees a file made."""
+        """Whether the shim is active: it records the rename of a file."""
         folder = self.folder()
         WRITERS["reseal"].prepare(folder)
         return "rename" in [words[1] for words in self.zygote.trace("reseal", folder)]
 
     def close(self):
-        """End the zygote and remove everything."""
+        """End the zygote and remove all folders."""
         self.zygote.close()
         self._home.cleanup()
 
     def sweep(self, name, mutant=None):
-        """Every fault at every operation of a writer, with the file read, and the writer started again, after each."""
+        """Inject every fault into every operation of a writer; after each, judge the folder and start the writer again."""
         writer, tally = WRITERS[name], Tally()
         traced = self.folder()
         writer.prepare(traced)
@@ -100,12 +100,12 @@ class Harness:
         for words, mode, at, error in faults(trace):
             folder = self.folder()
             writer.prepare(folder)
-            said = self.zygote.run(name, folder, mode=mode, at=at, error=error, mutant=mutant)
+            result = self.zygote.run(name, folder, mode=mode, at=at, error=error, mutant=mutant)
             tally.injected += 1
-            wrong = _judged(writer, folder, said, words[1], mode, error, at > done_at)
+            wrong = _judged(writer, folder, result, words[1], mode, error, at > done_at)
             if not wrong:
                 wrong = _tried_again(writer, folder)
-            label = f"{name}: {mode} {errno.errorcode.get(error, '')} at {at} {words[1]}: {said['outcome']}"
+            label = f"{name}: {mode} {errno.errorcode.get(error, '')} at {at} {words[1]}: {result['outcome']}"
             tally.violations += [f"{label}: {violation}" for violation in wrong]
             shutil.rmtree(folder)
             if mutant and wrong:
@@ -113,13 +113,13 @@ class Harness:
         return tally
 
     def twice(self, name, mutant=None):
-        """Killed at any operation, started again, and killed again at any: then the next start."""
+        """Kill a writer at every operation, kill the next start at every operation too, then start it once more."""
         writer, tally = WRITERS[name], Tally()
         traced = self.folder()
         writer.prepare(traced)
-        places = [int(words[0]) for words in self.zygote.trace(name, traced, mutant=mutant) if words[2] == "1"]
-        for first in places:
-            for second in places:
+        kill_points = [int(words[0]) for words in self.zygote.trace(name, traced, mutant=mutant) if words[2] == "1"]
+        for first in kill_points:
+            for second in kill_points:
                 folder = self.folder()
                 writer.prepare(folder)
                 for at in (first, second):
@@ -132,7 +132,7 @@ class Harness:
         return tally
 
     def crash(self, name, mutant=None):
-        """Every state that a power cut may leave after any operation of a writer."""
+        """Start a writer on every state that a power cut may leave after any of its operations."""
         writer, tally = WRITERS[name], Tally()
         traced = self.folder()
         writer.prepare(traced)
@@ -141,8 +141,8 @@ class Harness:
         for done, state in crashstates.crash_states(trace, before):
             folder = self.folder()
             for path, what in sorted(state.items()):
-                place = folder / Path(path).relative_to(traced)
-                place.mkdir(parents=True) if what == crashstates.FOLDER else place.write_bytes(what)
+                target = folder / Path(path).relative_to(traced)
+                target.mkdir(parents=True) if what == crashstates.FOLDER else target.write_bytes(what)
             tally.injected += 1
             wrong = writer.judge(folder, must=done, may=True) if writer.durable else []
             wrong = wrong or _tried_again(writer, folder)
@@ -153,34 +153,34 @@ class Harness:
         return tally
 
     def scenario(self, name, mutant=None):
-        """One of the stories of ``scenarios``, told in a child."""
-        said = self.zygote.run(name, self.folder(), mutant=mutant)
-        if said["outcome"] != "returned":
-            return Tally(1, [f"{name}: {said}"])
-        return Tally(said["value"][0], [f"{name}: {violation}" for violation in said["value"][1]])
+        """Run one of ``scenarios`` in a child."""
+        result = self.zygote.run(name, self.folder(), mutant=mutant)
+        if result["outcome"] != "returned":
+            return Tally(1, [f"{name}: {result}"])
+        return Tally(result["value"][0], [f"{name}: {violation}" for violation in result["value"][1]])
 
 
-def _judged(writer, folder, said, kind, mode, error, after_the_end):
-    """Violations of what was promised for how the writer ended."""
-    if said["outcome"] == "lost":
-        return [f"the writer ended as {said}"]
-    if said["outcome"] == "killed":
+def _judged(writer, folder, result, kind, mode, error, after_the_end):
+    """Which promises are broken, given how the writer ended."""
+    if result["outcome"] == "lost":
+        return [f"the writer ended as {result}"]
+    if result["outcome"] == "killed":
         return writer.judge(folder, must=after_the_end, may=True)
-    if not said["fired"] and mode not in "sS":
+    if not result["fired"] and mode not in "sS":
         return ["the fault did not happen"]
-    if said["outcome"] == "returned":
+    if result["outcome"] == "returned":
         fsync_failed = kind == "fsync" and mode in "eEa" and error != errno.EINTR  # which Python tries again
-        return ["it came back though fsync had failed"] * fsync_failed + writer.judge(folder, must=True, may=True)
+        return ["it returned although fsync had failed"] * fsync_failed + writer.judge(folder, must=True, may=True)
     if not writer.durable:
-        return [f"it raised {said['type']}: {said['message']}"]
-    written = said["state"] == "written, durability unknown"
+        return [f"it raised {result['type']}: {result['message']}"]
+    written = result["state"] == "written, durability unknown"
     return writer.judge(folder, must=written, may=written)
 
 
 def _tried_again(writer, folder):
     try:
         return writer.again(folder)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - any error breaks the promise
         return [f"the next start failed: {type(error).__name__}: {error}"]
 
 
@@ -196,7 +196,7 @@ CHECKS: dict[str, Callable[..., Tally]] = {
 
 
 def main():
-    """Run all checks; 1 where a promise did not hold."""
+    """Run all checks; 1 if a promise was broken."""
     total = Tally()
     logging.disable()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,34 +1,64 @@
-"""Every fault of the catalogue has a test that exists, or a sentence why it does not apply."""
+"""Every fault of the catalogue names a test that exists, or says why it does not apply."""
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 from pathlib import Path
 
 import mutants
+import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-ARCHITECTURE = (REPOSITORY / "ARCHITECTURE.md").read_text()
-ROWS = re.findall(r"^\| ((?:C\d+(?:, )?)+) \| (.*?) \| (.*) \|$", ARCHITECTURE, re.MULTILINE)
+TESTS = Path(__file__).parents[1]
+_PAGES = [TESTS.parent / "ARCHITECTURE.md", *sorted((TESTS.parent / "docs" / "explanation").glob("*.md"))]
+PAGES = "\n".join(page.read_text() for page in _PAGES)
+#: A row is a fault's names, what happens, and where it is tested; or names and what happens in one cell.
+ROWS = [
+    (fault, cells)
+    for faults, cells in re.findall(r"^\| ((?:[CAF]\d+(?:, )?)+)(.*) \|$", PAGES, re.MULTILINE)
+    for fault in faults.strip().split(", ")
+]
+# `tests/a/test_b.py::test_c`, or shorter: `T b`: c, where T is tests/disk/test_, and `a/test_b`: c, d
+_FULL = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+_SHORT = re.compile(r"`(T \w+|[\w/]*\btest_\w+)`(?:: (\w+(?:, \w+_\w+)*))?")
 
 
-def test_every_fault_of_a_record_stands_in_the_table():
-    """C1 to C42, each once."""
-    assert [fault for row in ROWS for fault in row[0].split(", ")] == [f"C{number}" for number in range(1, 43)]
+def named_tests(cells):
+    """Yield (path below tests/, beginning of a test's name, or None for the whole file) for each test that a row names."""
+    for path, name in _FULL.findall(cells):
+        yield path.removeprefix("tests/"), name or None
+    for module, names in _SHORT.findall(cells):
+        path = module.replace("T ", "disk/test_") + ".py"
+        for name in names.split(", "):
+            yield path, f"test_{name}" if "_" in name else None
 
 
-def test_the_tests_that_the_table_names_exist():
-    """Files, functions and planted mistakes; a row without one says that it does not apply."""
-    for fault, _, where in ROWS:
-        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", where)
-        assert named or "does not apply: " in where, fault
-        for path, function in named:
-            assert not function or f"def {function}(" in (REPOSITORY / path).read_text(), f"{fault}: {path}::{function}"
-            assert (REPOSITORY / path).exists(), f"{fault}: {path}"
-        for mutant in re.findall(r"planted: `(\w+)`", where):
-            assert mutant in mutants.MUTANTS, fault
+@functools.cache
+def functions_of(path):
+    """The tests of a file, as pytest collects them."""
+    body = ast.parse((TESTS / path).read_text()).body
+    return [node.name for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+
+
+def test_every_fault_stands_in_a_table_once():
+    """Of a record C1 to C42, of an index A1 to A42, of the command F1 to F12."""
+    numbered = [*(f"C{n}" for n in range(1, 43)), *(f"A{n}" for n in range(1, 43)), *(f"F{n}" for n in range(1, 13))]
+    assert [fault for fault, _ in ROWS] == numbered
+
+
+@pytest.mark.parametrize(("fault", "cells"), ROWS, ids=[fault for fault, _ in ROWS])
+def test_a_fault_names_tests_that_exist(fault, cells):
+    """A row names a function, or a whole file of tests/faults, or says why the fault does not apply."""
+    named = list(named_tests(cells))
+    for path, name in named:
+        assert (TESTS / path).exists(), f"{fault}: tests/{path}"
+        assert not name or any(test.startswith(name) for test in functions_of(path)), f"{fault}: {path}::{name}"
+    assert any(name or path.startswith("faults/") for path, name in named) or "does not apply: " in cells, fault
+    for mutant in re.findall(r"planted: `(\w+)`", cells):
+        assert mutant in mutants.MUTANTS, fault
 
 
 def test_the_promises_are_numbered_through():
     """P1 to P15."""
-    assert re.findall(r"^\| (P\d+) \|", ARCHITECTURE, re.MULTILINE) == [f"P{number}" for number in range(1, 16)]
+    assert re.findall(r"^\| (P\d+) \|", PAGES, re.MULTILINE) == [f"P{number}" for number in range(1, 16)]

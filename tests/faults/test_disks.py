@@ -1,4 +1,4 @@
-"""On real disks: full, without inodes, read-only, immutable, and with the power cut at any moment of a save."""
+"""Saves on real file systems: full, without inodes, read-only, immutable, and with the power cut at any system call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ except records.SaveError as error:
 
 
 def save(folder, size=0):
-    """One more record, of at least so many bytes."""
+    """Save one more record, of at least ``size`` bytes."""
     note = "x" * (size // 40)
     path = records.publish(folder, sealed(records.next_number(folder), note), durable=True)
     prune(folder, 2)
@@ -43,14 +43,16 @@ def save(folder, size=0):
 
 @pytest.mark.parametrize("limit", ["size=64k", "nr_inodes=6,size=1m"])
 def test_a_full_disk_keeps_what_is_there_and_recovers(tmp_path, limit):
-    """No bytes or no inodes left: not written, nothing beside the records of before; space made, saving goes on."""
+    """Without free bytes or inodes nothing is written or left behind; once there is room, the next save works."""
     with tmpfs(tmp_path / "disk", limit) as folder:
         save(folder), save(folder)
-        for number in range(6):  # somebody else fills it
+        # Somebody else fills the disk.
+        for index in range(6):
             try:
-                (folder / f"filler-{number}").write_bytes(b"x" * 60_000)
+                (folder / f"filler-{index}").write_bytes(b"x" * 60_000)
             except OSError as error:
-                assert error.errno == errno.ENOSPC
+                if error.errno != errno.ENOSPC:
+                    raise
                 break
         before = sorted(os.listdir(folder))
         with pytest.raises(SaveError, match=r"not written: No space left on device") as caught:
@@ -64,7 +66,7 @@ def test_a_full_disk_keeps_what_is_there_and_recovers(tmp_path, limit):
 
 
 def test_what_killed_writers_left_makes_room(tmp_path):
-    """A disk full of stale temporary files of ours is no full disk."""
+    """A disk that is full of our own stale temporary files has room for a save: they are removed first."""
     with tmpfs(tmp_path / "disk", "size=64k") as folder:
         save(folder)
         for _ in range(20):
@@ -79,7 +81,7 @@ def test_what_killed_writers_left_makes_room(tmp_path):
 
 
 def test_a_read_only_folder_is_refused_and_unchanged(tmp_path):
-    """Against root too, by a mount of its own: EROFS, not written."""
+    """A read-only mount refuses root as well: EROFS, nothing is written."""
     save(tmp_path)
     before = os.listdir(tmp_path)
     run("unshare", "-m", "true")
@@ -98,7 +100,7 @@ def test_a_read_only_folder_is_refused_and_unchanged(tmp_path):
 
 
 def test_an_immutable_folder_is_refused_and_unchanged(tmp_path):
-    """EPERM even for root: not written, and an old record that cannot be removed is no error."""
+    """An immutable folder refuses root as well (EPERM): nothing is written, and pruning it is no error."""
     folder = tmp_path / "run"
     folder.mkdir()
     save(folder), save(folder)
@@ -113,7 +115,7 @@ def test_an_immutable_folder_is_refused_and_unchanged(tmp_path):
 
 
 def saved_with_a_cut(folder, disk, at, how, monkeypatch):
-    """Save while the power is cut right before the ``at``-th system call of it, or after all: what save() said."""
+    """Save, with the power cut before the ``at``-th system call or after the last; "written", or the error's state."""
     calls = iter(range(100))
 
     def cutting(name):
@@ -131,24 +133,24 @@ def saved_with_a_cut(folder, disk, at, how, monkeypatch):
             patch.setattr(os, name, cutting(name))
         try:
             records.publish(folder, sealed(1), durable=True)
-            said = "written"
+            outcome = "written"
         except SaveError as error:
-            said = error.state
+            outcome = error.state
     if next(calls) <= at:
         disk.cut(how)
-    return said
+    return outcome
 
 
-def found_after(disk):
-    """The numbers of the records that are there, all of which must be whole."""
+def numbers_on(disk):
+    """The numbers of the records on a disk, all of which must be whole."""
     return [records.read_record(path)["number"] for path in records.list_records(disk.folder)]
 
 
 @pytest.mark.parametrize("options", ["", "noauto_da_alloc"])
 @pytest.mark.parametrize("how", [FLUSH_JOURNAL, DROP_JOURNAL])
 def test_a_power_cut_leaves_the_old_record_or_the_new(tmp_path, monkeypatch, options, how):
-    """On a real ext4, cut before each system call of a save and after the last: all records that are there are whole,
-    the new one among them where save() came back, and the next save works.
+    """The power of a real ext4 is cut before each system call of a save and after the last: all records are whole, the
+    new one is among them if save() returned, and the next save works.
     """
     outcomes = set()
     disk = Ext4(tmp_path, options)
@@ -158,22 +160,22 @@ def test_a_power_cut_leaves_the_old_record_or_the_new(tmp_path, monkeypatch, opt
                 (disk.folder / name).unlink()
             records.publish(disk.folder, sealed(0), durable=True)
             os.sync()
-            said = saved_with_a_cut(disk.folder, disk, at, how, monkeypatch)
+            outcome = saved_with_a_cut(disk.folder, disk, at, how, monkeypatch)
         with disk.mounted():
-            numbers = found_after(disk)
-            allowed = {"not written": [[0]], "written": [[0, 1]]}.get(said, [[0], [0, 1]])
-            assert numbers in allowed, f"save said {said!r}, {numbers} are there"
+            numbers = numbers_on(disk)
+            allowed = {"not written": [[0]], "written": [[0, 1]]}.get(outcome, [[0], [0, 1]])
+            assert numbers in allowed, f"save() ended as {outcome!r}, the disk has {numbers}"
             assert litter(disk.folder, [*record_files(disk.folder), "lost+found"]) == []
             records.publish(disk.folder, sealed(records.next_number(disk.folder)), durable=True)
-        outcomes.add(said)
-        if said == "written":
+        outcomes.add(outcome)
+        if outcome == "written":
             break
     assert outcomes >= {"not written", "written"}
 
 
 @pytest.mark.parametrize("mistake", ["no fsync", "no fsync of the folder"])
 def test_a_power_cut_finds_a_missing_fsync(tmp_path, monkeypatch, mistake):
-    """The same disk, where a safeguard is taken out: the record that save() told of is empty, or not there."""
+    """Without one of the two fsyncs, the record that save() returned is empty or missing after a power cut."""
     disk, real = Ext4(tmp_path, "noauto_da_alloc"), os.fsync
 
     def without(descriptor):

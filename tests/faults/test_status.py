@@ -1,4 +1,4 @@
-"""A rank that cannot make its part says so first: without that, the others would wait for it."""
+"""A rank that cannot make its part of a record reports it before the gather: otherwise the others would wait for it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ pytestmark = pytest.mark.slow
 
 
 def save_with_a_bad_rank(rank, world_size, folder, mistaken):
-    """Rank 1's extras are no JSON; what save() said on each rank."""
+    """Save with extras on rank 1 that JSON cannot hold; what save() returned or raised on each rank."""
     from globidx import CheckpointManager, ResumableDistributedSampler
     from globidx.torch.ranks.agreement import Agreement
 
-    if mistaken:  # the work is done before the others are asked how they are
+    if mistaken:
+        # The work is done before the ranks exchange their status.
         by_all = Agreement.by_all
 
         def by_all_at_once(self, work):
@@ -26,14 +27,14 @@ def save_with_a_bad_rank(rank, world_size, folder, mistaken):
     try:
         manager.save(1, extras={"x": object()} if rank else {})
         return "saved"
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the test compares it over ranks
         return type(error).__name__, str(error)
 
 
 @pytest.mark.parametrize("mistaken", [False, True], ids=["as it is", "no status exchange"])
 def test_a_rank_that_fails_before_the_gather_is_named_on_every_rank(tmp_path, mistaken):
-    """All raise the same, naming rank 1 and its reason; with the exchange taken out rank 0 only knows that it waited."""
-    said = run_ranks(2, save_with_a_bad_rank, tmp_path, mistaken)
-    agreed = said[0] == said[1] and said[0][1].startswith("rank 1: extras")
-    assert agreed != mistaken, said
+    """All ranks raise the same error, naming rank 1 and its reason; without the exchange rank 0 only times out."""
+    results = run_ranks(2, save_with_a_bad_rank, tmp_path, mistaken)
+    agreed = results[0] == results[1] and results[0][1].startswith("rank 1: extras")
+    assert agreed != mistaken, results
     assert len(list(tmp_path.iterdir())) == 1

@@ -35,7 +35,11 @@ def harness(tmp_path_factory):
 
 @pytest.mark.parametrize("check", sweep.CHECKS)
 def test_no_fault_breaks_a_promise(harness, check):
-    """Killed, torn, failed or cut off at any file operation: old or new, told as it is, and the next start works."""
+    """After a kill, an error or a power cut at any file operation, the file is the old or the new one, the error says
+    which, and the next start works.
+
+    Takes up to 25 s for the index: each of its some thousand faults is a process, and so is the start after it.
+    """
     tally = sweep.CHECKS[check](harness)
     sweep.TALLIES.append(tally)
     assert tally.injected > 0 and tally.violations == []
@@ -43,11 +47,11 @@ def test_no_fault_breaks_a_promise(harness, check):
 
 @pytest.mark.parametrize(("mutant", "check"), [(mutant.__name__, check) for mutant, check in mutants.FOUND_BY.items()])
 def test_a_planted_mistake_is_found(harness, mutant, check):
-    """With one safeguard taken out, the same check reports a violation: it would not pass by itself."""
+    """With one safeguard taken out, the same check reports a broken promise."""
     assert sweep.CHECKS[check](harness, mutant).violations
 
 
-# A writer of ours without the shim, told where.
+# Runs a writer without the shim: its name and a folder are the arguments.
 ALONE = """
 import sys
 from pathlib import Path
@@ -59,7 +63,7 @@ writers.RUNS[sys.argv[1]](Path(sys.argv[2]), str)
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 @pytest.mark.parametrize("name", ["save", "first save", "reseal", "reindex"])
 def test_the_shim_sees_every_change_that_the_system_sees(harness, tmp_path, name):
-    """What strace writes down of a writer's changes is what the shim counts: no operation escapes the sweep."""
+    """The shim counts the same changes of a writer as strace: no operation escapes the sweep."""
     folder, log = harness.folder(), tmp_path / "log"
     writers.WRITERS[name].prepare(folder)
     calls = "trace=openat,open,creat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat"

@@ -1,6 +1,4 @@
-"""Every writer that globidx has, as things to be interrupted: what is there before, what is done, and what may be there
-afterwards.
-"""
+"""Everything in globidx that writes files: how a folder looks before, what is written, and how it may look afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ KEEP = 2
 
 
 def sealed(number, note=""):
-    """A record of that number, the same bytes whenever it is made."""
+    """A record with the given number, always the same bytes."""
     return record.build(
         number=number, token="c0ffee000000", step=number, time="", states={}, extras={"note": note * 40}
     )
@@ -43,52 +41,52 @@ def record_files(folder):
 
 
 def litter(folder, known):
-    """What lies in a folder besides files of these names and what is recognisable as left behind."""
+    """Files in a folder with other names than these, but for temporary files that a later save removes."""
     there = os.listdir(folder) if folder.exists() else []
     return [name for name in there if name not in known and not is_temporary(name)]
 
 
 class Save:
-    """A checkpoint manager's save: a record published beside two others, then the oldest pruned."""
+    """A save as a checkpoint manager does it: publish a record beside two others, then prune the oldest."""
 
     durable = True
 
     def prepare(self, folder):
-        """Two records of before."""
+        """Write two older records."""
         for number in range(2):
             records.publish(folder, sealed(number), durable=False)
 
     def run(self, folder, mark):
-        """Save, and say when the caller may rely on it."""
+        """Save, and mark the moment from which on the caller relies on the record."""
         number = records.next_number(folder)
         records.publish(folder, sealed(number), durable=True)
         mark("done")
         prune(folder, KEEP)
 
     def numbers(self, *, must, may):
-        """Which records may be there."""
+        """The lists of record numbers that the folder may have."""
         return [[0, 1]] * (not must) + [[0, 1, 2], [1, 2]] * may
 
     def judge(self, folder, *, must, may):
-        """Violations: records that are not whole, the new one missing though it ``must`` be there or there though it
-        may not, an old one gone before the new one is there, strange files.
+        """Which promises are broken: a record is damaged, the new one is missing although it ``must`` exist, or exists
+        although it must not (``may``), an old one was removed too early, or other files are left behind.
         """
         wrong, names = [], record_files(folder)
         for name in names:
             try:
-                found = records.read_record(folder / name)
-                if records.record_path(folder, found["id"]).name != name:
-                    wrong.append(f"{name} holds {found['id']}")
+                content = records.read_record(folder / name)
+                if records.record_path(folder, content["id"]).name != name:
+                    wrong.append(f"{name} holds {content['id']}")
             except (records.RecordError, OSError) as error:
                 wrong.append(f"{name} is not whole: {error}")
         numbers = [int(name.split("-")[1]) for name in names]
         allowed = self.numbers(must=must, may=may)
         if numbers not in allowed:
-            wrong.append(f"records {numbers} are there, not one of {allowed}")
+            wrong.append(f"the folder has records {numbers}, not one of {allowed}")
         return wrong + [f"{name} is litter" for name in litter(folder, names)]
 
     def again(self, folder):
-        """The next start: find the newest, and save once more."""
+        """Start again: find the newest record, and save once more."""
         return self._saved_once_more(folder, self.run)
 
     def _saved_once_more(self, folder, run):
@@ -100,13 +98,13 @@ class Save:
 
 
 class FirstSave(Save):
-    """The first save of a run, into a folder that is not there yet."""
+    """The first save of a run, into a folder that does not exist yet."""
 
     def prepare(self, folder):
         """Nothing."""
 
     def run(self, folder, mark):
-        """Save in a folder of its own."""
+        """Save into a new folder."""
         super().run(folder / "new" / "run", mark)
 
     def numbers(self, *, must, may):
@@ -114,12 +112,12 @@ class FirstSave(Save):
         return [[]] * (not must) + [[0]] * may
 
     def judge(self, folder, *, must, may):
-        """The same of that folder, and nothing beside it."""
+        """The same for the new folder, and nothing is left beside it."""
         wrong = super().judge(folder / "new" / "run", must=must, may=may)
         return wrong + litter(folder, ["new"]) + litter(folder / "new", ["run"])
 
     def again(self, folder):
-        """The same there."""
+        """The same in the new folder."""
         return self._saved_once_more(folder / "new" / "run", super().run)
 
 
@@ -130,7 +128,7 @@ class Reseal:
     name = "record-00000000-c0ffee000000.json"
 
     def prepare(self, folder):
-        """A record edited by hand."""
+        """Write a record that was edited by hand."""
         (folder / self.name).write_bytes(self._old())
 
     def _old(self):
@@ -141,11 +139,11 @@ class Reseal:
 
     def run(self, folder, mark):
         """Run the command."""
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             code = cli.main(["record", "reseal", "--in-place", str(folder / self.name)])
         if code:
-            error = SaveError(said.getvalue())
+            error = SaveError(stderr.getvalue())
             error.state = next(
                 (s for s in ("not written", "written, durability unknown") if f": {s}" in str(error)), None
             )
@@ -153,7 +151,7 @@ class Reseal:
         mark("done")
 
     def judge(self, folder, *, must, may):
-        """The edited file, or the sealed one."""
+        """The file is the edited one or the sealed one."""
         path = folder / self.name
         if not path.exists():
             return [f"{self.name} is missing"]
@@ -165,13 +163,13 @@ class Reseal:
         return wrong + [f"{name} is litter" for name in litter(folder, [self.name])]
 
     def again(self, folder):
-        """Once more, which may find it done."""
+        """Run the command again; the record may already be sealed."""
         self.run(folder, str)
         return self.judge(folder, must=True, may=True)
 
 
 def make_data(folder):
-    """Three files of 2, 3 and 4 items, and the cache as it was with two of them, for this process and its children."""
+    """Write files of 2, 3 and 4 items, and a cache of the first two; the environment tells children where they are."""
     (folder / "data").mkdir()
     for count, name in enumerate("abc", 2):
         if name == "c":
@@ -182,14 +180,14 @@ def make_data(folder):
 
 
 def data_files():
-    """The folder of the data files, the name of their cache, and what it was when one of them was not there yet."""
+    """The folder of the data files, the name of their cache, and its bytes before the last file was added."""
     folder = Path(os.environ["FAULTS_DATA"])
     (old,) = (folder / "old").glob(".*.index")
     return folder / "data", old.name, old.read_bytes()
 
 
 class Index:
-    """Building an index where there is no cache."""
+    """Builds an index without a cache."""
 
     durable = False
 
@@ -197,14 +195,14 @@ class Index:
         """Nothing: the data files are elsewhere."""
 
     def run(self, folder, mark):
-        """Build; whatever becomes of the cache, the index must be right."""
+        """Build; the index must be right, whether or not the cache could be written."""
         manager = GlobalIndexManager(str(data_files()[0]), key="x", cache_dir=folder)
         if manager.lengths.tolist() != [2, 3, 4]:
             raise AssertionError(f"the index is wrong: {manager.lengths}")
         mark("done")
 
     def judge(self, folder, *, must, may):
-        """No cache, the old, or a new one that is whole, and nothing strange."""
+        """There is no cache, the old one, or a whole new one, and no other file."""
         _, name, old = data_files()
         path, wrong = folder / name, []
         if path.exists() and path.read_bytes() != old:
@@ -216,16 +214,16 @@ class Index:
         return wrong + [f"{name} is litter" for name in litter(folder, [name, lock])]
 
     def again(self, folder):
-        """The next start is right, whatever lies there."""
+        """The next start builds the right index from whatever is left."""
         self.run(folder, str)
         return []
 
 
 class Reindex(Index):
-    """Building an index where the cache is of before a file was added."""
+    """Builds an index with a cache from before a file was added."""
 
     def prepare(self, folder):
-        """The old cache."""
+        """Write the old cache."""
         _, name, old = data_files()
         (folder / name).write_bytes(old)
 

@@ -1,6 +1,6 @@
-"""Processes to be killed: one that has imported everything and has the shim preloaded forks a child for each run.
+"""A process that has imported everything, with the shim preloaded, and forks a child for each run.
 
-So a run costs a few milliseconds. ``Zygote`` is the near end; ``python zygote.py`` is the far one.
+So a run that is to be killed costs a few milliseconds. ``Zygote`` controls that process; ``python zygote.py`` is it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from processes import clean_environment
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
-_write = os.write  # a planted mistake may be in the other one
+# A planted mistake may replace os.write.
+_write = os.write
 
 
 def build_shim(folder):
-    """The shim, built there; None where there is no compiler, or the result cannot be loaded."""
+    """Build the shim in a folder; None without Linux and a C compiler."""
     library = Path(folder, "shim.so")
     gcc = shutil.which("gcc") or shutil.which("cc")
     if not gcc or sys.platform != "linux":
@@ -43,7 +44,8 @@ class Zygote:
 
     def __init__(self, shim):
         path = os.pathsep.join(map(str, (TESTS.parent, TESTS, HERE)))
-        data = os.environ.get("FAULTS_DATA")  # where writers.make_data has put the files of the index
+        # The folder in which writers.make_data has put the data files.
+        data = os.environ.get("FAULTS_DATA")
         env = clean_environment(PYTHONPATH=path, LD_PRELOAD=str(shim), SHIM=str(shim), FAULTS_DATA=data)
         handle, self._trace = tempfile.mkstemp(prefix="globidx-trace-")
         os.close(handle)
@@ -52,7 +54,7 @@ class Zygote:
         )
 
     def run(self, work, folder, *, mode="", at=0, error=0, mutant=None):
-        """What became of ``work`` in ``folder``: a dict with ``killed``, or with what the child said."""
+        """Run ``work`` on ``folder`` in a child; a dict with its ``outcome``: returned, raised, killed or lost."""
         request = {"work": work, "folder": str(folder), "mode": mode, "at": at, "error": error, "mutant": mutant}
         request["trace"] = self._trace
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -63,14 +65,14 @@ class Zygote:
         return json.loads(line)
 
     def trace(self, work, folder, *, mutant=None):
-        """The file operations of ``work``, which must succeed: lists of words, the first a number."""
+        """The file operations of ``work``, which must succeed: each a list of words, the first one its index."""
         os.truncate(self._trace, 0)
-        said = self.run(work, folder, mode="r", mutant=mutant)
-        assert said.get("outcome") == "returned", said
+        result = self.run(work, folder, mode="r", mutant=mutant)
+        assert result.get("outcome") == "returned", result
         return [line.split("\t") for line in Path(self._trace).read_text().splitlines()]
 
     def close(self):
-        """End it."""
+        """End the process."""
         self._process.stdin.close()
         self._process.wait(timeout=30)
         self._process.stdout.close()
@@ -78,7 +80,7 @@ class Zygote:
 
 
 def serve():
-    """Fork a child for each line of stdin; say what became of it on stdout."""
+    """Fork a child for each request on stdin, and write its outcome to stdout."""
     import mutants
     import scenarios
     import writers
@@ -92,33 +94,33 @@ def serve():
         child = os.fork()
         if not child:
             os.close(near)
-            said = _in_child(request, works, shim, mutants)
-            _write(far, json.dumps(said).encode())
+            result = _in_child(request, works, shim, mutants)
+            _write(far, json.dumps(result).encode())
             os._exit(0)
         os.close(far)
         with open(near, "rb") as stream:
-            said = stream.read()
+            result = stream.read()
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            said = b'{"outcome": "killed"}'
-        print(said.decode() or json.dumps({"outcome": "lost", "status": status}), flush=True)
+            result = b'{"outcome": "killed"}'
+        print(result.decode() or json.dumps({"outcome": "lost", "status": status}), flush=True)
 
 
 def _in_child(request, works, shim, mutants):
-    """Do the work with a fault in it; what came of it."""
+    """Do the work with a fault armed; the outcome as JSON values."""
     if request["mutant"]:
         mutants.MUTANTS[request["mutant"]]()
     trace = os.open(request["trace"], os.O_WRONLY | os.O_APPEND) if request["mode"] == "r" else -1
     if request["mode"]:
         shim.shim_arm(os.fsencode(request["folder"]), ord(request["mode"]), request["at"], request["error"], trace)
-    said = {"outcome": "returned"}
+    result = {"outcome": "returned"}
     try:
-        said["value"] = works[request["work"]](Path(request["folder"]), lambda word: shim.shim_mark(word.encode()))
-    except Exception as error:
-        said = {"outcome": "raised", "type": type(error).__name__, "message": str(error)}
-        said["state"] = getattr(error, "state", None)
-    said["fired"] = bool(shim.shim_disarm())
-    return said
+        result["value"] = works[request["work"]](Path(request["folder"]), lambda word: shim.shim_mark(word.encode()))
+    except Exception as error:  # noqa: BLE001 - the parent judges it
+        result = {"outcome": "raised", "type": type(error).__name__, "message": str(error)}
+        result["state"] = getattr(error, "state", None)
+    result["fired"] = bool(shim.shim_disarm())
+    return result
 
 
 if __name__ == "__main__":

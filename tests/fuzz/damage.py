@@ -97,9 +97,9 @@ def by_library(path: Path, cache: Path, on_missing: str) -> None:
         for item in range(min(len(array), 48)):
             try:
                 array[item]
-            except Exception:
+            except Exception:  # noqa: BLE001 - an error of any kind is right
                 continue
-    except Exception:
+    except Exception:  # noqa: BLE001 - the same
         return
     finally:
         if file is not None:

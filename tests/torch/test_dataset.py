@@ -392,7 +392,8 @@ def test_a_refresh_in_another_thread_mixes_no_batch(tmp_path):
             try:
                 got = [int(item) for item in dataset.__getitems__([0, 3])]
             except ReadError as error:  # the file of the old look has gone
-                assert "a.h5" in str(error)
+                if "a.h5" not in str(error):
+                    raise
                 continue
             if got not in ([100, 103], [0, 3]):
                 wrong.append(got)

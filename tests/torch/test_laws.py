@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oracle import Epoch
 
 from globidx import ResumableDistributedSampler, merge_states
-from globidx.orders import Sequential, Shuffle
+from globidx.orders import Sequential, Shuffle, Weighted
 
 TAILS = ("pad", "drop", "exact")
 ORDERS = [Shuffle(), Sequential()]
@@ -211,3 +211,9 @@ def test_no_array_of_the_epochs_length_exists(n):
     assert len(json.dumps(resumed.state_dict())) < 700
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
+
+
+def test_the_lengths_of_an_order_that_draws_count_draws():
+    """20 draws of 7 samples over 4 ranks: ``len``, ``num_samples`` and ``total_size`` speak of positions."""
+    sampler = ResumableDistributedSampler(range(7), 4, 1, order=Weighted([1.0] * 7, num_samples=20))
+    assert (len(sampler), sampler.num_samples, sampler.total_size) == (5, 5, 20)

@@ -62,8 +62,9 @@ def cached(folder: Path, layout: str, items: int) -> Timed:
 
 
 def limit(folder: Path, layout: str, items: int) -> Timed:
-    """Every chunk read and decoded once, in the order of the files, by the codec alone; contiguous data: copies of the
-    items out of a memory map, a batch at a time.
+    """Every chunk read and decoded once, in the order of the files, by the codec alone.
+
+    Contiguous data: the items are copied out of a memory map, a batch at a time.
     """
     if layout == "hdf5 contiguous":
         yield from _mapped(folder, layout, items)

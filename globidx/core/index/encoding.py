@@ -1,5 +1,4 @@
-"""An index table as the bytes of a cache file: a JSON header and the columns, plain and aligned, so that the file can
-be mapped.
+"""An index table as the bytes of a cache file: a JSON header and columns that can be mapped.
 
 Layout: the line ``globidx.index``, a line with the length of the header, the header, and at multiples of 64 bytes the
 columns in little-endian order, named with shape and offset in the header, which also has a BLAKE2b digest of itself and
@@ -88,8 +87,9 @@ def digest(data: memoryview | bytes) -> str:
 
 
 def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
-    """The table in ``data``, whose columns then read from ``data`` itself; ValueError for anything that is not a whole
-    cache file.
+    """The table in ``data``, whose columns are views of ``data``.
+
+    ValueError for anything that is not a whole cache file.
 
     ``verified`` is the digest of a file that was read whole before: where the header still says that one, nothing else
     is read. RecordVersionError where a later version of globidx wrote the file.

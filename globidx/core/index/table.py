@@ -68,8 +68,7 @@ class ArrayInfo:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: its kind, item count, arrays (aligned: all have ``length`` items), a digest of its metadata, and its
-    stamps.
+    """One file: its kind, its arrays, which all have ``length`` items, a digest of its metadata, and its stamps.
 
     A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata: zeros where it does not prove that
     nothing changed.
@@ -91,8 +90,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """All files of an index, in order: names relative to the deepest folder that holds all, and columns as long as
-    there are files.
+    """All files of an index, in order: their names, relative to the deepest common folder, and columns.
 
     Item shape and dtype of each array are the same in every file; what may differ is a column: ``lengths`` (int64),
     ``kinds`` (uint8, places in ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8, files x 16),
@@ -200,8 +198,7 @@ class Table:
         return Chunking.of(self.lengths, self.chunk_items, [info.item_bytes for info in self.arrays])
 
     def fingerprint(self, num_files: int | None = None) -> str:
-        """Content identity of the first ``num_files`` files (all by default): names, item counts, item shapes and
-        dtypes.
+        """A digest of names, item counts, item shapes and dtypes of the first ``num_files`` files, by default all.
 
         Not their place, age or bytes: a dataset may move. Names count from the deepest folder that holds *those* files,
         so files appended elsewhere do not change what the first ones are called.

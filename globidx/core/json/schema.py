@@ -80,8 +80,9 @@ def Fields(**checkers: Checker) -> Checker:  # noqa: N802
 
 
 def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str, Any]:
-    """The checked values of an object with exactly the keys of ``checkers``; ``format`` and ``version`` are
-    ``header``'s.
+    """The checked values of an object with exactly the keys of ``checkers``.
+
+    ``format`` and ``version`` are left to ``header``.
 
     >>> fields({"seed": 7}, "state", {"seed": Integer(0, 9)})
     {'seed': 7}

@@ -62,8 +62,9 @@ def pretty(value: Any) -> bytes:
 
 
 def plain(value: Any, where: str, *, depth: int = 0) -> Any:
-    """``value`` with numpy's numbers and tuples made JSON's own; TypeError or ValueError, naming the place, for what
-    JSON has not, or ``parse`` would not take back.
+    """``value`` with numpy scalars and tuples as plain JSON values.
+
+    TypeError or ValueError, with the path to the value, for what JSON cannot hold or ``parse`` would refuse.
 
     >>> plain({"loss": np.float32(0.5), "shape": (2, 3)}, "extras")
     {'loss': 0.5, 'shape': [2, 3]}
@@ -94,9 +95,7 @@ def plain(value: Any, where: str, *, depth: int = 0) -> Any:
 
 
 def refuse_half_characters(value: Any) -> None:
-    """ValueError where a string of ``value`` holds a lone surrogate: JSON can spell it, but no text file or terminal
-    can hold it.
-    """
+    """ValueError if a string of ``value`` holds a lone surrogate, which no text file or terminal can hold."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

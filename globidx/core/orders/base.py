@@ -1,8 +1,8 @@
 """Orders: which sample stands at which position of an epoch.
 
-An ``Order`` is an algorithm and its parameters. ``bind`` makes it one epoch's ``Arrangement``: a bijection of
-``[0, num_samples)`` that is computed, never stored, and depends on nothing but (algorithm, parameters, num_samples,
-seed, epoch).
+An ``Order`` is an algorithm and its parameters. ``bind`` makes it one epoch's ``Arrangement``: a bijection between
+positions and sample ids that is computed, never stored, and depends on nothing but (algorithm, parameters,
+num_samples, seed, epoch).
 """
 
 from __future__ import annotations
@@ -20,15 +20,36 @@ from globidx.core.orders.permutation import LIMIT, Permutation
 
 Ids = NDArray[np.int64]
 
-#: Ids computed at a time, at most: large enough that numpy's overhead is gone, small enough to stay in a core's own
-#: cache.
+#: The most ids that are computed at a time. Large enough that numpy's overhead per call does not count, small enough
+#: that the arrays stay in the cache of one core.
 BLOCK = 2**14
 
 
 class Arrangement(ABC):
-    """One epoch's order: sample ids, int64 in ``[0, num_samples)``, at positions, int64 in ``[0, length)``.
+    """The order of one epoch: a bijection between positions and sample ids.
 
-    A subclass defines ``forward`` and ``inverse``, whose argument may be trusted; ``take`` and ``position`` check theirs.
+    A subclass defines ``forward`` and ``inverse``, which trust their argument. ``take`` and ``position`` check theirs.
+
+    Parameters
+    ----------
+    num_samples : int
+        Sample ids are int64 in ``[0, num_samples)``.
+    length : int, optional
+        Positions are int64 in ``[0, length)``. By default there are as many as samples.
+
+    See Also
+    --------
+    Order : makes arrangements, with an example of one's own.
+
+    Examples
+    --------
+    >>> class Backwards(Arrangement):
+    ...     def forward(self, positions):
+    ...         return self.num_samples - 1 - positions
+    ...     def inverse(self, sample_ids):
+    ...         return self.num_samples - 1 - sample_ids
+    >>> Backwards(10).take([0, 1, 9]), Backwards(10).position(9)
+    (array([9, 8, 0]), 0)
     """
 
     def __init__(self, num_samples: int, length: int | None = None) -> None:
@@ -40,77 +61,261 @@ class Arrangement(ABC):
 
     @abstractmethod
     def forward(self, positions: Ids) -> Ids:
-        """Sample ids at ``positions``, an int64 array in ``[0, length)``, which is not written to."""
+        """Map positions to sample ids.
+
+        Parameters
+        ----------
+        positions : numpy.ndarray
+            One-dimensional int64 array in ``[0, length)``. It is not written to.
+
+        Returns
+        -------
+        numpy.ndarray
+            The sample ids, int64, of the same shape.
+        """
 
     @abstractmethod
     def inverse(self, sample_ids: Ids) -> Ids:
-        """Positions of ``sample_ids``, an int64 array in ``[0, num_samples)``: the inverse of ``forward``."""
+        """Map sample ids to positions: the inverse of ``forward``.
+
+        Parameters
+        ----------
+        sample_ids : numpy.ndarray
+            One-dimensional int64 array in ``[0, num_samples)``. It is not written to.
+
+        Returns
+        -------
+        numpy.ndarray
+            The positions, int64, of the same shape. Where an epoch draws a sample more than once, the first one.
+        """
 
     def take(self, positions: Any) -> Ids:
-        """Sample ids that stand at ``positions``, in their sequence."""
+        """Map positions to sample ids, after a check: ``forward`` for any array-like.
+
+        Parameters
+        ----------
+        positions : array_like of int
+            Positions in ``[0, length)``, in any sequence. IndexError for any other.
+
+        Returns
+        -------
+        numpy.ndarray
+            The sample ids, int64.
+        """
         return self.forward(validate.integers(positions, "position", self.length))
 
     def position(self, sample_id: int) -> int:
-        """Where one sample stands: when it will be seen."""
-        return int(self.inverse(np.array([validate.sample_id(sample_id, self.num_samples)], np.int64))[0])
+        """Return the position of one sample: when the epoch visits it.
+
+        Parameters
+        ----------
+        sample_id : int
+            A sample id in ``[0, num_samples)``. IndexError for any other.
+
+        Returns
+        -------
+        int
+            Its position in ``[0, length)``.
+        """
+        checked = validate.sample_id(sample_id, self.num_samples)
+        return int(self.inverse(np.array([checked], np.int64))[0])
 
     def occurrences(self, sample_ids: Ids) -> Ids:
-        """All positions of these samples, each once; for a bijection as many as there are samples."""
+        """Return all positions of some samples, each position once, in any sequence.
+
+        Override it in an arrangement that visits a sample more than once, or not at all.
+
+        Parameters
+        ----------
+        sample_ids : numpy.ndarray
+            Distinct sample ids, int64 in ``[0, num_samples)``.
+
+        Returns
+        -------
+        numpy.ndarray
+            The positions, int64. For a bijection, as many as there are samples.
+        """
         return self.inverse(sample_ids)
 
     def ids(self, start: int = 0, stop: int | None = None, step: int = 1, *, block: int = BLOCK) -> Iterator[Ids]:
-        """Ids at positions ``start, start + step, ...`` below ``stop``, in arrays of at most ``block`` ids.
+        """Iterate over the sample ids at positions ``start, start + step, ...`` below ``stop``, in blocks.
 
-        >>> [a.tolist() for a in Sequential().bind(10, seed=0, epoch=0).ids(1, 10, 3, block=2)]
+        Parameters
+        ----------
+        start, stop, step : int
+            The positions, as for ``range``. ``stop`` is ``length`` by default.
+        block : int
+            The most ids in an array.
+
+        Yields
+        ------
+        numpy.ndarray
+            The next ids, int64.
+
+        Examples
+        --------
+        >>> [ids.tolist() for ids in Sequential().bind(10, seed=0, epoch=0).ids(1, 10, 3, block=2)]
         [[1, 4], [7]]
         """
         end = self.length if stop is None else validate.integer(stop, "stop", high=self.length)
         stride = validate.integer(step, "step", low=1)
-        rows = range(validate.integer(start, "start"), end, stride)
-        for first in range(0, len(rows), validate.integer(block, "block", low=1)):
-            some = rows[first : first + block]
+        positions = range(validate.integer(start, "start"), end, stride)
+        for first in range(0, len(positions), validate.integer(block, "block", low=1)):
+            some = positions[first : first + block]
             yield self.forward(np.arange(some.start, some.start + len(some) * stride, stride, dtype=np.int64))
 
 
 class Order(ABC):
-    """An algorithm with its parameters; a value, equal to another of the same ``describe()``."""
+    """An algorithm with its parameters. Two orders are equal if they describe themselves equally.
 
-    #: Name of the algorithm in records. With ``version`` it stands for exact numbers: change them, and it is another
-    #: version.
+    A subclass names its ``algorithm`` and defines ``bind``; one with parameters defines ``parameters`` too. All that a
+    sampler asks besides has defaults here.
+
+    Attributes
+    ----------
+    algorithm : str
+        The name of the algorithm in records.
+    version : int
+        Name and version together stand for exact ids. A change of the ids needs another version.
+
+    Notes
+    -----
+    ``bind`` must depend on its arguments and on ``parameters()`` only. Then every rank computes the same epoch, and
+    a record that was written in this order is refused by a sampler with another one.
+
+    Examples
+    --------
+    >>> class BackwardsEpoch(Arrangement):
+    ...     def forward(self, positions):
+    ...         return self.num_samples - 1 - positions
+    ...     def inverse(self, sample_ids):
+    ...         return self.num_samples - 1 - sample_ids
+    >>> class Backwards(Order):
+    ...     algorithm = "example.backwards"
+    ...     def bind(self, num_samples, *, seed, epoch):
+    ...         return BackwardsEpoch(num_samples)
+    >>> Backwards().bind(10, seed=0, epoch=0).take([0, 1, 9])
+    array([9, 8, 0])
+    """
+
     algorithm: ClassVar[str]
     version: ClassVar[int] = 1
 
     def parameters(self) -> dict[str, Any]:
-        """What ``describe`` says besides name and version: JSON values."""
+        """Return what a record keeps of the order besides name and version.
+
+        Returns
+        -------
+        dict
+            JSON values by name. None by default.
+        """
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """The order as a record keeps it.
+        """Return the order as a record keeps it.
 
+        Returns
+        -------
+        dict
+            ``algorithm``, ``version`` and ``parameters()``.
+
+        Examples
+        --------
         >>> Shuffle().describe()
         {'algorithm': 'shuffle', 'version': 1}
         """
         return {"algorithm": self.algorithm, "version": self.version, **self.parameters()}
 
     def length(self, num_samples: int) -> int:
-        """How many positions an epoch over ``num_samples`` samples has."""
+        """Return how many positions an epoch has.
+
+        Parameters
+        ----------
+        num_samples : int
+            The number of samples of the dataset.
+
+        Returns
+        -------
+        int
+            ``num_samples``, unless the order draws more or fewer.
+        """
         return num_samples
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
-        """The order of an epoch over ``dataset`` that begins now, read in ``lanes()``: where that matters, another."""
+        """Return the order of an epoch that begins now.
+
+        A sampler calls this before ``bind``, so that an order can depend on the chunks of the data, or on who reads
+        them. An order that does not returns itself, as here.
+
+        Parameters
+        ----------
+        dataset : object
+            The sampler's dataset.
+        num_samples : int
+            Its number of samples.
+        lanes : callable
+            Returns the ranks, the loader workers of a rank and the global batch size. Only an order that calls it
+            depends on them.
+
+        Returns
+        -------
+        Order
+            What is bound, and described in records.
+        """
         return self
 
     def matches(self, described: Mapping[str, Any]) -> bool:
-        """Whether a record describes this order, however it was planned."""
+        """Return whether a record was written in this order, however the order was planned for that epoch.
+
+        Parameters
+        ----------
+        described : mapping
+            ``describe()`` of a planned order, from a record.
+
+        Returns
+        -------
+        bool
+            If False, the record is refused.
+        """
         return dict(described) == self.describe()
 
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
-        """This order as it was planned for a record's epoch, over its ``num_samples`` first samples of ``dataset``."""
+        """Return the order as it was planned for the epoch of a record.
+
+        Parameters
+        ----------
+        described : mapping
+            ``describe()`` of the planned order, from a record that ``matches``.
+        dataset : object
+            The sampler's dataset.
+        num_samples : int
+            How many of its first samples the epoch has.
+
+        Returns
+        -------
+        Order
+            What is bound to go on with that epoch.
+        """
         return self
 
     @abstractmethod
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """The order of one epoch over ``num_samples`` samples."""
+        """Return the order of one epoch.
+
+        Parameters
+        ----------
+        num_samples : int
+            The number of samples.
+        seed : int
+            The sampler's seed, not negative.
+        epoch : int
+            The epoch, from 0 on.
+
+        Returns
+        -------
+        Arrangement
+            The same one for the same arguments, on every rank and in every process.
+        """
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Order) and self.describe() == other.describe())
@@ -125,6 +330,8 @@ class Order(ABC):
 class Sequential(Order):
     """Samples in the sequence of their ids.
 
+    Examples
+    --------
     >>> Sequential().bind(4, seed=0, epoch=9).take([0, 3])
     array([0, 3])
     """
@@ -132,7 +339,7 @@ class Sequential(Order):
     algorithm = "sequential"
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """Positions are ids; ``seed`` and ``epoch`` do not matter."""
+        """Return the identity: ``seed`` and ``epoch`` do not matter."""
         return _Identity(num_samples)
 
 
@@ -140,13 +347,29 @@ class _Identity(Arrangement):
     def forward(self, positions: Ids) -> Ids:
         return positions
 
-    def inverse(self, ids: Ids) -> Ids:
-        return ids
+    def inverse(self, sample_ids: Ids) -> Ids:
+        return sample_ids
 
 
 class Shuffle(Order):
-    """Another pseudo-random order every epoch, computed in blocks: constant memory for up to 2**62 samples.
+    """Another pseudo-random order every epoch, computed in blocks.
 
+    Memory is constant, and a look-up takes the same time, for up to 2**62 samples.
+
+    See Also
+    --------
+    ChunkShuffle : reads each chunk of the files about once.
+
+    Notes
+    -----
+    A keyed permutation by a generalised Feistel network with cycle walking [1]_.
+
+    References
+    ----------
+    .. [1] J. Black and P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002.
+
+    Examples
+    --------
     >>> epoch = Shuffle().bind(10**12, seed=7, epoch=0)
     >>> epoch.position(int(epoch.take([123456789])[0]))
     123456789
@@ -155,10 +378,7 @@ class Shuffle(Order):
     algorithm = "shuffle"
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """A keyed permutation of ``[0, num_samples)``.
-
-        See ``globidx.core.orders.permutation`` for the algorithm and its source.
-        """
+        """Return the permutation of ``[0, num_samples)`` that ``seed`` and ``epoch`` key."""
         n = validate.integer(num_samples, "num_samples", high=LIMIT)
         return _Shuffled(n, validate.integer(seed, "seed"), validate.integer(epoch, "epoch"))
 
@@ -171,5 +391,5 @@ class _Shuffled(Arrangement):
     def forward(self, positions: Ids) -> Ids:
         return self._permutation.forward(positions)
 
-    def inverse(self, ids: Ids) -> Ids:
-        return self._permutation.inverse(ids)
+    def inverse(self, sample_ids: Ids) -> Ids:
+        return self._permutation.inverse(sample_ids)

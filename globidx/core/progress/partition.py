@@ -26,8 +26,7 @@ def share(remaining: int, *, rank: int, world_size: int) -> int:
 
 
 def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> int:
-    """How many ids ``rank`` yields: its share, made equal over the ranks by padding or dropping unless ``tail`` is
-    ``exact``.
+    """How many ids ``rank`` yields: its share, padded or cut to that of all ranks unless ``tail`` is ``exact``.
 
     >>> [[stream_length(11, rank=r, world_size=4, tail=t) for r in range(4)] for t in TAILS]
     [[3, 3, 3, 3], [2, 2, 2, 2], [3, 3, 3, 2]]

@@ -28,8 +28,7 @@ FORMAT, VERSION = "globidx.sampler", 1
 
 @dataclass(frozen=True)
 class SamplerState:
-    """How far one rank has come: what earlier segments of the epoch did (``progress``), and ``committed`` ids of the
-    open one.
+    """How far one rank is: ``progress`` of earlier segments of the epoch, and ``committed`` ids of the open one.
 
     ``skip`` lists ids to leave out; those that the running epoch leaves out already stand in ``progress``. ``trail`` is
     what ``left_behind`` made of the epochs before this one. ``quarantined`` lists ids that others stood in for, in the
@@ -189,9 +188,7 @@ class SamplerState:
         return value
 
     def refuse_other_run(self, *, dataset: Any, order: Order, seed: int) -> None:
-        """RecordMismatchError naming the first thing in which the run at hand differs from the one that wrote this
-        state.
-        """
+        """RecordMismatchError with the first difference between this run and the one that wrote the state."""
         if not self.dataset.begins(dataset):
             found = DatasetIdentity.of(dataset)
             name = next(

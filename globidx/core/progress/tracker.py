@@ -28,7 +28,7 @@ class Ranks(Protocol):
     """Who knows rank and world size, each time they are needed."""
 
     def resolve(self) -> tuple[int, int]:
-        """(rank, world size)"""
+        """(rank, world size)."""
 
     def for_child(self) -> Ranks:
         """The same for a copy in another process, which may have nobody to ask."""

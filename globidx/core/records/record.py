@@ -1,5 +1,4 @@
-"""The record: one JSON document that says how far a run has come. Here it is a value and its bytes; where they lie is
-``disk``'s matter.
+"""The record: one JSON document that says how far a run has come, as a value and as bytes.
 
 The document carries a SHA-256 over the canonical form of everything else in it, so a changed bit is seen, while
 white space is free: a person may read, copy and re-indent it.
@@ -93,8 +92,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes, source: str) -> dict[str, Any]:
-    """The record in ``data``, verified whole, its sampler states too; RecordCorruptError names ``source`` and the
-    reason.
+    """The record in ``data``, verified with its sampler states; RecordCorruptError names ``source`` and the reason.
 
     Runs no code and follows no path that the data names.
     """

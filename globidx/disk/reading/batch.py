@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading import planning
 from globidx.core.reading.planning import Run
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index import scan as scanning
 from globidx.disk.index.snapshot import Snapshot
-from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.open_file import OpenFile, pick
 from globidx.disk.stores import base as stores

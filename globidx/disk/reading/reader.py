@@ -9,13 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from globidx.core.index.table import Entry
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache, default_capacity
 from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch
-from globidx.disk.reading.blocks import BlockCache
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores.zarr.shard_index import ShardIndexes

@@ -268,7 +268,7 @@ def _told(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
     try:
         value = work()
         return b"" if value is None else json.dumps(value).encode(), None
-    except Exception as error:  # whatever it is, the other ranks must hear of it before it is raised
+    except Exception as error:  # noqa: BLE001 - the other ranks must hear of it before it is raised
         return _spoken(error), error
 
 

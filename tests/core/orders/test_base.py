@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import clean_environment
 
-from globidx.orders import Order, Sequential, Shuffle, TorchShuffle
+from globidx.orders import Order, Sequential, Shuffle
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "shuffle-1.json"
 
@@ -88,18 +88,6 @@ def test_epochs_and_seeds_have_orders_of_their_own():
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
 
 
-def test_torch_shuffle_is_bit_identical_to_torch():
-    """A run under torch's DistributedSampler goes on with the same ids."""
-    from torch.utils.data.distributed import DistributedSampler
-
-    for n, seed, epoch in ((1, 0, 0), (7, 3, 2), (1003, 11, 5)):
-        theirs = DistributedSampler(range(n), num_replicas=1, rank=0, seed=seed)
-        theirs.set_epoch(epoch)
-        bound = TorchShuffle().bind(n, seed=seed, epoch=epoch)
-        assert bound.take(range(n)).tolist() == list(theirs)
-        assert bound.inverse(np.array(list(theirs), np.int64)).tolist() == list(range(n))
-
-
 @pytest.mark.parametrize("bad", [-1, 2**63, 1.0, True, None, "7"])
 def test_bad_seeds_and_epochs_are_refused(bad):
     """Nothing is truncated or taken modulo silently."""
@@ -115,5 +103,5 @@ def test_orders_are_values():
     assert len({Shuffle(), Shuffle(), Sequential()}) == 2
     assert all(
         isinstance(order, Order) and set(order.describe()) >= {"algorithm", "version"}
-        for order in [Shuffle(), TorchShuffle()]
+        for order in [Shuffle(), Sequential()]
     )

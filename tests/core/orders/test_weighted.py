@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling import Sampler
 
-from globidx import ResumableDistributedSampler, errors, merge_states
+from globidx import errors, merge_states
 from globidx.orders import Weighted
 
 WEIGHTS = [0.0, 1.0, 2.0, 0.5, 4.0, 0.0, 0.25]
@@ -54,9 +55,7 @@ def test_every_draw_is_made_once_over_resumes(seed, replacement, draws, legs):
     expected = order.bind(7, seed=seed, epoch=0).take(range(order.length(7))).tolist()
     record, got = None, []
     for world, shares in [*legs, (3, [1.0] * 3)]:
-        ranks = [
-            ResumableDistributedSampler(range(7), world, r, seed=seed, order=order, tail="exact") for r in range(world)
-        ]
+        ranks = [Sampler(range(7), world, r, seed=seed, order=order, tail="exact") for r in range(world)]
         for rank, share in zip(ranks, shares, strict=False):
             if record:
                 rank.load_state_dict(record)
@@ -70,11 +69,10 @@ def test_every_draw_is_made_once_over_resumes(seed, replacement, draws, legs):
 
 
 def test_an_epoch_has_as_many_positions_as_draws():
-    """len and num_samples count draws, not samples; epochs differ; positions can be looked up."""
+    """len counts draws, not samples; epochs differ; positions can be looked up."""
     order = Weighted(WEIGHTS, num_samples=20)
-    sampler = ResumableDistributedSampler(range(7), 4, 1, order=order)
+    sampler = Sampler(range(7), 4, 1, order=order)
     assert len(sampler) == len(list(sampler)) == 5
-    assert sampler.total_size == 20
     bound = order.bind(7, seed=0, epoch=0)
     ids = bound.take(range(20))
     assert not np.array_equal(ids, order.bind(7, seed=0, epoch=1).take(range(20)))
@@ -96,8 +94,8 @@ def test_golden_vectors():
 
 def test_other_weights_are_another_order():
     """A record made under other weights is refused."""
-    one = ResumableDistributedSampler(range(7), 1, 0, order=Weighted(WEIGHTS))
-    other = ResumableDistributedSampler(range(7), 1, 0, order=Weighted(WEIGHTS[::-1]))
+    one = Sampler(range(7), 1, 0, order=Weighted(WEIGHTS))
+    other = Sampler(range(7), 1, 0, order=Weighted(WEIGHTS[::-1]))
     one.commit(2)
     with pytest.raises(errors.RecordMismatchError, match="order"):
         other.load_state_dict(one.state_dict())
@@ -135,4 +133,4 @@ def test_weights_at_the_edge_of_floats_still_weigh():
 def test_there_must_be_one_weight_a_sample():
     """Too few or too many are refused when the sampler is built."""
     with pytest.raises(ValueError, match="7 weights for 8 samples"):
-        ResumableDistributedSampler(range(8), 1, 0, order=Weighted(WEIGHTS))
+        Sampler(range(8), 1, 0, order=Weighted(WEIGHTS))

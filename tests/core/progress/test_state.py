@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling import Sampler
 from sealed_record import json_values, sealed
 
-from globidx import ResumableDistributedSampler, errors, merge_states
+from globidx import errors, merge_states
 from globidx.core.json import strict
+from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.state import SamplerState
 from globidx.core.records import record
 from globidx.orders import ChunkShuffle
@@ -98,12 +100,12 @@ def test_a_hostile_state_is_refused_before_it_costs_anything(change):
 
 def test_as_uneven_a_state_as_there_is_in_practice_is_read():
     """1,024 ranks, each with a count of its own: under 64 kB, and its positions are found."""
-    ranks = [ResumableDistributedSampler(range(10**7), 1024, rank) for rank in range(1024)]
+    ranks = [Sampler(range(10**7), 1024, rank) for rank in range(1024)]
     for number, rank in enumerate(ranks):
         rank.commit(number * 7 % 1024)
     state = merge_states([rank.state_dict() for rank in ranks])
     assert len(record.encode(sealed(states={"train": state}))) < 64_000
-    alone = ResumableDistributedSampler(range(10**7), 1, 0)
+    alone = Sampler(range(10**7), 1, 0)
     alone.load_state_dict(state)
     assert len({id for id, _ in zip(alone, range(1000), strict=False)}) == 1000
 
@@ -112,18 +114,18 @@ def golden_state():
     """One of 3 ranks in mid-epoch, with a segment, a skip and an uneven segment behind it, and a planned order."""
 
     def rank_of(world_size, rank):
-        order = ChunkShuffle(2, lanes=(2, 1), chunk=8)
-        return ResumableDistributedSampler(range(100), world_size, rank, seed=7, order=order, tail="exact")
+        order = ChunkShuffle(2, lanes=(2, 1), batch=6, chunk=8)
+        return Sampler(range(100), world_size, rank, seed=7, order=order, tail="exact")
 
     ranks = [rank_of(2, rank) for rank in range(2)]
     for rank, count in zip(ranks, (3, 5), strict=True):
         rank.commit(count)
     sampler = rank_of(3, 0)
-    sampler.skip([3, range(50, 60)])
+    sampler.tracker.skip(Ranges.of([3, range(50, 60)]))
     sampler.load_state_dict(merge_states([rank.state_dict() for rank in ranks]))
     sampler.commit(6)
-    sampler.skip(98)
-    sampler.quarantine([20, (30, 32)])
+    sampler.tracker.skip(Ranges.of(98))
+    sampler.tracker.quarantine(Ranges.of([20, (30, 32)]))
     return sampler.state_dict()
 
 

@@ -1,8 +1,9 @@
 """What ranks bring to a save, united, or the rank that does not fit."""
 
 import pytest
+from sampling import Sampler
 
-from globidx import ResumableDistributedSampler, errors
+from globidx import errors
 from globidx.core.progress.merge import merge_states
 from globidx.core.records.gather import united
 
@@ -38,7 +39,7 @@ def test_an_objects_own_merge_sees_all_ranks_in_their_sequence():
 @pytest.mark.parametrize("turn", [(0, 0, 1, 1), (0, 1, 0, 1), (1, 1, 0, 0)])
 def test_tensor_parallel_peers_count_once(turn):
     """Two ranks of data, each on two ranks of the job, however the mesh lies."""
-    samplers = [ResumableDistributedSampler(range(10), 2, rank, shuffle=False) for rank in (0, 1)]
+    samplers = [Sampler(range(10), 2, rank, shuffle=False) for rank in (0, 1)]
     samplers[0].commit(3)
     samplers[1].commit(1)
     states = [sampler.state_dict() for sampler in samplers]

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.index.stamps import RACY_NS
-from globidx.disk.reading.blocks import BlockCache
 from globidx.errors import ReadError
 
 Place = tuple[int, int, int]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.disk.reading.blocks import BlockCache
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array

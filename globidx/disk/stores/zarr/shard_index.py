@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files import forks
-from globidx.disk.reading.blocks import BlockCache
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.stores.codecs import verify_crc32c
 
 ABSENT = 2**64 - 1
