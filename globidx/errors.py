@@ -7,6 +7,9 @@ builds the error anew from its message.
 
 from __future__ import annotations
 
+#: The ``state`` of a failed write: the old file stands, or the new one may.
+NOT_WRITTEN, UNKNOWN = "not written", "written, durability unknown"
+
 
 class GlobidxError(Exception):
     """Base class of all errors below."""
@@ -92,7 +95,7 @@ class WriteError(GlobidxError, OSError):
         The system's error number.
     """
 
-    state: str = "not written"
+    state: str = NOT_WRITTEN
 
     # OSError's own __reduce__ would lose errno, which is not in args.
     def __reduce__(self) -> tuple[object, ...]:
@@ -110,7 +113,7 @@ class SaveError(GlobidxError, RuntimeError):
         answer.
     """
 
-    state: str = "not written"
+    state: str = NOT_WRITTEN
 
 
 class LostRankError(SaveError):

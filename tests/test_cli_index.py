@@ -152,7 +152,7 @@ def test_a_dry_run_writes_nothing(folder, capsys, name, is_built):
     assert listing(folder) == before
     assert code == (1 if name == "diff" and not is_built else 0)
     if name in ("build", "check", "merge"):
-        assert re.match(r"\d of 2 files would be looked at, and ", out)
+        assert re.match(r"\d of 2 files would be scanned, and ", out)
     code, out, _ = run(capsys, "build", folder, "--dry-run", "--json", "--part", "2/2")
     assert json.loads(out)["num_files"] == 1 and listing(folder) == before
 

@@ -189,7 +189,7 @@ def imported_names(tree):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield node.module
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("imported", "import_module")):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             yield ast.unparse(node.args[0]).lstrip("f").strip("'\"")
 
 

@@ -1,7 +1,7 @@
 """The ``globidx`` command. Nothing here, or below it, imports torch: it must answer at once on a login node.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 it could not be done, 2 the command was wrong, 130
-interrupted.
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 it could not be done, 2 the
+command was wrong, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from contextlib import contextmanager
 
 from globidx import __version__
 from globidx.cli import estimate, index, record
-from globidx.cli.output import Complaints, ReaderLeftError, complain
+from globidx.cli.output import StderrHandler, StdoutClosedError, print_error
 from globidx.cli.parser import Parser
 from globidx.errors import BadFilesError, GlobidxError
 
-#: What is told in one message instead of a traceback.
-_TOLD = (GlobidxError, OSError, ValueError, TypeError, LookupError, ArithmeticError, ImportError)
+#: Errors that are printed as one message instead of a traceback.
+_REPORTED = (GlobidxError, OSError, ValueError, TypeError, LookupError, ArithmeticError, ImportError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     try:
         return _run(argv)
-    except ReaderLeftError:
+    except StdoutClosedError:
         return 1
     except BrokenExecutor:
-        complain("a process that looked at files died; what was scanned is kept, so run it again, with fewer --workers")
+        print_error(
+            "a process that looked at files died; what was scanned is kept, so run it again, with fewer --workers"
+        )
         return 1
     except BadFilesError as error:
-        complain(*str(error).split("\n"))  # its own line breaks: names in it are escaped
+        # the message has lines of its own; names in it are escaped
+        print_error(*str(error).split("\n"))
         return 1
-    except _TOLD as error:
-        complain(str(error))
+    except _REPORTED as error:
+        print_error(str(error))
         return 1
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return 130
 
 
@@ -46,16 +49,16 @@ def _run(argv: Sequence[str] | None) -> int:
     if sys.stdout is None:
         raise OSError("stdout is closed")
     args = _parser().parse_args(argv)
-    with _complaints(is_quiet=getattr(args, "quiet", False)):
+    with _warnings_shown(is_quiet=getattr(args, "quiet", False)):
         code: int | None = args.run(args)
     return code or 0
 
 
 @contextmanager
-def _complaints(*, is_quiet: bool) -> Iterator[None]:
-    """What the library warns of meanwhile becomes messages of the command."""
+def _warnings_shown(*, is_quiet: bool) -> Iterator[None]:
+    """Warnings of the library become messages of the command."""
     logger = logging.getLogger("globidx")
-    handler = logging.NullHandler() if is_quiet else Complaints(logging.WARNING)
+    handler = logging.NullHandler() if is_quiet else StderrHandler(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield
@@ -73,8 +76,8 @@ def _parser() -> Parser:
   globidx estimate data/ --key images --order chunk-shuffle --batch-size 32""",
     )
     parser.add_argument("--version", action="version", version=f"globidx {__version__}")
-    things = parser.add_subparsers(required=True, metavar="{index,record,estimate}")
-    index.add(things)
-    record.add(things)
-    estimate.add(things)
+    commands = parser.add_subparsers(required=True, metavar="{index,record,estimate}")
+    index.add(commands)
+    record.add(commands)
+    estimate.add(commands)
     return parser

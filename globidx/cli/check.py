@@ -1,4 +1,4 @@
-"""``globidx index check``: what of the data is not there, cannot be read, or could be damaged unnoticed."""
+"""``globidx index check``: data that is absent, cannot be read, or could be damaged unnoticed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from globidx.cli.output import tell
+from globidx.cli.output import print_result
 from globidx.cli.progress import Progress
 from globidx.errors import BadFilesError
 
 if TYPE_CHECKING:
     from globidx.disk.index.build import Build
-    from globidx.disk.index.snapshot import Indexed
-    from globidx.disk.reading.verify import Checked
+    from globidx.disk.index.snapshot import Snapshot
+    from globidx.disk.reading.verify import ArrayReport
 
 _SHOWN = 10
 
@@ -23,24 +23,25 @@ _SHOWN = 10
 def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
     """Check every file; 1 where anything is absent or cannot be read, or a file cannot be indexed at all."""
     try:
-        indexed = replace(build, on_bad="tell").run()
-    except BadFilesError as error:  # not one of them can be indexed
+        indexed = replace(build, on_bad="report").run()
+    except BadFilesError as error:
+        # not one of them can be indexed
         report = _Report(args, len(error.failures), [], error.failures)
     else:
         report = _Report(
             args, len(indexed.table) + len(indexed.skipped), _read(args, indexed, executor), indexed.skipped
         )
     if args.json or not args.quiet:
-        tell(args, report.as_json(), report.lines())
+        print_result(args, report.as_json(), report.lines())
     return int(bool(report.bad or report.skipped))
 
 
-def _read(args: argparse.Namespace, indexed: Indexed, executor: Executor) -> list[Checked]:
+def _read(args: argparse.Namespace, indexed: Snapshot, executor: Executor) -> list[ArrayReport]:
     from globidx.disk.reading.verify import check as run
 
     progress = None if args.quiet else Progress(wanted=args.progress or None)
     few = len(indexed.table) < 2
-    found: list[Checked] = []
+    reports: list[ArrayReport] = []
     executor_for_many = None if few else executor
     arrays_of_files = run(
         indexed,
@@ -50,10 +51,10 @@ def _read(args: argparse.Namespace, indexed: Indexed, executor: Executor) -> lis
         allow_external=args.allow_external,
     )
     for done, arrays in enumerate(arrays_of_files):
-        found += arrays
+        reports += arrays
         if progress is not None:
             progress(done + 1, len(indexed.table))
-    return found
+    return reports
 
 
 @dataclass(frozen=True)
@@ -62,41 +63,41 @@ class _Report:
 
     args: argparse.Namespace
     num_files: int
-    found: Sequence[Checked]
+    reports: Sequence[ArrayReport]
     skipped: Sequence[tuple[str, str]]
 
     @property
-    def bad(self) -> list[Checked]:
+    def bad(self) -> list[ArrayReport]:
         """The arrays with problems."""
         is_error = self.args.on_missing == "error"
-        return [one for one in self.found if one.unreadable or (one.absent and is_error)]
+        return [one for one in self.reports if one.unreadable or (one.absent and is_error)]
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {
             "num_files": self.num_files,
-            "chunks": sum(one.chunks for one in self.found),
-            "absent": sum(one.absent for one in self.found),
-            "unreadable": sum(len(one.unreadable) for one in self.found),
-            "without_checksums": sorted({one.array for one in self.found if not one.has_checksums}),
+            "chunks": sum(one.chunks for one in self.reports),
+            "absent": sum(one.absent for one in self.reports),
+            "unreadable": sum(len(one.unreadable) for one in self.reports),
+            "without_checksums": sorted({one.array for one in self.reports if not one.has_checksums}),
             "problems": [asdict(one) for one in self.bad],
             "skipped": [list(pair) for pair in self.skipped],
         }
 
     def lines(self) -> Iterator[str]:
         """The report for people."""
-        told = self.as_json()
-        bare = ", ".join(name or "(bare)" for name in told["without_checksums"])
-        read = "not read" if self.args.no_decode else f"{told['unreadable']} unreadable"
+        value = self.as_json()
+        bare = ", ".join(name or "(bare)" for name in value["without_checksums"])
+        read = "not read" if self.args.no_decode else f"{value['unreadable']} unreadable"
         unfit = f", {len(self.skipped)} of them cannot be indexed" if self.skipped else ""
         yield f"files      {self.num_files}{unfit}"
-        yield f"chunks     {told['chunks']}: {told['absent']} absent, {read}"
+        yield f"chunks     {value['chunks']}: {value['absent']} absent, {read}"
         yield f"checksums  {f'none in {bare}: a flipped bit there would read as data' if bare else 'in every array'}"
         yield from _first((f"problem    {path}: {reason}" for path, reason in self.skipped), len(self.skipped), "files")
         yield from _first(map(_problem, self.bad), len(self.bad), "arrays")
 
 
-def _problem(one: Checked) -> str:
+def _problem(one: ArrayReport) -> str:
     where = f"{one.path}, array {one.array!r}" if one.array else one.path
     absent = [f"{one.absent} of {one.chunks} chunks absent"] if one.absent else []
     more = [f"and {len(one.unreadable) - 3} more"] if len(one.unreadable) > 3 else []

@@ -6,20 +6,20 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from globidx.cli.files import add_files
-from globidx.cli.output import tell
+from globidx.cli.files import add_files, files_of
+from globidx.cli.output import print_result
 from globidx.cli.parser import positive
 
 _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 
 
-def add(things: Any) -> None:
+def add(subparsers: Any) -> None:
     """Add the command to the parser's."""
-    told = "what reading an epoch of these files costs, from their index alone: how often chunks are decoded"
-    command = things.add_parser(
+    summary = "what reading an epoch of these files costs, from their index alone: how often chunks are decoded"
+    command = subparsers.add_parser(
         "estimate",
-        help=told,
-        description=told,
+        help=summary,
+        description=summary,
         examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4",
     )
     add_files(command)
@@ -45,16 +45,8 @@ def _estimate(args: argparse.Namespace) -> None:
 
     orders: dict[str, Order] = {"shuffle": Shuffle(), "sequential": Sequential()}
     orders["chunk-shuffle"] = ChunkShuffle(args.window)
-    files = args.files[0] if len(args.files) == 1 else args.files
-    manager = GlobalIndexManager(
-        files,
-        key=args.key,
-        layout=args.layout,
-        axis=args.axis,
-        cache_dir=args.cache_dir,
-        allow_external=args.allow_external,
-    )
-    found = estimate(
+    manager = GlobalIndexManager(**files_of(args))
+    cost = estimate(
         manager.now.table,
         orders[args.order],
         batch_size=args.batch_size,
@@ -65,14 +57,14 @@ def _estimate(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     lines = [
-        f"samples           {found.samples}",
-        f"chunks            {found.chunks}",
-        f"decodes a chunk   {found.decodes_per_chunk:.2f}",
-        f"bytes read        {found.bytes_per_useful_byte:.2f} for each useful one, "
-        f"{found.bytes_read / 2**30:.3g} GiB an epoch before compression",
-        f"files in a batch  {found.files_per_batch:.1f}",
-        f"open files        at most {found.open_files} in a worker",
+        f"samples           {cost.samples}",
+        f"chunks            {cost.chunks}",
+        f"decodes a chunk   {cost.decodes_per_chunk:.2f}",
+        f"bytes read        {cost.bytes_per_useful_byte:.2f} for each useful one, "
+        f"{cost.bytes_read / 2**30:.3g} GiB an epoch before compression",
+        f"files in a batch  {cost.files_per_batch:.1f}",
+        f"open files        at most {cost.open_files} in a worker",
     ]
-    if found.played < found.samples:
-        lines.append(f"from a part of    {found.played} samples")
-    tell(args, asdict(found), lines)
+    if cost.played < cost.samples:
+        lines.append(f"from a part of    {cost.played} samples")
+    print_result(args, asdict(cost), lines)

@@ -1,8 +1,9 @@
-"""The options of every command that says which files, and which arrays in them."""
+"""Command-line options that name files, and the arrays in them."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> None:
@@ -19,3 +20,15 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
         help="HDF5 files may take data from files outside their folder: say so only of files that you trust",
     )
     command.add_argument("--cache-dir", help="where the index is cached (default: beside the data)")
+
+
+def files_of(args: argparse.Namespace) -> dict[str, Any]:
+    """These options, as arguments of ``IndexSpec.of`` and ``GlobalIndexManager``."""
+    return {
+        "files": args.files[0] if len(args.files) == 1 else args.files,
+        "key": args.key,
+        "layout": args.layout,
+        "axis": args.axis,
+        "cache_dir": args.cache_dir,
+        "allow_external": args.allow_external,
+    }

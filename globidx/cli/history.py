@@ -1,4 +1,4 @@
-"""A record for people: a bar for each sampler, its history as a table, and what remains."""
+"""A record as text: for each sampler a progress bar, its history as a table, and what remains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from globidx.core.progress.segments import Progress, Segment, Skip
 from globidx.core.progress.state import FORMAT, SamplerState
 
 _WIDTH = 30
-_FEW = 8  # so many ranges or counts of a long list are shown
+# the most ranges or counts of a list that are shown
+_FEW = 8
 _ORDERS: dict[str, Order] = {order.algorithm: order for order in (Sequential(), Shuffle())}
 
 
@@ -36,12 +37,12 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def word(value: Any) -> str:
-    """A word of the record's on one line, whatever it holds."""
+    """A value of the record on one line, shortened and escaped."""
     return printable(f"{value!s:.256}")
 
 
 def arrangement_of(state: SamplerState) -> Any:
-    """The order of the state's epoch, or None where it needs more than the record tells (weights, torch)."""
+    """The order of the state's epoch, or None if it needs more than the record holds (weights, torch)."""
     order = _ORDERS.get(str(state.order.get("algorithm")))
     if order is None or order.describe() != dict(state.order):
         return None
@@ -86,15 +87,17 @@ def _table(done: Progress) -> Iterator[str]:
     """The layers of an epoch's history, a row each."""
     if not done.history:
         return
-    rows, left, number = [("segment", "ranks", "committed", "remaining", "")], done.length, 0
+    rows = [("segment", "ranks", "committed", "remaining", "")]
+    left = done.length
+    segment = 0
     for layer in done.history:
         if isinstance(layer, Skip):
             left -= layer.positions
             rows.append(("", "", "", str(left), f"{layer.positions} left out: ids {_pairs(layer.ids.pairs)}"))
         else:
-            left, number = left - layer.committed, number + 1
+            left, segment = left - layer.committed, segment + 1
             ranks = "any" if layer.is_prefix else str(layer.world_size)
-            rows.append((str(number), ranks, str(layer.committed), str(left), _counts(layer)))
+            rows.append((str(segment), ranks, str(layer.committed), str(left), _counts(layer)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         yield "  " + "  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip()
@@ -121,7 +124,8 @@ def _positions(state: SamplerState, done: Progress) -> str:
     pairs = [(int(some[a]), int(some[b - 1]) + 1) for a, b in zip(starts, [*starts[1:], len(some)], strict=True)]
     rest = done.remaining - len(some)
     last = int(remaining.forward(np.array([done.remaining - 1], np.int64))[0]) + 1
-    if last - pairs[-1][1] == rest:  # nothing but one more range
+    # nothing but one more range
+    if last - pairs[-1][1] == rest:
         pairs[-1], rest = (pairs[-1][0], last), 0
     return f"positions {_pairs(pairs)}" + (f" and {rest} more" if rest else "")
 

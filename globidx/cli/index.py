@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from globidx.cli.files import add_files
-from globidx.cli.output import complain, tell
+from globidx.cli.files import add_files, files_of
+from globidx.cli.output import print_error, print_result
 from globidx.cli.progress import Progress
 from globidx.cli.workers import pool
 
 if TYPE_CHECKING:
     from globidx.disk.index.build import Build
-    from globidx.disk.index.snapshot import Indexed
+    from globidx.disk.index.snapshot import Snapshot
 
 
 def add(things: Any) -> None:
@@ -28,10 +28,10 @@ def add(things: Any) -> None:
         index,
         "build",
         _build,
-        "look at the files and write the cache that training reads",
+        "scan the files and write the cache that training reads",
         example="'data/*.zarr' --key images\n  globidx index build data/ --key images --part 3/16",
     )
-    build.add_argument("--part", type=_part, metavar="N/OF", help="look at one share of the files, for a job array")
+    build.add_argument("--part", type=_part, metavar="N/OF", help="scan one share of the files, for a job array")
     _command(index, "info", _info, "show what the index of these files holds")
     check = _command(
         index,
@@ -45,7 +45,9 @@ def add(things: Any) -> None:
     check.add_argument(
         "--on-missing", choices=("error", "fill"), default="error", help="whether an absent chunk is a problem"
     )
-    _command(index, "diff", _diff, "show what became of the files since the cache was written; 1 if anything did")
+    _command(
+        index, "diff", _diff, "show what changed in the files since the cache was written; exit code 1 if anything did"
+    )
     locate = _command(
         index,
         "locate",
@@ -55,14 +57,14 @@ def add(things: Any) -> None:
         example="data/ --key images 17 2000",
     )
     locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
-    _command(index, "merge", _merge, "put the parts of a job array together, and look at what none of them did")
+    _command(index, "merge", _merge, "join the parts of a job array, and scan the files that no part holds")
 
 
 def _command(
     index: Any,
     name: str,
     run: Callable[[argparse.Namespace], int | None],
-    told: str,
+    summary: str,
     *,
     files: int | str = "+",
     on_bad: str = "what to do with files that cannot be indexed",
@@ -70,78 +72,76 @@ def _command(
 ) -> argparse.ArgumentParser:
     """A subcommand with the options that say which files, and how to go about them."""
     command: argparse.ArgumentParser = index.add_parser(
-        name, help=told, description=told, examples=f"  globidx index {name} {example}"
+        name, help=summary, description=summary, examples=f"  globidx index {name} {example}"
     )
     add_files(command, nargs=files)
     command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)
-    command.add_argument("--workers", type=_workers, help="processes that look at files (default: one a core)")
-    command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    said = command.add_mutually_exclusive_group()
-    said.add_argument("--quiet", action="store_true", help="no progress, and nothing but errors")
-    said.add_argument("--progress", action="store_true", help="progress also where stderr is no terminal")
+    command.add_argument("--workers", type=_workers, help="processes that scan files (default: one a core)")
+    command.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    verbosity = command.add_mutually_exclusive_group()
+    verbosity.add_argument("--quiet", action="store_true", help="no progress, and nothing but errors")
+    verbosity.add_argument("--progress", action="store_true", help="progress also where stderr is no terminal")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
     return command
 
 
 def _build(args: argparse.Namespace) -> int | None:
-    build = _prepared(args)
+    build = _build_of(args)
     if args.dry_run:
-        return _would(args, build, "and the index written to", args.part)
-    build.refuse_unwritable()
+        return _print_dry_run(args, build, "and the index written to", args.part)
+    build.require_writable()
     with pool(args.workers) as executor:
         if args.part:
             path, count = replace(build, executor=executor).run_part(*args.part)
-            told = {"part": list(args.part), "num_files": count, "kept": os.fspath(path) if count else None}
+            value = {"part": list(args.part), "num_files": count, "kept": os.fspath(path) if count else None}
             kept = f"kept in {path}" if count else "so there is nothing to keep"
-            return _said(args, told, f"part {args.part[0]} of {args.part[1]}: {count} files, {kept}")
-        found = replace(build, executor=executor).run()
-    build.refuse_unwritten(found)
-    text = f"{len(found.index)} samples in {len(found.table)} files, cached in {found.cache_path}"
-    return _said(args, _described(found), text)
+            return _print(args, value, f"part {args.part[0]} of {args.part[1]}: {count} files, {kept}")
+        snapshot = replace(build, executor=executor).run()
+    build.require_written(snapshot)
+    text = f"{len(snapshot.index)} samples in {len(snapshot.table)} files, cached in {snapshot.cache_path}"
+    return _print(args, _summary(snapshot), text)
 
 
 def _merge(args: argparse.Namespace) -> int | None:
-    build = _prepared(args)
+    build = _build_of(args)
     parts = build.part_files()
     absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
     if absent and not args.quiet:
-        complain(f"parts {', '.join(absent)} are not there; their files are looked at now")
+        print_error(f"parts {', '.join(absent)} are missing; their files are scanned now")
     if args.dry_run:
-        return _would(args, build, f"and the index put together from {len(parts)} parts in", None)
-    build.refuse_unwritable()
+        return _print_dry_run(args, build, f"and the index put together from {len(parts)} parts in", None)
+    build.require_writable()
     with pool(args.workers) as executor:
-        found = replace(build, executor=executor).run(merge=True)
-    build.refuse_unwritten(found, f", so its {len(parts)} parts stay")
+        snapshot = replace(build, executor=executor).run(merge=True)
+    build.require_written(snapshot, f", so its {len(parts)} parts stay")
     for part in parts:
         part.unlink(missing_ok=True)
         part.with_suffix(".lock").unlink(missing_ok=True)
-    told = {**_described(found), "parts": len(parts), "absent_parts": absent}
-    text = (
-        f"{len(found.index)} samples in {len(found.table)} files from {len(parts)} parts, cached in {found.cache_path}"
-    )
-    return _said(args, told, text)
+    value = {**_summary(snapshot), "parts": len(parts), "absent_parts": absent}
+    counts = f"{len(snapshot.index)} samples in {len(snapshot.table)} files from {len(parts)} parts"
+    return _print(args, value, f"{counts}, cached in {snapshot.cache_path}")
 
 
 def _info(args: argparse.Namespace) -> int | None:
-    told = _described(_looked(args))
+    value = _summary(_snapshot_of(args))
     lines = [
-        f"samples      {told['num_samples']}",
-        f"files        {told['num_files']}",
-        f"fingerprint  {told['fingerprint']}",
+        f"samples      {value['num_samples']}",
+        f"files        {value['num_files']}",
+        f"fingerprint  {value['fingerprint']}",
     ]
     lines += [
-        f"array        {a['name'] or '(bare)'}: items of {tuple(a['item_shape'])} {a['dtype']}" for a in told["arrays"]
+        f"array        {a['name'] or '(bare)'}: items of {tuple(a['item_shape'])} {a['dtype']}" for a in value["arrays"]
     ]
-    lines += [f"items/file   {told['shortest']} to {told['longest']}", f"cache        {told['cache']}"]
-    return _said(args, told, *lines)
+    lines += [f"items/file   {value['shortest']} to {value['longest']}", f"cache        {value['cache']}"]
+    return _print(args, value, *lines)
 
 
 def _locate(args: argparse.Namespace) -> int | None:
-    found = _looked(args)
-    places = [(id, *found.locate(id)) for id in args.ids]
-    told = [{"id": id, "path": path, "item": item} for id, path, item in places]
-    return _said(args, told, *(f"{id}  {path}  item {item}" for id, path, item in places))
+    snapshot = _snapshot_of(args)
+    locations = [(id, *snapshot.locate(id)) for id in args.ids]
+    value = [{"id": id, "path": path, "item": item} for id, path, item in locations]
+    return _print(args, value, *(f"{id}  {path}  item {item}" for id, path, item in locations))
 
 
 def _diff(args: argparse.Namespace) -> int | None:
@@ -150,7 +150,7 @@ def _diff(args: argparse.Namespace) -> int | None:
     from globidx.core.index.changes import compare
     from globidx.disk.index.cache import IndexCache
 
-    build = _prepared(args)
+    build = _build_of(args)
     before = IndexCache(build.cache).load()
     if before is None:
         raise OSError(f"there is no index of these files at {build.cache} to compare with; build it first")
@@ -158,7 +158,7 @@ def _diff(args: argparse.Namespace) -> int | None:
         changes = compare(before, replace(build, executor=executor, keep=False).run().table)
     lines = [f"{what:<10} {name}" for what, names in changes.by_kind.items() for name in names]
     lines += [f"sample ids {'keep' if changes.keep_ids else 'lose'} their places"] if changes else ["nothing changed"]
-    _said(args, asdict(changes), *lines)
+    _print(args, asdict(changes), *lines)
     return int(bool(changes))
 
 
@@ -166,80 +166,74 @@ def _check(args: argparse.Namespace) -> int | None:
     from globidx.cli.check import check
 
     if args.dry_run:
-        return _would(args, _prepared(args), "and the data of all would be read, with the index in", None)
+        return _print_dry_run(args, _build_of(args), "and the data of all would be read, with the index in", None)
     with pool(args.workers) as executor:
-        return check(args, replace(_prepared(args), executor=executor), executor)
+        return check(args, replace(_build_of(args), executor=executor), executor)
 
 
-def _prepared(args: argparse.Namespace) -> Build:
-    """The look at the files that the options ask for."""
-    from globidx.core import validate
-    from globidx.core.index.layout import parse
-    from globidx.disk.index.build import Build
-    from globidx.disk.index.discover import find_files, given
+def _build_of(args: argparse.Namespace) -> Build:
+    """The build that the options ask for."""
+    from globidx.disk.index.spec import IndexSpec
 
-    files = given(args.files[0] if len(args.files) == 1 else args.files)
-    layout, axis = parse(args.layout, args.key).along(validate.integer(args.axis, "axis", high=63)), args.axis
-    layout = replace(layout, allow_external=args.allow_external)
-    paths = find_files(files)
-    cache_dir = None if args.cache_dir is None else os.path.abspath(args.cache_dir)
     progress = None if args.quiet else Progress(wanted=args.progress or None)
-    return Build.of(paths, files, layout, axis, cache_dir, on_bad=args.on_bad, progress=progress)
+    return IndexSpec.of(**files_of(args)).build(on_bad=args.on_bad, progress=progress)
 
 
-def _looked(args: argparse.Namespace) -> Indexed:
+def _snapshot_of(args: argparse.Namespace) -> Snapshot:
     with pool(args.workers) as executor:
-        return replace(_prepared(args), executor=executor, keep=not args.dry_run).run()
+        return replace(_build_of(args), executor=executor, keep=not args.dry_run).run()
 
 
-def _would(args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None) -> int:
+def _print_dry_run(args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None) -> int:
     count, missing = build.missing(part)
-    text = f"{missing} of {count} files would be looked at, {what} {build.cache}"
-    return _said(args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text)
+    text = f"{missing} of {count} files would be scanned, {what} {build.cache}"
+    return _print(args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text)
 
 
-def _described(found: Indexed) -> dict[str, Any]:
-    lengths = found.index.lengths
+def _summary(snapshot: Snapshot) -> dict[str, Any]:
+    lengths = snapshot.index.lengths
     return {
-        "num_samples": len(found.index),
-        "num_files": len(found.table),
-        "fingerprint": found.fingerprint,
+        "num_samples": len(snapshot.index),
+        "num_files": len(snapshot.table),
+        "fingerprint": snapshot.fingerprint,
         "arrays": [
             {"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype, "form": a.form}
-            for a in found.table.arrays
+            for a in snapshot.table.arrays
         ],
         "shortest": int(lengths.min()),
         "longest": int(lengths.max()),
-        "skipped": [list(pair) for pair in found.skipped],
-        "cache": os.fspath(found.cache_path),
+        "skipped": [list(pair) for pair in snapshot.skipped],
+        "cache": os.fspath(snapshot.cache_path),
     }
 
 
-def _said(args: argparse.Namespace, value: Any, *lines: str) -> int:
+def _print(args: argparse.Namespace, value: Any, *lines: str) -> int:
     if args.json or not args.quiet:
-        tell(args, value, lines)
+        print_result(args, value, lines)
     return 0
 
 
 def _absent_parts(names: list[str], count: int) -> list[str]:
     """Which parts ``N-of-M`` of ``count`` files there should be and are not."""
-    there = {(int(n), int(of)) for n, of in re.findall(r"\.(\d+)-of-(\d+)\.", " ".join(names))}
-    filled = [(n, of) for of in sorted({of for _, of in there}) for n in _filled(of, count)]
-    return [f"{n}/{of}" for n, of in filled if (n, of) not in there]
+    present = {(int(n), int(of)) for n, of in re.findall(r"\.(\d+)-of-(\d+)\.", " ".join(names))}
+    absent = []
+    for of in sorted({of for _, of in present}):
+        absent += [f"{n}/{of}" for n in _parts_with_files(of, count) if (n, of) not in present]
+    return absent
 
 
-def _filled(of: int, count: int) -> Iterable[int]:
-    """The parts, of so many, that get any of ``count`` files.
+def _parts_with_files(of: int, count: int) -> Iterable[int]:
+    """The parts, of ``of``, that get any of ``count`` files.
 
-    >>> list(_filled(5, 2)), list(_filled(2, 5))
+    >>> list(_parts_with_files(5, 2)), list(_parts_with_files(2, 5))
     ([3, 5], [1, 2])
     """
-    return range(1, of + 1) if of <= count else [-(-(place + 1) * of // count) for place in range(count)]
+    return range(1, of + 1) if of <= count else [-(-(index + 1) * of // count) for index in range(count)]
 
 
 def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    part, of = (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    part, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part <= of:
         raise argparse.ArgumentTypeError(f"a part is N/OF with N from 1 to OF, as 3/16, got {text!r}")
     return part, of

@@ -1,4 +1,4 @@
-"""What the command prints: data for people or as JSON, with everything a terminal cannot show escaped."""
+"""Output of the command: text or JSON, with everything escaped that a terminal cannot show."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 
-class ReaderLeftError(Exception):
-    """Whoever read stdout has closed it, as ``head`` does: no reason for a message."""
+class StdoutClosedError(Exception):
+    """The reader of stdout has closed it, as ``head`` does, which is no error to report."""
 
 
-def tell(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
-    """Print ``value`` as JSON where that was asked for, else ``lines``."""
+def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
+    """Print ``value`` as JSON if ``--json`` was given, else ``lines``."""
     shown = [json.dumps(value, indent=1).replace("\x7f", "\\u007f")] if args.json else map(printable, lines)
-    deliver("".join(f"{line}\n" for line in shown))
+    write_stdout("".join(f"{line}\n" for line in shown))
 
 
-def deliver(text: str) -> None:
-    """Write to stdout; ReaderLeftError where nobody reads it any more, OSError where it cannot be written."""
+def write_stdout(text: str) -> None:
+    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be written."""
     try:
         write(text, sys.stdout)
     except BrokenPipeError as error:
-        raise ReaderLeftError from error
+        raise StdoutClosedError from error
     except OSError as error:
-        raise OSError(f"stdout cannot be written: {error.strerror}; what was asked for is not all there") from error
+        raise OSError(f"stdout cannot be written: {error.strerror}; the output is incomplete") from error
 
 
-def complain(*lines: str) -> None:
-    """Print a message for people on stderr, as far as there is one: stdout is for data."""
+def print_error(*lines: str) -> None:
+    """Print a message on stderr, if there is one: stdout is for data."""
     if sys.stderr is not None:
         text = "".join(f"{line}\n" for line in map(printable, lines))
         with suppress(OSError):
@@ -46,8 +46,9 @@ def write(text: str, stream: TextIO) -> None:
     Raises
     ------
     OSError
-        If the text cannot be delivered: a full disk, a closed pipe. The stream then leads to ``/dev/null``,
-        since Python would try once more while it exits, with a traceback and exit code 120.
+        If the text cannot be delivered: a full disk, a closed pipe. The stream then leads to
+        ``/dev/null``, since Python would try once more while it exits, with a traceback and exit
+        code 120.
     """
     try:
         stream.write(text)
@@ -65,12 +66,12 @@ def _discard(stream: TextIO) -> None:
         os.close(null)
 
 
-class Complaints(logging.Handler):
-    """What the library warns of, as messages of the command."""
+class StderrHandler(logging.Handler):
+    """Prints warnings of the library as messages of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
-        complain(record.getMessage())
+        print_error(record.getMessage())
 
 
 def printable(line: str) -> str:

@@ -7,22 +7,22 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from globidx.cli.output import complain, deliver, write
+from globidx.cli.output import print_error, write, write_stdout
 
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    not done, or a problem was found: stderr says which
+  1    not done, or a problem was found: see stderr
   2    the command itself was wrong
   130  interrupted"""
 
 
 def positive(text: str) -> int:
-    """How many there are of something, from 1: the type of an argument."""
-    number = int(text)
-    if not 1 <= number <= 2**17:
-        raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {number}")
-    return number
+    """A positive integer: the type of an argument."""
+    value = int(text)
+    if not 1 <= value <= 2**17:
+        raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {value}")
+    return value
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Show the usage and one line, with arguments of the user's in it escaped; exit code 2."""
         self.print_usage(sys.stderr)
-        complain(message)
+        print_error(message)
         self.exit(2)
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         if not message or file is None:
             return
         if file is sys.stdout:
-            deliver(message)
+            write_stdout(message)
         else:
             with suppress(OSError):
                 write(message, file)

@@ -1,4 +1,4 @@
-"""What each rank would be given if a record were resumed: arithmetic over a sampler's state."""
+"""The samples that each rank would get if a record were resumed: arithmetic over a sampler's state."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class Plan:
     def of(cls, state: SamplerState, *, world_size: int, batch_size: int, tail: Tail) -> Plan:
         """The plan for a sampler's state; RecordError where its order cannot be computed here and ids are left out."""
         epoch, progress = _resumed(state)
-        places = remaining_of(replace(state, epoch=epoch), progress)
-        if places is None:
+        positions = remaining_of(replace(state, epoch=epoch), progress)
+        if positions is None:
             raise _unknown(state)
         left, shares = progress.remaining, []
         dealt = [partition.share(left, rank=rank, world_size=world_size) for rank in range(world_size)]
         lengths = [partition.stream_length(left, rank=r, world_size=world_size, tail=tail) for r in range(world_size)]
         real = np.minimum(dealt, lengths)
         ranks = np.arange(world_size, dtype=np.int64)[real > 0]
-        first = dict(zip(ranks.tolist(), places.forward(ranks).tolist(), strict=True))
+        first = dict(zip(ranks.tolist(), positions.forward(ranks).tolist(), strict=True))
         last_numbers = ranks + (real[ranks] - 1) * world_size
-        last = dict(zip(ranks.tolist(), places.forward(last_numbers).tolist(), strict=True))
+        last = dict(zip(ranks.tolist(), positions.forward(last_numbers).tolist(), strict=True))
         for rank, samples in enumerate(lengths):
             batches = -(-samples // batch_size)
             last_batch = samples - (batches - 1) * batch_size if batches else 0
@@ -75,8 +75,8 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        told = asdict(self)
-        return told | {"shares": list(told["shares"]), "tails": {tail: self._tail(tail) for tail in TAILS}}
+        value = asdict(self)
+        return value | {"shares": list(value["shares"]), "tails": {tail: self._tail(tail) for tail in TAILS}}
 
     def lines(self, id: str, name: str) -> Iterator[str]:
         """The plan for people."""
@@ -109,7 +109,10 @@ class Plan:
 
 
 def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, SamplerState]:
-    """The sampler of that name in a record, or its only one; RecordError that lists them where that says nothing."""
+    """The sampler of that name in a record, or its only one.
+
+    RecordError lists them if the name is missing or unknown.
+    """
     states = {key: state for key, state in record["states"].items() if state.get("format") == FORMAT}
     if name is None and len(states) == 1:
         (name,) = states
@@ -121,11 +124,7 @@ def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, Sample
 
 def _resumed(state: SamplerState) -> tuple[int, Progress]:
     """The epoch and progress with which samplers go on from a state: ids on its skip list are left out from here on."""
-    epoch, progress = state.epoch, state.closed()
-    if progress.committed and not progress.remaining:
-        epoch, progress = epoch + 1, Progress(progress.length)
-    elif not progress.committed:
-        progress = Progress(progress.length)
+    epoch, progress = state.resumed()
     more = (state.skip - progress.left_out).below(state.dataset.num_samples)
     if more.pairs:
         arrangement = arrangement_of(replace(state, epoch=epoch))

@@ -1,4 +1,7 @@
-"""Progress on stderr: a bar where tqdm is installed, else a line every few seconds; nothing where nobody looks."""
+"""Progress on stderr: a bar where tqdm is installed, else a line every few seconds.
+
+Nothing if stderr is no terminal.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,23 @@ from typing import Any
 
 from globidx.cli.output import write
 
-_EVERY = 5.0  #: seconds between lines
+#: Seconds between lines.
+_EVERY = 5.0
 
 
 class Progress:
-    """Told how many of how many files are done; says so with rate and time left.
+    """Prints how many files are done, with rate and time left, each time it is called.
 
     Silent where stderr is no terminal, unless it is ``wanted``.
     """
 
     def __init__(self, *, wanted: bool | None) -> None:
         self._shown = sys.stderr is not None and (sys.stderr.isatty() if wanted is None else wanted)
-        self._began = self._told = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` files are done."""
+        """Report that ``done`` of ``total`` files are done."""
         if not self._shown:
             return
         bar = self._bar = self._bar or _bar(total)
@@ -35,8 +39,8 @@ class Progress:
                 bar.close()
             return
         now = time.monotonic()
-        if now - self._told >= _EVERY or done == total:
-            self._told = now
+        if now - self._printed >= _EVERY or done == total:
+            self._printed = now
             with suppress(OSError):
                 write(f"{line(done, total, now - self._began)}\n", sys.stderr)
 

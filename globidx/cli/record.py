@@ -8,21 +8,21 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from globidx.cli.output import tell
+from globidx.cli.output import print_result
 from globidx.cli.parser import positive
 
 
-def add(things: Any) -> None:
+def add(subparsers: Any) -> None:
     """Add the ``record`` commands to the parser's."""
-    record = things.add_parser("record", help="show, check, plan or reseal records of a run").add_subparsers(
+    commands = subparsers.add_parser("record", help="show, check, plan or reseal records of a run").add_subparsers(
         required=True
     )
-    for name, run, told, path, example in (
+    for name, run, summary, path, example in (
         ("show", _show, "show how far a run has come", "a record file, or a folder of them: the newest", "run/"),
         (
             "check",
             _check,
-            "verify every record, and say what else lies there",
+            "verify every record, and list what killed writers left",
             "a record file, or a folder of them",
             "run/ --json",
         ),
@@ -41,10 +41,10 @@ def add(things: Any) -> None:
             "run/record-00000023-5b0c61d2a7f4.json",
         ),
     ):
-        command = record.add_parser(
+        command = commands.add_parser(
             name,
-            help=told,
-            description=f"{told[0].upper()}{told[1:]}.",
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
             examples=f"  globidx record {name} {example}",
         )
         command.add_argument("path", help=path)
@@ -53,7 +53,7 @@ def add(things: Any) -> None:
         if name == "plan":
             command.add_argument("--world-size", type=positive, required=True, help="how many ranks")
             command.add_argument("--batch-size", type=positive, required=True, help="samples a batch, on each rank")
-            command.add_argument("--tail", choices=("pad", "drop", "exact"), help="default: as the record says")
+            command.add_argument("--tail", choices=("pad", "drop", "exact"), help="default: that of the record")
             command.add_argument("--sampler", help="which one, where the record holds several")
         if name == "reseal":
             command.add_argument(
@@ -65,40 +65,40 @@ def _show(args: argparse.Namespace) -> None:
     from globidx.cli.history import lines
     from globidx.disk.records.folder import read_newest
 
-    found = read_newest(args.path)
-    tell(args, found, lines(found))
+    record = read_newest(args.path)
+    print_result(args, record, lines(record))
 
 
 def _plan(args: argparse.Namespace) -> None:
     from globidx.cli import plan
     from globidx.disk.records.folder import read_newest
 
-    found = read_newest(args.path)
-    name, state = plan.sampler_of(found, args.sampler)
-    planned = plan.Plan.of(state, world_size=args.world_size, batch_size=args.batch_size, tail=args.tail or state.tail)
-    told = planned.as_json() | {"record": found["id"], "sampler": name}
-    tell(args, told, planned.lines(found["id"], name))
+    record = read_newest(args.path)
+    name, state = plan.sampler_of(record, args.sampler)
+    result = plan.Plan.of(state, world_size=args.world_size, batch_size=args.batch_size, tail=args.tail or state.tail)
+    value = result.as_json() | {"record": record["id"], "sampler": name}
+    print_result(args, value, result.lines(record["id"], name))
 
 
 def _check(args: argparse.Namespace) -> None:
     from globidx.disk.records.verify import inspect
     from globidx.errors import RecordError
 
-    found = inspect(args.path)
-    told = {
-        "records": [{"file": str(path), "id": id, "problem": problem} for path, id, problem in found.records],
-        "temporary": [{"file": str(path), "seconds": int(age)} for path, age in found.temporary],
-        "problems": found.problems,
+    report = inspect(args.path)
+    value = {
+        "records": [{"file": str(path), "id": id, "problem": problem} for path, id, problem in report.records],
+        "temporary": [{"file": str(path), "seconds": int(age)} for path, age in report.temporary],
+        "problems": report.problems,
     }
-    lines = [f"whole    {path}" if problem is None else f"DAMAGED  {problem}" for path, _, problem in found.records]
+    lines = [f"whole    {path}" if problem is None else f"DAMAGED  {problem}" for path, _, problem in report.records]
     lines += [
-        f"left     {path}: begun {_ago(age)} ago by a writer that is still at work or was killed; swept after a day"
-        for path, age in found.temporary
+        f"left     {path}: begun {_ago(age)} ago by a writer that is still running or was killed; removed after a day"
+        for path, age in report.temporary
     ]
-    lines += [f"{len(found.records)} records, {found.problems} damaged"]
-    tell(args, told, lines)
-    if found.problems:
-        raise RecordError(f"{found.problems} of {len(found.records)} records in {args.path} are damaged")
+    lines += [f"{len(report.records)} records, {report.problems} damaged"]
+    print_result(args, value, lines)
+    if report.problems:
+        raise RecordError(f"{report.problems} of {len(report.records)} records in {args.path} are damaged")
 
 
 def _ago(seconds: float) -> str:
@@ -116,7 +116,7 @@ def _reseal(args: argparse.Namespace) -> None:
     data = records.read_bytes(path)
     sealed = record.reseal(data, args.path)
     if record.is_sealed(data):
-        tell(args, {"id": sealed["id"], "written": None}, [f"{path} is whole as it is: nothing was written"])
+        print_result(args, {"id": sealed["id"], "written": None}, [f"{path} is whole as it is: nothing was written"])
         return
     if args.in_place:
         written = records.write(path, sealed, durable=True)
@@ -126,4 +126,6 @@ def _reseal(args: argparse.Namespace) -> None:
         sealed = record.reseal(data, args.path, number=records.next_number(folder), token=token)
         written = records.publish(folder, sealed, durable=True)
     kept = "" if args.in_place else f"; {path} is left as it is"
-    tell(args, {"id": sealed["id"], "written": str(written)}, [f"record {sealed['id']} is written in {written}{kept}"])
+    print_result(
+        args, {"id": sealed["id"], "written": str(written)}, [f"record {sealed['id']} is written in {written}{kept}"]
+    )

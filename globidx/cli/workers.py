@@ -1,4 +1,4 @@
-"""The processes that look at files for the command, which end when the command does, however that ends."""
+"""The processes that look at files for the command, which end when the command ends in any way."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ def pool(workers: int | None) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    # Ctrl-C reaches every process of a terminal; the command stops the others, without words of theirs
+    # Ctrl-C reaches every process of a terminal; the command stops the others, without words of
+    # theirs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_command, name="globidx-orphan-watch", daemon=True).start()
 
 
 def _end_with_the_command() -> None:
-    """End this process at once when the command is gone: killed, it can tell nobody.
+    """End this process at once when the command is gone: a killed command cannot say goodbye.
 
-    The pool's own pipes do not tell, since each worker holds both of their ends. PR_SET_PDEATHSIG does not
-    either: a worker is the fork server's child, and that one lives for as long as there are workers.
+    The pool's own pipes stay open, since each worker holds both of their ends. PR_SET_PDEATHSIG
+    does not either: a worker is the fork server's child, and that one lives for as long as there
+    are workers.
     """
     command = multiprocessing.parent_process()
     if command is not None:

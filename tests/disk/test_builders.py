@@ -299,7 +299,7 @@ def test_the_holder_that_is_named_is_escaped_and_short(tmp_path, caplog):
             path.write_bytes(said)
             with work_lock(path, timeout=0):
                 pass
-    assert caplog.text.count("it is held by somebody who did not sign it") == 3
+    assert caplog.text.count("it is held by a process that left no name") == 3
 
 
 # -- files that do not stand still

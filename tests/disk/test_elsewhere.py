@@ -215,7 +215,7 @@ except ValueError as error:
     assert "is no regular file" in told, told
     os.remove(tmp_path / "s")
     write_hdf5(tmp_path / "s", parts[part], key="d")
-    entry = GlobalIndexManager(tmp_path / "a.h5ad", layout="anndata").entry(0)
+    entry = GlobalIndexManager(tmp_path / "a.h5ad", layout="anndata").now.entry(0)
     # its own stamp proves nothing of what lies in another file
     assert [stamp[1:3] for stamp in entry.stamps] == [(0, 0)]
 
@@ -266,7 +266,7 @@ def test_covered_counts_each_point_once(spans):
     plane = np.zeros((6, 6), bool)
     for low, high in boxes.tolist():
         plane[tuple(map(slice, low, high))] = True
-    assert virtual_map.covered(boxes) == plane.sum()
+    assert virtual_map.count_covered(boxes) == plane.sum()
 
 
 @pytest.mark.parametrize("linked", [False, True])

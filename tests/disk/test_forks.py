@@ -61,7 +61,7 @@ sys.path.insert(0, sys.argv[1])
 importing, forking = threading.Event(), threading.Event()
 os.register_at_fork(before=forking.set)  # the last one that is registered is the first to run
 sys.modules["__main__"].phil_is_free = lambda: phil.acquire(blocking=False) and not phil.release()
-threading.Thread(target=forks.imported, args=("slow",), daemon=True).start()
+threading.Thread(target=forks.import_module, args=("slow",), daemon=True).start()
 importing.wait()
 pid = os.fork()
 if pid == 0:
@@ -168,11 +168,11 @@ def test_a_fork_waits_for_an_import(tmp_path, monkeypatch):
     )
     (tmp_path / "slow_import.py").write_text("import threading\nbegan, go_on = threading.Event(), threading.Event()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    state = forks.imported("slow_import")
-    thread = threading.Thread(target=forks.imported, args=("slowly_imported",))
+    state = forks.import_module("slow_import")
+    thread = threading.Thread(target=forks.import_module, args=("slowly_imported",))
     thread.start()
     state.began.wait()
-    code = exit_code_of_child(lambda: forks.imported("slowly_imported"))
+    code = exit_code_of_child(lambda: forks.import_module("slowly_imported"))
     thread.join()
     for name in ("slow_import", "slowly_imported"):
         del sys.modules[name]

@@ -17,11 +17,9 @@ from files import environment, numbers, run_python, write_hdf5, write_zarr
 from globidx import GlobalIndexManager
 from globidx.cli import main
 from globidx.core.index import encoding
-from globidx.core.index.layout import Layout
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.build import Build
 from globidx.disk.index.cache import IndexCache
-from globidx.disk.index.discover import find_files
+from globidx.disk.index.spec import IndexSpec
 
 COUNT = 12
 
@@ -45,7 +43,7 @@ def one_file_a_batch(monkeypatch):
 
 
 def build_of(folder, **options):
-    return Build.of(find_files(folder), str(folder), Layout(), 0, None, **options)
+    return IndexSpec.of(folder).build(**options)
 
 
 def whole(folder):
@@ -274,7 +272,7 @@ def test_the_command_merges_what_it_built_in_parts(folder, capsys):
     assert main(["index", "merge", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{sum(range(COUNT))} samples in {COUNT} files from 2 parts, cached in ")
-    assert err == "globidx: parts 2/3 are not there; their files are looked at now\n"
+    assert err == "globidx: parts 2/3 are missing; their files are scanned now\n"
     assert build_of(folder).part_files() == []
     assert not [name for name in os.listdir(folder) if "-of-" in name]
     assert main(["index", "merge", str(folder)]) == 0

@@ -122,8 +122,8 @@ def test_nexus_files_may_name_their_entries_each_in_its_own_way(tmp_path, monkey
     for _ in range(2):
         manager = GlobalIndexManager(tmp_path, layout="nexus")
         assert manager.lengths.tolist() == [2, 3, 4]
-        assert [manager.entry(n).arrays[0].path for n in range(3)] == [f"scan{n}/data/counts" for n in range(3)]
-        assert {manager.entry(n).arrays[0].name for n in range(3)} == {"data"}
+        assert [manager.now.entry(n).arrays[0].path for n in range(3)] == [f"scan{n}/data/counts" for n in range(3)]
+        assert {manager.now.entry(n).arrays[0].name for n in range(3)} == {"data"}
         monkeypatch.setattr(stores, "scan", None)  # the second time, nothing is opened
 
 
@@ -301,7 +301,7 @@ def test_tokens_are_cut_into_sequences(tmp_path, write, count, length):
     path = write(tmp_path / "a.zarr", numbers(count, (), "u4"), key="x", chunk=4)
     manager = GlobalIndexManager(path, layout=f"tokens:{length}")
     assert len(manager) == count // length and only(manager) == ("x", (length,), "uint32", "x", "tokens")
-    assert manager.arrays[0].rows == length and manager.chunk_length(0, 0) == 4
+    assert manager.arrays[0].rows == length and manager.now.table.chunk_lengths[0, 0] == 4
 
 
 def test_tokens_are_one_dimensional_and_one_array(tmp_path):
@@ -459,4 +459,4 @@ def test_an_old_signal_is_marked_in_every_way_that_writers_had(tmp_path, mark):
             group[name] = np.arange(12.0).reshape(4, 3)
             group[name].attrs["signal"] = signal
     manager = GlobalIndexManager(tmp_path / "a.nxs", layout="nexus", cache_dir=tmp_path)
-    assert manager.entry(0).arrays[0].path == "entry/data/counts"
+    assert manager.now.entry(0).arrays[0].path == "entry/data/counts"

@@ -21,7 +21,7 @@ from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch
 from globidx.disk.reading.open_file import OpenFile
 from globidx.errors import MissingChunkError, ReadError
@@ -150,7 +150,7 @@ def test_rows_make_items_whatever_the_chunks_are(tmp_path_factory, rows, chunk, 
     chunk_length, path = 0 if stored == "contiguous" else chunk, "" if stored == "zarr3" else "x"
     info = ArrayInfo("tokens", (rows,), "uint16", chunk_length, path, "tokens")
     entry = Entry("zarr3" if stored == "zarr3" else "hdf5", total // rows, (info,), bytes(16), ((0,) * 4,))
-    now = Indexed(str(folder), Table.of(["a"], [entry], 0), (), Path("unused"), 0)
+    now = Snapshot(str(folder), Table.of(["a"], [entry], 0), (), Path("unused"), 0)
 
     def opened(key):
         assert key == (now, 0)
@@ -480,7 +480,7 @@ def test_explain_tells_which_way_and_why(tmp_path):
     manager = GlobalIndexManager(tmp_path, key="x")
     said = FileCacheDataset(manager, cache_bytes=2**20, max_open_files=5).explain()
     assert "x: read without zarr (zstd); 4 items a chunk of 0.046875 KiB, 21845 of them kept" in said
-    assert "x: read by its library (filter lzf)" in said and "x: read where it lies in the file; not chunked" in said
+    assert "x: read by its library (filter lzf)" in said and "x: contiguous, read without HDF5; not chunked" in said
     assert said.endswith("at most 5 files open, 1 MiB of decoded chunks kept")
     assert "(as asked)" in FileCacheDataset(manager, backend="library").explain()
     assert "too large to keep" in FileCacheDataset(manager, cache_bytes=10).explain()

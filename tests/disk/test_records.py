@@ -14,6 +14,7 @@ from globidx import errors, read_record
 from globidx.core.records import record
 from globidx.disk.files.atomic import temporary_name
 from globidx.disk.records import folder as records
+from globidx.disk.records.lineage import Lineage
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
 
@@ -119,10 +120,10 @@ def test_only_what_is_provably_a_record_is_removed(tmp_path):
     (tmp_path / "record-00000000-aaaaaaaaaaaa.json").mkdir()
     os.mkfifo(tmp_path / "record-00000000-bbbbbbbbbbbb.json")
     before = names(tmp_path)
-    records.prune(tmp_path, 1)
+    Lineage(tmp_path).prune(1)
     assert sorted(set(before) - set(names(tmp_path))) == [paths[3].name, paths[4].name]
     with pytest.raises(ValueError, match="keep_last"):
-        records.prune(tmp_path, 0)
+        Lineage(tmp_path).prune(0)
     assert paths[5].exists() and outside.exists()
 
 
@@ -137,7 +138,7 @@ def test_a_record_that_cannot_be_removed_is_a_line_in_the_log(tmp_path, monkeypa
         real(path, **options)
 
     monkeypatch.setattr(Path, "unlink", failing)
-    records.prune(tmp_path, 1)
+    Lineage(tmp_path).prune(1)
     assert names(tmp_path) == [paths[1].name, paths[3].name]
     assert "record-00000001" in caplog.text and "cannot be removed" in caplog.text
 
@@ -180,7 +181,7 @@ def test_what_lies_in_the_folder_besides_does_no_harm(tmp_path):
     (tmp_path / "Record-00000006-aaaaaaaaaaaa.json").write_text("{}")
     before = names(tmp_path)
     paths = [save(tmp_path, step) for step in range(3)]
-    records.prune(tmp_path, 1)
+    Lineage(tmp_path).prune(1)
     assert records.find(tmp_path, None, fallback=False)[0]["step"] == 2
     assert names(tmp_path) == sorted([*before, paths[2].name])
 

@@ -262,7 +262,7 @@ def test_many_files_are_proven_as_one_by_one(data, tmp_path_factory):
 
 def test_inode_numbers_of_64_bits_are_kept(tmp_path):
     """Some file systems use them all; a stamp is int64."""
-    assert stamps.taken([b"/nowhere"]).tolist() == [[-1, 0, 0, 0]]
+    assert stamps.stamps_of([b"/nowhere"]).tolist() == [[-1, 0, 0, 0]]
     real = os.stat
 
     def large(path, **options):
@@ -272,7 +272,7 @@ def test_inode_numbers_of_64_bits_are_kept(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "stat", large)
-        assert stamps.taken([os.fsencode(tmp_path)])[0, 3] == 2**63 - 5
+        assert stamps.stamps_of([os.fsencode(tmp_path)])[0, 3] == 2**63 - 5
 
 
 def test_an_hdf5_file_that_grew_while_it_was_open_is_seen_as_it_is(tmp_path):

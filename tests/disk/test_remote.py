@@ -107,7 +107,9 @@ def test_every_kind_of_store_is_read_by_http(server, options, key):
     assert manager.lengths.tolist() == local.lengths.tolist() == [10, 0, 7]
     assert list(manager.paths) == urls and manager.locate(11) == (urls[2], 1)
     assert manager.fingerprint == local.fingerprint
-    assert [manager.chunk_length(n, 0) for n in range(3)] == [local.chunk_length(n, 0) for n in range(3)]
+    assert [manager.now.table.chunk_lengths[n, 0] for n in range(3)] == [
+        local.now.table.chunk_lengths[n, 0] for n in range(3)
+    ]
     dataset = FileCacheDataset(manager)
     np.testing.assert_array_equal(np.stack([dataset[id].numpy() for id in range(17)]), data)
     picked = [16, 0, 9, 10, 3, 3]

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx.core.index.layout import Layout, parse
-from globidx.disk.stores.base import UNREADABLE
-from globidx.disk.stores.zarr import indexing
+from globidx.disk.stores.base import UNREADABLE, NotPlainError
+from globidx.disk.stores.zarr import fast_scan
 from globidx.disk.stores.zarr import library as api
+from globidx.disk.stores.zarr.fast import ZarrSource
 
 DTYPES = ["bool", "i1", "<i2", ">i4", "<i8", "u1", ">u2", "<u4", "u8", "f2", ">f4", "<f8", "c8", "c16"]
 
@@ -26,10 +27,10 @@ def test_plain_arrays_are_read_as_zarr_reads_them(tmp_path, zarr_format, dtype):
     write_zarr(tmp_path / "bare.zarr", data, zarr_format=zarr_format)
     write_zarr(tmp_path / "group.zarr", {"x": data, "deep/er/y": data[:, :1]}, zarr_format=zarr_format)
     for axis in range(3):
-        found = indexing.scan(str(tmp_path / "bare.zarr"), Layout(), axis)
+        found = fast_scan.scan(str(tmp_path / "bare.zarr"), Layout(), axis)
         assert found == api.scan(str(tmp_path / "bare.zarr"), Layout(), axis) is not None
     for keys in (["x"], ["deep/er/y"], ["x", "deep/er/y"], ["/deep/er/y/"]):
-        found = indexing.scan(str(tmp_path / "group.zarr"), parse(None, keys), 0)
+        found = fast_scan.scan(str(tmp_path / "group.zarr"), parse(None, keys), 0)
         assert found == api.scan(str(tmp_path / "group.zarr"), parse(None, keys), 0) is not None
 
 
@@ -52,7 +53,7 @@ def test_layouts_are_read_as_zarr_reads_them(tmp_path, options):
     """Sharded, compressed, transposed, named, keyed in other ways: the chunk length is that of inner chunks."""
     write_zarr(tmp_path / "a.zarr", np.ones((16, 3), "u2"), **options)
     assert (
-        indexing.scan(str(tmp_path / "a.zarr"), Layout(), 0)
+        fast_scan.scan(str(tmp_path / "a.zarr"), Layout(), 0)
         == api.scan(str(tmp_path / "a.zarr"), Layout(), 0)
         is not None
     )
@@ -65,7 +66,7 @@ def test_stale_consolidated_metadata_is_not_believed(tmp_path):
         warnings.simplefilter("ignore")  # zarr says that version 3 does not specify it
         zarr.consolidate_metadata(tmp_path / "a.zarr")
     zarr.open_array(tmp_path / "a.zarr" / "x", mode="r+").resize((6, 3))
-    assert indexing.scan(str(tmp_path / "a.zarr"), Layout(("x",)), 0).length == 6
+    assert fast_scan.scan(str(tmp_path / "a.zarr"), Layout(("x",)), 0).length == 6
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_what_is_unusual_is_left_to_zarr(tmp_path, what):
     elif what in ("missing key", "no key"):
         write_zarr(path, np.ones((3, 2)), key="y" if what == "missing key" else "x")
         keys = ["x"] if what == "missing key" else None
-    assert indexing.scan(str(path), parse(None, keys), 0) is None
+    assert fast_scan.scan(str(path), parse(None, keys), 0) is None
 
 
 @settings(max_examples=300)
@@ -136,7 +137,7 @@ def test_damaged_metadata_is_never_read_otherwise_than_zarr_does(tmp_path_factor
         del metadata[field]
     file.write_text(json.dumps(metadata))
     try:
-        direct = indexing.scan(str(path), Layout(), 0)
+        direct = fast_scan.scan(str(path), Layout(), 0)
     except ValueError as error:
         direct = str(error)
     if direct is None:
@@ -146,3 +147,31 @@ def test_damaged_metadata_is_never_read_otherwise_than_zarr_does(tmp_path_factor
     except UNREADABLE as error:
         expected = str(error)
     assert direct == expected
+
+
+@pytest.mark.filterwarnings("ignore:Found an empty list of filters")
+@pytest.mark.parametrize(
+    ("change", "is_plain"),
+    [
+        ({}, True),
+        ({"filters": []}, True),
+        ({"compressor": {"id": "crc32c"}}, True),
+        ({"compressor": {"id": "crc32c", "location": "start"}}, False),
+        ({"chunks": [0, 4]}, False),
+        ({"chunks": [3]}, False),
+        ({"written_by": "another program"}, True),
+    ],
+)
+def test_scan_and_reader_agree_on_what_is_plain(tmp_path, change, is_plain):
+    """What one of them leaves to zarr, the other does: they differed on the second, third and the last two."""
+    write_zarr(tmp_path / "a.zarr", np.ones((6, 4), "u2"), zarr_format=2, compressors=None)
+    file = tmp_path / "a.zarr" / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    entry = fast_scan.scan(str(tmp_path / "a.zarr"), Layout(), 0)
+    assert (entry is not None) == is_plain
+    if is_plain:
+        assert entry == api.scan(str(tmp_path / "a.zarr"), Layout(), 0)
+        ZarrSource(str(tmp_path / "a.zarr"), "", 0, ".zarray")
+    else:
+        with pytest.raises(NotPlainError):
+            ZarrSource(str(tmp_path / "a.zarr"), "", 0, ".zarray")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from writers import record_files, sealed
+from writers import prune, record_files, sealed
 
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.json import strict
@@ -72,7 +72,7 @@ def foreign(folder, mark):
             os.utime(path, (time.time() - 200_000,) * 2, follow_symlinks=False)
     before = set(os.listdir(folder))
     records.publish(folder, sealed(6), durable=True)
-    records.prune(folder, 1)
+    prune(folder, 1)
     gone, expected = before - set(os.listdir(folder)), {ours, *whole[3:6]}
     wrong = [f"{name} was removed" for name in gone - expected] + [f"{name} stays" for name in expected - gone]
     return len(before), wrong

@@ -11,7 +11,7 @@ import time
 import pytest
 from disks import DROP_JOURNAL, FLUSH_JOURNAL, Ext4, run, tmpfs
 from files import environment, run_python
-from writers import litter, record_files, sealed
+from writers import litter, prune, record_files, sealed
 
 from globidx.disk.files import atomic
 from globidx.disk.records import folder as records
@@ -37,7 +37,7 @@ def save(folder, size=0):
     """Save one more record, of at least ``size`` bytes."""
     note = "x" * (size // 40)
     path = records.publish(folder, sealed(records.next_number(folder), note), durable=True)
-    records.prune(folder, 2)
+    prune(folder, 2)
     return path
 
 
@@ -108,7 +108,7 @@ def test_an_immutable_folder_is_refused_and_unchanged(tmp_path):
     run("chattr", "+i", folder)
     try:
         assert run_python(SAVE, folder).stdout == f"{errno.EPERM} not written\n"
-        records.prune(folder, 1)
+        prune(folder, 1)
     finally:
         subprocess.run(["chattr", "-i", folder], env=environment(), check=True)
     assert os.listdir(folder) == before

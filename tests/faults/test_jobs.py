@@ -32,7 +32,8 @@ for step in range(saves):
         extras={"n": number},
     )
     records.publish(folder, made, durable=False)
-    records.prune(folder, keep)
+    for path in records.list_records(folder)[:-keep]:
+        records.remove(path)
     if step == 0:
         print("saved", flush=True)
         sys.stdin.readline()

@@ -125,11 +125,11 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 def loaded(path: str) -> Any:
     """The index that a cache file holds, as a process has it that found all files unchanged."""
     from globidx.disk.index.cache import IndexCache
-    from globidx.disk.index.snapshot import Indexed
+    from globidx.disk.index.snapshot import Snapshot
 
     cache = IndexCache(Path(path))
     table = cache.load()
-    indexed = Indexed("/data", table, (), cache.path, 0, cache.digest_of(table))
+    indexed = Snapshot("/data", table, (), cache.path, cache.digest_of(table))
     len(indexed.index)
     return indexed
 

@@ -111,6 +111,13 @@ class SamplerState:
         prefix = min(self.committed * self.world_size, self.progress.remaining)
         return replace(self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed)
 
+    def resumed(self) -> tuple[int, Progress]:
+        """The epoch and progress that a run goes on with: of an epoch that is not running, the start of one."""
+        progress = self.closed()
+        if progress.committed and progress.remaining:
+            return self.epoch, progress
+        return self.epoch + bool(progress.committed), Progress(progress.length)
+
     def next_epoch(self) -> SamplerState:
         """Return the start of the next epoch, with nothing committed and nothing left out yet."""
         fresh = Progress(self.progress.length)

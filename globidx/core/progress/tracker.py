@@ -150,13 +150,13 @@ class Tracker:
 
     def load(self, loaded: SamplerState) -> None:
         """Go on from ``loaded``, of any world size. A running epoch keeps its samples if files were appended."""
-        progress = loaded.closed()
+        epoch, progress = loaded.resumed()
         skip = loaded.skip | self.state.skip
-        if progress.committed and progress.remaining:
+        if progress.committed:
             running = replace(loaded, tail=self.tail, progress=progress, committed=0, finished_epoch=None, skip=skip)
             self._start(running, self._recorded(loaded))
         else:
-            fresh, planned = self._fresh(loaded.epoch + bool(progress.committed), skip)
+            fresh, planned = self._fresh(epoch, skip)
             self._start(replace(fresh, trail=loaded.trail, quarantined=loaded.quarantined), planned)
         self.loaded_epoch = self.state.epoch
 

@@ -8,7 +8,6 @@ the cache is decoded for every batch.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from globidx.core.index.index import GlobalIndex
 from globidx.core.index.table import Table
 from globidx.core.orders.base import Arrangement, Ids, Order
 from globidx.core.orders.lanes import Lanes
+from globidx.core.reading.lru import ByteLru
 from globidx.core.reading.planning import CACHE_BYTES
 
 #: Samples that are played out, at most; of larger epochs one worker's stretch stands for all.
@@ -79,15 +79,16 @@ def estimate(
     model = _Model(table)
     total = _Cost()
     played = 0
+    lanes = Lanes(ranks, processes, ranks * batch)
     if len(arrangement) <= most_samples:
-        for rank in range(ranks):
-            for worker in range(processes):
-                cache = _Cache(capacity)
-                for ids, starts in _batches(arrangement, batch, ranks, processes, rank, worker):
-                    total += model.read(ids, starts, cache)
+        for lane, length in enumerate(lanes.quotas(len(arrangement)).tolist()):
+            cache = ByteLru[bool](capacity)
+            for ids, starts in _batches(arrangement, lanes, lane, range(length)):
+                total += model.read(ids, starts, cache)
     else:
-        cache, middle = _Cache(capacity), len(arrangement) // (2 * ranks * batch * processes)
-        for ids, starts in _batches(arrangement, batch, ranks, processes, 0, 0, middle):
+        cache, length = ByteLru[bool](capacity), int(lanes.quotas(len(arrangement))[0])
+        middle = length // (2 * batch) * batch
+        for ids, starts in _batches(arrangement, lanes, 0, range(middle, length)):
             cost = model.read(ids, starts, cache)
             played += cost.samples
             if played > most_samples // 2:  # the first half filled the cache
@@ -111,42 +112,20 @@ class _Cost:
         return self
 
 
-class _Cache:
-    """Chunks of one worker by key, and their bytes."""
+def _misses(cache: ByteLru[bool], groups: list[int], keys: list[int], sizes: list[int]) -> list[int]:
+    """The indices of those chunks, read group by group, that the cache does not hold.
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity, self._used = capacity, 0
-        self._kept: OrderedDict[int, int] = OrderedDict()
-
-    def misses(self, groups: list[int], keys: list[int], sizes: list[int]) -> list[int]:
-        """Which of these chunks, asked for group by group, are not there: their places.
-
-        Of a group, those that are there are read first, before others can push them out.
-        """
-        missed, at = [], 0
-        while at < len(groups):
-            end = bisect_right(groups, groups[at])
-            absent = [place for place in range(at, end) if not self._touched(keys[place])]
-            for place in absent:
-                self._put(keys[place], sizes[place])
-            missed += absent
-            at = end
-        return missed
-
-    def _touched(self, key: int) -> bool:
-        """Whether the chunk is there; it is then the newest."""
-        there = key in self._kept
-        if there:
-            self._kept.move_to_end(key)
-        return there
-
-    def _put(self, key: int, size: int) -> None:
-        if size > self._capacity:
-            return
-        self._kept[key] = size
-        self._used += size
-        while self._used > self._capacity:
-            self._used -= self._kept.popitem(last=False)[1]
+    Those of a group that are there are read first, before others can push them out.
+    """
+    missed, start = [], 0
+    while start < len(groups):
+        stop = bisect_right(groups, groups[start])
+        absent = [index for index in range(start, stop) if not cache.get(keys[index])]
+        for index in absent:
+            cache.put(keys[index], True, sizes[index])
+        missed += absent
+        start = stop
+    return missed
 
 
 class _Model:
@@ -160,7 +139,7 @@ class _Model:
         self._num_chunks = int(counts.sum())
         self._firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
 
-    def read(self, ids: Ids, starts: NDArray[np.int64], cache: _Cache) -> _Cost:
+    def read(self, ids: Ids, starts: NDArray[np.int64], cache: ByteLru[bool]) -> _Cost:
         """Batches of ids, beginning at ``starts``, read one after another."""
         batch = np.searchsorted(starts, np.arange(len(ids)), side="right")
         files, items = self._index.locate_many(ids)
@@ -192,7 +171,7 @@ class _Model:
         group = group[turn]
         new = np.ones(len(key), bool)
         new[1:] = (np.diff(key) != 0) | (np.diff(group) != 0)
-        missed = cache.misses(group[new].tolist(), key[new].tolist(), size[new].tolist())
+        missed = _misses(cache, group[new].tolist(), key[new].tolist(), size[new].tolist())
         cost.decodes = len(missed)
         cost.bytes_read += int(np.concatenate(stored)[turn][new][missed].sum())
         return cost
@@ -218,14 +197,12 @@ class _Model:
 
 
 def _batches(
-    arrangement: Arrangement, batch: int, ranks: int, processes: int, rank: int, worker: int, first: int = 0
+    arrangement: Arrangement, lanes: Lanes, lane: int, numbers: range
 ) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
-    """Ids of one worker's batches from its ``first`` on, some batches at a time, and where each begins among them."""
-    share = max(0, -(-(len(arrangement) - rank) // ranks))
-    at_once = max(1, 2**14 // batch)
-    for turn in range(first, -(-share // (batch * processes)), at_once):
-        numbers = (np.arange(turn, turn + at_once) * processes + worker)[:, None] * batch + np.arange(batch)
-        some = numbers.ravel()
-        some = some[some < share]
-        if len(some):
-            yield arrangement.take(some * ranks + rank), np.arange(0, len(some), batch)
+    """Ids of the batches that ``numbers`` of a lane make, some batches at a time, and where each begins among them."""
+    batch = lanes.batch // lanes.ranks
+    at_once = max(1, 2**14 // batch) * batch
+    for start in range(numbers.start, numbers.stop, at_once):
+        some = np.arange(start, min(start + at_once, numbers.stop), dtype=np.int64)
+        positions = lanes.inverse(np.full(len(some), lane, np.int64), some)
+        yield arrangement.forward(positions), np.arange(0, len(some), batch)

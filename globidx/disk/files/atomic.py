@@ -1,6 +1,6 @@
-"""The one way anything is written: beside the target, whole, and then put in its place.
+"""Atomic writes: a temporary file beside the target, renamed over it once it is complete.
 
-All that globidx leaves on a disk goes through here, but for lock files, which hold nothing.
+Everything that globidx leaves on a disk is written here, except for lock files, which are empty.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from globidx.errors import WriteError
+from globidx.errors import NOT_WRITTEN, UNKNOWN, WriteError
 
-NOT_WRITTEN, UNKNOWN = "not written", "written, durability unknown"
-
-#: Temporary files are ``.NAME.TOKEN.globidx-tmp``. The token ends in a digest of name and token, so that no other
-#: program's file is ever taken for ours.
+#: Temporary files are ``.NAME.TOKEN.globidx-tmp``. The token ends in a digest of name and token, so
+#: that no other program's file is ever taken for ours.
 TEMPORARY_SUFFIX = ".globidx-tmp"
 DAY = 86_400.0
 
@@ -30,28 +28,35 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) -> None:
-    """Write ``data``, joined, to ``path``, which at every instant is the whole old file or the whole new one.
+    """Make ``path`` hold ``data``, joined, or leave it as it was.
 
-    ``durable`` also waits until the new one would survive a power cut, where the file system honours fsync. WriteError,
-    an OSError, where that failed: its ``state`` is ``"not written"`` (the old file stands) or ``"written, durability
-    unknown"`` (the new one stands, and a power cut might still bring back the old). The temporary file is removed if
-    that is possible. A symbolic link at ``path`` is itself replaced.
+    At every instant it is the old file or the new one, never a part.
+
+    ``durable`` also waits until the new one would survive a power cut, where the file system
+    honours fsync. WriteError, an OSError, where that failed: its ``state`` is ``"not written"``
+    (the old file stands) or ``"written, durability unknown"`` (the new one stands, and a power cut
+    might still bring back the old). The temporary file is removed if that is possible. A symbolic
+    link at ``path`` is itself replaced.
     """
     temporary, state = temporary_name(path.name), NOT_WRITTEN
     try:
-        folder = os.open(path.parent, _FOLDER)  # first: once the file is in place, nothing but its fsync may fail
+        # opened first: after the rename, nothing but the folder's fsync may fail
+        folder = os.open(path.parent, _FOLDER)
         try:
             written = _write_new(temporary, data, folder, durable=durable)
             try:
                 os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 if _is_file(path.name, folder, written):
-                    state = UNKNOWN  # a network file system may do it and report a failure
+                    # a network file system may rename the file and report a failure
+                    state = UNKNOWN
                 _remove(temporary, folder)
                 raise
             state = UNKNOWN
             if durable:
-                os.fsync(folder)  # never tried again: after a failed fsync the next one may report success for nothing
+                # never tried again: after a failed fsync the next one may report
+                # success for nothing
+                os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
@@ -61,7 +66,10 @@ def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) ->
 
 
 def make_directory(directory: Path) -> None:
-    """Make a folder and its missing parents, so that all of them survive a power cut; OSError if that fails."""
+    """Make a folder, and those above it that are missing, so that they too survive a power cut.
+
+    OSError if it cannot be made.
+    """
     missing = []
     while not directory.exists():
         missing.append(directory)
@@ -69,7 +77,8 @@ def make_directory(directory: Path) -> None:
     if not directory.is_dir():
         raise NotADirectoryError(f"{directory} is not a folder")
     for each in reversed(missing):
-        each.mkdir(exist_ok=True)  # another process may be making it as well
+        # another process may be making it as well
+        each.mkdir(exist_ok=True)
         folder = os.open(each.parent, _FOLDER)
         try:
             os.fsync(folder)
@@ -96,9 +105,9 @@ def is_temporary(name: str) -> bool:
 def sweep(directory: Path, *, older_than: float = DAY, limit: int = 1000) -> int:
     """Remove what killed writers left in ``directory``; how many files that were.
 
-    Only regular files whose name proves that they are ours, last changed ``older_than`` seconds ago: a writer may be
-    at work on a younger one. At most ``limit`` of them, so that a save never waits long; the next goes on. Never an
-    error: what cannot be removed stays.
+    Only regular files whose name proves that they are ours, last changed ``older_than`` seconds
+    ago: a writer may be at work on a younger one. At most ``limit`` of them, so that a save never
+    waits long; the next goes on. Never an error: what cannot be removed stays.
     """
     removed, youngest = 0, time.time() - older_than
     with suppress(OSError), os.scandir(directory) as entries:
@@ -117,29 +126,32 @@ def _write_new(name: str, data: Iterable[bytes | memoryview], folder: int, *, du
     descriptor = os.open(name, _NEW, 0o666, dir_fd=folder)
     try:
         try:
-            found = os.fstat(descriptor)
+            status = os.fstat(descriptor)
             for part in data:
                 _write_all(descriptor, part)
             if durable:
-                os.fsync(descriptor)  # before the rename: a new name must never point at bytes that are not there
+                # before the rename: a new name must never point at bytes that are
+                # not there
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except BaseException:
         _remove(name, folder)
         raise
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(descriptor, rest) :]  # a write may be short
+        # a write may be short
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _is_file(name: str, folder: int, identity: tuple[int, int]) -> bool:
     with suppress(OSError):
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return (found.st_dev, found.st_ino) == identity
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return (status.st_dev, status.st_ino) == identity
     return False
 
 
@@ -148,8 +160,8 @@ def _remove(name: str, folder: int) -> None:
         os.unlink(name, dir_fd=folder)
 
 
-def _is_stale(found: os.stat_result, youngest: float) -> bool:
-    return stat.S_ISREG(found.st_mode) and found.st_mtime < youngest
+def _is_stale(status: os.stat_result, youngest: float) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_mtime < youngest
 
 
 def _proof(name: str, token: str) -> str:

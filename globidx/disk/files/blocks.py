@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
 
 from numpy.typing import NDArray
 
+from globidx.core.reading.lru import ByteLru
 from globidx.disk.files import forks
 
 
 class BlockCache:
     """Arrays by key, at most ``capacity`` bytes of them.
 
-    A forked child starts empty, so that its copy is not paid for twice; with ``inherited`` it has what its parent had,
-    in the same memory: right for what is small, costly to make, and never changed.
+    A forked child starts empty, so that its copy is not paid for twice; with ``inherited`` it has
+    what its parent had, in the same memory: right for what is small, costly to make, and never
+    changed.
 
     >>> import numpy as np
     >>> cache = BlockCache(16)
@@ -30,46 +31,38 @@ class BlockCache:
         self._start_empty()
         forks.renew_in_child(self, BlockCache._inherit if inherited else BlockCache._start_empty)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays that are kept."""
+        return self._lru.nbytes
+
     def get(self, key: Hashable) -> NDArray[Any] | None:
-        """The array kept under ``key``, or None; it is shared, so copy before writing."""
+        """The array under ``key``, or None; it is shared, so copy before writing."""
         with self._lock:
-            array = self._arrays.get(key)
-            if array is not None:
-                self._arrays.move_to_end(key)
-            return array
+            return self._lru.get(key)
 
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
         """Keep ``array``, unless it alone is more than the capacity."""
-        if array.nbytes > self.capacity:
-            return
         with self._lock:
-            old = self._arrays.pop(key, None)
-            self.nbytes += array.nbytes - (0 if old is None else old.nbytes)
-            self._arrays[key] = array
-            self._shrink(self.capacity)
+            self._lru.put(key, array, array.nbytes)
 
     def make_room(self, nbytes: int) -> None:
         """Drop what must go before ``nbytes`` more are kept, so that these are never in memory together."""
         with self._lock:
-            self._shrink(self.capacity - nbytes)
+            self._lru.shrink(self.capacity - nbytes)
 
     def clear(self) -> None:
         """Drop everything."""
         with self._lock:
-            self._arrays.clear()
-            self.nbytes = 0
-
-    def _shrink(self, nbytes: int) -> None:
-        while self._arrays and self.nbytes > nbytes:
-            self.nbytes -= self._arrays.popitem(last=False)[1].nbytes
+            self._lru.shrink(-1)
 
     def _inherit(self) -> None:
-        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is whole, though the sum
-        # may not be.
+        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is
+        # whole, though the sum may not be.
         self._lock = threading.Lock()
-        self.nbytes = sum(array.nbytes for array in self._arrays.values())
+        self._lru.recount()
 
     def _start_empty(self) -> None:
-        self._lock = threading.Lock()  # not the parent's, which may have been held when it forked
-        self._arrays: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
-        self.nbytes = 0
+        # the parent's lock may have been held when it forked
+        self._lock = threading.Lock()
+        self._lru = ByteLru[NDArray[Any]](self.capacity)

@@ -1,29 +1,32 @@
 """What a forked child must not inherit: locks that a thread of its parent may hold for ever, and what they guard.
 
-Only the thread that forks lives on in the child. A lock that another one held at that moment stays held, and what it
-guards may be half changed. So such objects are made anew in the child before any of its code runs. A module that
-another thread was importing can never be imported in the child, so a fork waits for imports that begin here.
+Only the thread that forks lives on in the child. A lock that another one held at that moment stays
+held, and what it guards may be half changed. So such objects are made anew in the child before any
+of its code runs. A module that another thread was importing can never be imported in the child, so
+a fork waits for imports that begin here.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
-# Before the handlers below are registered: handlers that run before a fork run in reverse, and h5py's take its lock.
-# An import that waits for that lock would otherwise keep a fork waiting that holds it and waits for the import.
+# Before the handlers below are registered: handlers that run before a fork run in reverse, and
+# h5py's take its lock. An import that waits for that lock would otherwise keep a fork waiting that
+# holds it and waits for the import.
 with suppress(ImportError):
     import h5py  # noqa: F401
 
 Owner = TypeVar("Owner")
 
-#: How long a fork waits for an import, in seconds: for ever might be a deadlock over a lock of the module's own.
+#: How long a fork waits for an import, in seconds: for ever might be a deadlock over a lock of the
+#: module's own.
 _IMPORT_SECONDS = 60.0
 
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
@@ -32,19 +35,20 @@ _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 def renew_in_child(owner: Owner, renew: Callable[[Owner], None]) -> None:
     """Call ``renew(owner)`` in every process that is forked from this one while ``owner`` lives.
 
-    ``renew`` must not wait for anything, and belongs to the class, since a bound method would keep ``owner`` alive.
+    ``renew`` must not wait for anything, and belongs to the class, since a bound method would keep
+    ``owner`` alive.
     """
     reference = weakref.ref(owner, _forget)
     _renewals[id(reference)] = reference, renew
 
 
-def imported(name: str) -> ModuleType:
+def import_module(name: str) -> ModuleType:
     """The module ``name``, imported where it was not, without a fork in the middle of that.
 
     For what is imported at the first read, when other threads may be reading already.
     """
     with _Imports.lock:
-        return import_module(name)
+        return importlib.import_module(name)
 
 
 def _forget(gone: weakref.ref[Any]) -> None:
@@ -52,7 +56,7 @@ def _forget(gone: weakref.ref[Any]) -> None:
 
 
 class _Imports:
-    """The lock of ``imported``, and whether a fork that is under way holds it."""
+    """The lock of ``import_module``, and whether a fork that is under way holds it."""
 
     lock = threading.RLock()
     held = False

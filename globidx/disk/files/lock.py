@@ -1,7 +1,7 @@
-"""A lock that saves work and guards nothing: whoever cannot have it does the work itself.
+"""A lock that saves work and guards nothing: a process that cannot take it does the work itself.
 
-On Lustre, GPFS and some NFS mounts ``flock`` succeeds for everybody, and elsewhere it fails for everybody; what is
-written under this lock is therefore right without it.
+On Lustre, GPFS and some NFS mounts ``flock`` succeeds for everybody, and elsewhere it fails for
+everybody; what is written under this lock is therefore right without it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _MOST_BYTES = 256
 def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
     """Hold the lock at ``path``, waiting at most ``timeout`` seconds.
 
-    True if it was had, False if the work must be done without it; a line in the log then names the lock and its holder.
+    Yields whether the lock was taken. If not, a warning names the lock and its holder, and the work
+    goes on without it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,16 +49,17 @@ def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
 
 
 def _file_lock(path: Path) -> FileLock:
-    """A lock of the system's. Where there are none, a file that stands for one would outlive whoever made it."""
-    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:  # newer versions of filelock
+    """An flock. filelock's fallback, a file that exists while it is held, would outlive a killed holder."""
+    # newer versions of filelock
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
         return FileLock(path, fallback_to_soft=False)
     return FileLock(path)
 
 
 def _refuse_odd(path: Path) -> None:
-    """Open the lock file; OSError if none can be made, or if a link, a folder or a pipe has its name.
+    """OSError for a link, a folder or a pipe, and where no file can be made.
 
-    A lock through one of these could be anywhere, or never be granted.
+    A lock through them could be anywhere, or be waited for in vain.
     """
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -72,7 +74,7 @@ def _refuse_odd(path: Path) -> None:
 
 
 def _sign(path: Path) -> None:
-    """Write down who holds the lock, for those who wait in vain."""
+    """Write the holder into the file, for the message of processes that time out."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -86,7 +88,7 @@ def _sign(path: Path) -> None:
 def _holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            said = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
+            signature = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
-        return f"nobody knows whom ({error})"
-    return said if said.isprintable() and said else "somebody who did not sign it"
+        return f"an unknown process ({error})"
+    return signature if signature.isprintable() and signature else "a process that left no name"

@@ -34,8 +34,8 @@ class _Slot(Generic[Handle]):
 class HandleCache(Generic[Key, Handle]):
     """At most ``capacity`` handles, opened by ``open_handle(key)`` on first use and closed when they are pushed out.
 
-    A handle in use is never closed under its user. Handles belong to the process that opened them: a forked child
-    starts with none, and leaves its parent's alone.
+    A handle in use is never closed under its user. Handles belong to the process that opened them:
+    a forked child starts with none, and leaves its parent's alone.
 
     >>> from contextlib import closing
     >>> class File:
@@ -84,7 +84,7 @@ class HandleCache(Generic[Key, Handle]):
             self._shrink(0)
 
     def give_back(self) -> None:
-        """Close the older half of the handles that are not in use: something else needs descriptors."""
+        """Close the older half of the handles that are not in use, to free descriptors."""
         with self._lock:
             self._shrink(len(self._slots) // 2)
 
@@ -95,7 +95,8 @@ class HandleCache(Generic[Key, Handle]):
         self._slots: OrderedDict[Key, _Slot[Handle]] = OrderedDict()
 
     def _leave_parents(self) -> None:
-        self._inherited = (self._slots, self._inherited)  # kept, so that no finaliser closes what is the parent's
+        # kept alive, so that no finaliser closes the parent's files
+        self._inherited = (self._slots, self._inherited)
         self._start_empty()
 
     def _opened(self, key: Key) -> Handle:
@@ -104,7 +105,8 @@ class HandleCache(Generic[Key, Handle]):
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            self._shrink(len(self._slots) // 2)  # others hold descriptors too; give half back, and try once more
+            # descriptors are used up: close half of ours, and try once more
+            self._shrink(len(self._slots) // 2)
             return self._open(key)
 
     def _shrink(self, size: int) -> None:

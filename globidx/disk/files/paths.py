@@ -15,13 +15,14 @@ def is_remote(path: str) -> bool:
     >>> is_remote("https://host/a.zarr"), is_remote("simplecache::s3://bucket/a.zarr"), is_remote("/data/a.zarr")
     (True, True, False)
     """
-    return bool(_scheme(path))
+    return "://" in path and _scheme(path) is not None
 
 
 def split_chain(url: str) -> tuple[str, str, str]:
-    """What stands before the path of a URL, that path, and what stands behind it.
+    """The parts of a URL: before its path, the path, and after it.
 
-    Of a chain, the path is that of the first link which has one: stores lie in that, and the others say how it is had.
+    Of a chain, the path is that of the first link which has one: stores lie in that, and the others
+    say how it is had.
 
     >>> split_chain("zip://in/a.zarr::s3://bucket/b.zip"), split_chain("simplecache::s3://bucket/a.zarr")
     (('zip://', 'in/a.zarr', '::s3://bucket/b.zip'), ('simplecache::s3://', 'bucket/a.zarr', ''))
@@ -31,10 +32,10 @@ def split_chain(url: str) -> tuple[str, str, str]:
     return scheme + separator, path, link + behind
 
 
-def joined(path: str, *names: str) -> str:
-    """A place below a path or URL.
+def join(path: str, *names: str) -> str:
+    """A path or URL below another one.
 
-    >>> joined("/data/a.zarr", "x", ""), joined("zip://a.zarr::/b.zip", "x", "0.0")
+    >>> join("/data/a.zarr", "x", ""), join("zip://a.zarr::/b.zip", "x", "0.0")
     ('/data/a.zarr/x', 'zip://a.zarr/x/0.0::/b.zip')
     """
     below = [name for name in names if name]
@@ -82,7 +83,7 @@ class Paths(Sequence[str]):
 
     @property
     def base(self) -> bytes:
-        """What stands before each name."""
+        """The prefix of every path, as bytes."""
         return os.fsencode(os.path.join(self.root, ""))
 
     def encoded(self, start: int, stop: int) -> list[bytes]:
@@ -94,13 +95,13 @@ class Paths(Sequence[str]):
         return len(self.names)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [os.path.join(self.root, name) for name in self.names[place]]
-        return os.path.join(self.root, self.names[place])
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [os.path.join(self.root, name) for name in self.names[index]]
+        return os.path.join(self.root, self.names[index])
 
     def __iter__(self) -> Iterator[str]:
         return (os.path.join(self.root, name) for name in self.names)

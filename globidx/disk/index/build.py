@@ -1,12 +1,11 @@
-"""Building an index: recall what a cache knows, look at the rest, and leave what was learnt for the next one.
+"""Builds an index: reads what caches hold, scans the other files, and writes the result for the next build.
 
-The cache and its lock save work and decide nothing: what is recalled is proved file by file.
+Cache and lock only save work: every cached row is compared with its file's stamp.
 """
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +23,41 @@ from numpy.typing import NDArray
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Table
 from globidx.disk.files.lock import work_lock
-from globidx.disk.files.paths import Paths, is_remote
+from globidx.disk.files.paths import Paths
 from globidx.disk.index import exchange
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.cache import IndexCache, cache_path, path_beside, reopened, siblings
-from globidx.disk.index.discover import by_suffix
+from globidx.disk.index.cache import IndexCache, map_cache, siblings
+from globidx.disk.index.discover import count_by_suffix
 from globidx.disk.index.exchange import Peers
-from globidx.disk.index.scan import Found
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.scan import Failure, Piece, ScanResult
+from globidx.disk.index.snapshot import Snapshot
 from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
+
+
+class Assembly(NamedTuple):
+    """One table of the files that agree, the failures of the others, and the files that some are made of.
+
+    ``digest`` is that of the cache file which the table was written to.
+    """
+
+    piece: Piece | None
+    failures: list[Failure]
+    sources: dict[int, list[tuple[str, str]]]
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Build:
-    """One look at the files: what to take from each, where to remember it, and who helps.
+    """One build of an index: the files, the arrays of each, the cache, and who helps to scan.
 
-    ``executor`` looks at files in batches; ``peers`` are other processes that each take a share; ``progress`` is called
-    with how many files were looked at, and how many are to be. Without ``keep`` nothing is written. ``also`` are caches
-    that may know something, too: those of others, which are only read. ``on_bad`` is ``"error"``, ``"skip"``, or
-    ``"tell"`` for a caller that says itself which files were skipped.
+    ``executor`` scans files in batches; ``peers`` are other processes that each scan a share;
+    ``progress`` is called with the number of files scanned and to scan. Without ``keep`` nothing is
+    written. ``also`` are caches of other users, which are only read. ``on_bad`` is ``"error"``,
+    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself.
     """
 
     paths: Paths
@@ -62,46 +73,26 @@ class Build:
     also: tuple[Path, ...] = ()
     searched: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        paths: Paths,
-        files: object,
-        layout: Layout,
-        axis: int,
-        cache_dir: str | os.PathLike[str] | None,
-        **options: Any,
-    ) -> Build:
-        """A look at the files that a user named as ``files`` (None: by the list ``paths``)."""
-        spec = os.path.relpath(files, paths.root) if isinstance(files, str) and not is_remote(files) else files
-        if not isinstance(spec, str):
-            spec = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
-        what = paths.root, spec, repr((layout, axis))
-        cache = cache_path(*what, None if cache_dir is None else Path(cache_dir))
-        beside = path_beside(*what)  # where who may write there has left it for all
-        is_told = cache_dir is not None or "GLOBIDX_CACHE_DIR" in os.environ
-        also = () if is_told or cache == beside or is_remote(paths.root) else (beside,)
-        searched = isinstance(files, str) and not is_remote(files) and os.path.isdir(files)
-        return cls(paths, cache, layout, axis, also=also, searched=searched, **options)
-
-    def run(self, *, generation: int = 0, merge: bool = False) -> Indexed:
+    def run(self, *, merge: bool = False) -> Snapshot:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
         cache = IndexCache(self.cache)
         parts = map(IndexCache, self.part_files() if merge else ())
         caches = (cache, *map(IndexCache, self.also), *parts)
-        every = np.arange(len(self.paths))
-        found = self._found(every, caches, cache) if self.peers is None else self._shared(caches, self.peers)
-        return self._indexed(found, cache, generation)
+        if self.peers is None:
+            assembled = self._collect(np.arange(len(self.paths)), caches, cache)
+        else:
+            assembled = self._assemble(self._shared(caches, self.peers))
+        return self._indexed(assembled, cache)
 
-    def refuse_unwritable(self) -> None:
+    def require_writable(self) -> None:
         """OSError where the index could not be written: before any file is opened."""
-        IndexCache(self.cache).refuse_unwritable()
+        IndexCache(self.cache).require_writable()
 
-    def refuse_unwritten(self, found: Indexed, consequence: str = "") -> None:
+    def require_written(self, snapshot: Snapshot, consequence: str = "") -> None:
         """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
         written = IndexCache(self.cache).load()
-        if written is None or written.fingerprint() != found.fingerprint:
-            raise OSError(f"the index of {len(found.table)} files was not written to {self.cache}{consequence}")
+        if written is None or written.fingerprint() != snapshot.fingerprint:
+            raise OSError(f"the index of {len(snapshot.table)} files was not written to {self.cache}{consequence}")
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
         """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
@@ -111,22 +102,24 @@ class Build:
         path = self.cache.with_suffix(f".{part}-of-{of}{self.cache.suffix}")
         kept = IndexCache(path)
         share = _share(len(self.paths), part - 1, of)
-        found = self._found(share, (kept, *self._caches()), kept)
-        piece, failures = scanning.assemble(self._wanted(found), self.paths)
+        assembled = self._collect(share, (kept, *self._caches()), kept)
+        failures = self._relevant(assembled.failures)
         if self.on_bad == "error":
             scanning.refuse_bad(failures, len(share))
-        if piece is None:  # there are more parts than files, or none of these can be indexed
+        piece = assembled.piece
+        # more parts than files, or no file of this part can be indexed
+        if piece is None:
             return path, 0
-        if kept.save(piece.table) is None:
+        if _saved(piece, assembled.digest, kept) is None:
             raise OSError(f"the part {path} cannot be written")
         return path, len(piece.table)
 
     def missing(self, part: tuple[int, int] | None) -> tuple[int, int]:
         """How many files there are (in a part), and how many of them no cache knows."""
-        number, of = part or (1, 1)
-        share = _share(len(self.paths), number - 1, of)
+        index, of = part or (1, 1)
+        share = _share(len(self.paths), index - 1, of)
         caches = (*self._caches(), *map(IndexCache, self.part_files()))
-        return len(share), len(self._recall(share, caches, Found()))
+        return len(share), len(self._recall(share, caches, ScanResult()))
 
     def _caches(self) -> list[IndexCache]:
         return [IndexCache(path) for path in (self.cache, *self.also)]
@@ -138,109 +131,124 @@ class Build:
     def part_files(self) -> list[Path]:
         """The parts of this index that were kept by ``run_part``."""
         stem, suffix = self.cache.stem, self.cache.suffix
-        named = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
-        found = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
+        pattern = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
+        paths = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
         return [
-            Path(path) for path in sorted(found) if named.fullmatch(os.path.basename(path)) and os.path.isfile(path)
+            Path(path) for path in sorted(paths) if pattern.fullmatch(os.path.basename(path)) and os.path.isfile(path)
         ]
 
-    def _found(self, places: Places, caches: Sequence[IndexCache], kept: IndexCache) -> Found:
-        """What is known of the files at ``places`` after all that no cache knows have been looked at."""
-        found = Found()
-        missing = self._recall(places, caches, found)
-        if len(missing) and not self.keep:
-            self._look(missing, found, kept)
-        elif len(missing):
-            with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
-                if kept.changed():  # by another process, while this one waited
-                    missing = self._recall(missing, [kept], found)
-                self._look(missing, found, kept)
-        return found
+    def _collect(self, indices: Indices, caches: Sequence[IndexCache], kept: IndexCache) -> Assembly:
+        """What is known of the files at ``indices`` after all that no cache knows have been scanned.
 
-    def _recall(self, places: Places, caches: Sequence[IndexCache], found: Found) -> Places:
-        """Add to ``found`` what caches know, or else their siblings; the places that are still missing."""
+        The result is assembled once. Where a file was scanned it is also written to ``kept``, while
+        the lock is held, and also where the scan is interrupted.
+        """
+        result = ScanResult()
+        missing = self._recall(indices, caches, result)
+        if not len(missing) or not self.keep:
+            self._scan(missing, result)
+            return self._assemble(result)
+        with work_lock(kept.path.with_suffix(".lock"), timeout=self.lock_timeout):
+            # another process may have written it while this one waited
+            if kept.changed():
+                missing = self._recall(missing, [kept], result)
+            recalled = len(result.pieces)
+            try:
+                self._scan(missing, result)
+            finally:
+                assembled = self._assemble(result)
+                if assembled.piece is not None and len(result.pieces) > recalled:
+                    assembled = assembled._replace(digest=kept.save(assembled.piece.table))
+        return assembled
+
+    def _recall(self, indices: Indices, caches: Sequence[IndexCache], result: ScanResult) -> Indices:
+        """Add to ``result`` what caches know, or else their siblings; the places that are still missing."""
         for known in chain(caches, self._siblings()):
-            if not len(places):
+            if not len(indices):
                 break
-            piece = known.recall(self.paths, places)
+            piece = known.recall(self.paths, indices)
             if piece is not None:
-                found.pieces.append(piece)
-                places = np.setdiff1d(places, piece.places, assume_unique=True)
-        return places
+                result.pieces.append(piece)
+                indices = np.setdiff1d(indices, piece.indices, assume_unique=True)
+        return indices
 
-    def _look(self, places: Places, found: Found, kept: IndexCache) -> None:
-        """Look at the files at ``places``. What was learnt is kept also where that is interrupted."""
-        done, learnt = 0, False
-        try:
-            for batch in scanning.scan(self.paths, places, layout=self.layout, axis=self.axis, executor=self.executor):
-                found.add(batch)
-                learnt |= bool(batch.pieces)
-                done += sum(len(piece.places) for piece in batch.pieces) + len(batch.failures)
-                if self.progress is not None:
-                    self.progress(done, len(places))
-        finally:
-            if learnt and self.keep:
-                piece, _ = scanning.assemble(found, self.paths)
-                if piece is not None:
-                    kept.save(piece.table)
+    def _scan(self, indices: Indices, result: ScanResult) -> None:
+        """Add to ``result`` what the files at ``indices`` hold, batch by batch."""
+        done = 0
+        for batch in scanning.scan(self.paths, indices, layout=self.layout, axis=self.axis, executor=self.executor):
+            result.add(batch)
+            done += sum(len(piece.indices) for piece in batch.pieces) + len(batch.failures)
+            if self.progress is not None:
+                self.progress(done, len(indices))
 
-    def _shared(self, caches: Sequence[IndexCache], peers: Peers) -> Found:
+    def _assemble(self, result: ScanResult) -> Assembly:
+        piece, failures = scanning.assemble(result, self.paths)
+        return Assembly(piece, failures, result.sources)
+
+    def _shared(self, caches: Sequence[IndexCache], peers: Peers) -> ScanResult:
         """What all peers found together, each in its own share of the files."""
         share = _share(len(self.paths), peers.rank, peers.world_size)
 
         def mine() -> bytes:
-            found = Found()
-            missing = self._recall(share, caches, found)
+            result = ScanResult()
+            missing = self._recall(share, caches, result)
             for batch in scanning.scan(self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor):
-                found.add(batch)
-            return exchange.encode(found, self.paths)
+                result.add(batch)
+            return exchange.encode(result, self.paths)
 
-        return exchange.together(peers.gather(mine), self.paths)
+        return exchange.merge(peers.gather(mine), self.paths)
 
-    def _indexed(self, found: Found, cache: IndexCache, generation: int) -> Indexed:
+    def _indexed(self, assembled: Assembly, cache: IndexCache) -> Snapshot:
         """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
-        piece, failures = scanning.assemble(self._wanted(found), self.paths)
+        piece, failures = assembled.piece, self._relevant(assembled.failures)
         if piece is None or self.on_bad == "error":
             scanning.refuse_bad(failures, len(self.paths))
         if piece is None:
-            others = by_suffix(bad.path for bad in found.failures.values() if bad.is_other)
+            others = count_by_suffix(failure.path for failure in assembled.failures if failure.is_other)
             over = f"; passed over {others} of other formats" if others else ""
             raise NoFilesError(f"there is no file to index below {self.paths.root}{over}")
         scanning.refuse_repeats(piece, self.paths)
-        scanning.refuse_sources(piece, found.sources, self.paths)
+        scanning.refuse_sources(piece, assembled.sources, self.paths)
         if failures:
-            level = logging.INFO if self.on_bad == "tell" else logging.WARNING
+            level = logging.INFO if self.on_bad == "report" else logging.WARNING
             count, total = len(failures), len(self.paths)
             _log.log(level, "left out %d of %d files that cannot be indexed: %s", count, total, failures[0])
         for info in piece.table.arrays:
             if info.packing:
                 _tell_packed(info.name or "the array", info.packing)
-        table, digest = self._kept(piece.table, cache)
+        table, digest = self._kept(piece, assembled.digest, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
-        indexed = Indexed(self.paths.root, table, skipped, cache.path, generation, digest)
-        len(indexed.index)  # totals beyond 64 bits are refused here, not at the first read
+        indexed = Snapshot(self.paths.root, table, skipped, cache.path, digest)
+        # totals beyond 64 bits are refused here, not at the first read
+        len(indexed.index)
         return indexed
 
-    def _wanted(self, found: Found) -> Found:
-        """What was found, less files of other formats that a search of a folder met; a warning counts them."""
-        others = {place: bad for place, bad in found.failures.items() if bad.is_other and self.searched}
-        if not others:
-            return found
-        first = next(iter(others.values()))
-        told = by_suffix(bad.path for bad in others.values())
-        _log.warning("passed over %s: %s is %s", told, scanning.printable(first.path), first.reason)
-        return Found(found.pieces, {place: bad for place, bad in found.failures.items() if place not in others})
+    def _relevant(self, failures: Sequence[Failure]) -> list[Failure]:
+        """Failures, less files of other formats that a search of a folder met; a warning counts those."""
+        others = [failure for failure in failures if failure.is_other and self.searched]
+        if others:
+            counts, first = count_by_suffix(failure.path for failure in others), others[0]
+            _log.warning("passed over %s: %s is %s", counts, scanning.printable(first.path), first.reason)
+        return [failure for failure in failures if not (failure.is_other and self.searched)]
 
-    def _kept(self, table: Table, cache: IndexCache) -> tuple[Table, str | None]:
+    def _kept(self, piece: Piece, digest: str | None, cache: IndexCache) -> tuple[Table, str | None]:
         """The table, mapped from the cache file that holds it; from memory where none does."""
-        digest = cache.digest_of(table)
-        if digest is None and self.keep:
-            digest = cache.save(table)
-            try:
-                return (table, None) if digest is None else reopened(os.fspath(cache.path), digest)
-            except (OSError, ValueError):  # another process was faster
-                return table, None
-        return table, digest
+        table, mapped = piece.table, cache.digest_of(piece.table)
+        if mapped is not None or not self.keep:
+            return table, mapped
+        digest = _saved(piece, digest, cache)
+        if digest is None:
+            return table, None
+        try:
+            return map_cache(os.fspath(cache.path), digest)
+        except (OSError, ValueError):
+            # another process was faster
+            return table, None
+
+
+def _saved(piece: Piece, digest: str | None, cache: IndexCache) -> str | None:
+    """The digest of the cache file with this table: the one that it was written with, is read from, or gets now."""
+    return digest or cache.digest_of(piece.table) or cache.save(piece.table)
 
 
 @cache
@@ -254,10 +262,10 @@ def _tell_packed(name: str, packing: str) -> None:
     )
 
 
-def _share(count: int, number: int, of: int) -> Places:
-    """The ``number``-th of ``of`` shares of ``[0, count)``, neighbours together.
+def _share(count: int, part: int, of: int) -> Indices:
+    """The ``part``-th of ``of`` shares of ``[0, count)``, neighbours together.
 
     >>> [_share(7, number, 3).tolist() for number in range(3)]
     [[0, 1], [2, 3], [4, 5, 6]]
     """
-    return np.arange(count * number // of, count * (number + 1) // of)
+    return np.arange(count * part // of, count * (part + 1) // of)

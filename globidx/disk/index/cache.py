@@ -1,6 +1,6 @@
 """The on-disk cache of an index.
 
-A file that may be missing, old, torn or another's, and must never make the index wrong.
+It may be missing, old, torn or another index's, and must never make the index wrong.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ from globidx.errors import RecordVersionError
 
 _log = logging.getLogger("globidx")
 
-#: Caches of so many bytes are mapped, smaller ones read.
+#: Caches of this many bytes are mapped, smaller ones are read.
 _MAPPED_FROM = 8 * 2**20
 
 
 class IndexCache:
     """One cache file.
 
-    Whatever is read from it is proved file by file before use, so its name only has to find it again.
+    What is read from it is compared with every file's stamp before use, so a wrong cache costs time
+    and no correctness.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_closed = False  #: to writing: it is a newer globidx's, or cannot be written
+        #: No more writes: the file is a newer globidx's, or cannot be written.
+        self._is_closed = False
         self._seen: object = None
         self._table: Table | None = None
         self._digest: str | None = None
-        self._saved: tuple[object, str] | None = None
 
     def load(self) -> Table | None:
         """The table in the file; None, with a line in the log, where there is none to use.
@@ -62,15 +63,15 @@ class IndexCache:
             self._seen, self._table = seen, self._decoded(data)
         return self._table
 
-    def recall(self, paths: Paths, places: NDArray[np.int64]) -> Piece | None:
-        """Of the files at ``places``, those that the cache knows and their own stamps prove to be as they were."""
+    def recall(self, paths: Paths, indices: NDArray[np.int64]) -> Piece | None:
+        """Of the files at ``indices``, those that the cache knows and their own stamps prove to be as they were."""
         table = self.load()
         if table is None:
             return None
-        rows, places = _rows(table, paths, places)
-        known = stamps.unchanged(table, rows, paths, places)
-        rows, places = rows[known], places[known]
-        return Piece(places, table.take(rows)) if len(places) else None
+        rows, indices = _rows(table, paths, indices)
+        known = stamps.unchanged(table, rows, paths, indices)
+        rows, indices = rows[known], indices[known]
+        return Piece(indices, table.take(rows)) if len(indices) else None
 
     def changed(self) -> bool:
         """Whether the file is another one than was loaded last."""
@@ -92,19 +93,20 @@ class IndexCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             parts = encoding.parts(table)
-            said = encoding.digest(parts[0])
-            if (_identity(self.path), said) in (self._saved, (self._seen, self._digest)):
-                return said  # it is there already
-            write_atomic(self.path, *parts, durable=False)  # losing it costs a rebuild, a torn one is seen
+            digest = encoding.digest(parts[0])
+            if (_identity(self.path), digest) == (self._seen, self._digest):
+                # it is there already
+                return digest
+            # not durable: a lost cache costs a rebuild, and a torn one has a wrong digest
+            write_atomic(self.path, *parts, durable=False)
             sweep(self.path.parent)
         except OSError as error:
             self._is_closed = True
             _log.warning("index cache %s cannot be written, going on without: %s", self.path, error)
             return None
-        self._saved = _identity(self.path), said
-        return said
+        return digest
 
-    def refuse_unwritable(self) -> None:
+    def require_writable(self) -> None:
         """Refuse a place that cannot be written, before anything is done for it; what is there stays as it is.
 
         Raises
@@ -139,63 +141,75 @@ class IndexCache:
         else:
             self._digest = encoding.digest(view)
             if isinstance(data, mmap.mmap):
-                data.madvise(mmap.MADV_DONTNEED)  # what was read to check it need not stay in this process
+                # pages that were read for the checksum need not stay in memory
+                data.madvise(mmap.MADV_DONTNEED)
             return table
         return None
 
 
-def reopened(path: str, digest: str, fingerprint: str | None = None) -> tuple[Table, str]:
+def map_cache(path: str, digest: str, fingerprint: str | None = None) -> tuple[Table, str]:
     """The table of the cache file at ``path``, which was verified when it got its ``digest``; a large one is mapped.
 
-    A file that was written anew since is as good where its ``fingerprint`` is the same: it has other stamps, or chunks.
-    Its own digest is returned. FileNotFoundError or ValueError where the file does not hold that index any more.
+    A file that was written anew since is as good where its ``fingerprint`` is the same: it has
+    other stamps, or chunks. Its own digest is returned. FileNotFoundError or ValueError where the
+    file does not hold that index any more.
     """
     data, _ = _read(Path(path), None)
     view = memoryview(data or b"")
-    trusted = digest if isinstance(data, mmap.mmap) else None  # what is small is verified again
-    table, said = encoding.decode(view, verified=trusted), encoding.digest(view)
-    if said != digest and table.fingerprint() != fingerprint:
+    # small caches are verified again
+    trusted = digest if isinstance(data, mmap.mmap) else None
+    table, actual = encoding.decode(view, verified=trusted), encoding.digest(view)
+    if actual != digest and table.fingerprint() != fingerprint:
         raise ValueError("it was written anew, and is not the index that was asked for any more")
-    return table, said
+    return table, actual
 
 
 def holds(path: Path, digest: str) -> bool:
     """Whether the cache file is the one with that ``digest``."""
     try:
-        reopened(os.fspath(path), digest)
+        map_cache(os.fspath(path), digest)
     except (OSError, ValueError):
         return False
     return True
 
 
-def cache_path(root: str, spec: str, options: str, cache_dir: Path | None) -> Path:
-    """Where the cache of these files lies.
+def chosen_folder(cache_dir: Path | None) -> Path | None:
+    """The folder for caches that a user chose: ``cache_dir``, else ``$GLOBIDX_CACHE_DIR`` unless that is empty."""
+    if cache_dir is not None:
+        return cache_dir
+    variable = os.environ.get("GLOBIDX_CACHE_DIR")
+    return Path(variable) if variable else None
 
-    In ``cache_dir``, else ``$GLOBIDX_CACHE_DIR``, else beside the data where that can be written, else in the user's
-    cache folder. Beside the data its name does not depend on where the data is, so that it moves along.
+
+def cache_path(root: str, spec: str, options: str, folder: Path | None) -> Path:
+    """The path of the cache of these files.
+
+    In ``folder`` (``chosen_folder``), else beside the data where that can be written, else in the
+    user's cache folder. Beside the data its name does not depend on where the data is, so that it
+    moves along.
     """
-    told = cache_dir or os.environ.get("GLOBIDX_CACHE_DIR")
-    if not told and os.access(root, os.W_OK):
+    if folder is None and os.access(root, os.W_OK):
         return path_beside(root, spec, options)
-    return (Path(told) if told else _user_cache()) / _name(root, spec, options)
+    return (folder or _user_cache()) / _name(root, spec, options)
 
 
 def path_beside(root: str, spec: str, options: str) -> Path:
-    """Where the cache of these files lies if it lies beside them."""
+    """The path of the cache of these files beside them."""
     return Path(root) / _name(None, spec, options)
 
 
 def siblings(path: Path) -> list[Path]:
     """Caches beside the one at ``path`` that hold the same arrays of files with the same root, the newest first.
 
-    The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each is read whole.
+    The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each
+    is read whole.
     """
-    alike = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
-    found: list[tuple[int, str]] = []
+    pattern = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
+    stamped: list[tuple[int, str]] = []
     with suppress(OSError), os.scandir(path.parent) as listing:
-        others = (entry for entry in listing if alike.fullmatch(entry.name) and entry.name != path.name)
-        found.extend((entry.stat().st_mtime_ns, entry.path) for entry in others)
-    return [Path(name) for _, name in sorted(found, reverse=True)[:8]]
+        others = (entry for entry in listing if pattern.fullmatch(entry.name) and entry.name != path.name)
+        stamped.extend((entry.stat().st_mtime_ns, entry.path) for entry in others)
+    return [Path(name) for _, name in sorted(stamped, reverse=True)[:8]]
 
 
 #: How a cache's name ends: in a digest of how the files were named.
@@ -203,7 +217,7 @@ _SPEC, _SPEC_PATTERN = f"{0:016x}.index", r"[0-9a-f]{16}\.index"
 
 
 def _name(root: str | None, spec: str, options: str) -> str:
-    """``.globidx-OPTIONS-SPEC.index``: the first part says what is in a row, the second which rows there are."""
+    """``.globidx-OPTIONS-SPEC.index``: the first digest covers the options, the second how the files were named."""
     first, second = (
         hashlib.blake2b(os.fsencode(repr(what)), digest_size=8).hexdigest() for what in ((root, options), spec)
     )
@@ -217,11 +231,12 @@ def _user_cache() -> Path:
 def _read(path: Path, seen: object) -> tuple[mmap.mmap | bytes | None, object]:
     """The file's bytes and its identity; no bytes where that is ``seen``.
 
-    A large file is mapped, so that all processes of a machine share one copy. Whoever writes caches replaces the file
-    and never changes it, so the bytes under a mapping stay what they were; somebody else's truncating it would end the
-    process by SIGBUS, so what is small is read.
+    A large file is mapped, so that all processes of a machine share one copy. Whoever writes caches
+    replaces the file and never changes it, so the bytes under a mapping stay what they were. If
+    another program truncated it, SIGBUS would end the process, so small files are read instead.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
+    # a FIFO must not be waited for
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -245,15 +260,15 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _rows(table: Table, paths: Paths, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``places``."""
+def _rows(table: Table, paths: Paths, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``indices``."""
     shared = table.names.shared_with(paths.names)
-    rows, here = places[places < shared], places[places < shared]
-    rest = places[places >= shared]
+    rows, selected = indices[indices < shared], indices[indices < shared]
+    rest = indices[indices >= shared]
     if len(rest) and shared < len(table):
-        numbers = {name: shared + row for row, name in enumerate(table.names.encoded(shared, len(table)))}
+        row_of = {name: shared + row for row, name in enumerate(table.names.encoded(shared, len(table)))}
         names = paths.names.encoded(0, len(paths))
-        found = [(numbers[names[place]], place) for place in rest.tolist() if names[place] in numbers]
-        more = np.array(found, np.int64).reshape(-1, 2)
-        rows, here = np.concatenate([rows, more[:, 0]]), np.concatenate([here, more[:, 1]])
-    return rows, here
+        pairs = [(row_of[names[index]], index) for index in rest.tolist() if names[index] in row_of]
+        more = np.array(pairs, np.int64).reshape(-1, 2)
+        rows, selected = np.concatenate([rows, more[:, 0]]), np.concatenate([selected, more[:, 1]])
+    return rows, selected

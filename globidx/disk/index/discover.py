@@ -1,4 +1,4 @@
-"""From what a user names to the paths of files.
+"""Finds the files that a user names.
 
 A directory, a glob, a list of paths, or a text or CSV file with a path a line; or the same by URL.
 """
@@ -28,8 +28,8 @@ _SUFFIXES_SHOWN = 8
 _DIGITS = re.compile(rb"\d+")
 
 
-def given(files: Any) -> str | Sequence[str]:
-    """What a user gave, as it is kept: one name, or a list of paths, absolute, since the working folder may change."""
+def absolute_names(files: Any) -> str | Sequence[str]:
+    """One name or a list of paths, made absolute, since the working folder may change."""
     if isinstance(files, (str, os.PathLike)):
         return _absolute(_path(files))
     if isinstance(files, Iterable) and not isinstance(files, (bytes, dict)):
@@ -40,10 +40,10 @@ def given(files: Any) -> str | Sequence[str]:
 def find_files(files: Any) -> Paths:
     """Absolute paths of the files.
 
-    Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where nothing matches;
-    ValueError where a list names a path twice, or local paths and URLs together.
+    Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where
+    nothing matches; ValueError where a list names a path twice, or local paths and URLs together.
     """
-    named = given(files)
+    named = absolute_names(files)
     if isinstance(named, str) and not is_remote(named):
         passed: Counter[str] = Counter()
         paths = Paths.of(_named(os.fsencode(named), passed))
@@ -59,10 +59,10 @@ def find_files(files: Any) -> Paths:
     return Paths.of(_listed(listed))
 
 
-def by_suffix(paths: Iterable[str]) -> str:
+def count_by_suffix(paths: Iterable[str]) -> str:
     """How many paths there are of each suffix, in words.
 
-    >>> by_suffix(["a/b.txt", "c.json", "d.TXT", "README"])
+    >>> count_by_suffix(["a/b.txt", "c.json", "d.TXT", "README"])
     '2 .txt, 1 .json, 1 without a suffix'
     """
     return _counted(Counter(map(_suffix, paths)))
@@ -70,9 +70,9 @@ def by_suffix(paths: Iterable[str]) -> str:
 
 def _counted(suffixes: Counter[str]) -> str:
     shown = sorted(suffixes.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_SUFFIXES_SHOWN]
-    told = [f"{count} {suffix or 'without a suffix'}" for suffix, count in shown]
+    parts = [f"{count} {suffix or 'without a suffix'}" for suffix, count in shown]
     more = suffixes.total() - sum(count for _, count in shown)
-    return ", ".join(told) + (f" and {more} others" if more else "")
+    return ", ".join(parts) + (f" and {more} others" if more else "")
 
 
 def _suffix(path: str) -> str:
@@ -85,9 +85,9 @@ def _named(path: bytes, passed: Counter[str]) -> Iterable[bytes]:
     if _is_store(Path(name)):
         return [path]
     if os.path.isdir(path):
-        found = list(_stores_below(path, set(), passed))
-        _refuse_side_by_side(found)
-        return found
+        stores_found = list(_stores_below(path, set(), passed))
+        _refuse_side_by_side(stores_found)
+        return stores_found
     if os.path.isfile(path):
         return _listed(read_list(Path(name)))
     if os.path.lexists(path):
@@ -123,8 +123,8 @@ def _matches(pattern: str) -> list[str]:
     bases = glob.glob(head) if head else ["."]
     folders = (folder for base in bases if os.path.isdir(base) for folder in _folders(base))
     rest = tail.lstrip("/") or "*"
-    found = (match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest)))
-    return sorted(set(found), key=os.fsencode)
+    matches = (match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest)))
+    return sorted(set(matches), key=os.fsencode)
 
 
 def _is_store(path: Path) -> bool:
@@ -138,25 +138,29 @@ def _is_store(path: Path) -> bool:
 def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]) -> Iterator[bytes]:
     """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
 
-    Files are taken by their suffix, so that a folder costs no more than listing it; ``passed`` counts the others.
+    Files are taken by their suffix, so that a folder costs no more than listing it; ``passed``
+    counts the others.
 
     Links are followed, but no folder is entered twice.
     """
     if _seen_before(folder, seen):
         return
     entries, base = [], os.path.join(folder, b"")
-    with os.scandir(folder) as listing:  # a folder that cannot be listed must not be one without files
+    # a folder that cannot be listed must not be one without files
+    with os.scandir(folder) as listing:
         for entry in listing:
             name = entry.name
             if name.startswith(b"."):
                 continue
             if _is_folder(entry):
                 entries.append(name if _looks_like_store(entry.path) else name + b"/")
-            elif name.endswith(b".zarr") or _looks_like_hdf5(name):  # also a link to a store that is not there
+            elif name.endswith(b".zarr") or _looks_like_hdf5(name):
+                # also if it is a broken link: opening it raises
                 entries.append(name)
             else:
                 passed[_suffix(os.fsdecode(name))] += 1
-    for name in sorted(entries):  # a folder sorts by its "/", so that the whole tree comes in order
+    # a folder sorts with its "/", so that the whole tree is sorted
+    for name in sorted(entries):
         if name.endswith(b"/"):
             yield from _stores_below(base + name[:-1], seen, passed)
         else:
@@ -166,8 +170,9 @@ def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str
 def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
     """NoFilesError where arrays of one folder, which no group's metadata binds, look like the arrays of one store.
 
-    ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are those of files, and
-    so are names that end with ``.zarr``; of the others, one of each kind of name is looked into.
+    ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are
+    those of files, and so are names that end with ``.zarr``; of the others, one of each kind of
+    name is looked into.
     """
     named: dict[tuple[bytes, bytes], bytes] = {}
     folders: Counter[bytes] = Counter()
@@ -206,7 +211,8 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        return False  # a link in a circle leads to no folder
+        # a link in a circle leads to no folder
+        return False
 
 
 def _folders(directory: str) -> Iterator[str]:
@@ -229,7 +235,8 @@ def _seen_before(folder: bytes | str, seen: set[tuple[int, int]]) -> bool:
 
 
 def _raise(error: OSError) -> None:
-    raise error  # a folder that cannot be listed must not be one without files
+    # a folder that cannot be listed must not be one without files
+    raise error
 
 
 def _looks_like_store(path: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What one process found out about files, as bytes for the others: no pickles, so a broken peer can do no harm."""
+"""Scan results as bytes for other processes: no pickles, so that a broken peer can run no code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from globidx.core.index import encoding
 from globidx.disk.files.paths import Paths
-from globidx.disk.index.scan import Failure, Found, Piece
+from globidx.disk.index.scan import Failure, Piece, ScanResult
 from globidx.errors import NoFilesError
 
 
@@ -28,62 +28,69 @@ class Peers(Protocol):
         """``work()`` of every process, in their order, in every process; where one raises, all raise."""
 
 
-def found_by_all(peers: Peers, find: Callable[[], Paths]) -> Paths:
+def find_by_all(peers: Peers, find: Callable[[], Paths]) -> Paths:
     """``find()``, or in every process the error that it raised in any."""
-    held: list[Paths] = []
+    results: list[Paths] = []
 
     def work() -> bytes:
-        held.append(find())
+        results.append(find())
         return b""
 
     peers.gather(work)
-    return held[0]
+    return results[0]
 
 
-def encode(found: Found, paths: Paths) -> bytes:
-    """What was found, and which files this process saw."""
-    blobs = [
-        blob for piece in found.pieces for blob in (piece.places.astype("<i8").tobytes(), encoding.encode(piece.table))
-    ]
+def encode(result: ScanResult, paths: Paths) -> bytes:
+    """A scan result, and a digest of the files that this process saw."""
+    blobs: list[bytes] = []
+    for piece in result.pieces:
+        blobs += [piece.indices.astype("<i8").tobytes(), encoding.encode(piece.table)]
+    failures = [[index, _hex(bad.path), bad.reason, bad.is_other] for index, bad in result.failures.items()]
+    sources = []
+    for index, taken in result.sources.items():
+        sources.append([index, [[_hex(file), _hex(dataset)] for file, dataset in taken]])
     header = {
-        "root": os.fsencode(paths.root).hex(),
+        "root": _hex(paths.root),
         "count": len(paths),
         "names": _digest(paths),
-        "failures": [
-            [place, os.fsencode(bad.path).hex(), bad.reason, bad.is_other] for place, bad in found.failures.items()
-        ],
-        "sources": [
-            [place, [[os.fsencode(name).hex() for name in one] for one in taken]]
-            for place, taken in found.sources.items()
-        ],
+        "failures": failures,
+        "sources": sources,
         "sizes": [len(blob) for blob in blobs],
     }
     return b"\n".join([json.dumps(header).encode(), b"".join(blobs)])
 
 
-def together(parts: Sequence[bytes], paths: Paths) -> Found:
-    """What all processes found; NoFilesError, naming the first rank, where one saw other files than this one."""
-    found, digest = Found(), _digest(paths)
+def merge(parts: Sequence[bytes], paths: Paths) -> ScanResult:
+    """The scan results of all processes; NoFilesError names the first rank that saw other files than this one."""
+    result, digest = ScanResult(), _digest(paths)
     for rank, part in enumerate(parts):
         text, _, body = part.partition(b"\n")
         header: dict[str, Any] = json.loads(text)
         if header["names"] != digest:
             raise NoFilesError(
-                f"rank {rank} sees {header['count']} files below {os.fsdecode(bytes.fromhex(header['root']))}, this "
+                f"rank {rank} sees {header['count']} files below {_text(header['root'])}, this "
                 f"{len(paths)} below {paths.root}, or under other names; all ranks must see the same files"
             )
-        for place, path, reason, is_other in header["failures"]:
-            found.failures[place] = Failure(os.fsdecode(bytes.fromhex(path)), reason, is_other)
-        for place, taken in header["sources"]:
-            names = ([os.fsdecode(bytes.fromhex(name)) for name in one] for one in taken)
-            found.sources[place] = [(file, dataset) for file, dataset in names]
+        for index, path, reason, is_other in header["failures"]:
+            result.failures[index] = Failure(_text(path), reason, is_other)
+        for index, taken in header["sources"]:
+            result.sources[index] = [(_text(file), _text(dataset)) for file, dataset in taken]
         ends = np.cumsum([0, *header["sizes"]]).tolist()
         blobs = [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
-        for places, table in zip(blobs[::2], blobs[1::2], strict=True):
-            found.pieces.append(Piece(np.frombuffer(places, "<i8").astype(np.int64), encoding.decode(table)))
-    return found
+        for indices, table in zip(blobs[::2], blobs[1::2], strict=True):
+            result.pieces.append(Piece(np.frombuffer(indices, "<i8").astype(np.int64), encoding.decode(table)))
+    return result
 
 
 def _digest(paths: Paths) -> str:
     """Of the names alone: hosts may have mounted the files in different places."""
     return hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
+
+
+def _hex(path: str) -> str:
+    """A path as JSON can hold it: its bytes need not be text."""
+    return os.fsencode(path).hex()
+
+
+def _text(digits: str) -> str:
+    return os.fsdecode(bytes.fromhex(digits))

@@ -18,7 +18,8 @@ _HEADINGS = frozenset({"path", "file", "filename", "file_path", "filepath"})
 def read_list(path: Path) -> list[str]:
     """Paths from a list file.
 
-    One a line, or the first column, or the one headed ``path`` or ``file``; relative ones count from the list file.
+    One a line, or the first column, or the one headed ``path`` or ``file``; relative ones count
+    from the list file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -30,10 +31,11 @@ def read_list(path: Path) -> list[str]:
     rows = _rows(path, text)
     if not rows:
         raise NoFilesError(f"the list file {path} names no file")
-    column = next((place for place, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None)
-    is_headed = column is not None and path.suffix.lower() in _TABLES  # in a plain list it may be a file of that name
+    column = next((index for index, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None)
+    # in a plain list the first line may be a file called "path"
+    is_headed = column is not None and path.suffix.lower() in _TABLES
     names = [row[column or 0 : (column or 0) + 1] if is_headed else row[:1] for row in rows[int(is_headed) :]]
-    empty = [number for number, cell in enumerate(names) if not cell or not cell[0].strip()]
+    empty = [row for row, cell in enumerate(names) if not cell or not cell[0].strip()]
     if empty:
         raise NoFilesError(f"the list file {path} names no file in its entry {empty[0] + 1}; every row needs a path")
     if not names:
@@ -51,7 +53,8 @@ def _refuse_json(path: Path, text: str) -> None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         if path.suffix.lower() != ".json":
-            return  # a name may begin with a bracket
+            # a name may begin with a bracket
+            return
         value = None
     if isinstance(value, dict) and ("refs" in value or ".zgroup" in value):
         raise NoFilesError(
@@ -69,5 +72,6 @@ def _rows(path: Path, text: str) -> list[list[str]]:
         except csv.Error as error:
             raise NoFilesError(f"the list file {path} is no {suffix[1:].upper()}: {error}") from None
     else:
-        rows = [[line] for line in text.split("\n")]  # a comma may be part of a name
+        # a comma may be part of a name
+        rows = [[line] for line in text.split("\n")]
     return [row for row in rows if any(cell.strip() for cell in row) and not row[0].lstrip().startswith("#")]

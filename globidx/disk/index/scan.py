@@ -1,4 +1,4 @@
-"""Looking at files: what each holds, in batches for any executor, and what does not fit together."""
+"""Scans files in batches, with any executor, assembles one table, and refuses files that do not fit together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from globidx.errors import BadFilesError
 
 _BATCH = 64
 _BATCHES_AT_MOST = 1024
-#: So many files that failed are named in one message.
+#: The most files that are named in one error message.
 _SHOWN = 10
 
 
@@ -33,7 +33,8 @@ class Failure:
 
     path: str
     reason: str
-    is_other: bool = False  #: it is whole, and of a format that is not read here
+    #: The file is whole, and of a format that is not read here.
+    is_other: bool = False
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {printable(self.reason)}"
@@ -47,23 +48,23 @@ class Failure:
 class Piece(NamedTuple):
     """Some files' part of an index: their table, and the place of each among all files."""
 
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     table: Table
 
 
 @dataclass
-class Found:
+class ScanResult:
     """What is known of files so far: pieces of the index, and those that failed by place.
 
-    ``sources``, by place, are the other files that a file is made of, relative to the root of all, and the
-    dataset taken from each.
+    ``sources``, by place, are the other files that a file is made of, relative to the root of all,
+    and the dataset taken from each.
     """
 
     pieces: list[Piece] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
     sources: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
 
-    def add(self, other: Found) -> None:
+    def add(self, other: ScanResult) -> None:
         """Take in what was found elsewhere."""
         self.pieces += other.pieces
         self.failures |= other.failures
@@ -71,81 +72,81 @@ class Found:
 
 
 def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
-    """What a file holds, with stamps, or why that cannot be said. Runs anywhere: in this process or an executor's."""
-    for _ in range(2):  # a file that changes under our eyes is looked at once more
+    """The entry of a file, with stamps, or the reason why it cannot be indexed. Runs in any process."""
+    # a file that changes during the scan is scanned once more
+    for _ in range(2):
         started = time.time_ns()
         try:
             entry = stores.scan(path, layout, axis)
-            files = () if is_remote(path) else stamps.watched(os.fsencode(path), entry.kind, entry.arrays)
+            files = () if is_remote(path) else stamps.metadata_files(os.fsencode(path), entry.kind, entry.arrays)
             after = [stamps.stamp(os.stat(file)) for file in files]
         except stores.UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                raise  # it says nothing about the file
+                # out of descriptors: no fault of the file
+                raise
             plain = isinstance(error, ValueError) and error.args
             reason = f"{error}" if plain else f"{type(error).__name__}: {error}"
             return Failure(path, reason, isinstance(error, stores.OtherFormatError))
         if all(changed < started for _, _, changed, _ in after):
             break
-    if entry.is_foreign:  # these files say which they are, but not that nothing changed
+    # its stamp identifies the file, and cannot prove that its data did not change
+    if entry.is_foreign:
         after = [(size, 0, 0, inode) for size, _, _, inode in after]
-    return replace(entry, stamps=tuple(stamps.proven(stamp, started) for stamp in after))
-
-
-def unchanged(path: str, entry: Entry) -> bool:
-    """Whether a file is provably as it was when ``entry`` was made."""
-    now = stamps.taken(stamps.watched(os.fsencode(path), entry.kind, entry.arrays)).tolist()
-    noted = zip(now, entry.stamps, strict=False)
-    return bool(entry.stamps) and all(tuple(one) == other and other[2] for one, other in noted)
+    return replace(entry, stamps=tuple(stamps.without_racy_times(stamp, started) for stamp in after))
 
 
 def scan(
-    paths: Paths, places: NDArray[np.int64], *, layout: Layout, axis: int, executor: Executor | None
-) -> Iterator[Found]:
-    """Look at the files at ``places``, in batches, each as it is done."""
-    size = max(_BATCH, -(-len(places) // _BATCHES_AT_MOST))
-    batches = [places[start : start + size] for start in range(0, len(places), size)]
-    names = [[paths.names[place] for place in batch.tolist()] for batch in batches]
+    paths: Paths, indices: NDArray[np.int64], *, layout: Layout, axis: int, executor: Executor | None
+) -> Iterator[ScanResult]:
+    """Look at the files at ``indices``, in batches, each as it is done."""
+    size = max(_BATCH, -(-len(indices) // _BATCHES_AT_MOST))
+    batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+    names = [[paths.names[index] for index in batch.tolist()] for batch in batches]
     look = partial(_scan_batch, paths.root, layout=layout, axis=axis)
     inline = executor is None or len(batches) == 1
     return map(look, batches, names) if inline else executor.map(look, batches, names)  # type: ignore[union-attr]
 
 
-def _scan_batch(root: str, places: NDArray[np.int64], names: Sequence[str], *, layout: Layout, axis: int) -> Found:
-    alike: dict[object, list[tuple[int, str, Entry]]] = {}
-    found = Found()
-    for place, name in zip(places.tolist(), names, strict=True):
-        told = examine(os.path.join(root, name), layout=layout, axis=axis)
-        if isinstance(told, Failure):
-            found.failures[place] = told
+def _scan_batch(
+    root: str, indices: NDArray[np.int64], names: Sequence[str], *, layout: Layout, axis: int
+) -> ScanResult:
+    by_schema: dict[object, list[tuple[int, str, Entry]]] = {}
+    result = ScanResult()
+    for index, name in zip(indices.tolist(), names, strict=True):
+        examined = examine(os.path.join(root, name), layout=layout, axis=axis)
+        if isinstance(examined, Failure):
+            result.failures[index] = examined
         else:
-            alike.setdefault(told.schema, []).append((place, name, told))
-            if told.sources:
-                found.sources[place] = [(os.path.relpath(file, root), dataset) for file, dataset in told.sources]
-    for rows in alike.values():
-        at, called, entries = zip(*rows, strict=True)
-        found.pieces.append(Piece(np.array(at, np.int64), Table.of(called, entries, axis)))
-    return found
+            by_schema.setdefault(examined.schema, []).append((index, name, examined))
+            if examined.sources:
+                result.sources[index] = [(os.path.relpath(file, root), dataset) for file, dataset in examined.sources]
+    for rows in by_schema.values():
+        indices_of, names_of, entries = zip(*rows, strict=True)
+        result.pieces.append(Piece(np.array(indices_of, np.int64), Table.of(names_of, entries, axis)))
+    return result
 
 
-def assemble(found: Found, paths: Paths) -> tuple[Piece | None, list[Failure]]:
+def assemble(result: ScanResult, paths: Paths) -> tuple[Piece | None, list[Failure]]:
     """One table of all files that agree with the first one, and why not of the others, in the files' order."""
-    failures = dict(found.failures)
-    pieces = sorted(found.pieces, key=lambda piece: int(piece.places[0]))
+    failures = dict(result.failures)
+    pieces = sorted(result.pieces, key=lambda piece: int(piece.indices[0]))
     if not pieces:
-        return None, [failures[place] for place in sorted(failures)]
+        return None, [failures[index] for index in sorted(failures)]
     first = pieces[0]
-    told = f"in {printable(paths[int(first.places[0])])} there is {describe(first.table)}"
+    reference = f"in {printable(paths[int(first.indices[0])])} there is {describe(first.table)}"
     for piece in pieces:
         if piece.table.schema != first.table.schema:
-            reason = f"it has {describe(piece.table)}, while {told}; give the files one {_difference(piece, first)}"
-            failures |= {place: Failure(paths[place], reason) for place in piece.places.tolist()}
+            reason = (
+                f"it has {describe(piece.table)}, while {reference}; give the files one {_difference(piece, first)}"
+            )
+            failures |= {index: Failure(paths[index], reason) for index in piece.indices.tolist()}
     fitting = [piece for piece in pieces if piece.table.schema == first.table.schema]
-    places = np.concatenate([piece.places for piece in fitting])
+    indices = np.concatenate([piece.indices for piece in fitting])
     table = Table.joined([piece.table for piece in fitting])
-    if (np.diff(places) < 0).any():
-        order = np.argsort(places, kind="stable")
-        places, table = places[order], table.take(order)
-    return Piece(places, table), [failures[place] for place in sorted(failures)]
+    if (np.diff(indices) < 0).any():
+        order = np.argsort(indices, kind="stable")
+        indices, table = indices[order], table.take(order)
+    return Piece(indices, table), [failures[index] for index in sorted(failures)]
 
 
 def refuse_bad(failures: Sequence[Failure], total: int) -> None:
@@ -154,14 +155,15 @@ def refuse_bad(failures: Sequence[Failure], total: int) -> None:
     Raises
     ------
     BadFilesError
-        If there are any failures. Its message names ten of the files at most, and says once what several have in
-        common; ``failures`` has every file.
+        If there are any failures. Its message names ten of the files at most, and has each reason
+        that several have in common; ``failures`` has every file.
     """
     if not failures:
         return
     count = "1 file" if len(failures) == 1 else f"{len(failures)} files"
     kinds = {failure.kind for failure in failures}
-    if len(failures) == total > 1 and len(kinds) == 1:  # such as a wrong key: no file is bad, and none would be left
+    # such as a wrong key: no file is bad, and skipping would leave none
+    if len(failures) == total > 1 and len(kinds) == 1:
         lines = [f"none of the {total} files can be indexed, all for the reason of the first: {failures[0]}"]
     else:
         # where all failed, none would be left
@@ -176,10 +178,10 @@ def refuse_bad(failures: Sequence[Failure], total: int) -> None:
 
 def _by_kind(failures: Sequence[Failure]) -> Iterator[str]:
     """A line for each kind of failure: the names of the files, and the first one's reason."""
-    alike: dict[str, list[Failure]] = {}
+    by_kind: dict[str, list[Failure]] = {}
     for failure in failures:
-        alike.setdefault(failure.kind, []).append(failure)
-    for kind in alike.values():
+        by_kind.setdefault(failure.kind, []).append(failure)
+    for kind in by_kind.values():
         names = ", ".join(printable(failure.path) for failure in kind)
         yield f"{names}: {printable(kind[0].reason)}"
 
@@ -187,8 +189,8 @@ def _by_kind(failures: Sequence[Failure]) -> Iterator[str]:
 def refuse_repeats(piece: Piece, paths: Paths) -> None:
     """ValueError naming two paths of one file, under whatever names: its samples would be trained on twice.
 
-    Inodes of the metadata that are the same raise the suspicion; what the paths themselves lead to is the proof, since
-    tools that save space link equal metadata of different stores together.
+    Inodes of the metadata that are the same raise the suspicion; what the paths themselves lead to
+    is the proof, since tools that save space link equal metadata of different stores together.
     """
     inodes = piece.table.stamps[:, 0, 3]
     order = np.argsort(inodes, kind="stable")
@@ -196,7 +198,7 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
     suspects = np.unique(np.concatenate([order[same], order[same + 1]]))
     first: dict[tuple[int, int], str] = {}
     for row in suspects.tolist():
-        path = paths[int(piece.places[row])]
+        path = paths[int(piece.indices[row])]
         status = os.stat(path)
         identity = status.st_dev, status.st_ino
         if identity in first:
@@ -208,28 +210,40 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
 def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths) -> None:
     """ValueError naming a file and one that it is made of, both among the files: samples would be trained on twice.
 
-    Leaving the sources out would be safe only if all of each were in the file, which nothing says.
+    Leaving the sources out would be safe only if the file held all of each, which is not known.
     """
+    if not sources:
+        return
+    indices = set(piece.indices.tolist())
     inodes = piece.table.stamps[:, 0, 3]
-    order = np.argsort(inodes, kind="stable")
-    places = set(piece.places.tolist()) if sources else set()
-    kept = {place: taken for place, taken in sources.items() if place in places}
-    for place, file, dataset in ((place, *one) for place, taken in sorted(kept.items()) for one in taken):
-        try:
-            status = os.stat(os.path.join(paths.root, file))
-        except OSError:
-            continue
-        first, last = np.searchsorted(inodes[order], [stamps.stamp(status)[3]] * 2 + np.array([0, 1]))
-        for row in order[first:last].tolist():
-            source = paths[int(piece.places[row])]
-            entry = piece.table.entry(row)
-            if int(piece.places[row]) == place or not os.path.samestat(os.stat(source), status):
+    rows = np.argsort(inodes, kind="stable")
+    inodes = inodes[rows]
+    for index in sorted(indices & sources.keys()):
+        for file, dataset in sources[index]:
+            try:
+                status = os.stat(os.path.join(paths.root, file))
+            except OSError:
                 continue
-            if any(stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays):
+            inode = stamps.stamp(status)[3]
+            alike = rows[slice(*np.searchsorted(inodes, [inode, inode + 1]))]
+            alike = alike[piece.indices[alike] != index]
+            source = _indexed_source(piece, alike.tolist(), status, dataset, paths)
+            if source is not None:
                 raise ValueError(
-                    f"{printable(paths[place])} takes data from {printable(source)}, and both are among the files: "
+                    f"{printable(paths[index])} takes data from {printable(source)}, and both are among the files: "
                     "samples would be trained on twice; name either the one or those it is made of, by a glob or a list"
                 )
+
+
+def _indexed_source(piece: Piece, rows: list[int], status: os.stat_result, dataset: str, paths: Paths) -> str | None:
+    """The path of the one of these rows that is the file of ``status``, and whose array is its ``dataset``."""
+    for row in rows:
+        source, entry = paths[int(piece.indices[row])], piece.table.entry(row)
+        if not os.path.samestat(os.stat(source), status):
+            continue
+        if any(stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays):
+            return source
+    return None
 
 
 def printable(path: str) -> str:

@@ -1,4 +1,4 @@
-"""One look at the files: a frozen value that everything read at one time is read from."""
+"""One scan of the files as a frozen value."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from globidx.core.index.index import GlobalIndex, Location
 from globidx.core.index.names import Names, common_folder
 from globidx.core.index.table import Entry, Table
 from globidx.disk.files.paths import Paths, is_remote
-from globidx.disk.index.cache import holds, reopened
+from globidx.disk.index.cache import holds, map_cache
 
 
 @dataclass(frozen=True, eq=False)
-class Indexed:
-    """What the files held when they were looked at.
+class Snapshot:
+    """What the files held when they were scanned.
 
-    A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache file holds the very
-    table (``digest`` is that file's), the table is mapped from it, and a pickle is the file's
-    name: a worker maps it, too.
+    A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache
+    file holds the very table (``digest`` is that file's), the table is mapped from it, and a pickle
+    is the file's name: a worker maps it, too.
     """
 
     root: str
     table: Table
     skipped: tuple[tuple[str, str], ...]
     cache_path: Path
-    generation: int
     digest: str | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., Indexed], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Snapshot], tuple[Any, ...]]:
         if self.digest is not None and holds(self.cache_path, self.digest):
-            content = self.root, self.skipped, self.cache_path, self.generation, self.digest, self.fingerprint
+            content = self.root, self.skipped, self.cache_path, self.digest, self.fingerprint
             return _mapped, content
-        return Indexed, (self.root, self.table, self.skipped, self.cache_path, self.generation)
+        return Snapshot, (self.root, self.table, self.skipped, self.cache_path)
 
     @cached_property
     def look(self) -> object:
-        """What tells this look from any other of this process: two threads may refresh to one generation."""
+        """A key of this snapshot for caches, which does not keep its table alive."""
         return object()
 
     @cached_property
@@ -69,41 +68,39 @@ class Indexed:
         file, item = self.index.locate(sample_id)
         return Location(self.paths[file], item)
 
-    def entry(self, number: int) -> Entry:
+    def entry(self, file: int) -> Entry:
         """What is known of one file."""
-        return self.table.entry(number)
-
-    def chunk_length(self, number: int, array: int) -> int:
-        """How many items a chunk of one file's ``array``-th array holds; 0 where it is not chunked."""
-        return int(self.table.chunk_lengths[number, array])
+        return self.table.entry(file)
 
     def number_of(self, path: str) -> int:
         """The number of the file at ``path``; ValueError where it is none of these."""
-        wanted = path if is_remote(path) else os.path.abspath(path)
+        absolute = path if is_remote(path) else os.path.abspath(path)
         base = os.fsdecode(self.paths.base)
         try:
-            return self.table.names.index(wanted.removeprefix(base) if wanted.startswith(base) else "")
+            return self.table.names.index(absolute.removeprefix(base) if absolute.startswith(base) else "")
         except ValueError:
             raise ValueError(f"{path} is not one of the {len(self.table)} files of this index") from None
 
 
-def _mapped(
-    root: str, skipped: tuple[tuple[str, str], ...], path: Path, generation: int, digest: str, fingerprint: str
-) -> Indexed:
+def _mapped(root: str, skipped: tuple[tuple[str, str], ...], path: Path, digest: str, fingerprint: str) -> Snapshot:
     try:
-        table, digest = reopened(os.fspath(path), digest, fingerprint)
+        table, digest = map_cache(os.fspath(path), digest, fingerprint)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
-    return Indexed(root, table, skipped, path, generation, digest)
+    return Snapshot(root, table, skipped, path, digest)
 
 
-def named_alike(one: Indexed, other: Indexed) -> tuple[Table, Table]:
+def with_common_names(one: Snapshot, other: Snapshot) -> tuple[Table, Table]:
     """Two looks' tables, names in both counted from one folder: files added elsewhere move the deepest common one."""
     if one.root == other.root:
         return one.table, other.table
     cut = common_folder([os.path.join(look.root, "") for look in (one, other)])
-    first, second = (replace(look.table, names=Names.of(path[cut:] for path in look.paths)) for look in (one, other))
-    return first, second
+    return _renamed(one, cut), _renamed(other, cut)
+
+
+def _renamed(snapshot: Snapshot, cut: int) -> Table:
+    """The table of a snapshot, its names counted from that index of its paths on."""
+    return replace(snapshot.table, names=Names.of(path[cut:] for path in snapshot.paths))

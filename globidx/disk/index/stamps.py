@@ -1,7 +1,8 @@
-"""Stamps: what ``stat`` says of the files that hold an index's metadata, a million of them at once.
+"""Stamps: the ``stat`` of the files that hold an index's metadata, for a million of them at once.
 
-A stamp is (size, mtime_ns, ctime_ns, inode). One whose times are 0 proves nothing: the file was so young when it was
-noted that it might change again without its times moving (timestamps tick), or its data lie in other files too.
+A stamp is (size, mtime_ns, ctime_ns, inode). One whose times are 0 proves nothing: the file was so
+young when it was noted that it might change again without its times moving (timestamps tick), or
+its data lie in other files too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index.table import KINDS, ArrayInfo, Stamp, Table
+from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths
 
 #: A file changed this recently might change again without its stamp moving.
@@ -21,13 +22,14 @@ _BLOCK = 16384
 _GONE = (-1, 0, 0, 0)
 
 
-def stamp(found: os.stat_result) -> Stamp:
+def stamp(status: os.stat_result) -> Stamp:
     """The stamp of a file that was looked at."""
-    inode = found.st_ino & 0x7FFF_FFFF_FFFF_FFFF  # some file systems use all 64 bits
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, inode
+    # some file systems use all 64 bits
+    inode = status.st_ino & 0x7FFF_FFFF_FFFF_FFFF
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode
 
 
-def taken(paths: Iterable[bytes]) -> NDArray[np.int64]:
+def stamps_of(paths: Iterable[bytes]) -> NDArray[np.int64]:
     """Stamps of files, one row each: (-1, 0, 0, 0) of one that cannot be looked at."""
     stamps: list[int] = []
     for path in paths:
@@ -38,46 +40,62 @@ def taken(paths: Iterable[bytes]) -> NDArray[np.int64]:
     return np.array(stamps, np.int64).reshape(-1, 4)
 
 
-def proven(taken: Stamp, started: int) -> Stamp:
+def without_racy_times(noted: Stamp, started: int) -> Stamp:
     """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing."""
-    size, written, changed, inode = taken
-    return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else taken
+    size, written, changed, inode = noted
+    return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else noted
 
 
-def watched(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
+def metadata_files(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     """The files to stat to see whether the metadata of these arrays changed."""
     return [path + suffix for suffix in _suffixes(kind, arrays)]
 
 
-def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each of ``rows`` is proved unchanged; their files have the indices ``places`` in ``paths``."""
+def is_unchanged(path: str, entry: Entry) -> bool:
+    """Whether a file is provably as it was when ``entry`` was made."""
+    now = stamps_of(metadata_files(os.fsencode(path), entry.kind, entry.arrays))
+    # an HDF5 file has one stamp, whatever it holds
+    noted = np.array(entry.stamps, np.int64).reshape(-1, 4)[: len(now)]
+    return len(noted) == len(now) and bool(_are_same(now, noted).all())
+
+
+def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of ``rows`` is proved unchanged; their files have the given ``indices`` in ``paths``."""
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        answers.append(_unchanged(table, rows[block], paths, places[block]))
+        answers.append(_unchanged(table, rows[block], paths, indices[block]))
     return np.concatenate(answers)
 
 
-def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    first = int(places[0])
-    near = paths.encoded(first, int(places[-1]) + 1)  # places ascend
-    here = [near[place - first] for place in places.tolist()]
+def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    first = int(indices[0])
+    # indices ascend
+    near = paths.encoded(first, int(indices[-1]) + 1)
+    selected = [near[index - first] for index in indices.tolist()]
     single = KINDS.index("hdf5")
     width = len(table.arrays)
     noted = table.stamps[rows]
     counts = np.where(table.kinds[rows] == single, 1, width)
-    noted = noted[np.arange(width) < counts[:, None]]  # those of hdf5 have one stamp, whatever they hold
+    # an HDF5 file has one stamp, whatever it holds
+    noted = noted[np.arange(width) < counts[:, None]]
     if len(table.paths):
         entries = (table.entry(row) for row in rows.tolist())
-        files = [
-            file for path, entry in zip(here, entries, strict=True) for file in watched(path, entry.kind, entry.arrays)
-        ]
+        files = []
+        for path, entry in zip(selected, entries, strict=True):
+            files += metadata_files(path, entry.kind, entry.arrays)
     else:
         suffixes = [_suffixes(kind, table.arrays) for kind in KINDS]
         kinds = table.kinds[rows].tolist()
-        files = [path + suffix for path, kind in zip(here, kinds, strict=True) for suffix in suffixes[kind]]
-    same = (taken(files) == noted).all(axis=1) & (noted[:, 2] != 0)
+        files = [path + suffix for path, kind in zip(selected, kinds, strict=True) for suffix in suffixes[kind]]
+    same = _are_same(stamps_of(files), noted)
     return np.logical_and.reduceat(same, np.concatenate([[0], np.cumsum(counts)[:-1]]))
+
+
+def _are_same(now: NDArray[np.int64], noted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each stamp that was ``noted``: whether it proves something, and is what it was."""
+    same: NDArray[np.bool_] = (now == noted).all(axis=1) & (noted[:, 2] != 0)
+    return same
 
 
 def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:

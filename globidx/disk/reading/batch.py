@@ -17,7 +17,7 @@ from globidx.core.reading.planning import Run
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.open_file import OpenFile, pick
 from globidx.disk.stores import base as stores
@@ -31,9 +31,9 @@ class Batch:
 
     def __init__(
         self,
-        now: Indexed,
+        now: Snapshot,
         sample_ids: Sequence[int],
-        handles: HandleCache[tuple[Indexed, int], OpenFile],
+        handles: HandleCache[tuple[Snapshot, int], OpenFile],
         cached: BlockCache,
     ) -> None:
         self._now, self._ids = now, sample_ids
@@ -44,16 +44,16 @@ class Batch:
     def samples(self, columns: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
         """A tuple of these arrays' items for each id."""
         fields = [self._field(column) for column in columns]
-        places = self._plan.places.tolist()
+        rows = self._plan.places.tolist()
         one = fields[0]
         if len(fields) == 1:
-            found: list[tuple[NDArray[Any], ...]] = [(one[place, ...],) for place in places]
+            samples_of: list[tuple[NDArray[Any], ...]] = [(one[row, ...],) for row in rows]
         else:
-            found = [tuple([field[place, ...] for field in fields]) for place in places]
-        if len(places) > len(self._plan.items):
-            _part_repeats(found, places)
-        self._useful = sum(array.nbytes for array in found[0]) * len(found) if found else 0
-        return found
+            samples_of = [tuple([field[row, ...] for field in fields]) for row in rows]
+        if len(rows) > len(self._plan.items):
+            _part_repeats(samples_of, rows)
+        self._useful = sum(array.nbytes for array in samples_of[0]) * len(samples_of) if samples_of else 0
+        return samples_of
 
     @property
     def counts(self) -> Counters:
@@ -66,7 +66,8 @@ class Batch:
         field = np.empty((len(plan.items), *info.item_shape), info.dtype)
         rows = field.reshape(len(plan.items) * info.rows, *info.row_shape)
         chunks = self._now.table.chunk_lengths[plan.files, column]
-        whole = np.where(chunks > 1, chunks, 0)  # decoded once for a batch, also where it is too large to be kept
+        # decoded once for a batch, also where it is too large to be kept
+        whole = np.where(chunks > 1, chunks, 0)
         missing = self._from_cache(planning.runs(plan, info.rows, whole), column, rows)
         for _, runs in groupby(missing, _FILE):
             self._fill(list(runs), column, info, rows)
@@ -74,11 +75,13 @@ class Batch:
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
-        left, at, block = [], (-1, -1), None
+        left = []
+        last = (-1, -1)
+        block = None
         for run in runs:
             file, chunk, start, stop, target = run
-            if chunk >= 0 and (file, chunk) != at:
-                block, at = self._cached.get((self._now.look, file, column, chunk)), (file, chunk)
+            if chunk >= 0 and (file, chunk) != last:
+                block, last = self._cached.get((self._now.look, file, column, chunk)), (file, chunk)
                 self._hits += block is not None
             if chunk < 0 or block is None:
                 left.append(run)
@@ -102,21 +105,25 @@ class Batch:
                     _, _, start, stop, target = run
                     self._taken += read(start, stop, rows[target : target + stop - start])
                     if length:
-                        self._decodes += (stop - 1) // length - start // length + 1  # the chunks that it touched
+                        # the chunks that it touched
+                        self._decodes += (stop - 1) // length - start // length + 1
         except MissingChunkError as error:
-            raise MissingChunkError(self._told(run, info, error)) from error
+            raise MissingChunkError(self._describe(run, info, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                self._handles.give_back()  # a chunk file is opened for a moment, which other files must make room for
+                # a chunk file is opened for a moment, which other files must make
+                # room for
+                self._handles.give_back()
                 self._fill(runs, column, info, rows, again=False)
                 return
-            raise ReadError(self._told(run, info, error)) from error
+            raise ReadError(self._describe(run, info, error)) from error
 
     def _fill_from_chunk(self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
-        It is put together and kept where the cache has room for all of it. Else each of its chunks is decoded by
-        itself, and only what is wanted of it stays, so that memory does not grow with how long chunks are.
+        It is put together and kept where the cache has room for all of it. Else each of its chunks
+        is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
+        how long chunks are.
         """
         file, chunk = runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.table.lengths[file]) * info.rows)
@@ -134,22 +141,22 @@ class Batch:
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
 
-    def _told(self, run: Run, info: ArrayInfo, error: Exception) -> str:
+    def _describe(self, run: Run, info: ArrayInfo, error: Exception) -> str:
         """An error with the file, the items and the first ids that it keeps from being read."""
         first, last = run.target // info.rows, (run.target + run.stop - run.start - 1) // info.rows
         start, stop = int(self._plan.items[first]), int(self._plan.items[last]) + 1
-        wanted = np.flatnonzero((self._plan.places >= first) & (self._plan.places <= last))
-        ids = ", ".join(str(int(self._ids[place])) for place in wanted[:3].tolist())
+        affected = np.flatnonzero((self._plan.places >= first) & (self._plan.places <= last))
+        ids = ", ".join(str(int(self._ids[index])) for index in affected[:3].tolist())
         items = f"item {start}" if stop == start + 1 else f"items [{start}, {stop})"
         plain = isinstance(error, (ReadError, ValueError)) and str(error)
         path = scanning.printable(self._now.paths[run.file])
         return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
 
 
-def _part_repeats(samples: list[tuple[NDArray[Any], ...]], places: list[int]) -> None:
+def _part_repeats(samples: list[tuple[NDArray[Any], ...]], rows: list[int]) -> None:
     """Give each repeat of a sample memory of its own."""
     seen: set[int] = set()
-    for number, place in enumerate(places):
-        if place in seen:
-            samples[number] = tuple(array.copy() for array in samples[number])
-        seen.add(place)
+    for index, row in enumerate(rows):
+        if row in seen:
+            samples[index] = tuple(array.copy() for array in samples[index])
+        seen.add(row)

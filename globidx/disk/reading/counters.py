@@ -1,4 +1,4 @@
-"""What reading cost, counted in the process that reads, and told to the process that started it."""
+"""What reading cost, counted in the process that reads and reported to the process that started it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from globidx.disk.files import forks
 class Counters:
     """What has been read since the process began, or since the last reset.
 
-    ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the index counts them, was
-    decoded. ``bytes_read``: stored bytes that this took; where a library reads, the decoded bytes that were asked of
-    it. ``bytes_useful``: decoded bytes that reached a sample. ``opens``: files opened.
+    ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the
+    index counts them, was decoded. ``bytes_read``: stored bytes that this took; where a library
+    reads, the decoded bytes that were asked of it. ``bytes_useful``: decoded bytes that reached a
+    sample. ``opens``: files opened.
 
     >>> Counters(decodes=2) + Counters(hits=1, decodes=1)
     Counters(hits=1, decodes=3, bytes_read=0, bytes_useful=0, opens=0)
@@ -61,8 +62,9 @@ class Report(NamedTuple):
 class Tally:
     """A sum of counters that threads add to; a forked child begins at zero.
 
-    A loader's worker has a copy. What copies count reaches the tally in the main process as reports, which travel with
-    the batches. ``speaks_for`` names the tally that this one was pickled from.
+    A loader's worker has a copy. What copies count reaches the tally in the main process as
+    reports, which travel with the batches. ``speaks_for`` names the tally that this one was pickled
+    from.
 
     >>> tally = Tally()
     >>> tally.add(Counters(opens=1)); tally.add(Counters(opens=1))
@@ -70,13 +72,19 @@ class Tally:
     (2, 0)
     """
 
-    _own: Counters  # counted here
-    _others: Counters  # counted by other processes
-    _taken: Counters  # of both, what was reset
-    _reported: Counters  # of our own
+    # counted here
+    _own: Counters
+    # counted by other processes
+    _others: Counters
+    # of both, what was reset
+    _taken: Counters
+    # of our own
+    _reported: Counters
 
     def __init__(self, speaks_for: str | None = None) -> None:
-        self._name, self._speaks_for, self._made_in = secrets.token_hex(8), speaks_for, os.getpid()
+        self._name = secrets.token_hex(8)
+        self._speaks_for = speaks_for
+        self._made_in = os.getpid()
         self._start()
         _tallies[self._name] = self
         forks.renew_in_child(self, Tally._start)
@@ -94,10 +102,10 @@ class Tally:
     def take(self, *, reset: bool = False) -> Counters:
         """The sum, reports included, and nothing left of it where it is to be ``reset``."""
         with self._lock:
-            found = self._own + self._others - self._taken
+            total = self._own + self._others - self._taken
             if reset:
-                self._taken += found
-            return found
+                self._taken += total
+            return total
 
     def report(self) -> Report | None:
         """All that was counted in this process; None where there was nothing since the last report."""
@@ -123,13 +131,13 @@ _tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()
 
 
 def reports() -> tuple[Report, ...]:
-    """What this process has to tell the one that started it."""
+    """The reports of this process for the one that started it."""
     return tuple(report for tally in list(_tallies.values()) if (report := tally.report()) is not None)
 
 
-def receive(told: Iterable[Report]) -> None:
-    """Take in what workers tell, as far as it is of tallies that there still are."""
-    for report in told:
+def receive(reports: Iterable[Report]) -> None:
+    """Add the reports of workers to the tallies that still exist."""
+    for report in reports:
         tally = _tallies.get(report.name)
         if tally is not None:
             tally.receive(report)

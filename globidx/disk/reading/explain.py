@@ -8,7 +8,7 @@ import numpy as np
 
 from globidx.core.index.table import KINDS, ArrayInfo
 from globidx.disk.index import scan as scanning
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.reader import Reader
 from globidx.disk.stores import base as stores
 
@@ -16,7 +16,9 @@ _MOST_GROUPS = 8
 
 
 def explain(reader: Reader) -> str:
-    """Which way is taken to each array, looked up in one file of every kind and chunk length; no error, whatever it is.
+    """Which way is taken to each array, looked up in one file of every kind and chunk length.
+
+    No error, whatever it is.
 
     Files that differ in something else may still be read in another way.
     """
@@ -34,7 +36,7 @@ def explain(reader: Reader) -> str:
     return "\n".join(lines)
 
 
-def _arrays(reader: Reader, now: Indexed, file: int) -> Iterator[str]:
+def _arrays(reader: Reader, now: Snapshot, file: int) -> Iterator[str]:
     try:
         opened = reader.open((now, file))
         try:
@@ -53,9 +55,9 @@ def _kept(info: ArrayInfo, chunk: int, cache_bytes: int) -> str:
     if not chunk:
         return "not chunked"
     size = chunk * info.item_bytes // info.rows
-    told = f"{chunk} {what}s a chunk of {size / 1024:.6g} KiB" if chunk > 1 else f"one {what} a chunk"
+    size_text = f"{chunk} {what}s a chunk of {size / 1024:.6g} KiB" if chunk > 1 else f"one {what} a chunk"
     if chunk == 1:
-        return told
+        return size_text
     if size <= cache_bytes:
-        return f"{told}, {cache_bytes // max(1, size)} of them kept"
-    return f"{told}, too large to keep, so decoded for every batch: raise cache_bytes"
+        return f"{size_text}, {cache_bytes // max(1, size)} of them kept"
+    return f"{size_text}, too large to keep, so decoded for every batch: raise cache_bytes"

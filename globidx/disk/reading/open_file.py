@@ -1,4 +1,4 @@
-"""Which way each array of a file is read: around its library where it lies plainly, else by the library."""
+"""How each array of a file is read: without its library if its layout is plain, else by the library."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
 
-#: ``auto`` reads what lies plainly around the libraries; ``library`` leaves everything to zarr-python and h5py;
-#: ``tensorstore`` gives zarr to that.
+#: ``auto`` reads plain layouts without the libraries; ``library`` reads everything by zarr-python
+#: and h5py; ``tensorstore`` reads zarr by tensorstore.
 BACKENDS = ("auto", "library", "tensorstore")
 
 
 class Source(Protocol):
-    """One array of an open file. ``how`` says in words how it is read; threads may share it."""
+    """One array of an open file. ``how`` describes how it is read. Threads may share it."""
 
     how: str
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored bytes it took.
 
-        MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they cannot be had.
+        MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they
+        cannot be had.
         """
 
 
 @runtime_checkable
-class Picking(Protocol):
+class SpanSource(Protocol):
     """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
@@ -43,7 +44,7 @@ class Picking(Protocol):
 
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
     """Spans of one row of chunks by ``source``, one by one where it has no better way."""
-    if isinstance(source, Picking):
+    if isinstance(source, SpanSource):
         return source.pick(spans, out)
     return sum(source.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
 
@@ -51,8 +52,8 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
 class OpenFile:
     """A file, with a source for each array that is read.
 
-    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie in files outside
-    its folder. ``cached`` keeps indexes of shards.
+    ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
+    in files outside its folder. ``cached`` keeps indexes of shards.
     """
 
     def __init__(
@@ -67,13 +68,18 @@ class OpenFile:
         allow_external: bool = False,
         cached: ShardIndexes | None = None,
     ) -> None:
-        self._path, self._entry, self._axis = path, entry, axis
+        self._path = path
+        self._entry = entry
+        self._axis = axis
         self._allow_external, self._cached = allow_external, cached
-        self._on_missing, self._backend, self._forked = on_missing, backend, forked
+        self._on_missing = on_missing
+        self._backend = backend
+        self._forked = forked
         self._sources: dict[int, Source] = {}
         self._store: Any = None
         if entry.kind == "hdf5":
-            self.library()  # all of it is read by this descriptor; zarr stores have none
+            # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
+            self.library()
 
     def source(self, column: int) -> Source:
         """The way to the ``column``-th array."""
@@ -100,7 +106,7 @@ class OpenFile:
         except NotPlainError as error:
             library.how += f" ({error})"
             return library
-        return Filled(fast, library) if self._on_missing == "fill" else fast
+        return FillingSource(fast, library) if self._on_missing == "fill" else fast
 
     def _fast(self, info: ArrayInfo) -> Source:
         if self._entry.kind == "hdf5":
@@ -109,12 +115,12 @@ class OpenFile:
         if is_remote(self._path):
             raise NotPlainError("by URL")
         if self._backend == "tensorstore":
-            tensors: Any = forks.imported("globidx.disk.stores.tensors")
+            tensors: Any = forks.import_module("globidx.disk.stores.tensors")
             by_tensorstore: Source = tensors.TensorSource(
                 self._path, info.path, self._entry.kind, self._axis, forked=self._forked
             )
             return by_tensorstore
-        plain: Any = forks.imported("globidx.disk.stores.zarr.fast")
+        plain: Any = forks.import_module("globidx.disk.stores.zarr.fast")
         marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
         source: Source = plain.ZarrSource(self._path, info.path, self._axis, marker, self._cached)
         return source
@@ -142,7 +148,10 @@ class LibrarySource:
         self.how = "read by its library"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Fill ``out`` with rows ``[start, stop)``; how many decoded bytes that is: libraries do not tell more."""
+        """Fill ``out`` with rows ``[start, stop)``.
+
+        Returns the decoded bytes, since libraries do not report stored ones.
+        """
         block = self._store().read(self._array, start, stop)
         if block.shape != out.shape:
             raise ReadError(f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}")
@@ -150,11 +159,13 @@ class LibrarySource:
         return out.nbytes
 
 
-class Filled:
+class FillingSource:
     """A source whose missing chunks are read by the library, which knows what to fill in."""
 
     def __init__(self, source: Source, library: Source) -> None:
-        self._source, self.library, self.how = source, library, source.how
+        self._source = source
+        self.library = library
+        self.how = source.how
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""

@@ -12,8 +12,9 @@ from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache, default_capacity
 from globidx.disk.index import scan as scanning
+from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
@@ -27,7 +28,7 @@ _OF_A_PROCESS = ("_born_in", "_indexes", "_now", "_tally", "handles", "cached")
 class Reader:
     """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child opens its own."""
 
-    _now: Indexed | None
+    _now: Snapshot | None
 
     def __init__(
         self,
@@ -51,13 +52,14 @@ class Reader:
     def read(self, sample_ids: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
         """One tuple of arrays, a field each, for every id, in their sequence.
 
-        Each array is writable and no other's; those of one batch lie in one block of memory a field, which stays as
-        long as any of them. IndexError for an id that is none; ReadError, naming file, item and id, where the data
-        cannot be had.
+        Each array is writable and no other's; those of one batch lie in one block of memory a
+        field, which stays as long as any of them. IndexError for an id that is none; ReadError,
+        naming file, item and id, where the data cannot be had.
         """
         now = self.manager.now
         if now is not self._now:
-            # nobody asks for files of an older look again, and HDF5 would take what it knows of them for news
+            # files of an older snapshot are not read again, and while they are open HDF5 would
+            # serve their old metadata
             self.handles.close()
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached)
@@ -75,11 +77,11 @@ class Reader:
         self.handles.close()
         self.cached.clear()
 
-    def open(self, key: tuple[Indexed, int]) -> OpenFile:
-        """A file of the index by its number; ReadError where it is not what was indexed."""
+    def open(self, key: tuple[Snapshot, int]) -> OpenFile:
+        """A file of the index; ReadError if it changed since it was indexed."""
         now, file = key
         path, entry = now.paths[file], now.entry(file)
-        if not scanning.unchanged(path, entry):
+        if not stamps.is_unchanged(path, entry):
             self._refuse_changed(path, entry)
         forked = os.getpid() != self._born_in
         return OpenFile(
@@ -108,17 +110,17 @@ class Reader:
         capacity = default_capacity()
         if self.max_open_files is not None:
             capacity = min(capacity, self.max_open_files)
-        self.handles: HandleCache[tuple[Indexed, int], OpenFile] = HandleCache(capacity, self._counted)
+        self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(capacity, self._counted)
         self.cached = BlockCache(self.cache_bytes)
         self._indexes = ShardIndexes(self.cached)
 
-    def _counted(self, key: tuple[Indexed, int]) -> OpenFile:
+    def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)
         self._tally.add(Counters(opens=1))
         return opened
 
     def _refuse_changed(self, path: str, known: Entry) -> None:
-        """ReadError where the file is not what was indexed: its stamp says maybe, its metadata says for certain."""
+        """ReadError if the file is not what was indexed: its stamp differs, and so does its metadata."""
         now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)

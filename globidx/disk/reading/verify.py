@@ -1,4 +1,4 @@
-"""Checking data: which chunks are not there, which cannot be read, and which arrays nobody could tell damage of."""
+"""Checking data: which chunks are absent, which cannot be read, and in which arrays damage would go unnoticed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from functools import partial
 import numpy as np
 
 from globidx.core.index.table import ArrayInfo, Entry
-from globidx.disk.index.snapshot import Indexed
+from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
 
-_ROWS_AT_ONCE = 1024  #: of an array that is not chunked
+#: Rows that are read at once of an array without chunks.
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Checked:
-    """One array of one file: how many chunks it should have, how many are absent, and what could not be read.
+class ArrayReport:
+    """The result for one array of one file.
 
-    Without checksums in its chunks a flipped bit may be read as data.
+    The chunks that it should have, how many are absent, what could not be read and why, and whether its chunks carry
+    checksums, without which a flipped bit may read as data.
     """
 
     path: str
@@ -33,21 +35,21 @@ class Checked:
 
 
 def check(
-    indexed: Indexed, axis: int, *, decode: bool, executor: Executor | None, allow_external: bool = False
-) -> Iterator[list[Checked]]:
+    indexed: Snapshot, axis: int, *, decode: bool, executor: Executor | None, allow_external: bool = False
+) -> Iterator[list[ArrayReport]]:
     """Every array of every file of an index, file by file; with ``decode`` all data are read."""
-    jobs = [(path, indexed.entry(number)) for number, path in enumerate(indexed.paths)]
+    jobs = [(path, indexed.entry(file)) for file, path in enumerate(indexed.paths)]
     run = map if executor is None else executor.map
-    same = [[value] * len(jobs) for value in (axis, decode, allow_external)]
-    return iter(run(_check_file, *zip(*jobs, strict=True), *same))
+    repeated = [[value] * len(jobs) for value in (axis, decode, allow_external)]
+    return iter(run(_check_file, *zip(*jobs, strict=True), *repeated))
 
 
-def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -> list[Checked]:
+def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -> list[ArrayReport]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
     try:
         opened = OpenFile(path, entry, axis, on_missing="fill", backend="auto", forked=False, allow_external=allow)
     except stores.UNREADABLE as error:
-        return [Checked(path, info.path, 0, 0, (_told(error),), False) for info in entry.arrays]
+        return [ArrayReport(path, info.path, 0, 0, (_describe(error),), False) for info in entry.arrays]
     try:
         return [
             _check_array(path, entry.kind, partial(_read, opened, column, part), part, axis, decode, allow)
@@ -60,19 +62,19 @@ def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -
 
 def _check_array(
     path: str, kind: str, read: Callable[[int, int], object], info: ArrayInfo, axis: int, decode: bool, allow: bool
-) -> Checked:
+) -> ArrayReport:
     try:
         audit = stores.audit(path, kind, info.path, allow_external=allow)
     except stores.UNREADABLE as error:
-        return Checked(path, info.path, 0, 0, (_told(error),), False)
+        return ArrayReport(path, info.path, 0, 0, (_describe(error),), False)
     problems = []
     step, rows = info.chunk_length or _ROWS_AT_ONCE, audit.shape[axis] if decode else 0
     for start in range(0, rows, step):
         try:
             read(start, min(start + step, rows))
         except stores.UNREADABLE as error:
-            problems.append(f"rows [{start}, {min(start + step, rows)}): {_told(error)}")
-    return Checked(path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums)
+            problems.append(f"rows [{start}, {min(start + step, rows)}): {_describe(error)}")
+    return ArrayReport(path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums)
 
 
 def _read(opened: OpenFile, column: int, part: ArrayInfo, start: int, stop: int) -> None:
@@ -89,5 +91,5 @@ def _parts(info: ArrayInfo) -> list[ArrayInfo]:
     return [ArrayInfo(info.name, (), info.dtype, 0, part, "part") for part in stores.parts_of(info.path, info.form)]
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,1 +1,1 @@
-"""Folders of records: writing, listing and pruning them, and checking what lies in one."""
+"""Folders of records: writing, listing and pruning them, and verifying them."""

@@ -1,4 +1,4 @@
-"""Record files: where they lie, which is the newest, and how one is read, published and removed."""
+"""Record files of one folder: their names, which is the newest, and reading, publishing and removing one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from globidx.core import validate
 from globidx.core.json import strict
 from globidx.core.records import record
 from globidx.disk.files.atomic import make_directory, sweep, write_atomic
@@ -19,53 +18,89 @@ from globidx.errors import RecordCorruptError, RecordError, RecordMismatchError,
 
 _NAME = re.compile(r"record-([0-9]{8,18})-([0-9a-f]{12})\.json")
 _LAST_NUMBER = 10**18 - 1
-# How often a folder is listed anew because a record was pruned by a running job between the listing and the reading.
+# How often a folder is listed anew because a record was pruned by a running job between the listing
+# and the reading.
 _TRIES = 100
 _log = logging.getLogger("globidx")
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """The record in a file, parsed strictly and verified; runs no code and opens nothing else.
+    """Read a record file. It is parsed strictly and verified; no code runs, and no other file is opened.
 
-    RecordCorruptError names the file and the reason where it is no whole record, RecordVersionError where a later
-    globidx wrote it.
+    Parameters
+    ----------
+    path : str or path
+        The record file.
+
+    Returns
+    -------
+    dict
+        The record.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    RecordCorruptError
+        If the file is not a whole record. The message names the file and the reason.
+    RecordVersionError
+        If a newer globidx wrote it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from globidx import CheckpointManager, ResumableDistributedSampler, read_record
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
+    >>> sampler.commit(4)
+    >>> id = CheckpointManager(folder.name, sampler).save(step=7)
+    >>> record = read_record(f"{folder.name}/record-{id}.json")
+    >>> record["step"], record["states"]["sampler"]["remaining"]
+    (7, 6)
+    >>> folder.cleanup()
     """
     return record.decode(read_bytes(path), str(path))
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a record's file; RecordCorruptError before they are read if it is no file or too large."""
+    """What a record's file holds.
+
+    RecordCorruptError for what is no file, or too large for a record, before it is read.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep it waiting
+        # a FIFO must not keep it waiting
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no record or folder of records at {os.path.abspath(path)}") from error
     try:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(f"{path} is a folder, not a record")
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise RecordCorruptError(f"{path} is not a whole record: it is no regular file")
-        if found.st_size > strict.MAX_BYTES:
+        if status.st_size > strict.MAX_BYTES:
             raise RecordCorruptError(
-                f"{path} is not a whole record: it has {found.st_size} bytes, the most is {strict.MAX_BYTES}"
+                f"{path} is not a whole record: it has {status.st_size} bytes, the most is {strict.MAX_BYTES}"
             )
         with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(found.st_size + 1)
+            return stream.read(status.st_size + 1)
     finally:
         os.close(descriptor)
 
 
 def record_path(directory: Path, id: str) -> Path:
-    """Where the record of that id lies."""
+    """The path of the record with that id."""
     return directory / f"record-{id}.json"
 
 
 def publish(directory: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
     """Write a record beside the others, all or nothing; RecordError, and nothing, where it could not be read back.
 
-    SaveError where it could not be written; its ``state`` says whether the record is there all the same.
+    SaveError where it could not be written; its ``state`` is ``NOT_WRITTEN``, or ``UNKNOWN`` if the
+    record may be there.
     """
-    sweep(directory)  # first, so that what killed writers left makes room
+    # first, so that files of killed writers do not take the space
+    sweep(directory)
     return write(record_path(directory, sealed["id"]), sealed, durable=durable)
 
 
@@ -87,28 +122,29 @@ def list_records(directory: Path) -> list[Path]:
 
     None where there is no such folder; NotADirectoryError where there is something else.
     """
-    return _list_once(directory) or _list_once(directory)  # a folder may change while it is listed: none is none twice
+    # a folder may change while it is listed, so an empty answer is checked once more
+    return _list_once(directory) or _list_once(directory)
 
 
 def newest(path: str | Path) -> Path:
     """``path`` itself, or the newest record in it where it is a folder; FileNotFoundError where it holds none."""
-    place = Path(path)
-    if not place.is_dir():
-        return place
-    found = list_records(place)
-    if not found:
-        raise FileNotFoundError(f"the folder {place} holds no record")
-    return found[-1]
+    path_given = Path(path)
+    if not path_given.is_dir():
+        return path_given
+    records = list_records(path_given)
+    if not records:
+        raise FileNotFoundError(f"the folder {path_given} holds no record")
+    return records[-1]
 
 
 def read_newest(path: str | Path) -> dict[str, Any]:
     """The record in a file, or the newest one of a folder, also while a running job prunes there."""
     for _ in range(_TRIES):
-        place = newest(path)
+        record_file = newest(path)
         try:
-            return read_record(place)
+            return read_record(record_file)
         except FileNotFoundError:
-            if place == Path(path):
+            if record_file == Path(path):
                 raise
     raise _too_fast(Path(path))
 
@@ -117,20 +153,21 @@ def next_number(directory: Path) -> int:
     """The number after the newest record's; makes the folder where there is none."""
     try:
         make_directory(directory)
-        found = list_records(directory)
+        existing = list_records(directory)
     except OSError as error:
         raise SaveError(f"no record can be written in the folder {directory}: {error}") from error
-    number = int(found[-1].name.split("-")[1]) + 1 if found else 0
+    number = int(existing[-1].name.split("-")[1]) + 1 if existing else 0
     if number > _LAST_NUMBER:
-        raise SaveError(f"no record can be written in the folder {directory}: there is none after {found[-1].name}")
+        raise SaveError(f"no record can be written in the folder {directory}: there is none after {existing[-1].name}")
     return number
 
 
 def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[str, Any] | None, list[str]]:
     """The record to go on from, or None where there is none, and why newer ones were passed over.
 
-    That is the newest, which must be whole and, where ``expect`` is given, have that id: RecordCorruptError or
-    RecordMismatchError if not. With ``fallback`` it is the newest that is; RecordError where none is.
+    That is the newest, which must be whole and, where ``expect`` is given, have that id:
+    RecordCorruptError or RecordMismatchError if not. With ``fallback`` it is the newest that is;
+    RecordError where none is.
     """
     for _ in range(_TRIES):
         try:
@@ -140,29 +177,13 @@ def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[s
     raise _too_fast(directory)
 
 
-def prune(directory: Path, keep_last: int, *, spare: Set[str] = frozenset()) -> None:
-    """Remove all but the newest ``keep_last`` records, the oldest first, as far as ``remove`` takes them.
-
-    Files named in ``spare`` stay, and do not count.
-
-    Never an OSError: the save that it follows has succeeded.
-    """
-    validate.integer(keep_last, "keep_last", low=1)
-    try:
-        found = list_records(directory)
-    except OSError as error:
-        _log.warning("old records in %s are not removed: %s", directory, error)
-        return
-    for path in [path for path in found if path.name not in spare][:-keep_last]:
-        remove(path)
-
-
 def remove(path: Path) -> bool:
     """Remove a record's file; whether it is gone.
 
-    Only what is provably a record of ours: a regular file, no link, of a record's name, holding a whole record of the
-    id in that name. Anything else stays, damaged records too: somebody may want to look at them. So does, with a line
-    in the log, what the system will not remove: the records that matter are saved by then.
+    Only what is provably a record of ours: a regular file, no link, of a record's name, holding a
+    whole record of the id in that name. Anything else stays, damaged records included, which may be
+    worth a look. A file that the system will not remove stays with a warning: the new record is
+    saved by then.
     """
     try:
         if path.is_symlink() or path != record_path(path.parent, read_record(path)["id"]):
@@ -176,13 +197,14 @@ def remove(path: Path) -> bool:
     return True
 
 
-def says_its_id(path: Path, id: str) -> bool:
+def is_name_of(path: Path, id: str) -> bool:
     """Whether a file's name is that of the record of this id, or no record's name at all."""
     return not _NAME.fullmatch(path.name) or path == record_path(path.parent, id)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):  # a link that leads nowhere, or round in a circle
+    # a link that leads nowhere, or round in a circle
+    with suppress(OSError):
         return entry.is_file()
     return False
 
@@ -190,8 +212,8 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def _list_once(directory: Path) -> list[Path]:
     try:
         with os.scandir(directory) as entries:
-            found = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
-            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in found if m and _is_file(entry))
+            matches = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
+            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in matches if m and _is_file(entry))
     except FileNotFoundError:
         return []
     return [directory / name for _, _, name in ordered]
@@ -201,19 +223,20 @@ def _found(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict
     passed_over: list[str] = []
     for path in reversed(list_records(directory)):
         try:
-            found = read_record(path)
+            record_found = read_record(path)
         except RecordError as error:
             if not fallback:
-                said = f"{error}. restore(fallback=True) goes back to the newest whole record before it"
-                raise type(error)(said) from None
+                message = f"{error}. restore(fallback=True) goes back to the newest whole record before it"
+                raise type(error)(message) from None
             passed_over.append(str(error))
             continue
-        if expect is None or found["id"] == expect:
-            return found, passed_over
+        if expect is None or record_found["id"] == expect:
+            return record_found, passed_over
         if not fallback:
             raise RecordMismatchError(
-                f"the newest record in {directory} is {found['id']}, expected was {expect}: model and record are from "
-                "different steps. restore(expect=..., fallback=True) looks for the expected one among the older records"
+                f"the newest record in {directory} is {record_found['id']}, expected was {expect}: model and "
+                "record are from different steps. restore(expect=..., fallback=True) looks for the expected one among "
+                "the older records"
             )
     if expect is not None or passed_over:
         wanted = f"record {expect}" if expect is not None else "a whole record"

@@ -1,4 +1,4 @@
-"""Looking through a folder of records, changing nothing: which are whole, and what writers left behind."""
+"""Verifies a folder of records without changing it: which are whole, and what killed writers left."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from globidx.disk.files.atomic import is_temporary
-from globidx.disk.records.folder import list_records, read_record, says_its_id
+from globidx.disk.records.folder import is_name_of, list_records, read_record
 from globidx.errors import RecordError
 
 
-class Inspected(NamedTuple):
+class FolderReport(NamedTuple):
     """(path, id, problem) of each record, and (path, age in seconds) of temporary files."""
 
     records: list[tuple[Path, str | None, str | None]]
@@ -21,28 +21,29 @@ class Inspected(NamedTuple):
 
     @property
     def problems(self) -> int:
-        """How many records are not whole, or not what their name says."""
+        """The number of records that are damaged, or have the name of another one."""
         return sum(problem is not None for _, _, problem in self.records)
 
 
-def inspect(path: str | Path) -> Inspected:
+def inspect(path: str | Path) -> FolderReport:
     """Verify a record, or every record of a folder; FileNotFoundError where there is none."""
-    place = Path(path)
-    if not place.is_dir():
-        return Inspected([_inspected(place)], [])
-    found = Inspected([], [])
-    for file in list_records(place):
-        with suppress(FileNotFoundError):  # a running job may prune it just now
-            found.records.append(_inspected(file))
-    if not found.records:
-        raise FileNotFoundError(f"the folder {place} holds no record")
-    with os.scandir(place) as entries:
+    folder = Path(path)
+    if not folder.is_dir():
+        return FolderReport([_inspected(folder)], [])
+    report = FolderReport([], [])
+    for file in list_records(folder):
+        # a running job may prune it just now
+        with suppress(FileNotFoundError):
+            report.records.append(_inspected(file))
+    if not report.records:
+        raise FileNotFoundError(f"the folder {folder} holds no record")
+    with os.scandir(folder) as entries:
         for entry in entries:
             if is_temporary(entry.name):
                 with suppress(FileNotFoundError):
                     age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-                    found.temporary.append((place / entry.name, age))
-    return found
+                    report.temporary.append((folder / entry.name, age))
+    return report
 
 
 def _inspected(path: Path) -> tuple[Path, str | None, str | None]:
@@ -50,5 +51,5 @@ def _inspected(path: Path) -> tuple[Path, str | None, str | None]:
         id = read_record(path)["id"]
     except RecordError as error:
         return path, None, str(error)
-    problem = None if says_its_id(path, id) else f"{path} holds record {id}: it was renamed or copied over another"
+    problem = None if is_name_of(path, id) else f"{path} holds record {id}: it was renamed or copied over another"
     return path, id, problem

@@ -1,7 +1,8 @@
 """Stores: zarr and HDF5 files behind one small interface.
 
-A store module offers ``scan`` (what a file holds, from its metadata alone) and ``open_store`` (a ``Store`` to read
-items from). zarr and h5py are each imported in their own module, when a file of that kind is first met.
+A store module offers ``scan`` (what a file holds, from its metadata alone) and ``open_store`` (a
+``Store`` to read items from). zarr and h5py are each imported in their own module, when a file of
+that kind is first met.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
 
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".nxs", ".cxi", ".nwb", ".loom"})
-#: What may be HDF5 or an older format: told by the first bytes, once somebody looks inside.
+#: Files that are HDF5 or of an older format; their first bytes decide.
 MIXED_SUFFIXES = frozenset({".nc", ".nc4", ".mat"})
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
-#: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's parser alone raises
-#: five of them, and the decompressors have errors of their own that are no OSError.
+#: What zarr, h5py and the codecs raise over broken files, while these are indexed or read; zarr's
+#: parser alone raises five of them, and the decompressors have errors of their own that are no
+#: OSError.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -54,12 +56,15 @@ _OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
 class Store(Protocol):
-    """An open file. Not shared between processes; closed once, by whoever opened it."""
+    """An open file. Not shared between processes; closed once, by its owner."""
 
     def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
-        """Items ``[start, stop)`` of one array, the item axis first, in native byte order; the caller owns the result.
+        """Items ``[start, stop)`` of one array, the item axis first, in native byte order.
 
-        MissingChunkError where the store has no data for them, any OSError or ValueError where it cannot be read.
+        The caller owns the result.
+
+        MissingChunkError where the store has no data for them, any OSError or ValueError where it
+        cannot be read.
         """
 
     def close(self) -> None:
@@ -67,7 +72,7 @@ class Store(Protocol):
 
 
 class Audit(NamedTuple):
-    """Shape of an array, how many chunks or shards it has, how many are absent, and whether they have checksums."""
+    """The shape of an array, its chunks (or shards), how many are absent, and whether each has a checksum."""
 
     shape: tuple[int, ...]
     chunks: int
@@ -84,11 +89,11 @@ class OtherFormatError(UnknownKindError):
 
 
 class NotPlainError(ValueError):
-    """A fast path does not understand this array, so its library reads it; the message says what is unusual."""
+    """A fast path does not understand this array, so its library reads it; the message says the unusual part."""
 
 
 def format_of(path: Path) -> str:
-    """``"zarr"`` or ``"hdf5"``: the store module for a path, told from its content.
+    """The store module for a path, by its content: ``"zarr"`` or ``"hdf5"``.
 
     OSError where the path cannot be looked at, UnknownKindError for anything else.
     """
@@ -97,14 +102,15 @@ def format_of(path: Path) -> str:
             return "zarr"
         raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
     if not path.is_file():
-        path.stat()  # FileNotFoundError, PermissionError, a loop of links: the system says it best
+        # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
+        path.stat()
         raise UnknownKindError("neither a regular file nor a directory")
     if _has_suffix(str(path)) or _has_signature(path):
         return "hdf5"
     with path.open("rb") as file:
-        begin = file.read(8)
+        signature = file.read(8)
     for magic, name in _OTHER_FORMATS.items():
-        if begin.startswith(magic):
+        if signature.startswith(magic):
             raise OtherFormatError(f"a file of {name}, which is no HDF5: convert it to a newer format of its kind")
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
 
@@ -121,7 +127,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
         return remote
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:
-        plain: Entry | None = _module("zarr.indexing").scan(path, layout, axis)
+        plain: Entry | None = _module("zarr.fast_scan").scan(path, layout, axis)
         if plain is not None:
             return plain
     entry: Entry = _module(f"{name or format_of(Path(path))}.library").scan(path, layout, axis)
@@ -143,8 +149,8 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
     if kind == "hdf5":
         hdf5: Audit = _module("hdf5.library").audit(path, array, allow_external=allow_external)
         return hdf5
-    found: Audit = _module("zarr.library").audit(path, array)
-    return found
+    zarr: Audit = _module("zarr.library").audit(path, array)
+    return zarr
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
@@ -172,28 +178,29 @@ def array_info(
 ) -> tuple[ArrayInfo, int]:
     """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
 
-    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` says of its attributes.
+    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` returns
+    for its attributes.
     """
-    shown = f"array {field.path!r}" if field.path else "the array"
-    word = _native_name(dtype) if isinstance(dtype, np.dtype) else None
-    if word is None:
+    label = f"array {field.path!r}" if field.path else "the array"
+    dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
+    if dtype_name is None:
         raise ValueError(
-            f"{shown} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
+            f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
         )
     if not 0 <= axis < len(shape):
-        raise ValueError(f"{shown} has shape {tuple(shape)}: no axis {axis} to take items from")
+        raise ValueError(f"{label} has shape {tuple(shape)}: no axis {axis} to take items from")
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (chunks and min(chunks) < 1):
         raise ValueError(
-            f"{shown} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
+            f"{label} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
         )
     if field.form == "tokens" and len(shape) != 1:
-        raise ValueError(f"{shown} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays")
-    item_shape = tuple(int(size) for place, size in enumerate(shape) if place != axis)
+        raise ValueError(f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays")
+    item_shape = tuple(int(size) for dimension, size in enumerate(shape) if dimension != axis)
     count = int(shape[axis])
     if field.form == "tokens":
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
-    return ArrayInfo(field.name, item_shape, word, chunk, field.path, field.form, packing), count
+    return ArrayInfo(field.name, item_shape, dtype_name, chunk, field.path, field.form, packing), count
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
@@ -218,7 +225,9 @@ def packing_of(attribute: Callable[[str], Any]) -> str:
 
 
 def _number(value: Any, default: float) -> float:
-    array = np.asarray(default if value is None else value)
+    if value is None:
+        return default
+    array = np.asarray(value)
     return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else default
 
 
@@ -233,8 +242,8 @@ def make_entry(
     """The entry of a file whose arrays were found; ValueError where they are not aligned."""
     lengths = {length for _, length in arrays}
     if len(lengths) > 1:
-        told = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
-        raise ValueError(f"its arrays are not aligned: {told}")
+        lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
+        raise ValueError(f"its arrays are not aligned: {lengths_by_name}")
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
     schema = tuple(info for info, _ in arrays)
     return Entry(kind, lengths.pop(), schema, digest, is_foreign=is_foreign or bool(sources), sources=sources)
@@ -259,7 +268,7 @@ def _native_name(dtype: np.dtype[Any]) -> str | None:
 
 @cache
 def _module(name: str) -> Any:
-    return forks.imported(f"globidx.disk.stores.{name}")
+    return forks.import_module(f"globidx.disk.stores.{name}")
 
 
 def _has_suffix(path: str) -> bool:
@@ -269,7 +278,8 @@ def _has_suffix(path: str) -> bool:
 def _has_signature(path: Path) -> bool:
     size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
-        while offset < size:  # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
+        # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
+        while offset < size:
             file.seek(offset)
             if file.read(8) == _HDF5_SIGNATURE:
                 return True

@@ -1,11 +1,11 @@
-"""Decoding chunks straight into their place, and only where they fill it exactly.
+"""Decodes chunks straight into their part of a buffer, and only if they fill it exactly.
 
-No size that a chunk claims is believed: every codec stops one byte after what belongs, so that a chunk that would
-inflate to gigabytes costs no more memory than a good one.
+No size in a chunk's header is trusted: every codec stops one byte after the expected size, so that
+a chunk which would inflate to gigabytes costs no more memory than a good one.
 
-The decompressors are numcodecs', which zarr depends on. They fill as much of a buffer as there is data and say nothing
-about the rest, and Blosc decodes a frame that was cut into something. So sizes are compared with what frames claim
-before they are decoded.
+The decompressors are numcodecs', which zarr depends on. They fill as much of a buffer as there is
+data and do not report how much that was, and Blosc decodes truncated frames. So sizes are compared
+with the frames' headers before they are decoded.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _LZMA_MEMORY = 2**28
 class Codec(NamedTuple):
     """One step from stored bytes towards an array.
 
-    ``expand(data, limit)`` returns at most ``limit`` bytes, or raises as soon as there are more; ``into``, where there
-    is one, fills a buffer exactly or raises.
+    ``expand(data, limit)`` returns at most ``limit`` bytes, or raises as soon as there are more;
+    ``into``, where there is one, fills a buffer exactly or raises.
     """
 
     expand: Callable[[Data, int], Data]
@@ -50,8 +50,8 @@ class Codec(NamedTuple):
 
 def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
     """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what comes out."""
-    for place in range(len(codecs) - 1, 0, -1):
-        data = codecs[place].expand(data, most_stored(len(out), place))
+    for step in range(len(codecs) - 1, 0, -1):
+        data = codecs[step].expand(data, most_stored(len(out), step))
     if codecs and codecs[0].into is not None:
         codecs[0].into(data, out)
     else:
@@ -59,10 +59,10 @@ def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
 
 
 def most_stored(nbytes: int, codecs: int) -> int:
-    """The most bytes that ``nbytes`` may take once so many codecs were applied.
+    """The most bytes that ``nbytes`` may take after ``codecs`` codecs.
 
-    Compression adds a few bytes in a thousand to what it cannot compress, and some to every block, member or frame.
-    Twice as much and 64 KiB leave room for small ones.
+    Compression adds a few bytes in a thousand to what it cannot compress, and some to every block,
+    member or frame. Twice as much and 64 KiB leave room for small ones.
 
     >>> most_stored(8, 0), most_stored(8, 1)
     (8, 65552)
@@ -78,14 +78,22 @@ def fill(data: Data, out: NDArray[np.uint8]) -> None:
     out[:] = np.frombuffer(data, np.uint8)
 
 
-def expect(found: int, wanted: int) -> None:
-    """ValueError unless ``found`` bytes are as many as belong there."""
-    if found != wanted:
-        raise ValueError(f"it holds {found} bytes, where {wanted} belong")
+def expect(nbytes: int, expected: int) -> None:
+    """ValueError unless ``nbytes`` bytes are as many as belong there."""
+    if nbytes != expected:
+        raise ValueError(f"it holds {nbytes} bytes, where {expected} belong")
 
 
-def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
-    """The codec that zarr calls ``name``, in format 2 or 3; None where it is none of these."""
+def is_known(name: str, configuration: Mapping[str, Any]) -> bool:
+    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3; imports nothing."""
+    if name == "crc32c":
+        # format 2 may have the checksum before the bytes
+        return bool(configuration.get("location", "end") == "end")
+    return name in _NAMES
+
+
+def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec:
+    """The codec that zarr calls ``name``, which ``is_known``."""
     if name == "zlib":
         return Codec(inflate, inflate_into)
     if name == "gzip":
@@ -94,14 +102,12 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec | None:
         return Codec(partial(_streams, bz2.BZ2Decompressor, OSError))
     if name == "lzma":
         return Codec(partial(_streams, _lzma(configuration), lzma.LZMAError))
-    if name == "crc32c":  # format 2 may have it before the bytes
-        is_last = configuration.get("location", "end") == "end"
-        return Codec(lambda data, limit: _at_most(without_crc32c(data), limit)) if is_last else None
-    if name not in _CLASSES:
-        return None
-    module: Any = forks.imported(f"numcodecs.{name}")
+    if name == "crc32c":
+        return Codec(lambda data, limit: _at_most(without_crc32c(data), limit))
+    module: Any = forks.import_module(f"numcodecs.{name}")
     if name == "blosc":
-        module.use_threads = False  # as zarr sets it: every loader worker would start as many as there are cores
+        # as zarr sets it: else every loader worker would start as many threads as there are cores
+        module.use_threads = False
     decompress = getattr(module, _CLASSES[name])().decode
     if name == "zstd":
         return Codec(partial(zstd_frames.expand, decompress), partial(zstd_frames.into, decompress))
@@ -117,9 +123,10 @@ def inflate(data: Data, limit: int) -> bytes:
 
 
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
-    """The same, where it must fill ``out``: a piece at a time, so that no second copy of all of it stands beside."""
+    """``inflate`` into ``out``, which it must fill: a piece at a time, so that there is no second copy of all of it."""
     filled = 0
-    piece = max(_PIECE, len(out) // 8)  # what is left of the stream is copied as often as there are pieces
+    # the rest of the stream is copied once a piece
+    piece = max(_PIECE, len(out) // 8)
     with _inflating(_EITHER) as stream:
         while not stream.eof:
             part = stream.decompress(data, min(piece, len(out) - filled + 1))
@@ -137,7 +144,7 @@ def inflater() -> Any:
     """The library that ``inflate`` uses: the fastest there is."""
     for name in ("zlib_ng.zlib_ng", "isal.isal_zlib"):
         try:
-            return forks.imported(name)
+            return forks.import_module(name)
         except ImportError:
             continue
     return zlib
@@ -154,19 +161,20 @@ def without_crc32c(data: Data) -> Data:
 
 def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
     """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one after the other."""
-    found = 0
+    checksum = 0
     for piece in pieces:
-        found = _crc32c().extend(found, piece if isinstance(piece, bytes) else piece.tobytes())
-    wanted = int.from_bytes(stored, "little")
-    if wanted != found:
-        raise ValueError(f"its checksum is {wanted:#010x}, but its bytes have {found:#010x}: they were damaged")
+        checksum = _crc32c().extend(checksum, piece if isinstance(piece, bytes) else piece.tobytes())
+    expected = int.from_bytes(stored, "little")
+    if expected != checksum:
+        raise ValueError(f"its checksum is {expected:#010x}, but its bytes have {checksum:#010x}: they were damaged")
 
 
 _CLASSES = {"zstd": "Zstd", "blosc": "Blosc", "lz4": "LZ4"}
+_NAMES = frozenset({"zlib", "gzip", "bz2", "lzma", *_CLASSES})
 
 
 def _inflated(data: Data, limit: int, wbits: int) -> tuple[bytes, bytes]:
-    """What one stream holds, and what stands behind it."""
+    """The content of one stream, and the bytes after it."""
     with _inflating(wbits) as stream:
         inflated: bytes = stream.decompress(data, limit + 1)
     refuse_more(len(inflated), limit)
@@ -201,7 +209,10 @@ def _gunzip(data: Data, limit: int) -> Data:
 
 
 def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limit: int) -> Data:
-    """All concatenated streams of bzip2 or LZMA; other bytes after the last one are ignored, as in Python."""
+    """All streams of bzip2 or LZMA, one behind the other.
+
+    What follows the last and is none is left out, as Python's own modules do.
+    """
     parts: list[bytes] = []
     while data or not parts:
         stream = start()
@@ -221,18 +232,19 @@ def _streams(start: Callable[[], Any], broken: type[Exception], data: Data, limi
 
 def _lzma(configuration: Mapping[str, Any]) -> Callable[[], lzma.LZMADecompressor]:
     kind, filters = configuration.get("format") or lzma.FORMAT_XZ, configuration.get("filters")
-    if kind == lzma.FORMAT_RAW:  # has no header, so its needs are in the metadata
+    # raw streams have no header: the filters are in the metadata
+    if kind == lzma.FORMAT_RAW:
         return lambda: lzma.LZMADecompressor(kind, filters=filters)
     return lambda: lzma.LZMADecompressor(kind, _LZMA_MEMORY, filters)
 
 
 @cache
 def _crc32c() -> Any:
-    return forks.imported("google_crc32c")
+    return forks.import_module("google_crc32c")
 
 
 def _framed(decompress: Callable[..., Any], size: Callable[[Data], int]) -> Codec:
-    """A codec whose frames say how much they hold."""
+    """A codec whose frames have their decoded size in a header."""
 
     def expand(data: Data, limit: int) -> Data:
         refuse_more(size(data), limit)

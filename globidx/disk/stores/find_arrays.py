@@ -10,11 +10,12 @@ import numpy as np
 
 from globidx.core.index.layout import Layout
 
-_DEPTH = 32  #: of ``default`` attributes that are followed; NeXus files have two
+#: The most ``default`` attributes that are followed; NeXus files have two.
+_DEPTH = 32
 
 
 class Field(NamedTuple):
-    """An array to read: its name in the index, where it lies in this file, and how its rows make items."""
+    """An array to read: its name in the index, its path in this file, and how its rows make items."""
 
     name: str
     path: str
@@ -24,7 +25,7 @@ class Field(NamedTuple):
 def find(root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]) -> list[Field]:
     """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
 
-    ValueError says what is missing or ambiguous.
+    ValueError names what is missing or ambiguous.
     """
     if layout.rule == "nexus":
         return [Field("data", _nexus(root), "plain")]
@@ -48,16 +49,16 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
     if keys is None and len(present) == 1:
         return tuple(present)
     names = sorted(present)
-    shown = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
-    there = (shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none at all"
+    listed = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
+    available = (listed + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none at all"
     if keys is None:
         raise ValueError(
-            f"it holds {len(names)} arrays ({there}); choose with key= (--key), one or several of equal length"
+            f"it holds {len(names)} arrays ({available}); choose with key= (--key), one or several of equal length"
         )
     missing = next(key for key in keys if key not in present)
-    alike = get_close_matches(missing, names, 1)
-    hint = f" (did you mean {alike[0]!r}?)" if alike else ""
-    raise ValueError(f"it has no array {missing!r}{hint}; there is {there}")
+    similar = get_close_matches(missing, names, 1)
+    hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+    raise ValueError(f"it has no array {missing!r}{hint}; there is {available}")
 
 
 def _nexus(root: Any) -> str:
@@ -146,7 +147,7 @@ def _anndata(root: Any, key: str) -> str:
 
 
 def sparse_shape(node: Any) -> tuple[int, ...]:
-    """Rows and columns of a sparse matrix, which its arrays do not tell."""
+    """The rows and columns of a sparse matrix, which are in its attributes alone."""
     shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
     if shape is None or len(shape) != 2:
         raise ValueError(f"its sparse matrix has no shape attribute of two numbers, but {shape}")

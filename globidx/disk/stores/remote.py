@@ -17,8 +17,9 @@ _NO_BACK_ENDS = ("builtins", "globidx", "numpy", "zarr", "json")
 def find(url: str) -> list[str]:
     """The zarr stores that ``url`` names: a store, a glob, or a folder of stores; sorted.
 
-    NoFilesError where there is none, or no such protocol; MissingPackageError where fsspec, or what it needs for this
-    protocol, is not installed; ReadError where the server, or the package that asks it, refuses.
+    NoFilesError where there is none, or no such protocol; MissingPackageError where fsspec, or what
+    it needs for this protocol, is not installed; ReadError where the server, or the package that
+    asks it, refuses.
     """
     if url.lower().endswith(tuple(HDF5_SUFFIXES)):
         raise NoFilesError(f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first")
@@ -36,9 +37,10 @@ def find(url: str) -> list[str]:
     except (OSError, ValueError) as error:
         raise ReadError(f"{url} cannot be listed: {type(error).__name__}: {error}") from error
     if not stores:
-        raise NoFilesError(f"no zarr store matches {url}, or lies in that folder")
+        raise NoFilesError(f"no zarr store matches {url}, and none is in that folder")
     head, _, behind = split_chain(url)
-    if head.count("::") or behind:  # a file system knows its own protocol, not the chain
+    # a file system knows its own protocol, not the chain
+    if head.count("::") or behind:
         paths = [name.partition("://")[2] if "://" in name else name for name in stores]
         return [head + (path if head.endswith("file://") else path.lstrip("/")) + behind for path in paths]
     return [files.unstrip_protocol(name) for name in stores]
@@ -52,10 +54,11 @@ def exists(url: str) -> bool:
 
 @contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Raise as OSError what the packages below fsspec raise that is none, so that it is told of a file as any other.
+    """Turn errors of the packages below fsspec into OSError, so that they are reported for a file like any other.
 
-    There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's, azure's, paramiko's,
-    zipfile's. What they share is that a package defines them, and neither Python nor numpy, zarr or this one.
+    There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's,
+    azure's, paramiko's, zipfile's. What they have in common: neither Python nor numpy, zarr or this
+    package defines them.
     """
     try:
         yield

@@ -23,11 +23,14 @@ class SparseSource:
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes of the three arrays that took.
 
-        ReadError where they are no rows of a matrix of that width. Entries of one place add up, as in scipy.
+        ReadError where they are no rows of a matrix of that width. Entries of one place add up, as
+        in scipy.
         """
         store = self._store()
         ends = store.read(f"{self._group}/indptr", start, stop + 1).astype(np.int64)
-        counts, first, last = np.diff(ends), int(ends[0]), int(ends[-1])
+        counts = np.diff(ends)
+        first = int(ends[0])
+        last = int(ends[-1])
         if first < 0 or (counts < 0).any():
             raise ReadError(f"indptr of {self._group!r} does not ascend in rows [{start}, {stop}): {ends[:8].tolist()}")
         out[...] = 0

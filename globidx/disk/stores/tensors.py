@@ -24,7 +24,7 @@ class TensorSource:
                 "'spawn', or leave backend='tensorstore' out"
             )
         try:
-            tensorstore = forks.imported("tensorstore")
+            tensorstore = forks.import_module("tensorstore")
         except ImportError as error:
             raise ReadError(
                 "backend='tensorstore' needs tensorstore: pip install '.[tensorstore]' in the clone of globidx"

@@ -1,7 +1,8 @@
 """Zstandard frames, of which a chunk may have several, decoded in bounded memory (RFC 8878).
 
-libzstd's decoder of streams grows with what comes out. Its decoder of single frames fills a buffer and stops at its
-end, but wants to be told the frame's size, so each frame is given to that one, with the size in its header.
+libzstd's decoder of streams grows with what comes out. Its decoder of single frames fills a buffer
+and stops at its end, but needs the decoded size, so each frame goes to that one, with the size
+written into its header.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ Data = bytes | memoryview
 Decompress = Callable[..., Any]
 
 _MAGIC, _SKIPPABLE = 0xFD2FB528, 0x184D2A5
-_BLOCK = 2**17  # the most that a compressed block holds
-_SLACK = 2**21  # what decoding frames of unknown size may take more than it should
+# the most that a compressed block holds
+_BLOCK = 2**17
+# how far frames of unknown size may exceed the expected size while they are decoded
+_SLACK = 2**21
 
 
 class Frame(NamedTuple):
-    """One frame: its bytes, what its header says it holds (None: nothing), where that stands, and the most it holds."""
+    """One frame.
+
+    Its bytes, the decoded size in its header (None: not given), where that field is, and the largest size it can decode
+    to.
+    """
 
     data: Data
     size: int | None
@@ -33,25 +40,26 @@ def into(decompress: Decompress, data: Data, out: NDArray[np.uint8]) -> None:
     """Fill ``out`` with what all frames hold together, or raise ValueError or RuntimeError."""
     header = _header(memoryview(data))
     if header is not None and header[0] == len(out) != 0:
-        decompress(data, out=out)  # raises over a second frame, for which there is no room
+        # a second frame makes it raise, since there is no room for it
+        decompress(data, out=out)
         return
-    found, place = frames(data), 0
-    for number, frame in enumerate(found):
-        room = len(out) - place
-        if frame.size is None and number == len(found) - 1 and room:
+    all_frames, filled = frames(data), 0
+    for index, frame in enumerate(all_frames):
+        room = len(out) - filled
+        if frame.size is None and index == len(all_frames) - 1 and room:
             size = room
-            decompress(_with_size(frame, room), out=out[place:])
+            decompress(_with_size(frame, room), out=out[filled:])
         elif frame.size:
             size = frame.size
-            refuse_more(place + size, len(out))
-            decompress(frame.data, out=out[place : place + size])
+            refuse_more(filled + size, len(out))
+            decompress(frame.data, out=out[filled : filled + size])
         else:
             part = np.frombuffer(_expanded(decompress, frame, room), np.uint8)
             size = len(part)
-            out[place : place + size] = part
-        place += size
-    if place != len(out):
-        raise ValueError(f"it holds {place} bytes, where {len(out)} belong")
+            out[filled : filled + size] = part
+        filled += size
+    if filled != len(out):
+        raise ValueError(f"it holds {filled} bytes, where {len(out)} belong")
 
 
 def expand(decompress: Decompress, data: Data, limit: int) -> Data:
@@ -68,19 +76,21 @@ def frames(data: Data) -> list[Frame]:
 
     Found by the lengths of their blocks, without decoding any.
     """
-    view, place, found = memoryview(data), 0, list[Frame]()
-    while place < len(view) or not found:
-        magic = int.from_bytes(view[place : place + 4], "little")
+    view = memoryview(data)
+    offset = 0
+    result = list[Frame]()
+    while offset < len(view) or not result:
+        magic = int.from_bytes(view[offset : offset + 4], "little")
         if magic >> 4 == _SKIPPABLE:
-            place += 8 + int.from_bytes(view[place + 4 : place + 8], "little")
-            _refuse_cut(place, view)
-            if place == len(view):
+            offset += 8 + int.from_bytes(view[offset + 4 : offset + 8], "little")
+            _refuse_cut(offset, view)
+            if offset == len(view):
                 break
             continue
-        frame = _frame(view[place:])
-        found.append(frame)
-        place += len(frame.data)
-    return found
+        frame = _frame(view[offset:])
+        result.append(frame)
+        offset += len(frame.data)
+    return result
 
 
 def _frame(view: memoryview) -> Frame:
@@ -89,20 +99,24 @@ def _frame(view: memoryview) -> Frame:
     if header is None:
         raise ValueError("its bytes are no Zstandard frame")
     size, start = header
-    place, most, is_last = start, 0, False
+    offset = start
+    most = 0
+    is_last = False
     while not is_last:
-        _refuse_cut(place + 3, view)
-        block = int.from_bytes(view[place : place + 3], "little")
-        is_last, kind, length = bool(block & 1), block >> 1 & 3, block >> 3
+        _refuse_cut(offset + 3, view)
+        block = int.from_bytes(view[offset : offset + 3], "little")
+        is_last = bool(block & 1)
+        kind = block >> 1 & 3
+        length = block >> 3
         most += _BLOCK if kind == 2 else length
-        place += 3 + (1 if kind == 1 else length)
-    place += 4 * (view[4] >> 2 & 1)
-    _refuse_cut(place, view)
-    return Frame(view[:place], size, start, most)
+        offset += 3 + (1 if kind == 1 else length)
+    offset += 4 * (view[4] >> 2 & 1)
+    _refuse_cut(offset, view)
+    return Frame(view[:offset], size, start, most)
 
 
 def _header(view: memoryview) -> tuple[int | None, int] | None:
-    """(what a frame says it holds, the length of its header), by RFC 8878, 3.1.1.1; None where it is no frame."""
+    """(decoded size, length of the header) by RFC 8878, 3.1.1.1; None if this is no frame."""
     if int.from_bytes(view[:4], "little") != _MAGIC or len(view) < 6:
         return None
     descriptor = view[4]
@@ -114,7 +128,7 @@ def _header(view: memoryview) -> tuple[int | None, int] | None:
 
 
 def _with_size(frame: Frame, size: int) -> bytes:
-    """A frame that says no size, with one in its header: libzstd raises where it turns out to be another one."""
+    """A frame without a size, with ``size`` written into its header: libzstd raises if it decodes to another one."""
     view, end = memoryview(frame.data), frame.end_of_header
     descriptor = bytes([view[4] | 0xC0])
     return b"".join([view[:4], descriptor, view[5:end], size.to_bytes(8, "little"), view[end:]])
@@ -135,10 +149,10 @@ def _expanded(decompress: Decompress, frame: Frame, limit: int) -> Data:
     return part
 
 
-def refuse_more(found: int, limit: int) -> None:
+def refuse_more(nbytes: int, limit: int) -> None:
     """ValueError where there are more than ``limit`` bytes."""
-    if found > limit:
-        raise ValueError(f"it holds {found} bytes or more, where {limit} belong")
+    if nbytes > limit:
+        raise ValueError(f"it holds {nbytes} bytes or more, where {limit} belong")
 
 
 def _refuse_cut(end: int, view: memoryview) -> None:

@@ -1,7 +1,8 @@
-"""Chunk tables: where each chunk of an HDF5 dataset lies in its file, asked of the library once.
+"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file, listed by the library once.
 
-HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter`` visits every chunk
-in one walk, so a table costs about two microseconds a chunk, and finding a chunk in it a few array accesses.
+HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter``
+visits every chunk in one walk, so a table costs about two microseconds a chunk, and finding a chunk
+in it a few array accesses.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Place = tuple[int, int, int]
 
 #: Bytes of tables that a process keeps of files it has closed: some 1.6 million chunks.
 _KEPT_BYTES = 32 * 2**20
-#: Chunks told by the library before they are packed into arrays.
+#: The chunks that are collected from the library before they are packed into arrays.
 _AT_ONCE = 4096
 #: Since this version, HDF5 counts the user block in when it gives the address of a chunk.
 _COUNTS_USER_BLOCK = (1, 14, 4)
@@ -40,8 +41,9 @@ _kept = BlockCache(_KEPT_BYTES, inherited=True)
 class ChunkTable:
     """Offset, size and filter mask of the chunks of one dataset.
 
-    ``rows`` has a row for each chunk in the file, ascending by grid number: (grid number, offset, size, filter mask).
-    ``grid`` is how many chunks belong along each axis; chunks are numbered through it in C order.
+    ``rows`` has a row for each chunk in the file, ascending by grid number: (grid number, offset,
+    size, filter mask). ``grid`` is how many chunks belong along each axis; chunks are numbered
+    through it in C order.
 
     >>> table = ChunkTable((2, 2), np.array([[0, 2048, 24, 0], [3, 2072, 25, 0]]))
     >>> table.find((1, 1)), table.find((0, 1)), table.is_whole
@@ -64,21 +66,21 @@ class ChunkTable:
         """Whether every chunk of the grid is in the file."""
         return len(self.rows) == math.prod(self.grid)
 
-    def find(self, place: Sequence[int]) -> Place | None:
-        """Offset, size and filter mask of the chunk at ``place`` in the grid; None if it was never written."""
-        number = sum(map(mul, place, self._strides))
-        numbers, offsets, sizes, masks = self._columns
+    def find(self, coordinates: Sequence[int]) -> Place | None:
+        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid; None if it was never written."""
+        index = sum(map(mul, coordinates, self._strides))
+        indices, offsets, sizes, masks = self._columns
         # in a whole table, a chunk's number is its row
-        row = number
-        if row >= len(numbers) or numbers[row] != number:
-            row = int(numbers.searchsorted(number))
-            if row == len(numbers) or numbers[row] != number:
+        row = index
+        if row >= len(indices) or indices[row] != index:
+            row = int(indices.searchsorted(index))
+            if row == len(indices) or indices[row] != index:
                 return None
         return int(offsets[row]), int(sizes[row]), int(masks[row])
 
 
 def table_of(dataset: Any) -> ChunkTable | None:
-    """The table of a chunked dataset, kept for whoever opens the file again.
+    """The table of a chunked dataset, kept for the next time the file is opened.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def table_of(dataset: Any) -> ChunkTable | None:
     Returns
     -------
     ChunkTable or None
-        None if the library cannot say where chunks are, or says it wrongly.
+        None if the library cannot list the offsets, or lists wrong ones.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def grid_of(dataset: Any) -> tuple[int, ...]:
 
 
 def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
-    """What tells a dataset from all others, and whether its file is old enough for its times to prove that."""
+    """A key that identifies a dataset, and whether its file is old enough for its times to prove that."""
     file = h5py.h5i.get_file_id(dataset.id)
     if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
         # it has no descriptor to ask
@@ -145,18 +147,18 @@ def _listed(dataset: Any, grid: tuple[int, ...]) -> NDArray[np.int64] | None:
     if infos:
         parts.append(_packed(infos))
     rank = len(grid)
-    told = np.concatenate(parts) if parts else np.empty((0, rank + 3), np.int64)
-    places, rest = told[:, :rank] // np.array(dataset.chunks), told[:, rank:]
-    if _is_doubtful(dataset, places):
+    listed = np.concatenate(parts) if parts else np.empty((0, rank + 3), np.int64)
+    coordinates, columns = listed[:, :rank] // np.array(dataset.chunks), listed[:, rank:]
+    if _is_doubtful(dataset, coordinates):
         return None
-    # what lies beyond the dataset's shape belongs to no item
-    inside = ((places >= 0) & (places < np.array(grid))).all(axis=1)
-    places, rest = places[inside], rest[inside]
-    rest[:, 0] += _uncounted_base(dataset)
-    numbers = np.ravel_multi_index(tuple(places.T), grid) if len(places) else np.empty(0, np.int64)
-    rows = np.column_stack((numbers, rest)).astype(np.int64)
-    if (np.diff(numbers) <= 0).any():
-        rows = rows[np.argsort(numbers, kind="stable")]
+    # chunks beyond the dataset's shape belong to no item
+    inside = ((coordinates >= 0) & (coordinates < np.array(grid))).all(axis=1)
+    coordinates, columns = coordinates[inside], columns[inside]
+    columns[:, 0] += _uncounted_base(dataset)
+    indices = np.ravel_multi_index(tuple(coordinates.T), grid) if len(coordinates) else np.empty(0, np.int64)
+    rows = np.column_stack((indices, columns)).astype(np.int64)
+    if (np.diff(indices) <= 0).any():
+        rows = rows[np.argsort(indices, kind="stable")]
         if (np.diff(rows[:, 0]) == 0).any():
             raise ReadError(f"two chunks of dataset {dataset.name} are in one place: the file is damaged")
     # columns lie in one piece each
@@ -172,12 +174,13 @@ def _packed(infos: list[Any]) -> NDArray[np.int64]:
     return np.column_stack((coordinates.reshape(count, -1), *rest)).view(np.int64)
 
 
-def _is_doubtful(dataset: Any, places: NDArray[np.int64]) -> bool:
+def _is_doubtful(dataset: Any, coordinates: NDArray[np.int64]) -> bool:
     """Whether the library may have listed chunks in wrong places.
 
-    HDF5 (to 2.0 at least) lists the chunks of an *extensible array*, the index of datasets with one unlimited axis in
-    files of ``libver="latest"``, as if that axis were the first. Where it is not, all chunks are listed with place 0
-    along the axes in front of it. A right list has other places there, unless there is one chunk only.
+    HDF5 (to 2.0 at least) lists the chunks of an *extensible array*, the index of datasets with one
+    unlimited axis in files of ``libver="latest"``, as if that axis were the first. Where it is not,
+    all chunks are listed with place 0 along the axes in front of it. A right list has other places
+    there, unless there is one chunk only.
     """
     unlimited = [axis for axis, size in enumerate(dataset.maxshape) if size is None]
     if len(unlimited) != 1:
@@ -187,7 +190,7 @@ def _is_doubtful(dataset: Any, places: NDArray[np.int64]) -> bool:
     # object headers of version 1 come from before there were such arrays
     if is_flat or h5py.h5o.get_info(dataset.id).hdr.version == 1:
         return False
-    return not places[:, : unlimited[0]].any()
+    return not coordinates[:, : unlimited[0]].any()
 
 
 def _uncounted_base(dataset: Any) -> int:

@@ -1,7 +1,7 @@
 """Plain HDF5 datasets: chunks as they are stored, decoded here, and contiguous data straight from the file.
 
-The library inflates with plain zlib under a lock; zlib-ng and isal take half the time. Filters it knows and these
-functions do not (LZF, bitshuffle, szip, ...) are left to it.
+The library inflates with plain zlib under a lock; zlib-ng and isal take half the time. Filters it
+knows and these functions do not (LZF, bitshuffle, szip, ...) are left to it.
 """
 
 from __future__ import annotations
@@ -20,35 +20,40 @@ from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
 from globidx.disk.stores.hdf5.chunk_table import table_of
-from globidx.disk.stores.hdf5.presence import unwritten
+from globidx.disk.stores.hdf5.presence import missing_message
 from globidx.errors import MissingChunkError, ReadError
 
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3  # H5Z_FILTER_* of H5Zpublic.h
+# H5Z_FILTER_* of H5Zpublic.h
+_DEFLATE = 1
+_SHUFFLE = 2
+_FLETCHER32 = 3
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
 class ChunkedSource:
-    """One chunked dataset of an open file: rows along ``axis``, each chunk read where it lies and decoded whole."""
+    """One chunked dataset of an open file: rows along ``axis``, each chunk is read by its offset and decoded whole."""
 
     def __init__(self, dataset: Any, axis: int) -> None:
         plist = dataset.id.get_create_plist()
-        self._filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-        for number, code in enumerate(self._filters):
+        self._filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
+        for index, code in enumerate(self._filters):
             if code not in _NAMES:
-                raise NotPlainError(f"filter {plist.get_filter(number)[3].decode(errors='replace') or code}")
+                raise NotPlainError(f"filter {plist.get_filter(index)[3].decode(errors='replace') or code}")
         if dataset.is_virtual or 0 in dataset.shape[:axis] + dataset.shape[axis + 1 :]:
             raise NotPlainError("a virtual or empty dataset")
         self._file = RawFile(dataset)
         table = table_of(dataset)
         if table is None:
-            raise NotPlainError("chunks that HDF5 does not say the place of")
-        self._table, self._dataset, self._axis = table, dataset, axis
+            raise NotPlainError("chunks whose offsets HDF5 does not list")
+        self._table = table
+        self._dataset = dataset
+        self._axis = axis
         self._chunks, self._dtype = dataset.chunks, dataset.dtype
         self._length = self._chunks[axis]
-        others = [place for place in range(len(self._chunks)) if place != axis]
-        self._beside = [range(table.grid[place]) for place in others]
-        self._sides = [self._chunks[place] for place in others]
-        whole = all(self._chunks[place] == dataset.shape[place] for place in others)
+        others = [other for other in range(len(self._chunks)) if other != axis]
+        self._beside = [range(table.grid[other]) for other in others]
+        self._sides = [self._chunks[other] for other in others]
+        whole = all(self._chunks[other] == dataset.shape[other] for other in others)
         self._direct = whole and axis == 0 and self._dtype.isnative
         self._nbytes = math.prod(self._chunks) * self._dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._filters))
@@ -58,88 +63,93 @@ class ChunkedSource:
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
-        taken, length = 0, self._length
+        nbytes, length = 0, self._length
         for first in range(start - start % length, stop, length):
-            here, there = max(start, first), min(stop, first + length)
-            rows = out[here - start : there - start]
-            if self._direct and there - here == length:
-                place = (first // length,) + (0,) * len(self._beside)
-                taken += self._decode(place, rows.reshape(-1).view(np.uint8))
+            begin, end = max(start, first), min(stop, first + length)
+            rows = out[begin - start : end - start]
+            if self._direct and end - begin == length:
+                coordinates = (first // length,) + (0,) * len(self._beside)
+                nbytes += self._decode(coordinates, rows.reshape(-1).view(np.uint8))
             else:
-                taken += self.pick([(here, there, 0)], rows)
-        return taken
+                nbytes += self.pick([(begin, end, 0)], rows)
+        return nbytes
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
         """Fill rows of ``out`` from spans of one row of chunks; how many stored bytes that took.
 
         One decoded chunk is in memory at a time.
         """
-        taken, axis = 0, self._axis
-        number = spans[0][0] // self._length
-        begin = number * self._length
+        nbytes, axis = 0, self._axis
+        row = spans[0][0] // self._length
+        first_row = row * self._length
         buffer = np.empty(self._nbytes, np.uint8)
         rows = np.moveaxis(buffer.view(self._dtype).reshape(self._chunks), axis, 0)
-        for place in itertools.product(*self._beside):
-            taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
-            corner = [at * side for at, side in zip(place, self._sides, strict=True)]
-            there = tuple(slice(at, at + side) for at, side in zip(corner, self._sides, strict=True))
+        for coordinates in itertools.product(*self._beside):
+            nbytes += self._decode((*coordinates[:axis], row, *coordinates[axis:]), buffer)
+            corner = [coordinate * side for coordinate, side in zip(coordinates, self._sides, strict=True)]
+            region = tuple(
+                slice(coordinate, coordinate + side) for coordinate, side in zip(corner, self._sides, strict=True)
+            )
             for start, stop, target in spans:
-                part = out[(slice(target, target + stop - start), *there)]
-                within = (slice(start - begin, stop - begin), *(slice(size) for size in part.shape[1:]))
+                part = out[(slice(target, target + stop - start), *region)]
+                within = (slice(start - first_row, stop - first_row), *(slice(size) for size in part.shape[1:]))
                 part[...] = rows[within]
-        return taken
+        return nbytes
 
-    def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
-        """Fill ``out`` with the chunk at ``place`` of the grid.
+    def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
+        """Fill ``out`` with the chunk at ``coordinates`` of the grid.
 
-        No size is believed: an unfiltered chunk is read where exactly its bytes belong, of a filtered one at most what
-        its filters can have made of it.
+        No size is trusted: an unfiltered chunk must have exactly its size, and a filtered one at
+        most what its filters can produce.
         """
-        found = self._table.find(place)
-        if found is None:
-            raise MissingChunkError(unwritten(self._dataset, f"the chunk at {self._corner(place)}"))
-        offset, size, skipped = found
+        location = self._table.find(coordinates)
+        if location is None:
+            raise MissingChunkError(missing_message(self._dataset, f"the chunk at {self._corner(coordinates)}"))
+        offset, size, skipped = location
         try:
             if not self._filters:
                 expect(size, len(out))
                 return self._file.fill(offset, out)
-            if size == len(out) and self._is_ragged(place):
+            if size == len(out) and self._is_ragged(coordinates):
                 # H5Pset_chunk_opts may have left it without filters, which only the library knows
-                return self._by_library(place, out)
+                return self._by_library(coordinates, out)
             if size > self._most:
                 raise ValueError(f"it claims {size} bytes, where {self._nbytes} belong once it is decoded")
-            filters = [code for number, code in enumerate(self._filters) if not skipped >> number & 1]
+            filters = [code for bit, code in enumerate(self._filters) if not skipped >> bit & 1]
             self._undo(filters, self._file.read(offset, size), out)
         except UNREADABLE as error:
-            shown = f"the chunk at {self._corner(place)} of dataset {self._dataset.name} cannot be decoded: {error}"
+            shown = (
+                f"the chunk at {self._corner(coordinates)} of dataset {self._dataset.name} cannot be decoded: {error}"
+            )
             raise ReadError(shown) from error
         return size
 
-    def _corner(self, place: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(at * size for at, size in zip(place, self._chunks, strict=True))
+    def _corner(self, coordinates: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(coordinate * size for coordinate, size in zip(coordinates, self._chunks, strict=True))
 
-    def _is_ragged(self, place: tuple[int, ...]) -> bool:
-        """Whether part of the chunk lies beyond the dataset's shape."""
-        sizes = zip(place, self._chunks, self._dataset.shape, strict=True)
-        return any((at + 1) * size > end for at, size, end in sizes)
+    def _is_ragged(self, coordinates: tuple[int, ...]) -> bool:
+        """Whether the chunk reaches beyond the dataset's shape."""
+        sizes = zip(coordinates, self._chunks, self._dataset.shape, strict=True)
+        return any((coordinate + 1) * size > end for coordinate, size, end in sizes)
 
-    def _by_library(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
-        corner = zip(self._corner(place), self._chunks, strict=True)
-        part = self._dataset[tuple(slice(at, at + size) for at, size in corner)]
+    def _by_library(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
+        corner = zip(self._corner(coordinates), self._chunks, strict=True)
+        part = self._dataset[tuple(slice(start, start + size) for start, size in corner)]
         out.view(self._dtype).reshape(self._chunks)[tuple(map(slice, part.shape))] = part
         return len(out)
 
     def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:
-        for place, code in reversed(list(enumerate(filters))):
-            if code == _DEFLATE and set(filters[:place]) <= {_SHUFFLE}:  # so that what it inflates to is as long
-                inflated = np.empty(len(out), np.uint8) if place else out
+        for step, code in reversed(list(enumerate(filters))):
+            # so that what it inflates to is as long
+            if code == _DEFLATE and set(filters[:step]) <= {_SHUFFLE}:
+                inflated = np.empty(len(out), np.uint8) if step else out
                 inflate_into(data, inflated)
                 data = inflated
             elif code == _DEFLATE:
-                data = inflate(data, most_stored(len(out), place))
+                data = inflate(data, most_stored(len(out), step))
             elif code == _FLETCHER32:
                 data = without_fletcher32(data)
-            elif place:
+            elif step:
                 buffer = np.empty(len(data), np.uint8)
                 _unshuffle(data, self._dtype.itemsize, buffer)
                 data = buffer.tobytes()
@@ -151,27 +161,27 @@ class ChunkedSource:
 
 
 class ContiguousSource:
-    """One dataset that lies in its file in one piece, rows first: read where it lies."""
+    """One contiguous dataset, rows first, read by its offset in the file."""
 
     def __init__(self, dataset: Any) -> None:
         offset = dataset.id.get_offset()
         if offset is None or dataset.is_virtual or dataset.external:
-            raise NotPlainError("data that is not in the file in one piece")
+            raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = RawFile(dataset), offset
         self._row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
         self._swapped = not dataset.dtype.isnative
-        self.how = "read where it lies in the file"
+        self.how = "contiguous, read without HDF5"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""
-        taken = self._file.fill(self._offset + start * self._row, out)
+        nbytes = self._file.fill(self._offset + start * self._row, out)
         if self._swapped:
             out.byteswap(inplace=True)
-        return taken
+        return nbytes
 
 
 class RawFile:
-    """The bytes of the file that a dataset lies in, by the descriptor that HDF5 has open anyway."""
+    """The bytes of a dataset's file, read by the descriptor that HDF5 has open anyway."""
 
     def __init__(self, dataset: Any) -> None:
         # a link may lead to another file than the one that was opened
@@ -220,12 +230,13 @@ class RawFile:
 def without_fletcher32(data: bytes) -> bytes:
     """The bytes before HDF5's Fletcher-32 of them; ValueError where it is another one.
 
-    HDF5 before 1.6.3 wrote the sums' bytes swapped, which the library still takes, and so does this.
+    HDF5 before 1.6.3 wrote the sums' bytes swapped, which the library still takes, and so does
+    this.
     """
-    verify = forks.imported("numcodecs.fletcher32").Fletcher32().decode
+    verify = forks.import_module("numcodecs.fletcher32").Fletcher32().decode
     for order in ((-4, -3, -2, -1), (-3, -4, -1, -2)):
         try:
-            return bytes(verify(data[:-4] + bytes(data[place] for place in order)))
+            return bytes(verify(data[:-4] + bytes(data[index] for index in order)))
         except (RuntimeError, IndexError):
             continue
     raise ValueError("its Fletcher-32 checksum is another one: its bytes were damaged")
@@ -242,5 +253,5 @@ def _unshuffle(data: Any, width: int, out: NDArray[np.uint8]) -> None:
     whole = len(stored) - len(stored) % width
     planes, elements = stored[:whole].reshape(width, -1), out[:whole].reshape(-1, width)
     out[whole:] = stored[whole:]
-    for place in range(width):
-        elements[:, place] = planes[place]
+    for plane in range(width):
+        elements[:, plane] = planes[plane]

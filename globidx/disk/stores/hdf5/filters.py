@@ -29,23 +29,24 @@ def require_filters(plist: Any, name: str) -> None:
     ValueError
         A filter is not there: its number and name, and what to install.
     """
-    for number in range(plist.get_nfilters()):
-        code, _, _, said = plist.get_filter(number)
+    for index in range(plist.get_nfilters()):
+        code, _, _, filter_name = plist.get_filter(index)
         if code not in _EVERYWHERE and not _is_there(code):
-            shown = said.decode(errors="replace").split(";")[0].strip()
-            told = f"dataset {name!r} was written with filter {code}{f' ({shown})' if shown else ''}"
+            label = filter_name.decode(errors="replace").split(";")[0].strip()
+            shown = f" ({label})" if label else ""
+            message = f"dataset {name!r} was written with filter {code}{shown}"
             if code <= _OWN:
-                raise ValueError(f"{told}, which this build of HDF5 was made without: use another build of h5py")
+                raise ValueError(f"{message}, which this build of HDF5 was made without: use another build of h5py")
             raise ValueError(
-                f"{told}, which is not installed: pip install hdf5plugin, or put the filter's plugin into a folder and "
-                "name that in HDF5_PLUGIN_PATH"
+                f"{message}, which is not installed: pip install hdf5plugin, or put the filter's plugin into a "
+                "folder and set HDF5_PLUGIN_PATH to it"
             )
 
 
 def _is_there(code: int) -> bool:
     if not h5z.filter_avail(code) and code > _OWN:
         try:
-            forks.imported("hdf5plugin")
+            forks.import_module("hdf5plugin")
         except ImportError:
             return False
     return bool(h5z.filter_avail(code))

@@ -28,14 +28,14 @@ from globidx.disk.stores.base import (
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.hdf5 import elsewhere
+from globidx.disk.stores.hdf5 import external
 from globidx.disk.stores.hdf5.chunk_table import grid_of
-from globidx.disk.stores.hdf5.elsewhere import Target
+from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
 from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
 
-Described = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
+Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -55,43 +55,45 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     except (OSError, ValueError):
         return None
     try:
-        found = [_plain(file, key) for key in layout.keys]
+        datasets = [_plain(file, key) for key in layout.keys]
     except (KeyError, OSError, RuntimeError, UnicodeError):
         return None
     finally:
         file.close()
-    arrays, told = [], list[object]()
-    for key, dataset in zip(layout.keys, found, strict=True):
+    arrays, digested = [], list[object]()
+    for key, dataset in zip(layout.keys, datasets, strict=True):
         if dataset is None:
             return None
         field, ((shape, dtype, chunks, filters), packing) = Field(key, key, layout.form), dataset
         arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length, packing=packing))
-        told.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
-    return make_entry("hdf5", arrays, repr(told).encode())
+        digested.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
+    return make_entry("hdf5", arrays, repr(digested).encode())
 
 
-def _plain(file: Any, key: str) -> tuple[Described, str] | None:
+def _plain(file: Any, key: str) -> tuple[Description, str] | None:
     """A dataset whose data lie in this very file, and its packing; None for another."""
-    if not elsewhere.is_plain_path(file, key):
+    if not external.is_plain_path(file, key):
         return None
     dataset = h5d.open(file, key.encode())
-    made = dataset.get_create_plist()
-    if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
+    plist = dataset.get_create_plist()
+    if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
         return None
-    require_filters(made, key)
+    require_filters(plist, key)
     is_packed = h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
     packing = packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
-    return _described(dataset, made), packing
+    return _described(dataset, plist), packing
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
     with h5py.File(path, "r", driver=_driver(path)) as file:
         allow = layout.allow_external
         for key in layout.keys or ():
-            # says best what is wrong with a link
-            elsewhere.followed(file, key, allow=allow)
-        fields = find_arrays.find(elsewhere.Guarded(file, allow=allow), layout, lambda: _datasets(file))
-        arrays, told, taken = [], [], list[Target]()
+            # its errors about links are the clearest
+            external.follow_links(file, key, allow=allow)
+        fields = find_arrays.find(external.GuardedGroup(file, allow=allow), layout, lambda: _datasets(file))
+        arrays = []
+        described = []
+        targets = list[Target]()
         shape: tuple[int, ...]
         for field in fields:
             sources = _sources(file, field, allow)
@@ -105,34 +107,34 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
             arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing))
             require_filters(dataset.id.get_create_plist(), field.path)
-            taken += sources
+            targets += sources
             _, dtype, stored, filters = _described(dataset.id)
             names = sorted({os.path.basename(target.file) for target in sources})
-            told.append((shape, dtype.str, stored, filters, [*names, packing] if packing else names))
-    return make_entry("hdf5", arrays, repr(told).encode(), sources=tuple(dict.fromkeys(taken)))
+            described.append((shape, dtype.str, stored, filters, [*names, packing] if packing else names))
+    return make_entry("hdf5", arrays, repr(described).encode(), sources=tuple(dict.fromkeys(targets)))
 
 
 def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
     """All that the data of a field take from other files, looked at before any of it is opened."""
-    found = list[Target]()
+    targets = list[Target]()
     for part in parts_of(field.path, field.form):
-        found += elsewhere.followed(file, part, allow=allow)
-        found += elsewhere.sources(file[part], allow=allow)
-    return found
+        targets += external.follow_links(file, part, allow=allow)
+        targets += external.sources(file[part], allow=allow)
+    return targets
 
 
-def _described(dataset: Any, made: Any = None) -> Described:
+def _described(dataset: Any, plist: Any = None) -> Description:
     """Shape, dtype, chunks and filters of a dataset."""
-    made = made or dataset.get_create_plist()
-    chunks = made.get_chunk() if made.get_layout() == h5d.CHUNKED else None
-    filters = [made.get_filter(number)[:3] for number in range(made.get_nfilters())]
+    plist = plist or dataset.get_create_plist()
+    chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
+    filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
     return dataset.shape or (), dataset.dtype, chunks, filters
 
 
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of a dataset."""
     with h5py.File(path, "r") as file:
-        elsewhere.followed(file, array, allow=allow_external)
+        external.follow_links(file, array, allow=allow_external)
         dataset = file[array]
         if dataset.chunks is None:
             is_whole = Presence(dataset, 0, allow=allow_external).is_whole
@@ -147,7 +149,7 @@ def is_same(path: str, one: str, other: str) -> bool:
     if one.strip("/") == other.strip("/"):
         return True
     with h5py.File(path, "r") as file:
-        if elsewhere.followed(file, one, allow=True) or elsewhere.followed(file, other, allow=True):
+        if external.follow_links(file, one, allow=True) or external.follow_links(file, other, allow=True):
             return False
         try:
             return bool(file[one] == file[other])
@@ -167,7 +169,9 @@ class Hdf5Store:
         self.status = os.stat(path)
         # whole chunks are asked for, and kept once, decoded
         self._file = h5py.File(path, "r", rdcc_nbytes=0, driver=_driver(path))
-        self._axis, self._fill, self._allow = axis, fill, allow
+        self._axis = axis
+        self._fill = fill
+        self._allow = allow
         self._datasets: dict[str, tuple[h5py.Dataset, Presence]] = {}
         self._opened_by = os.getpid()
         _open_stores.add(self)
@@ -199,11 +203,11 @@ class Hdf5Store:
     def _open(self, array: str) -> tuple[h5py.Dataset, Presence]:
         dataset = self._dataset(array)
         require_filters(dataset.id.get_create_plist(), array)
-        self._datasets[array] = found = dataset, Presence(dataset, self._axis, allow=self._allow)
-        return found
+        self._datasets[array] = pair = dataset, Presence(dataset, self._axis, allow=self._allow)
+        return pair
 
     def _dataset(self, array: str) -> Any:
-        elsewhere.followed(self._file, array, allow=self._allow)
+        external.follow_links(self._file, array, allow=self._allow)
         return self._file[array]
 
 
@@ -213,15 +217,16 @@ _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
 def _driver(path: str | Path) -> str | None:
     """The driver of HDF5's that reads a file as it is now.
 
-    Within a process, HDF5 gives whoever opens a file again what it knows of it already: of one that grew in place
-    since (which its locks prevent where there are any), the old length. Files of another driver are another file to it.
+    Within a process, HDF5 answers a second open from the metadata of the first. If the file grew in
+    place since (which its locks prevent where there are any), that is the old length. To HDF5, a
+    file opened by another driver is another file.
     """
     stores = list(_open_stores)
     if not stores:
         return None
     now = os.stat(path)
-    same = [store.status for store in stores if os.path.samestat(store.status, now)]
-    is_changed = any(stamps.stamp(status) != stamps.stamp(now) for status in same)
+    statuses = [store.status for store in stores if os.path.samestat(store.status, now)]
+    is_changed = any(stamps.stamp(status) != stamps.stamp(now) for status in statuses)
     return "stdio" if is_changed else None
 
 
@@ -238,8 +243,9 @@ def _access(path: str) -> Any:
 def _close_stores() -> None:
     """Close what is open when the process exits, before HDF5 does.
 
-    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then closes those of its
-    sources, which may be gone: a segmentation fault. Workers that are spawned exit with their files open.
+    When it ends, HDF5 (2.0) closes property lists in any order. One of a virtual dataset then
+    closes those of its sources, which may be gone: a segmentation fault. Workers that are spawned
+    exit with their files open.
     """
     for store in list(_open_stores):
         # a forked process leaves its parent's files alone
@@ -249,11 +255,11 @@ def _close_stores() -> None:
 
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
     """Every dataset with an axis, and its shape."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.shape:
-            found[name] = item.shape
+            shapes[name] = item.shape
 
     file.visititems(note)
-    return found
+    return shapes

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from globidx.disk.stores.hdf5.chunk_table import ChunkTable, grid_of, table_of
-from globidx.disk.stores.hdf5.elsewhere import bytes_elsewhere
+from globidx.disk.stores.hdf5.external import external_bytes
 from globidx.disk.stores.hdf5.virtual_map import VirtualMap
 from globidx.errors import MissingChunkError, ReadError
 
@@ -15,12 +15,14 @@ from globidx.errors import MissingChunkError, ReadError
 class Presence:
     """What was written of one dataset of an open file, looked up when it is first asked for.
 
-    ``axis`` is the one along which rows are asked for, ``allow`` whether its data may lie in files outside the folder
-    of its own.
+    ``axis`` is the one along which rows are asked for, ``allow`` whether its data may lie in files
+    outside the folder of its own.
     """
 
     def __init__(self, dataset: Any, axis: int, *, allow: bool) -> None:
-        self._dataset, self._axis, self._allow = dataset, axis, allow
+        self._dataset = dataset
+        self._axis = axis
+        self._allow = allow
         self._is_elsewhere = bool(dataset.is_virtual or dataset.external)
         self._map: VirtualMap | None = None
         self._table: ChunkTable | None = None
@@ -35,7 +37,7 @@ class Presence:
             return
         if self._is_elsewhere:
             if not self._holds(start, stop) and not fill:
-                raise MissingChunkError(unwritten(self._dataset, "what other files should hold"))
+                raise MissingChunkError(missing_message(self._dataset, "what other files should hold"))
         elif not self.is_whole:
             self._require_chunks(start, stop)
 
@@ -68,7 +70,7 @@ class Presence:
         if dataset.external:
             row = dataset.nbytes // dataset.shape[0]
             wanted = dataset.nbytes if self._axis else stop * row
-            return bool(bytes_elsewhere(dataset, allow=self._allow) >= wanted)
+            return bool(external_bytes(dataset, allow=self._allow) >= wanted)
         if self._map is None:
             allow = self._allow
             self._map = VirtualMap(
@@ -79,19 +81,19 @@ class Presence:
     def _require_chunks(self, start: int, stop: int) -> None:
         dataset, axis = self._dataset, self._axis
         if dataset.chunks is None:
-            raise MissingChunkError(unwritten(dataset, "its data"))
+            raise MissingChunkError(missing_message(dataset, "its data"))
         spans = [range(-(-size // chunk)) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
         # a damaged indptr may ask for far more than there is
         end = min(stop, dataset.shape[axis])
         spans[axis] = range(start // dataset.chunks[axis], -(-end // dataset.chunks[axis]))
-        for place in itertools.product(*spans):
-            corner = tuple(at * size for at, size in zip(place, dataset.chunks, strict=True))
-            if not (_is_stored(dataset, corner) if self._table is None else self._table.find(place)):
-                raise MissingChunkError(unwritten(dataset, f"the chunk at {corner}"))
+        for coordinates in itertools.product(*spans):
+            corner = tuple(coordinate * size for coordinate, size in zip(coordinates, dataset.chunks, strict=True))
+            if not (_is_stored(dataset, corner) if self._table is None else self._table.find(coordinates)):
+                raise MissingChunkError(missing_message(dataset, f"the chunk at {corner}"))
 
 
-def unwritten(dataset: Any, what: str) -> str:
-    """The sentence for data that are not there."""
+def missing_message(dataset: Any, what: str) -> str:
+    """The error message for data that were never written."""
     return (
         f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}; "
         "if that is what the writer meant, pass on_missing='fill'"
@@ -99,12 +101,14 @@ def unwritten(dataset: Any, what: str) -> str:
 
 
 def _refuse_other_sizes(dataset: Any) -> None:
-    """ReadError where an unfiltered chunk is larger or smaller than its header says: HDF5 would write past a buffer."""
+    """ReadError if an unfiltered chunk has another size than it must: HDF5 would write past a buffer."""
     expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
     sizes = set[int]()
     dataset.id.chunk_iter(lambda info: sizes.add(info.size))
     if sizes - {expected}:
-        raise ReadError(f"a chunk of dataset {dataset.name} has another size than its header says: it is damaged")
+        raise ReadError(
+            f"a chunk of dataset {dataset.name} has another size than its shape and dtype give: the file is damaged"
+        )
 
 
 def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
@@ -113,6 +117,7 @@ def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
         return dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
     try:
         dataset.id.read_direct_chunk(corner)
-    except (OSError, RuntimeError, ValueError, MemoryError):  # of an absent chunk HDF5 may tell any size
+    except (OSError, RuntimeError, ValueError, MemoryError):
+        # HDF5 may report any size for an absent chunk
         return False
     return True

@@ -1,7 +1,7 @@
 """Virtual maps: which datasets of which files stand behind the rows of a virtual HDF5 dataset, and whether they do.
 
-HDF5 reads fill values, without a word, where a source is not there. The mappings are listed once; reading rows looks at
-the sources of these rows alone, and each is looked at once.
+HDF5 reads fill values, without a word, where a source is not there. The mappings are listed once;
+reading rows looks at the sources of these rows alone, and each is looked at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from h5py import h5s
 from numpy.typing import NDArray
 
-from globidx.disk.stores.hdf5.elsewhere import VIRTUAL, followed, located
+from globidx.disk.stores.hdf5.external import VIRTUAL, follow_links, locate_file
 from globidx.errors import ReadError
 
 _ENDLESS = np.iinfo(np.int64).max
@@ -43,14 +43,18 @@ class VirtualMap:
     """
 
     def __init__(self, dataset: Any, axis: int, *, allow: bool, is_whole: Callable[[Any], bool]) -> None:
-        self._axis, self._allow, self._is_whole = axis, allow, is_whole
+        self._axis = axis
+        self._allow = allow
+        self._is_whole = is_whole
         self._path, self._shape = dataset.file.filename, dataset.shape
         self._plist = plist = dataset.id.get_create_plist()
-        boxes = [_box(plist.get_virtual_vspace(number)) for number in range(plist.get_virtual_count())]
+        boxes = [_box(plist.get_virtual_vspace(index)) for index in range(plist.get_virtual_count())]
         low = np.array([box[0] for box in boxes], np.int64).reshape(-1, len(self._shape))
         high = np.array([box[1] for box in boxes], np.int64).reshape(-1, len(self._shape))
         order = np.argsort(low[:, axis], kind="stable")
-        self._numbers, self._low, self._high = order, low[order], high[order]
+        self._numbers = order
+        self._low = low[order]
+        self._high = high[order]
         self._is_box = np.array([box[2] for box in boxes], bool)[order]
         # an earlier mapping may reach beyond a later one
         self._reach = np.maximum.accumulate(self._high[:, axis])
@@ -66,11 +70,12 @@ class VirtualMap:
         first = int(np.searchsorted(self._reach, start, "right"))
         last = int(np.searchsorted(self._low[:, axis], stop, "left"))
         near = first + np.flatnonzero(self._high[first:last, axis] > start)
-        # every one of these is looked at, also where one is known to be missing: HDF5 will open all of them
-        there = near[np.array([self._is_there(int(row)) for row in near], bool)]
+        # every one of these is looked at, also where one is known to be missing: HDF5 will open all
+        # of them
+        present = near[np.array([self._is_there(int(row)) for row in near], bool)]
         sizes = list(self._shape)
         sizes[axis] = stop - start
-        return bool(self._points(there, start, stop) >= math.prod(sizes))
+        return bool(self._points(present, start, stop) >= math.prod(sizes))
 
     def _points(self, rows: NDArray[np.int64], start: int, stop: int) -> int:
         """How many elements of rows ``[start, stop)`` these mappings fill, each counted once."""
@@ -86,24 +91,24 @@ class VirtualMap:
             try:
                 space.select_hyperslab(tuple(corner), tuple(shape), op=h5s.SELECT_AND)
             except (ValueError, RuntimeError, TypeError):
-                # a mapping without an end, of which HDF5 tells no more
+                # an unlimited mapping, of which HDF5 reports no extent
                 return _ENDLESS
             points = int(space.get_select_npoints())
             if points and space.get_select_hyper_nblocks() > _MOST_BLOCKS:
                 uncut += points
             elif points:
                 blocks.append(np.asarray(space.get_select_hyper_blocklist(), np.int64) + _HALF_OPEN)
-        return uncut + covered(np.concatenate(blocks))
+        return uncut + count_covered(np.concatenate(blocks))
 
     def _is_there(self, row: int) -> bool:
         known = self._known.get(row)
         if known is None:
-            number = int(self._numbers[row])
-            name, path = self._plist.get_virtual_filename(number), self._plist.get_virtual_dsetname(number)
-            known = self._known[row] = self._has_source(name, path, number)
+            mapping = int(self._numbers[row])
+            name, path = self._plist.get_virtual_filename(mapping), self._plist.get_virtual_dsetname(mapping)
+            known = self._known[row] = self._has_source(name, path, mapping)
         return known
 
-    def _has_source(self, name: str, path: str, number: int) -> bool:
+    def _has_source(self, name: str, path: str, mapping: int) -> bool:
         """Whether the dataset behind a mapping is there, as large as it is taken to be, and whole."""
         if "%" in name or "%" in path:
             return True
@@ -114,28 +119,28 @@ class VirtualMap:
             return False
         shape, is_whole = source
         return is_whole and _fits(
-            shape, self._plist.get_virtual_srcspace(number), self._plist.get_virtual_vspace(number)
+            shape, self._plist.get_virtual_srcspace(mapping), self._plist.get_virtual_vspace(mapping)
         )
 
     def _looked_at(self, name: str, path: str) -> tuple[tuple[int, ...], bool] | None:
-        there: str | None = self._path
+        located: str | None = self._path
         if name != ".":
-            there = located(name, self._path, VIRTUAL, allow=self._allow)
-        if there is None:
+            located = locate_file(name, self._path, VIRTUAL, allow=self._allow)
+        if located is None:
             return None
         try:
-            with h5py.File(there, "r") as file:
-                followed(file, path, allow=self._allow)
+            with h5py.File(located, "r") as file:
+                follow_links(file, path, allow=self._allow)
                 dataset = file[path]
                 return dataset.shape, self._is_whole(dataset)
         except (OSError, KeyError):
             return None
 
 
-def covered(boxes: NDArray[np.int64]) -> int:
+def count_covered(boxes: NDArray[np.int64]) -> int:
     """How many points lie in any of these boxes, half-open: (box, low and high, axis).
 
-    >>> covered(np.array([[[0, 0], [1, 8]], [[0, 0], [1, 8]], [[0, 4], [2, 8]]]))
+    >>> count_covered(np.array([[[0, 0], [1, 8]], [[0, 0], [1, 8]], [[0, 4], [2, 8]]]))
     12
     """
     boxes = boxes[(boxes[:, 0] < boxes[:, 1]).all(axis=1)]
@@ -143,7 +148,7 @@ def covered(boxes: NDArray[np.int64]) -> int:
         return int((boxes[:, 1] - boxes[:, 0]).prod(axis=1).sum())
     cuts = [np.unique(boxes[:, :, axis]) for axis in range(boxes.shape[2])]
     if math.prod(map(len, cuts)) > _MOST_CELLS:
-        raise ReadError("the mappings of a virtual dataset overlap in too many ways to tell what they leave out")
+        raise ReadError("the mappings of a virtual dataset overlap in too many ways to compute what they leave out")
     cells = np.zeros([len(cut) - 1 for cut in cuts], bool)
     ends = np.stack([np.searchsorted(cut, boxes[:, :, axis]) for axis, cut in enumerate(cuts)], axis=2)
     for low, high in ends.tolist():

@@ -1,6 +1,9 @@
-"""Plain zarr arrays on a local path, read without zarr: a system call for the bytes, a decompressor, and no event loop.
+"""Reads plain zarr arrays on a local path without zarr.
 
-zarr-python takes about 0.4 ms a read before it looks at any data, ten times what decoding an image costs.
+A system call for the bytes, a decompressor, and no event loop.
+
+zarr-python takes about 0.4 ms a read before it looks at any data, ten times what decoding an image
+costs.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from numpy.typing import NDArray
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
-from globidx.disk.stores.zarr.metadata import ArrayMetadata, Shards, parse_array
-from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, whole
+from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
+from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
 
-_INDEX_BYTES = 2**20  # of shard indexes, where no reader keeps them with its chunks
+# bytes of shard indexes that are kept if no reader passes its own cache
+_INDEX_BYTES = 2**20
 
 
 class ZarrSource:
@@ -31,78 +35,84 @@ class ZarrSource:
 
     def __init__(self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
-            metadata = parse_array(file.read())
-        if not (axis < len(metadata.shape) and 0 not in metadata.shape[:axis] + metadata.shape[axis + 1 :]):
-            raise NotPlainError(f"shape {metadata.shape}")
-        if 0 in metadata.chunks:
-            raise NotPlainError(f"chunks {metadata.chunks}")
-        self._folder, self._name, self._metadata, self._axis = os.path.join(folder, name), name, metadata, axis
-        self._length = metadata.chunks[axis]
-        others = [place for place in range(len(metadata.shape)) if place != axis]
-        self._sides = [metadata.chunks[place] for place in others]
-        self.shards = metadata.shards
-        self._grid = [range(-(-metadata.shape[place] // metadata.chunks[place])) for place in others]
-        whole = all(metadata.chunks[place] == metadata.shape[place] for place in others)
-        in_place = axis == 0 and metadata.axes == tuple(range(len(metadata.axes))) and metadata.dtype.isnative
-        self._direct = whole and in_place  # a chunk's bytes are its rows
-        self._nbytes = math.prod(metadata.chunks) * metadata.dtype.itemsize
-        self._most = most_stored(self._nbytes, len(metadata.codecs))
+            array = parse_array(file.read())
+        others = [other for other in range(len(array.shape)) if other != axis]
+        if axis >= len(array.shape) or any(array.shape[other] == 0 for other in others):
+            raise NotPlainError(f"shape {array.shape}")
+        self._folder, self._name = os.path.join(folder, name), name
+        self._array, self._axis = array, axis
+        self._codecs, self._length = array.codecs(), array.chunks[axis]
+        self._sides = [array.chunks[other] for other in others]
+        self.sharding = array.sharding
+        self._grid = [range(-(-array.shape[other] // array.chunks[other])) for other in others]
+        is_whole = all(array.chunks[other] == array.shape[other] for other in others)
+        is_in_order = axis == 0 and array.axes == tuple(range(len(array.axes))) and array.dtype.isnative
+        # then the bytes of a chunk are its rows
+        self._direct = is_whole and is_in_order
+        self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
+        self._most = most_stored(self._nbytes, len(self._codecs))
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
-        codecs = ", ".join(metadata.codec_names) or "raw"
-        self.how = f"read without zarr ({codecs}{', in shards' if metadata.shards else ''})"
+        names = ", ".join(name for name, _ in array.steps) or "raw"
+        self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''})"
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
-        taken = 0
-        for number in range(start // self._length, -(-stop // self._length)):
-            first = number * self._length
-            here, there = max(start, first), min(stop, first + self._length)
-            rows = out[here - start : there - start]
-            if self._direct and there - here == self._length:
-                taken += self._decode((number,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8))
+        nbytes = 0
+        for row in range(start // self._length, -(-stop // self._length)):
+            first = row * self._length
+            begin, end = max(start, first), min(stop, first + self._length)
+            rows = out[begin - start : end - start]
+            if self._direct and end - begin == self._length:
+                nbytes += self._decode((row,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8))
             else:
-                taken += self.pick([(here, there, 0)], rows)
-        return taken
+                nbytes += self.pick([(begin, end, 0)], rows)
+        return nbytes
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
         """Fill rows of ``out`` from spans of one row of chunks; how many stored bytes that took.
 
         One decoded chunk is in memory at a time.
         """
-        metadata, axis, taken = self._metadata, self._axis, 0
-        number = spans[0][0] // self._length
-        begin = number * self._length
-        stored = tuple(metadata.chunks[place] for place in metadata.axes)
+        array = self._array
+        axis = self._axis
+        nbytes = 0
+        row = spans[0][0] // self._length
+        first_row = row * self._length
+        stored = tuple(array.chunks[coordinates] for coordinates in array.axes)
         buffer = np.empty(self._nbytes, np.uint8)
-        chunk = buffer.view(metadata.dtype).reshape(stored).transpose(np.argsort(metadata.axes))
+        chunk = buffer.view(array.dtype).reshape(stored).transpose(np.argsort(array.axes))
         rows = np.moveaxis(chunk, axis, 0)
-        for place in itertools.product(*self._grid):
-            taken += self._decode((*place[:axis], number, *place[axis:]), buffer)
-            there = tuple(slice(n * side, (n + 1) * side) for n, side in zip(place, self._sides, strict=True))
+        for coordinates in itertools.product(*self._grid):
+            nbytes += self._decode((*coordinates[:axis], row, *coordinates[axis:]), buffer)
+            region = tuple(slice(n * side, (n + 1) * side) for n, side in zip(coordinates, self._sides, strict=True))
             for start, stop, target in spans:
-                part = out[(slice(target, target + stop - start), *there)]
-                part[...] = rows[(slice(start - begin, stop - begin), *map(slice, part.shape[1:]))]
-        return taken
+                part = out[(slice(target, target + stop - start), *region)]
+                part[...] = rows[(slice(start - first_row, stop - first_row), *map(slice, part.shape[1:]))]
+        return nbytes
 
-    def in_shards(self, shards: Shards) -> tuple[int, int]:
+    def in_shards(self, sharding: Sharding) -> tuple[int, int]:
         """How many chunks lie in shards, and how many of them are absent.
 
-        Those of a shard whose index cannot be read are not absent: who reads them is told.
+        Chunks of a shard whose index cannot be read do not count as absent: reading them raises.
         """
-        chunks, absent, per_shard = 0, 0, _per_shard(shards, self._metadata)
-        grid = [-(-size // chunk) for size, chunk in zip(self._metadata.shape, self._metadata.chunks, strict=True)]
+        chunks = 0
+        absent = 0
+        per_shard = _per_shard(sharding, self._array)
+        grid = [-(-size // chunk) for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)]
         for shard in itertools.product(*(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))):
-            sizes = [min(count, n - at * count) for at, n, count in zip(shard, grid, per_shard, strict=True)]
+            sizes = [
+                min(count, n - coordinate * count) for coordinate, n, count in zip(shard, grid, per_shard, strict=True)
+            ]
             chunks += math.prod(sizes)
             try:
-                descriptor, found = self._open(shard)
+                descriptor, status = self._open(shard)
             except MissingChunkError:
                 absent += math.prod(sizes)
                 continue
             with suppress(ReadError):
                 try:
-                    extent, read = self._extent(descriptor, found.st_size, shards, per_shard, shard)
-                    index = whole(extent, read).reshape(*per_shard, 2)
+                    extent, read = self._extent(descriptor, status.st_size, sharding, per_shard, shard)
+                    index = read_index(extent, read).reshape(*per_shard, 2)
                 except ValueError:
                     continue
                 finally:
@@ -110,88 +120,94 @@ class ZarrSource:
                 absent += int((index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1).sum())
         return chunks, absent
 
-    def _decode(self, place: tuple[int, ...], out: NDArray[np.uint8]) -> int:
-        data = self._in_shard(place, self.shards) if self.shards else self._in_file(place)
+    def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
+        data = self._in_shard(coordinates, self.sharding) if self.sharding else self._in_file(coordinates)
         try:
-            decode(self._metadata.codecs, data, out)
+            decode(self._codecs, data, out)
         except UNREADABLE as error:
-            raise ReadError(f"{self._told(place)} cannot be decoded: {error}") from error
+            raise ReadError(f"{self._describe(coordinates)} cannot be decoded: {error}") from error
         return len(data)
 
-    def _in_file(self, place: tuple[int, ...]) -> bytes:
-        descriptor, found = self._open(place)
+    def _in_file(self, coordinates: tuple[int, ...]) -> bytes:
+        descriptor, status = self._open(coordinates)
         try:
-            return self._taken(descriptor, self._bounded(found.st_size, place), 0, place)
+            return self._read(descriptor, self._bounded(status.st_size, coordinates), 0, coordinates)
         finally:
             os.close(descriptor)
 
-    def _in_shard(self, place: tuple[int, ...], shards: Shards) -> bytes:
+    def _in_shard(self, coordinates: tuple[int, ...], sharding: Sharding) -> bytes:
         """The bytes of a chunk inside its shard."""
-        per_shard = _per_shard(shards, self._metadata)
-        shard = tuple(n // count for n, count in zip(place, per_shard, strict=True))
-        descriptor, found = self._open(shard, place)
+        per_shard = _per_shard(sharding, self._array)
+        shard = tuple(n // count for n, count in zip(coordinates, per_shard, strict=True))
+        descriptor, status = self._open(shard, coordinates)
         try:
-            key = (self._folder, shard, found.st_ino, found.st_size, found.st_mtime_ns)
-            extent, read = self._extent(descriptor, found.st_size, shards, per_shard, shard)
-            number = 0
-            for at, count in zip(place, per_shard, strict=True):
-                number = number * count + at % count
+            key = (self._folder, shard, status.st_ino, status.st_size, status.st_mtime_ns)
+            extent, read = self._extent(descriptor, status.st_size, sharding, per_shard, shard)
+            index = 0
+            for coordinate, count in zip(coordinates, per_shard, strict=True):
+                index = index * count + coordinate % count
             try:
-                offset, size = self._indexes.find(key, extent, number, read)
+                offset, size = self._indexes.find(key, extent, index, read)
             except ValueError as error:
-                raise ReadError(f"the index of {self._told(shard)} cannot be read: {error}") from error
+                raise ReadError(f"the index of {self._describe(shard)} cannot be read: {error}") from error
             if offset == size == ABSENT:
-                raise MissingChunkError(self._missing(f"{self._told(place)} is not in its shard"))
-            if offset + size > found.st_size:
+                raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in its shard"))
+            if offset + size > status.st_size:
                 end = offset + size
-                raise ReadError(f"{self._told(place)} lies at bytes [{offset}, {end}) of a shard of {found.st_size}")
-            return self._taken(descriptor, self._bounded(size, place), offset, place)
+                raise ReadError(
+                    f"{self._describe(coordinates)} lies at bytes [{offset}, {end}) of a shard of {status.st_size}"
+                )
+            return self._read(descriptor, self._bounded(size, coordinates), offset, coordinates)
         finally:
             os.close(descriptor)
 
     def _extent(
-        self, descriptor: int, size: int, shards: Shards, per_shard: Sequence[int], shard: tuple[int, ...]
+        self, descriptor: int, size: int, sharding: Sharding, per_shard: Sequence[int], shard: tuple[int, ...]
     ) -> tuple[Extent, Callable[[int, int], bytes]]:
-        """Where the index of an open shard of so many bytes lies, and how it is read."""
+        """The extent of the index of an open shard of ``size`` bytes, and a function that reads from the shard."""
         count = math.prod(per_shard)
-        length = 16 * count + 4 * shards.checked
+        length = 16 * count + 4 * sharding.checked
         if length > size:
-            raise ReadError(f"{self._told(shard)} ends after {size} bytes, where its index alone takes {length}")
-        extent = Extent(0 if shards.index_first else size - length, count, shards.checked)
-        return extent, lambda wanted, offset: self._taken(descriptor, wanted, offset, shard)
+            raise ReadError(f"{self._describe(shard)} ends after {size} bytes, where its index alone takes {length}")
+        extent = Extent(0 if sharding.index_first else size - length, count, sharding.checked)
+        return extent, lambda wanted, offset: self._read(descriptor, wanted, offset, shard)
 
-    def _bounded(self, size: int, place: tuple[int, ...]) -> int:
+    def _bounded(self, size: int, coordinates: tuple[int, ...]) -> int:
         """``size``, which no chunk may exceed, whatever its codecs made of it."""
         if size > self._most:
-            raise ReadError(f"{self._told(place)} takes {size} bytes, where {self._nbytes} belong once it is decoded")
+            raise ReadError(
+                f"{self._describe(coordinates)} takes {size} bytes, where {self._nbytes} belong once it is decoded"
+            )
         return size
 
-    def _open(self, place: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
-        """The file at ``place`` of the grid of files; MissingChunkError where there is none with bytes in it."""
-        path = f"{self._folder}/{self._metadata.key(place)}"
+    def _open(self, coordinates: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
+        """The file at ``coordinates`` of the grid of files; MissingChunkError where there is none with bytes in it."""
+        path = f"{self._folder}/{self._array.key(coordinates)}"
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
+            # a FIFO must not be waited for
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise MissingChunkError(self._missing(f"{self._told(place)} is not in the store")) from None
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or not found.st_size:
+            raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in the store")) from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
             os.close(descriptor)
-            raise MissingChunkError(self._missing(f"{self._told(place)} is not in the store"))
-        return descriptor, found
+            raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in the store"))
+        return descriptor, status
 
-    def _taken(self, descriptor: int, size: int, offset: int, place: tuple[int, ...]) -> bytes:
+    def _read(self, descriptor: int, size: int, offset: int, coordinates: tuple[int, ...]) -> bytes:
         data = os.pread(descriptor, size, offset)
-        while 0 < len(data) < size:  # a signal, or more than 2 GiB
+        # a signal, or more than 2 GiB
+        while 0 < len(data) < size:
             more = os.pread(descriptor, size - len(data), offset + len(data))
             if not more:
                 break
             data += more
         if len(data) < size:
-            raise ReadError(f"{self._told(place)} ends after {len(data)} of {size} bytes")
+            raise ReadError(f"{self._describe(coordinates)} ends after {len(data)} of {size} bytes")
         return data
 
-    def _told(self, place: tuple[int, ...]) -> str:
-        return f"chunk {self._metadata.key(place)} of " + (f"array {self._name!r}" if self._name else "the array")
+    def _describe(self, coordinates: tuple[int, ...]) -> str:
+        return f"chunk {self._array.key(coordinates)} of " + (f"array {self._name!r}" if self._name else "the array")
 
     def _missing(self, what: str) -> str:
         return (
@@ -200,6 +216,6 @@ class ZarrSource:
         )
 
 
-def _per_shard(shards: Shards, metadata: ArrayMetadata) -> list[int]:
+def _per_shard(sharding: Sharding, array: ArrayMetadata) -> list[int]:
     """How many chunks a shard holds along each axis."""
-    return [whole // part for whole, part in zip(shards.shape, metadata.chunks, strict=True)]
+    return [read_index // part for read_index, part in zip(sharding.shape, array.chunks, strict=True)]

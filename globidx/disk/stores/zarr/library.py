@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
-from globidx.disk.files.paths import is_remote, joined
+from globidx.disk.files.paths import is_remote, join
 from globidx.disk.stores import find_arrays, remote
 from globidx.disk.stores.base import Audit, NotPlainError, array_info, item_first, make_entry, packing_of, slab
 from globidx.disk.stores.find_arrays import Field
@@ -43,43 +43,44 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         fields, root = [Field("", "", layout.form)], {"": node}
     else:
         fields, root = find_arrays.find(node, layout, lambda: _arrays(path, node)), node
-    infos, told = [], []
+    infos, documents = [], []
     for field in fields:
         array = root[field.path]
         shape, chunks = None, None
         if field.form == "csr":
             group, array = array, array["data"]
             shape = (group["indptr"].shape[0] - 1, find_arrays.sparse_shape(group)[1])
-            told.append(f"{shape}".encode())
+            documents.append(f"{shape}".encode())
         else:
             shape, chunks = array.shape, array.chunks
         packing = "" if field.form == "csr" else packing_of(array.attrs.get)
         infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length, packing=packing))
-        told.append(_metadata(path, array))
+        documents.append(_metadata(path, array))
     kind = f"zarr{array.metadata.zarr_format}"
-    return make_entry(kind, infos, b"".join(told), is_foreign=is_remote(path))
+    return make_entry(kind, infos, b"".join(documents), is_foreign=is_remote(path))
 
 
 def audit(path: str | Path, array: str) -> Audit:
     """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
-    opened = zarr.open_array(_place(_joined(path, array)), mode="r")
+    opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
     has_checksums = _has_checksums(opened.metadata.to_dict())
     if opened.shards and not is_remote(str(path)):
         with suppress(NotPlainError):
             source = ZarrSource(os.fspath(path), array, 0, "zarr.json")
-            if source.shards:
-                return Audit(opened.shape, *source.in_shards(source.shards), has_checksums)
+            if source.sharding:
+                return Audit(opened.shape, *source.in_shards(source.sharding), has_checksums)
     units = opened.shards or opened.chunks
     grid = itertools.product(*(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True)))
     keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
-    absent = sum(not _has_bytes(_joined(path, array, key)) for key in keys)
+    absent = sum(not _has_bytes(_path_in(path, array, key)) for key in keys)
     return Audit(opened.shape, len(keys), absent, has_checksums)
 
 
 def _has_checksums(metadata: Any) -> bool:
     """Whether anything in an array's metadata is a codec that notices a changed chunk.
 
-    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner chunks.
+    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner
+    chunks.
     """
     codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
     for codec in filter(None, codecs):
@@ -123,7 +124,7 @@ class ZarrStore:
         with remote.as_os_errors():
             opened = self._arrays.get(array)
             if opened is None:
-                opened = self._arrays[array] = zarr.open_array(_place(_joined(self._path, array)), mode="r")
+                opened = self._arrays[array] = zarr.open_array(_zarr_path(_path_in(self._path, array)), mode="r")
             if not self._is_remote:
                 self._refuse_missing(array, opened, start, stop)
             block = np.asarray(opened[slab(self._axis, start, stop)])
@@ -140,21 +141,22 @@ class ZarrStore:
     ) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
 
-        Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing else are looked for: to
-        ask a server costs as much as to read.
+        Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing
+        else are looked for: to ask a server costs as much as to read.
         """
         units = array.shards or array.chunks
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
-        there = spans[self._axis].stop  # a damaged indptr may ask for far more than there is
-        spans[self._axis] = range(start // units[self._axis], min(there, -(-stop // units[self._axis])))
+        # a damaged indptr may ask for far more than there is
+        end = spans[self._axis].stop
+        spans[self._axis] = range(start // units[self._axis], min(end, -(-stop // units[self._axis])))
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
             if block is not None and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
                 continue
             if self._fill:
                 # zarr knows what to fill in, and would wait for a FIFO
-                refuse_pipe(_joined(self._path, name, key))
-            elif not _has_bytes(_joined(self._path, name, key)):
+                refuse_pipe(_path_in(self._path, name, key))
+            elif not _has_bytes(_path_in(self._path, name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
                     f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
@@ -163,7 +165,10 @@ class ZarrStore:
 
     def _part(self, block: NDArray[Any], coordinates: Sequence[int], units: Sequence[int], start: int) -> NDArray[Any]:
         """What a read of items from ``start`` on holds of the chunk at these coordinates."""
-        spans = [slice(number * unit, (number + 1) * unit) for number, unit in zip(coordinates, units, strict=True)]
+        spans = [
+            slice(coordinate * unit, (coordinate + 1) * unit)
+            for coordinate, unit in zip(coordinates, units, strict=True)
+        ]
         along = spans[self._axis]
         spans[self._axis] = slice(max(0, along.start - start), along.stop - start)
         return block[tuple(spans)]
@@ -174,15 +179,16 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
     return np.array_equal(part, filled, equal_nan=part.dtype.kind in "fc")
 
 
-def _joined(path: str | Path, *names: str) -> str:
+def _path_in(path: str | Path, *names: str) -> str:
     """A place in a store; of a URL, too."""
-    return joined(os.fspath(path), *names)
+    return join(os.fspath(path), *names)
 
 
-def _place(path: str) -> Any:
+def _zarr_path(path: str) -> Any:
     """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
 
-    A cache of fsspec's says that it is asynchronous where what it caches is, which it is not, and zarr believes it.
+    A cache of fsspec's is marked as asynchronous if the file system below it is. It is not
+    asynchronous, but zarr relies on the mark.
     """
     if not is_remote(path) or "::" not in path:
         return path
@@ -196,10 +202,10 @@ def _has_bytes(path: str) -> bool:
     if is_remote(path):
         return remote.exists(path)
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size > 0
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
@@ -222,7 +228,7 @@ def _open_plain(path: str) -> Any:
     That may be stale, and say 10 items where there are 20.
     """
     if is_remote(path):
-        return zarr.open(_place(path), mode="r", use_consolidated=False)
+        return zarr.open(_zarr_path(path), mode="r", use_consolidated=False)
     if os.path.exists(f"{path}/.zarray") or _node_type(path) == "array":
         return zarr.open_array(path, mode="r")
     return zarr.open_group(path, mode="r", use_consolidated=False)

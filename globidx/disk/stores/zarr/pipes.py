@@ -1,4 +1,4 @@
-"""FIFOs in zarr stores: zarr opens what is named as metadata or as a chunk, and would wait for ever for a writer."""
+"""FIFOs in zarr stores: zarr opens what is named as metadata or as a chunk, and would wait for a writer for ever."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refuse_pipe(path: str) -> None:
 
 
 def _nodes(path: str, node: str = "") -> Iterator[str]:
-    """The folders that may be nodes, each before it is looked into; what lies in an array is none."""
+    """The folders that may be nodes, each before its content; folders in an array are none."""
     yield node
     folder = os.path.join(path, node)
     if os.path.exists(f"{folder}/.zarray") or _is_array(f"{folder}/zarr.json"):

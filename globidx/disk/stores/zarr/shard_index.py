@@ -1,7 +1,9 @@
-"""Indexes of shards: where each chunk lies in its shard, kept where they are small and asked by the entry where not.
+"""Shard indexes: the offset of each chunk in its shard.
 
-What an index costs must not grow with how many chunks the shard has. So its checksum is verified once, in bounded
-memory, and that it was is remembered for as long as the file stays the same.
+Small ones are kept whole, of large ones single entries are read.
+
+The cost of a read must not grow with the number of chunks in a shard. So the checksum of an index
+is verified once, in bounded memory, and not again while the file stays the same.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ from globidx.disk.stores.codecs import verify_crc32c
 ABSENT = 2**64 - 1
 _ENTRY = 16
 _PIECE = 2**20
-_VERIFIED = 2**16  # shards of which it is remembered
-_SHARE = 4  # an index that would take more than this part of the cache is not kept in it
+# the most shards that are remembered as verified
+_VERIFIED = 2**16
+# an index larger than the cache divided by this is not kept
+_SHARE = 4
 
 Read = Callable[[int, int], bytes]
 
 
 class Extent(NamedTuple):
-    """Where an index lies in its file: its first byte, how many chunks it has, and whether a CRC-32C follows."""
+    """An index in its file: its first byte, its number of chunks, and whether a CRC-32C follows."""
 
     start: int
     chunks: int
@@ -43,33 +47,33 @@ class ShardIndexes:
         self._start()
         forks.renew_in_child(self, ShardIndexes._start)
 
-    def find(self, key: Hashable, extent: Extent, number: int, read: Read) -> tuple[int, int]:
-        """(offset, size) of the ``number``-th chunk; both ``ABSENT`` where there is none.
+    def find(self, key: Hashable, extent: Extent, chunk: int, read: Read) -> tuple[int, int]:
+        """(offset, size) of the ``chunk``-th chunk; both ``ABSENT`` where there is none.
 
-        ``key`` says which file it is, and that it did not change; ``read(size, offset)`` returns bytes of it.
+        ``key`` identifies one version of the file; ``read(size, offset)`` returns bytes of it.
         ValueError where the checksum is another one.
         """
         key = "index", key
         index = self._cache.get(key)
         if index is None and not self._was_verified(key):
             if extent.chunks * _ENTRY <= self._cache.capacity // _SHARE:
-                index = whole(extent, read)
+                index = read_index(extent, read)
                 self._cache.put(key, index)
             elif extent.checked:
                 _verify(extent, read)
             self._note(key)
         if index is None:
-            index = np.frombuffer(read(_ENTRY, extent.start + number * _ENTRY), "<u8").reshape(1, 2)
-            number = 0
-        offset, size = index[number].tolist()
+            index = np.frombuffer(read(_ENTRY, extent.start + chunk * _ENTRY), "<u8").reshape(1, 2)
+            chunk = 0
+        offset, size = index[chunk].tolist()
         return offset, size
 
     def _was_verified(self, key: Hashable) -> bool:
         with self._lock:
-            found = key in self._verified
-            if found:
+            is_known = key in self._verified
+            if is_known:
                 self._verified.move_to_end(key)
-            return found
+            return is_known
 
     def _note(self, key: Hashable) -> None:
         with self._lock:
@@ -82,7 +86,7 @@ class ShardIndexes:
         self._verified: OrderedDict[Hashable, None] = OrderedDict()
 
 
-def whole(extent: Extent, read: Read) -> NDArray[np.uint64]:
+def read_index(extent: Extent, read: Read) -> NDArray[np.uint64]:
     """All of an index, chunks x 2, verified."""
     size = extent.chunks * _ENTRY
     data = read(size + 4 * extent.checked, extent.start)

@@ -1,8 +1,9 @@
 """Data that an HDF5 file takes from other files: external links, virtual datasets, raw external storage.
 
-One rule for all three. Another file is used if it is a regular file (a FIFO would be waited for for ever) below the
-folder of the file that names it, or below a folder that the environment names for HDF5. Others are used only with
-``allow_external=True``: raw storage can name any file of this machine, and its bytes would come as samples.
+One rule for all three. Another file is used if it is a regular file (a FIFO would be waited for for
+ever) below the folder of the file that names it, or below a folder that the environment names for
+HDF5. Others are used only with ``allow_external=True``: raw storage can name any file of this
+machine, and its bytes would come as samples.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from h5py import h5l
 _MOST_LINKS = 16
 #: Numbered sources (``%b``) that are looked at.
 _MOST_NUMBERED = 2**20
-LINK, VIRTUAL, RAW = "HDF5_EXT_PREFIX", "HDF5_VDS_PREFIX", "HDF5_EXTFILE_PREFIX"
+LINK = "HDF5_EXT_PREFIX"
+VIRTUAL = "HDF5_VDS_PREFIX"
+RAW = "HDF5_EXTFILE_PREFIX"
 
 
 class Target(NamedTuple):
@@ -29,7 +32,7 @@ class Target(NamedTuple):
     path: str
 
 
-def located(name: str, beside: str, kind: str, *, allow: bool) -> str | None:
+def locate_file(name: str, beside: str, kind: str, *, allow: bool) -> str | None:
     """Where HDF5 finds the file that another one names.
 
     Parameters
@@ -51,9 +54,9 @@ def located(name: str, beside: str, kind: str, *, allow: bool) -> str | None:
     Raises
     ------
     ValueError
-        It is no regular file, or lies outside the folders that are allowed.
+        It is no regular file, or is outside the folders that are allowed.
     """
-    there = None
+    first = None
     for path in _tried(name, beside, kind):
         try:
             mode = os.stat(path).st_mode
@@ -63,19 +66,20 @@ def located(name: str, beside: str, kind: str, *, allow: bool) -> str | None:
         if not stat.S_ISREG(mode):
             raise ValueError(f"it takes data from {name!r}, and {path} is no regular file; it is not opened")
         is_outside = not allow and not _is_below(path, _allowed(beside, kind))
-        if is_outside and (there is None or not h5py.is_hdf5(there)):
+        if is_outside and (first is None or not h5py.is_hdf5(first)):
             raise ValueError(
                 f"it takes data from {name!r}, and {path} lies outside the folder of {beside}; "
                 "if you trust the file, pass allow_external=True to GlobalIndexManager (--allow-external)"
             )
-        there = there or path
-    return there
+        first = first or path
+    return first
 
 
-def followed(file: Any, name: str, *, allow: bool, left: int = _MOST_LINKS) -> list[Target]:
+def follow_links(file: Any, name: str, *, allow: bool, left: int = _MOST_LINKS) -> list[Target]:
     """The datasets of other files that lead to ``name``, link by link, each looked at before HDF5 opens it.
 
-    ValueError where one is not there, or may not be opened. What is missing within a file is for HDF5 to say.
+    ValueError where one is not there, or may not be opened. What is missing within a file is for
+    HDF5 to say.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     for end in range(1, len(parts) + 1):
@@ -91,14 +95,14 @@ def followed(file: Any, name: str, *, allow: bool, left: int = _MOST_LINKS) -> l
         if kind == h5l.TYPE_SOFT:
             to = os.fsdecode(file.id.links.get_val(path.encode()))
             base = "" if to.startswith("/") else "/".join(parts[: end - 1])
-            return followed(file, "/".join([base, to, *rest]), allow=allow, left=left - 1)
-        target, inner = map(os.fsdecode, file.id.links.get_val(path.encode()))
-        there = located(target, file.filename, LINK, allow=allow)
-        if there is None:
-            raise ValueError(f"it takes data from {target!r}, which is not there")
+            return follow_links(file, "/".join([base, to, *rest]), allow=allow, left=left - 1)
+        name_of_file, inner = map(os.fsdecode, file.id.links.get_val(path.encode()))
+        located = locate_file(name_of_file, file.filename, LINK, allow=allow)
+        if located is None:
+            raise ValueError(f"it takes data from {name_of_file!r}, which is not there")
         further = "/".join([inner, *rest])
-        with h5py.File(there, "r") as other:
-            return [Target(there, further), *followed(other, further, allow=allow, left=left - 1)]
+        with h5py.File(located, "r") as other:
+            return [Target(located, further), *follow_links(other, further, allow=allow, left=left - 1)]
     return []
 
 
@@ -111,47 +115,47 @@ def is_plain_path(file: Any, name: str) -> bool:
 
 def sources(dataset: Any, *, allow: bool) -> list[Target]:
     """Data of other files that a dataset of an open file is made of; ValueError where one of them is not there."""
-    found, beside = [], dataset.file.filename
+    targets, beside = [], dataset.file.filename
     for name, _, _ in dataset.external or ():
-        found.append((Target(name, ""), located(name, beside, RAW, allow=allow)))
+        targets.append((Target(name, ""), locate_file(name, beside, RAW, allow=allow)))
     if dataset.is_virtual:
         plist = dataset.id.get_create_plist()
         named = {
-            (plist.get_virtual_filename(number), plist.get_virtual_dsetname(number))
-            for number in range(plist.get_virtual_count())
+            (plist.get_virtual_filename(index), plist.get_virtual_dsetname(index))
+            for index in range(plist.get_virtual_count())
         }
         for name, path in sorted(named):
             if name != ".":
-                found += numbered(name, path, beside, allow=allow)
-    for target, there in found:
-        if there is None:
+                targets += numbered_sources(name, path, beside, allow=allow)
+    for target, located in targets:
+        if located is None:
             raise ValueError(f"dataset {dataset.name.strip('/')!r} takes data from {target.file!r}, which is not there")
-    return [Target(there, target.path) for target, there in found if there is not None]
+    return [Target(located, target.path) for target, located in targets if located is not None]
 
 
-def numbered(name: str, path: str, beside: str, *, allow: bool) -> Iterator[tuple[Target, str | None]]:
-    """The sources that a name with ``%b`` in it stands for, as far as they are there; of another name, that one."""
+def numbered_sources(name: str, path: str, beside: str, *, allow: bool) -> Iterator[tuple[Target, str | None]]:
+    """The existing sources that a name with ``%b`` stands for; a name without it stands for itself."""
     if "%" not in name.replace("%%", ""):
         target = Target(name.replace("%%", "%"), path)
-        yield target, located(target.file, beside, VIRTUAL, allow=allow)
+        yield target, locate_file(target.file, beside, VIRTUAL, allow=allow)
         return
     for number in range(_MOST_NUMBERED):
         target = Target(*(text.replace("%b", str(number)).replace("%%", "%") for text in (name, path)))
-        there = located(target.file, beside, VIRTUAL, allow=allow)
-        if there is None:
+        located = locate_file(target.file, beside, VIRTUAL, allow=allow)
+        if located is None:
             return
-        yield target, there
+        yield target, located
 
 
-def bytes_elsewhere(dataset: Any, *, allow: bool) -> int:
-    """How many bytes the raw files of a dataset hold without a gap: HDF5 reads zeros behind the end of one."""
+def external_bytes(dataset: Any, *, allow: bool) -> int:
+    """The number of bytes before the first gap in a dataset's raw files: HDF5 reads zeros past the end of one."""
     held = 0
     for name, offset, size in dataset.external:
-        there = located(name, dataset.file.filename, RAW, allow=allow)
-        wanted = min(size, dataset.nbytes - held)
-        found = 0 if there is None else max(0, min(wanted, os.path.getsize(there) - offset))
-        held += found
-        if found < wanted:
+        located = locate_file(name, dataset.file.filename, RAW, allow=allow)
+        expected = min(size, dataset.nbytes - held)
+        available = 0 if located is None else max(0, min(expected, os.path.getsize(located) - offset))
+        held += available
+        if available < expected:
             break
     return held
 
@@ -161,7 +165,8 @@ def _tried(name: str, beside: str, kind: str) -> Iterator[str]:
     folder = os.path.dirname(os.path.abspath(beside))
     prefixes = _prefixes(folder, kind)
     if kind == RAW:
-        # relative to the working folder, unless the environment says otherwise; nothing else is tried
+        # relative to the working folder, unless the environment says otherwise; nothing else is
+        # tried
         yield os.path.join(*prefixes[:1], name)
         return
     if os.path.isabs(name):
@@ -191,14 +196,16 @@ def _is_below(path: str, folders: list[str]) -> bool:
     return any(real.startswith(os.path.join(os.path.realpath(folder), "")) for folder in folders)
 
 
-class Guarded:
-    """A group of an open file that checks where a link leads before it follows it.
+class GuardedGroup:
+    """A group of an open file that looks at what links lead to before it opens that.
 
-    KeyError, as for a missing name, if that may not be opened.
+    KeyError, as where there is nothing, for what may not be opened.
     """
 
     def __init__(self, group: Any, path: str = "", *, allow: bool) -> None:
-        self._file, self._path, self._allow = group.file, path, allow
+        self._file = group.file
+        self._path = path
+        self._allow = allow
         self.attrs = group.attrs
         self._group = group
 
@@ -208,12 +215,12 @@ class Guarded:
     def __getitem__(self, name: str) -> Any:
         path = name if name.startswith("/") else f"{self._path}/{name}"
         try:
-            followed(self._file, path, allow=self._allow)
+            follow_links(self._file, path, allow=self._allow)
         except ValueError as error:
             raise KeyError(str(error)) from None
         node = self._file[path]
         if not isinstance(node, h5py.Group):
             return node
-        guarded = Guarded(node, path, allow=self._allow)
+        guarded = GuardedGroup(node, path, allow=self._allow)
         guarded._file = self._file
         return guarded

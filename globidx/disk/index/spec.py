@@ -1,0 +1,64 @@
+"""Which files an index is over, and which arrays of each: the options of a user, checked once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from globidx.core import validate
+from globidx.core.index.layout import Layout, parse
+from globidx.disk.files.paths import Paths, is_remote
+from globidx.disk.index.build import Build
+from globidx.disk.index.cache import cache_path, chosen_folder, path_beside
+from globidx.disk.index.discover import absolute_names, find_files
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """What a user asks to be indexed; ``GlobalIndexManager`` and the command both begin with it.
+
+    ``files`` is one name or a list of absolute paths; None stands for the list of the last scan,
+    which is then passed to ``build``.
+    """
+
+    files: str | Sequence[str] | None
+    layout: Layout
+    axis: int
+    cache_dir: Path | None
+
+    @classmethod
+    def of(
+        cls,
+        files: Any,
+        *,
+        key: str | Sequence[str] | None = None,
+        layout: str | None = None,
+        axis: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        allow_external: bool = False,
+    ) -> IndexSpec:
+        """The options as a user gives them; ValueError or TypeError for what they cannot be."""
+        along = validate.integer(axis, "axis", high=63)
+        arrays = replace(parse(layout, key).along(along), allow_external=bool(allow_external))
+        folder = None if cache_dir is None else Path(cache_dir).absolute()
+        return cls(absolute_names(files), arrays, along, folder)
+
+    def build(self, paths: Paths | None = None, **options: Any) -> Build:
+        """The build of the index, over ``paths`` if they were found already; ``options`` are those of ``Build``."""
+        if paths is None:
+            paths = find_files(self.files)
+        is_local = isinstance(self.files, str) and not is_remote(self.files)
+        name = os.path.relpath(str(self.files), paths.root) if is_local else self.files
+        if not isinstance(name, str):
+            name = hashlib.blake2b(paths.names.spelled(len(paths)), digest_size=16).hexdigest()
+        identity = paths.root, name, repr((self.layout, self.axis))
+        folder = chosen_folder(self.cache_dir)
+        cache, beside = cache_path(*identity, folder), path_beside(*identity)
+        # a process that can write beside the data may have left a cache there
+        also = () if folder is not None or cache == beside or is_remote(paths.root) else (beside,)
+        searched = is_local and os.path.isdir(str(self.files))
+        return Build(paths, cache, self.layout, self.axis, also=also, searched=searched, **options)
