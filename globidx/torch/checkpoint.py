@@ -222,7 +222,7 @@ class CheckpointManager:
     def _warn_of_unread_samplers(self, step: int) -> None:
         """A line in rank 0's log, once, if steps were made and no sampler was ever read: its loader has another."""
         samplers = self._samplers().values()
-        unread = step and samplers and not any(held.was_read for held in samplers)
+        unread = step and samplers and not any(held._ledger.was_read for held in samplers)
         if unread and not self._warned_unread and not self._ranks.rank:
             self._warned_unread = True
             _log.warning(
@@ -250,8 +250,8 @@ class CheckpointManager:
         """What this rank brings: its states, checked to be what a record can hold."""
         with self._still():
             for held in self._samplers().values():
-                held.settle()
-                held.refuse_untold()
+                held._ledger.settle()
+                held._ledger.refuse_unreported()
             states = self._own_states()
         own = {
             "step": validate.integer(step, "step"),
@@ -266,7 +266,7 @@ class CheckpointManager:
         """No sampler moves: the training loop, which may be in another thread, waits with what it would commit."""
         with ExitStack() as stack:
             for held in sorted(self._samplers().values(), key=id):  # as any other manager's thread would take them
-                stack.enter_context(held.lock)
+                stack.enter_context(held._ledger.lock)
             yield
 
     def _learn(self, saved: Mapping[str, Any], states: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +278,7 @@ class CheckpointManager:
         for name, held in self._samplers().items():
             pairs = saved["states"][name].get("quarantined", [])
             if pairs:
-                with held.lock:
+                with held._ledger.lock:
                     held.quarantine(tuple(pair) for pair in pairs)
                 known[name] = quarantining(states[name], pairs)
         return known
@@ -358,7 +358,7 @@ class CheckpointManager:
             )
         for name, held in self._samplers().items():
             try:
-                held.refuse_other_run(states[name])
+                held._ledger.tracker.refuse_other_run(states[name])
             except RecordMismatchError as error:
                 named = RecordMismatchError(f"{name}: {error}")
                 named.field = error.field

@@ -19,7 +19,7 @@ from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.reader import ON_MISSING, Reader
-from globidx.torch.quarantine import Substituted
+from globidx.torch.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 
 
@@ -136,7 +136,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             return self._samples(self._reader.read(sample_ids), sample_ids)
         arrays, ids, places = self._substitutes.read(sample_ids)
         samples = self._samples(arrays, ids)
-        return Substituted(samples, places) if places else samples
+        return SubstitutedSamples(samples, places) if places else samples
 
     @property
     def may_substitute(self) -> bool:

@@ -40,7 +40,7 @@ def test_it_agrees_with_a_real_run(manager, name, ranks, workers, batch, cache):
     files = []
     for rank in range(ranks):
         sampler = ResumableDistributedSampler(FileCacheDataset(manager), ranks, rank, order=ORDERS[name], tail="exact")
-        sampler.expect(workers=workers, batch_size=batch)
+        sampler._ledger.expect(workers=workers, batch_size=batch)
         ids = list(sampler)
         batches = [ids[start : start + batch] for start in range(0, len(ids), batch)]
         for worker in range(max(1, workers)):

@@ -28,8 +28,9 @@ from globidx.core.orders.lanes import Lanes
 from globidx.core.progress.merge import merge_states
 from globidx.core.records import record as records
 from globidx.orders import ChunkShuffle
-from globidx.torch.loader import Cut, Deliveries, DrawnBatches
-from globidx.torch.quarantine import Reported
+from globidx.torch.loops.batching import Batching, DrawnBatches
+from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.quarantine import BatchReport
 
 
 class Spread(Order):
@@ -142,7 +143,7 @@ class Rank:
             self.loop = iter(plain)
             return
         batches = BatchSampler(self.sampler, self.batch, drop_last=False)
-        self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler)
+        self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler._ledger)
 
     def step(self):
         """The loop comes back for a batch; True if it got one."""
@@ -178,14 +179,11 @@ class _Loader:
     """A loader with workers that draw ``prefetch`` batches ahead: what torch's iterators do, without processes."""
 
     def __init__(self, batches, rank):
-        self.batches, self.rank = DrawnBatches(batches, rank.sampler), rank
+        self.batches, self.rank = DrawnBatches(batches, rank.sampler, in_order=True), rank
 
-    num_workers = 0
-    cut = Cut(None, drops=False)  # ranks differ in their batches here, which no plan of lanes allows
-
-    @property
-    def drawn_batches(self):
-        return self.batches
+    def batching(self):
+        """Ranks differ in their batches here, which no plan of lanes allows."""
+        return Batching(None, drops=False)
 
     def open(self):
         """The batches of one pass; drawing ahead begins at once."""
@@ -200,9 +198,9 @@ class _Loader:
             if batch is exhausted or self.rank.cluster.slips():
                 raise StopIteration
             places = tuple(place for place, id in enumerate(batch) if id in self.rank.cluster.bad)
-            return Reported(batch, places) if places else batch
+            return BatchReport(batch, places) if places else batch
 
-        return _Batches(batch_of_samples)
+        return _Batches(batch_of_samples), self.batches.ids
 
 
 class _Batches:
@@ -373,7 +371,7 @@ class Cluster:
     def save(self):
         for rank in self.ranks:
             self.settle(rank)
-            rank.sampler.settle()
+            rank.sampler._ledger.settle()
         states = [rank.sampler.state_dict() for rank in self.ranks]
         merged = self.code.merge(states if self.dice.random() < 0.5 else dict(enumerate(states)))
         sealed = records.build(number=1, token="0" * 12, step=0, time="", states={"s": merged}, extras={})

@@ -54,7 +54,7 @@ def ranks_of(data, world, record=None, *, workers=0, batch=1, **arguments):
     for sampler in made:
         if record is not None:
             sampler.load_state_dict(json.loads(json.dumps(record)))
-        sampler.expect(workers=workers, batch_size=batch)
+        sampler._ledger.expect(workers=workers, batch_size=batch)
     return made
 
 
@@ -174,7 +174,7 @@ def test_ranks_are_still_asked_late(monkeypatch):
 def test_a_rank_that_planned_otherwise_is_named():
     """Another batch size or number of workers would deal other cards; a rank that has taken nothing has no say."""
     ranks = ranks_of(SMALL, 3, batch=4)
-    ranks[2].expect(workers=0, batch_size=2)
+    ranks[2]._ledger.expect(workers=0, batch_size=2)
     for rank in ranks[:2]:
         rank.commit(4)
     assert merge_states([rank.state_dict() for rank in ranks])["order"]["plan"]["batch"] == 12
@@ -332,7 +332,7 @@ def test_an_iterator_of_another_plan_raises():
     """Made before the loader said how it reads, and not drawn from: its ids would stand elsewhere."""
     sampler = ranks_of(SMALL, 2)[0]
     early = iter(sampler)
-    sampler.expect(workers=3, batch_size=8)
+    sampler._ledger.expect(workers=3, batch_size=8)
     assert list(sampler) == expected(SMALL, Lanes(2, 3, 16))[::2]
     with pytest.raises(errors.StaleIteratorError, match="anew"):
         next(early)

@@ -145,7 +145,7 @@ def test_a_batch_size_of_none_counts_ids():
 def test_a_batch_sampler_around_it_is_counted(workers):
     """torch's own, given as batch_sampler=."""
     sampler, loader = made(20, workers=workers, batch_sampler=lambda s: BatchSampler(s, 6, drop_last=False))
-    assert loader.resumable is sampler
+    assert loader._resumable is sampler
     assert [consumed(sampler) for _ in loader] == [(0, 6), (0, 12), (0, 18), (1, 0)]
 
 
@@ -188,7 +188,7 @@ def test_batch_samplers_that_only_cut_are_counted_and_others_are_refused():
     sampler, loader = made(20, batch_sampler=lambda s: Arrays(s, 8, False))
     assert [consumed(sampler)[1] for _ in loader] == [8, 16, 0]
     sampler, loader = made(20, batch_sampler=lambda s: Sorting(s, 4, False))
-    with pytest.raises(errors.CommitError, match="Sorting.* does not hand out"):
+    with pytest.raises(errors.CommitError, match="Sorting.* does not yield"):
         next(iter(loader))
     assert consumed(sampler) == (0, 0)
 
@@ -209,7 +209,7 @@ class Logging(ResumableDistributedSampler):
 
 def test_subclasses_that_change_the_sequence_are_refused():
     """Their deliveries are no prefix; those that only look on are counted."""
-    with pytest.raises(errors.CommitError, match="does not hand out"):
+    with pytest.raises(errors.CommitError, match="does not yield the ids of the order"):
         next(iter(DataLoader(Ids(20), 4, sampler=Backwards(Ids(20), 1, 0, shuffle=False))))
     sampler = Logging(Ids(20), 1, 0, shuffle=False)
     assert [consumed(sampler)[1] for _ in DataLoader(Ids(20), 4, sampler=sampler)] == [4, 8, 12, 16, 0]
@@ -307,7 +307,7 @@ def test_out_of_order_delivery_is_refused():
 def test_other_samplers_are_left_to_torch():
     """Without ours it is torch's DataLoader."""
     loader = DataLoader(Ids(10), batch_size=4, shuffle=True, in_order=False)
-    assert loader.resumable is None
+    assert loader._resumable is None
     assert sorted(id for batch in loader for id in batch.tolist()) == list(range(10))
     assert len(list(DataLoader(Ids(10), sampler=RandomSampler(Ids(10))))) == 10
 

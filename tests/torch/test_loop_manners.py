@@ -73,7 +73,7 @@ def test_a_loop_that_takes_len_batches_reads_whole_epochs(take, workers, drop_la
         passes.append([id for batch in take(loader) for id in batch.tolist()])
         assert done(sampler)[0] == (1 if come_back == "same epoch" else epoch + 1)
         if come_back == "settle":
-            sampler.settle()
+            sampler._ledger.settle()
             assert sampler.epoch == epoch + 1
     assert [len(set(ids)) for ids in passes] == [40 if drop_last else 41] * 3
     assert len({tuple(ids) for ids in passes}) == (1 if come_back == "same epoch" else 3)
@@ -152,7 +152,7 @@ def test_a_batch_that_failed_is_not_counted_in_the_handler(train, stop):
         train(loader, stop)
     except Halt:
         assert done(sampler) == (0, 4 * stop)
-        sampler.settle()
+        sampler._ledger.settle()
         assert done(sampler) == (0, 4 * stop)
         assert next(iter(loader)).tolist()[0] == 4 * stop
 
@@ -177,7 +177,7 @@ def test_a_batch_that_failed_is_not_counted_while_its_error_is_kept(train):
     sampler, loader = made()
     with pytest.raises(Halt) as kept:
         train(loader, 9)
-    sampler.settle()
+    sampler._ledger.settle()
     assert done(sampler) == (0, 36)
     assert kept.value.__traceback__ is not None
 
@@ -196,7 +196,7 @@ def test_after_a_break_the_life_of_a_variable_does_not_count():
             if number == 5:
                 break
         assert done(sampler) == (0, 20)
-        sampler.settle()
+        sampler._ledger.settle()
         assert done(sampler) == (0, 20)
 
 
@@ -209,7 +209,7 @@ def test_a_loop_that_is_gone_on_with_counts_what_it_had_before():
         if not stretch:
             break
         had += stretch
-        sampler.settle()
+        sampler._ledger.settle()
         assert done(sampler)[1] <= len(had) % 41
     assert had == list(range(41))
     assert done(sampler) == (1, 0)
@@ -232,7 +232,7 @@ def test_a_save_from_another_thread_counts_what_the_loop_holds():
     """The loop's frame is on another thread's stack."""
     sampler, loader = made()
     for number, _ in enumerate(loader):
-        saver = threading.Thread(target=sampler.settle)
+        saver = threading.Thread(target=sampler._ledger.settle)
         saver.start()
         saver.join()
         assert sampler.state_dict()["open"]["committed"] == 4 * number + 4
@@ -248,7 +248,7 @@ def test_an_error_that_another_thread_handles_says_nothing_of_the_loop():
         try:
             raise Halt
         except Halt:
-            sampler.settle()
+            sampler._ledger.settle()
 
     for number, _ in enumerate(loader):
         saver = threading.Thread(target=save_again)
@@ -268,8 +268,8 @@ def test_a_batch_that_nobody_settled_is_told_of_once(caplog):
         if number == 2:
             break
     with caplog.at_level(logging.INFO, logger="globidx"):
-        sampler.settle()
-        sampler.settle()
+        sampler._ledger.settle()
+        sampler._ledger.settle()
     assert [record.args for record in caplog.records] == [(4,)]
     assert next(iter(loader)).tolist() == [8, 9, 10, 11]
 
@@ -383,13 +383,13 @@ def play(history, *, asked, order, n, world):
             elif event == "skip":
                 sampler.skip(n // 2)
             elif event == "settle":
-                sampler.settle()
+                sampler._ledger.settle()
                 record = sampler.state_dict()
                 seen.append(record)
             elif record is not None:
                 sampler.load_state_dict(record)
                 stream = None
-        sampler.settle()
+        sampler._ledger.settle()
         return [*seen, sampler.state_dict(), list(sampler)]
 
 
@@ -634,8 +634,8 @@ def test_states_that_can_be_seen_to_be_wrong_are_refused(states, told):
     ranks = [ResumableDistributedSampler(range(3), 2, rank, shuffle=False, tail="exact") for rank in range(2)]
     for sampler, count in zip(ranks, (2, 1), strict=True):
         list(sampler)
-        sampler._tracker.commit(count, sampler.rank, 2)
-    one, other = (dict(sampler._tracker.state.to_dict()) for sampler in ranks)
+        sampler._ledger.tracker.commit(count, sampler.rank, 2)
+    one, other = (dict(sampler._ledger.tracker.state.to_dict()) for sampler in ranks)
     with pytest.raises(errors.RecordError, match=told):
         merge_states(states(one, other))
 

@@ -91,11 +91,11 @@ def test_a_loader_over_batches_of_ids_and_its_parts_show_what_they_are(tmp_path)
     manager = CheckpointManager(tmp_path, own)
     assert repr(manager) == f"CheckpointManager({str(tmp_path)!r}, sampler: no record yet)"
     next(batches := iter(loader))
-    before = own._tracker.state
+    before = own._ledger.tracker.state
     shown = "ResumableDistributedSampler(ChunkShuffle(window=8, chunk=2), seed=7: epoch 0, 0 of 10 committed)"
     assert repr(own) == shown
     assert repr(loader) == f"DataLoader(range, batch_size=4, num_workers=0, sampler={shown})"
-    assert own._tracker.state is before
+    assert own._ledger.tracker.state is before
     next(batches)
     assert "epoch 0, 4 of 10 committed" in repr(own)
     id = manager.save(2)

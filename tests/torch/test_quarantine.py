@@ -27,7 +27,7 @@ from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.state import SamplerState
 from globidx.core.records import record as records
 from globidx.torch.device import Ahead
-from globidx.torch.quarantine import Reported
+from globidx.torch.quarantine import BatchReport
 from globidx.torch.substitutes import Substitutes, neighbours
 
 LENGTHS = (6, 8, 6)  # files a, b and c; ids 0..5, 6..13, 14..19; two items a chunk
@@ -84,7 +84,7 @@ def test_a_neighbour_stands_in_and_all_else_is_what_was_asked_for(folder, caplog
     with caplog.at_level(logging.WARNING, "globidx"):
         samples = dataset.__getitems__([0, 8, 19, 9, 8])
     assert [int(sample) - 1 for sample in samples] == [0, 7, 19, 10, 7]
-    assert samples.places == (1, 3, 4)
+    assert samples.replaced == (1, 3, 4)
     assert int(dataset[9]) - 1 == 10
     assert type(dataset.__getitems__([0, 7, 10])) is list
     (line,) = caplog.messages
@@ -188,7 +188,7 @@ def test_truncated_hdf5_is_replaced_too(tmp_path):
     dataset.close()
     (tmp_path / "a.h5").write_bytes(data)
     samples = dataset.__getitems__(list(range(40)))
-    assert samples.places == (20,)
+    assert samples.replaced == (20,)
     expected = [*whole[:20], whole[21], *whole[21:]]
     assert all(torch.equal(one, other) for one, other in zip(samples, expected, strict=True))
 
@@ -330,7 +330,7 @@ def test_the_users_collate_function_and_pinning_see_no_report(folder):
     _, loader = run(opened(folder), collate_fn=collate)
     assert [set(batch) for batch in loader] == [{"n", "x"}] * 5
     assert loader.collate_fn is collate
-    assert torch.utils.data._utils.pin_memory.pin_memory(Reported(["text"], (0,))) == Reported(["text"], (0,))
+    assert torch.utils.data._utils.pin_memory.pin_memory(BatchReport(["text"], (0,))) == BatchReport(["text"], (0,))
     theirs = torch.utils.data.DataLoader(opened(folder), batch_size=4, collate_fn=loader.collate_fn)
     assert [batch["n"] for batch in theirs] == [4] * 5  # torch's own: the report is the log's
     assert [len(batch) for batch in DataLoader(opened(folder), batch_size=5)] == [5] * 4

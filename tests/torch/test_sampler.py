@@ -122,7 +122,7 @@ def test_a_sampler_only_drawn_from_behaves_as_torchs_with_one_warning():
     """The same order again until set_epoch; it says so once."""
     sampler = alone(10, shuffle=True)
     first = list(sampler)
-    with pytest.warns(UserWarning, match="nothing of it committed"):
+    with pytest.warns(UserWarning, match="nothing of it was committed"):
         assert list(sampler) == first
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -8,7 +8,7 @@ import pytest
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, read_record
 from globidx.core.progress.state import SamplerState
 from globidx.disk.records.folder import list_records
-from globidx.torch.quarantine import Substituted
+from globidx.torch.quarantine import SubstitutedSamples
 
 N, BATCH = 203, 7
 
@@ -27,7 +27,7 @@ class Data:
 
     def __getitems__(self, ids):
         places = tuple(place for place, id in enumerate(ids) if id % 10 == 3)
-        return Substituted(list(ids), places) if self.may_substitute and places else list(ids)
+        return SubstitutedSamples(list(ids), places) if self.may_substitute and places else list(ids)
 
 
 @pytest.fixture

@@ -198,7 +198,7 @@ def test_a_loop_that_was_left_holds_nothing_whatever_comes_next(dataset, last, c
             if batch[0] == last:
                 break
         assert consumed(sampler) == counted
-        assert sampler._passes._loop() is None
+        assert sampler._ledger.passes._loop() is None
     finally:
         gc.enable()
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from globidx.errors import CommitError
 
 _LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader")
-_DEEP = 12  # frames from a loader to the sampler that it reads, batch samplers and wrappers between them
+_DEEP = 13  # frames from a loader to the sampler that it reads, batch samplers and wrappers between them
 # A suspended frame is on no thread's stack, so that it is not running means nothing.
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
