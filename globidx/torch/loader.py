@@ -1,4 +1,6 @@
-"""The loader that commits: a torch DataLoader that reports to its sampler what the training loop has had."""
+"""The loader that commits: a torch DataLoader that reports to its sampler what the training loop
+has had.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,22 @@ from globidx.torch.workers import ShieldedLoader
 
 
 class DataLoader(ShieldedLoader):
-    """A ``torch.utils.data.DataLoader`` that commits by itself if its sampler is a ``ResumableDistributedSampler``.
+    """A torch ``DataLoader`` that commits by itself.
+
+    Its sampler is a ``ResumableDistributedSampler``; with any other it is torch's loader.
 
     Parameters
     ----------
     dataset : Dataset
-        As for torch; with a ``ResumableDistributedSampler`` a map-style dataset, as long as the sampler's.
+        As for torch; with a ``ResumableDistributedSampler`` a map-style dataset, as long as the
+        sampler's.
     *args, **kwargs
         As for torch.
     device : str or torch.device, optional
-        Deliver batches on that CUDA device: each is copied from pinned memory while the loop trains on the one before
-        it, which is still the one that counts. Tensors anywhere in dicts, lists, tuples and named tuples are moved,
-        and so are objects with a ``to`` method. ``"cpu"`` and None leave batches where they are.
+        Deliver batches on that CUDA device: each is copied from pinned memory while the loop trains
+        on the one before it, which is still the one that counts. Tensors anywhere in dicts, lists,
+        tuples and named tuples are moved, and so are objects with a ``to`` method. ``"cpu"`` and
+        None leave batches where they are.
 
     Attributes
     ----------
@@ -42,18 +48,20 @@ class DataLoader(ShieldedLoader):
     TypeError
         If a sampler is given for an ``IterableDataset``.
     ValueError
-        If the dataset is not the sampler's, or the device does not exist. If ``in_order=False``, since batches that
-        overtake each other are no prefix of the order. If ``batch_size=None`` and the dataset may replace samples.
+        If the dataset is not the sampler's, or the device does not exist. If ``in_order=False``,
+        since batches that overtake each other are no prefix of the order. If ``batch_size=None``
+        and the dataset may replace samples.
 
     Notes
     -----
-    A batch counts when the loop comes back for the next one, or at ``CheckpointManager.save`` while the loop holds it.
-    So what workers prefetch does not count, a peek at the first of several batches costs nothing, and after a
-    ``break`` a batch that was not saved is delivered again. A pass whose every batch was delivered is over, even if the
-    loop took exactly ``len(loader)`` batches and did not ask for more.
+    A batch counts when the loop comes back for the next one, or at ``CheckpointManager.save`` while
+    the loop holds it. So what workers prefetch does not count, a peek at the first of several
+    batches costs nothing, and after a ``break`` a batch that was not saved is delivered again. A
+    pass whose every batch was delivered is over, even if the loop took exactly ``len(loader)``
+    batches and did not ask for more.
 
-    If the dataset replaced a sample (``FileCacheDataset(on_error=...)``), its id is listed in ``sampler.quarantined``
-    when its batch is committed.
+    If the dataset replaced a sample (``FileCacheDataset(on_error=...)``), its id is listed in
+    ``sampler.quarantined`` when its batch is committed.
 
     Examples
     --------
@@ -65,12 +73,15 @@ class DataLoader(ShieldedLoader):
     [8, 9] remaining 10
     """
 
-    def __init__(self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any
+    ) -> None:
         is_iterable = isinstance(dataset, torch.utils.data.IterableDataset)
         if is_iterable and (kwargs.get("sampler") or kwargs.get("batch_sampler")):
             raise TypeError(
-                f"a sampler yields ids, and {type(dataset).__name__}, an IterableDataset, takes none: make it a "
-                "map-style dataset, with __len__ and __getitem__, or leave the sampler out"
+                f"a sampler yields ids, and {type(dataset).__name__}, an IterableDataset, takes "
+                "none: make it a map-style dataset, with __len__ and __getitem__, or leave the "
+                "sampler out"
             )
         super().__init__(dataset, *args, **kwargs)
         self._refuse_other_dataset()
@@ -80,13 +91,17 @@ class DataLoader(ShieldedLoader):
             self.pin_memory = True
         if self._resumable is not None and not getattr(self, "in_order", True):
             raise ValueError(
-                "in_order=False lets batches overtake each other, so what is delivered is no prefix of the order; "
-                "leave it out"
+                "in_order=False lets batches overtake each other, so what is delivered is no "
+                "prefix of the order; leave it out"
             )
-        if self._resumable is not None and self.batch_sampler is None and getattr(dataset, "may_substitute", False):
+        if (
+            self._resumable is not None
+            and self.batch_sampler is None
+            and getattr(dataset, "may_substitute", False)
+        ):
             raise ValueError(
-                "without batches (batch_size=None), the record could not list which samples were replaced by the "
-                "dataset's on_error=; pass batch_size=1, or on_error='raise'"
+                "without batches (batch_size=None), the record could not list which samples were "
+                "replaced by the dataset's on_error=; pass batch_size=1, or on_error='raise'"
             )
 
     def __repr__(self) -> str:
@@ -105,9 +120,11 @@ class DataLoader(ShieldedLoader):
         return running
 
     def __len__(self) -> int:
-        """How many batches the epoch has on this rank: those done before, and those that the pass delivers.
+        """How many batches the epoch has on this rank: those done before, and those that the pass
+        delivers.
 
-        Samples that were done at other world sizes or batch sizes are counted in today's batches, rounded up.
+        Samples that were done at other world sizes or batch sizes are counted in today's batches,
+        rounded up.
         """
         batching = self._batching()
         if self._resumable is None or batching.size is None:
@@ -123,8 +140,9 @@ class DataLoader(ShieldedLoader):
 
         Examples
         --------
-        A progress bar counts from it: ``tqdm(loader, initial=loader.start, total=len(loader))``. In a loop the last
-        batch is the one with ``loader.start + i + 1 == len(loader)``, where ``i`` counts from 0.
+        A progress bar counts from it: ``tqdm(loader, initial=loader.start, total=len(loader))``. In
+        a loop the last batch is the one with ``loader.start + i + 1 == len(loader)``, where ``i``
+        counts from 0.
 
         >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
         >>> sampler.commit(6)
@@ -141,7 +159,9 @@ class DataLoader(ShieldedLoader):
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many batches a whole epoch has on this rank, at this world size and batch size: exact for the next one.
+        """How many batches a whole epoch has on this rank.
+
+        It is exact for the next epoch, at this world size and batch size.
 
         Raises
         ------
@@ -158,10 +178,12 @@ class DataLoader(ShieldedLoader):
         return self._batching().batches(sampler._ledger.tracker.whole_epoch(sampler.epoch + 1))
 
     def steps_left(self, epochs: int) -> int:
-        """How many batches are left on this rank until ``epochs`` epochs are done; the batch that is held is done.
+        """How many batches are left on this rank until ``epochs`` epochs are done.
 
-        A learning-rate schedule needs ``total_steps = step + loader.steps_left(epochs)``, also after a resume on any
-        number of ranks.
+        The batch that the loop holds is done.
+
+        A learning-rate schedule needs ``total_steps = step + loader.steps_left(epochs)``, also
+        after a resume on any number of ranks.
 
         Parameters
         ----------
@@ -188,7 +210,11 @@ class DataLoader(ShieldedLoader):
         sampler = self._counted("steps_left")
         validate.integer(epochs, "epochs")
         ledger, batching = sampler._ledger, self._batching()
-        now = batching.batches(ledger.left_to_deliver - ledger.held_ids) if sampler.epoch < epochs else 0
+        now = (
+            batching.batches(ledger.left_to_deliver - ledger.held_ids)
+            if sampler.epoch < epochs
+            else 0
+        )
         later = range(sampler.epoch + 1, epochs)
         # without skips all whole epochs are alike
         if not sampler.skipped.pairs:
@@ -202,7 +228,9 @@ class DataLoader(ShieldedLoader):
 
     @property
     def _resumable(self) -> ResumableDistributedSampler | None:
-        """The sampler to report to: ``sampler`` or ``batch_sampler.sampler``; None if neither is resumable."""
+        """The sampler to report to: ``sampler`` or ``batch_sampler.sampler``; None if neither is
+        resumable.
+        """
         for sampler in (self.sampler, getattr(self.batch_sampler, "sampler", None)):
             if isinstance(sampler, ResumableDistributedSampler):
                 return sampler
@@ -210,7 +238,7 @@ class DataLoader(ShieldedLoader):
 
     @property
     def _index_sampler(self) -> Any:
-        # torch draws each batch's ids from it, in the main process, so here the ids of each batch can be noted
+        # torch draws each batch's ids from it, in the main process, so here they can be noted
         inner, sampler = super()._index_sampler, self._resumable
         if sampler is None:
             return inner
@@ -227,24 +255,32 @@ class DataLoader(ShieldedLoader):
         """The sampler of a loader whose batches can be counted in advance."""
         if self._resumable is None or self._batching().size is None:
             raise TypeError(
-                f"{what} needs a ResumableDistributedSampler, and batches of one size (batch_size=, or torch's "
-                f"BatchSampler), got sampler {self.sampler!r} and batch sampler {self.batch_sampler!r}"
+                f"{what} needs a ResumableDistributedSampler, and batches of one size "
+                f"(batch_size=, or torch's BatchSampler), got sampler {self.sampler!r} and batch "
+                f"sampler {self.batch_sampler!r}"
             )
         return self._resumable
 
     def _refuse_other_dataset(self) -> None:
         """ValueError if the sampler's ids are those of another dataset."""
         sampler = self._resumable
-        if sampler is None or sampler.dataset is self.dataset or not hasattr(self.dataset, "__len__"):
+        if (
+            sampler is None
+            or sampler.dataset is self.dataset
+            or not hasattr(self.dataset, "__len__")
+        ):
             return
         if len(self.dataset) != len(sampler.dataset):
             raise ValueError(
-                f"the loader's dataset has {len(self.dataset)} samples, its sampler's has {len(sampler.dataset)}, so "
-                "ids of one would be looked up in the other; make the sampler of the dataset that is loaded"
+                f"the loader's dataset has {len(self.dataset)} samples, its sampler's has "
+                f"{len(sampler.dataset)}, so ids of one would be looked up in the other; make the "
+                "sampler of the dataset that is loaded"
             )
 
     def _open(self) -> tuple[Any, deque[list[int]]]:
-        """The batches of a new pass, on their device, each with its report, and the ids of each as they are drawn."""
+        """The batches of a new pass, on their device, each with its report, and the ids of each as
+        they are drawn.
+        """
         self._renew_workers(DatasetIdentity.of(self.dataset))
         user_collate = self.collate_fn
         # torch reads the attribute here only; whoever reads it later must get the user's own
@@ -258,13 +294,16 @@ class DataLoader(ShieldedLoader):
     def _on_device(self, batches: Any) -> Any:
         if self.device is None:
             return batches
-        # one mover for all passes, since its stream keeps memory; made late, when ranks have chosen their device
+        # one mover for all passes, since its stream keeps memory; made late, when ranks have chosen
+        # their device
         if "_to_device" not in self.__dict__:
             self._to_device = ToDevice(self.device)
         return Ahead(batches, self._to_device)
 
     def _renew_workers(self, identity: DatasetIdentity) -> None:
-        """End persistent workers if the dataset has changed: they hold it as it was when they started."""
+        """End persistent workers if the dataset has changed: they hold it as it was when they
+        started.
+        """
         if self.__dict__.get("_opened_over", identity) != identity:
             self._iterator = None
         self._opened_over = identity

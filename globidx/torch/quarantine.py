@@ -1,9 +1,11 @@
-"""The report of samples that could not be read, on its way from the worker that found out to the record.
+"""The report of samples that could not be read, on its way from the worker that found out to the
+record.
 
-The report travels with its batch, because only the main process knows what the loop has had: from the dataset as a list
-that knows which of its samples are substitutes (``SubstitutedSamples``), through the worker's collate function
-(``ReportingCollate``), beside the collated batch (``BatchReport``), to the loop, which reports it to the sampler when
-the batch is committed. What the worker's reading cost travels the same way.
+The report travels with its batch, because only the main process knows what the loop has had: from
+the dataset as a list that knows which of its samples are substitutes (``SubstitutedSamples``),
+through the worker's collate function (``ReportingCollate``), beside the collated batch
+(``BatchReport``), to the loop, which reports it to the sampler when the batch is committed. What
+the worker's reading cost travels the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from globidx.disk.reading import counters
 
 
 class SubstitutedSamples(list[Any]):
-    """Samples of a batch; those at the indices ``replaced`` stand in for others that could not be read."""
+    """Samples of a batch; those at the indices ``replaced`` stand in for others that could not be
+    read.
+    """
 
     def __init__(self, samples: Iterable[Any], replaced: tuple[int, ...]) -> None:
         super().__init__(samples)
@@ -53,7 +57,9 @@ class ReportingCollate:
 
 
 def unpack(batch: Any) -> tuple[Any, tuple[int, ...]]:
-    """(batch, indices of its substitutes) of what ``ReportingCollate`` made; adds up what its worker has read."""
+    """(batch, indices of its substitutes) of what ``ReportingCollate`` made; adds up what its
+    worker has read.
+    """
     if not isinstance(batch, BatchReport):
         return batch, ()
     counters.receive(batch.counted)

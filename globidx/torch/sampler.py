@@ -20,17 +20,20 @@ from globidx.torch.ranks.world import World
 class ResumableDistributedSampler(DistributedSampler[Any]):
     """A ``DistributedSampler`` that can stop at any step and resume on any number of ranks.
 
-    Each sample is read once an epoch. What counts is what is *committed*: ids whose batch the training loop has had.
-    ``globidx.DataLoader`` commits by itself; with another loader call ``commit(len(batch))`` after each batch. Every
-    ``iter()`` starts after the committed ids, so throw-away iterators cost nothing.
+    Each sample is read once an epoch. What counts is what is *committed*: ids whose batch the
+    training loop has had. ``globidx.DataLoader`` commits by itself; with another loader call
+    ``commit(len(batch))`` after each batch. Every ``iter()`` starts after the committed ids, so
+    throw-away iterators cost nothing.
 
     Parameters
     ----------
     dataset : object with len()
-        What the ids are ids of. If it has a ``fingerprint``, records refuse another dataset of the same length.
+        What the ids are ids of. If it has a ``fingerprint``, records refuse another dataset of the
+        same length.
     num_replicas, rank : int, optional
-        World size, and the rank in it, of the data-parallel ranks. If left out, they are resolved when they are first
-        needed: from ``mesh`` or ``group``, the default process group, torchrun's environment, or else ``(1, 0)``.
+        World size, and the rank in it, of the data-parallel ranks. If left out, they are resolved
+        when they are first needed: from ``mesh`` or ``group``, the default process group,
+        torchrun's environment, or else ``(1, 0)``.
     shuffle : bool, default True
         Whether to use ``orders.Shuffle`` (or else ``orders.Sequential``) if no ``order`` is given.
     seed : int, default 0
@@ -38,9 +41,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     drop_last : bool, default False
         The same as ``tail="drop"``.
     tail : {"pad", "drop", "exact"}, optional
-        What happens if the ids do not divide by the ranks. ``"pad"``, the default, repeats a few at the end, so that
-        all ranks yield equally many; ``"drop"`` leaves them out; ``"exact"`` yields each id once, so that the number
-        of ids on a rank may differ by one.
+        What happens if the ids do not divide by the ranks. ``"pad"``, the default, repeats a few at
+        the end, so that all ranks yield equally many; ``"drop"`` leaves them out; ``"exact"``
+        yields each id once, so that the number of ids on a rank may differ by one.
     order : Order, optional
         One of ``globidx.orders``.
     group : ProcessGroup, optional
@@ -63,7 +66,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     >>> sampler.commit(2)
     >>> record = sampler.state_dict()
     >>> for rank in range(3):
-    ...     resumed = ResumableDistributedSampler(range(10), num_replicas=3, rank=rank, shuffle=False)
+    ...     resumed = ResumableDistributedSampler(range(10), 3, rank, shuffle=False)
     ...     resumed.load_state_dict(record)
     ...     list(resumed)
     [4, 7]
@@ -85,7 +88,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         group: Any = None,
         mesh: Any = None,
     ) -> None:
-        # torch's __init__ is not called: it resolves rank and world size at once, and sets what are properties here
+        # torch's __init__ is not called: it resolves rank and world size at once, and sets what are
+        # properties here
         world = World(num_replicas, rank, group, mesh)
         if None not in (num_replicas, rank):
             world.resolve()
@@ -140,13 +144,15 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def epoch(self) -> int:  # type: ignore[override]
         """The epoch that the next ``iter`` reads.
 
-        After a pass whose every batch was delivered it is the next epoch; in the body of a ``for`` over the loader it
-        is still that of the last batch.
+        After a pass whose every batch was delivered it is the next epoch; in the body of a ``for``
+        over the loader it is still that of the last batch.
         """
         return self._ledger.epoch
 
     def __len__(self) -> int:
-        """How many ids of the epoch are this rank's: those already done, at any world size, and those still to do."""
+        """How many ids of the epoch are this rank's: those already done, at any world size, and
+        those still to do.
+        """
         state, rank = self._ledger.at()
         return state.progress.per_rank + state.stream_length(rank)
 
@@ -172,7 +178,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     @property
     def remaining(self) -> int:
-        """How many ids of the epoch all ranks together have not committed yet, if the others keep step with this one.
+        """How many ids of the epoch are not committed yet, over all ranks.
+
+        The other ranks are assumed to have progressed as far as this one.
 
         The batch that the training loop holds counts as committed, as in ``state_dict``.
         """
@@ -180,15 +188,18 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     @property
     def skipped(self) -> Ranges:
-        """The ids that ``skip`` listed: this epoch leaves them out, or the next epoch or load will."""
+        """The ids that ``skip`` listed, for this epoch or from the next epoch or load on."""
         return self._ledger.tracker.state.skip
 
     @property
     def quarantined(self) -> Ranges:
-        """The ids that could not be read, in this run and those it resumed from, and were delivered as other samples.
+        """The ids that could not be read and were delivered as other samples.
 
-        They count as delivered. ``skip(sampler.quarantined)`` leaves them out from the next epoch or load on. Each
-        rank knows those of its own loop; ``CheckpointManager.save`` and a merged record bring those of all.
+        They are those of this run and of the runs that it resumed from.
+
+        They count as delivered. ``skip(sampler.quarantined)`` leaves them out from the next epoch
+        or load on. Each rank knows those of its own loop; ``CheckpointManager.save`` and a merged
+        record bring those of all.
         """
         return self._ledger.including_held().quarantined
 
@@ -202,13 +213,16 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     # -- changes
 
     def __iter__(self) -> Iterator[int]:
-        """This rank's ids of the epoch that are not committed; it raises when touched after the sampler moved on."""
+        """This rank's ids of the epoch that are not committed; it raises when touched after the
+        sampler moved on.
+        """
         return self._ledger.iterate()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to read.
 
-        The running epoch keeps its progress; any other starts afresh. A pass whose every batch was delivered is over.
+        The running epoch keeps its progress; any other starts afresh. A pass whose every batch was
+        delivered is over.
 
         Parameters
         ----------
@@ -218,8 +232,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         Raises
         ------
         globidx.errors.EpochError
-            If the record that was loaded calls this epoch finished: its pass would be empty, and a trainer whose own
-            counter restarted at 0 would never train on what is left.
+            If the record that was loaded calls this epoch finished: its pass would be empty, and a
+            trainer whose own counter restarted at 0 would never train on what is left.
 
         Examples
         --------
@@ -236,13 +250,14 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         Parameters
         ----------
         count : int
-            How many ids, padding included. If a batch is a dict, pass the length of one of its fields.
+            How many ids, padding included. If a batch is a dict, pass the length of one of its
+            fields.
 
         Raises
         ------
         globidx.errors.CommitError
-            If more ids are reported than were drawn, or than this rank had left in the epoch, or if a
-            ``globidx.DataLoader`` commits by itself.
+            If more ids are reported than were drawn, or than this rank had left in the epoch, or if
+            a ``globidx.DataLoader`` commits by itself.
 
         Examples
         --------
@@ -272,10 +287,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
         Notes
         -----
-        The running epoch does not change, because ranks that have progressed by different amounts would be dealt
-        different positions; call ``reset()`` to start it over without these ids. What is left out keeps its position,
-        so no other sample moves. Call it on every rank, or save with ``CheckpointManager``, whose record unites the
-        lists of all ranks; ranks that begin an epoch with different lists are refused at the next save.
+        The running epoch does not change, because ranks that have progressed by different amounts
+        would be dealt different positions; call ``reset()`` to start it over without these ids.
+        What is left out keeps its position, so no other sample moves. Call it on every rank, or
+        save with ``CheckpointManager``, whose record unites the lists of all ranks; ranks that
+        begin an epoch with different lists are refused at the next save.
 
         Examples
         --------
@@ -314,7 +330,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
             self._ledger.tracker.quarantine(ranges)
 
     def finish_epoch(self) -> None:
-        """End the epoch on every rank, whatever is left of it: the next one starts with nothing done.
+        """End the epoch, whatever is left of it; call it on every rank.
+
+        The next epoch begins with nothing done.
 
         Examples
         --------
@@ -342,20 +360,24 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     # -- records and copies
 
     def state_dict(self) -> dict[str, Any]:
-        """The record of this run, if all ranks have progressed equally. No collective; nothing changes.
+        """The record of this run, if all ranks have progressed equally.
 
-        It includes the batch that the training loop holds, as if it were committed. Ranks that have progressed by
-        different amounts need ``merge_states`` or ``CheckpointManager``.
+        No collective; nothing changes.
+
+        It includes the batch that the training loop holds, as if it were committed. Ranks that have
+        progressed by different amounts need ``merge_states`` or ``CheckpointManager``.
 
         Returns
         -------
         dict
-            Fresh JSON values, the same on every rank but for the ids in quarantine. They load on any world size.
+            Fresh JSON values, the same on every rank but for the ids in quarantine. They load on
+            any world size.
 
         Warns
         -----
         UserWarning
-            Once, if ids were drawn and nobody reports deliveries: the record would repeat all of them.
+            Once, if ids were drawn and nobody reports deliveries: the record would repeat all of
+            them.
 
         Examples
         --------
@@ -395,8 +417,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy, in this process or another.
 
-        It has the same position, no iterators, and rank and world size if they are known. The batch that the training
-        loop holds counts as committed in it.
+        It has the same position, no iterators, and rank and world size if they are known. The batch
+        that the training loop holds counts as committed in it.
         """
         return self.__dict__ | {"_ledger": self._ledger.for_copy()}
 
@@ -413,17 +435,23 @@ def _tail(tail: Tail | None, drop_last: bool) -> Tail:
     if tail not in TAILS:
         raise ValueError(f"tail must be one of {', '.join(TAILS)}, got {tail!r}")
     if drop_last and tail != "drop":
-        raise ValueError(f"drop_last=True and tail={tail!r} contradict each other; pass one of them")
+        raise ValueError(
+            f"drop_last=True and tail={tail!r} contradict each other; pass one of them"
+        )
     return tail
 
 
 def _order(order: Order | None, shuffle: bool) -> Order:
     if not isinstance(shuffle, bool):
-        raise TypeError(f"shuffle must be True or False, got {shuffle!r}; other orders go into order=")
+        raise TypeError(
+            f"shuffle must be True or False, got {shuffle!r}; other orders go into order="
+        )
     if order is None:
         return Shuffle() if shuffle else Sequential()
     if not isinstance(order, Order):
         raise TypeError(f"order must be one of globidx.orders, such as Shuffle(), got {order!r}")
     if not shuffle and not isinstance(order, Sequential):
-        raise ValueError(f"shuffle=False and order={order!r} contradict each other; pass one of them")
+        raise ValueError(
+            f"shuffle=False and order={order!r} contradict each other; pass one of them"
+        )
     return order

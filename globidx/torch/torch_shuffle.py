@@ -9,11 +9,19 @@ from globidx.core.orders.base import Arrangement, Ids, Order
 
 
 class TorchShuffle(Order):
-    """Bit-identical to ``DistributedSampler(shuffle=True)`` of the same seed and epoch, in the torch that is installed.
+    """The order of torch's own ``DistributedSampler(shuffle=True)``.
 
-    It is ``torch.randperm``: O(num_samples) memory and time, and not promised to stay the same between torch versions.
-    Prefer ``Shuffle`` for new runs.
+    It is that of the same seed and epoch in the installed torch.
 
+    Use it to take over a run that began under torch's sampler, and ``Shuffle`` for new runs.
+
+    Notes
+    -----
+    It calls ``torch.randperm``, so it takes O(num_samples) memory and time, and may differ between
+    torch versions.
+
+    Examples
+    --------
     >>> from torch.utils.data.distributed import DistributedSampler
     >>> theirs = DistributedSampler(range(10), num_replicas=2, rank=1, seed=3)
     >>> TorchShuffle().bind(10, seed=3, epoch=0).take(range(1, 10, 2)).tolist() == list(theirs)
@@ -23,13 +31,34 @@ class TorchShuffle(Order):
     algorithm = "torch-shuffle"
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """``torch.randperm(num_samples)`` of a generator seeded with ``seed + epoch``."""
+        """The order of one epoch.
+
+        It is ``torch.randperm(num_samples)`` of a generator seeded with ``seed + epoch``.
+
+        Parameters
+        ----------
+        num_samples : int
+            Length of the dataset.
+        seed, epoch : int
+            Which of the orders.
+
+        Returns
+        -------
+        Arrangement
+            The bijection of positions and ids.
+
+        Examples
+        --------
+        >>> arrangement = TorchShuffle().bind(10, seed=3, epoch=0)
+        >>> sorted(arrangement.take(range(10)).tolist()) == list(range(10))
+        True
+        """
         generator = torch.Generator()
         generator.manual_seed(seed + epoch)
-        return _Listed(torch.randperm(num_samples, generator=generator).numpy())
+        return _Permutation(torch.randperm(num_samples, generator=generator).numpy())
 
 
-class _Listed(Arrangement):
+class _Permutation(Arrangement):
     def __init__(self, ids: Ids) -> None:
         super().__init__(len(ids))
         self._table = ids

@@ -498,7 +498,7 @@ def test_no_object_moves_unless_all_can(tmp_path):
 def test_keep_and_keep_last_together_are_refused(tmp_path):
     """Neither overrides the other in silence."""
     sampler = ResumableDistributedSampler(range(10), 1, 0)
-    with pytest.raises(ValueError, match=r"keep= and keep_last=5 both say"):
+    with pytest.raises(ValueError, match=r"keep= and keep_last=5 both choose"):
         CheckpointManager(tmp_path, sampler, keep=policies.last(2), keep_last=5)
 
 

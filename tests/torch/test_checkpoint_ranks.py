@@ -11,7 +11,7 @@ from processes import run_ranks
 from globidx import CheckpointManager, ResumableDistributedSampler, errors
 from globidx.disk.records.folder import list_records
 from globidx.disk.records.lineage import Lineage
-from globidx.torch.ranks.world import Channel
+from globidx.torch.ranks.channel import Channel
 
 TIMEOUT = 8.0
 
@@ -39,14 +39,14 @@ class LeavingState:
 def plant(instant, how):
     """Let this rank go at an instant of its next save."""
     if instant == "between status and data":
-        Channel.collect = lambda *_: leave(how)
+        Channel.gather = lambda *_: leave(how)
     elif instant == "before the write":
         Lineage.write = lambda *_, **__: leave(how)
     elif instant == "after the write":
         write = Lineage.write
         Lineage.write = lambda *a, **k: [write(*a, **k), leave(how)]
     elif instant.startswith("before the outcome"):
-        Channel.spread = lambda *_: leave(how)
+        Channel.broadcast = lambda *_: leave(how)
 
 
 def lose(rank, world_size, folder, instant, lost, how, timeout):
@@ -138,7 +138,7 @@ def test_ranks_that_call_different_things_are_told_so(tmp_path):
     """At once, on every rank, and nothing is broken by it."""
     said, ids = zip(*run_ranks(2, mismatched, tmp_path), strict=True)
     assert set(said) == {
-        "rank 1 called restore() while rank 0 called save(); every rank must call the same, equally often"
+        "rank 1 called restore() while rank 0 called save(); every rank must make the same calls, equally often"
     }
     assert len(set(ids)) == 1
 

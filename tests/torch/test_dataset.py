@@ -168,7 +168,7 @@ def test_options_are_checked_at_the_door(manager, options, error):
 def test_a_dtype_that_torch_has_not_is_refused_at_once(tmp_path):
     """Better before training than in a worker: the error names array and dtype."""
     write_hdf5(tmp_path / "a.h5", np.ones((2, 2), np.longdouble))
-    with pytest.raises(ValueError, match="'x' has dtype float128, which torch has not"):
+    with pytest.raises(ValueError, match="'x' has dtype float128, which torch does not have"):
         FileCacheDataset(GlobalIndexManager(tmp_path))
 
 

@@ -284,7 +284,7 @@ def test_a_device_that_is_not_there_is_refused_when_the_loader_is_built(device):
 def test_without_cuda_the_error_says_so():
     """How many there are, and what to do."""
     with pytest.raises(
-        ValueError, match="device 'cuda' is not there: this process sees 0 CUDA devices; leave device= out"
+        ValueError, match="device 'cuda' does not exist: this process sees 0 CUDA devices; leave device= out"
     ):
         destination("cuda")
 

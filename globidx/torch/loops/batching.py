@@ -16,7 +16,8 @@ from globidx.torch.loops.ledger import Ledger
 class Batching(NamedTuple):
     """How a loader cuts ids into batches: ``size`` ids each, a smaller rest dropped or not.
 
-    ``size`` is None where batches differ in size, and ``known`` False where another ``__iter__`` than torch's cuts.
+    ``size`` is None where batches differ in size, and ``known`` False where another ``__iter__``
+    than torch's cuts.
     """
 
     size: int | None
@@ -29,8 +30,11 @@ class Batching(NamedTuple):
         """How ``batch_sampler`` cuts; without one every batch is a single id."""
         if batch_sampler is None:
             return cls(1, drops=False, workers=workers)
-        # a subclass that is iterated as torch's is cuts as torch's does; any other may mean anything by these names
-        known = getattr(type(batch_sampler), "__iter__", None) is torch.utils.data.BatchSampler.__iter__
+        # a subclass that is iterated as torch's is cuts as torch's does; any other may mean
+        # anything by these names
+        known = (
+            getattr(type(batch_sampler), "__iter__", None) is torch.utils.data.BatchSampler.__iter__
+        )
         size = getattr(batch_sampler, "batch_size", None)
         drops = bool(getattr(batch_sampler, "drop_last", False))
         is_size = known or (type(size) is int and size > 0)
@@ -64,8 +68,8 @@ class Source(Protocol):
 class DrawnBatches:
     """A batch sampler that notes the ids of each batch it draws.
 
-    Batches must be the sampler's ids in their order; unless ``in_order`` says that they are, they are compared with a
-    second iterator of the sampler.
+    Batches must be the sampler's ids in their order; unless ``in_order`` says that they are, they
+    are compared with a second iterator of the sampler.
     """
 
     def __init__(self, inner: Any, sampler: Source, *, in_order: bool) -> None:
@@ -87,9 +91,9 @@ class DrawnBatches:
             ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
             if expected is not None and list(islice(expected, len(ids))) != ids:
                 raise CommitError(
-                    f"{self._inner!r} does not yield the ids of the order one after another, so what is delivered is "
-                    "no prefix of its order and cannot be recorded; use a batch sampler that only cuts the sequence "
-                    "into batches"
+                    f"{self._inner!r} does not yield the ids of the order one after another, so "
+                    "what is delivered is no prefix of its order and cannot be recorded; use a "
+                    "batch sampler that only cuts the sequence into batches"
                 )
             drawn.append(ids)
             yield batch

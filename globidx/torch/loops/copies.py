@@ -1,7 +1,7 @@
 """Copies of a sampler, and the sampler that they were made from, in one process.
 
-A loop over a deep-copied or unpickled loader reports to the copy. Whoever saves the original would record that nothing
-was trained on, so the copy notes at the original that it is read.
+A loop over a deep-copied or unpickled loader reports to the copy. Whoever saves the original would
+record that nothing was trained on, so the copy notes at the original that it is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class Original:
         self._living[self.name] = passes
 
     def note_loop(self) -> None:
-        """Note at the sampler that this one was copied from, if it is in this process, that a loop reads the copy."""
+        """Note at the sampler that this one was copied from, if it is in this process, that a loop
+        reads the copy.
+        """
         original = self._living.get(self._parent) if self._parent is not None else None
         if original is not None:
             original.copy_is_read = True

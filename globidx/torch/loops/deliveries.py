@@ -29,7 +29,9 @@ class Batches(Protocol):
 
 
 class Deliveries:
-    """One pass of a training loop: it reports to the ledger which batch the loop was given, and when it comes back."""
+    """One pass of a training loop: it reports to the ledger which batch the loop was given, and
+    when it comes back.
+    """
 
     def __init__(self, batches: Batches, ledger: Ledger) -> None:
         self._source, self._ledger = batches, ledger
@@ -37,7 +39,8 @@ class Deliveries:
 
     def _begin(self) -> None:
         batching = self._source.batching()
-        self._over = self._failed = self._begun = False
+        self._over = False
+        self._failed = self._begun = False
         workers = batching.workers if batching.size else 0
         self._ledger.begin_pass(self, workers=workers, batch_size=batching.size or 1)
         self._generation = self._ledger.passes.generation
@@ -78,7 +81,9 @@ class Deliveries:
         # the frame that called __next__
         caller = Caller.of(sys._getframe(2))
         is_last = self._left < self._smallest
-        self._ledger.hand_out(self, HeldBatch(ids, [ids[index] for index in replaced], is_last, caller))
+        self._ledger.hand_out(
+            self, HeldBatch(ids, [ids[index] for index in replaced], is_last, caller)
+        )
 
     def end(self) -> None:
         """End the pass: the loop is given no further batch, and ends without an error."""
@@ -87,17 +92,19 @@ class Deliveries:
     def _refuse_if_failed(self) -> None:
         if self._failed:
             raise CommitError(
-                "this loop's last batch failed, so what would come now is no longer the next of the order; start a new "
-                "loop, which begins with that batch, and leave bad samples out with sampler.skip(ids)"
+                "this loop's last batch failed, so what would come now is no longer the next of "
+                "the order; start a new loop, which begins with that batch, and leave bad "
+                "samples out with sampler.skip(ids)"
             )
 
     def _refuse_early(self, stop: StopIteration) -> None:
         """EarlyStopError if batches that were drawn never came."""
         if self._ids:
             raise EarlyStopError(
-                f"the pass ended with {sum(map(len, self._ids))} ids drawn and not delivered, the next of them "
-                f"{self._ids[0][:3]}: the dataset or collate_fn raised StopIteration (by next() on an exhausted "
-                "iterator, say), which ends a loop silently; catch it there, or raise another error"
+                f"the pass ended with {sum(map(len, self._ids))} ids drawn and not delivered, the "
+                f"next of them {self._ids[0][:3]}: the dataset or collate_fn raised StopIteration "
+                "(by next() on an exhausted iterator, say), which ends a loop silently; catch it "
+                "there, or raise another error"
             ) from stop
 
     def _refuse_if_stale(self) -> None:
@@ -105,6 +112,7 @@ class Deliveries:
             self._batches, self._ids = iter(()), deque()
         elif not self._ledger.passes.counted_by(self):
             raise StaleIteratorError(
-                "this loop's sampler was loaded, reset or moved to another epoch, or another loop over its loader "
-                "began since, so what it would deliver no longer counts; start a new loop"
+                "this loop's sampler was loaded, reset or moved to another epoch, or another "
+                "loop over its loader began since, so what it would deliver no longer counts; "
+                "start a new loop"
             )

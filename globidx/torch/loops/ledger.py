@@ -1,7 +1,8 @@
 """The ledger of a sampler: which ids its loops were given, and which of them are committed.
 
-The sampler itself is what users call. Loaders, torchdata's iterators and checkpoints call its ledger, which ties the
-epoch's state (``globidx.core.progress.tracker``) to the pass that reads it (``globidx.torch.loops.passes``).
+The sampler itself is what users call. Loaders, torchdata's iterators and checkpoints call its
+ledger, which ties the epoch's state (``globidx.core.progress.tracker``) to the pass that reads it
+(``globidx.torch.loops.passes``).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _log = logging.getLogger("globidx")
 class Ledger:
     """Ties the state of a sampler's epoch (``tracker``) to the pass that reads it (``passes``).
 
-    ``lock`` is held around every change; a thread that needs several answers about one moment takes it, too.
+    ``lock`` is held around every change; a thread that needs several answers about one moment takes
+    it, too.
     """
 
     def __init__(self, tracker: Tracker, *, parent: str | None = None) -> None:
@@ -38,7 +40,8 @@ class Ledger:
         self._reminders = Reminders()
         # the argument of the last set_epoch
         self._chosen: int | None = None
-        # whether an iterator loaded the record: then only that iterator's pass starts in the middle of the epoch
+        # whether an iterator loaded the record: then only that iterator's pass starts in the middle
+        # of the epoch
         self._restarts = False
 
     # -- queries, which change nothing
@@ -69,7 +72,9 @@ class Ledger:
 
     @property
     def left_to_deliver(self) -> int:
-        """How many ids this rank still yields in the pass, those of the batch that its loop holds included."""
+        """How many ids this rank still yields in the pass, those of the batch that its loop holds
+        included.
+        """
         state, rank = self.at()
         return state.stream_length(rank) - state.committed
 
@@ -91,7 +96,11 @@ class Ledger:
             state, rank = self.at()
             held = self.passes.held
             if held is None:
-                return state.after_epoch() if self._is_read_through(state, rank) else state.normal(rank)
+                return (
+                    state.after_epoch()
+                    if self._is_read_through(state, rank)
+                    else state.normal(rank)
+                )
             state = _with(state, held, rank)
             return state.after_epoch() if held.is_last else state.normal(rank)
 
@@ -109,7 +118,9 @@ class Ledger:
     # -- copies
 
     def for_copy(self) -> dict[str, Any]:
-        """What a copy needs, in this process or another: no iterators, and the batch that the loop holds committed."""
+        """What a copy needs, in this process or another: no iterators, and the batch that the loop
+        holds committed.
+        """
         with self.lock:
             tracker = copy.copy(self.tracker)
             held = self.passes.held
@@ -202,7 +213,9 @@ class Ledger:
         self._original.note_loop()
 
     def expect(self, *, workers: int, batch_size: int) -> None:
-        """Learn how the loader of the next pass reads; an epoch of which nothing was drawn is planned for it."""
+        """Learn how the loader of the next pass reads; an epoch of which nothing was drawn is
+        planned for it.
+        """
         self.tracker.loading = workers, batch_size
 
     def is_run_by(self, loop: Loop) -> bool:
@@ -233,7 +246,9 @@ class Ledger:
     # -- what a save asks for
 
     def settle(self) -> None:
-        """Commit the batch that the loop holds, as ``CheckpointManager.save`` does on all ranks at the same step."""
+        """Commit the batch that the loop holds, as ``CheckpointManager.save`` does on all ranks at
+        the same step.
+        """
         with self.lock:
             held = self.passes.held
             abandoned = self.passes.batch if held is None else None
@@ -245,8 +260,8 @@ class Ledger:
             if abandoned is not None:
                 self.passes.give_up()
                 _log.info(
-                    "the last batch, of %d ids, was delivered, but its loop was left before it came back: the batch is "
-                    "not in the record, and will be delivered again",
+                    "the last batch, of %d ids, was delivered, but its loop was left before it "
+                    "came back: the batch is not in the record, and will be delivered again",
                     len(abandoned.ids),
                 )
 
@@ -267,8 +282,9 @@ class Ledger:
     def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
         """Load ``state``, and point ``cursor`` at what it leaves to do.
 
-        If the record finished the epoch that the sampler is set to, nothing is left, and the next pass is the next
-        epoch's: a loader that loads when its loop begins must not run another epoch than the loop was set to.
+        If the record finished the epoch that the sampler is set to, nothing is left, and the next
+        pass is the next epoch's: a loader that loads when its loop begins must not run another
+        epoch than the loop was set to.
         """
         with self.lock:
             epoch = self.running_epoch if self._chosen is None else self._chosen
@@ -303,13 +319,17 @@ class Ledger:
             self._commit(len(batch.ids))
 
     def _end_pass(self) -> None:
-        """End the epoch on this rank; the state says that the epoch was finished, and not just left."""
+        """End the epoch on this rank; the state says that the epoch was finished, and not just
+        left.
+        """
         finished = self.running_epoch
         self.passes.end(f"finished epoch {finished}")
         self.tracker.begin(finished + 1, ended=True)
 
     def _end_if_delivered(self) -> None:
-        """End the pass if all of it was delivered, when the loop comes back in another way than for its next batch."""
+        """End the pass if all of it was delivered, when the loop comes back in another way than for
+        its next batch.
+        """
         held = self.passes.held
         if held is not None and held.is_last:
             generation = self.passes.generation
@@ -331,7 +351,9 @@ class Ledger:
         """End the pass if all of it was delivered, or committed by hand."""
         self._end_if_delivered()
         state = self.tracker.state
-        if state.committed and state.committed == state.stream_length(self.tracker.ranks.resolve()[0]):
+        if state.committed and state.committed == state.stream_length(
+            self.tracker.ranks.resolve()[0]
+        ):
             self._end_pass()
 
     def _point(self, cursor: Cursor) -> None:
@@ -341,7 +363,9 @@ class Ledger:
 
         def ids(start: int, stop: int) -> list[int]:
             self.passes.drawn(cursor, state.world_size)
-            block: list[int] = view.stream(start, stop, rank=rank, world_size=state.world_size).tolist()
+            block: list[int] = view.stream(
+                start, stop, rank=rank, world_size=state.world_size
+            ).tolist()
             return block
 
         self.passes.note_second_draw(cursor, state.committed)

@@ -1,4 +1,6 @@
-"""The running pass of a sampler: its iterators, the loop that counts deliveries, and the batch that this loop holds."""
+"""The running pass of a sampler: its iterators, the loop that counts deliveries, and the batch that
+this loop holds.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ class Loop(Protocol):
 class HeldBatch(NamedTuple):
     """The batch that a loop was given last, until it is settled.
 
-    ``replaced`` are those of ``ids`` for which the loop got other samples. ``is_last`` means that nothing of the pass
-    follows it.
+    ``replaced`` are those of ``ids`` for which the loop got other samples. ``is_last`` means that
+    nothing of the pass follows it.
     """
 
     ids: Sequence[int]
@@ -32,7 +34,9 @@ class HeldBatch(NamedTuple):
 
 
 class Passes:
-    """Iterators and loops of one pass. ``generation`` counts the passes: an iterator of another one is stale."""
+    """Iterators and loops of one pass. ``generation`` counts the passes: an iterator of another one
+    is stale.
+    """
 
     _cursors: WeakSet[Cursor]
     # the iterator that was drawn from last
@@ -56,7 +60,7 @@ class Passes:
     copy_is_read: bool
 
     def __init__(self) -> None:
-        # held around every change, because one thread may save while the training loop runs in another
+        # held around every change: one thread may save while the training loop runs in another
         self.lock = threading.RLock()
         self.generation = 0
         self.ever_read = False
@@ -91,7 +95,9 @@ class Passes:
 
     @property
     def issued(self) -> int:
-        """How many ids of this rank's stream were drawn in this pass, by the iterator that has come furthest."""
+        """How many ids of this rank's stream were drawn in this pass, by the iterator that has come
+        furthest.
+        """
         return max([self._dropped_at, *(cursor.issued for cursor in self._cursors)])
 
     def move(self, why: str) -> None:
@@ -139,7 +145,8 @@ class Passes:
     def held(self) -> HeldBatch | None:
         """The batch that counts now: the loop works on it, or it was the last of the pass.
 
-        A loop that was left by an exception has not trained on its batch, even if that was the last.
+        A loop that was left by an exception has not trained on its batch, even if that was the
+        last.
         """
         batch = self.batch
         if batch is None or batch.caller.is_failing():
@@ -161,8 +168,8 @@ class Passes:
     def give_up(self) -> None:
         """Forget the batch of a loop that is gone.
 
-        A loop that is alive may still come back, and its batch then counts; but the batch no longer ends the pass, even
-        if it was the last one and an error has left it.
+        A loop that is alive may still come back, and its batch then counts; but the batch no longer
+        ends the pass, even if it was the last one and an error has left it.
         """
         if self._loop() is None:
             self.batch = None
@@ -187,10 +194,12 @@ class Passes:
         return self._last is not None and not self.is_reported and self._last.exhausted
 
     def note_second_draw(self, cursor: Cursor, committed: int) -> None:
-        """Remember an iterator that begins when the one before it is exhausted and its ids are not committed.
+        """Remember an iterator that begins when the one before it is exhausted and its ids are not
+        committed.
 
-        After a break that is right: the iterator draws all that is left at once, as the workers did before. A loader
-        that repeats itself draws one batch of it for each batch that it delivers of the iterator before.
+        After a break that is right: the iterator draws all that is left at once, as the workers did
+        before. A loader that repeats itself draws one batch of it for each batch that it delivers
+        of the iterator before.
         """
         last = self._last
         by_hand = self.is_reported and not self.has_loop and committed > 0
@@ -205,7 +214,8 @@ class Passes:
 
     def _forget(self) -> None:
         self._cursors = WeakSet()
-        self._last = self.batch = self.dealt_to = None
+        self._last = self.batch = None
+        self.dealt_to = None
         self._loop = self._second = _no_reference
         self.is_reported = self.is_exhausted = False
         self.read_by_loader = self.copy_is_read = False

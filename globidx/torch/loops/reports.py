@@ -1,4 +1,6 @@
-"""Deliveries that were not reported, or not as they happened: the errors and the warnings about them."""
+"""Deliveries that were not reported, or not as they happened: the errors and the warnings about
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,16 @@ def refuse_second_reporter(passes: Passes) -> None:
     """CommitError for a commit by hand while a loader commits by itself."""
     if passes.is_looped_over:
         raise CommitError(
-            "commit() while a loop runs over a globidx.DataLoader, which commits by itself; remove the call"
+            "commit() while a loop runs over a globidx.DataLoader, which commits by itself; "
+            "remove the call"
         )
 
 
 def refuse_undrawn(passes: Passes, committed: int, amount: int) -> None:
     """CommitError for more ids than were drawn.
 
-    In an epoch of which nothing was drawn any count is accepted, so that a run which another sampler has begun can be
-    taken over.
+    In an epoch of which nothing was drawn any count is accepted, so that a run which another
+    sampler has begun can be taken over.
     """
     if passes.abandoned is not None:
         drawn, since = len(passes.abandoned.ids), "the last batch"
@@ -30,9 +33,9 @@ def refuse_undrawn(passes: Passes, committed: int, amount: int) -> None:
         return
     if amount > drawn:
         raise CommitError(
-            f"commit({amount}), but only {drawn} ids were drawn since {since}; pass the number of samples in this "
-            "rank's batch: for a dict of fields len(batch[field]), not len(batch), and never the batch of all ranks "
-            "together"
+            f"commit({amount}), but only {drawn} ids were drawn since {since}; pass the number of "
+            "samples in this rank's batch: for a dict of fields len(batch[field]), not "
+            "len(batch), and never the batch of all ranks together"
         )
 
 
@@ -40,9 +43,10 @@ def refuse_drawn_ahead(passes: Passes, amount: int) -> None:
     """CommitError for a loader that draws the next pass before this one was delivered."""
     if passes.draws_ahead:
         raise CommitError(
-            f"commit({amount}), but a second iterator draws already. It began when the one before it had drawn the "
-            "whole epoch and its ids were not committed, so a loader that repeats itself with workers would train on "
-            "those ids twice. Use globidx.DataLoader, or call sampler.set_epoch(epoch) before the loader draws an epoch"
+            f"commit({amount}), but a second iterator draws already. It began when the one before "
+            "it had drawn the whole epoch and its ids were not committed, so a loader that "
+            "repeats itself with workers would train on those ids twice. Use globidx.DataLoader, "
+            "or call sampler.set_epoch(epoch) before the loader draws an epoch"
         )
 
 
@@ -63,9 +67,9 @@ class Reminders:
         if passes.only_drawn:
             self._warn(
                 "only drawn",
-                f"epoch {epoch} was read to its end and nothing of it was committed, so it is read again in the same "
-                "order; use globidx.DataLoader, or call sampler.commit(len(batch)) after every batch, or "
-                "sampler.set_epoch(epoch)",
+                f"epoch {epoch} was read to its end and nothing of it was committed, so it is "
+                "read again in the same order; use globidx.DataLoader, or call "
+                "sampler.commit(len(batch)) after every batch, or sampler.set_epoch(epoch)",
             )
 
     def of_missing_reports(self, passes: Passes, epoch: int) -> None:
@@ -83,11 +87,12 @@ class Reminders:
 def _unreported(passes: Passes, epoch: int) -> str:
     if passes.copy_is_read:
         return (
-            "a copy of this sampler is being read (the one of a copied loader, say), and its deliveries are not "
-            "reported to this sampler, so a record would repeat everything; read and save the same sampler: "
-            "loader.sampler"
+            "a copy of this sampler is being read (the one of a copied loader, say), and its "
+            "deliveries are not reported to this sampler, so a record would repeat everything; "
+            "read and save the same sampler: loader.sampler"
         )
     return (
-        f"ids of epoch {epoch} were drawn, but no delivery was reported, so a record would repeat all of them; use "
-        "globidx.DataLoader, or call sampler.commit(len(batch)) after every batch"
+        f"ids of epoch {epoch} were drawn, but no delivery was reported, so a record would repeat "
+        "all of them; use globidx.DataLoader, or call sampler.commit(len(batch)) after every "
+        "batch"
     )
