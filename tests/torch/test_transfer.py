@@ -42,8 +42,8 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"
 class Moving(DataLoader):
     """A loader whose batches are moved ahead, by a mover that needs no device: the pipeline is the real one."""
 
-    def open(self):
-        return Ahead(super().open(), lambda batch: lambda: batch)
+    def _on_device(self, batches):
+        return Ahead(super()._on_device(batches), lambda batch: lambda: batch)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -156,14 +156,14 @@ def test_a_batch_on_its_way_is_not_counted(workers):
     seen = []
 
     class Watched(DataLoader):
-        def open(self):
+        def _on_device(self, batches):
             def move(batch):
                 thread = threading.Thread(target=lambda: seen.append(consumed(sampler)[1]))
                 thread.start()
                 thread.join()
                 return lambda: batch
 
-            return Ahead(super().open(), move)
+            return Ahead(super()._on_device(batches), move)
 
     sampler = ResumableDistributedSampler(Ids(12), 1, 0, shuffle=False)
     held = [consumed(sampler)[1] for _ in Watched(Ids(12), 4, sampler=sampler, num_workers=workers)]
