@@ -15,9 +15,12 @@ from globidx.core.orders.permutation import Permutation
 def order(lengths, chunks, window, lanes, seed, epoch):
     """All ids, in the sequence of their positions."""
     n = sum(lengths)
-    ground, unit, whole_units = _ground(lengths, chunks, window, max(1, lanes.batch // lanes.ranks), seed, epoch)
+    ground, unit, whole_units = _ground(
+        lengths, chunks, window, max(1, lanes.batch // lanes.ranks), seed, epoch
+    )
     lane_of = [
-        (p // lanes.batch % lanes.workers) * lanes.ranks + p % lanes.batch % lanes.ranks for p in range(n)
+        (p // lanes.batch % lanes.workers) * lanes.ranks + p % lanes.batch % lanes.ranks
+        for p in range(n)
     ]  # the definition
     quotas = [lane_of.count(lane) for lane in range(lanes.total)]
     stretches = _stretches(quotas, unit, whole_units)
@@ -25,7 +28,9 @@ def order(lengths, chunks, window, lanes, seed, epoch):
     for number, (start, stop) in enumerate(stretches):
         while start < stop:  # windows: units of the ground, as far as they are in the stretch
             end = min(stop, start - start % unit + unit)
-            hands[number % lanes.total] += [ground[place] for place in _by_lot(start, end, unit, seed, epoch)]
+            hands[number % lanes.total] += [
+                ground[place] for place in _by_lot(start, end, unit, seed, epoch)
+            ]
             start = end
     return [hands[lane].pop(0) for lane in lane_of]
 
@@ -43,7 +48,10 @@ def _ground(lengths, chunks, window, share, seed, epoch):
     for chunk, length in zip(chunks, lengths, strict=True):
         held[chunk] += length // chunk * chunk
     kinds = [chunk for chunk in sorted(held) if held[chunk] and held[chunk] * 64 >= n]
-    unit, cut = window * block, next(length for length in range(block, block * share + 1, block) if length % share == 0)
+    unit, cut = (
+        window * block,
+        next(length for length in range(block, block * share + 1, block) if length % share == 0),
+    )
     if sum(held[chunk] for chunk in kinds if block % chunk == 0) < 0.9 * n:
         unit, cut = max(block, unit - 2 * block), share
     if cut < unit:
@@ -70,7 +78,9 @@ def _joined(lists):
 
 
 def _mixed(things, what, seed, epoch):
-    places = Permutation(max(1, len(things)), seed=seed, epoch=epoch, purpose=f"chunk-shuffle.1 {what}")
+    places = Permutation(
+        max(1, len(things)), seed=seed, epoch=epoch, purpose=f"chunk-shuffle.1 {what}"
+    )
     return [things[place] for place in places.forward(np.arange(len(things))).tolist()]
 
 
@@ -78,7 +88,10 @@ def _stretches(quotas, unit, whole_units):
     """Whole units for each lane, then what is left over; where there are too few units, the first lanes yield."""
     wanted = [quota // unit for quota in quotas]
     short = max(0, sum(wanted) - whole_units)
-    wanted = [max(0, w - short // len(wanted) - (lane < short % len(wanted))) for lane, w in enumerate(wanted)]
+    wanted = [
+        max(0, w - short // len(wanted) - (lane < short % len(wanted)))
+        for lane, w in enumerate(wanted)
+    ]
     found, at = [], 0
     for lane, want in enumerate(wanted):
         wanted[lane] = min(want, whole_units - at // unit)

@@ -19,7 +19,11 @@ _TOOLS = TESTS.parent / "tools"
 sys.path[:0] = [str(TESTS), str(TESTS / "simulation"), str(_TOOLS), str(_TOOLS / "bench")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes on few cores
 # Processes that multiprocessing starts inherit the environment: a developer's shell must not change what they do.
-for name in [name for name in os.environ if name.startswith(("PYTHON", "GLOBIDX_")) and name not in _ON_PURPOSE]:
+for name in [
+    name
+    for name in os.environ
+    if name.startswith(("PYTHON", "GLOBIDX_")) and name not in _ON_PURPOSE
+]:
     del os.environ[name]
 # A job in a shell's background ignores SIGINT, and so would its children: they could not be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -31,18 +35,25 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-settings.register_profile("search", settings.get_profile("globidx"), derandomize=False, max_examples=2000)
+settings.register_profile(
+    "search", settings.get_profile("globidx"), derandomize=False, max_examples=2000
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "globidx"))
 
 # The folder tests/torch is found, too, as a package without a file of its own.
 _HAS_TORCH = getattr(find_spec("torch"), "origin", None) is not None
 _OF_TORCH = [name for name, home in globidx._HOMES.items() if home.startswith("globidx.torch")]
 _NEEDS_TORCH = re.compile(
-    rf"^ *import torch|^ *from torch|globidx\.torch|torch\.utils|\b({'|'.join(_OF_TORCH)})\b", re.MULTILINE
+    rf"^ *import torch|^ *from torch|globidx\.torch|torch\.utils|\b({'|'.join(_OF_TORCH)})\b",
+    re.MULTILINE,
 )
 
 
 def pytest_ignore_collect(collection_path):
     """Files of tests that use torch are left out where it is not installed: ``tox -e core``, and newer Pythons."""
     is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if is_test and not _HAS_TORCH and _NEEDS_TORCH.search(collection_path.read_text()) else None
+    return (
+        True
+        if is_test and not _HAS_TORCH and _NEEDS_TORCH.search(collection_path.read_text())
+        else None
+    )

@@ -21,7 +21,9 @@ def numbers(length, item_shape=(3,), dtype="u2", start=1):
 def write_zarr(path, data, *, key=None, chunk=4, shard=None, axis=0, **options):
     """Write ``data`` as an array, or as ``key`` of a group; its first axis, that of the items, is stored as ``axis``."""
     arrays = {key or "": data} if not isinstance(data, dict) else data
-    group = None if "" in arrays else zarr.create_group(path, zarr_format=options.pop("zarr_format", 3))
+    group = (
+        None if "" in arrays else zarr.create_group(path, zarr_format=options.pop("zarr_format", 3))
+    )
     for name, items in arrays.items():
         stored = np.moveaxis(items, 0, axis)
         sizes = {"chunks": chunk, "shards": shard}
@@ -30,8 +32,18 @@ def write_zarr(path, data, *, key=None, chunk=4, shard=None, axis=0, **options):
             for word, size in sizes.items()
             if size
         }
-        settings = {"shape": stored.shape, "dtype": stored.dtype, "fill_value": 0, **layout, **options}
-        array = group.create_array(name, **settings) if group is not None else zarr.create_array(path, **settings)
+        settings = {
+            "shape": stored.shape,
+            "dtype": stored.dtype,
+            "fill_value": 0,
+            **layout,
+            **options,
+        }
+        array = (
+            group.create_array(name, **settings)
+            if group is not None
+            else zarr.create_array(path, **settings)
+        )
         array[...] = stored
     return str(path)
 
@@ -44,7 +56,9 @@ def write_hdf5(path, data, *, key="x", chunk=None, axis=0, userblock=0, **option
             stored = np.moveaxis(items, 0, axis)
             chunks = None
             if chunk:
-                chunks = tuple(chunk if at == axis else max(1, n) for at, n in enumerate(stored.shape))
+                chunks = tuple(
+                    chunk if at == axis else max(1, n) for at, n in enumerate(stored.shape)
+                )
             maxshape = tuple(None for _ in stored.shape) if chunk else None
             file.create_dataset(name, data=stored, chunks=chunks, maxshape=maxshape, **options)
     return str(path)

@@ -60,7 +60,11 @@ def run_ranks(world_size, work, *arguments, timeout=120, lost=(), meeting=None):
             for rank, process in enumerate(ranks):
                 process.join(timeout=0 if rank in lost else 10)
                 process.kill()
-    failed = [result["failed"] for result in results.values() if isinstance(result, dict) and "failed" in result]
+    failed = [
+        result["failed"]
+        for result in results.values()
+        if isinstance(result, dict) and "failed" in result
+    ]
     assert not failed, failed[0]
     return [results[rank] for rank in range(world_size) if rank not in lost]
 

@@ -38,7 +38,9 @@ class Sampler:
 
     def __iter__(self):
         begin, rank, world_size = self.state.committed, self.ranks.rank, self.ranks.world_size
-        yield from self.tracker.view().stream(begin, len(self), rank=rank, world_size=world_size).tolist()
+        yield from (
+            self.tracker.view().stream(begin, len(self), rank=rank, world_size=world_size).tolist()
+        )
 
     def commit(self, count):
         """Count so many more ids of this rank as trained on."""

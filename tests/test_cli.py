@@ -56,7 +56,13 @@ def test_build_and_info_tell_what_the_manager_knows(folder, capsys):
     assert manager.cache_path.exists()
     assert main(["index", "info", str(folder), "--key", "x"]) == 0
     told = capsys.readouterr().out
-    for word in ("7", manager.fingerprint, "x: items of (3,) uint16", "3 to 4", str(manager.cache_path)):
+    for word in (
+        "7",
+        manager.fingerprint,
+        "x: items of (3,) uint16",
+        "3 to 4",
+        str(manager.cache_path),
+    ):
         assert word in told
     for verb in ("build", "info"):
         assert main(["index", verb, str(folder), "--key", "x", "--json"]) == 0
@@ -76,14 +82,34 @@ def test_options_reach_the_index(folder, capsys, tmp_path_factory):
     """Several keys, an axis, a cache folder, paths in a list, and bad files left out."""
     cache = tmp_path_factory.mktemp("cache")
     store = str(folder / "b.zarr")
-    assert main(["index", "info", "--json", store, "--key", "x", "--key", "y", "--cache-dir", str(cache)]) == 0
+    assert (
+        main(
+            [
+                "index",
+                "info",
+                "--json",
+                store,
+                "--key",
+                "x",
+                "--key",
+                "y",
+                "--cache-dir",
+                str(cache),
+            ]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
-    assert [a["name"] for a in told["arrays"]] == ["x", "y"] and os.path.dirname(told["cache"]) == str(cache)
+    assert [a["name"] for a in told["arrays"]] == ["x", "y"] and os.path.dirname(
+        told["cache"]
+    ) == str(cache)
     assert main(["index", "info", "--json", store, "--key", "x", "--axis", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["num_samples"] == 3
     (folder / "c.h5").write_bytes(b"")
     assert main(["index", "info", "--json", str(folder), "--key", "x", "--on-bad", "skip"]) == 0
-    assert [os.path.basename(path) for path, _ in json.loads(capsys.readouterr().out)["skipped"]] == ["c.h5"]
+    assert [
+        os.path.basename(path) for path, _ in json.loads(capsys.readouterr().out)["skipped"]
+    ] == ["c.h5"]
     assert main(["index", "info", "--json", str(folder / "a.h5"), store, "--key", "x"]) == 0
     assert json.loads(capsys.readouterr().out)["num_files"] == 2
 
@@ -131,7 +157,12 @@ def test_a_wrong_command_is_exit_code_2(arguments, capsys):
 
 def test_help_and_version_are_exit_code_0(capsys):
     """Both go to stdout."""
-    for arguments in (["--version"], ["--help"], ["index", "build", "--help"], ["record", "show", "--help"]):
+    for arguments in (
+        ["--version"],
+        ["--help"],
+        ["index", "build", "--help"],
+        ["record", "show", "--help"],
+    ):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
         assert exit_.value.code == 0 and "globidx" in capsys.readouterr().out
@@ -150,7 +181,11 @@ print(built, shown, "torch" in sys.modules)
 
 def test_optimised_python_says_the_same(folder):
     """No assertion carries logic: ``python -O`` builds and refuses alike."""
-    for arguments in (["index", "info", folder, "--key", "x"], ["index", "info", folder], ["index"]):
+    for arguments in (
+        ["index", "info", folder, "--key", "x"],
+        ["index", "info", folder],
+        ["index"],
+    ):
         plain, optimised = command(*arguments), command(*arguments, flags=["-O"])
         assert (plain.returncode, plain.stdout) == (optimised.returncode, optimised.stdout)
         assert plain.stderr == optimised.stderr
@@ -164,7 +199,10 @@ def test_nothing_is_left_open(folder):
 
 def test_a_reader_that_leaves_is_no_traceback(folder):
     """``globidx ... | head`` ends quietly."""
-    done = shell('globidx index info "$1" --key x --json 2>"$1/err" | head -c 0; echo ${PIPESTATUS[0]}', folder)
+    done = shell(
+        'globidx index info "$1" --key x --json 2>"$1/err" | head -c 0; echo ${PIPESTATUS[0]}',
+        folder,
+    )
     assert done.stdout in ("0\n", "1\n") and (folder / "err").read_text() == ""
 
 
@@ -173,7 +211,11 @@ def test_a_reader_that_leaves_is_no_traceback(folder):
 def test_output_that_goes_nowhere_is_one_line_and_exit_code_1(folder, where, option):
     """A full disk or a closed stdout: one line on stderr."""
     done = shell(f'globidx index info "$1" --key x {option} {where}', folder)
-    assert done.returncode == 1 and done.stderr.startswith("globidx: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith("globidx: ")
+        and done.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -182,15 +224,31 @@ def test_odd_names_are_shown_escaped(tmp_path, encoding):
     folder = os.path.join(os.fsencode(tmp_path), "odd\x1b[31m\né".encode() + b"\xff")
     os.mkdir(folder)
     write_hdf5(os.fsdecode(folder + b"/a.h5"), numbers(2))
-    env = {"PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0" if encoding == "ascii" else "1"}
-    for arguments in (["index", "info", os.fsdecode(folder)], ["index", "build", os.fsdecode(folder), "--json"]):
+    env = {
+        "PYTHONIOENCODING": encoding,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0" if encoding == "ascii" else "1",
+    }
+    for arguments in (
+        ["index", "info", os.fsdecode(folder)],
+        ["index", "build", os.fsdecode(folder), "--json"],
+    ):
         done = command(*arguments, env=env, text=False)
-        assert done.returncode == 0 and done.stderr == b"" and b"\x1b" not in done.stdout and b"\xff" not in done.stdout
+        assert (
+            done.returncode == 0
+            and done.stderr == b""
+            and b"\x1b" not in done.stdout
+            and b"\xff" not in done.stdout
+        )
     with open(os.fsdecode(folder + b"/bad.h5"), "wb"):
         pass
     done = command("index", "info", os.fsdecode(folder), env=env, text=False)
     assert done.returncode == 1 and b"bad.h5" in done.stderr
-    assert b"\x1b" not in done.stderr and b"\xff" not in done.stderr and b"Traceback" not in done.stderr
+    assert (
+        b"\x1b" not in done.stderr
+        and b"\xff" not in done.stderr
+        and b"Traceback" not in done.stderr
+    )
 
 
 def test_names_with_a_dash_follow_two_dashes(folder):
@@ -222,14 +280,23 @@ sys.exit(cli.main(["index", "build", sys.argv[1], "--key", "x"]))
     )
     assert process.stdout.readline() == "looking\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1] == "globidx: interrupted\n" and process.returncode == 130
+    assert (
+        process.communicate(timeout=60)[1] == "globidx: interrupted\n" and process.returncode == 130
+    )
     assert not [name for name in os.listdir(folder) if name.endswith((".index", "globidx-tmp"))]
 
 
 def test_the_tool_is_the_same_door(folder):
     """``tools/build_index.py`` is ``globidx index build``."""
     tool = [sys.executable, REPOSITORY / "tools/build_index.py"]
-    done = subprocess.run([*tool, folder, "--key", "x"], env=environment(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout == command("index", "build", folder, "--key", "x").stdout
+    done = subprocess.run(
+        [*tool, folder, "--key", "x"], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (
+        done.returncode == 0
+        and done.stdout == command("index", "build", folder, "--key", "x").stdout
+    )
     assert done.stdout.startswith("7 samples in 2 files")
-    assert subprocess.run([*tool], env=environment(), capture_output=True, timeout=60).returncode == 2
+    assert (
+        subprocess.run([*tool], env=environment(), capture_output=True, timeout=60).returncode == 2
+    )

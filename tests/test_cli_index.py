@@ -102,7 +102,12 @@ def test_diff_tells_what_became_of_the_files(folder, capsys, monkeypatch):
     """0 and "nothing changed", or 1 and each file; and the cache stays as it is, so it says the same again."""
     monkeypatch.setattr(stamps, "RACY_NS", 0)
     code, out, err = run(capsys, "diff", folder)
-    assert code == 1 and out == "" and "there is no index of these files" in err and "build it first" in err
+    assert (
+        code == 1
+        and out == ""
+        and "there is no index of these files" in err
+        and "build it first" in err
+    )
     run(capsys, "build", folder)
     assert run(capsys, "diff", folder)[:2] == (0, "nothing changed\n")
     write_hdf5(folder / "c.h5", numbers(2))
@@ -122,11 +127,17 @@ def test_skipped_files_are_told_once_and_not_to_the_quiet(folder, capsys):
     (folder / "bad\x1b.h5").write_bytes(b"")
     code, out, err = run(capsys, "build", folder, "--on-bad", "skip")
     assert code == 0 and out.startswith("7 samples in 2 files")
-    assert err.startswith("globidx: left out 1 of 3 files") and err.count("\n") == 1 and "\x1b" not in err
+    assert (
+        err.startswith("globidx: left out 1 of 3 files")
+        and err.count("\n") == 1
+        and "\x1b" not in err
+    )
     assert run(capsys, "build", folder, "--on-bad", "skip", "--quiet") == (0, "", "")
     assert [
         Path(path).name
-        for path, _ in json.loads(run(capsys, "info", folder, "--on-bad", "skip", "--json")[1])["skipped"]
+        for path, _ in json.loads(run(capsys, "info", folder, "--on-bad", "skip", "--json")[1])[
+            "skipped"
+        ]
     ]
 
 
@@ -228,7 +239,10 @@ sys.exit(cli.main(["index", "build", sys.argv[1]]))
 """
     done = run_python(code, folder, check=False)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("globidx: a process that looked at files died; ") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("globidx: a process that looked at files died; ")
+        and done.stderr.count("\n") == 1
+    )
 
 
 # -- interrupts
@@ -334,13 +348,21 @@ def test_no_width_is_too_narrow(folder, columns):
         assert done.returncode == 0 and done.stdout and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("where", [">/dev/full", ">&-", "2>&-", "2>/dev/full", "</dev/null >/dev/null 2>&1"])
+@pytest.mark.parametrize(
+    "where", [">/dev/full", ">&-", "2>&-", "2>/dev/full", "</dev/null >/dev/null 2>&1"]
+)
 @pytest.mark.parametrize("name", ["locate", "check"])
 def test_streams_that_lead_nowhere_are_no_traceback(folder, where, name):
     """Full or closed: exit code 1 where data are lost, and at most one line."""
-    line = f'{sys.executable} -m globidx index {name} "$1" {"5" if name == "locate" else ""} {where}'
+    line = (
+        f'{sys.executable} -m globidx index {name} "$1" {"5" if name == "locate" else ""} {where}'
+    )
     done = subprocess.run(
-        ["bash", "-c", line, "bash", folder], env=environment(), capture_output=True, text=True, timeout=120
+        ["bash", "-c", line, "bash", folder],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == (1 if where.startswith(">") else 0)
     assert "Traceback" not in done.stderr and done.stderr.count("\n") <= 1
@@ -350,7 +372,11 @@ def test_errors_never_go_to_stdout(folder):
     """Not even where stderr is closed."""
     line = f'{sys.executable} -m globidx index locate "$1" 99 2>&-'
     done = subprocess.run(
-        ["bash", "-c", line, "bash", folder], env=environment(), capture_output=True, text=True, timeout=120
+        ["bash", "-c", line, "bash", folder],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert (done.returncode, done.stdout) == (1, "")
 
@@ -360,7 +386,11 @@ def test_a_reader_that_leaves_early_is_no_traceback(folder):
     ids = " ".join(["5"] * 5000)
     line = f'{sys.executable} -m globidx index locate "$1" {ids} 2>"$1/err" | head -n 1; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(
-        ["bash", "-c", line, "bash", folder], env=environment(), capture_output=True, text=True, timeout=120
+        ["bash", "-c", line, "bash", folder],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     first, code = done.stdout.splitlines()
     assert first.startswith("5  ") and code in "01" and (folder / "err").read_text() == ""
@@ -371,7 +401,12 @@ def test_names_that_are_no_text_are_told_in_ascii(tmp_path):
     folder = os.path.join(os.fsencode(tmp_path), "é\x1b".encode() + b"\xff")
     os.mkdir(folder)
     write_hdf5(os.fsdecode(folder + b"/\xfe\n.h5"), numbers(9))
-    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    env = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
     for name in COMMANDS:
         for more in ([], ["--json"]):
             done = command(*arguments_of(name, os.fsdecode(folder)), *more, env=env, text=False)
@@ -420,7 +455,9 @@ def test_python_s_own_options_change_nothing(folder, flags):
         write_hdf5(folder / f"n{number:02}.h5", numbers(1))
     for name in ("build", "check"):
         done = command(name, folder, "--workers", "1", "--json", flags=flags)
-        said = [line for line in done.stderr.splitlines() if " took " not in line]  # asyncio's word for a busy machine
+        said = [
+            line for line in done.stderr.splitlines() if " took " not in line
+        ]  # asyncio's word for a busy machine
         assert (done.returncode, said) == (0, []), done.stderr
         assert json.loads(done.stdout)["num_files"] == 72
 
@@ -441,7 +478,9 @@ def test_a_million_names_fit_a_list_file(folder, capsys):
     """What a shell cannot pass as arguments goes into a file."""
     (folder / "list.txt").write_text("a.h5\n" + "".join(f"n{n}.h5\n" for n in range(1000)))
     code, out, err = run(capsys, "build", folder / "list.txt")
-    assert code == 1 and "1000 files cannot be indexed" in err and "and 990 more" in err and out == ""
+    assert (
+        code == 1 and "1000 files cannot be indexed" in err and "and 990 more" in err and out == ""
+    )
 
 
 # -- nothing is promised that was not done
@@ -460,7 +499,9 @@ def test_an_index_that_cannot_be_written_is_refused_before_any_file_is_opened(
     folder, capsys, unwritable, name, monkeypatch
 ):
     """Exit code 1 and one line that says why; the whole purpose of these commands is the file."""
-    monkeypatch.setattr("globidx.disk.stores.base.scan", lambda *_: pytest.fail("a file was looked at"))
+    monkeypatch.setattr(
+        "globidx.disk.stores.base.scan", lambda *_: pytest.fail("a file was looked at")
+    )
     for place in unwritable:
         code, out, err = run(capsys, name, folder, "--cache-dir", place)
         assert (code, out) == (1, "") and err.count("\n") == 1, err
@@ -488,11 +529,15 @@ def test_one_check_tells_of_everything_that_is_damaged(folder, capsys, on_bad):
     (folder / "other.h5").write_bytes(b"")
     code, out, err = run(capsys, "check", folder, "--on-bad", on_bad)
     assert code == 1 and err == "" and "files      4, 2 of them cannot be indexed\n" in out
-    problems = [line.split()[1].rstrip(":,") for line in out.splitlines() if line.startswith("problem ")]
+    problems = [
+        line.split()[1].rstrip(":,") for line in out.splitlines() if line.startswith("problem ")
+    ]
     assert sorted(map(os.path.basename, problems)) == ["b.zarr", "cut.h5", "other.h5"]
     told = json.loads(run(capsys, "check", folder, "--on-bad", on_bad, "--json")[1])
     assert sorted(os.path.basename(path) for path, _ in told["skipped"]) == ["cut.h5", "other.h5"]
-    assert told["num_files"] == 4 and [(p["path"], p["absent"]) for p in told["problems"]] == [(f"{folder}/b.zarr", 1)]
+    assert told["num_files"] == 4 and [(p["path"], p["absent"]) for p in told["problems"]] == [
+        (f"{folder}/b.zarr", 1)
+    ]
     assert run(capsys, "check", folder, "--on-bad", on_bad, "--quiet") == (1, "", "")
 
 
@@ -503,8 +548,14 @@ def test_a_check_of_nothing_but_damage_tells_of_it_too(folder, capsys):
         (folder / "sub" / name).write_bytes(b"")
     code, out, _ = run(capsys, "check", folder / "sub", "--json")
     told = json.loads(out)
-    assert code == 1 and sorted(told) == KEYS["check"].split() and (told["num_files"], told["chunks"]) == (2, 0)
-    assert [path for path, _ in told["skipped"]] == [f"{folder}/sub/{name}" for name in ("a.h5", "b.h5")]
+    assert (
+        code == 1
+        and sorted(told) == KEYS["check"].split()
+        and (told["num_files"], told["chunks"]) == (2, 0)
+    )
+    assert [path for path, _ in told["skipped"]] == [
+        f"{folder}/sub/{name}" for name in ("a.h5", "b.h5")
+    ]
 
 
 # -- help
@@ -515,7 +566,11 @@ def helps(*words):
     done = command_line(*words, "--help")
     yield " ".join(words), done
     below = re.search(r"^positional arguments:\n  \{([^}]*)\}", done, re.MULTILINE)
-    listed = re.findall(r"^    ([a-z]+) ", done, re.MULTILINE) if below or " ..." in done.partition("\n\n")[0] else []
+    listed = (
+        re.findall(r"^    ([a-z]+) ", done, re.MULTILINE)
+        if below or " ..." in done.partition("\n\n")[0]
+        else []
+    )
     for name in listed:
         yield from helps(*words, name)
 

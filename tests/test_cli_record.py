@@ -43,7 +43,9 @@ def saved(folder, *steps, keep_last=9, **arguments):
 
 def uneven(n=100, counts=(5, 2, 5), skip=()):
     """The merged state of ranks that have come differently far."""
-    ranks = [ResumableDistributedSampler(range(n), len(counts), rank) for rank in range(len(counts))]
+    ranks = [
+        ResumableDistributedSampler(range(n), len(counts), rank) for rank in range(len(counts))
+    ]
     for rank, count in zip(ranks, counts, strict=True):
         rank.commit(count)
     ranks[0].skip(skip)
@@ -54,7 +56,11 @@ def test_the_newest_record_is_shown(tmp_path, capsys):
     """A run's progress, of a file or the newest in a folder, also as JSON; a damaged one is refused."""
     _, (_, id) = saved(tmp_path, 4, 2, seed=7)
     told = said(capsys, "show", tmp_path)
-    assert f"record   {id}\nstep     2\n" in told and "6 of 10, 4 remaining" in told and "seed 7" in told
+    assert (
+        f"record   {id}\nstep     2\n" in told
+        and "6 of 10, 4 remaining" in told
+        and "seed 7" in told
+    )
     assert "  remaining  positions [6, 10)\n" in told and 'extras: {"loss": 0.5}' in told
     path = tmp_path / f"record-{id}.json"
     assert json.loads(said(capsys, "show", path, "--json")) == read_record(path)
@@ -92,7 +98,9 @@ def test_a_plan_is_what_samplers_do(tmp_path, capsys, tail, skip):
     state = uneven(n=1003, counts=(40, 38, 41, 40), skip=skip)
     path = tmp_path / "record.json"
     path.write_bytes(
-        record.encode(record.build(number=0, token="0" * 12, step=4, time="", states={"s": state}, extras={}))
+        record.encode(
+            record.build(number=0, token="0" * 12, step=4, time="", states={"s": state}, extras={})
+        )
     )
     options = ["--world-size", "6", "--batch-size", "32", "--tail", tail]
     told = json.loads(said(capsys, "plan", path, *options, "--json"))
@@ -104,8 +112,15 @@ def test_a_plan_is_what_samplers_do(tmp_path, capsys, tail, skip):
         ids = list(sampler)
         batches = [ids[start : start + 32] for start in range(0, len(ids), 32)]
         real = ids[: len(ids) - share["padding"]]
-        assert (share["samples"], share["batches"], share["last_batch"]) == (len(ids), len(batches), len(batches[-1]))
-        assert (share["first_position"], share["last_position"]) == (order.position(real[0]), order.position(real[-1]))
+        assert (share["samples"], share["batches"], share["last_batch"]) == (
+            len(ids),
+            len(batches),
+            len(batches[-1]),
+        )
+        assert (share["first_position"], share["last_position"]) == (
+            order.position(real[0]),
+            order.position(real[-1]),
+        )
         assert told["remaining"] == sampler.remaining
     assert sum(share["samples"] - share["padding"] for share in told["shares"]) in (
         told["remaining"],
@@ -121,11 +136,29 @@ def test_a_plan_of_a_finished_epoch_is_the_next_ones(tmp_path, capsys, told_as):
     """Resuming goes on there, however the record says it."""
     sampler, _ = saved(tmp_path, 10)
     if told_as == "nothing remains":
-        state = sampler.state_dict() | {"epoch": 0, "segments": [[10]], "committed": 10, "remaining": 0}
-        sealed = record.build(number=9, token="0" * 12, step=1, time="", states={"s": state}, extras={})
+        state = sampler.state_dict() | {
+            "epoch": 0,
+            "segments": [[10]],
+            "committed": 10,
+            "remaining": 0,
+        }
+        sealed = record.build(
+            number=9, token="0" * 12, step=1, time="", states={"s": state}, extras={}
+        )
         (tmp_path / f"record-{sealed['id']}.json").write_bytes(record.encode(sealed))
     told = json.loads(
-        said(capsys, "plan", tmp_path, "--world-size", "20", "--batch-size", "1", "--json", "--tail", "exact")
+        said(
+            capsys,
+            "plan",
+            tmp_path,
+            "--world-size",
+            "20",
+            "--batch-size",
+            "1",
+            "--json",
+            "--tail",
+            "exact",
+        )
     )
     assert (told["epoch"], told["remaining"]) == (1, 10)
     assert [share["samples"] for share in told["shares"]] == [1] * 10 + [0] * 10
@@ -137,11 +170,19 @@ def test_a_plan_asks_which_sampler_and_refuses_what_it_cannot_compute(tmp_path, 
     states = {"train": uneven(skip=[3]), "val": uneven(), "other": {"x": 1}}
     states["train"]["order"] = {"algorithm": "weighted", "version": 1}
     path = tmp_path / "record.json"
-    path.write_bytes(record.encode(record.build(number=0, token="0" * 12, step=4, time="", states=states, extras={})))
+    path.write_bytes(
+        record.encode(
+            record.build(number=0, token="0" * 12, step=4, time="", states=states, extras={})
+        )
+    )
     options = ["--world-size", "2", "--batch-size", "4"]
-    assert "['train', 'val']; pick one with --sampler" in said(capsys, "plan", path, *options, code=1)
+    assert "['train', 'val']; pick one with --sampler" in said(
+        capsys, "plan", path, *options, code=1
+    )
     assert ", not 'vla'; pick" in said(capsys, "plan", path, *options, "--sampler", "vla", code=1)
-    assert "which only its own run can compute" in said(capsys, "plan", path, *options, "--sampler", "train", code=1)
+    assert "which only its own run can compute" in said(
+        capsys, "plan", path, *options, "--sampler", "train", code=1
+    )
     assert "val: epoch 0" in said(capsys, "plan", path, *options, "--sampler", "val")
 
 
@@ -162,14 +203,26 @@ def test_check_verifies_every_record_of_a_folder(tmp_path, capsys):
     paths[3].write_bytes(strict.pretty(record.seal({**read_record(paths[3]), "version": 2})))
     told = said(capsys, "check", tmp_path, code=1)
     assert told.count("whole    ") == 2 and told.count("DAMAGED  ") == 3
-    assert f"DAMAGED  {paths[2]} holds record {ids[1]}: it was renamed or copied over another" in told
-    assert "but this globidx reads up to 1" in told and told.endswith(f"3 of 5 records in {tmp_path} are damaged\n")
+    assert (
+        f"DAMAGED  {paths[2]} holds record {ids[1]}: it was renamed or copied over another" in told
+    )
+    assert "but this globidx reads up to 1" in told and told.endswith(
+        f"3 of 5 records in {tmp_path} are damaged\n"
+    )
     told = said(capsys, "check", tmp_path, "--json", code=1)
     value = json.loads(told[: told.index("globidx: ")])
-    assert [each["id"] for each in value["records"]] == [None, ids[1], ids[1], None, ids[4]] and value["problems"] == 3
+    assert [each["id"] for each in value["records"]] == [
+        None,
+        ids[1],
+        ids[1],
+        None,
+        ids[4],
+    ] and value["problems"] == 3
     assert [each["file"] for each in value["temporary"]] == [str(left)]
     assert "0 damaged" in said(capsys, "check", paths[4])
-    assert "there is no record or folder of records at" in said(capsys, "check", tmp_path / "gone", code=1)
+    assert "there is no record or folder of records at" in said(
+        capsys, "check", tmp_path / "gone", code=1
+    )
 
 
 def test_an_edited_record_is_resealed_beside_itself(tmp_path, capsys):
@@ -184,8 +237,13 @@ def test_an_edited_record_is_resealed_beside_itself(tmp_path, capsys):
     assert path.read_bytes() == edited
     assert read_record(told["written"])["step"] == 1000
     sampler = ResumableDistributedSampler(range(10), 1, 0)
-    assert CheckpointManager(tmp_path, sampler).restore()["id"] == told["id"] and len(list(sampler)) == 6
-    assert said(capsys, "reseal", path, "--in-place").startswith(f"record {id} is written in {path}")
+    assert (
+        CheckpointManager(tmp_path, sampler).restore()["id"] == told["id"]
+        and len(list(sampler)) == 6
+    )
+    assert said(capsys, "reseal", path, "--in-place").startswith(
+        f"record {id} is written in {path}"
+    )
     assert (read_record(path)["id"], read_record(path)["step"]) == (id, 1000)
 
 
@@ -235,7 +293,12 @@ def test_hostile_strings_are_shown_escaped_on_their_own_line(tmp_path, capsys):
     state = uneven() | {"dataset": {"num_samples": 100, "num_files": None, "fingerprint": evil}}
     state["order"] = {"algorithm": evil, "version": evil}
     sealed = record.build(
-        number=0, token="0" * 12, step=4, time=evil, states={evil: state, "x": {evil: 1}}, extras={evil: 1}
+        number=0,
+        token="0" * 12,
+        step=4,
+        time=evil,
+        states={evil: state, "x": {evil: 1}},
+        extras={evil: 1},
     )
     path = tmp_path / "record.json"
     path.write_bytes(record.encode(sealed))
@@ -293,7 +356,9 @@ sys.exit(cli.main(["record", "reseal", sys.argv[1]]))
     )
     assert process.stdout.readline() == "syncing\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1] == "globidx: interrupted\n" and process.returncode == 130
+    assert (
+        process.communicate(timeout=60)[1] == "globidx: interrupted\n" and process.returncode == 130
+    )
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -308,7 +373,11 @@ def leaves(value):
 def test_a_plan_in_json_holds_numbers_where_it_counts(tmp_path, capsys, world_size):
     """Also where ranks differ: fewest and most, as [833, 834], and never a phrase among integers."""
     saved(tmp_path, 3)
-    told = json.loads(said(capsys, "plan", tmp_path, "--world-size", str(world_size), "--batch-size", "2", "--json"))
+    told = json.loads(
+        said(
+            capsys, "plan", tmp_path, "--world-size", str(world_size), "--batch-size", "2", "--json"
+        )
+    )
     assert {type(leaf) for leaf in leaves([told["tails"], told["shares"]])} <= {int, type(None)}
     fewest, most = told["tails"]["exact"]["samples"]
     counts = [len(range(rank, told["remaining"], world_size)) for rank in range(world_size)]

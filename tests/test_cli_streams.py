@@ -68,7 +68,12 @@ def test_a_full_disk_is_one_line_and_exit_code_1(places, name, unbuffered):
     """Whether it is met while printing, or only when a buffer is sent: never Python's own exit code 120."""
     with open("/dev/full", "w") as full:
         code, said = run(COMMANDS[name], places, stdout=full, unbuffered=unbuffered)
-    assert code == 1 and said.startswith("globidx: ") and "No space left" in said and said.count("\n") == 1
+    assert (
+        code == 1
+        and said.startswith("globidx: ")
+        and "No space left" in said
+        and said.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["version", "help", "locate", "show"])
@@ -94,20 +99,40 @@ def test_an_error_that_nobody_can_read_keeps_its_exit_code(places, name, unbuffe
 MARK = "999  forged"
 BREAKS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\n\n", "\nglobidx: \n"]
 ODD = st.sampled_from(
-    [*BREAKS, "\x1b[2J", "\x07", "\x9b31m", "\u202e", "\udcff", "'", '"', "\\n", "%s", "{}", "é", " "]
+    [
+        *BREAKS,
+        "\x1b[2J",
+        "\x07",
+        "\x9b31m",
+        "\u202e",
+        "\udcff",
+        "'",
+        '"',
+        "\\n",
+        "%s",
+        "{}",
+        "é",
+        " ",
+    ]
 )
 
 
 @st.composite
 def names(draw):
     """A file name that begins a line of its own, if any of what stands in it gets through raw."""
-    return "x" + "".join(f"{odd}{MARK}" for odd in draw(st.lists(ODD, min_size=1, max_size=4))) + "y"
+    return (
+        "x" + "".join(f"{odd}{MARK}" for odd in draw(st.lists(ODD, min_size=1, max_size=4))) + "y"
+    )
 
 
 def asked(*arguments):
     """What the command prints, to either stream, in this process."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.suppress(SystemExit),
+    ):
         main([*arguments])
     assert "Traceback" not in err.getvalue()
     return out.getvalue() + err.getvalue()
@@ -132,7 +157,16 @@ def conversation(folder, name):
     for on_bad in ("error", "skip"):
         for verb in ("build", "check"):
             yield asked("index", verb, data, "--on-bad", on_bad)
-    for option in ("--key", "--layout", "--part", "--axis", "--workers", "--on-bad", "--cache-dir", "--what"):
+    for option in (
+        "--key",
+        "--layout",
+        "--part",
+        "--axis",
+        "--workers",
+        "--on-bad",
+        "--cache-dir",
+        "--what",
+    ):
         yield asked("index", "build", data, option, name)
     yield asked("index", name)
     yield asked("index", "build", f"{data}/gone{name}")
@@ -148,7 +182,9 @@ def conversation(folder, name):
         yield asked("index", "check", f"{folder}/names.h5", *key)
     with contextlib.suppress(UnicodeEncodeError):
         name.encode()
-        CheckpointManager(run, {name: ResumableDistributedSampler(range(9), 1, 0)}).save(1, extras={name: name})
+        CheckpointManager(run, {name: ResumableDistributedSampler(range(9), 1, 0)}).save(
+            1, extras={name: name}
+        )
     plan = ["--world-size", "2", "--batch-size", "1"]
     for more in ([], ["--json"]):
         yield asked("record", "show", run, *more)

@@ -62,7 +62,10 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     random = np.random.default_rng(0)
     for number, write in enumerate((write_zarr, write_zarr, write_hdf5)):
-        arrays = {"images": random.random((40, 4, 4)).astype("f4"), "labels": random.integers(0, 2, 40)}
+        arrays = {
+            "images": random.random((40, 4, 4)).astype("f4"),
+            "labels": random.integers(0, 2, 40),
+        }
         suffix = "h5" if write is write_hdf5 else "zarr"
         write(tmp_path / "data" / f"part-{number}.{suffix}", arrays, chunk=8)
     monkeypatch.chdir(tmp_path)
@@ -90,9 +93,13 @@ def run_python(block, names, page, folder):
         ast.parse(block.text)
         (folder / named[1]).write_text(block.text)
     elif ">>>" in block.text:
-        parsed = doctest.DocTestParser().get_doctest(block.text, names, name_of(page), str(page), block.line - 1)
+        parsed = doctest.DocTestParser().get_doctest(
+            block.text, names, name_of(page), str(page), block.line - 1
+        )
         failures = []
-        doctest.DocTestRunner(optionflags=ELLIPSIS).run(parsed, out=failures.append, clear_globs=False)
+        doctest.DocTestRunner(optionflags=ELLIPSIS).run(
+            parsed, out=failures.append, clear_globs=False
+        )
         assert not failures, "".join(failures)
         names |= parsed.globs
     else:
@@ -111,7 +118,9 @@ def run_page(page, folder):
     for block in blocks(page):
         if block.language == "python":
             run_python(block, names, page, folder)
-        elif block.language == "sh" and not re.fullmatch("<!-- (first|second) command -->", block.above):
+        elif block.language == "sh" and not re.fullmatch(
+            "<!-- (first|second) command -->", block.above
+        ):
             printed = run_shell(block, folder)
         elif block.language == "text" and block.above == "<!-- output -->":
             matches = doctest.OutputChecker().check_output(block.text, printed, ELLIPSIS)
@@ -146,7 +155,9 @@ def test_what_does_not_run_is_marked_and_has_a_reason(page):
         if block.language == "py":
             assert page.parent.name == "migrate", f"{page}, line {block.line}"
         if block.language == "console":
-            assert all(line.startswith(NOT_RUN) for line in block.text.splitlines()), f"{page}, line {block.line}"
+            assert all(line.startswith(NOT_RUN) for line in block.text.splitlines()), (
+                f"{page}, line {block.line}"
+            )
 
 
 def anchors(page):
@@ -166,12 +177,16 @@ def test_links_lead_somewhere(page):
         path, _, anchor = target.partition("#")
         to = (page.parent / path).resolve() if path else page
         assert to.exists(), f"{page} leads to {target}, which is not there"
-        assert not anchor or anchor in anchors(to), f"{page} leads to {target}, but there is no such heading"
+        assert not anchor or anchor in anchors(to), (
+            f"{page} leads to {target}, but there is no such heading"
+        )
 
 
 def test_files_that_pages_show_are_there():
     """`literalinclude` and `include` of a page lead to a file, relative to the page."""
-    shown = [(page, block) for page in PAGES for block in blocks(page) if "include}" in block.language]
+    shown = [
+        (page, block) for page in PAGES for block in blocks(page) if "include}" in block.language
+    ]
     assert shown
     for page, block in shown:
         assert (page.parent / block.language.split()[1]).exists(), f"{page}, line {block.line}"
@@ -182,18 +197,26 @@ def test_the_readme_fits_two_pages_and_names_all_that_is_public():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 120
     rows = re.findall(r"^\| (`.*?) \| ", readme, re.MULTILINE)
-    named = {name.removeprefix("globidx.") for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    named = {
+        name.removeprefix("globidx.") for row in rows for name in re.findall(r"`([\w.]+)`", row)
+    }
     assert named >= set(globidx.__all__)
 
 
 def test_the_reference_describes_all_that_is_public():
     """Each name of ``globidx.__all__`` and of the modules among them has an entry."""
     pages = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
-    described = set(re.findall(r"^\.\. (?:auto\w+|py:data):: globidx\.([\w.]+)", pages, re.MULTILINE))
+    described = set(
+        re.findall(r"^\.\. (?:auto\w+|py:data):: globidx\.([\w.]+)", pages, re.MULTILINE)
+    )
     for name in globidx.__all__:
         value = getattr(globidx, name)
         if inspect.ismodule(value):
-            classes = [part for part, held in vars(value).items() if getattr(held, "__module__", "") == value.__name__]
+            classes = [
+                part
+                for part, held in vars(value).items()
+                if getattr(held, "__module__", "") == value.__name__
+            ]
             names = {f"{name}.{part}" for part in getattr(value, "__all__", classes)}
         else:
             names = {name}

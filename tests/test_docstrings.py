@@ -19,7 +19,10 @@ def test_public_names_have_complete_docstrings(definition):
     [
         ("Adds.", "no Parameters"),
         ("Adds.\n\nParameters\n----------\nx : int\n    One.\n", "no Returns"),
-        ("Adds.\n\nParameters\n----------\nx, y : int\n    Both.\n", "Parameters has y, which is none"),
+        (
+            "Adds.\n\nParameters\n----------\nx, y : int\n    Both.\n",
+            "Parameters has y, which is none",
+        ),
         ("Adds.\n\nReturns\n-------\nint\n    The sum.\n", "no Raises"),
         ("Adds.\n\nRaises\n------\nKeyError\n    Never.\n", "Raises lacks ValueError"),
         ("Adds", "summary is not one line with a full stop"),
@@ -35,7 +38,9 @@ def test_what_a_docstring_lacks_is_named(body, problem):
         return x
 
     function.__doc__ = body
-    assert problem in docstrings.problems(docstrings.Definition("function", function, [body], False))
+    assert problem in docstrings.problems(
+        docstrings.Definition("function", function, [body], False)
+    )
 
 
 def test_a_section_of_the_overridden_method_counts():
@@ -46,5 +51,8 @@ def test_a_section_of_the_overridden_method_counts():
             return start
 
     whole = "Takes.\n\nParameters\n----------\nstart : int\n    First.\n\nReturns\n-------\nint\n    It.\n"
-    assert docstrings.problems(docstrings.Definition("take", Base.take, ["Takes it.", whole], True)) == []
+    assert (
+        docstrings.problems(docstrings.Definition("take", Base.take, ["Takes it.", whole], True))
+        == []
+    )
     assert docstrings.problems(docstrings.Definition("take", Base.take, ["", "Takes."], True))

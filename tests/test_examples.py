@@ -13,7 +13,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def run(*command):
     """What an example prints; it must succeed."""
     done = subprocess.run(
-        [sys.executable, *command], cwd=EXAMPLES.parent, env=environment(), capture_output=True, text=True, timeout=240
+        [sys.executable, *command],
+        cwd=EXAMPLES.parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -31,7 +36,10 @@ def test_the_demo_misses_nothing_and_repeats_nothing():
     table = dict(line.rsplit(maxsplit=1) for line in run("tools/demo.py").splitlines())
     assert table["samples"] == "1003"
     assert (table["missing"], table["repeated"]) == ("0", "0")
-    before, after = (int(table[name]) for name in ("committed before the kill, 2 ranks", "committed after it, 3 ranks"))
+    before, after = (
+        int(table[name])
+        for name in ("committed before the kill, 2 ranks", "committed after it, 3 ranks")
+    )
     assert 0 < before < 1003
     assert before + after == 1003
 
@@ -39,7 +47,13 @@ def test_the_demo_misses_nothing_and_repeats_nothing():
 @pytest.mark.slow
 def test_the_two_line_swap_runs_under_torchrun():
     """An ordinary DDP loop with the sampler and loader swapped."""
-    said = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "examples/swap_sampler.py")
+    said = run(
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "examples/swap_sampler.py",
+    )
     assert "epoch 1: 100 samples, each once" in said
 
 
@@ -53,13 +67,22 @@ def test_an_order_of_ones_own_resumes_on_other_ranks():
     source = (EXAMPLES / "reversed_order.py").read_text()
     lines = source[source.index("class ") : source.index("if __name__")].splitlines()
     assert len([line for line in lines if line.strip() and '"""' not in line]) <= 15
-    assert run("examples/reversed_order.py") == "rank 0 goes on with [5, 3, 1]\nrank 1 goes on with [4, 2, 0]\n"
+    assert (
+        run("examples/reversed_order.py")
+        == "rank 0 goes on with [5, 3, 1]\nrank 1 goes on with [4, 2, 0]\n"
+    )
 
 
 @pytest.mark.slow
 def test_distributed_evaluation_is_exact():
     """103 samples over 4 ranks: torch counts one twice, both of our tails give the true figure."""
-    said = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "examples/exact_evaluation.py")
+    said = run(
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=4",
+        "examples/exact_evaluation.py",
+    )
     truth, torchs, exact, padded = (line[29:] for line in said.splitlines())
     assert truth.startswith("93 of 103 right: 90.2913%")
     assert exact == padded == truth

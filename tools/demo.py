@@ -25,7 +25,10 @@ def write_data(folder: Path) -> int:
     """Five files of two formats and uneven lengths, 1003 samples together."""
     random = np.random.default_rng(0)
     for number, length in enumerate((300, 200, 203, 150, 150)):
-        data = {"images": random.integers(1, 99, (length, 8, 8), np.uint8), "labels": random.integers(0, 2, length)}
+        data = {
+            "images": random.integers(1, 99, (length, 8, 8), np.uint8),
+            "labels": random.integers(0, 2, length),
+        }
         if number < 3:
             zarr.save_group(folder / f"part-{number}.zarr", zarr_format=2 + number % 2, **data)
         else:
@@ -36,9 +39,16 @@ def write_data(folder: Path) -> int:
 
 
 def train(processes: int, data: Path, run: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
     return subprocess.Popen(
-        [*command, TRAIN, data, run, "--step-seconds=0.02"], env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [*command, TRAIN, data, run, "--step-seconds=0.02"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 
@@ -52,7 +62,9 @@ def kill(launcher: subprocess.Popen[bytes]) -> None:
 
 def steps(run: Path, pattern: str) -> list[tuple[int, list[int]]]:
     """(step, ids) of every rank and step that was trained on; a line that the kill cut short is left out."""
-    lines = [line.split() for path in run.glob(pattern) for line in path.read_text().split("\n")[:-1]]
+    lines = [
+        line.split() for path in run.glob(pattern) for line in path.read_text().split("\n")[:-1]
+    ]
     return [(int(step), [int(id) for id in ids]) for _, step, *ids in lines]
 
 
@@ -81,10 +93,15 @@ def main() -> None:
         record = read_record(max(run.glob("record-*.json")))
         if train(3, data, run).wait() != 0:
             sys.exit("the second run failed")
-        before = [id for step, ids in steps(run, "*of-2.txt") if step <= record["step"] for id in ids]
+        before = [
+            id for step, ids in steps(run, "*of-2.txt") if step <= record["step"] for id in ids
+        ]
         resumed = steps(run, "*of-3.txt")
         last = max(step for step, _ in resumed)
-        after, in_last = [i for _, ids in resumed for i in ids], [i for s, ids in resumed if s == last for i in ids]
+        after, in_last = (
+            [i for _, ids in resumed for i in ids],
+            [i for s, ids in resumed if s == last for i in ids],
+        )
         report(samples, before, after, in_last)
 
 

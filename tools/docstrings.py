@@ -53,7 +53,9 @@ def public_definitions(package: ModuleType) -> Iterator[Definition]:
 
 
 def _exported(module: ModuleType, path: str) -> Iterator[tuple[str, Any]]:
-    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    names = getattr(module, "__all__", None) or [
+        name for name in vars(module) if not name.startswith("_")
+    ]
     for name in names:
         value = getattr(module, name)
         if isinstance(value, ModuleType):
@@ -72,7 +74,9 @@ def _members(path: str, owner: type) -> Iterator[Definition]:
                 found.setdefault(name, []).append(member)
     for name, members in found.items():
         if not name.startswith("_") and (_is_called(members[0]) or _is_computed(members[0])):
-            yield Definition(f"{path}.{name}", members[0], [member.__doc__ or "" for member in members], True)
+            yield Definition(
+                f"{path}.{name}", members[0], [member.__doc__ or "" for member in members], True
+            )
 
 
 def _is_called(member: Any) -> bool:
@@ -90,7 +94,9 @@ def sections(docstring: str) -> dict[str, str]:
     {'': 'Adds.', 'Returns': 'int\n    The sum.'}
     """
     parts = _HEADING.split(docstring)
-    return dict(zip(["", *parts[1::2]], (part.strip() for part in [parts[0], *parts[2::2]]), strict=True))
+    return dict(
+        zip(["", *parts[1::2]], (part.strip() for part in [parts[0], *parts[2::2]]), strict=True)
+    )
 
 
 def described(section: str) -> set[str]:
@@ -104,7 +110,9 @@ def problems(definition: Definition) -> list[str]:
     value = definition.value
     found: dict[str, str] = {}
     for docstring in definition.docstrings:
-        found = sections(inspect.cleandoc(docstring)) | {name: text for name, text in found.items() if text}
+        found = sections(inspect.cleandoc(docstring)) | {
+            name: text for name, text in found.items() if text
+        }
     if definition.is_member:
         return [*_summary(found), *_of_function(_function(value), found, value)]
     if inspect.isfunction(value):
@@ -116,7 +124,11 @@ def problems(definition: Definition) -> list[str]:
     else:
         own = [*_parameters(value, found), *_constructor_raises(value, found)]
     example = found.get("Examples", "")
-    return [*_summary(found), *own, *([] if ">>> " in example and "+SKIP" not in example else ["no Examples that run"])]
+    return [
+        *_summary(found),
+        *own,
+        *([] if ">>> " in example and "+SKIP" not in example else ["no Examples that run"]),
+    ]
 
 
 def _of_function(function: Any, found: dict[str, str], member: Any) -> list[str]:
@@ -129,20 +141,30 @@ def _function(member: Any) -> Any:
     """The function behind a method or a property."""
     if isinstance(member, property):
         return member.fget
-    return getattr(member, "__func__", None) or getattr(member, "_compute", None) or getattr(member, "func", member)
+    return (
+        getattr(member, "__func__", None)
+        or getattr(member, "_compute", None)
+        or getattr(member, "func", member)
+    )
 
 
 def _summary(found: dict[str, str]) -> list[str]:
     first = found[""].split("\n\n")[0]
     if not first:
         return ["no summary"]
-    return [] if "\n" not in first and first.endswith(".") else ["summary is not one line with a full stop"]
+    return (
+        []
+        if "\n" not in first and first.endswith(".")
+        else ["summary is not one line with a full stop"]
+    )
 
 
 def _parameters(called: Any, found: dict[str, str]) -> list[str]:
     try:
         names = [
-            name for name in inspect.signature(called).parameters if name not in ("self", "cls") and name[0] != "_"
+            name
+            for name in inspect.signature(called).parameters
+            if name not in ("self", "cls") and name[0] != "_"
         ]
     except ValueError:
         return []
@@ -163,7 +185,9 @@ def _raises(function: Any, found: dict[str, str]) -> list[str]:
     if raised and "Raises" not in found:
         return ["no Raises"]
     there = {name.rpartition(".")[2] for name in described(found.get("Raises", ""))}
-    return [f"Raises lacks {error}" for error in sorted({*raised} - there) if error.endswith("Error")]
+    return [
+        f"Raises lacks {error}" for error in sorted({*raised} - there) if error.endswith("Error")
+    ]
 
 
 def _constructor_raises(owner: type, found: dict[str, str]) -> list[str]:
@@ -175,7 +199,11 @@ def raised_by(function: Any) -> list[str]:
     """What the body of a function raises itself; functions inside it are not looked into."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    except (OSError, TypeError, SyntaxError):  # made by a decorator such as dataclass: there is no source
+    except (
+        OSError,
+        TypeError,
+        SyntaxError,
+    ):  # made by a decorator such as dataclass: there is no source
         return []
     found, left = [], list(ast.iter_child_nodes(tree))
     while left:
@@ -191,9 +219,13 @@ def raised_by(function: Any) -> list[str]:
 if __name__ == "__main__":
     import globidx
 
-    definitions = {definition.name: problems(definition) for definition in public_definitions(globidx)}
+    definitions = {
+        definition.name: problems(definition) for definition in public_definitions(globidx)
+    }
     incomplete = {name: lacks for name, lacks in definitions.items() if lacks}
     for name, lacks in incomplete.items():
         print(f"{name}: {'; '.join(lacks)}")
-    print(f"{len(definitions) - len(incomplete)} of {len(definitions)} public definitions are complete")
+    print(
+        f"{len(definitions) - len(incomplete)} of {len(definitions)} public definitions are complete"
+    )
     sys.exit(bool(incomplete))

@@ -26,7 +26,10 @@ _ENDINGS = ("ings", "ing", "ers", "er", "ies", "ed", "es", "s", "e", "y")
 
 def modules(package: Path) -> dict[str, Path]:
     """The file of each module of a package, by its full name."""
-    paths = {".".join(path.relative_to(package.parent).with_suffix("").parts): path for path in package.rglob("*.py")}
+    paths = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts): path
+        for path in package.rglob("*.py")
+    }
     return {name.removesuffix(".__init__"): path for name, path in sorted(paths.items())}
 
 
@@ -49,19 +52,26 @@ def imports(tree: ast.Module, known: dict[str, Path]) -> Iterator[str]:
 def import_graph(package: Path) -> dict[str, set[str]]:
     """Which modules each module imports."""
     known = modules(package)
-    return {name: {*imports(ast.parse(path.read_text()), known)} - {name} for name, path in known.items()}
+    return {
+        name: {*imports(ast.parse(path.read_text()), known)} - {name}
+        for name, path in known.items()
+    }
 
 
 def room_graph(package: Path) -> dict[str, set[str]]:
     """Which folders the modules of each folder import from; a module beside the layers is a room of its own."""
     known = modules(package)
     room = {
-        name: name if path.parent == package else ".".join(path.relative_to(package.parent).parent.parts)
+        name: name
+        if path.parent == package
+        else ".".join(path.relative_to(package.parent).parent.parts)
         for name, path in known.items()
     }
     graph: dict[str, set[str]] = {}
     for name, imported in import_graph(package).items():
-        graph.setdefault(room[name], set()).update({room[other] for other in imported} - {room[name]})
+        graph.setdefault(room[name], set()).update(
+            {room[other] for other in imported} - {room[name]}
+        )
     return graph
 
 
@@ -77,7 +87,14 @@ def stem(word: str) -> str:
     >>> [stem(word) for word in ("index", "indexed", "indexing", "reader", "codecs")]
     ['index', 'index', 'index', 'read', 'codec']
     """
-    return next((word.removesuffix(end) for end in _ENDINGS if word.endswith(end) and len(word) - len(end) > 2), word)
+    return next(
+        (
+            word.removesuffix(end)
+            for end in _ENDINGS
+            if word.endswith(end) and len(word) - len(end) > 2
+        ),
+        word,
+    )
 
 
 def near_homonyms(names: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:
@@ -104,13 +121,21 @@ def names_of_layer(package: Path, layer: str) -> list[tuple[str, ...]]:
     """The path in its layer of each module and folder of a layer."""
     inside = package / layer
     paths = [path.relative_to(inside).with_suffix("") for path in inside.rglob("*.py")]
-    return [(path.parent if path.name == "__init__" else path).parts for path in paths if path.as_posix() != "__init__"]
+    return [
+        (path.parent if path.name == "__init__" else path).parts
+        for path in paths
+        if path.as_posix() != "__init__"
+    ]
 
 
 def long_comments(path: Path) -> list[int]:
     """Numbers of the lines whose comment ends behind column 100."""
     lines = path.read_text().splitlines()
-    return [number for number, line in enumerate(lines, 1) if len(line) > COMMENTS_END_BEFORE and " # " in line]
+    return [
+        number
+        for number, line in enumerate(lines, 1)
+        if len(line) > COMMENTS_END_BEFORE and " # " in line
+    ]
 
 
 def binds_three(node: ast.AST) -> bool:
@@ -118,7 +143,9 @@ def binds_three(node: ast.AST) -> bool:
     if not isinstance(node, ast.Assign):
         return False
     pairs = [(target, node.value) for target in node.targets if isinstance(target, ast.Tuple)]
-    return len(node.targets) > 2 or any(len(t.elts) > 2 and isinstance(v, ast.Tuple) for t, v in pairs)
+    return len(node.targets) > 2 or any(
+        len(t.elts) > 2 and isinstance(v, ast.Tuple) for t, v in pairs
+    )
 
 
 def count(tree: Path) -> dict[str, str]:
@@ -153,7 +180,12 @@ print(json.dumps([sum(not docstrings.problems(definition) for definition in publ
 """
     path = f"{tree}:{REPOSITORY / 'tools'}"
     done = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": path}, cwd=tree, check=True, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": path},
+        cwd=tree,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     complete, definitions, home = json.loads(done.stdout)
     assert Path(home).is_relative_to(tree), home
@@ -163,7 +195,9 @@ print(json.dumps([sum(not docstrings.problems(definition) for definition in publ
 def main(commit: str) -> None:
     """Print the figures of a commit and of the working tree side by side."""
     with TemporaryDirectory() as folder:
-        archive = subprocess.run(["git", "archive", commit], cwd=REPOSITORY, check=True, capture_output=True)
+        archive = subprocess.run(
+            ["git", "archive", commit], cwd=REPOSITORY, check=True, capture_output=True
+        )
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
         before = count(Path(folder).resolve())
     now = count(REPOSITORY)

@@ -18,7 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def tracked() -> set[str]:
     """The files of the repository."""
-    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    )
     return set(listed.stdout.splitlines())
 
 
@@ -47,7 +49,9 @@ def main(folder: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = archive.namelist()
     with tarfile.open(sdist) as archive:
-        in_sdist = [member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()]
+        in_sdist = [
+            member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()
+        ]
     return problems(in_wheel, in_sdist, tracked())
 
 

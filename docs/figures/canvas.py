@@ -16,10 +16,16 @@ class Canvas:
         self.size, self.title = (width, height), title
         self._parts: list[str] = []
 
-    def box(self, x: float, y: float, label: object, colour: str, *, filled: bool, width: float = 30) -> None:
+    def box(
+        self, x: float, y: float, label: object, colour: str, *, filled: bool, width: float = 30
+    ) -> None:
         """A box of one sample (or batch): filled if it is done, an outline if it is not."""
-        paint = f'fill="{colour}"' if filled else f'fill="{PAPER}" stroke="{colour}" stroke-width="2"'
-        self._parts.append(f'<rect x="{x + 1:g}" y="{y + 1:g}" width="{width - 2:g}" height="24" rx="3" {paint}/>')
+        paint = (
+            f'fill="{colour}"' if filled else f'fill="{PAPER}" stroke="{colour}" stroke-width="2"'
+        )
+        self._parts.append(
+            f'<rect x="{x + 1:g}" y="{y + 1:g}" width="{width - 2:g}" height="24" rx="3" {paint}/>'
+        )
         self.text(x + width / 2, y + 17, label, colour=PAPER if filled else INK, anchor="middle")
 
     def text(
@@ -70,4 +76,6 @@ class Canvas:
             'font-family="Helvetica, Arial, sans-serif" role="img">'
         )
         sheet = f'<rect width="{width}" height="{height}" fill="{PAPER}"/>'
-        return "\n".join([head, f"<title>{escape(self.title)}</title>", sheet, *self._parts, "</svg>", ""])
+        return "\n".join(
+            [head, f"<title>{escape(self.title)}</title>", sheet, *self._parts, "</svg>", ""]
+        )

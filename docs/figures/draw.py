@@ -15,10 +15,15 @@ from globidx import GlobalIndex, ResumableDistributedSampler, merge_states, orde
 HERE = Path(__file__).parent
 
 
-def samplers(world_size: int, dataset: object = range(18), **options: object) -> list[ResumableDistributedSampler]:
+def samplers(
+    world_size: int, dataset: object = range(18), **options: object
+) -> list[ResumableDistributedSampler]:
     """One sampler for each rank."""
     settings = {"seed": 7, "tail": "exact", **options}
-    return [ResumableDistributedSampler(dataset, world_size, rank, **settings) for rank in range(world_size)]
+    return [
+        ResumableDistributedSampler(dataset, world_size, rank, **settings)
+        for rank in range(world_size)
+    ]
 
 
 def dealt(ranks: list[ResumableDistributedSampler]) -> Iterator[tuple[int, int]]:
@@ -64,7 +69,9 @@ def arithmetic() -> Canvas:
     index, sampler = GlobalIndex(lengths), samplers(1)[0]
     canvas = Canvas(700, 252, "position, sample id, file and item")
     canvas.text(10, 24, "position in the epoch")
-    canvas.text(10, 84, "order: sample id, a bijection from (algorithm, seed, epoch, number of samples)")
+    canvas.text(
+        10, 84, "order: sample id, a bijection from (algorithm, seed, epoch, number of samples)"
+    )
     canvas.text(10, 170, "index: file and item, by the prefix sums of the files' lengths")
     for position, sample in enumerate(list(sampler)):
         x = 10 + 36 * position
@@ -94,7 +101,9 @@ def deliveries() -> Canvas:
     x = 10
     for name, colour, count, filled in [*kinds, ("not drawn", GREY, 6, False)]:
         for batch in range(count):
-            canvas.box(x + 42 * batch, 46, f"{(x - 10) // 42 + batch}", colour, filled=filled, width=38)
+            canvas.box(
+                x + 42 * batch, 46, f"{(x - 10) // 42 + batch}", colour, filled=filled, width=38
+            )
         canvas.text(x, 36, name, colour=colour)
         x += 42 * count
     canvas.text(
@@ -129,7 +138,9 @@ def uneven() -> Canvas:
     canvas.text(10, 92, "... the record keeps those counts, and what is left is dealt to 2 ranks")
     for rank, sample in dealt(after):
         canvas.box(10 + 36 * sample, 102, sample, RANKS[rank], filled=False)
-    canvas.text(10, 160, "Once they have read past sample 6, the only gap, the record is one number again.")
+    canvas.text(
+        10, 160, "Once they have read past sample 6, the only gap, the record is one number again."
+    )
     for rank in range(4):
         canvas.box(10 + 72 * rank, 172, f"rank {rank}", RANKS[rank], filled=True, width=66)
     return canvas
@@ -177,7 +188,9 @@ def chunk_shuffle() -> Canvas:
         for turn, sample in enumerate(lane):
             canvas.box(10 + 38 * turn, y, sample, colour(sample), filled=True, width=36)
         for window in range(len(lane) // 8):
-            canvas.line(10 + 38 * 8 * window, y + 32, 10 + 38 * (8 * window + 8) - 6, y + 32, colour=GREY)
+            canvas.line(
+                10 + 38 * 8 * window, y + 32, 10 + 38 * (8 * window + 8) - 6, y + 32, colour=GREY
+            )
             canvas.text(
                 10 + 38 * 8 * window,
                 y + 46,

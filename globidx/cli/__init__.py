@@ -19,7 +19,15 @@ from globidx.cli.parser import Parser
 from globidx.errors import BadFilesError, GlobidxError
 
 #: Errors that are printed as one message instead of a traceback.
-_REPORTED = (GlobidxError, OSError, ValueError, TypeError, LookupError, ArithmeticError, ImportError)
+_REPORTED = (
+    GlobidxError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    ImportError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,10 @@ def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
         report = _Report(args, len(error.failures), [], error.failures)
     else:
         report = _Report(
-            args, len(indexed.table) + len(indexed.skipped), _read(args, indexed, executor), indexed.skipped
+            args,
+            len(indexed.table) + len(indexed.skipped),
+            _read(args, indexed, executor),
+            indexed.skipped,
         )
     if args.json or not args.quiet:
         print_result(args, report.as_json(), report.lines())
@@ -79,7 +82,9 @@ class _Report:
             "chunks": sum(one.chunks for one in self.reports),
             "absent": sum(one.absent for one in self.reports),
             "unreadable": sum(len(one.unreadable) for one in self.reports),
-            "without_checksums": sorted({one.array for one in self.reports if not one.has_checksums}),
+            "without_checksums": sorted(
+                {one.array for one in self.reports if not one.has_checksums}
+            ),
             "problems": [asdict(one) for one in self.bad],
             "skipped": [list(pair) for pair in self.skipped],
         }
@@ -93,7 +98,11 @@ class _Report:
         yield f"files      {self.num_files}{unfit}"
         yield f"chunks     {value['chunks']}: {value['absent']} absent, {read}"
         yield f"checksums  {f'none in {bare}: a flipped bit there would read as data' if bare else 'in every array'}"
-        yield from _first((f"problem    {path}: {reason}" for path, reason in self.skipped), len(self.skipped), "files")
+        yield from _first(
+            (f"problem    {path}: {reason}" for path, reason in self.skipped),
+            len(self.skipped),
+            "files",
+        )
         yield from _first(map(_problem, self.bad), len(self.bad), "arrays")
 
 

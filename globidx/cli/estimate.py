@@ -23,12 +23,27 @@ def add(subparsers: Any) -> None:
         examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4",
     )
     add_files(command)
-    command.add_argument("--order", choices=_ORDERS, default="shuffle", help="order of the samples (default: shuffle)")
-    command.add_argument("--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)")
-    command.add_argument("--batch-size", type=positive, required=True, help="samples in a batch of one rank")
-    command.add_argument("--world-size", type=positive, default=1, help="number of ranks (default: 1)")
-    command.add_argument("--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)")
-    command.add_argument("--cache-bytes", type=int, help="bytes of decoded chunks that a worker keeps")
+    command.add_argument(
+        "--order",
+        choices=_ORDERS,
+        default="shuffle",
+        help="order of the samples (default: shuffle)",
+    )
+    command.add_argument(
+        "--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)"
+    )
+    command.add_argument(
+        "--batch-size", type=positive, required=True, help="samples in a batch of one rank"
+    )
+    command.add_argument(
+        "--world-size", type=positive, default=1, help="number of ranks (default: 1)"
+    )
+    command.add_argument(
+        "--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)"
+    )
+    command.add_argument(
+        "--cache-bytes", type=int, help="bytes of decoded chunks that a worker keeps"
+    )
     command.add_argument("--max-open-files", type=int, help="files that a worker keeps open")
     command.add_argument("--seed", type=int, default=0, help="seed of the order (default: 0)")
     command.add_argument("--json", action="store_true", help="print JSON")

@@ -8,12 +8,20 @@ from typing import Any
 
 def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> None:
     """Add ``files`` and what belongs to them."""
-    command.add_argument("files", nargs=nargs, help="a directory, a glob, a list file, paths, or URLs of zarr stores")
     command.add_argument(
-        "--key", action="append", help="array in each file; give it once for each of several aligned ones"
+        "files", nargs=nargs, help="a directory, a glob, a list file, paths, or URLs of zarr stores"
     )
-    command.add_argument("--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH")
-    command.add_argument("--axis", type=int, default=0, help="axis along which items lie (default: 0)")
+    command.add_argument(
+        "--key",
+        action="append",
+        help="array in each file; give it once for each of several aligned ones",
+    )
+    command.add_argument(
+        "--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH"
+    )
+    command.add_argument(
+        "--axis", type=int, default=0, help="axis along which items lie (default: 0)"
+    )
     command.add_argument(
         "--allow-external",
         action="store_true",

@@ -93,14 +93,27 @@ def _table(done: Progress) -> Iterator[str]:
     for layer in done.history:
         if isinstance(layer, Skip):
             left -= layer.positions
-            rows.append(("", "", "", str(left), f"{layer.positions} left out: ids {_pairs(layer.ids.pairs)}"))
+            rows.append(
+                (
+                    "",
+                    "",
+                    "",
+                    str(left),
+                    f"{layer.positions} left out: ids {_pairs(layer.ids.pairs)}",
+                )
+            )
         else:
             left, segment = left - layer.committed, segment + 1
             ranks = "any" if layer.is_prefix else str(layer.world_size)
             rows.append((str(segment), ranks, str(layer.committed), str(left), _counts(layer)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        yield "  " + "  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[4]]).rstrip()
+        yield (
+            "  "
+            + "  ".join(
+                [*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[4]]
+            ).rstrip()
+        )
 
 
 def _counts(layer: Segment) -> str:
@@ -121,7 +134,10 @@ def _positions(state: SamplerState, done: Progress) -> str:
     some = remaining.forward(np.arange(min(done.remaining, 2**12), dtype=np.int64))
     breaks = np.flatnonzero(np.diff(some) != 1) + 1
     starts = [0, *breaks.tolist()]
-    pairs = [(int(some[a]), int(some[b - 1]) + 1) for a, b in zip(starts, [*starts[1:], len(some)], strict=True)]
+    pairs = [
+        (int(some[a]), int(some[b - 1]) + 1)
+        for a, b in zip(starts, [*starts[1:], len(some)], strict=True)
+    ]
     rest = done.remaining - len(some)
     last = int(remaining.forward(np.array([done.remaining - 1], np.int64))[0]) + 1
     # nothing but one more range
@@ -131,5 +147,7 @@ def _positions(state: SamplerState, done: Progress) -> str:
 
 
 def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
-    shown = ", ".join(f"{start}" if stop == start + 1 else f"[{start}, {stop})" for start, stop in pairs[:_FEW])
+    shown = ", ".join(
+        f"{start}" if stop == start + 1 else f"[{start}, {stop})" for start, stop in pairs[:_FEW]
+    )
     return shown + (f" and {len(pairs) - _FEW} more ranges" if len(pairs) > _FEW else "")

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def add(things: Any) -> None:
     """Add the ``index`` commands to the parser's."""
-    index = things.add_parser("index", help="build an index over files, or look into one").add_subparsers(
-        required=True, metavar="{build,info,check,diff,locate,merge}"
-    )
+    index = things.add_parser(
+        "index", help="build an index over files, or look into one"
+    ).add_subparsers(required=True, metavar="{build,info,check,diff,locate,merge}")
     build = _command(
         index,
         "build",
@@ -31,7 +31,9 @@ def add(things: Any) -> None:
         "scan the files and write the cache that training reads",
         example="'data/*.zarr' --key images\n  globidx index build data/ --key images --part 3/16",
     )
-    build.add_argument("--part", type=_part, metavar="N/OF", help="scan one share of the files, for a job array")
+    build.add_argument(
+        "--part", type=_part, metavar="N/OF", help="scan one share of the files, for a job array"
+    )
     _command(index, "info", _info, "show what the index of these files holds")
     check = _command(
         index,
@@ -41,12 +43,20 @@ def add(things: Any) -> None:
         on_bad="a file that cannot be indexed is a problem here either way, and the others are read",
         example="data/ --key images --json",
     )
-    check.add_argument("--no-decode", action="store_true", help="look for absent chunks only, without reading data")
     check.add_argument(
-        "--on-missing", choices=("error", "fill"), default="error", help="whether an absent chunk is a problem"
+        "--no-decode", action="store_true", help="look for absent chunks only, without reading data"
+    )
+    check.add_argument(
+        "--on-missing",
+        choices=("error", "fill"),
+        default="error",
+        help="whether an absent chunk is a problem",
     )
     _command(
-        index, "diff", _diff, "show what changed in the files since the cache was written; exit code 1 if anything did"
+        index,
+        "diff",
+        _diff,
+        "show what changed in the files since the cache was written; exit code 1 if anything did",
     )
     locate = _command(
         index,
@@ -57,7 +67,12 @@ def add(things: Any) -> None:
         example="data/ --key images 17 2000",
     )
     locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
-    _command(index, "merge", _merge, "join the parts of a job array, and scan the files that no part holds")
+    _command(
+        index,
+        "merge",
+        _merge,
+        "join the parts of a job array, and scan the files that no part holds",
+    )
 
 
 def _command(
@@ -76,11 +91,19 @@ def _command(
     )
     add_files(command, nargs=files)
     command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)
-    command.add_argument("--workers", type=_workers, help="processes that scan files (default: one a core)")
-    command.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    command.add_argument(
+        "--workers", type=_workers, help="processes that scan files (default: one a core)"
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
     verbosity = command.add_mutually_exclusive_group()
-    verbosity.add_argument("--quiet", action="store_true", help="no progress, and nothing but errors")
-    verbosity.add_argument("--progress", action="store_true", help="progress also where stderr is no terminal")
+    verbosity.add_argument(
+        "--quiet", action="store_true", help="no progress, and nothing but errors"
+    )
+    verbosity.add_argument(
+        "--progress", action="store_true", help="progress also where stderr is no terminal"
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
     return command
@@ -94,9 +117,15 @@ def _build(args: argparse.Namespace) -> int | None:
     with pool(args.workers) as executor:
         if args.part:
             path, count = replace(build, executor=executor).run_part(*args.part)
-            value = {"part": list(args.part), "num_files": count, "kept": os.fspath(path) if count else None}
+            value = {
+                "part": list(args.part),
+                "num_files": count,
+                "kept": os.fspath(path) if count else None,
+            }
             kept = f"kept in {path}" if count else "so there is nothing to keep"
-            return _print(args, value, f"part {args.part[0]} of {args.part[1]}: {count} files, {kept}")
+            return _print(
+                args, value, f"part {args.part[0]} of {args.part[1]}: {count} files, {kept}"
+            )
         snapshot = replace(build, executor=executor).run()
     build.require_written(snapshot)
     text = f"{len(snapshot.index)} samples in {len(snapshot.table)} files, cached in {snapshot.cache_path}"
@@ -110,7 +139,9 @@ def _merge(args: argparse.Namespace) -> int | None:
     if absent and not args.quiet:
         print_error(f"parts {', '.join(absent)} are missing; their files are scanned now")
     if args.dry_run:
-        return _print_dry_run(args, build, f"and the index put together from {len(parts)} parts in", None)
+        return _print_dry_run(
+            args, build, f"and the index put together from {len(parts)} parts in", None
+        )
     build.require_writable()
     with pool(args.workers) as executor:
         snapshot = replace(build, executor=executor).run(merge=True)
@@ -131,9 +162,13 @@ def _info(args: argparse.Namespace) -> int | None:
         f"fingerprint  {value['fingerprint']}",
     ]
     lines += [
-        f"array        {a['name'] or '(bare)'}: items of {tuple(a['item_shape'])} {a['dtype']}" for a in value["arrays"]
+        f"array        {a['name'] or '(bare)'}: items of {tuple(a['item_shape'])} {a['dtype']}"
+        for a in value["arrays"]
     ]
-    lines += [f"items/file   {value['shortest']} to {value['longest']}", f"cache        {value['cache']}"]
+    lines += [
+        f"items/file   {value['shortest']} to {value['longest']}",
+        f"cache        {value['cache']}",
+    ]
     return _print(args, value, *lines)
 
 
@@ -153,11 +188,17 @@ def _diff(args: argparse.Namespace) -> int | None:
     build = _build_of(args)
     before = IndexCache(build.cache).load()
     if before is None:
-        raise OSError(f"there is no index of these files at {build.cache} to compare with; build it first")
+        raise OSError(
+            f"there is no index of these files at {build.cache} to compare with; build it first"
+        )
     with pool(args.workers) as executor:
         changes = compare(before, replace(build, executor=executor, keep=False).run().table)
     lines = [f"{what:<10} {name}" for what, names in changes.by_kind.items() for name in names]
-    lines += [f"sample ids {'keep' if changes.keep_ids else 'lose'} their places"] if changes else ["nothing changed"]
+    lines += (
+        [f"sample ids {'keep' if changes.keep_ids else 'lose'} their places"]
+        if changes
+        else ["nothing changed"]
+    )
     _print(args, asdict(changes), *lines)
     return int(bool(changes))
 
@@ -166,7 +207,9 @@ def _check(args: argparse.Namespace) -> int | None:
     from globidx.cli.check import check
 
     if args.dry_run:
-        return _print_dry_run(args, _build_of(args), "and the data of all would be read, with the index in", None)
+        return _print_dry_run(
+            args, _build_of(args), "and the data of all would be read, with the index in", None
+        )
     with pool(args.workers) as executor:
         return check(args, replace(_build_of(args), executor=executor), executor)
 
@@ -184,10 +227,14 @@ def _snapshot_of(args: argparse.Namespace) -> Snapshot:
         return replace(_build_of(args), executor=executor, keep=not args.dry_run).run()
 
 
-def _print_dry_run(args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None) -> int:
+def _print_dry_run(
+    args: argparse.Namespace, build: Build, what: str, part: tuple[int, int] | None
+) -> int:
     count, missing = build.missing(part)
     text = f"{missing} of {count} files would be scanned, {what} {build.cache}"
-    return _print(args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text)
+    return _print(
+        args, {"num_files": count, "to_look_at": missing, "cache": os.fspath(build.cache)}, text
+    )
 
 
 def _summary(snapshot: Snapshot) -> dict[str, Any]:
@@ -228,18 +275,26 @@ def _parts_with_files(of: int, count: int) -> Iterable[int]:
     >>> list(_parts_with_files(5, 2)), list(_parts_with_files(2, 5))
     ([3, 5], [1, 2])
     """
-    return range(1, of + 1) if of <= count else [-(-(index + 1) * of // count) for index in range(count)]
+    return (
+        range(1, of + 1)
+        if of <= count
+        else [-(-(index + 1) * of // count) for index in range(count)]
+    )
 
 
 def _part(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     part, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part <= of:
-        raise argparse.ArgumentTypeError(f"a part is N/OF with N from 1 to OF, as 3/16, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"a part is N/OF with N from 1 to OF, as 3/16, got {text!r}"
+        )
     return part, of
 
 
 def _workers(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"it must be a number of processes from 1 to 1024, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"it must be a number of processes from 1 to 1024, got {text!r}"
+        )
     return int(text)

@@ -18,7 +18,11 @@ class StdoutClosedError(Exception):
 
 def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
     """Print ``value`` as JSON if ``--json`` was given, else ``lines``."""
-    shown = [json.dumps(value, indent=1).replace("\x7f", "\\u007f")] if args.json else map(printable, lines)
+    shown = (
+        [json.dumps(value, indent=1).replace("\x7f", "\\u007f")]
+        if args.json
+        else map(printable, lines)
+    )
     write_stdout("".join(f"{line}\n" for line in shown))
 
 
@@ -29,7 +33,9 @@ def write_stdout(text: str) -> None:
     except BrokenPipeError as error:
         raise StdoutClosedError from error
     except OSError as error:
-        raise OSError(f"stdout cannot be written: {error.strerror}; the output is incomplete") from error
+        raise OSError(
+            f"stdout cannot be written: {error.strerror}; the output is incomplete"
+        ) from error
 
 
 def print_error(*lines: str) -> None:

@@ -59,8 +59,13 @@ class Plan:
         if positions is None:
             raise _unknown(state)
         left, shares = progress.remaining, []
-        dealt = [partition.share(left, rank=rank, world_size=world_size) for rank in range(world_size)]
-        lengths = [partition.stream_length(left, rank=r, world_size=world_size, tail=tail) for r in range(world_size)]
+        dealt = [
+            partition.share(left, rank=rank, world_size=world_size) for rank in range(world_size)
+        ]
+        lengths = [
+            partition.stream_length(left, rank=r, world_size=world_size, tail=tail)
+            for r in range(world_size)
+        ]
         real = np.minimum(dealt, lengths)
         ranks = np.arange(world_size, dtype=np.int64)[real > 0]
         first = dict(zip(ranks.tolist(), positions.forward(ranks).tolist(), strict=True))
@@ -70,32 +75,64 @@ class Plan:
             batches = -(-samples // batch_size)
             last_batch = samples - (batches - 1) * batch_size if batches else 0
             padding = samples - int(real[rank])
-            shares.append(Share(rank, samples, padding, batches, last_batch, first.get(rank), last.get(rank)))
-        return cls(epoch, left, state.dataset.num_samples, world_size, batch_size, tail, tuple(shares))
+            shares.append(
+                Share(rank, samples, padding, batches, last_batch, first.get(rank), last.get(rank))
+            )
+        return cls(
+            epoch, left, state.dataset.num_samples, world_size, batch_size, tail, tuple(shares)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
         value = asdict(self)
-        return value | {"shares": list(value["shares"]), "tails": {tail: self._tail(tail) for tail in TAILS}}
+        return value | {
+            "shares": list(value["shares"]),
+            "tails": {tail: self._tail(tail) for tail in TAILS},
+        }
 
     def lines(self, id: str, name: str) -> Iterator[str]:
         """The plan for people."""
         yield f"record {id}, {word(name)}: epoch {self.epoch}, {self.remaining} remaining"
         yield f"{self.world_size} ranks x batches of {self.batch_size}"
-        rows: list[tuple[Any, ...]] = [("tail", "samples/rank", "batches/rank", "padding", "left over")]
+        rows: list[tuple[Any, ...]] = [
+            ("tail", "samples/rank", "batches/rank", "padding", "left over")
+        ]
         for tail in TAILS:
             of = self._tail(tail)
             mark = "*" if tail == self.tail else ""
-            rows.append((f"{tail}{mark}", _span(of["samples"]), _span(of["batches"]), of["padding"], of["left_over"]))
+            rows.append(
+                (
+                    f"{tail}{mark}",
+                    _span(of["samples"]),
+                    _span(of["batches"]),
+                    of["padding"],
+                    of["left_over"],
+                )
+            )
         yield from ("", *_table(rows), "")
-        rows = [("rank", "samples", "padding", "batches", "last batch", "first position", "last position")]
-        rows += [tuple("-" if cell is None else cell for cell in asdict(share).values()) for share in self.shares]
+        rows = [
+            (
+                "rank",
+                "samples",
+                "padding",
+                "batches",
+                "last batch",
+                "first position",
+                "last position",
+            )
+        ]
+        rows += [
+            tuple("-" if cell is None else cell for cell in asdict(share).values())
+            for share in self.shares
+        ]
         yield from _table(rows)
 
     def _tail(self, tail: Tail) -> dict[str, Any]:
         """What another tail would mean, over all ranks: fewest and most samples and batches of one, and the rest."""
         lengths = [
-            partition.stream_length(self.remaining, rank=rank, world_size=self.world_size, tail=tail)
+            partition.stream_length(
+                self.remaining, rank=rank, world_size=self.world_size, tail=tail
+            )
             for rank in (0, self.world_size - 1)
         ]
         batches = [-(-length // self.batch_size) for length in lengths]
@@ -113,12 +150,16 @@ def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, Sample
 
     RecordError lists them if the name is missing or unknown.
     """
-    states = {key: state for key, state in record["states"].items() if state.get("format") == FORMAT}
+    states = {
+        key: state for key, state in record["states"].items() if state.get("format") == FORMAT
+    }
     if name is None and len(states) == 1:
         (name,) = states
     if name is None or name not in states:
         other = "" if name is None else f", not {name!r}"
-        raise RecordError(f"the record holds the samplers {sorted(states)}{other}; pick one with --sampler")
+        raise RecordError(
+            f"the record holds the samplers {sorted(states)}{other}; pick one with --sampler"
+        )
     return name, SamplerState.from_dict(states[name])
 
 

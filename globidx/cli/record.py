@@ -14,11 +14,17 @@ from globidx.cli.parser import positive
 
 def add(subparsers: Any) -> None:
     """Add the ``record`` commands to the parser's."""
-    commands = subparsers.add_parser("record", help="show, check, plan or reseal records of a run").add_subparsers(
-        required=True
-    )
+    commands = subparsers.add_parser(
+        "record", help="show, check, plan or reseal records of a run"
+    ).add_subparsers(required=True)
     for name, run, summary, path, example in (
-        ("show", _show, "show how far a run has come", "a record file, or a folder of them: the newest", "run/"),
+        (
+            "show",
+            _show,
+            "show how far a run has come",
+            "a record file, or a folder of them: the newest",
+            "run/",
+        ),
         (
             "check",
             _check,
@@ -51,13 +57,21 @@ def add(subparsers: Any) -> None:
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=run)
         if name == "plan":
-            command.add_argument("--world-size", type=positive, required=True, help="how many ranks")
-            command.add_argument("--batch-size", type=positive, required=True, help="samples a batch, on each rank")
-            command.add_argument("--tail", choices=("pad", "drop", "exact"), help="default: that of the record")
+            command.add_argument(
+                "--world-size", type=positive, required=True, help="how many ranks"
+            )
+            command.add_argument(
+                "--batch-size", type=positive, required=True, help="samples a batch, on each rank"
+            )
+            command.add_argument(
+                "--tail", choices=("pad", "drop", "exact"), help="default: that of the record"
+            )
             command.add_argument("--sampler", help="which one, where the record holds several")
         if name == "reseal":
             command.add_argument(
-                "--in-place", action="store_true", help="keep the file and its id (default: a new record beside it)"
+                "--in-place",
+                action="store_true",
+                help="keep the file and its id (default: a new record beside it)",
             )
 
 
@@ -75,7 +89,9 @@ def _plan(args: argparse.Namespace) -> None:
 
     record = read_newest(args.path)
     name, state = plan.sampler_of(record, args.sampler)
-    result = plan.Plan.of(state, world_size=args.world_size, batch_size=args.batch_size, tail=args.tail or state.tail)
+    result = plan.Plan.of(
+        state, world_size=args.world_size, batch_size=args.batch_size, tail=args.tail or state.tail
+    )
     value = result.as_json() | {"record": record["id"], "sampler": name}
     print_result(args, value, result.lines(record["id"], name))
 
@@ -86,11 +102,17 @@ def _check(args: argparse.Namespace) -> None:
 
     report = inspect(args.path)
     value = {
-        "records": [{"file": str(path), "id": id, "problem": problem} for path, id, problem in report.records],
+        "records": [
+            {"file": str(path), "id": id, "problem": problem}
+            for path, id, problem in report.records
+        ],
         "temporary": [{"file": str(path), "seconds": int(age)} for path, age in report.temporary],
         "problems": report.problems,
     }
-    lines = [f"whole    {path}" if problem is None else f"DAMAGED  {problem}" for path, _, problem in report.records]
+    lines = [
+        f"whole    {path}" if problem is None else f"DAMAGED  {problem}"
+        for path, _, problem in report.records
+    ]
     lines += [
         f"left     {path}: begun {_ago(age)} ago by a writer that is still running or was killed; removed after a day"
         for path, age in report.temporary
@@ -98,7 +120,9 @@ def _check(args: argparse.Namespace) -> None:
     lines += [f"{len(report.records)} records, {report.problems} damaged"]
     print_result(args, value, lines)
     if report.problems:
-        raise RecordError(f"{report.problems} of {len(report.records)} records in {args.path} are damaged")
+        raise RecordError(
+            f"{report.problems} of {len(report.records)} records in {args.path} are damaged"
+        )
 
 
 def _ago(seconds: float) -> str:
@@ -116,7 +140,11 @@ def _reseal(args: argparse.Namespace) -> None:
     data = records.read_bytes(path)
     sealed = record.reseal(data, args.path)
     if record.is_sealed(data):
-        print_result(args, {"id": sealed["id"], "written": None}, [f"{path} is whole as it is: nothing was written"])
+        print_result(
+            args,
+            {"id": sealed["id"], "written": None},
+            [f"{path} is whole as it is: nothing was written"],
+        )
         return
     if args.in_place:
         written = records.write(path, sealed, durable=True)
@@ -127,5 +155,7 @@ def _reseal(args: argparse.Namespace) -> None:
         written = records.publish(folder, sealed, durable=True)
     kept = "" if args.in_place else f"; {path} is left as it is"
     print_result(
-        args, {"id": sealed["id"], "written": str(written)}, [f"record {sealed['id']} is written in {written}{kept}"]
+        args,
+        {"id": sealed["id"], "written": str(written)},
+        [f"record {sealed['id']} is written in {written}{kept}"],
     )

@@ -13,7 +13,9 @@ from multiprocessing.connection import wait
 def pool(workers: int | None) -> ProcessPoolExecutor:
     """Processes that are started when the first of them has anything to do; few files are looked at without."""
     count = workers or min(32, len(os.sched_getaffinity(0)))
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver"), initializer=_begin)
+    return ProcessPoolExecutor(
+        count, mp_context=multiprocessing.get_context("forkserver"), initializer=_begin
+    )
 
 
 def _begin() -> None:

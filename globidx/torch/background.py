@@ -1,4 +1,4 @@
-"""A write in the background: one at a time, whose failure waits to be asked for."""
+"""A write in the background: one at a time; its failure is raised later."""
 
 from __future__ import annotations
 
@@ -23,36 +23,46 @@ class Background:
         self._failure: Exception | None = None
 
     def start(self, what: str, work: Callable[[], None]) -> None:
-        """Do ``work`` from now on; ``what`` names it in errors.
+        """Begin ``work``; ``what`` names it in errors.
 
-        Where the system allows no more threads it is done at once instead, and raises what it raises.
+        If the system allows no more threads, ``work`` is called here, and its errors are raised at
+        once.
         """
         self._what = what
         thread = threading.Thread(target=self._run, args=(what, work), name=f"globidx {what}")
         try:
             thread.start()
         except RuntimeError as error:
-            _log.warning("%s, saved with blocking=False, is written in the foreground: %s", what, error)
+            _log.warning(
+                "%s, saved with blocking=False, is written in the foreground: %s", what, error
+            )
             work()
         else:
             self._thread = thread
 
     def settle(self, patience: float) -> None:
-        """Wait until nothing is under way; SaveError, once, if that failed, or lasts over ``patience`` seconds."""
+        """Wait for the work under way; SaveError, once, if it failed, or takes more than ``patience`` seconds."""
         if self._thread is None:
             return
         self._thread.join(patience)
         if self._thread.is_alive():
-            raise SaveError(f"{self._what}, saved with blocking=False, is still being written: not written so far")
-        self._thread, failure, self._failure = None, self._failure, None
+            raise SaveError(
+                f"{self._what}, saved with blocking=False, is still being written: not written so "
+                "far"
+            )
+        self._thread = None
+        failure, self._failure = self._failure, None
         if failure is not None:
-            told = SaveError(f"{self._what}, saved with blocking=False before, has failed: {failure}")
-            told.state = getattr(failure, "state", told.state)
-            raise told from failure
+            late = SaveError(
+                f"{self._what}, saved with blocking=False before, has failed: {failure}"
+            )
+            late.state = getattr(failure, "state", late.state)
+            raise late from failure
 
     def _run(self, what: str, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - settle raises it
+        # settle raises it
+        except Exception as error:  # noqa: BLE001
             self._failure = error
             _log.error("%s, saved with blocking=False, has failed: %s", what, error)

@@ -9,11 +9,11 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 from torch.utils.data import get_worker_info
@@ -21,11 +21,8 @@ from torch.utils.data import get_worker_info
 from globidx.core import validate
 from globidx.core.datasets.identity import unidentified
 from globidx.core.json import strict
-from globidx.core.progress.merge import merge_states
-from globidx.core.progress.ranges import Ranges
-from globidx.core.progress.state import SamplerState
 from globidx.core.records import record
-from globidx.core.records.gather import Merge, united
+from globidx.core.records.gather import united
 from globidx.core.records.policies import Keep
 from globidx.disk.records import folder as records
 from globidx.disk.records.lineage import Lineage
@@ -33,44 +30,53 @@ from globidx.errors import RecordMismatchError, SaveError
 from globidx.torch.background import Background
 from globidx.torch.ranks.agreement import Agreement
 from globidx.torch.sampler import ResumableDistributedSampler
+from globidx.torch.stateful import Objects, Stateful
 
 _log = logging.getLogger("globidx")
 _IN_DOUBT = "The record may be there all the same: written, durability unknown"
 
 
-class Stateful(Protocol):
-    """What a record can hold: anything whose ``state_dict`` is JSON values, the same on every rank.
-
-    Where they differ by rank (the sums of a metric, say) it also has ``merge_states(states)``, which makes one state
-    of all ranks', in rank order; that one every rank loads. An object with ``rank`` and ``num_replicas`` gives one
-    state for each of those ranks.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its state."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-
-
 class CheckpointManager:
-    """Keeps records of a run in ``directory``, one JSON file each, and brings a run back to the newest.
+    """Keeps records of a run in a folder, one JSON file each, and brings a run back to the newest.
 
-    It looks after one sampler, or several objects by name: samplers, and anything that is ``Stateful``. The newest
-    ``keep_last`` records stay; ``keep``, one of ``globidx.policies``, chooses instead (ValueError where both are
-    given). ``durable=False`` skips the
-    fsyncs that make a record survive a power cut.
+    Parameters
+    ----------
+    directory : str or Path
+        The folder; it is made at the first save.
+    sampler_or_dict_of_stateful : ResumableDistributedSampler or dict
+        One sampler, or objects by name: samplers, and anything whose ``state_dict`` is JSON values.
+        If such an object differs by rank it needs ``merge_states(states)``, which makes one state
+        of all ranks'.
+    keep_last : int, default 3
+        How many of the newest records stay.
+    keep : callable, optional
+        One of ``globidx.policies``, which chooses the records that stay instead of ``keep_last``.
+    timeout : float, default 60.0
+        Seconds within which each collective call returns or raises.
+    group : ProcessGroup, optional
+        The ranks that save together, by default all ranks of the job; tensor-parallel peers bring
+        equal states. One manager writes to a folder: do not give each data-parallel group a manager
+        of its own.
+    durable : bool, default True
+        Whether a record survives a power cut; ``False`` saves the fsyncs.
 
-    ``save``, ``restore`` and ``wait`` are collective: every rank calls them, and each returns or raises within
-    ``timeout`` seconds. They talk over a process group of their own, over the ranks of ``group``: where it is None,
-    over all ranks of the job, of which tensor-parallel peers bring equal states; rank 0 writes. Where each
-    data-parallel group of a job has a manager of its own, all of them save one and the same record.
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type, out of range, or contradicts another.
 
+    Notes
+    -----
+    ``save``, ``restore`` and ``wait`` are collective: every rank calls them, over connections of
+    the manager's own. Rank 0 reads and writes.
+
+    Examples
+    --------
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> sampler = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
     >>> manager = CheckpointManager(folder.name, sampler)
-    >>> manager.restore() is None                       # nothing there: a fresh run
+    >>> manager.restore() is None                       # no record: a fresh run
     True
     >>> sampler.commit(6)
     >>> id = manager.save(step=3, extras={"loss": 0.5})
@@ -93,309 +99,345 @@ class CheckpointManager:
     ) -> None:
         if isinstance(sampler_or_dict_of_stateful, (str, os.PathLike)):
             raise TypeError(
-                f"the folder comes first: CheckpointManager({os.fspath(sampler_or_dict_of_stateful)!r}, sampler), not "
+                "the folder comes first: "
+                f"CheckpointManager({os.fspath(sampler_or_dict_of_stateful)!r}, sampler), not "
                 f"CheckpointManager({type(directory).__name__}, folder)"
             )
         self._directory = Path(directory)
-        self._objects = _named(sampler_or_dict_of_stateful)
-        if keep is not None and not callable(keep):
-            raise TypeError(f"keep must be one of globidx.policies, such as policies.last(3), got {keep!r}")
-        if keep is not None and keep_last != 3:
-            raise ValueError(
-                f"keep= and keep_last={keep_last!r} both say which records stay; give one of them, "
-                "such as keep=policies.last(n) | policies.every(m)"
-            )
-        self._keep: Keep | int = keep or validate.integer(keep_last, "keep_last", low=1)
+        self._objects = Objects(sampler_or_dict_of_stateful)
+        self._keep = _keep(keep, keep_last)
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._ranks = Agreement(group, float(timeout), purpose="records", name=str(self._directory.absolute()))
+        self._ranks = Agreement(group, float(timeout), purpose="records")
         self._durable = durable
-        line = _line_of(self._directory, self._objects)  # rank 0's matter, as is what it writes in the background
-        self._line, self._lineage, self._background = line, line.lineage, line.background
+        # only rank 0 uses it, as it alone reads and writes
+        self._line = line = _line_of(self._directory, self._objects)
+        self._lineage, self._background = line.lineage, line.background
         self._busy = threading.Lock()
         self._process = os.getpid()
-        self._told = False  # what is not known of the datasets
-        self._warned_unread = False
-        self._record: dict[str, Any] | None = None  # the one last saved or loaded
-        self._states: dict[str, Any] | None = None  # this rank's own states at that time
+        self._warned_unidentified = self._warned_unread = False
+        # the record last saved or loaded, and this rank's own states at that time
+        self._record: dict[str, Any] | None = None
+        self._states: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         at = "no record yet" if self._record is None else f"record {self._record['id']}"
-        return f"CheckpointManager({str(self._directory)!r}, {', '.join(self._objects)}: {at})"
+        return (
+            f"CheckpointManager({str(self._directory)!r}, {', '.join(self._objects.by_name)}: {at})"
+        )
 
-    def save(self, step: int, extras: Mapping[str, Any] | None = None, *, blocking: bool = True) -> str:
-        """Gather every rank's state and publish one record; its id, the same on every rank. Collective.
+    def save(
+        self, step: int, extras: Mapping[str, Any] | None = None, *, blocking: bool = True
+    ) -> str:
+        """Gather every rank's state and publish one record.
 
-        ``extras`` are JSON values of the caller's; rank 0's are kept. All ranks return, or all raise: CommitError where
-        deliveries were not told, RecordMismatchError naming the rank that disagrees, LostRankError naming one that is
-        gone or did not come, SaveError where the record could not be written or another run has written into the
-        folder. A SaveError's ``state`` says whether a record may be on disk all the same.
+        Collective: all ranks return, or all raise.
 
-        ``blocking=False`` returns when the record is gathered and its content fixed, and writes it in the background; a
-        failure is raised, on every rank, by the next ``save``, ``restore`` or ``wait``.
+        Parameters
+        ----------
+        step : int
+            The training step, the same on every rank.
+        extras : Mapping, optional
+            JSON values to keep in the record; those of rank 0 are.
+        blocking : bool, default True
+            If False, return when the content of the record is fixed, and write it in the
+            background. A failure is raised, on every rank, by the next ``save``, ``restore`` or
+            ``wait``.
+
+        Returns
+        -------
+        str
+            The id of the record, the same on every rank.
+
+        Raises
+        ------
+        globidx.errors.CommitError
+            If deliveries were not reported.
+        globidx.errors.RecordMismatchError
+            If a rank's state is of another run; the message names the rank and the first
+            difference.
+        globidx.errors.LostRankError
+            If a rank is gone or did not come in time; ``ranks`` names it.
+        globidx.errors.SaveError
+            If the record could not be written, or another run has written into the folder;
+            ``state`` tells whether a record may be on disk all the same.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manager = CheckpointManager(folder, ResumableDistributedSampler(range(10), 1, 0))
+        ...     manager.save(step=7)[:9]
+        '00000000-'
         """
         with self._turn("save", f"{step!r:.40}"):
             own: dict[str, Any] = {}
-            parts = self._ranks.by_all(lambda: own.update(self._own_part(step, extras)) or own)
-            saved: dict[str, Any] = self._ranks.by_first(
-                lambda: self._publish(parts, blocking),
-                check=lambda saved: self._refuse_other(saved, parts),
-                lost=_IN_DOUBT,
+            parts = self._ranks.gather(lambda: own.update(self._own_part(step, extras)) or own)
+            saved: dict[str, Any] = self._ranks.broadcast(
+                lambda: self._publish(parts, blocking), lost=_IN_DOUBT
             )
-        self._record, self._states = saved, self._learn(saved, own["states"])
-        self._tell_what_is_unknown()
+        self._record = saved
+        self._states = self._objects.learn_quarantined(saved["states"], own["states"])
+        self._warn_of_unidentified_datasets()
         self._warn_of_unread_samplers(saved["step"])
         id: str = saved["id"]
         return id
 
     def wait(self) -> None:
-        """Return when all that was saved is written; SaveError, on every rank, if that failed. Collective."""
+        """Return when all that was saved is written. Collective.
+
+        Raises
+        ------
+        globidx.errors.SaveError
+            On every rank, if a record that was saved with ``blocking=False`` could not be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manager = CheckpointManager(folder, ResumableDistributedSampler(range(10), 1, 0))
+        ...     id = manager.save(step=7, blocking=False)
+        ...     manager.wait()
+        """
         with self._turn("wait"):
-            self._ranks.by_first(self._settle, lost=_IN_DOUBT)
+            self._ranks.broadcast(self._settle, lost=_IN_DOUBT)
 
     def restore(self, expect: str | None = None, fallback: bool = False) -> dict[str, Any] | None:
-        """Load the newest record into the objects; the record, or None where there is none.
+        """Load the newest record into the objects.
 
-        Collective: rank 0 reads for all. ``expect`` is the id the record must have, as a model checkpoint remembers it:
-        another is refused with RecordMismatchError. A damaged newest record is an error; with ``fallback=True`` the
-        newest whole one before it is taken, and the damaged ones are named in the log and in the result's
-        ``"passed_over"``. Where one rank cannot load it, none does.
+        Collective: rank 0 reads for all; all ranks load, or none does.
+
+        Parameters
+        ----------
+        expect : str, optional
+            The id that the record must have, as a model checkpoint remembers it.
+        fallback : bool, default False
+            If the newest record is damaged, take the newest whole one before it. The log, and
+            ``"passed_over"`` of the result, name the damaged ones.
+
+        Returns
+        -------
+        dict or None
+            The record, or None if there is none.
+
+        Raises
+        ------
+        globidx.errors.RecordMismatchError
+            If the record has another id than expected, or is of another run.
+        globidx.errors.RecordCorruptError
+            If the newest record is damaged, without ``fallback``.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manager = CheckpointManager(folder, ResumableDistributedSampler(range(10), 1, 0))
+        ...     id = manager.save(step=7, extras={"loss": 0.5})
+        ...     manager.restore(expect=id)["extras"]
+        {'loss': 0.5}
         """
         with self._turn("restore"):
-            asked = self._ranks.by_all(lambda: [expect, bool(fallback)])
-            found, passed_over = self._ranks.by_first(lambda: self._find(asked))
-            if found is None:
+            requests = self._ranks.gather(lambda: [expect, bool(fallback)])
+            newest, passed_over = self._ranks.broadcast(lambda: self._find(requests))
+            if newest is None:
                 return None
-            self._ranks.by_all(lambda: self._refuse_other_run(found["states"]))
-            self._load(found, self._ranks.by_all)
-        self._tell_what_is_unknown()
-        return {**found, "passed_over": passed_over} if passed_over else found
+            self._ranks.gather(lambda: self._objects.refuse_other_run(newest["states"]))
+            self._objects.load(newest["states"], self._ranks.gather)
+            self._remember(newest)
+        self._warn_of_unidentified_datasets()
+        return {**newest, "passed_over": passed_over} if passed_over else newest
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole record, the same on every rank, for a model checkpoint to hold. No collective.
+        """The whole record, the same on every rank, for a model checkpoint to hold.
 
-        That is the record last saved; where the run has gone on since, an unsaved one, in which the ranks are taken to
-        keep step: save first where they may not. Its ``text`` is all of it, once more, as one string: what
-        torch.distributed.checkpoint loses of the rest does not matter.
+        No collective; nothing changes.
+
+        Returns
+        -------
+        dict
+            The record last saved or, if the run has gone on since, an unsaved one, for which all
+            ranks are assumed to have progressed equally: save first if they may not have. ``text``
+            is all of the record as one string, because torch.distributed.checkpoint may lose parts
+            of the rest.
+
+        Examples
+        --------
+        >>> manager = CheckpointManager("run", ResumableDistributedSampler(range(10), 1, 0))
+        >>> manager.state_dict()["states"]["sampler"]["remaining"]
+        10
         """
-        with self._still():
-            states = self._own_states()
+        with self._objects.still():
+            states = self._objects.states()
         if self._record is None or states != self._states:
             last = self._record or {"number": 0, "step": 0}
             unsaved = record.build(
-                number=last["number"], token="0" * 12, step=last["step"], time="", states=states, extras={}
+                number=last["number"],
+                token="0" * 12,
+                step=last["step"],
+                time="",
+                states=states,
+                extras={},
             )
             return record.carried(unsaved)
         return record.carried(copy.deepcopy(self._record))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what ``state_dict`` returned, or a record; RecordCorruptError where it is that no longer.
+        """Load what ``state_dict`` returned, or a record. No collective.
 
-        No collective.
+        Parameters
+        ----------
+        state : Mapping
+            A record.
+
+        Raises
+        ------
+        globidx.errors.RecordCorruptError
+            If it is damaged.
+        globidx.errors.RecordMismatchError
+            If it is of another run.
+
+        Examples
+        --------
+        >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
+        >>> manager = CheckpointManager("run", sampler)
+        >>> sampler.commit(6)
+        >>> state = manager.state_dict()
+        >>> sampler.reset()
+        >>> manager.load_state_dict(state)
+        >>> sampler.remaining
+        4
         """
-        found = record.uncarried(state, "the given state")
-        self._refuse_other_run(found["states"])
-        self._load(found, lambda work: work())
-        self._lineage.look()  # whoever goes on from a carried record goes on with what lies in the folder
+        loaded = record.uncarried(state, "the given state")
+        self._objects.refuse_other_run(loaded["states"])
+        self._objects.load(loaded["states"], lambda load: load())
+        self._remember(loaded)
+        # a run that goes on from a carried record goes on with the records in the folder
+        self._lineage.look()
 
     # -- inside
 
     @contextmanager
-    def _turn(self, doing: str, what: str = "") -> Iterator[None]:
-        """This process's one call at a time; SaveError, before anybody is waited for, where it cannot be made here."""
+    def _turn(self, call: str, what: str = "") -> Iterator[None]:
+        """Make one call at a time; SaveError, before anybody is waited for, if it cannot be made here."""
         if get_worker_info() is not None or os.getpid() != self._process:
             raise SaveError(
-                f"{doing}() in another process than the one that made the manager, such as a DataLoader's worker, "
-                "which is no rank; call it in the training loop. Nothing was saved: not written"
+                f"{call}() in another process than the one that made the manager, such as a "
+                "DataLoader's worker, which is no rank; call it in the training loop. Nothing "
+                "was saved: not written"
             )
         if not self._busy.acquire(blocking=False):
             raise SaveError(
-                f"{doing}() while another save, restore or wait of this manager is under way, in another thread or "
-                "below this signal handler; make one after the other, and let a handler set a flag, as "
-                "PreemptionGuard's does. Nothing was saved: not written"
+                f"{call}() while another save, restore or wait of this manager is under way, in "
+                "another thread or below this signal handler; make one call after the other, and "
+                "let a handler set a flag, as PreemptionGuard's does. Nothing was saved: not "
+                "written"
             )
         try:
-            with self._ranks.turn(doing, what):
+            with self._ranks.turn(call, what):
                 yield
         finally:
             self._busy.release()
 
     def _warn_of_unread_samplers(self, step: int) -> None:
-        """A line in rank 0's log, once, if steps were made and no sampler was ever read: its loader has another."""
-        samplers = self._samplers().values()
-        unread = step and samplers and not any(held.was_read for held in samplers)
+        """Log on rank 0, once, that steps were made and no sampler was ever read: its loader has another one."""
+        samplers = self._objects.samplers.values()
+        unread = step and samplers and not any(held._ledger.was_read for held in samplers)
         if unread and not self._warned_unread and not self._ranks.rank:
             self._warned_unread = True
             _log.warning(
-                "saved at step %d, but nothing was ever read from %s of this manager, so the record says that nothing "
-                "was trained on; pass it to the loader that trains: globidx.DataLoader(dataset, sampler=sampler)",
+                "saved at step %d, but nothing was ever read from %s of this manager, so the "
+                "record says that nothing was trained on; pass it to the loader that trains: "
+                "globidx.DataLoader(dataset, sampler=sampler)",
                 step,
                 "the sampler" if len(samplers) == 1 else "any sampler",
             )
 
-    def _tell_what_is_unknown(self) -> None:
-        """A line in rank 0's log, once, for a dataset that the record cannot tell from others of its length."""
-        told, self._told = self._told, True
-        if told or self._ranks.rank:
+    def _warn_of_unidentified_datasets(self) -> None:
+        """Log on rank 0, once, that a record cannot tell a dataset from others of its length."""
+        warned, self._warned_unidentified = self._warned_unidentified, True
+        if warned or self._ranks.rank:
             return
-        for name, held in self._samplers().items():
+        for name, held in self._objects.samplers.items():
             if unknown := unidentified(held.dataset):
                 _log.warning(
-                    "%s: %s, so a later run over other samples, or the same in another sequence, would not be noticed; "
-                    "give the dataset a `fingerprint` (globidx.IdentifiedDataset says how)",
+                    "%s: %s, so a later run over other samples, or the same in another sequence, "
+                    "would not be noticed; give the dataset a `fingerprint` "
+                    "(globidx.IdentifiedDataset says how)",
                     name,
                     unknown,
                 )
 
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What this rank brings: its states, checked to be what a record can hold."""
-        with self._still():
-            for held in self._samplers().values():
-                held.settle()
-                held.refuse_untold()
-            states = self._own_states()
+        """What this rank brings to a save: its states, checked to be what a record can hold."""
+        with self._objects.still():
+            self._objects.settle()
+            states = self._objects.states()
         own = {
             "step": validate.integer(step, "step"),
             "states": states,
-            "ranks": {name: [held.rank, held.num_replicas] for name, held in self._objects.items() if _is_ranked(held)},
+            "ranks": self._objects.ranks(),
             "extras": strict.plain(dict(extras or {}), "extras"),
         }
         return own if self._ranks.rank == 0 else own | {"extras": {}}
 
-    @contextmanager
-    def _still(self) -> Iterator[None]:
-        """No sampler moves: the training loop, which may be in another thread, waits with what it would commit."""
-        with ExitStack() as stack:
-            for held in sorted(self._samplers().values(), key=id):  # as any other manager's thread would take them
-                stack.enter_context(held.lock)
-            yield
-
-    def _learn(self, saved: Mapping[str, Any], states: dict[str, Any]) -> dict[str, Any]:
-        """What any rank could not read, every rank knows from here on; the states of the save, with that in them.
-
-        The loop may have gone on since, in another thread: so nothing of these states is written back.
-        """
-        known = dict(states)
-        for name, held in self._samplers().items():
-            pairs = saved["states"][name]["quarantined"]
-            if pairs:
-                with held.lock:
-                    held.quarantine(tuple(pair) for pair in pairs)
-                known[name] = SamplerState.from_dict(states[name]).quarantine(Ranges.of(pairs)).to_dict()
-        return known
-
-    def _own_states(self) -> dict[str, Any]:
-        states = {name: held.state_dict() for name, held in self._objects.items()}
-        for name, state in states.items():
-            if not isinstance(state, dict):
-                raise TypeError(f"state_dict() of {name!r} must be a dict, got {type(state).__name__}")
-        plain: dict[str, Any] = strict.plain(states, "states")
-        return plain
-
-    def _publish(self, told: list[bytes], blocking: bool) -> dict[str, Any]:
-        """Rank 0: the ranks' parts as one record, on disk or on its way there."""
+    def _publish(self, gathered: list[bytes], blocking: bool) -> dict[str, Any]:
+        """On rank 0: the parts of all ranks as one record, on disk or on its way there."""
         self._settle()
+        number = self._lineage.next_number()
+        parts = [_part(rank, data) for rank, data in enumerate(gathered)]
         sealed = record.build(
-            number=self._lineage.next_number(),
+            number=number,
             token=secrets.token_hex(6),
             time=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
-            **self._content(told),
+            step=parts[0]["step"],
+            states=strict.plain(united(parts, self._objects.merges()), "states"),
+            extras=parts[0]["extras"],
         )
         if blocking:
             self._write(sealed)
         else:
-            record.decode(record.encode(sealed), "the record to be written")  # what cannot be, is refused at once
+            # what no reader would accept is refused at once
+            record.decode(record.encode(sealed), "the record to be written")
             self._background.start(f"record {sealed['id']}", lambda: self._write(sealed))
         return sealed
-
-    def _content(self, told: list[bytes]) -> dict[str, Any]:
-        parts = [_part(rank, data) for rank, data in enumerate(told)]
-        states = strict.plain(united(parts, self._merges()), "states")
-        return {"step": parts[0]["step"], "states": states, "extras": parts[0]["extras"]}
-
-    def _refuse_other(self, saved: Mapping[str, Any], told: list[bytes]) -> None:
-        """Rank 0 of a group for which another has saved: it must have saved what this one would have."""
-        own = self._content(told)
-        for what in ("step", "states"):
-            if saved[what] != own[what]:
-                raise RecordMismatchError(
-                    f"another group of this job has saved record {saved['id']} with other {what} than this group has; "
-                    "groups that save to one folder must be tensor-parallel peers, which read the same"
-                )
 
     def _write(self, sealed: dict[str, Any]) -> None:
         self._lineage.write(sealed, durable=self._durable)
         self._lineage.prune(self._keep)
 
     def _settle(self) -> None:
-        """Rank 0: nothing is being written any more. It waits a little less than the others do, to tell them."""
+        """On rank 0: wait for a write in the background, a little less than the others wait, to report it to them."""
         self._background.settle(0.8 * self._ranks.patience)
 
-    def _find(self, asked: list[bytes]) -> tuple[dict[str, Any] | None, list[str]]:
-        """Rank 0: the record that all ranks ask for."""
+    def _find(self, requests: list[bytes]) -> tuple[dict[str, Any] | None, list[str]]:
+        """On rank 0: the record that all ranks ask for, and why newer ones were passed over."""
         self._settle()
-        wishes = [json.loads(data) for data in asked]
-        for rank, wish in enumerate(wishes):
-            if wish != wishes[0]:
+        wanted = [json.loads(data) for data in requests]
+        for rank, wish in enumerate(wanted):
+            if wish != wanted[0]:
                 raise RecordMismatchError(
-                    f"rank {rank} restores with expect, fallback = {wish}, rank 0 with {wishes[0]}; ask for the same "
-                    "on every rank: let rank 0 broadcast the id that its model checkpoint holds"
+                    f"rank {rank} restores with expect, fallback = {wish}, rank 0 with "
+                    f"{wanted[0]}; ask for the same on every rank: let rank 0 broadcast the id "
+                    "that its model checkpoint holds"
                 )
         self._lineage.look()
-        expect, fallback = wishes[0]
-        found, passed_over = records.find(self._directory, expect, fallback=fallback)
-        if found is None:
+        expect, fallback = wanted[0]
+        newest, passed_over = records.find(self._directory, expect, fallback=fallback)
+        if newest is None:
             _log.info("no record in %s: the run begins afresh", self._directory.absolute())
         for reason in passed_over:
-            _log.warning("passed over a record newer than %s: %s", (found or {}).get("id"), reason)
-        return found, passed_over
+            _log.warning("passed over a record newer than %s: %s", (newest or {}).get("id"), reason)
+        return newest, passed_over
 
-    def _refuse_other_run(self, states: Mapping[str, Any]) -> None:
-        """RecordMismatchError where these are not the states of these objects; changes nothing."""
-        if set(states) != set(self._objects):
-            raise RecordMismatchError(
-                f"the record holds {sorted(states)}, this manager looks after {sorted(self._objects)}; "
-                "give it objects of the same names"
-            )
-        for name, held in self._samplers().items():
-            try:
-                held.refuse_other_run(states[name])
-            except RecordMismatchError as error:
-                named = RecordMismatchError(f"{name}: {error}")
-                named.field = error.field
-                raise named from None
-
-    def _load(self, found: dict[str, Any], do: Callable[[Callable[[], None]], Any]) -> None:
-        """Load all objects: others first, which may refuse; samplers, which were asked, when none has.
-
-        ``do`` does a thing here, or on all ranks or none.
-        """
-        samplers, states = self._samplers(), found["states"]
-        others = {name: held for name, held in self._objects.items() if name not in samplers}
-        before = {name: copy.deepcopy(held.state_dict()) for name, held in others.items()}
-        loaded: list[str] = []
-        try:
-            do(lambda: _load_each(others, states, loaded))
-        except BaseException:
-            _load_each({name: others[name] for name in loaded}, before, [])
-            raise
-        do(lambda: _load_each(samplers, states, []))
-        with self._still():
-            self._record, self._states = found, self._own_states()
-
-    def _merges(self) -> dict[str, Merge]:
-        own = {name: getattr(held, "merge_states", None) for name, held in self._objects.items()}
-        merges = {name: merge for name, merge in own.items() if callable(merge)}
-        return merges | dict.fromkeys(self._samplers(), merge_states)
-
-    def _samplers(self) -> dict[str, ResumableDistributedSampler]:
-        return {name: held for name, held in self._objects.items() if isinstance(held, ResumableDistributedSampler)}
+    def _remember(self, loaded: dict[str, Any]) -> None:
+        with self._objects.still():
+            self._record, self._states = loaded, self._objects.states()
 
 
 class _Line:
-    """What the managers that this process has for the same objects in the same folder know, and write, together.
+    """What managers of one run in one folder share: records, and a background write.
 
-    One that is made anew each epoch, or by a handler, is the same run, and no stranger to the others.
+    A manager that is made anew each epoch, or by a signal handler, belongs to the same run.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -406,17 +448,25 @@ class _Line:
 _lines: WeakValueDictionary[tuple[Any, ...], _Line] = WeakValueDictionary()
 
 
-def _line_of(directory: Path, objects: Mapping[str, Stateful]) -> _Line:
-    # an object's id stays its own as long as a manager holds it, and no line is left without one
-    key = (os.getpid(), os.path.realpath(directory), *((name, id(held)) for name, held in sorted(objects.items())))
+def _line_of(directory: Path, objects: Objects) -> _Line:
+    # ids are not reused while a line lives: its managers hold the objects, and it is gone with the
+    # last of them
+    held = ((name, id(objects.by_name[name])) for name in sorted(objects.by_name))
+    key = (os.getpid(), os.path.realpath(directory), *held)
     return _lines.setdefault(key, _Line(directory))
 
 
-def _load_each(objects: Mapping[str, Stateful], states: Mapping[str, Any], loaded: list[str]) -> None:
-    """Load each object, and note in ``loaded`` that it was."""
-    for name, held in objects.items():
-        held.load_state_dict(states[name])
-        loaded.append(name)
+def _keep(keep: Keep | None, keep_last: int) -> Keep | int:
+    if keep is not None and not callable(keep):
+        raise TypeError(
+            f"keep must be one of globidx.policies, such as policies.last(3), got {keep!r}"
+        )
+    if keep is not None and keep_last != 3:
+        raise ValueError(
+            f"keep= and keep_last={keep_last!r} both choose which records stay; give one of them, "
+            "such as keep=policies.last(n) | policies.every(m)"
+        )
+    return keep or validate.integer(keep_last, "keep_last", low=1)
 
 
 def _part(rank: int, data: bytes) -> dict[str, Any]:
@@ -427,25 +477,3 @@ def _part(rank: int, data: bytes) -> dict[str, Any]:
             f"rank {rank} sent what is no part of a record: {error}. Nothing is saved: not written"
         ) from None
     return part
-
-
-def _is_ranked(held: Any) -> bool:
-    """Whether an object knows the data-parallel rank it is on, as samplers do."""
-    return type(getattr(held, "rank", None)) is int and type(getattr(held, "num_replicas", None)) is int
-
-
-def _named(given: ResumableDistributedSampler | Mapping[str, Stateful]) -> dict[str, Any]:
-    objects = dict(given) if isinstance(given, Mapping) else {"sampler": given}
-    if not objects:
-        raise ValueError("nothing to keep a record of; pass a sampler, or a dict of objects by name")
-    for name, held in objects.items():
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"names must be strings, got {name!r}")
-        samplers = [getattr(place, "sampler", None) for place in (held, getattr(held, "batch_sampler", None))]
-        if any(isinstance(sampler, ResumableDistributedSampler) for sampler in samplers):
-            raise TypeError(
-                f"{name!r} is a {type(held).__name__}, and its sampler knows how far it has come: pass loader.sampler"
-            )
-        if not callable(getattr(held, "state_dict", None)) or not callable(getattr(held, "load_state_dict", None)):
-            raise TypeError(f"{name!r} has no state_dict and load_state_dict, got {type(held).__name__}")
-    return objects

@@ -19,31 +19,54 @@ from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.reader import ON_MISSING, Reader
-from globidx.torch.quarantine import Substituted
+from globidx.torch.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
-    """Map-style dataset over the files of a ``GlobalIndexManager``: ``ds[id]`` is a tensor, or a dict of tensors by
-    field.
+    """A map-style dataset over the files of a ``GlobalIndexManager``.
 
-    ``fields`` names arrays of the index to read, all of them by default: one gives a tensor, several a dict.
-    ``transform`` is called with that sample, and its result is what the dataset returns; ``with_id=True`` returns
-    ``(sample, id)`` instead. At most ``max_open_files`` files are open in a process (by default a quarter of what the
-    process may open, 128 at most), and ``cache_bytes`` of decoded chunks are kept. ``on_missing="fill"`` reads chunks
-    that the store does not have as its fill value; the default is an error. ``backend="auto"`` decodes what lies
-    plainly by itself and leaves the rest to zarr-python and h5py; ``"library"`` leaves everything to them, and
-    ``"tensorstore"`` zarr to tensorstore. ``explain()`` says what is read how, ``counters()`` what it took.
+    ``ds[id]`` is a tensor, or a dict of tensors by field. Files are opened on first use by the
+    process that reads, so the dataset can be pickled, forked and spawned at any time.
 
-    ``on_error="substitute"`` puts a neighbour in place of a sample that cannot be read (ReadError, MissingChunkError),
-    so that batches keep their size on every rank; ReadError where none near is readable. A function gets (id, error)
-    and returns the id to read instead, or raises. The id that was asked for is logged, and ``globidx.DataLoader`` lists
-    it in ``sampler.quarantined``, which the record keeps; other loaders leave it at the log. What ``transform`` raises
-    is raised. ``with_id=True`` returns the id of the sample that is given, not the one that was asked for.
+    Parameters
+    ----------
+    index_manager : GlobalIndexManager
+        The files and arrays.
+    fields : str or sequence of str, optional
+        Arrays of the index to read, by default all: one gives a tensor, several a dict.
+    transform : callable, optional
+        Called with each sample; the dataset returns its result, and raises what it raises.
+    max_open_files : int, optional
+        How many files a process keeps open, by default a quarter of what it may open, at most 128.
+    cache_bytes : int
+        How many bytes of decoded chunks a process keeps.
+    with_id : bool, default False
+        Whether to return ``(sample, id)``, with the id of the sample that is returned.
+    on_missing : {"error", "fill"}, default "error"
+        Whether a chunk that is not in the store is an error, or read as its fill value.
+    backend : {"auto", "library", "tensorstore"}, default "auto"
+        ``"auto"`` decodes simple layouts itself and leaves the rest to zarr-python and h5py,
+        ``"library"`` leaves all to them, and ``"tensorstore"`` leaves zarr to tensorstore.
+    on_error : {"raise", "substitute"} or callable, default "raise"
+        ``"substitute"`` returns a neighbour of a sample that cannot be read, so that batches keep
+        their size on every rank. A callable gets ``(id, error)`` and returns the id to read
+        instead, or raises.
 
-    Files are opened in the process that reads, on first use: the dataset can be pickled, forked and spawned at any
-    time.
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or value, or an array has a dtype that torch does not
+        have.
 
+    Notes
+    -----
+    Reading raises ReadError, or its subclass MissingChunkError; with ``"substitute"`` only if no
+    neighbour is readable. The id of a sample that was replaced is logged, and
+    ``globidx.DataLoader`` lists it in ``sampler.quarantined``, which the record keeps.
+
+    Examples
+    --------
     >>> import tempfile, zarr
     >>> folder = tempfile.TemporaryDirectory()
     >>> array = zarr.create_array(f"{folder.name}/a.zarr", data=np.arange(6).reshape(3, 2))
@@ -75,14 +98,19 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(_misplaced(index_manager, list(misplaced)))
         if not isinstance(index_manager, GlobalIndexManager):
             raise TypeError(
-                f"a dataset reads what an index numbers: pass GlobalIndexManager(files, key=...), got {index_manager!r}"
+                "a dataset reads the files of an index: pass GlobalIndexManager(files, key=...), "
+                f"got {index_manager!r}"
             )
         if on_missing not in ON_MISSING:
-            raise ValueError(f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}")
+            raise ValueError(
+                f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}"
+            )
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
         if on_error not in ON_ERROR and not callable(on_error):
-            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)} or a function, got {on_error!r}")
+            raise ValueError(
+                f"on_error must be one of {', '.join(ON_ERROR)} or a function, got {on_error!r}"
+            )
         if transform is not None and not callable(transform):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
@@ -99,7 +127,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             on_missing=on_missing,
             backend=backend,
         )
-        self._substitutes = None if on_error == "raise" else Substitutes(self._reader.read, index_manager, on_error)
+        self._substitutes = (
+            None if on_error == "raise" else Substitutes(self._reader.read, index_manager, on_error)
+        )
 
     def __len__(self) -> int:
         return len(self.index_manager)
@@ -120,27 +150,48 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return self.index_manager.now.chunking
 
     def fingerprint_of(self, num_files: int) -> str:
-        """The fingerprint of the first ``num_files`` files alone."""
+        """The fingerprint of the first files alone, by which a record recognises appended files.
+
+        Parameters
+        ----------
+        num_files : int
+            How many files.
+
+        Returns
+        -------
+        str
+            A hexadecimal digest.
+
+        Examples
+        --------
+        >>> import tempfile, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
+        ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
+        ...     dataset.fingerprint_of(1) == dataset.fingerprint
+        True
+        """
         return self.index_manager.fingerprint_of(num_files)
 
     def __getitem__(self, sample_id: int) -> Any:
         return self.__getitems__([validate.sample_id(sample_id, len(self))])[0]
 
     def __getitems__(self, sample_ids: Sequence[int]) -> list[Any]:
-        """Samples of a batch of ids, in their sequence, each file and contiguous run read once.
+        """Samples of a batch of ids, in the same sequence; each file and contiguous run is read once.
 
-        What torch's loader calls. Each sample's memory is writable and no other's; while any of a batch is kept, so is
-        the memory of all: ``clone()`` what is to stay for long.
+        torch's loader calls it. Samples are writable and do not overlap, but those of a batch share
+        their memory, which is freed with the last of them: ``clone()`` a sample that is kept for
+        long.
         """
         if self._substitutes is None:
             return self._samples(self._reader.read(sample_ids), sample_ids)
-        arrays, ids, places = self._substitutes.read(sample_ids)
+        arrays, ids, replaced = self._substitutes.read(sample_ids)
         samples = self._samples(arrays, ids)
-        return Substituted(samples, places) if places else samples
+        return SubstitutedSamples(samples, replaced) if replaced else samples
 
     @property
     def may_substitute(self) -> bool:
-        """Whether a sample may stand for another."""
+        """Whether a sample may be replaced by another."""
         return self._substitutes is not None
 
     def counters(self, *, reset: bool = False) -> Counters:
@@ -148,24 +199,62 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
         Parameters
         ----------
-        reset
-            Begin to count anew.
+        reset : bool, default False
+            Whether to begin to count anew.
 
         Returns
         -------
         Counters
-            What this process has read, and what the workers of a ``globidx.DataLoader`` with our sampler had read when
-            they made the batches that the loop was given. Workers of other loaders tell nobody: there it is what this
-            process alone has read.
+            What this process has read, and what the workers of a ``globidx.DataLoader`` with a
+            ``ResumableDistributedSampler`` had read for the batches that were delivered. Workers of
+            other loaders do not report.
+
+        Examples
+        --------
+        >>> import tempfile, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
+        ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
+        ...     sample = dataset[0]
+        ...     dataset.counters().opens
+        1
         """
         return self._reader.counters(reset=reset)
 
     def explain(self) -> str:
-        """How each array is read and why, what is kept in memory, and how many files are open at most: text to read."""
+        """How each array is read and why, as text.
+
+        It also lists what is kept in memory, and how many files are open at most.
+
+        Returns
+        -------
+        str
+            Text for people.
+
+        Examples
+        --------
+        >>> import tempfile, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
+        ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
+        ...     dataset.explain().splitlines()[0][:1] != ""
+        True
+        """
         return explain(self._reader)
 
     def close(self) -> None:
-        """Close all files that this process has open; reading opens them again."""
+        """Close all files that this process has open; reading opens them again.
+
+        Examples
+        --------
+        >>> import tempfile, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
+        ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
+        ...     dataset.close()
+        ...     dataset[1].tolist()
+        [2, 3]
+        """
         self._reader.close()
 
     def _samples(self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int]) -> list[Any]:
@@ -182,30 +271,38 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return sample if self.transform is None else self.transform(sample)
 
     def __repr__(self) -> str:
-        return f"FileCacheDataset({len(self)} samples in {self.num_files} files, fields {list(self.fields)})"
+        size = f"{len(self)} samples in {self.num_files} files"
+        return f"FileCacheDataset({size}, fields {list(self.fields)})"
 
 
 def _misplaced(index_manager: object, names: list[str]) -> str:
-    """What to do with arguments that a dataset does not have: some are the index's."""
+    """The error for arguments that a dataset does not have, some of which are the index's."""
     theirs = [name for name in names if name in inspect.signature(GlobalIndexManager).parameters]
     if not theirs:
         return f"FileCacheDataset() got an unexpected keyword argument {names[0]!r}"
     options = ", ".join(f"{name}=..." for name in theirs)
     files = "files" if isinstance(index_manager, GlobalIndexManager) else f"{index_manager!r:.80}"
     return (
-        f"{' and '.join(theirs)} {'belongs' if len(theirs) == 1 else 'belong'} to the index, which knows files and "
-        f"arrays: FileCacheDataset(GlobalIndexManager({files}, {options}))"
+        f"{' and '.join(theirs)} {'belongs' if len(theirs) == 1 else 'belong'} to the index, "
+        f"which knows files and arrays: FileCacheDataset(GlobalIndexManager({files}, {options}))"
     )
 
 
 def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> tuple[str, ...]:
     """The arrays to read, each known to the index and of a dtype that torch has."""
     present = [info.name for info in manager.arrays]
-    wanted = tuple(present) if fields is None else (fields,) if isinstance(fields, str) else tuple(fields)
+    wanted = (
+        tuple(present)
+        if fields is None
+        else (fields,)
+        if isinstance(fields, str)
+        else tuple(fields)
+    )
     for name in wanted:
         if name not in present:
             raise ValueError(
-                f"the index has no array {name!r}; there is {', '.join(map(repr, present))}. Name it in the index's key"
+                f"the index has no array {name!r}; there is {', '.join(map(repr, present))}. Name "
+                "it in the index's key"
             )
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(f"fields must name at least one array, and each once, got {fields!r}")
@@ -214,5 +311,7 @@ def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> 
             try:
                 torch.from_numpy(np.empty(0, info.dtype))
             except TypeError:
-                raise ValueError(f"array {info.name!r} has dtype {info.dtype}, which torch has not") from None
+                raise ValueError(
+                    f"array {info.name!r} has dtype {info.dtype}, which torch does not have"
+                ) from None
     return wanted

@@ -1,7 +1,8 @@
 """Host to device: the next batch is copied while the loop trains on the one it holds.
 
-``Ahead`` stands between torch's iterator and the loop. It knows no device: a *mover* starts to move a batch and returns
-a function that hands it over, so order, errors and counting are the same whatever the mover does.
+``Ahead`` is between torch's iterator and the loop. It knows no device: a *mover* starts to move a
+batch and returns a function that returns the moved batch, so order, errors and counting are the
+same for every mover.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ Mover = Callable[[Any], Callable[[], Any]]
 
 
 class Ahead:
-    """Batches of ``batches``, each on the move since the one before it was handed over.
+    """Batches of ``batches``; each begins to move when the one before it is delivered.
 
-    It is one batch ahead of the loop, no more; an error of that batch, or the end, is kept until the loop asks for it.
+    It is at most one batch ahead of the loop. An error of that batch, or the end, is raised when
+    the loop asks for it.
 
     >>> moved = Ahead(iter("ab"), lambda batch: print("start", batch) or (lambda: batch.upper()))
     >>> next(moved)
@@ -49,10 +51,11 @@ class Ahead:
         return batch
 
     def _start(self) -> Callable[[], Any]:
-        """Begin to move the next batch; what hands it over, or raises what came instead of it."""
+        """Begin to move the next batch; returns a function that returns it, or raises the error that came instead."""
         try:
             return self._move(next(self._batches))
-        except Exception as error:  # noqa: BLE001 - the loop must first have the batch before it
+        # whatever it is, the loop must first get the batch before it
+        except Exception as error:  # noqa: BLE001
             return _raiser(without_frames(error, noted=not isinstance(error, StopIteration)))
 
 
@@ -62,15 +65,16 @@ def _raiser(error: Exception) -> Callable[[], Any]:
         try:
             raise error
         finally:
-            del error  # else it would hold itself, by its traceback, and the loader's workers until a collection
+            # or else it would keep itself alive, by its traceback, and the loader's workers with it
+            del error
 
     return fail
 
 
 def destination(device: Any) -> torch.device | None:
-    """The CUDA device that is meant, without its number where none was given; None where batches stay on the host.
+    """The CUDA device of the argument ``device=``, or None if batches stay on the host.
 
-    ValueError for a device that is none, is absent, or is of another kind.
+    ValueError for a device of another kind, or one that does not exist.
     """
     if device is None:
         return None
@@ -81,42 +85,51 @@ def destination(device: Any) -> torch.device | None:
     if wanted.type == "cpu":
         return None
     if wanted.type != "cuda":
-        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}; move its batches in the loop")
+        raise ValueError(
+            f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}; move its batches in the "
+            "loop"
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (wanted.index or 0) >= count:
-        raise ValueError(f"device {device!r} is not there: this process sees {count} CUDA devices; leave device= out")
+        raise ValueError(
+            f"device {device!r} does not exist: this process sees {count} CUDA devices; leave "
+            "device= out"
+        )
     return wanted
 
 
 class ToDevice:
-    """The mover to a CUDA device: copies run on a stream of their own, which the loop's stream waits for.
+    """The mover to a CUDA device: copies run on a stream of their own, for which the loop's stream waits.
 
-    A tensor may be freed while the loop's kernels still read it, so its memory is marked as used by the loop's stream
-    (``record_stream``). A loop that queues its work faster than the device does it would fill the device with batches:
-    before a batch is copied, the host waits for the work on the one three before it.
+    A tensor may be freed while the loop's kernels still read it, so its memory is marked as used by
+    the loop's stream (``record_stream``). A loop that queues its work faster than the device runs
+    it would fill the device with batches: before a batch is copied, the host waits for the work on
+    the one three before it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._device = self._stream.device  # with its number
-        self._asked: deque[torch.cuda.Event] = deque()  # on the loop's stream, where it came back for a batch
+        # with its index
+        self._device = self._stream.device
+        # events on the loop's stream, where it came back for a batch
+        self._requests: deque[torch.cuda.Event] = deque()
 
     def __call__(self, batch: Any) -> Callable[[], Any]:
-        """Begin to copy ``batch``; what is returned hands it over to the stream that is current then."""
-        while len(self._asked) > 1:
-            self._asked.popleft().synchronize()
+        """Begin to copy ``batch``; returns a function that returns it for the stream that is current then."""
+        while len(self._requests) > 1:
+            self._requests.popleft().synchronize()
         with torch.cuda.stream(self._stream):
             moved = rebuilt(batch, self._copied)
         arrived = self._stream.record_event()
 
-        def hand_over() -> Any:
+        def deliver() -> Any:
             stream = torch.cuda.current_stream(self._device)
             came_back = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._asked.append(stream.record_event(came_back))
+            self._requests.append(stream.record_event(came_back))
             stream.wait_event(arrived)
             return rebuilt(moved, lambda part: self._kept_for(stream, part))
 
-        return hand_over
+        return deliver
 
     def _copied(self, part: Any) -> Any:
         return part.to(self._device, non_blocking=True) if _is_traceable(part) else part
@@ -124,8 +137,8 @@ class ToDevice:
     def _kept_for(self, stream: torch.cuda.Stream, part: Any) -> Any:
         """A part as the loop gets it.
 
-        What ``record_stream`` cannot mark, such as an object of the user's with a ``to`` of its own, is copied only
-        here, on the loop's stream: late, but never overwritten.
+        What ``record_stream`` cannot mark, such as a user's object with a ``to`` of its own, is
+        copied only here, on the loop's stream: late, but never overwritten.
         """
         if _is_traceable(part):
             part.record_stream(stream)
@@ -135,7 +148,8 @@ class ToDevice:
             return part
         try:
             return move(self._device, non_blocking=True)
-        except TypeError:  # its ``to`` takes a device, no more
+        # its ``to`` takes a device only
+        except TypeError:
             return move(self._device)
 
 
@@ -146,8 +160,9 @@ def _is_traceable(part: Any) -> bool:
 
 
 def rebuilt(data: Any, part: Callable[[Any], Any]) -> Any:
-    """``data`` with ``part`` of everything in it that is no container: dicts, lists, tuples and named tuples are gone
-    into, and come out as what they were.
+    """``data`` with ``part`` applied to everything in it that is no container.
+
+    Dicts, lists, tuples and named tuples are rebuilt as what they were.
 
     >>> rebuilt({"x": [1, (2, "three")]}, lambda part: part * 2)
     {'x': [2, (4, 'threethree')]}
@@ -163,14 +178,14 @@ def rebuilt(data: Any, part: Callable[[Any], Any]) -> Any:
         return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
     if isinstance(data, MutableSequence) and not isinstance(data, bytearray):
         clone = copy.copy(data)
-        for place, value in enumerate(data):
-            clone[place] = rebuilt(value, part)
+        for index, value in enumerate(data):
+            clone[index] = rebuilt(value, part)
         return clone
     return part(data)
 
 
 def _mapping(data: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
-    """``values`` in a mapping like ``data``, which may have more to it than its items."""
+    """``values`` in a mapping like ``data``, which may have attributes besides its items."""
     if type(data) is dict:
         return values
     try:

@@ -1,4 +1,4 @@
-"""Samples that cannot be read, and which are read in their place, so that batches keep their size on every rank."""
+"""Substitutes for samples that cannot be read, so that batches keep their size on every rank."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ ON_ERROR = ("raise", "substitute")
 OnError = Literal["raise", "substitute"] | Callable[[int, ReadError], int]
 
 _log = logging.getLogger("globidx")
-_ITS_OWN_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # this process cannot read just now: no word on the data
+# errors that say nothing about the data: this process cannot read at the moment
+_PROCESS_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def neighbours(item: int, start: int, stop: int, num_samples: int) -> Iterator[int]:
-    """Ids to try in place of ``item``, whose file has the ids ``[start, stop)``: that file's first, near ones first.
+    """Ids to try in place of ``item``: first those of its file, ``[start, stop)``, and near ones before far ones.
 
-    Distances double, so that a bad chunk, file or run of files is left behind in few steps, however long it is.
+    Distances double, so that few steps lead out of a bad chunk, file or run of files, however long
+    it is.
 
     >>> list(neighbours(4, 2, 8, 20))
     [5, 3, 6, 2, 8, 1, 9, 0, 11, 15]
     """
-    for first, last, low, high in ((item + 1, item - 1, start, stop), (stop, start - 1, 0, num_samples)):
+    for first, last, low, high in (
+        (item + 1, item - 1, start, stop),
+        (stop, start - 1, 0, num_samples),
+    ):
         step = 0
         while first + step < high or last - step >= low:
             if first + step < high:
@@ -40,67 +45,77 @@ def neighbours(item: int, start: int, stop: int, num_samples: int) -> Iterator[i
 
 
 class Substitutes:
-    """Reads batches by ``read``, with others in place of samples that cannot be read.
+    """Reads batches by ``read``, with other samples in place of those that cannot be read.
 
-    ``on_error`` is ``"substitute"``, or a function of (id, error) that returns the id to take instead, or raises.
+    ``on_error`` is ``"substitute"``, or a function of (id, error) that returns the id to take
+    instead, or raises.
     """
 
     def __init__(
-        self, read: Callable[[Sequence[int]], list[Any]], manager: GlobalIndexManager, on_error: OnError
+        self,
+        read: Callable[[Sequence[int]], list[Any]],
+        manager: GlobalIndexManager,
+        on_error: OnError,
     ) -> None:
-        self._read, self._manager, self._on_error = read, manager, on_error
-        self._counts: Counter[str] = Counter()  # failed reads, by file, in this process
+        self._read, self._manager = read, manager
+        self._on_error = on_error
+        # failed reads in this process, by file
+        self._failures: Counter[str] = Counter()
 
     def read(self, sample_ids: Sequence[int]) -> tuple[list[Any], list[int], tuple[int, ...]]:
-        """(samples, the ids that they are samples of, places at which that is another id than was asked for)."""
+        """(samples, their ids, the indices at which that is another id than the one that was requested)."""
         ids = [int(id) for id in sample_ids]
         try:
             return self._read(ids), ids, ()
         except ReadError as error:
-            _raise_if_its_own_fault(error)
-        samples, places = [], []
-        for place, id in enumerate(ids):
+            _raise_if_process_error(error)
+        samples, replaced = [], []
+        for index, id in enumerate(ids):
             try:
                 samples += self._read([id])
             except ReadError as error:
-                _raise_if_its_own_fault(error)
+                _raise_if_process_error(error)
                 other, sample = self._instead(id, error)
                 samples.append(sample)
-                ids[place] = other
-                places.append(place)
-                self._tell(id, other, error)
-        return samples, ids, tuple(places)
+                ids[index] = other
+                replaced.append(index)
+                self._log(id, other, error)
+        return samples, ids, tuple(replaced)
 
     def _instead(self, id: int, error: ReadError) -> tuple[int, Any]:
         """(id, sample) to take for ``id``; ReadError where there is none."""
         if callable(self._on_error):
-            kept = without_frames(error, noted=False)  # who is told may well collect them
+            # the function may well collect its errors
+            kept = without_frames(error, noted=False)
             other = validate.sample_id(self._on_error(id, kept), len(self._manager))
             return other, self._read([other])[0]
-        index, tried = self._manager.index, 0
+        index = self._manager.index
         file, item = index.locate(id)
+        tried = 0
         start = id - item
         for other in neighbours(id, start, start + int(index.lengths[file]), len(index)):
             try:
                 return other, self._read([other])[0]
             except ReadError as failure:
-                _raise_if_its_own_fault(failure)
+                _raise_if_process_error(failure)
                 tried += 1
         raise ReadError(f"{error}; nor could any of {tried} samples around it be read") from error
 
-    def _tell(self, id: int, other: int, error: ReadError) -> None:
-        """A line in the log for a file's first failure in this process, its 10th, its 100th, and so on."""
+    def _log(self, id: int, other: int, error: ReadError) -> None:
+        """Log the first failure of a file in this process, the 10th, the 100th, and so on."""
         path = scanning.printable(str(self._manager.locate(id).path))
-        self._counts[path] += 1
-        count = self._counts[path]
+        self._failures[path] += 1
+        count = self._failures[path]
         if str(count).strip("0") == "1":
-            told = "%d reads of %s failed so far; sample id %d stands in for the last: %s"
-            _log.warning(told, count, path, other, str(error))
+            message = "%d reads of %s failed so far; sample id %d stands in for the last: %s"
+            _log.warning(message, count, path, other, str(error))
 
 
-def _raise_if_its_own_fault(error: ReadError) -> None:
+def _raise_if_process_error(error: ReadError) -> None:
     cause = error.__cause__
     while cause is not None:
-        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _ITS_OWN_FAULT):
+        if isinstance(cause, MemoryError) or (
+            isinstance(cause, OSError) and cause.errno in _PROCESS_ERRORS
+        ):
             raise error
         cause = cause.__cause__

@@ -9,13 +9,16 @@ from globidx.core.orders.base import Arrangement, Ids, Order
 
 
 class TorchShuffle(Order):
-    """The order of ``DistributedSampler(shuffle=True)`` of the same seed and epoch, in the installed torch.
+    """The order of torch's own ``DistributedSampler(shuffle=True)``.
 
-    Use it to take over a run that began under that sampler. Prefer ``Shuffle`` for new runs.
+    It is that of the same seed and epoch in the installed torch.
+
+    Use it to take over a run that began under torch's sampler, and ``Shuffle`` for new runs.
 
     Notes
     -----
-    It is ``torch.randperm``: O(num_samples) memory and time. torch does not promise the same result in every version.
+    It calls ``torch.randperm``, so it takes O(num_samples) memory and time, and may differ between
+    torch versions.
 
     Examples
     --------
@@ -29,13 +32,34 @@ class TorchShuffle(Order):
     algorithm = "torch-shuffle"
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """Return ``torch.randperm(num_samples)`` of a generator seeded with ``seed + epoch``."""
+        """The order of one epoch.
+
+        It is ``torch.randperm(num_samples)`` of a generator seeded with ``seed + epoch``.
+
+        Parameters
+        ----------
+        num_samples : int
+            Length of the dataset.
+        seed, epoch : int
+            Which of the orders.
+
+        Returns
+        -------
+        Arrangement
+            The bijection of positions and ids.
+
+        Examples
+        --------
+        >>> arrangement = TorchShuffle().bind(10, seed=3, epoch=0)
+        >>> sorted(arrangement.take(range(10)).tolist()) == list(range(10))
+        True
+        """
         generator = torch.Generator()
         generator.manual_seed(seed + epoch)
-        return _Listed(torch.randperm(num_samples, generator=generator).numpy())
+        return _Permutation(torch.randperm(num_samples, generator=generator).numpy())
 
 
-class _Listed(Arrangement):
+class _Permutation(Arrangement):
     def __init__(self, ids: Ids) -> None:
         super().__init__(len(ids))
         self._table = ids

@@ -1,7 +1,8 @@
-"""Errors that are kept for later.
+"""Errors that are stored and raised later, without the frames of their tracebacks.
 
-A traceback holds its frames, those their callers, and one of them the loop: a loop that somebody left would live on,
-and count the batch that it held, until the garbage collector comes by.
+A traceback refers to its frames, those to their callers, and one of them is the training loop: an
+abandoned loop would stay alive, and count the batch that it held, until the next garbage
+collection.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 def without_frames(error: _Error, *, noted: bool = True) -> _Error:
-    """``error`` itself without tracebacks, its causes' too; with ``noted`` they are told in a note, as text.
+    """``error`` itself without its tracebacks and those of its causes; ``noted`` keeps them as text, in a note.
 
     >>> try:
     ...     1 / 0
@@ -23,7 +24,9 @@ def without_frames(error: _Error, *, noted: bool = True) -> _Error:
     (None, True)
     """
     if noted:
-        error.add_note("".join(["first raised here:\n", *traceback.format_exception(error)]).rstrip())
+        error.add_note(
+            "".join(["first raised here:\n", *traceback.format_exception(error)]).rstrip()
+        )
     parts: list[BaseException | None] = [error]
     while parts:
         part = parts.pop()

@@ -27,7 +27,12 @@ class Circle:
 def test_a_value_is_computed_once_an_object():
     """Copies and pickles have the value of their original; another object computes its own."""
     circle = Circle()
-    assert [circle.area, circle.area, copy.copy(circle).area, pickle.loads(pickle.dumps(circle)).area] == [12] * 4
+    assert [
+        circle.area,
+        circle.area,
+        copy.copy(circle).area,
+        pickle.loads(pickle.dumps(circle)).area,
+    ] == [12] * 4
     assert circle.computed == 1
     assert (Circle().area, Circle().computed) == (12, 0)
 

@@ -78,7 +78,9 @@ def test_a_writer_killed_at_any_call_leaves_the_old_file_or_the_new(tmp_path, ca
     done = run_python(KILLED, path, call, when, "durable", check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert path.read_bytes() == expected
-    assert len(temporary_files(tmp_path)) == (0 if (call, when) in {("open", "before"), ("replace", "after")} else 1)
+    assert len(temporary_files(tmp_path)) == (
+        0 if (call, when) in {("open", "before"), ("replace", "after")} else 1
+    )
     write_atomic(path, NEW)  # what the killed writer left is in nobody's way
     assert path.read_bytes() == NEW
 
@@ -109,14 +111,27 @@ def test_bytes_are_on_disk_before_the_name_and_the_name_before_the_return(tmp_pa
         )
     except subprocess.CalledProcessError:
         pytest.skip("strace may not trace here")
-    lines = [line.split(None, 1)[1] for line in log.read_text().splitlines() if str(tmp_path) in line]
-    assert [line.split("(")[0].removesuffix("at") for line in lines] == ["write", "fsync", "rename", "fsync"]
-    assert TEMPORARY_SUFFIX in lines[1] and TEMPORARY_SUFFIX in lines[2] and f"<{tmp_path}>" in lines[3]
+    lines = [
+        line.split(None, 1)[1] for line in log.read_text().splitlines() if str(tmp_path) in line
+    ]
+    assert [line.split("(")[0].removesuffix("at") for line in lines] == [
+        "write",
+        "fsync",
+        "rename",
+        "fsync",
+    ]
+    assert (
+        TEMPORARY_SUFFIX in lines[1]
+        and TEMPORARY_SUFFIX in lines[2]
+        and f"<{tmp_path}>" in lines[3]
+    )
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_an_error_of_the_system_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, call, number):
+def test_an_error_of_the_system_leaves_the_old_file_and_no_other(
+    tmp_path, monkeypatch, call, number
+):
     """ENOSPC, EIO or EDQUOT from any call comes out as itself; the old file stands, nothing lies beside it."""
     path = tmp_path / "file"
     path.write_bytes(OLD)
@@ -175,7 +190,9 @@ def test_short_writes_are_carried_on(tmp_path, monkeypatch):
     """A system that takes one to a thousand bytes at a time ends with all of them."""
     real = os.write
     turns = iter(range(1, 1_000_000, 137))
-    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[: next(turns) % 1000 + 1]))
+    monkeypatch.setattr(
+        os, "write", lambda descriptor, data: real(descriptor, data[: next(turns) % 1000 + 1])
+    )
     write_atomic(tmp_path / "file", NEW)
     monkeypatch.undo()
     assert (tmp_path / "file").read_bytes() == NEW
@@ -246,7 +263,11 @@ def test_a_write_error_survives_pickling(tmp_path):
     with pytest.raises(WriteError) as caught:
         write_atomic(tmp_path / "gone" / "file", NEW)
     for error in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
-        assert (error.errno, error.state, str(error)) == (errno.ENOENT, "not written", str(caught.value))
+        assert (error.errno, error.state, str(error)) == (
+            errno.ENOENT,
+            "not written",
+            str(caught.value),
+        )
     assert str(WriteError("one string")) == "one string" and WriteError("x").errno is None
 
 
@@ -267,7 +288,9 @@ def test_nobody_elses_file_is_written_to(tmp_path, monkeypatch):
             write_atomic(tmp_path / "file", NEW)
         assert sorted(os.listdir(tmp_path)) == sorted([temporary.name, "theirs"])
         assert (tmp_path / "theirs").read_bytes() == OLD
-        os.rmdir(temporary) if temporary.is_dir() and not temporary.is_symlink() else temporary.unlink()
+        os.rmdir(
+            temporary
+        ) if temporary.is_dir() and not temporary.is_symlink() else temporary.unlink()
 
 
 def test_a_link_is_replaced_not_followed_and_a_folder_is_refused(tmp_path):
@@ -331,14 +354,18 @@ def test_sweeping_is_never_an_error(tmp_path, monkeypatch):
     path = tmp_path / temporary_name("x")
     path.write_bytes(b"")
     aged(path, 2 * 86_400)
-    monkeypatch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no")))
+    monkeypatch.setattr(
+        os, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EPERM, "no"))
+    )
     assert sweep(tmp_path) == 0 and path.exists()
 
 
 def test_new_folders_are_synced_into_those_above(tmp_path, monkeypatch):
     """A record in a folder that a power cut takes away would be lost with it."""
     synced, real = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda d: (synced.append(os.readlink(f"/proc/self/fd/{d}")), real(d)))
+    monkeypatch.setattr(
+        os, "fsync", lambda d: (synced.append(os.readlink(f"/proc/self/fd/{d}")), real(d))
+    )
     make_directory(tmp_path / "a" / "b")
     assert synced == [str(tmp_path), str(tmp_path / "a")]
     make_directory(tmp_path / "a" / "b")

@@ -63,10 +63,16 @@ def test_threads_leave_the_count_of_bytes_right():
     assert cache.nbytes == sum(block.nbytes for block in kept if block is not None) <= 50
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # Python 3.12, about fork
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*:DeprecationWarning"
+)  # Python 3.12, about fork
 def test_a_forked_child_starts_empty():
     """The child neither keeps its parent's blocks nor waits for a lock that was held at the fork."""
-    for first in (lambda cache: cache.get("a"), lambda cache: cache.clear(), lambda cache: cache.put("b", np.ones(3))):
+    for first in (
+        lambda cache: cache.get("a"),
+        lambda cache: cache.clear(),
+        lambda cache: cache.put("b", np.ones(3)),
+    ):
         cache = BlockCache(100)
         cache.put("a", np.ones(5))
         cache._lock.acquire()

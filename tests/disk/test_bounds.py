@@ -50,7 +50,9 @@ except Exception as error:
 
 def read_alone(path, *ids, more, cache=0):
     """What a process of its own says of reading, with ``more`` bytes of address space than it has before."""
-    return run_python(READ_ALONE, path, str(more), str(cache), *map(str, ids), env={"OMP_NUM_THREADS": "1"}).stdout
+    return run_python(
+        READ_ALONE, path, str(more), str(cache), *map(str, ids), env={"OMP_NUM_THREADS": "1"}
+    ).stdout
 
 
 # -- chunks that inflate to far more than belongs
@@ -67,7 +69,10 @@ def zstd_without_size(size, kind):
     block = b"\0" if kind == 1 else literals + b"\0"  # and no sequences
     length = 2**17 if kind == 1 else len(block)
     count = size // 2**17
-    heads = [(length << 3 | kind << 1 | (number == count - 1)).to_bytes(3, "little") for number in range(count)]
+    heads = [
+        (length << 3 | kind << 1 | (number == count - 1)).to_bytes(3, "little")
+        for number in range(count)
+    ]
     return b"\x28\xb5\x2f\xfd\x00\x58" + b"".join(head + block for head in heads)
 
 
@@ -93,7 +98,10 @@ BOMBS = {
     "bz2": lambda: ("bz2", bz2_bomb()),
     "lzma": lambda: ("lzma", lzma_bomb()),
     "zstd": lambda: ("zstd", bytes(numcodecs.Zstd(1).encode(np.zeros(LIMIT, "u1")))),
-    "zstd frames": lambda: ("zstd", bytes(numcodecs.Zstd(1).encode(np.zeros(LIMIT // 8, "u1"))) * 8),
+    "zstd frames": lambda: (
+        "zstd",
+        bytes(numcodecs.Zstd(1).encode(np.zeros(LIMIT // 8, "u1"))) * 8,
+    ),
     "zstd repeats": lambda: ("zstd", zstd_without_size(LIMIT, 1)),
     "zstd without size": lambda: ("zstd", zstd_without_size(LIMIT, 2)),
     "zstd two without size": lambda: ("zstd", zstd_without_size(LIMIT, 2) * 2),
@@ -112,17 +120,39 @@ def write_chunk(path, codecs, stored):
     os.makedirs(path)
     if len(names) == 1:
         codec = {"id": names[0], **({"format": 1, "filters": None} if names == ["lzma"] else {})}
-        metadata = {"zarr_format": 2, "shape": [8, ROOM // 8], "chunks": [8, ROOM // 8], "dtype": "|u1", "order": "C"}
-        Path(path, ".zarray").write_text(json.dumps(metadata | {"compressor": codec, "fill_value": 0, "filters": None}))
+        metadata = {
+            "zarr_format": 2,
+            "shape": [8, ROOM // 8],
+            "chunks": [8, ROOM // 8],
+            "dtype": "|u1",
+            "order": "C",
+        }
+        Path(path, ".zarray").write_text(
+            json.dumps(metadata | {"compressor": codec, "fill_value": 0, "filters": None})
+        )
         Path(path, "0.0").write_bytes(stored)
         return
-    codecs = [{"name": "bytes"}, *({"name": name, "configuration": {"level": 1, "checksum": False}} for name in names)]
+    codecs = [
+        {"name": "bytes"},
+        *({"name": name, "configuration": {"level": 1, "checksum": False}} for name in names),
+    ]
     for codec in codecs[1:]:
         if codec["name"] == "gzip":
             codec["configuration"] = {"level": 1}
     grid = {"name": "regular", "configuration": {"chunk_shape": [8, ROOM // 8]}}
-    metadata = {"zarr_format": 3, "node_type": "array", "shape": [8, ROOM // 8], "data_type": "uint8", "attributes": {}}
-    metadata |= {"chunk_grid": grid, "chunk_key_encoding": {"name": "default"}, "fill_value": 0, "codecs": codecs}
+    metadata = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [8, ROOM // 8],
+        "data_type": "uint8",
+        "attributes": {},
+    }
+    metadata |= {
+        "chunk_grid": grid,
+        "chunk_key_encoding": {"name": "default"},
+        "fill_value": 0,
+        "codecs": codecs,
+    }
     Path(path, "zarr.json").write_text(json.dumps(metadata))
     Path(path, "c/0").mkdir(parents=True)
     Path(path, "c/0/0").write_bytes(stored)
@@ -141,7 +171,9 @@ def test_a_chunk_that_inflates_to_far_more_costs_no_more_than_a_good_one(tmp_pat
 def test_an_hdf5_chunk_that_inflates_to_far_more_costs_no_more_than_a_good_one(tmp_path):
     """The same of HDF5's deflate."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        dataset = file.create_dataset("x", (8, ROOM // 8), "u1", chunks=(8, ROOM // 8), compression="gzip")
+        dataset = file.create_dataset(
+            "x", (8, ROOM // 8), "u1", chunks=(8, ROOM // 8), compression="gzip"
+        )
         dataset.id.write_direct_chunk((0, 0), zlib.compress(bytes(LIMIT), 9))
     told = read_alone(tmp_path / "a.h5", 0, more=5 * ROOM + 16 * MIB)
     assert told.startswith("ReadError") and "MemoryError" not in told
@@ -150,10 +182,17 @@ def test_an_hdf5_chunk_that_inflates_to_far_more_costs_no_more_than_a_good_one(t
 @pytest.mark.parametrize("codec", ["gzip", "zlib", "bz2", "lzma", "zstd", "lz4", "blosc"])
 def test_a_good_chunk_is_read_in_that_memory(tmp_path, codec):
     """So that the limit of the others is none that nothing could keep."""
-    made = {"gzip": numcodecs.GZip(1), "zlib": numcodecs.Zlib(1), "bz2": numcodecs.BZ2(1), "zstd": numcodecs.Zstd(1)}
+    made = {
+        "gzip": numcodecs.GZip(1),
+        "zlib": numcodecs.Zlib(1),
+        "bz2": numcodecs.BZ2(1),
+        "zstd": numcodecs.Zstd(1),
+    }
     made |= {"lzma": numcodecs.LZMA(preset=1), "lz4": numcodecs.LZ4(), "blosc": numcodecs.Blosc()}
     data = np.random.default_rng(0).integers(1, 60, (8, ROOM // 8)).astype("u1")
-    zarr.create_array(tmp_path / "a.zarr", data=data, chunks=data.shape, zarr_format=2, compressors=made[codec])
+    zarr.create_array(
+        tmp_path / "a.zarr", data=data, chunks=data.shape, zarr_format=2, compressors=made[codec]
+    )
     assert read_alone(tmp_path / "a.zarr", 0, more=5 * ROOM + 16 * MIB) == f"read {data[0, 0]}\n"
 
 
@@ -161,7 +200,12 @@ def test_a_good_chunk_is_read_in_that_memory(tmp_path, codec):
 @pytest.mark.parametrize("size", [0, 1, 5, 4096])
 def test_every_codec_stops_behind_its_limit(name, size):
     """One byte less than there is, is an error; exactly as many are given."""
-    made = {"gzip": numcodecs.GZip(1), "zlib": numcodecs.Zlib(1), "bz2": numcodecs.BZ2(1), "zstd": numcodecs.Zstd(1)}
+    made = {
+        "gzip": numcodecs.GZip(1),
+        "zlib": numcodecs.Zlib(1),
+        "bz2": numcodecs.BZ2(1),
+        "zstd": numcodecs.Zstd(1),
+    }
     made |= {"lzma": numcodecs.LZMA(preset=1), "lz4": numcodecs.LZ4(), "blosc": numcodecs.Blosc()}
     made |= {"crc32c": numcodecs.CRC32C()}
     data = np.arange(size).astype("u1").tobytes()
@@ -183,10 +227,14 @@ def test_items_of_a_row_of_chunks_that_fits_no_cache_cost_a_chunk(tmp_path, writ
     data = np.broadcast_to(np.arange(1, 1025, dtype="u2")[:, None, None], (1024, 256, 128))
     if write == "hdf5":
         with h5py.File(tmp_path / "a", "w") as file:
-            file.create_dataset("x", data=data, chunks=(1024, 32, 16), compression="gzip", compression_opts=1)
+            file.create_dataset(
+                "x", data=data, chunks=(1024, 32, 16), compression="gzip", compression_opts=1
+            )
     else:
         shards = {"shards": (1024, 128, 128)} if write == "sharded" else {}
-        made = zarr.create_array(tmp_path / "a", shape=data.shape, chunks=(1024, 32, 16), dtype="u2", **shards)
+        made = zarr.create_array(
+            tmp_path / "a", shape=data.shape, chunks=(1024, 32, 16), dtype="u2", **shards
+        )
         made[...] = data
     assert read_alone(tmp_path / "a", 5, 900, 6, more=24 * MIB, cache=8 * MIB) == "read 6 901 7\n"
 
@@ -212,14 +260,18 @@ def test_what_is_read_does_not_depend_on_the_cache(tmp_path, cache, axis, option
             ids = [10, 0, 3, 1, 1, 7, 8, 0]
             for _ in range(2):
                 found = dataset.__getitems__(ids)
-                np.testing.assert_array_equal(np.stack(found), data[ids], err_msg=f"{path} {backend}")
+                np.testing.assert_array_equal(
+                    np.stack(found), data[ids], err_msg=f"{path} {backend}"
+                )
 
 
 def test_a_chunk_that_no_cache_holds_is_decoded_once_a_batch(tmp_path):
     """As counted, and by the bytes that were taken."""
     data = np.random.default_rng(0).integers(1, 99, (64, 8, 8))
     zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(64, 4, 4), compressors=None)
-    dataset = FileCacheDataset(GlobalIndexManager(tmp_path / "a.zarr", cache_dir=tmp_path), cache_bytes=0)
+    dataset = FileCacheDataset(
+        GlobalIndexManager(tmp_path / "a.zarr", cache_dir=tmp_path), cache_bytes=0
+    )
     found = dataset.__getitems__([1, 60, 30, 2])
     np.testing.assert_array_equal(np.stack(found), data[[1, 60, 30, 2]])
     assert dataset.counters().decodes == 1 and dataset.counters().bytes_read == data.nbytes
@@ -230,7 +282,9 @@ def test_a_chunk_that_no_cache_holds_is_decoded_once_a_batch(tmp_path):
 
 def shard_of(path, chunks, *, flip=None):
     """A store with one shard of raw chunks of eight bytes each, written without zarr."""
-    zarr.create_array(path, shape=(chunks, 8), chunks=(1, 8), shards=(chunks, 8), dtype="u1", compressors=None)
+    zarr.create_array(
+        path, shape=(chunks, 8), chunks=(1, 8), shards=(chunks, 8), dtype="u1", compressors=None
+    )
     places = np.stack([np.arange(chunks) * 8, np.full(chunks, 8)], 1).astype("<u8").tobytes()
     index = bytearray(places + struct.pack("<I", google_crc32c.value(places)))
     if flip is not None:
@@ -328,8 +382,12 @@ def test_an_item_costs_the_same_however_many_files_there_are(tmp_path, calls, op
                 (folder / f"{number:04}.zarr" / name).symlink_to(Path(first, name))
         for number in range(1, files):
             (folder / f"{number:04}.zarr/zarr.json").unlink()
-            (folder / f"{number:04}.zarr/zarr.json").write_bytes(Path(first, "zarr.json").read_bytes())
-        dataset = FileCacheDataset(GlobalIndexManager(folder, cache_dir=tmp_path), max_open_files=open_files)
+            (folder / f"{number:04}.zarr/zarr.json").write_bytes(
+                Path(first, "zarr.json").read_bytes()
+            )
+        dataset = FileCacheDataset(
+            GlobalIndexManager(folder, cache_dir=tmp_path), max_open_files=open_files
+        )
         costs.append(cost(dataset, [0, files, 2 * files - 1], calls))
     assert costs[0] == costs[1]
 
@@ -356,7 +414,9 @@ def test_a_shard_that_was_written_again_has_its_index_read_again(tmp_path):
     """What is remembered of a shard is remembered of that file."""
     data = np.arange(1, 65, dtype="u1").reshape(16, 4)
     array = zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(1, 4), shards=(16, 4))
-    dataset = FileCacheDataset(GlobalIndexManager(tmp_path / "a.zarr", cache_dir=tmp_path), cache_bytes=300)
+    dataset = FileCacheDataset(
+        GlobalIndexManager(tmp_path / "a.zarr", cache_dir=tmp_path), cache_bytes=300
+    )
     assert int(dataset[3][0]) == 13
     array[...] = np.random.default_rng(0).integers(1, 255, data.shape)
     for id in (2, 7):
@@ -366,8 +426,16 @@ def test_a_shard_that_was_written_again_has_its_index_read_again(tmp_path):
 def test_hdf5_and_zarr_hold_no_more_than_the_cache_and_what_is_asked(tmp_path):
     """The room of a block is made before it is decoded, so that two never stand side by side."""
     write_zarr(tmp_path / "a.zarr", np.full((64, MIB), 3, "u1"), chunk=8)
-    assert read_alone(tmp_path / "a.zarr", *range(0, 64, 8), more=(8 + 9 + 12) * MIB, cache=9 * MIB).startswith(
-        "read 3"
+    assert read_alone(
+        tmp_path / "a.zarr", *range(0, 64, 8), more=(8 + 9 + 12) * MIB, cache=9 * MIB
+    ).startswith("read 3")
+    write_hdf5(
+        tmp_path / "a.h5",
+        np.full((64, MIB), 3, "u1"),
+        chunk=8,
+        compression="gzip",
+        compression_opts=1,
     )
-    write_hdf5(tmp_path / "a.h5", np.full((64, MIB), 3, "u1"), chunk=8, compression="gzip", compression_opts=1)
-    assert read_alone(tmp_path / "a.h5", *range(0, 64, 8), more=(8 + 9 + 12) * MIB, cache=9 * MIB).startswith("read 3")
+    assert read_alone(
+        tmp_path / "a.h5", *range(0, 64, 8), more=(8 + 9 + 12) * MIB, cache=9 * MIB
+    ).startswith("read 3")

@@ -63,7 +63,9 @@ GlobalIndexManager(sys.argv[1])
 
 def start(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    )
 
 
 def build_at_once(count, folder, opened, lock="flock", timeout=300):
@@ -150,15 +152,29 @@ def test_a_file_system_without_locks_is_done_without(folder, error):
     """Whatever flock answers, every time: one line in the log, the index is right, and the cache is written."""
     code = "import sys; from globidx import GlobalIndexManager; print(len(GlobalIndexManager(sys.argv[1], lock_timeout=30)))"
     env = environment({"HDF5_USE_FILE_LOCKING": "FALSE"})  # its own locks are the data's matter
-    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", f"inject=flock:error={error}"]
+    strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=flock",
+        "-e",
+        f"inject=flock:error={error}",
+    ]
     done = subprocess.run(
-        [*strace, sys.executable, "-c", code, folder], env=env, capture_output=True, text=True, timeout=120
+        [*strace, sys.executable, "-c", code, folder],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.stdout == "7\n", done.stderr
     assert done.stderr.count("going on without the lock") == 1 and done.stderr.count("\n") == 1
-    assert sorted(re.sub(r"-\w{16}", "", p.name) for p in folder.iterdir() if p.suffix == ".index") == [
-        ".globidx.index"
-    ]
+    assert sorted(
+        re.sub(r"-\w{16}", "", p.name) for p in folder.iterdir() if p.suffix == ".index"
+    ) == [".globidx.index"]
 
 
 # -- held locks
@@ -170,7 +186,11 @@ def test_a_stopped_holder_is_waited_for_no_longer_than_told(folder, holder, capl
     assert len(GlobalIndexManager(folder, lock_timeout=0.1)) == 7
     (record,) = caplog.records
     said = record.getMessage()
-    assert str(lock_of(folder)) in said and f"process {holder.pid} on " in said and "after 0.1 seconds" in said
+    assert (
+        str(lock_of(folder)) in said
+        and f"process {holder.pid} on " in said
+        and "after 0.1 seconds" in said
+    )
     holder.send_signal(signal.SIGCONT)
 
 
@@ -257,7 +277,10 @@ ODD = {
     "directory": Path.mkdir,
     "dangling link": _link("nowhere"),
     "looping link": lambda path: path.symlink_to(path.name),
-    "link to a file": lambda path: (path.with_name("victim").write_text("data"), path.symlink_to("victim")),
+    "link to a file": lambda path: (
+        path.with_name("victim").write_text("data"),
+        path.symlink_to("victim"),
+    ),
     "pipe": os.mkfifo,
     "device": _link("/dev/null"),
 }
@@ -276,7 +299,9 @@ def test_an_odd_thing_for_a_lock_is_done_without_at_once(tmp_path, what, caplog)
         assert (tmp_path / "victim").read_text() == "data"
 
 
-@pytest.mark.parametrize("place", ["/proc/x.lock", "/proc/self/x/y.lock", "/dev/null/x.lock", "/sys/x.lock"])
+@pytest.mark.parametrize(
+    "place", ["/proc/x.lock", "/proc/self/x/y.lock", "/dev/null/x.lock", "/sys/x.lock"]
+)
 def test_a_lock_where_nothing_can_be_made_is_done_without(place, caplog):
     """No folder can be made, or no file in it: at once, not at the end of the timeout, nor never."""
     with work_lock(Path(place), timeout=3600) as had:
@@ -370,7 +395,9 @@ def test_an_executor_of_one_start_method_or_another_finds_the_same(folder):
             write_hdf5(folder / f"more{number:02}.h5", numbers(1))
         manager = GlobalIndexManager(folder, executor=executor)
     assert len(manager) == 77 and manager.fingerprint != expected
-    assert manager.fingerprint == GlobalIndexManager(folder, cache_dir=folder / ".other").fingerprint
+    assert (
+        manager.fingerprint == GlobalIndexManager(folder, cache_dir=folder / ".other").fingerprint
+    )
 
 
 def test_the_clock_of_the_file_system_is_waited_for_when_it_must_be(tmp_path):

@@ -52,7 +52,9 @@ def folder(tmp_path):
 @contextmanager
 def mounted(*arguments):
     """A mount for a while; the test is skipped where that is not allowed."""
-    if subprocess.run(["mount", *map(str, arguments)], env=environment(), capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", *map(str, arguments)], env=environment(), capture_output=True
+    ).returncode:
         pytest.skip("cannot mount here")
     try:
         yield
@@ -65,7 +67,9 @@ def litter(folder):
 
 
 @as_root
-@pytest.mark.parametrize("size", ["size=64k,nr_inodes=3", "size=8k,nr_inodes=100"], ids=["no inodes", "no bytes"])
+@pytest.mark.parametrize(
+    "size", ["size=64k,nr_inodes=3", "size=8k,nr_inodes=100"], ids=["no inodes", "no bytes"]
+)
 def test_a_full_disk_keeps_the_old_cache_and_the_index(folder, tmp_path, monkeypatch, caplog, size):
     """ENOSPC on a file or on bytes: the error is a line in the log, nothing is left behind, the index is in memory."""
     monkeypatch.setattr(stamps, "RACY_NS", 0)
@@ -79,7 +83,11 @@ def test_a_full_disk_keeps_the_old_cache_and_the_index(folder, tmp_path, monkeyp
                 (cache / name).touch()
         manager = GlobalIndexManager(folder, cache_dir=cache)
         assert len(manager) == 7 and "cannot be written, going on without" in caplog.text
-        assert "No space left" in caplog.text and litter(cache) == [] and not manager.cache_path.exists()
+        assert (
+            "No space left" in caplog.text
+            and litter(cache) == []
+            and not manager.cache_path.exists()
+        )
         if "8k" in size:
             (cache / "filler").unlink()
             old = GlobalIndexManager(folder, cache_dir=cache).cache_path.read_bytes()
@@ -127,7 +135,9 @@ def test_the_cache_is_written_once_and_not_again(folder, monkeypatch):
     monkeypatch.setattr(stamps, "RACY_NS", 0)
     real, written = index_cache.write_atomic, []
     monkeypatch.setattr(
-        index_cache, "write_atomic", lambda path, *rest, **more: written.append(path) or real(path, *rest, **more)
+        index_cache,
+        "write_atomic",
+        lambda path, *rest, **more: written.append(path) or real(path, *rest, **more),
     )
     manager = GlobalIndexManager(folder)
     assert written == [manager.cache_path]
@@ -154,7 +164,9 @@ def test_what_killed_writers_left_is_swept_when_it_is_old(folder, monkeypatch):
         os.utime(folder / name, (now - age, now - age))
     write_hdf5(folder / "a.h5", numbers(5))
     GlobalIndexManager(folder)
-    assert [name for name in names if (folder / name).exists()] == [name for name, (_, stays) in names.items() if stays]
+    assert [name for name in names if (folder / name).exists()] == [
+        name for name, (_, stays) in names.items() if stays
+    ]
 
 
 # -- other users
@@ -165,12 +177,18 @@ def as_nobody(code, *arguments, env=None):
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     path = os.pathsep.join([str(REPOSITORY), packages])
     command = [*NOBODY, sys.executable, "-c", code, *map(str, arguments)]
-    settings = clean_environment(**{"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})})
+    settings = clean_environment(
+        **{"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+    )
     if subprocess.run(
-        [*NOBODY, sys.executable, "-c", "import numpy, h5py, globidx"], env=settings, capture_output=True
+        [*NOBODY, sys.executable, "-c", "import numpy, h5py, globidx"],
+        env=settings,
+        capture_output=True,
     ).returncode:
         pytest.skip("another user cannot run this Python")
-    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120, cwd="/")
+    return subprocess.run(
+        command, env=settings, capture_output=True, text=True, timeout=120, cwd="/"
+    )
 
 
 @pytest.fixture
@@ -200,7 +218,9 @@ def test_a_cache_of_its_owner_serves_other_users(shared, umask):
     done = as_nobody(COUNT, shared, env={"HOME": str(home), "XDG_CACHE_HOME": None})
     samples, opened, cache = done.stdout.split()
     assert samples == "7" and cache.startswith(str(home))
-    assert (opened == "0") == (umask == 0o022) and ("cannot be read" in done.stderr) == (umask == 0o077)
+    assert (opened == "0") == (umask == 0o022) and ("cannot be read" in done.stderr) == (
+        umask == 0o077
+    )
     done = as_nobody(COUNT, shared, env={"HOME": str(home), "XDG_CACHE_HOME": None})
     assert done.stdout.split()[:2] == ["7", "0"]
 
@@ -216,7 +236,10 @@ def test_a_lock_of_another_user_is_done_without(shared):
     done = as_nobody(COUNT, shared)
     assert done.stdout.split()[:2] == ["7", "2"], done.stderr
     assert "going on without the lock" in done.stderr and "Permission denied" in done.stderr
-    assert run_python(COUNT, shared).stdout.split()[:2] == ["7", "0"]  # and its owner uses the other's cache
+    assert run_python(COUNT, shared).stdout.split()[:2] == [
+        "7",
+        "0",
+    ]  # and its owner uses the other's cache
 
 
 @as_root
@@ -305,8 +328,15 @@ def test_a_cache_cut_off_is_read_as_damaged_not_as_an_index(folder, monkeypatch,
 def test_a_pipe_or_device_for_a_cache_is_not_waited_for(folder, caplog):
     """Whatever stands there instead of a file is a line in the log."""
     cache = GlobalIndexManager(folder).cache_path
-    for make in (os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink(path.name, path)):
+    for make in (
+        os.mkfifo,
+        lambda path: os.symlink("/dev/zero", path),
+        lambda path: os.symlink(path.name, path),
+    ):
         cache.unlink()
         make(cache)
         caplog.clear()
-        assert len(GlobalIndexManager(folder)) == 7 and "cannot be read, building without it" in caplog.text
+        assert (
+            len(GlobalIndexManager(folder)) == 7
+            and "cannot be read, building without it" in caplog.text
+        )

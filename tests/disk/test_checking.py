@@ -37,7 +37,12 @@ def test_whole_data_is_no_problem(tmp_path, store, capsys):
     """Exit code 0: every chunk of every file is counted and none complained of."""
     write_hdf5(tmp_path / "a.h5", numbers(10), chunk=4, fletcher32=True)
     code, told = check(capsys, tmp_path)
-    assert code == 0 and counts(told) == (2, 6, 0, 0) and told["without_checksums"] == [] and told["problems"] == []
+    assert (
+        code == 0
+        and counts(told) == (2, 6, 0, 0)
+        and told["without_checksums"] == []
+        and told["problems"] == []
+    )
     assert main(["index", "check", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "files      2",
@@ -61,11 +66,15 @@ def test_an_absent_chunk_is_a_problem_unless_the_writer_skips_them(store, capsys
     """Counted with file and array; ``--on-missing fill`` makes it no problem."""
     damage(store / "x/c/1/0")
     code, told = check(capsys, store, *more)
-    torn = int((store / "x/c/1/0").is_file() and not more)  # this codec does not take no bytes for fill value
+    torn = int(
+        (store / "x/c/1/0").is_file() and not more
+    )  # this codec does not take no bytes for fill value
     assert code == 1 and counts(told) == (1, 3, 1, torn)
     (problem,) = told["problems"]
     assert (
-        problem["path"] == str(store) and problem["array"] == "x" and (problem["absent"], problem["chunks"]) == (1, 3)
+        problem["path"] == str(store)
+        and problem["array"] == "x"
+        and (problem["absent"], problem["chunks"]) == (1, 3)
     )
     code, told = check(capsys, store, *more, "--on-missing", "fill")
     assert code == torn and counts(told) == (1, 3, 1, torn) and len(told["problems"]) == torn
@@ -133,7 +142,10 @@ def test_chunks_that_nobody_wrote_are_absent_in_hdf5_too(tmp_path, capsys):
         file.create_dataset("x", shape=(0, 3), dtype="u2")
     code, told = check(capsys, tmp_path)
     assert code == 1 and counts(told) == (3, 5, 3, 0)
-    assert [(Path(p["path"]).name, p["absent"]) for p in told["problems"]] == [("a.h5", 2), ("b.h5", 1)]
+    assert [(Path(p["path"]).name, p["absent"]) for p in told["problems"]] == [
+        ("a.h5", 2),
+        ("b.h5", 1),
+    ]
 
 
 def test_a_file_that_went_since_is_a_problem(tmp_path, capsys, monkeypatch):
@@ -143,7 +155,9 @@ def test_a_file_that_went_since_is_a_problem(tmp_path, capsys, monkeypatch):
     write_hdf5(tmp_path / "a.h5", numbers(4))
     write_hdf5(tmp_path / "b.h5", numbers(4))
     real = verify._check_file
-    monkeypatch.setattr(verify, "_check_file", lambda path, *rest: (Path(path).unlink(), real(path, *rest))[1])
+    monkeypatch.setattr(
+        verify, "_check_file", lambda path, *rest: (Path(path).unlink(), real(path, *rest))[1]
+    )
     code, told = check(capsys, tmp_path / "a.h5")
     assert code == 1 and "FileNotFoundError" in told["problems"][0]["unreadable"][0]
 
@@ -167,15 +181,26 @@ CHECKED = {
 
 @pytest.mark.parametrize(
     ("codec", "sharded"),
-    [(codec, sharded) for codec in CHECKED for sharded in (False, True) if codec[4] == "3" or not sharded],
+    [
+        (codec, sharded)
+        for codec in CHECKED
+        for sharded in (False, True)
+        if codec[4] == "3" or not sharded
+    ],
 )
-def test_arrays_without_checksums_are_named_by_what_a_flipped_bit_does(tmp_path, capsys, codec, sharded):
+def test_arrays_without_checksums_are_named_by_what_a_flipped_bit_does(
+    tmp_path, capsys, codec, sharded
+):
     """The list is held against the truth: of arrays it says are checked, no damaged payload reads as other data."""
     is_checked, zarr_format, compressor = CHECKED[codec]
     data = np.random.default_rng(1).integers(1, 9, (4, 64), "u1")
     options = {"shard": 4, "chunk": 2} if sharded else {"chunk": 4}
-    write_zarr(tmp_path / "s.zarr", data, zarr_format=zarr_format, compressors=compressor, **options)
-    assert check(capsys, tmp_path / "s.zarr")[1]["without_checksums"] == ([] if is_checked else [""])
+    write_zarr(
+        tmp_path / "s.zarr", data, zarr_format=zarr_format, compressors=compressor, **options
+    )
+    assert check(capsys, tmp_path / "s.zarr")[1]["without_checksums"] == (
+        [] if is_checked else [""]
+    )
     chunk = tmp_path / "s.zarr" / ("0.0" if zarr_format == 2 else "c/0/0")
     whole, wrong = chunk.read_bytes(), 0
     array = zarr.open_array(tmp_path / "s.zarr", mode="r")
@@ -211,7 +236,11 @@ def test_the_parts_of_a_sparse_matrix_are_checked(tmp_path, capsys):
     """indptr, indices and data, each an array of its own."""
     group = zarr.create_group(tmp_path / "a.zarr").create_group("X")
     group.attrs.update({"encoding-type": "csr_matrix", "shape": [2, 9]})
-    for name, values in (("indptr", [0, 3, 6]), ("indices", [1, 4, 5, 1, 2, 8]), ("data", [1, 2, 3, 4, 5, 6])):
+    for name, values in (
+        ("indptr", [0, 3, 6]),
+        ("indices", [1, 4, 5, 1, 2, 8]),
+        ("data", [1, 2, 3, 4, 5, 6]),
+    ):
         group.create_array(name, data=np.array(values, "i4"), chunks=(3,))
     code, told = check(capsys, tmp_path / "a.zarr", "--layout", "anndata")
     assert code == 0 and counts(told) == (1, 5, 0, 0)

@@ -164,7 +164,9 @@ def test_a_text_file_has_a_path_a_line_counted_from_itself(folder):
     odd = "a,b \x85\u2028c.h5"
     write_hdf5(folder / odd, numbers(1))
     text = f"\ufeff# files\n\n  sub/old\r\n{folder}/a.h5\n{odd}\n"
-    (folder / "sub/list.txt").write_text(text.replace("sub/old", "old").replace(odd, f"../{odd}"), encoding="utf-8")
+    (folder / "sub/list.txt").write_text(
+        text.replace("sub/old", "old").replace(odd, f"../{odd}"), encoding="utf-8"
+    )
     assert names(find_files(folder / "sub/list.txt"), folder) == ["sub/old", "a.h5", odd]
 
 
@@ -199,7 +201,9 @@ def test_a_csv_cell_may_hold_commas_quotes_and_newlines(tmp_path):
     assert names(find_files(tmp_path / "list.csv"), tmp_path) == ["a,b.h5", 'c "d".h5', "e\nf.h5"]
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n# only a comment\n", b"\0\1\2", b"path\n", b'"' + b"x" * 200_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"\n\n# only a comment\n", b"\0\1\2", b"path\n", b'"' + b"x" * 200_000]
+)
 def test_a_list_file_without_paths_is_an_error_that_names_it(tmp_path, data):
     """Empty, binary and broken lists name no file."""
     (tmp_path / "list.csv").write_bytes(data)
@@ -211,7 +215,9 @@ def _link(one, other):
     other.symlink_to(one)
 
 
-@pytest.mark.parametrize("make", [_link, lambda one, other: os.link(one, other)], ids=["symbolic", "hard"])
+@pytest.mark.parametrize(
+    "make", [_link, lambda one, other: os.link(one, other)], ids=["symbolic", "hard"]
+)
 def test_a_file_under_two_names_is_refused(tmp_path, make):
     """Its samples would be trained on twice: ValueError names both."""
     write_hdf5(tmp_path / "a.h5", numbers(1))
@@ -226,7 +232,13 @@ def test_a_name_given_twice_is_refused_however_it_is_spelled(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     write_hdf5("a.h5", numbers(1))
     same = str(tmp_path / "a.h5")
-    for pair in (["a.h5", "./a.h5"], ["a.h5", same], [same, same], ["x/../a.h5", "a.h5"], ["gone.h5", "gone.h5"]):
+    for pair in (
+        ["a.h5", "./a.h5"],
+        ["a.h5", same],
+        [same, same],
+        ["x/../a.h5", "a.h5"],
+        ["gone.h5", "gone.h5"],
+    ):
         with pytest.raises(ValueError, match="are the same file"):
             find_files(pair)
 
@@ -267,7 +279,13 @@ for files in (pipe, [pipe], folder, store, [store]):
         print(type(error).__name__)
 """
     done = run_python(code, tmp_path / name, tmp_path, tmp_path / "s.zarr", timeout=60)
-    assert done.stdout.split() == ["NoFilesError", "BadFilesError", "BadFilesError", "NoFilesError", "BadFilesError"]
+    assert done.stdout.split() == [
+        "NoFilesError",
+        "BadFilesError",
+        "BadFilesError",
+        "NoFilesError",
+        "BadFilesError",
+    ]
 
 
 @pytest.mark.parametrize("files", [None, 5, b"a.h5", {"a.h5": 1}, [5], [b"a.h5"], [None], Path])
@@ -326,14 +344,20 @@ def test_a_zero_byte_is_in_no_path(make):
 def test_paths_are_their_root_and_their_names(paths, root):
     """Local ones and URLs: put together again they are what they were, one by one and as bytes."""
     found = Paths.of(map(os.fsencode, paths))
-    assert found.root == root and list(found) == paths and [found[n] for n in range(len(paths))] == paths
+    assert (
+        found.root == root
+        and list(found) == paths
+        and [found[n] for n in range(len(paths))] == paths
+    )
     assert found.encoded(0, len(paths)) == [os.fsencode(path) for path in paths]
 
 
 # -- what a folder has beside
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".nc", ".nc4", ".mat", ".nwb", ".loom", ".h5mu", ".h5ad", ".NC"])
+@pytest.mark.parametrize(
+    "suffix", [".h5", ".nc", ".nc4", ".mat", ".nwb", ".loom", ".h5mu", ".h5ad", ".NC"]
+)
 def test_a_folder_holds_what_its_files_hold(tmp_path, suffix):
     """HDF5 under every name that its sciences give it is found in a folder as by itself."""
     path = write_hdf5(tmp_path / f"a{suffix}", numbers(3), userblock=512)
@@ -424,7 +448,9 @@ def test_arrays_without_the_metadata_of_their_group_are_no_files(tmp_path, forma
     assert len(GlobalIndexManager(str(tmp_path / folder / "*"), cache_dir=tmp_path)) == 6
 
 
-@pytest.mark.parametrize("names", [("run_001", "run_002"), ("0", "1", "20"), ("a.zarr", "b.zarr"), ("a.zarr", "b")])
+@pytest.mark.parametrize(
+    "names", [("run_001", "run_002"), ("0", "1", "20"), ("a.zarr", "b.zarr"), ("a.zarr", "b")]
+)
 def test_numbered_arrays_side_by_side_are_files(tmp_path, names):
     """As they always were."""
     for name in names:

@@ -64,13 +64,17 @@ def test_what_lies_outside_the_folder_is_read_only_for_who_asks(tmp_path, kind, 
     if via == "link":
         os.symlink(outside, folder / "s")
     path = naming(folder / "a.h5", str(outside if via == "name" else folder / "s"), kind, data)
-    with pytest.raises(BadFilesError, match="lies outside the folder of .*pass allow_external=True"):
+    with pytest.raises(
+        BadFilesError, match="lies outside the folder of .*pass allow_external=True"
+    ):
         GlobalIndexManager(path, key="x")
     assert first(path, allow_external=True) == data[0].tolist()
     for name in ("build", "info", "check"):
         command = [sys.executable, "-m", "globidx", "index", name, str(path), "--key", "x"]
         codes = [
-            subprocess.run([*command, *more], env=clean_environment(), capture_output=True, check=False).returncode
+            subprocess.run(
+                [*command, *more], env=clean_environment(), capture_output=True, check=False
+            ).returncode
             for more in ([], ["--allow-external"])
         ]
         assert codes == [1, 0], name
@@ -175,17 +179,27 @@ def test_an_item_looks_at_its_own_sources_and_at_each_once(tmp_path, monkeypatch
     layout = h5py.VirtualLayout((2 * count, 3), "u2")
     for number in range(count):
         with h5py.File(tmp_path / f"s{number}.h5", "w") as file:
-            file.create_dataset("d", (2, 3), "u2", chunks=(1, 3))[: 1 if number == 7 else 2] = number + 1
+            file.create_dataset("d", (2, 3), "u2", chunks=(1, 3))[: 1 if number == 7 else 2] = (
+                number + 1
+            )
         layout[2 * number : 2 * number + 2] = h5py.VirtualSource(f"s{number}.h5", "d", (2, 3))
     with h5py.File(tmp_path / "master.h5", "w", libver="latest") as file:
         file.create_virtual_dataset("x", layout)
     real = virtual_map.VirtualMap._looked_at
     monkeypatch.setattr(
-        virtual_map.VirtualMap, "_looked_at", lambda self, *given: looked.append(given) or real(self, *given)
+        virtual_map.VirtualMap,
+        "_looked_at",
+        lambda self, *given: looked.append(given) or real(self, *given),
     )
     dataset = FileCacheDataset(GlobalIndexManager(tmp_path / "master.h5", key="x"))
     assert dataset[0].tolist() == [1, 1, 1] and len(looked) == 1
-    assert [item.tolist()[0] for item in dataset.__getitems__([1, 598, 599, 2, 0])] == [1, 300, 300, 2, 1]
+    assert [item.tolist()[0] for item in dataset.__getitems__([1, 598, 599, 2, 0])] == [
+        1,
+        300,
+        300,
+        2,
+        1,
+    ]
     assert len(looked) == 3
     with pytest.raises(MissingChunkError, match="what other files should hold"):
         dataset[15]
@@ -240,7 +254,9 @@ def test_a_signal_behind_a_link_is_followed_to_its_file(tmp_path):
     written(8)
     manager.refresh()
     assert len(manager) == len(GlobalIndexManager([tmp_path / "a.nxs"], layout="nexus")) == 8
-    with pytest.raises(ValueError, match=r"takes data from .*raw\.h5, and both are among the files"):
+    with pytest.raises(
+        ValueError, match=r"takes data from .*raw\.h5, and both are among the files"
+    ):
         GlobalIndexManager(tmp_path, layout="nexus")
 
 
@@ -283,7 +299,9 @@ def test_a_virtual_file_beside_its_sources_is_refused(tmp_path, linked):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_virtual_dataset("entry/data", layout)
         file.create_virtual_dataset("other", layout)
-    with pytest.raises(ValueError, match=r"scan\.h5 takes data from .*scan-0\.h5, and both are among the files"):
+    with pytest.raises(
+        ValueError, match=r"scan\.h5 takes data from .*scan-0\.h5, and both are among the files"
+    ):
         GlobalIndexManager(tmp_path, key="entry/data")
     assert len(GlobalIndexManager(tmp_path / "scan.h5", key="entry/data")) == 10
     assert len(GlobalIndexManager(str(tmp_path / "scan-*.h5"), key="entry/data")) == 10

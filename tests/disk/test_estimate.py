@@ -39,8 +39,10 @@ def test_it_agrees_with_a_real_run(manager, name, ranks, workers, batch, cache):
     counts = {"decodes": 0, "bytes_read": 0, "bytes_useful": 0}
     files = []
     for rank in range(ranks):
-        sampler = ResumableDistributedSampler(FileCacheDataset(manager), ranks, rank, order=ORDERS[name], tail="exact")
-        sampler.expect(workers=workers, batch_size=batch)
+        sampler = ResumableDistributedSampler(
+            FileCacheDataset(manager), ranks, rank, order=ORDERS[name], tail="exact"
+        )
+        sampler._ledger.expect(workers=workers, batch_size=batch)
         ids = list(sampler)
         batches = [ids[start : start + batch] for start in range(0, len(ids), batch)]
         for worker in range(max(1, workers)):
@@ -52,7 +54,12 @@ def test_it_agrees_with_a_real_run(manager, name, ranks, workers, batch, cache):
             counts = {what: count + getattr(told, what) for what, count in counts.items()}
             dataset.close()
     found = estimate(
-        manager.now.table, ORDERS[name], batch_size=batch, world_size=ranks, workers=workers, cache_bytes=cache
+        manager.now.table,
+        ORDERS[name],
+        batch_size=batch,
+        world_size=ranks,
+        workers=workers,
+        cache_bytes=cache,
     )
     assert found.decodes == pytest.approx(counts["decodes"], rel=0.05)
     assert found.decodes_per_chunk == found.decodes / found.chunks
@@ -65,7 +72,13 @@ def test_it_agrees_with_a_real_run(manager, name, ranks, workers, batch, cache):
 def table_of(lengths, chunk, item_bytes=1024):
     """An index of files that need not be there."""
     entries = [
-        Entry("hdf5", length, (ArrayInfo("x", (item_bytes,), "uint8", chunk, "x"),), bytes(16), ((0, 0, 0, 0),))
+        Entry(
+            "hdf5",
+            length,
+            (ArrayInfo("x", (item_bytes,), "uint8", chunk, "x"),),
+            bytes(16),
+            ((0, 0, 0, 0),),
+        )
         for length in lengths
     ]
     return Table.of([f"{number}.h5" for number in range(len(lengths))], entries, 0)
@@ -76,8 +89,14 @@ def test_it_is_the_model_of_caches():
     lengths = np.random.default_rng(0).integers(50, 90, 60).tolist()
     table = table_of(lengths, 8)
     for order in (Shuffle(), ChunkShuffle(4)):
-        found = estimate(table, order, batch_size=8, world_size=2, workers=2, cache_bytes=4 * 8 * 1024)
-        planned = order.plan(type("Data", (), {"chunking": table.chunking()})(), sum(lengths), lambda: Lanes(2, 2, 16))
+        found = estimate(
+            table, order, batch_size=8, world_size=2, workers=2, cache_bytes=4 * 8 * 1024
+        )
+        planned = order.plan(
+            type("Data", (), {"chunking": table.chunking()})(),
+            sum(lengths),
+            lambda: Lanes(2, 2, 16),
+        )
         bound = planned.bind(sum(lengths), seed=0, epoch=0)
         told = decodes_per_chunk(bound, lengths, [8] * 60, ranks=2, workers=2, batch=8, cache=32)
         assert found.decodes_per_chunk == pytest.approx(told, rel=0.01)
@@ -99,23 +118,53 @@ def test_it_is_arithmetic_at_any_size():
     """10**12 samples in 1,000 files: about once, and 16 times."""
     table = table_of([10**9] * 1000, 16)
     arguments = {"batch_size": 32, "world_size": 8, "workers": 8, "most_samples": 2**15}
-    assert estimate(table, ChunkShuffle(8), **arguments).decodes_per_chunk == pytest.approx(1, abs=0.02)
+    assert estimate(table, ChunkShuffle(8), **arguments).decodes_per_chunk == pytest.approx(
+        1, abs=0.02
+    )
     assert estimate(table, Shuffle(), **arguments).decodes_per_chunk == pytest.approx(16, abs=0.1)
 
 
 def test_the_command_tells_it(manager, capsys):
     """For people, and as JSON."""
     folder = str(manager.now.root)
-    given = ["estimate", folder, "--key", "x", "--batch-size", "8", "--world-size", "4", "--workers", "2"]
-    assert main([*given, "--order", "chunk-shuffle", "--window", "4", "--cache-bytes", "2560", "--json"]) == 0
+    given = [
+        "estimate",
+        folder,
+        "--key",
+        "x",
+        "--batch-size",
+        "8",
+        "--world-size",
+        "4",
+        "--workers",
+        "2",
+    ]
+    assert (
+        main(
+            [*given, "--order", "chunk-shuffle", "--window", "4", "--cache-bytes", "2560", "--json"]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     found = estimate(
-        manager.now.table, ChunkShuffle(4), batch_size=8, world_size=4, workers=2, cache_bytes=2560, max_open_files=128
+        manager.now.table,
+        ChunkShuffle(4),
+        batch_size=8,
+        world_size=4,
+        workers=2,
+        cache_bytes=2560,
+        max_open_files=128,
     )
-    assert told["decodes"] == found.decodes and told["bytes_per_useful_byte"] == found.bytes_per_useful_byte
+    assert (
+        told["decodes"] == found.decodes
+        and told["bytes_per_useful_byte"] == found.bytes_per_useful_byte
+    )
     assert main([*given, "--order", "shuffle", "--max-open-files", "3"]) == 0
     said = capsys.readouterr().out
-    assert f"samples           {len(manager)}\n" in said and "open files        at most 3 in a worker" in said
+    assert (
+        f"samples           {len(manager)}\n" in said
+        and "open files        at most 3 in a worker" in said
+    )
     assert main([*given, "--window", "0", "--order", "chunk-shuffle"]) == 1
     assert "window must be in" in capsys.readouterr().err
 

@@ -77,13 +77,18 @@ POOLS = {
 def test_every_pool_of_the_standard_library_comes_to_the_same_index(folder, oracle, tmp_path, make):
     """The files of many batches, in their order, with lengths and fingerprint as without a pool."""
     alone = GlobalIndexManager(folder, key="x", cache_dir=tmp_path / "alone")
-    assert [(os.path.basename(path), n) for path, n in zip(alone.paths, alone.lengths.tolist(), strict=True)] == oracle
+    assert [
+        (os.path.basename(path), n)
+        for path, n in zip(alone.paths, alone.lengths.tolist(), strict=True)
+    ] == oracle
     with make() as pool:
         manager, pids = found_by(pool, folder, tmp_path / "shared")
     assert manager.fingerprint == alone.fingerprint and manager.paths == alone.paths
     assert pids and (os.getpid() in pids) == isinstance(pool, ThreadPoolExecutor)
     for column in ("lengths", "kinds", "chunk_lengths", "digests"):
-        np.testing.assert_array_equal(getattr(manager.now.table, column), getattr(alone.now.table, column))
+        np.testing.assert_array_equal(
+            getattr(manager.now.table, column), getattr(alone.now.table, column)
+        )
 
 
 @pytest.mark.parametrize("make", POOLS.values(), ids=POOLS)
@@ -110,7 +115,9 @@ def test_what_was_found_before_a_pool_broke_is_not_lost(folder, tmp_path, monkey
     ):
         GlobalIndexManager(folder, key="x", cache_dir=tmp_path, executor=_Breaking(pool))
     asked = []
-    manager = GlobalIndexManager(folder, key="x", cache_dir=tmp_path, progress=lambda done, files: asked.append(files))
+    manager = GlobalIndexManager(
+        folder, key="x", cache_dir=tmp_path, progress=lambda done, files: asked.append(files)
+    )
     assert manager.num_files == 110 and set(asked) == {110 - 64}
 
 
@@ -142,7 +149,8 @@ def test_a_dask_cluster_builds_the_index(folder, oracle, tmp_path):
         manager, pids = found_by(pool, folder, tmp_path / "cache")
         assert pids and pids <= set(client.run(os.getpid).values()) and os.getpid() not in pids
     assert [
-        (os.path.basename(path), n) for path, n in zip(manager.paths, manager.lengths.tolist(), strict=True)
+        (os.path.basename(path), n)
+        for path, n in zip(manager.paths, manager.lengths.tolist(), strict=True)
     ] == oracle
 
 
@@ -156,5 +164,6 @@ def test_mpi_ranks_build_the_index(folder, oracle, tmp_path):
         manager, pids = found_by(pool, folder, tmp_path / "cache")
     assert pids and os.getpid() not in pids
     assert [
-        (os.path.basename(path), n) for path, n in zip(manager.paths, manager.lengths.tolist(), strict=True)
+        (os.path.basename(path), n)
+        for path, n in zip(manager.paths, manager.lengths.tolist(), strict=True)
     ] == oracle

@@ -34,7 +34,11 @@ COMPRESSORS2 = [
     numcodecs.BZ2(1),
     numcodecs.LZMA(preset=0),
     numcodecs.LZ4(),
-    *(numcodecs.Blosc(name, 3, shuffle) for name in ("lz4", "zstd", "zlib", "blosclz") for shuffle in (0, 1, 2)),
+    *(
+        numcodecs.Blosc(name, 3, shuffle)
+        for name in ("lz4", "zstd", "zlib", "blosclz")
+        for shuffle in (0, 1, 2)
+    ),
 ]
 COMPRESSORS3 = [
     [],
@@ -79,7 +83,9 @@ def check(path, data, axis, *, fast=True, on_missing="error"):
     entry = stores.scan(str(path), Layout(), axis)
     rows = np.moveaxis(data, axis, 0)
     for backend in ("auto", "library"):
-        opened = OpenFile(str(path), entry, axis, on_missing=on_missing, backend=backend, forked=False)
+        opened = OpenFile(
+            str(path), entry, axis, on_missing=on_missing, backend=backend, forked=False
+        )
         source = opened.source(0)
         if backend == "auto":
             assert isinstance(source, LibrarySource) != fast, source.how
@@ -87,7 +93,9 @@ def check(path, data, axis, *, fast=True, on_missing="error"):
             for stop in range(start + 1, len(rows) + 1):
                 out = np.empty((stop - start, *rows.shape[1:]), rows.dtype.newbyteorder("="))
                 assert source.read(start, stop, out) > 0
-                np.testing.assert_array_equal(out, rows[start:stop], err_msg=f"{backend} [{start}, {stop})")
+                np.testing.assert_array_equal(
+                    out, rows[start:stop], err_msg=f"{backend} [{start}, {stop})"
+                )
         opened.close()
 
 
@@ -131,9 +139,14 @@ def test_zarr_2(made, compressor, order, separator):
 def test_zarr_3(made, compressors, sharded, transposed, index, key, draw):
     """Format 3: codecs in a chain, transposed chunks, shards with their index at either end, every way to name chunks."""
     data, chunks, axis = made
-    inner = [zarr.codecs.BytesCodec(endian="big" if data.dtype.byteorder == ">" else "little"), *compressors]
+    inner = [
+        zarr.codecs.BytesCodec(endian="big" if data.dtype.byteorder == ">" else "little"),
+        *compressors,
+    ]
     if transposed:
-        inner.insert(0, zarr.codecs.TransposeCodec(order=draw.draw(st.permutations(range(data.ndim)))))
+        inner.insert(
+            0, zarr.codecs.TransposeCodec(order=draw.draw(st.permutations(range(data.ndim))))
+        )
     grid, codecs = chunks, inner
     if sharded:
         grid = [chunk * draw.draw(st.integers(1, 3)) for chunk in chunks]
@@ -158,7 +171,9 @@ def test_zarr_3(made, compressors, sharded, transposed, index, key, draw):
 @given(
     made=arrays(),
     chunked=st.booleans(),
-    filters=st.sampled_from([{}, {"compression": "gzip"}, {"compression": "gzip", "compression_opts": 9}]),
+    filters=st.sampled_from(
+        [{}, {"compression": "gzip"}, {"compression": "gzip", "compression_opts": 9}]
+    ),
     shuffle=st.booleans(),
     fletcher32=st.booleans(),
     userblock=st.sampled_from([0, 512]),
@@ -171,7 +186,9 @@ def test_hdf5(made, chunked, filters, shuffle, fletcher32, userblock, skip):
     with Folder() as folder:
         with h5py.File(folder / "a.h5", "w", userblock_size=userblock) as file:
             chunks = tuple(min(chunk, size) for chunk, size in zip(chunks, data.shape, strict=True))
-            dataset = file.create_dataset("g/x", data=data, chunks=chunks if chunked else None, **options)
+            dataset = file.create_dataset(
+                "g/x", data=data, chunks=chunks if chunked else None, **options
+            )
             if chunked and skip:
                 edge = np.zeros(chunks, data.dtype)
                 part = data[tuple(slice(size) for size in chunks)]
@@ -194,7 +211,9 @@ def test_chunks_at_the_edge_may_be_stored_without_filters(tmp_path, sequence, ch
         choose = ctypes.CDLL(h5py.h5p.__file__).H5Pset_chunk_opts
         choose.argtypes = [ctypes.c_int64, ctypes.c_uint]
         assert choose(made.id, 2) == 0
-        dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.py_create(data.dtype), h5py.h5s.create_simple((10, 6)), made)
+        dataset = h5py.h5d.create(
+            file.id, b"x", h5py.h5t.py_create(data.dtype), h5py.h5s.create_simple((10, 6)), made
+        )
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
     for axis in (0, 1):
         check(tmp_path / "a.h5", data, axis)
@@ -218,7 +237,9 @@ def test_filters_stand_in_any_sequence(tmp_path, sequence, dtype):
         made.set_chunk((3, 4))
         for letter in sequence:
             {"f": made.set_fletcher32, "g": made.set_deflate, "s": made.set_shuffle}[letter]()
-        dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.py_create(data.dtype), h5py.h5s.create_simple((10, 6)), made)
+        dataset = h5py.h5d.create(
+            file.id, b"x", h5py.h5t.py_create(data.dtype), h5py.h5s.create_simple((10, 6)), made
+        )
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
     check(tmp_path / "a.h5", data, 0)
 
@@ -240,14 +261,18 @@ def test_filters_that_only_the_library_has_are_left_to_it(tmp_path, compression)
 
 
 @pytest.mark.skipif(find_spec("tensorstore") is None, reason="tensorstore is not installed")
-@pytest.mark.parametrize("options", [{"zarr_format": 2}, {}, {"shards": (4, 3)}], ids=["zarr2", "zarr3", "shards"])
+@pytest.mark.parametrize(
+    "options", [{"zarr_format": 2}, {}, {"shards": (4, 3)}], ids=["zarr2", "zarr3", "shards"]
+)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_tensorstore_reads_the_same(tmp_path, options, axis):
     """The optional backend, over every slice."""
     data = np.arange(1, 31, dtype="f4").reshape(10, 3)
     zarr.create_array(tmp_path / "a", data=data, chunks=(2, 3), **options)
     entry = stores.scan(str(tmp_path / "a"), Layout(), axis)
-    opened = OpenFile(str(tmp_path / "a"), entry, axis, on_missing="error", backend="tensorstore", forked=False)
+    opened = OpenFile(
+        str(tmp_path / "a"), entry, axis, on_missing="error", backend="tensorstore", forked=False
+    )
     rows = np.moveaxis(data, axis, 0)
     for start in range(len(rows)):
         out = np.empty_like(rows[start:], order="C")
@@ -261,7 +286,9 @@ def test_tensorstore_reads_the_same(tmp_path, options, axis):
 def test_fletcher32_is_hdf5s(data, swapped):
     """A checksum that the library wrote is accepted, its bytes swapped too, and any other is refused."""
     with h5py.File("memory", "w", driver="core", backing_store=False) as file:
-        dataset = file.create_dataset("x", data=np.frombuffer(data, "u1"), chunks=(len(data),), fletcher32=True)
+        dataset = file.create_dataset(
+            "x", data=np.frombuffer(data, "u1"), chunks=(len(data),), fletcher32=True
+        )
         file.flush()
         stored = dataset.id.read_direct_chunk((0,))[1]
     if swapped:
@@ -322,9 +349,13 @@ def test_a_chunk_of_frames_is_what_its_frames_hold(parts, unsaid, skips, checksu
 def test_two_frames_are_read_as_zarr_reads_them(tmp_path):
     """As pzstd writes chunks."""
     data, codec = np.arange(1, 4001, dtype="i4").reshape(40, 100), numcodecs.Zstd()
-    zarr.create_array(tmp_path / "a", data=data, chunks=data.shape, compressors=zarr.codecs.ZstdCodec())
+    zarr.create_array(
+        tmp_path / "a", data=data, chunks=data.shape, compressors=zarr.codecs.ZstdCodec()
+    )
     raw = data.tobytes()
-    (tmp_path / "a/c/0/0").write_bytes(bytes(codec.encode(raw[:8000])) + bytes(codec.encode(raw[8000:])))
+    (tmp_path / "a/c/0/0").write_bytes(
+        bytes(codec.encode(raw[:8000])) + bytes(codec.encode(raw[8000:]))
+    )
     check(tmp_path / "a", data, 0)
 
 
@@ -336,7 +367,12 @@ CHECKED = {
 
 
 @settings(max_examples=300)
-@given(name=st.sampled_from(sorted(CHECKED)), sharded=st.booleans(), place=st.floats(0, 1), bit=st.integers(-1, 7))
+@given(
+    name=st.sampled_from(sorted(CHECKED)),
+    sharded=st.booleans(),
+    place=st.floats(0, 1),
+    bit=st.integers(-1, 7),
+)
 def test_no_damage_to_a_checked_chunk_gives_other_data(name, sharded, place, bit):
     """Any bit flipped, and any cut (-1): an error, or the very data; the index of a shard is checked as well."""
     data = np.arange(1, 401, dtype="u2").reshape(20, 20)
@@ -344,9 +380,17 @@ def test_no_damage_to_a_checked_chunk_gives_other_data(name, sharded, place, bit
         warnings.simplefilter("ignore")
         codecs = [zarr.codecs.BytesCodec(), CHECKED[name]]
         grid = (20, 20)
-        inner = [zarr.codecs.ShardingCodec(chunk_shape=(10, 20), codecs=codecs)] if sharded else codecs
+        inner = (
+            [zarr.codecs.ShardingCodec(chunk_shape=(10, 20), codecs=codecs)] if sharded else codecs
+        )
         zarr.Array.create(
-            folder / "a", shape=data.shape, chunk_shape=grid, dtype="u2", zarr_format=3, codecs=inner, fill_value=0
+            folder / "a",
+            shape=data.shape,
+            chunk_shape=grid,
+            dtype="u2",
+            zarr_format=3,
+            codecs=inner,
+            fill_value=0,
         )[...] = data
         file = folder / "a/c/0/0"
         stored = bytearray(file.read_bytes())
@@ -357,7 +401,9 @@ def test_no_damage_to_a_checked_chunk_gives_other_data(name, sharded, place, bit
             stored[at] ^= 1 << bit
         file.write_bytes(stored)
         entry = stores.scan(str(folder / "a"), Layout(), 0)
-        opened = OpenFile(str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False)
+        opened = OpenFile(
+            str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False
+        )
         out = np.zeros_like(data)
         try:
             opened.source(0).read(0, 20, out)

@@ -166,7 +166,9 @@ def test_a_fork_waits_for_an_import(tmp_path, monkeypatch):
     (tmp_path / "slowly_imported.py").write_text(
         "import slow_import\nslow_import.began.set()\nslow_import.go_on.wait(1)\n"
     )
-    (tmp_path / "slow_import.py").write_text("import threading\nbegan, go_on = threading.Event(), threading.Event()\n")
+    (tmp_path / "slow_import.py").write_text(
+        "import threading\nbegan, go_on = threading.Event(), threading.Event()\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     state = forks.import_module("slow_import")
     thread = threading.Thread(target=forks.import_module, args=("slowly_imported",))

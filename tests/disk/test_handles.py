@@ -168,7 +168,9 @@ def test_too_many_open_files_gives_half_of_them_back():
         assert error.value.errno == errno.EMFILE and len(shelf.live()) == 8
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # Python 3.12, about fork
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*:DeprecationWarning"
+)  # Python 3.12, about fork
 def test_a_forked_child_starts_empty_and_closes_nothing_of_its_parent():
     """In the child neither a use, nor ``close``, nor a lock held at the fork touches the parent's handles."""
     shelf = Shelf()

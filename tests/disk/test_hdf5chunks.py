@@ -41,12 +41,22 @@ def layouts(draw):
     shape = [draw(st.integers(1, 7)) for _ in range(rank)]
     growing = [draw(st.sampled_from(["fixed", "larger", "unlimited"])) for _ in range(rank)]
     maxshape = [
-        {"fixed": size, "larger": size + 5, "unlimited": None}[how] for size, how in zip(shape, growing, strict=True)
+        {"fixed": size, "larger": size + 5, "unlimited": None}[how]
+        for size, how in zip(shape, growing, strict=True)
     ]
     chunks = [draw(st.integers(1, size)) for size in shape]
-    places = list(itertools.product(*(range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True))))
+    places = list(
+        itertools.product(
+            *(range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True))
+        )
+    )
     absent = set(draw(st.lists(st.sampled_from(places), max_size=2)))
-    return tuple(shape), tuple(chunks), tuple(maxshape), [place for place in places if place in absent]
+    return (
+        tuple(shape),
+        tuple(chunks),
+        tuple(maxshape),
+        [place for place in places if place in absent],
+    )
 
 
 @settings(max_examples=250)
@@ -65,12 +75,18 @@ def test_every_chunk_layout_reads_as_h5py_reads_it(made, options, libver, userbl
     try:
         data = np.arange(1, np.prod(shape) + 1, dtype="i4").reshape(shape)
         lost = np.zeros(shape, bool)
-        with h5py.File(folder / "a.h5", "w", libver=(libver, "latest"), userblock_size=userblock) as file:
-            dataset = file.create_dataset("x", shape, "i4", chunks=chunks, maxshape=maxshape, fillvalue=-7, **options)
+        with h5py.File(
+            folder / "a.h5", "w", libver=(libver, "latest"), userblock_size=userblock
+        ) as file:
+            dataset = file.create_dataset(
+                "x", shape, "i4", chunks=chunks, maxshape=maxshape, fillvalue=-7, **options
+            )
             for corner in itertools.product(
                 *(range(0, size, chunk) for size, chunk in zip(shape, chunks, strict=True))
             ):
-                part = tuple(slice(at, at + chunk) for at, chunk in zip(corner, chunks, strict=True))
+                part = tuple(
+                    slice(at, at + chunk) for at, chunk in zip(corner, chunks, strict=True)
+                )
                 lost[part] = corner in absent
                 if corner not in absent:
                     dataset[part] = data[part]
@@ -79,7 +95,14 @@ def test_every_chunk_layout_reads_as_h5py_reads_it(made, options, libver, userbl
         entry = stores.scan(str(folder / "a.h5"), Layout(("x",)), axis)
         gaps = np.moveaxis(lost, axis, 0)
         for backend, on_missing in itertools.product(("auto", "library"), ("error", "fill")):
-            opened = OpenFile(str(folder / "a.h5"), entry, axis, on_missing=on_missing, backend=backend, forked=False)
+            opened = OpenFile(
+                str(folder / "a.h5"),
+                entry,
+                axis,
+                on_missing=on_missing,
+                backend=backend,
+                forked=False,
+            )
             source = opened.source(0)
             for start, stop in itertools.combinations(range(len(theirs) + 1), 2):
                 out = np.empty((stop - start, *theirs.shape[1:]), "i4")
@@ -98,16 +121,24 @@ def test_every_chunk_layout_reads_as_h5py_reads_it(made, options, libver, userbl
 def many_chunks(path, count, libver="earliest", **options):
     """A file with one row a chunk, each of another value."""
     with h5py.File(path, "w", libver=libver) as file:
-        dataset = file.create_dataset("x", (count, 8), "u4", chunks=(1, 8), maxshape=(None, 8), **options)
+        dataset = file.create_dataset(
+            "x", (count, 8), "u4", chunks=(1, 8), maxshape=(None, 8), **options
+        )
         for row in range(count):
             raw = np.full(8, row, "u4").tobytes()
-            dataset.id.write_direct_chunk((row, 0), zlib.compress(raw, 1) if options.get("compression") else raw)
+            dataset.id.write_direct_chunk(
+                (row, 0), zlib.compress(raw, 1) if options.get("compression") else raw
+            )
     return path
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}, {"compression": "lzf"}], ids=["raw", "gzip", "lzf"])
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "gzip"}, {"compression": "lzf"}], ids=["raw", "gzip", "lzf"]
+)
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
-def test_the_work_for_an_item_does_not_grow_with_the_number_of_chunks(tmp_path, monkeypatch, options, libver):
+def test_the_work_for_an_item_does_not_grow_with_the_number_of_chunks(
+    tmp_path, monkeypatch, options, libver
+):
     """Counted, not timed: chunks are listed once for a dataset, and no item asks HDF5 where its chunk is."""
     listed, asked = [], []
     real = chunk_table._listed
@@ -152,7 +183,9 @@ def test_a_table_outlives_the_handle_of_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(chunk_table, "_listed", lambda *given: listed.append(1) or real(*given))
     for name in "ab":
         many_chunks(tmp_path / f"{name}.h5", 20)
-    dataset = FileCacheDataset(GlobalIndexManager(tmp_path, key="x"), max_open_files=1, cache_bytes=0)
+    dataset = FileCacheDataset(
+        GlobalIndexManager(tmp_path, key="x"), max_open_files=1, cache_bytes=0
+    )
     for sample in (0, 20, 1, 21, 2):
         dataset[sample]
     assert len(listed) == 2
@@ -198,7 +231,10 @@ def test_a_chunk_that_inflates_to_more_than_belongs_there_is_stopped(tmp_path):
         made.id.write_direct_chunk((0,), bomb)
         few = file.create_dataset("y", (2**16,), "u1", chunks=(2**16,), compression="gzip")
         few.id.write_direct_chunk((0,), bomb)
-    for key, said in (("x", "9 bytes or more, where 8 belong"), ("y", "65537 bytes or more, where 65536 belong")):
+    for key, said in (
+        ("x", "9 bytes or more, where 8 belong"),
+        ("y", "65537 bytes or more, where 65536 belong"),
+    ):
         dataset = FileCacheDataset(GlobalIndexManager(path, key=key))
         tracemalloc.start()
         with pytest.raises(ReadError, match=said):
@@ -213,7 +249,9 @@ def test_an_item_of_long_chunks_takes_the_memory_of_one(tmp_path):
     path = tmp_path / "a.h5"
     values = np.arange(512, dtype="f4")
     with h5py.File(path, "w") as file:
-        made = file.create_dataset("x", shape, "f4", chunks=chunks, compression="gzip", compression_opts=1)
+        made = file.create_dataset(
+            "x", shape, "f4", chunks=chunks, compression="gzip", compression_opts=1
+        )
         made[...] = values[:, None, None]
     dataset = FileCacheDataset(GlobalIndexManager(path, key="x"), cache_bytes=2**20)
     dataset[0]
@@ -242,8 +280,13 @@ def test_a_filter_is_loaded_or_named_when_indexing(tmp_path, name):
     run_python(write, tmp_path / "a.h5")
     read = "from globidx import *; m = GlobalIndexManager(sys.argv[1], key='x'); print(FileCacheDataset(m)[1].tolist())"
     if name == "bitshuffle":
-        assert run_python(f"import sys; {read}", tmp_path / "a.h5").stdout.strip() == str(list(range(8, 16)))
+        assert run_python(f"import sys; {read}", tmp_path / "a.h5").stdout.strip() == str(
+            list(range(8, 16))
+        )
     else:
         hidden = "import sys; sys.modules['hdf5plugin'] = None"
         told = run_python(f"{hidden}; {read}", tmp_path / "a.h5", check=False).stderr
-        assert "dataset 'x' was written with filter 32008 (bitshuffle" in told and "pip install hdf5plugin" in told
+        assert (
+            "dataset 'x' was written with filter 32008 (bitshuffle" in told
+            and "pip install hdf5plugin" in told
+        )

@@ -19,7 +19,12 @@ PLAIN = {
     "contiguous": {},
     "chunked": {"chunk": 4},
     "gzip": {"chunk": 2, "compression": "gzip", "compression_opts": 3},
-    "lzf, shuffled, summed": {"chunk": 3, "compression": "lzf", "shuffle": True, "fletcher32": True},
+    "lzf, shuffled, summed": {
+        "chunk": 3,
+        "compression": "lzf",
+        "shuffle": True,
+        "fletcher32": True,
+    },
 }
 
 
@@ -32,7 +37,9 @@ def told(scan, *arguments):
 
 
 @pytest.mark.parametrize("options", PLAIN.values(), ids=PLAIN)
-@pytest.mark.parametrize("dtype", ["bool", "i1", "<i2", ">i4", "u8", "f2", ">f4", "<f8", "c8", "c16"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "i1", "<i2", ">i4", "u8", "f2", ">f4", "<f8", "c8", "c16"]
+)
 def test_plain_datasets_are_told_as_h5py_tells_them(tmp_path, options, dtype):
     """Every number type and byte order, at the root and in groups, along any axis: one entry, the same digest."""
     data = np.ones((6, 4, 5), dtype)
@@ -41,13 +48,23 @@ def test_plain_datasets_are_told_as_h5py_tells_them(tmp_path, options, dtype):
         for axis in range(2):
             expected = library._scan(path, parse(None, keys), axis)
             assert library._scan_plain(path, parse(None, keys), axis) == expected
-            assert [info.dtype for info in expected.arrays] == [np.dtype(dtype).newbyteorder("=").name] * len(keys)
+            assert [info.dtype for info in expected.arrays] == [
+                np.dtype(dtype).newbyteorder("=").name
+            ] * len(keys)
 
 
 def test_digests_tell_filters_apart(tmp_path):
     """The digest of files that differ in nothing but how their chunks are stored."""
-    path, digests, filters = tmp_path / "a.h5", set(), [{"compression": "lzf"}, {"shuffle": True}, {"fletcher32": True}]
-    for options in ({}, *filters, *({"compression": "gzip", "compression_opts": level} for level in (3, 4))):
+    path, digests, filters = (
+        tmp_path / "a.h5",
+        set(),
+        [{"compression": "lzf"}, {"shuffle": True}, {"fletcher32": True}],
+    )
+    for options in (
+        {},
+        *filters,
+        *({"compression": "gzip", "compression_opts": level} for level in (3, 4)),
+    ):
         write_hdf5(path, numbers(6), chunk=2, **options)
         digests.add(library.scan(str(path), Layout(("x",)), 0).digest)
     assert len(digests) == 6
@@ -86,7 +103,14 @@ def other(path, folder, kind):
             file["x"] = h5py.Empty("f4")
 
 
-KINDS = ["external link", "group behind an external link", "lost external link", "virtual", "external storage", "group"]
+KINDS = [
+    "external link",
+    "group behind an external link",
+    "lost external link",
+    "virtual",
+    "external storage",
+    "group",
+]
 KINDS += ["type", "string", "structure", "scalar", "null", "nothing"]
 
 
@@ -107,7 +131,9 @@ def test_what_is_unusual_is_told_as_h5py_tells_it(tmp_path, kind):
 @given(data=st.data())
 def test_a_damaged_file_is_told_as_h5py_tells_it(tmp_path_factory, data):
     """Any bytes of a file overwritten, or its end cut off: the same entry, or the same error."""
-    path = write_hdf5(tmp_path_factory.mktemp("damaged") / "a.h5", numbers(6), chunk=2, compression="gzip")
+    path = write_hdf5(
+        tmp_path_factory.mktemp("damaged") / "a.h5", numbers(6), chunk=2, compression="gzip"
+    )
     size = os.path.getsize(path)
     with open(path, "r+b") as file:
         if data.draw(st.booleans()):
@@ -115,7 +141,9 @@ def test_a_damaged_file_is_told_as_h5py_tells_it(tmp_path_factory, data):
         else:
             file.seek(data.draw(st.integers(0, min(size, 2048) - 1)))
             file.write(data.draw(st.binary(min_size=1, max_size=8)))
-    assert told(library.scan, path, Layout(("x",)), 0) == told(library._scan, path, Layout(("x",)), 0)
+    assert told(library.scan, path, Layout(("x",)), 0) == told(
+        library._scan, path, Layout(("x",)), 0
+    )
 
 
 def test_a_file_that_is_open_elsewhere_in_the_process_is_scanned_and_stays_open(tmp_path):

@@ -70,7 +70,9 @@ class Dies(Executor):
         return future
 
 
-@pytest.mark.parametrize("error", [BrokenProcessPool("gone"), KeyboardInterrupt(), MemoryError(), SystemExit()])
+@pytest.mark.parametrize(
+    "error", [BrokenProcessPool("gone"), KeyboardInterrupt(), MemoryError(), SystemExit()]
+)
 @pytest.mark.parametrize("alive", [0, 1, 7])
 def test_what_was_scanned_before_the_end_is_not_scanned_again(folder, scans, error, alive):
     """However a build ends in its middle, the next one opens the rest, and finds what any finds."""
@@ -140,7 +142,9 @@ sys.exit(code)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "5\n", "globidx: interrupted\n")
-    again = subprocess.run([*command, "99"], env=environment(), capture_output=True, text=True, timeout=60)
+    again = subprocess.run(
+        [*command, "99"], env=environment(), capture_output=True, text=True, timeout=60
+    )
     assert (again.returncode, again.stdout, again.stderr) == (0, f"{COUNT - 5}\n", "")
 
 
@@ -181,7 +185,10 @@ def test_a_build_killed_at_any_call_leaves_nothing_in_the_way(folder, caplog):
                 os.unlink(folder / name)
         done = run_python(LETHAL, folder, str(when), check=False)
         assert done.returncode == -signal.SIGKILL
-        assert GlobalIndexManager(folder, key="g/x", lock_timeout=30).fingerprint == expected and not caplog.records
+        assert (
+            GlobalIndexManager(folder, key="g/x", lock_timeout=30).fingerprint == expected
+            and not caplog.records
+        )
         strays = [name for name in os.listdir(folder) if name.endswith("globidx-tmp")]
         assert len(strays) <= 1
 
@@ -196,7 +203,11 @@ def test_parts_together_are_the_build_in_one_go(folder, scans, count):
     scans.clear()
     build = build_of(folder)
     kept = [build.run_part(part, count) for part in range(1, count + 1)]
-    assert sum(number for _, number in kept) == COUNT and sorted(scans) == sorted(set(scans)) and len(scans) == COUNT
+    assert (
+        sum(number for _, number in kept) == COUNT
+        and sorted(scans) == sorted(set(scans))
+        and len(scans) == COUNT
+    )
     assert [path for path, number in kept if number] == [path for path, _ in kept if path.exists()]
     scans.clear()
     found = build.run(merge=True)
@@ -215,7 +226,9 @@ def test_a_part_again_opens_nothing(folder, scans):
     assert len(scans) == 4
 
 
-@pytest.mark.parametrize("spoil", ["missing", "outdated", "garbage", "zeroed", "newer", "directory", "pipe"])
+@pytest.mark.parametrize(
+    "spoil", ["missing", "outdated", "garbage", "zeroed", "newer", "directory", "pipe"]
+)
 def test_parts_that_cannot_be_used_cost_their_own_work_only(folder, scans, spoil):
     """Missing, of files that changed since, torn, of a later version: their files are looked at, the others not."""
     build = build_of(folder)
@@ -257,7 +270,8 @@ def test_other_names_are_no_parts(folder):
     build = build_of(folder)
     path, _ = build.run_part(1, 3)
     others = [
-        path.with_name(name) for name in ("x.1-of-3.index", f"{path.name}.bak", path.name.replace("1-of", "one-of"))
+        path.with_name(name)
+        for name in ("x.1-of-3.index", f"{path.name}.bak", path.name.replace("1-of", "one-of"))
     ]
     for other in others:
         other.write_bytes(b"")
@@ -296,7 +310,10 @@ def test_parts_stay_where_the_merged_index_cannot_be_written(folder, capsys):
     cache = folder / parts[0].name.replace(".1-of-2", "")
     cache.mkdir()
     assert main(["index", "merge", str(folder)]) == 1
-    assert "its 2 parts stay" in capsys.readouterr().err and sorted(folder.glob(".globidx-*-of-*.index")) == parts
+    assert (
+        "its 2 parts stay" in capsys.readouterr().err
+        and sorted(folder.glob(".globidx-*-of-*.index")) == parts
+    )
     cache.rmdir()
     assert main(["index", "merge", str(folder)]) == 0
     assert not list(folder.glob(".globidx-*-of-*.index"))
@@ -308,7 +325,9 @@ def test_two_merges_at_once_agree(folder):
         assert main(["index", "build", str(folder), "--part", part, "--quiet"]) == 0
     command = [sys.executable, "-m", "globidx", "index", "merge", str(folder), "--json"]
     merges = [
-        subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(3)
     ]
     told = [merge.communicate(timeout=120) for merge in merges]
@@ -318,7 +337,9 @@ def test_two_merges_at_once_agree(folder):
     assert len(encoding.decode(IndexCache(build_of(folder).cache).path.read_bytes())) == COUNT
 
 
-@pytest.mark.parametrize("part", ["0/3", "4/3", "1/0", "a/b", "1", "-1/3", "1/3/5", "1/ 3", "٣/٣", "1/9999999999"])
+@pytest.mark.parametrize(
+    "part", ["0/3", "4/3", "1/0", "a/b", "1", "-1/3", "1/3/5", "1/ 3", "٣/٣", "1/9999999999"]
+)
 def test_a_part_that_is_none_is_a_usage_error(folder, part, capsys):
     """Exit code 2, and the rule."""
     with pytest.raises(SystemExit) as exit_:

@@ -38,18 +38,36 @@ def refused(path, **options):
 
 def test_cxi_and_peaknet_are_known_arrays(tmp_path):
     """CXI keeps images at /entry_1/data_1/data; peaknet images and labels, side by side."""
-    write_hdf5(tmp_path / "a.cxi", {"entry_1/data_1/data": numbers(5, (2, 3)), "entry_1/other": numbers(9)})
+    write_hdf5(
+        tmp_path / "a.cxi", {"entry_1/data_1/data": numbers(5, (2, 3)), "entry_1/other": numbers(9)}
+    )
     manager = GlobalIndexManager(tmp_path / "a.cxi", layout="cxi")
     assert len(manager) == 5
-    assert only(manager) == ("entry_1/data_1/data", (2, 3), "uint16", "entry_1/data_1/data", "plain")
+    assert only(manager) == (
+        "entry_1/data_1/data",
+        (2, 3),
+        "uint16",
+        "entry_1/data_1/data",
+        "plain",
+    )
     for write, name in ((write_hdf5, "p.h5"), (write_zarr, "p.zarr")):
         write(
-            tmp_path / name, {"images": numbers(4, (2, 2), "f4"), "labels": numbers(4, (2, 2), "u1"), "x": numbers(1)}
+            tmp_path / name,
+            {
+                "images": numbers(4, (2, 2), "f4"),
+                "labels": numbers(4, (2, 2), "u1"),
+                "x": numbers(1),
+            },
         )
         manager = GlobalIndexManager(tmp_path / name, layout="peaknet")
-        assert [(a.name, a.dtype) for a in manager.arrays] == [("images", "float32"), ("labels", "uint8")]
+        assert [(a.name, a.dtype) for a in manager.arrays] == [
+            ("images", "float32"),
+            ("labels", "uint8"),
+        ]
     write_hdf5(tmp_path / "q.h5", {"images": numbers(4)})
-    assert "it has no array 'labels'; there is 'images' of (4, 3)" in refused(tmp_path / "q.h5", layout="peaknet")
+    assert "it has no array 'labels'; there is 'images' of (4, 3)" in refused(
+        tmp_path / "q.h5", layout="peaknet"
+    )
 
 
 @pytest.mark.parametrize("write", [write_hdf5, write_zarr])
@@ -71,7 +89,17 @@ def test_auto_takes_the_only_array_and_else_names_them(tmp_path, write):
 # -- NeXus
 
 
-def nexus(path, entries=("entry",), *, spelling=str, default=True, signal="counts", group="data", old=False, length=4):
+def nexus(
+    path,
+    entries=("entry",),
+    *,
+    spelling=str,
+    default=True,
+    signal="counts",
+    group="data",
+    old=False,
+    length=4,
+):
     with h5py.File(path, "w") as file:
         if default:
             file.attrs["default"] = spelling(entries[0])
@@ -96,7 +124,13 @@ def test_nexus_follows_default_to_its_signal(tmp_path, spelling):
     """However the attributes are spelled: as text, bytes, or an array of one."""
     path = nexus(tmp_path / "a.nxs", ["second", "entry"], spelling=SPELLINGS[spelling])
     manager = GlobalIndexManager(path, layout="nexus")
-    assert len(manager) == 4 and only(manager) == ("data", (2, 2), "uint16", "second/data/counts", "plain")
+    assert len(manager) == 4 and only(manager) == (
+        "data",
+        (2, 2),
+        "uint16",
+        "second/data/counts",
+        "plain",
+    )
 
 
 @pytest.mark.parametrize("old", [1, "text"])
@@ -111,7 +145,9 @@ def test_nexus_without_default_goes_to_the_only_entry(tmp_path):
     path = nexus(tmp_path / "a.nxs", default=False)
     assert only(GlobalIndexManager(path, layout="nexus"))[3] == "entry/data/counts"
     path = nexus(tmp_path / "b.nxs", ["one", "two"], default=False)
-    assert "its group / has neither a default nor a signal attribute; choose with key=" in refused(path, layout="nexus")
+    assert "its group / has neither a default nor a signal attribute; choose with key=" in refused(
+        path, layout="nexus"
+    )
 
 
 def test_nexus_files_may_name_their_entries_each_in_its_own_way(tmp_path, monkeypatch):
@@ -122,7 +158,9 @@ def test_nexus_files_may_name_their_entries_each_in_its_own_way(tmp_path, monkey
     for _ in range(2):
         manager = GlobalIndexManager(tmp_path, layout="nexus")
         assert manager.lengths.tolist() == [2, 3, 4]
-        assert [manager.now.entry(n).arrays[0].path for n in range(3)] == [f"scan{n}/data/counts" for n in range(3)]
+        assert [manager.now.entry(n).arrays[0].path for n in range(3)] == [
+            f"scan{n}/data/counts" for n in range(3)
+        ]
         assert {manager.now.entry(n).arrays[0].name for n in range(3)} == {"data"}
         monkeypatch.setattr(stores, "scan", None)  # the second time, nothing is opened
 
@@ -131,8 +169,18 @@ def test_broken_nexus_chains_are_told_where_they_break(tmp_path):
     """A default that leads nowhere, to an array, or in a circle, and a signal that is none: each named with its group."""
     path = nexus(tmp_path / "a.nxs")
     cases = [
-        ("entry", "default", "gone", "its default attribute leads to /entry/gone, which is no group"),
-        ("entry/data", "signal", "gone", "its group /entry/data names 'gone' as signal, which is no array"),
+        (
+            "entry",
+            "default",
+            "gone",
+            "its default attribute leads to /entry/gone, which is no group",
+        ),
+        (
+            "entry/data",
+            "signal",
+            "gone",
+            "its group /entry/data names 'gone' as signal, which is no array",
+        ),
         ("entry/data", "signal", "..", "its group /entry/data names '..' as signal"),
         ("/", "default", "entry/data/counts", "leads to /entry/data/counts, which is no group"),
         ("/", "default", ".", "lead on for more than 32 groups"),
@@ -166,9 +214,14 @@ def anndata(path, form="array", *, rows=6, columns=5, key="X", legacy=False):
             "data": dense[dense != 0],
         }
         for name, values in parts.items():
-            node.create_array(name, data=values) if is_zarr else node.create_dataset(name, data=values)
+            node.create_array(name, data=values) if is_zarr else node.create_dataset(
+                name, data=values
+            )
         if legacy:
-            node.attrs["h5sparse_format"], node.attrs["h5sparse_shape"] = form[:3], np.array([rows, columns])
+            node.attrs["h5sparse_format"], node.attrs["h5sparse_shape"] = (
+                form[:3],
+                np.array([rows, columns]),
+            )
         else:
             node.attrs["encoding-type"] = form
             node.attrs["shape"] = [rows, columns] if is_zarr else np.array([rows, columns])
@@ -198,8 +251,9 @@ def test_anndata_of_before_0_8_is_known_by_its_own_names(tmp_path):
 def test_columns_first_are_refused(tmp_path, suffix):
     """A row of a csc matrix is spread over all of it."""
     path = anndata(tmp_path / f"a.{suffix}", "csc_matrix")
-    assert "its 'X' is stored as csc_matrix; rows can be read of arrays and of csr_matrix" in refused(
-        path, layout="anndata"
+    assert (
+        "its 'X' is stored as csc_matrix; rows can be read of arrays and of csr_matrix"
+        in refused(path, layout="anndata")
     )
 
 
@@ -259,11 +313,16 @@ def test_ome_is_level_zero(tmp_path, version):
         root.create_array(path, shape=(3, size, size), dtype="u2")
     scales = [{"datasets": [{"path": "full"}, {"path": "half"}], "version": version}]
     root.attrs.update(
-        {"multiscales": scales} if version == "0.4" else {"ome": {"version": version, "multiscales": scales}}
+        {"multiscales": scales}
+        if version == "0.4"
+        else {"ome": {"version": version, "multiscales": scales}}
     )
     manager = GlobalIndexManager(tmp_path / "a.zarr", layout="ome")
     assert len(manager) == 3 and only(manager) == ("image", (4, 4), "uint16", "full", "plain")
-    assert GlobalIndexManager(tmp_path / "a.zarr", layout="ome", axis=1).arrays[0].item_shape == (3, 4)
+    assert GlobalIndexManager(tmp_path / "a.zarr", layout="ome", axis=1).arrays[0].item_shape == (
+        3,
+        4,
+    )
 
 
 @pytest.mark.parametrize(
@@ -295,21 +354,37 @@ def test_what_is_no_ome_image_is_a_named_error(tmp_path, attributes):
 
 
 @pytest.mark.parametrize("write", [write_hdf5, write_zarr])
-@pytest.mark.parametrize(("count", "length"), [(20, 5), (23, 5), (4, 5), (0, 5), (23, 1), (23, 7), (23, 23), (23, 24)])
+@pytest.mark.parametrize(
+    ("count", "length"), [(20, 5), (23, 5), (4, 5), (0, 5), (23, 1), (23, 7), (23, 23), (23, 24)]
+)
 def test_tokens_are_cut_into_sequences(tmp_path, write, count, length):
     """Each file gives as many whole sequences as fit, whether or not they fit its chunks; what is left over is left out."""
     path = write(tmp_path / "a.zarr", numbers(count, (), "u4"), key="x", chunk=4)
     manager = GlobalIndexManager(path, layout=f"tokens:{length}")
-    assert len(manager) == count // length and only(manager) == ("x", (length,), "uint32", "x", "tokens")
+    assert len(manager) == count // length and only(manager) == (
+        "x",
+        (length,),
+        "uint32",
+        "x",
+        "tokens",
+    )
     assert manager.arrays[0].rows == length and manager.now.table.chunk_lengths[0, 0] == 4
 
 
 def test_tokens_are_one_dimensional_and_one_array(tmp_path):
     """A matrix is refused, so is a file of several; a bare array and a key are taken."""
     write_zarr(tmp_path / "a.zarr", numbers(20, (3,)))
-    assert "sequences of tokens are cut from one-dimensional arrays" in refused(tmp_path / "a.zarr", layout="tokens:5")
+    assert "sequences of tokens are cut from one-dimensional arrays" in refused(
+        tmp_path / "a.zarr", layout="tokens:5"
+    )
     write_zarr(tmp_path / "bare.zarr", numbers(20, ()))
-    assert only(GlobalIndexManager(tmp_path / "bare.zarr", layout="tokens:6")) == ("", (6,), "uint16", "", "tokens")
+    assert only(GlobalIndexManager(tmp_path / "bare.zarr", layout="tokens:6")) == (
+        "",
+        (6,),
+        "uint16",
+        "",
+        "tokens",
+    )
     write_hdf5(tmp_path / "b.h5", {"x": numbers(20, ()), "y": numbers(20, ())})
     assert "choose with key=" in refused(tmp_path / "b.h5", layout="tokens:5")
     assert len(GlobalIndexManager(tmp_path / "b.h5", layout="tokens:5", key="y")) == 4
@@ -356,14 +431,18 @@ def test_an_external_link_to_nothing_is_named(tmp_path):
     with h5py.File(tmp_path / "master.h5", "w") as file:
         file["x"] = h5py.ExternalLink("raw/far.h5", "/g/data")
         file["g/y"] = numbers(3)
-    assert "takes data from 'raw/far.h5', which is not there" in refused(tmp_path / "master.h5", key="x")
+    assert "takes data from 'raw/far.h5', which is not there" in refused(
+        tmp_path / "master.h5", key="x"
+    )
     assert len(GlobalIndexManager(tmp_path / "master.h5", key="g/y")) == 3
 
 
 def virtual(path, sources, *, length=3):
     layout = h5py.VirtualLayout((length * len(sources), 3), "u2")
     for number, source in enumerate(sources):
-        layout[number * length : (number + 1) * length] = h5py.VirtualSource(source, "x", (length, 3))
+        layout[number * length : (number + 1) * length] = h5py.VirtualSource(
+            source, "x", (length, 3)
+        )
     with h5py.File(path, "w") as file:
         file.create_virtual_dataset("v", layout)
 
@@ -380,7 +459,9 @@ def test_virtual_datasets_are_followed_and_never_believed(tmp_path, monkeypatch)
     manager = GlobalIndexManager(tmp_path / "v.h5")
     assert len(manager) == 6 and not manager.refresh() and len(seen) == 2
     (tmp_path / "raw/b.h5").unlink()
-    with pytest.raises(BadFilesError, match=r"v\.h5: dataset 'v' takes data from 'raw/b\.h5', which is not there"):
+    with pytest.raises(
+        BadFilesError, match=r"v\.h5: dataset 'v' takes data from 'raw/b\.h5', which is not there"
+    ):
         manager.refresh()
 
 
@@ -400,7 +481,10 @@ def test_a_virtual_dataset_of_numbered_files_is_followed(tmp_path):
         write_hdf5(tmp_path / f"part-{number}.h5", numbers(3), chunk=1)
     layout = h5py.VirtualLayout((6, 3), "u2", maxshape=(None, 3))
     source = h5py.VirtualSource("part-%b.h5", "x", (3, 3), maxshape=(3, 3))
-    space, other = h5py.h5s.create_simple((6, 3), (h5py.h5s.UNLIMITED, 3)), h5py.h5s.create_simple((3, 3))
+    space, other = (
+        h5py.h5s.create_simple((6, 3), (h5py.h5s.UNLIMITED, 3)),
+        h5py.h5s.create_simple((3, 3)),
+    )
     space.select_hyperslab((0, 0), (h5py.h5s.UNLIMITED, 1), stride=(3, 3), block=(3, 3))
     del layout, source
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -447,7 +531,9 @@ def test_groups_of_both_kinds_are_one_index_and_bare_arrays_are_told_apart(tmp_p
     assert Path(tmp_path, "c.zarr").is_dir()
 
 
-@pytest.mark.parametrize("mark", [1, 1.0, "1", np.bytes_("1"), np.array([1], "i2"), np.array(["1"], "S2")])
+@pytest.mark.parametrize(
+    "mark", [1, 1.0, "1", np.bytes_("1"), np.array([1], "i2"), np.array(["1"], "S2")]
+)
 def test_an_old_signal_is_marked_in_every_way_that_writers_had(tmp_path, mark):
     """Numbers, text and arrays of one: napi wrote text of fixed length."""
     with h5py.File(tmp_path / "a.nxs", "w") as file:

@@ -34,7 +34,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def folder(tmp_path):
     """Three files, a, b and c, with 3, 0 and 4 items."""
     for name, length in (("a.h5", 3), ("b.zarr", 0), ("c.h5", 4)):
-        (write_hdf5 if name.endswith("h5") else write_zarr)(tmp_path / name, numbers(length), key="x")
+        (write_hdf5 if name.endswith("h5") else write_zarr)(
+            tmp_path / name, numbers(length), key="x"
+        )
     return tmp_path
 
 
@@ -52,7 +54,9 @@ def taken(scans):
 def test_ids_run_through_the_items_of_the_files_in_order(lengths, data):
     """``locate``, ``locate_many`` and ``sample_id`` agree with a list of all (path, item), empty files and all."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = [write_hdf5(f"{folder}/{place}.h5", numbers(n, (2,))) for place, n in enumerate(lengths)]
+        paths = [
+            write_hdf5(f"{folder}/{place}.h5", numbers(n, (2,))) for place, n in enumerate(lengths)
+        ]
         manager = GlobalIndexManager(paths)
         oracle = [(path, item) for path, n in zip(paths, lengths, strict=True) for item in range(n)]
         assert len(manager) == len(oracle) and manager.lengths.tolist() == lengths
@@ -63,7 +67,9 @@ def test_ids_run_through_the_items_of_the_files_in_order(lengths, data):
                 manager.locate(bad)
         ids = data.draw(st.lists(st.integers(0, len(oracle) - 1))) if oracle else []
         files, items = manager.locate_many(ids)
-        assert [(manager.paths[f], int(i)) for f, i in zip(files, items, strict=True)] == [oracle[id] for id in ids]
+        assert [(manager.paths[f], int(i)) for f, i in zip(files, items, strict=True)] == [
+            oracle[id] for id in ids
+        ]
         assert files.dtype == items.dtype == np.int64
 
 
@@ -83,7 +89,10 @@ def test_items_of_no_file_are_refused(folder):
 def test_several_aligned_arrays_are_one_index(tmp_path):
     """Each key is an array of its own shape and dtype, in the sequence asked for, from both kinds of file."""
     for name, write, n in (("a.h5", write_hdf5, 3), ("b.zarr", write_zarr, 5)):
-        write(tmp_path / name, {"g/x": numbers(n, (2, 2)), "y": numbers(n, (), "f4"), "z": numbers(n + 1)})
+        write(
+            tmp_path / name,
+            {"g/x": numbers(n, (2, 2)), "y": numbers(n, (), "f4"), "z": numbers(n + 1)},
+        )
     manager = GlobalIndexManager(tmp_path, key=["y", "/g/x"])
     assert len(manager) == 8
     assert [(a.name, a.item_shape, a.dtype) for a in manager.arrays] == [
@@ -95,7 +104,10 @@ def test_several_aligned_arrays_are_one_index(tmp_path):
 @pytest.mark.parametrize("write", [write_hdf5, write_zarr])
 def test_arrays_that_are_not_aligned_are_refused(tmp_path, write):
     """Two keys of different lengths name no samples: both lengths are told."""
-    path = write(tmp_path / "a.h5" if write is write_hdf5 else tmp_path / "a.zarr", {"x": numbers(3), "y": numbers(4)})
+    path = write(
+        tmp_path / "a.h5" if write is write_hdf5 else tmp_path / "a.zarr",
+        {"x": numbers(3), "y": numbers(4)},
+    )
     with pytest.raises(BadFilesError, match="not aligned: 'x' has 3 items, 'y' has 4 items"):
         GlobalIndexManager(path, key=["x", "y"])
 
@@ -142,8 +154,12 @@ def test_all_bad_files_are_told_ten_of_them_in_the_message(tmp_path):
         (tmp_path / f"bad{number:02}.h5").write_bytes(b"no HDF5")
     with pytest.raises(BadFilesError) as error:
         GlobalIndexManager(tmp_path)
-    assert [os.path.basename(path) for path, _ in error.value.failures] == [f"bad{n:02}.h5" for n in range(13)]
-    assert all(f"bad{n:02}.h5" in str(error.value) for n in range(10)) and "bad10.h5" not in str(error.value)
+    assert [os.path.basename(path) for path, _ in error.value.failures] == [
+        f"bad{n:02}.h5" for n in range(13)
+    ]
+    assert all(f"bad{n:02}.h5" in str(error.value) for n in range(10)) and "bad10.h5" not in str(
+        error.value
+    )
     assert "13 files cannot be indexed" in str(error.value) and "and 3 more" in str(error.value)
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
 
@@ -156,8 +172,14 @@ def test_bad_files_can_be_left_out_by_name(tmp_path, caplog):
     (tmp_path / "bad.h5").write_bytes(b"")
     manager = GlobalIndexManager(tmp_path, on_bad="skip")
     alone = GlobalIndexManager(tmp_path / "good")
-    assert [os.path.basename(path) for path, _ in manager.skipped] == ["bad.h5"] and "left out 1 of 3" in caplog.text
-    assert manager.paths == alone.paths and manager.fingerprint == alone.fingerprint and len(manager) == 4
+    assert [os.path.basename(path) for path, _ in manager.skipped] == [
+        "bad.h5"
+    ] and "left out 1 of 3" in caplog.text
+    assert (
+        manager.paths == alone.paths
+        and manager.fingerprint == alone.fingerprint
+        and len(manager) == 4
+    )
     again = GlobalIndexManager(tmp_path, on_bad="skip")
     assert again.skipped == manager.skipped and again.fingerprint == manager.fingerprint
     with pytest.raises(BadFilesError):
@@ -212,7 +234,9 @@ def test_files_named_in_another_way_are_not_looked_at_again(tmp_path, scans, one
     assert sorted(scans) == ["a.h5", "b.h5"]
     scans.clear()
     again = GlobalIndexManager(f"{data}{other}", key="x", cache_dir=cache)
-    assert scans == [] and again.fingerprint == built.fingerprint and again.lengths.tolist() == [2, 3]
+    assert (
+        scans == [] and again.fingerprint == built.fingerprint and again.lengths.tolist() == [2, 3]
+    )
 
 
 def test_what_is_cached_of_other_arrays_is_no_help(tmp_path, scans):
@@ -231,7 +255,9 @@ def test_files_of_another_shape_or_dtype_are_refused_by_both_names(tmp_path, oth
     """One index has one item shape and dtype: the file that differs and the first are named, with what they hold."""
     write_hdf5(tmp_path / "a.h5", numbers(2))
     write_hdf5(tmp_path / "b.h5", other)
-    with pytest.raises(BadFilesError, match=r"b\.h5: it has x of .*, while in .*a\.h5 there is x of \(3,\) uint16"):
+    with pytest.raises(
+        BadFilesError, match=r"b\.h5: it has x of .*, while in .*a\.h5 there is x of \(3,\) uint16"
+    ):
         GlobalIndexManager(tmp_path)
     assert GlobalIndexManager(tmp_path, on_bad="skip").num_files == 1
 
@@ -263,7 +289,9 @@ GARBAGE = {
     "rank": lambda path: _json(path, shape=[4]),
     "codec": lambda path: _json(path, codecs=[{"name": "nonesuch"}]),
     "dtype": lambda path: _json(path, data_type="nonesuch"),
-    "no-chunks": lambda path: _json(path, chunk_grid={"name": "regular", "configuration": {"chunk_shape": [0, 3]}}),
+    "no-chunks": lambda path: _json(
+        path, chunk_grid={"name": "regular", "configuration": {"chunk_shape": [0, 3]}}
+    ),
     "huge-chunks": lambda path: _json(
         path, chunk_grid={"name": "regular", "configuration": {"chunk_shape": [2**70, 3]}}
     ),
@@ -310,7 +338,9 @@ def test_missing_files_folders_links_and_devices_are_named(tmp_path):
         GlobalIndexManager([tmp_path / name for name in names] + ["/dev/zero"])
     reasons = {os.path.basename(path): reason for path, reason in error.value.failures}
     assert list(reasons) == ["gone.h5", "dangling.h5", "loop.h5", "folder", "x", "zero"]
-    for name, word in zip(reasons, ["No such", "No such", "symbolic", "no zarr", "Not a dir", "regular"], strict=True):
+    for name, word in zip(
+        reasons, ["No such", "No such", "symbolic", "no zarr", "Not a dir", "regular"], strict=True
+    ):
         assert word in reasons[name]
 
 
@@ -335,7 +365,8 @@ except OSError as error:
 """
     # the module is imported by a first look, while there are descriptors
     code = code.replace(
-        "resource.setrlimit", "scanning.examine(sys.argv[1], layout=Layout(), axis=0)\nresource.setrlimit"
+        "resource.setrlimit",
+        "scanning.examine(sys.argv[1], layout=Layout(), axis=0)\nresource.setrlimit",
     )
     assert run_python(code, tmp_path / "a.h5").stdout == "24\n"
 
@@ -345,7 +376,11 @@ def test_stale_consolidated_metadata_is_not_believed(tmp_path, zarr_format):
     """A store that grew after it was consolidated has the items that its arrays have."""
     path = tmp_path / "a.zarr"
     write_zarr(path, numbers(10), key="x", zarr_format=zarr_format)
-    with pytest.warns(UserWarning, match="onsolidated metadata") if zarr_format == 3 else nullcontext():
+    with (
+        pytest.warns(UserWarning, match="onsolidated metadata")
+        if zarr_format == 3
+        else nullcontext()
+    ):
         zarr.consolidate_metadata(path)
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
     group["x"].resize((20, 3))
@@ -365,7 +400,14 @@ def test_counts_beyond_int64_are_an_overflow(tmp_path):
 
 def test_odd_names_are_found_kept_and_told_escaped(tmp_path):
     """Newlines, bytes that are no UTF-8, spaces, a leading dash, emoji, 200 letters: in index, cache and messages."""
-    odd = [b"new\nline.h5", b"\xff\xfe.h5", b" sp ace .h5", b"-dash.h5", "🦆é.h5".encode(), b"x" * 200 + b".h5"]
+    odd = [
+        b"new\nline.h5",
+        b"\xff\xfe.h5",
+        b" sp ace .h5",
+        b"-dash.h5",
+        "🦆é.h5".encode(),
+        b"x" * 200 + b".h5",
+    ]
     for name in odd:
         write_hdf5(os.fsdecode(os.fsencode(tmp_path) + b"/" + name), numbers(2))
     for manager in (GlobalIndexManager(tmp_path), GlobalIndexManager(tmp_path)):
@@ -408,7 +450,9 @@ def _rewrite_within_its_stamp(path):
     path.write_bytes(Path(write_hdf5(path.with_suffix(".tmp"), numbers(6))).read_bytes())
     path.with_suffix(".tmp").unlink()
     os.truncate(path, before.st_size)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync -t does: only ctime tells
+    os.utime(
+        path, ns=(before.st_atime_ns, before.st_mtime_ns)
+    )  # as rsync -t does: only ctime tells
 
 
 @pytest.mark.parametrize("change", [_grow, _replace, _rewrite_within_its_stamp])
@@ -554,7 +598,9 @@ def test_the_cache_can_be_kept_elsewhere(folder, scans, tmp_path_factory, monkey
     assert manager.cache_path.parent == place and manager.cache_path.exists()
     assert sorted(os.listdir(folder)) == before
     taken(scans)
-    assert GlobalIndexManager(folder, **options).fingerprint == manager.fingerprint and not taken(scans)
+    assert GlobalIndexManager(folder, **options).fingerprint == manager.fingerprint and not taken(
+        scans
+    )
     others = [
         GlobalIndexManager(folder, key="x", **options),
         GlobalIndexManager([folder / "c.h5", folder / "a.h5"], **options),
@@ -567,7 +613,9 @@ def test_the_cache_can_be_kept_elsewhere(folder, scans, tmp_path_factory, monkey
 def test_a_read_only_folder_gets_its_cache_elsewhere(folder, scans, tmp_path_factory, monkeypatch):
     """Data on a read-only mount is indexed, and its cache kept in the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
-    mounted = subprocess.run(["mount", "--bind", folder, folder], env=environment(), capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "--bind", folder, folder], env=environment(), capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("cannot mount here")
     try:
@@ -576,7 +624,9 @@ def test_a_read_only_folder_gets_its_cache_elsewhere(folder, scans, tmp_path_fac
         assert manager.cache_path.is_relative_to(os.environ["XDG_CACHE_HOME"]) and len(manager) == 7
         taken(scans)
         assert GlobalIndexManager(folder).fingerprint == manager.fingerprint and not taken(scans)
-        told = GlobalIndexManager(folder, cache_dir=folder)  # the user insists: it works, without a cache
+        told = GlobalIndexManager(
+            folder, cache_dir=folder
+        )  # the user insists: it works, without a cache
         assert len(told) == 7 and not told.cache_path.exists()
     finally:
         subprocess.run(["umount", folder], env=environment(), check=True)
@@ -607,7 +657,10 @@ def test_the_fingerprint_knows_neither_place_nor_age(folder, tmp_path_factory):
         write = write_hdf5 if name.endswith("h5") else write_zarr
         write(copy / name, numbers(length, start=50), key="x", chunk=2)
     assert GlobalIndexManager(copy).fingerprint == before
-    assert GlobalIndexManager([copy / "a.h5", copy / "b.zarr", copy / "c.h5"], key="x").fingerprint == before
+    assert (
+        GlobalIndexManager([copy / "a.h5", copy / "b.zarr", copy / "c.h5"], key="x").fingerprint
+        == before
+    )
 
 
 @pytest.mark.parametrize(
@@ -684,7 +737,9 @@ print(manager.fingerprint, len(manager), flush=True)
 
 def start(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    )
 
 
 @pytest.mark.slow
@@ -757,14 +812,18 @@ def test_a_lock_that_cannot_be_made_is_done_without(folder, caplog):
     assert len(GlobalIndexManager(folder)) == 7 and "without the lock" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # Python 3.12, about fork
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*:DeprecationWarning"
+)  # Python 3.12, about fork
 def test_an_executor_changes_nothing_but_the_time(folder, scans):
     """Threads and processes find what one thread finds, failures included."""
     expected = GlobalIndexManager(folder)
     for make in (ThreadPoolExecutor, ProcessPoolExecutor):
         manager = GlobalIndexManager(folder, cache_dir=folder / make.__name__)
         with make(2) as executor:
-            pooled = GlobalIndexManager(folder, cache_dir=folder / f"{make.__name__}2", executor=executor)
+            pooled = GlobalIndexManager(
+                folder, cache_dir=folder / f"{make.__name__}2", executor=executor
+            )
             pooled.refresh(executor)
             with pytest.raises(BadFilesError) as error:
                 GlobalIndexManager([folder / "a.h5", folder / "gone.h5"], executor=executor)
@@ -779,7 +838,11 @@ def test_a_pickled_manager_is_the_manager(folder):
     data = pickle.dumps(manager)
     (folder / "a.h5").rename(folder / "aside")
     copy = pickle.loads(data)
-    assert copy.fingerprint == manager.fingerprint and copy.paths == manager.paths and copy.index == manager.index
+    assert (
+        copy.fingerprint == manager.fingerprint
+        and copy.paths == manager.paths
+        and copy.index == manager.index
+    )
     assert [copy.locate(id) for id in range(7)] == [manager.locate(id) for id in range(7)]
     (folder / "aside").rename(folder / "a.h5")
     copy.refresh()

@@ -35,7 +35,10 @@ KINDS = ["hdf5", "zarr2", "zarr3"]
     ("one", "other"),
     [
         ({"scale_factor": 0.001}, {"scale_factor": 0.002}),
-        ({"scale_factor": 0.5, "add_offset": 230.0}, {"scale_factor": 0.5, "add_offset": np.float32(290)}),
+        (
+            {"scale_factor": 0.5, "add_offset": 230.0},
+            {"scale_factor": 0.5, "add_offset": np.float32(290)},
+        ),
         ({"add_offset": np.array([5.0])}, {}),
     ],
 )
@@ -58,13 +61,17 @@ def test_files_that_are_packed_alike_are_told_once(tmp_path, kind, caplog):
         write_packed(path, kind, scale_factor=np.float64(0.25), add_offset=np.float64(10))
     manager = GlobalIndexManager(tmp_path, key="x", cache_dir=tmp_path / "cache")
     manager.refresh()
-    assert caplog.text.count("packed by scale_factor 0.25, add_offset 10.0") == 1 and len(manager) == 6
+    assert (
+        caplog.text.count("packed by scale_factor 0.25, add_offset 10.0") == 1 and len(manager) == 6
+    )
     build._tell_packed.cache_clear()
     GlobalIndexManager(tmp_path, key="x", cache_dir=tmp_path / "cache")
     assert caplog.text.count("packed by scale_factor 0.25, add_offset 10.0") == 2
 
 
-@pytest.mark.parametrize("attributes", [{"scale_factor": 1.0, "add_offset": 0.0}, {"scale_factor": 1}, {}])
+@pytest.mark.parametrize(
+    "attributes", [{"scale_factor": 1.0, "add_offset": 0.0}, {"scale_factor": 1}, {}]
+)
 def test_what_changes_no_value_is_no_packing(tmp_path, attributes, caplog):
     """Some writers always write both attributes."""
     write_packed(tmp_path / "a.nc", "hdf5", **attributes)

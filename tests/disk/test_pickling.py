@@ -29,7 +29,11 @@ def proven(monkeypatch):
 @pytest.fixture
 def many(tmp_path, monkeypatch):
     """Folders with ten and ten thousand empty files that are taken for stores of 5 items."""
-    real = stores.scan(write_hdf5(tmp_path / "one.h5", numbers(5)), GlobalIndexManager(tmp_path / "one.h5").layout, 0)
+    real = stores.scan(
+        write_hdf5(tmp_path / "one.h5", numbers(5)),
+        GlobalIndexManager(tmp_path / "one.h5").layout,
+        0,
+    )
     shutil.rmtree(tmp_path, ignore_errors=True)
     monkeypatch.setattr(stores, "scan", lambda *_: Entry(real.kind, 5, real.arrays, real.digest))
     folders = []
@@ -105,7 +109,9 @@ def test_a_cache_that_is_gone_between_is_a_clear_error(folder, damage):
         manager.cache_path.write_bytes(whole[:-9])
     elif damage == "directory":
         manager.cache_path.mkdir()
-    with pytest.raises(ValueError, match="cannot be mapped in this process.*build the GlobalIndexManager again"):
+    with pytest.raises(
+        ValueError, match="cannot be mapped in this process.*build the GlobalIndexManager again"
+    ):
         pickle.loads(data)
     assert pickle.loads(pickle.dumps(manager)).fingerprint == manager.fingerprint  # now by content
 
@@ -155,7 +161,9 @@ def test_workers_of_any_kind_read_right(folder, method):
 
     dataset = FileCacheDataset(GlobalIndexManager(folder, key="x"))
     expected = [dataset[id].tolist() for id in range(7)]
-    loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=method)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=2, num_workers=2, multiprocessing_context=method
+    )
     assert [item for batch in loader for item in batch.tolist()] == expected
     assert expected == [*numbers(3).tolist(), *numbers(4).tolist()]
 
@@ -171,11 +179,20 @@ sys.exit(main(["index", "build", sys.argv[1], "--key", "x", "--workers", "1"]))
 """
     done = run_python(code, folder, check=False)
     if masked in ("torch", "tqdm", "fsspec", "zarr"):  # plain zarr metadata is read without zarr
-        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("7 samples in 2 files")
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(
+            "7 samples in 2 files"
+        )
     else:
-        assert done.returncode == 1 and "1 file cannot be indexed" in done.stderr and done.stdout == ""
-        assert f"a.h5: ModuleNotFoundError: import of {masked}" in done.stderr and "Traceback" not in done.stderr
+        assert (
+            done.returncode == 1 and "1 file cannot be indexed" in done.stderr and done.stdout == ""
+        )
+        assert (
+            f"a.h5: ModuleNotFoundError: import of {masked}" in done.stderr
+            and "Traceback" not in done.stderr
+        )
     if masked == "fsspec":
         done = run_python(code, "memory://x", check=False)
-        assert done.returncode == 1 and done.stderr.startswith("globidx: reading memory://x needs fsspec: pip install")
+        assert done.returncode == 1 and done.stderr.startswith(
+            "globidx: reading memory://x needs fsspec: pip install"
+        )
     assert sys.modules[fast_scan.__name__] is fast_scan

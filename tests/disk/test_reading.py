@@ -49,7 +49,9 @@ def test_each_chunk_is_decoded_once_while_the_cache_holds_it(tmp_path, write, ba
     dataset, data = dataset_of(tmp_path, write, backend=backend)
     ids = random.Random(1).sample(range(len(data)), len(data))
     for start in range(0, len(ids), 8):
-        for id, sample in zip(ids[start : start + 8], dataset.__getitems__(ids[start : start + 8]), strict=True):
+        for id, sample in zip(
+            ids[start : start + 8], dataset.__getitems__(ids[start : start + 8]), strict=True
+        ):
             assert sample.tolist() == data[id].tolist()
     counters = dataset.counters(reset=True)
     assert (counters.decodes, counters.opens) == (2 * LENGTH // CHUNK, 2)
@@ -82,7 +84,9 @@ def test_refreshes_that_cross_keep_their_chunks_apart(tmp_path):
 def test_without_room_every_batch_decodes(tmp_path):
     """A chunk that is larger than the cache is decoded once for all that a batch wants of it, and again for the next."""
     dataset, _ = dataset_of(tmp_path, cache_bytes=CHUNK * data_bytes() - 1)
-    dataset.__getitems__([0, 1, 3, 4])  # [0, 2), [3, 5): the first in chunk 0, the second in chunks 0 and 1
+    dataset.__getitems__(
+        [0, 1, 3, 4]
+    )  # [0, 2), [3, 5): the first in chunk 0, the second in chunks 0 and 1
     assert dataset.counters().decodes == 2 and dataset.counters().hits == 0
     dataset[0]
     assert dataset.counters().decodes == 3
@@ -95,7 +99,9 @@ def test_what_is_kept_is_read_before_it_is_pushed_out(tmp_path):
     dataset.__getitems__(range(LENGTH - CHUNK - 1, LENGTH))
     before = dataset.counters(reset=True).decodes
     samples = dataset.__getitems__([0, LENGTH - CHUNK - 1, LENGTH - 1])
-    assert [sample.tolist() for sample in samples] == data[[0, LENGTH - CHUNK - 1, LENGTH - 1]].tolist()
+    assert [sample.tolist() for sample in samples] == data[
+        [0, LENGTH - CHUNK - 1, LENGTH - 1]
+    ].tolist()
     assert before >= 2 and dataset.counters().decodes == 1
     dataset.close()
 
@@ -108,7 +114,9 @@ def test_bytes_read_are_the_bytes_of_the_chunk_files(tmp_path):
     """What the fast path counts is what lies on disk."""
     dataset, data = dataset_of(tmp_path, files=1)
     dataset.__getitems__(range(len(data)))
-    stored = sum(file.stat().st_size for file in (tmp_path / "0.zarr/c").rglob("*") if file.is_file())
+    stored = sum(
+        file.stat().st_size for file in (tmp_path / "0.zarr/c").rglob("*") if file.is_file()
+    )
     assert dataset.counters().bytes_read == stored
     dataset.close()
     (tmp_path / "h").mkdir()
@@ -125,9 +133,13 @@ def test_a_kept_sample_is_not_written_to_by_later_batches(tmp_path):
     batches = [dataset.__getitems__([3, 3, 5, 3]) for _ in range(3)]
     for place, sample in enumerate(sample for batch in batches for sample in batch):
         sample.fill_(place)
-    assert [sample.unique().tolist() for batch in batches for sample in batch] == [[place] for place in range(12)]
+    assert [sample.unique().tolist() for batch in batches for sample in batch] == [
+        [place] for place in range(12)
+    ]
     assert dataset[3].tolist() == data[3].tolist()
-    assert batches[0][0].untyped_storage().nbytes() == data_bytes()  # torch.save of a sample saves no batch
+    assert (
+        batches[0][0].untyped_storage().nbytes() == data_bytes()
+    )  # torch.save of a sample saves no batch
     dataset.close()
 
 
@@ -139,7 +151,9 @@ def test_a_kept_sample_is_not_written_to_by_later_batches(tmp_path):
     stored=st.sampled_from(["zarr3", "hdf5", "contiguous"]),
     seed=st.integers(0, 99),
 )
-def test_rows_make_items_whatever_the_chunks_are(tmp_path_factory, rows, chunk, cache_bytes, stored, seed):
+def test_rows_make_items_whatever_the_chunks_are(
+    tmp_path_factory, rows, chunk, cache_bytes, stored, seed
+):
     """Sequences of ``rows`` numbers out of one long array: chunks that do not divide them are still decoded once."""
     total = 60
     data, folder = np.arange(1, total + 1, dtype="u2"), tmp_path_factory.mktemp("tokens")
@@ -149,12 +163,16 @@ def test_rows_make_items_whatever_the_chunks_are(tmp_path_factory, rows, chunk, 
         write_hdf5(folder / "a", data, chunk=0 if stored == "contiguous" else chunk)
     chunk_length, path = 0 if stored == "contiguous" else chunk, "" if stored == "zarr3" else "x"
     info = ArrayInfo("tokens", (rows,), "uint16", chunk_length, path, "tokens")
-    entry = Entry("zarr3" if stored == "zarr3" else "hdf5", total // rows, (info,), bytes(16), ((0,) * 4,))
+    entry = Entry(
+        "zarr3" if stored == "zarr3" else "hdf5", total // rows, (info,), bytes(16), ((0,) * 4,)
+    )
     now = Snapshot(str(folder), Table.of(["a"], [entry], 0), (), Path("unused"), 0)
 
     def opened(key):
         assert key == (now, 0)
-        return OpenFile(str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False)
+        return OpenFile(
+            str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False
+        )
 
     handles, cached = HandleCache(1, opened), BlockCache(cache_bytes)
     ids = random.Random(seed).choices(range(total // rows), k=12)
@@ -169,9 +187,13 @@ def test_rows_make_items_whatever_the_chunks_are(tmp_path_factory, rows, chunk, 
 
 def test_items_of_one_batch_in_many_files_open_each_once(tmp_path):
     """A file is opened once for all that a batch wants of it."""
-    dataset, data = dataset_of(tmp_path, write_hdf5, files=5, options={"chunk": 0}, max_open_files=1)
+    dataset, data = dataset_of(
+        tmp_path, write_hdf5, files=5, options={"chunk": 0}, max_open_files=1
+    )
     ids = random.Random(2).sample(range(len(data)), 60)
-    assert [sample.tolist() for sample in dataset.__getitems__(ids)] == [data[id].tolist() for id in ids]
+    assert [sample.tolist() for sample in dataset.__getitems__(ids)] == [
+        data[id].tolist() for id in ids
+    ]
     assert dataset.counters().opens == 5 and dataset.counters().decodes == 0
     dataset.close()
 
@@ -207,7 +229,9 @@ def test_a_chunk_cut_anywhere_is_an_error_with_file_item_and_id(tmp_path, layout
     whole = file.read_bytes()
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
-        with pytest.raises(ReadError, match=r"sample id 1: item 1 of .*0\.zarr: (the index of )?chunk ") as error:
+        with pytest.raises(
+            ReadError, match=r"sample id 1: item 1 of .*0\.zarr: (the index of )?chunk "
+        ) as error:
             dataset[1]
         assert isinstance(error.value, MissingChunkError) == (length == 0)
     file.write_bytes(whole)
@@ -219,9 +243,15 @@ def test_a_chunk_of_another_size_is_an_error(tmp_path, layout):
     """A chunk that decodes, but to more or less than its shape, gives no items: neither padded nor cut."""
     right = STORES[layout].get("chunk", CHUNK)
     for chunk in (right // 2, right * 2):
-        dataset, _ = dataset_of(tmp_path / str(chunk), files=1, options=STORES[layout], cache_bytes=0)
+        dataset, _ = dataset_of(
+            tmp_path / str(chunk), files=1, options=STORES[layout], cache_bytes=0
+        )
         other = tmp_path / f"other-{chunk}"
-        options = {**STORES[layout], "chunk": chunk, **({"shard": 2 * chunk} if layout == "shard" else {})}
+        options = {
+            **STORES[layout],
+            "chunk": chunk,
+            **({"shard": 2 * chunk} if layout == "shard" else {}),
+        }
         write_zarr(other, numbers(2 * chunk, SHAPE), **options)
         chunk_file(tmp_path / str(chunk) / "0.zarr").write_bytes(chunk_file(other).read_bytes())
         with pytest.raises(ReadError, match=r"item 1 of .*0\.zarr"):
@@ -233,7 +263,9 @@ def test_a_flipped_bit_under_a_checksum_is_an_error(tmp_path, layout):
     """Every bit of a chunk with a checksum, and of a shard's index: an error, or the data unharmed; never other data."""
     file_bytes = {"crc32c": "crc32c", "zlib": "zarr2-zlib", "index": "shard"}
     if layout == "fletcher32":
-        dataset, data = dataset_of(tmp_path, write_hdf5, files=1, options={"fletcher32": True}, cache_bytes=0)
+        dataset, data = dataset_of(
+            tmp_path, write_hdf5, files=1, options={"fletcher32": True}, cache_bytes=0
+        )
         file = tmp_path / "0.h5"
         with h5py.File(file) as opened:
             found = opened["x"].id.get_chunk_info(0)
@@ -254,23 +286,31 @@ def test_a_flipped_bit_under_a_checksum_is_an_error(tmp_path, layout):
         except ReadError:
             refused += 1
         dataset.close()  # an HDF5 file must be opened again to be read again
-    assert refused >= len(span) // 2  # bits of the shard's other chunk, and of a header that says nothing
+    assert (
+        refused >= len(span) // 2
+    )  # bits of the shard's other chunk, and of a header that says nothing
 
 
 def test_an_inner_chunk_that_is_not_in_its_shard_is_missing_unless_filled(tmp_path):
     """The shard is there, one chunk of it is not: an error, as for a chunk of its own; filled where that was asked."""
-    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 2), shards=(4, 2), chunks=(2, 2), dtype="i4", fill_value=7)
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(8, 2), shards=(4, 2), chunks=(2, 2), dtype="i4", fill_value=7
+    )
     array[2:] = np.arange(12).reshape(6, 2)
     manager = GlobalIndexManager(tmp_path)
     dataset = FileCacheDataset(manager)
-    with pytest.raises(MissingChunkError, match=r"sample id 0: item 0 of .*chunk c/0/0 .*not in its shard"):
+    with pytest.raises(
+        MissingChunkError, match=r"sample id 0: item 0 of .*chunk c/0/0 .*not in its shard"
+    ):
         dataset[0]
     assert dataset[2].tolist() == [0, 1]
     filled = FileCacheDataset(manager, on_missing="fill")
     assert [filled[id].tolist() for id in (0, 2)] == [[7, 7], [0, 1]]
 
 
-@pytest.mark.parametrize("options", [{}, {"shards": (4, 3)}, {"zarr_format": 2}], ids=["zarr3", "shards", "zarr2"])
+@pytest.mark.parametrize(
+    "options", [{}, {"shards": (4, 3)}, {"zarr_format": 2}], ids=["zarr3", "shards", "zarr2"]
+)
 @pytest.mark.parametrize("fill", [0.0, 7.5, np.nan, -np.inf])
 def test_chunks_of_nothing_but_fill_value_come_back(tmp_path, options, fill):
     """What zarr's default writer skips is read as it was written, where the reader says so."""
@@ -287,7 +327,9 @@ def test_a_shard_that_is_written_anew_is_read_by_its_new_index(tmp_path):
     file = chunk_file(tmp_path / "0.zarr")
     assert dataset[1].tolist() == data[1].tolist()
     random_items = np.random.default_rng(0).integers(1, 2**16, (4, *SHAPE)).astype("u2")
-    for number, items in enumerate((np.full_like(random_items, 7), random_items)):  # chunks of different sizes
+    for number, items in enumerate(
+        (np.full_like(random_items, 7), random_items)
+    ):  # chunks of different sizes
         write_zarr(tmp_path / f"other-{number}", items, **STORES["shard"])
         other = chunk_file(tmp_path / f"other-{number}")
         if number:
@@ -362,7 +404,9 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-@pytest.mark.parametrize(("library", "backend"), [("zarrs", "library"), ("tensorstore", "tensorstore")])
+@pytest.mark.parametrize(
+    ("library", "backend"), [("zarrs", "library"), ("tensorstore", "tensorstore")]
+)
 def test_libraries_that_do_not_survive_a_fork_say_so(tmp_path, method, library, backend):
     """A forked worker raises with the cure, where zarrs would hang and tensorstore abort; another worker reads."""
     if find_spec(library) is None:
@@ -381,14 +425,18 @@ def test_zarrs_does_not_keep_the_fast_path_from_a_forked_worker(tmp_path):
     if find_spec("zarrs") is None:
         pytest.skip("zarrs is not installed")
     _, data = dataset_of(tmp_path)
-    assert int(run_python(FORKED, tmp_path, "fork", "zarrs", "auto").stdout) == data.sum(dtype=np.int64)
+    assert int(run_python(FORKED, tmp_path, "fork", "zarrs", "auto").stdout) == data.sum(
+        dtype=np.int64
+    )
 
 
 @pytest.mark.slow
 def test_blosc_decodes_in_a_forked_worker(tmp_path):
     """Its threads stay in the parent; the child does without."""
     _, data = dataset_of(tmp_path, options=STORES["blosc"])
-    assert int(run_python(FORKED, tmp_path, "fork", "none", "auto").stdout) == data.sum(dtype=np.int64)
+    assert int(run_python(FORKED, tmp_path, "fork", "none", "auto").stdout) == data.sum(
+        dtype=np.int64
+    )
 
 
 def test_tensorstore_that_is_not_there_is_named(tmp_path, monkeypatch):
@@ -433,7 +481,12 @@ def test_a_hundred_thousand_random_reads_leave_no_descriptor_open(tmp_path):
     ]
     for number in range(12):
         write, options = layouts[number % 4]
-        write(tmp_path / f"{number:02}.{'h5' if write is write_hdf5 else 'zarr'}", numbers(8), key="x", **options)
+        write(
+            tmp_path / f"{number:02}.{'h5' if write is write_hdf5 else 'zarr'}",
+            numbers(8),
+            key="x",
+            **options,
+        )
     dataset = FileCacheDataset(GlobalIndexManager(tmp_path), max_open_files=3, cache_bytes=100)
     ids = random.Random(3)
     dataset.__getitems__(range(96))
@@ -451,7 +504,9 @@ def test_memory_is_flat_over_three_epochs(tmp_path):
     data = np.random.default_rng(0).integers(1, 200, (256, 64, 64)).astype("u2")
     for number in range(4):
         write_zarr(tmp_path / f"{number}.zarr", data[64 * number : 64 * (number + 1)], chunk=8)
-        write_hdf5(tmp_path / f"{number}.h5", data[64 * number : 64 * (number + 1)], chunk=8, key="x")
+        write_hdf5(
+            tmp_path / f"{number}.h5", data[64 * number : 64 * (number + 1)], chunk=8, key="x"
+        )
     for number in range(4):  # one array a file, of one name
         (tmp_path / f"{number}.zarr").rename(tmp_path / f"bare-{number}.zarr")
     dataset = FileCacheDataset(GlobalIndexManager(str(tmp_path / "*.h5")), cache_bytes=2**19)
@@ -479,8 +534,13 @@ def test_explain_tells_which_way_and_why(tmp_path):
     write_hdf5(tmp_path / "c.h5", numbers(8, SHAPE))
     manager = GlobalIndexManager(tmp_path, key="x")
     said = FileCacheDataset(manager, cache_bytes=2**20, max_open_files=5).explain()
-    assert "x: read without zarr (zstd); 4 items a chunk of 0.046875 KiB, 21845 of them kept" in said
-    assert "x: read by its library (filter lzf)" in said and "x: contiguous, read without HDF5; not chunked" in said
+    assert (
+        "x: read without zarr (zstd); 4 items a chunk of 0.046875 KiB, 21845 of them kept" in said
+    )
+    assert (
+        "x: read by its library (filter lzf)" in said
+        and "x: contiguous, read without HDF5; not chunked" in said
+    )
     assert said.endswith("at most 5 files open, 1 MiB of decoded chunks kept")
     assert "(as asked)" in FileCacheDataset(manager, backend="library").explain()
     assert "too large to keep" in FileCacheDataset(manager, cache_bytes=10).explain()

@@ -88,14 +88,21 @@ def test_loading_imports_opens_and_runs_nothing(tmp_path):
         "pickle": pickle.dumps(errors.RecordError("x")),
         "paths": strict.pretty(
             record.seal(
-                {**good, "time": "/etc/passwd", "extras": {"import": "os", "__class__": "os.system", "p": "../../x"}}
+                {
+                    **good,
+                    "time": "/etc/passwd",
+                    "extras": {"import": "os", "__class__": "os.system", "p": "../../x"},
+                }
             )
         ),
         "order": strict.pretty(
             record.seal(
                 {
                     **good,
-                    "states": {"train": good["states"]["train"] | {"order": {"algorithm": "os.system", "version": 1}}},
+                    "states": {
+                        "train": good["states"]["train"]
+                        | {"order": {"algorithm": "os.system", "version": 1}}
+                    },
                 }
             )
         ),
@@ -177,7 +184,9 @@ def test_what_lies_in_the_folder_besides_does_no_harm(tmp_path):
     os.symlink("record-00000003-aaaaaaaaaaaa.json", tmp_path / "record-00000003-aaaaaaaaaaaa.json")
     os.mkfifo(tmp_path / "record-00000004-aaaaaaaaaaaa.json")
     (tmp_path / "record-00000005-aaaaaaaaaaaa.json").mkdir()
-    (tmp_path / "record-٠٠٠٠٠٠٠٩-aaaaaaaaaaaa.json").write_text("{}")  # digits, but not those of a record's name
+    (tmp_path / "record-٠٠٠٠٠٠٠٩-aaaaaaaaaaaa.json").write_text(
+        "{}"
+    )  # digits, but not those of a record's name
     (tmp_path / "Record-00000006-aaaaaaaaaaaa.json").write_text("{}")
     before = names(tmp_path)
     paths = [save(tmp_path, step) for step in range(3)]

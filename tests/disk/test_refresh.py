@@ -36,7 +36,9 @@ def suffix(request):
 
 
 def write(path, length, start=1):
-    return WRITERS[str(path).rsplit(".", 1)[1]](path, numbers(length, start=start), key="x", chunk=2)
+    return WRITERS[str(path).rsplit(".", 1)[1]](
+        path, numbers(length, start=start), key="x", chunk=2
+    )
 
 
 def resize(path, length):
@@ -126,13 +128,19 @@ def test_files_appended_in_another_folder_are_appended(tmp_path, suffix, how):
         (tmp_path / folder).mkdir()
     write(tmp_path / f"s/a.{suffix}", 3)
     (tmp_path / "list.txt").write_text(f"s/a.{suffix}\n")
-    asked = {"folder": tmp_path, "glob": tmp_path / f"*/*.{suffix}", "list file": tmp_path / "list.txt"}[how]
+    asked = {
+        "folder": tmp_path,
+        "glob": tmp_path / f"*/*.{suffix}",
+        "list file": tmp_path / "list.txt",
+    }[how]
     manager = GlobalIndexManager(asked)
     place = manager.locate(2)
     write(tmp_path / f"t/b.{suffix}", 2)
     (tmp_path / "list.txt").write_text(f"s/a.{suffix}\nt/b.{suffix}\n")
     changes = manager.refresh()
-    assert changes.appended == (f"t/b.{suffix}",) and changes.keep_ids and str(changes).count(":") == 1
+    assert (
+        changes.appended == (f"t/b.{suffix}",) and changes.keep_ids and str(changes).count(":") == 1
+    )
     assert manager.locate(2) == place
     remove(tmp_path / f"t/b.{suffix}")
     (tmp_path / "list.txt").write_text(f"s/a.{suffix}\n")
@@ -147,7 +155,10 @@ def test_keep_ids_is_what_locate_says_over_any_history(data):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(3):
-            write(folder / f"f{number}.{data.draw(st.sampled_from(['h5', 'zarr']))}", data.draw(st.integers(0, 3)))
+            write(
+                folder / f"f{number}.{data.draw(st.sampled_from(['h5', 'zarr']))}",
+                data.draw(st.integers(0, 3)),
+            )
         manager = GlobalIndexManager(folder)
         for _ in range(2):
             before = [manager.locate(id) for id in range(len(manager))]
@@ -157,13 +168,18 @@ def test_keep_ids_is_what_locate_says_over_any_history(data):
                 match data.draw(st.sampled_from(["add", "remove", "rename", "resize", "rewrite"])):
                     case "add":
                         letter = data.draw(st.sampled_from("azz"))
-                        path = folder / f"{letter}{len(files)}.{data.draw(st.sampled_from(['h5', 'zarr']))}"
+                        path = (
+                            folder
+                            / f"{letter}{len(files)}.{data.draw(st.sampled_from(['h5', 'zarr']))}"
+                        )
                         if not path.exists():
                             write(path, data.draw(st.integers(0, 2)))
                     case "remove" if len(files) > 1:
                         remove(chosen)
                     case "rename":
-                        chosen.rename(chosen.with_name(f"{data.draw(st.sampled_from('az'))}{chosen.name}"))
+                        chosen.rename(
+                            chosen.with_name(f"{data.draw(st.sampled_from('az'))}{chosen.name}")
+                        )
                     case "resize":
                         resize(chosen, data.draw(st.integers(0, 4)))
                     case _:
@@ -171,7 +187,10 @@ def test_keep_ids_is_what_locate_says_over_any_history(data):
             changes = manager.refresh()
             after = [manager.locate(id) for id in range(len(manager))]
             assert changes.keep_ids == (before == after[: len(before)])
-            assert manager.fingerprint == GlobalIndexManager(folder, cache_dir=folder / ".other").fingerprint
+            assert (
+                manager.fingerprint
+                == GlobalIndexManager(folder, cache_dir=folder / ".other").fingerprint
+            )
 
 
 def test_a_refresh_of_what_did_not_change_opens_nothing(tmp_path, suffix, monkeypatch):
@@ -188,7 +207,9 @@ def test_a_refresh_of_what_did_not_change_opens_nothing(tmp_path, suffix, monkey
     monkeypatch.setattr(stores, "scan", counted)
     assert not manager.refresh() and seen == []
     resize(tmp_path / f"2.{suffix}", 3)
-    assert manager.refresh().grown == (f"2.{suffix}",) and [os.path.basename(path) for path in seen] == [f"2.{suffix}"]
+    assert manager.refresh().grown == (f"2.{suffix}",) and [
+        os.path.basename(path) for path in seen
+    ] == [f"2.{suffix}"]
 
 
 # -- stamps
@@ -206,7 +227,10 @@ def one_by_one(path, entry):
             found = os.stat(file)
         except OSError:
             return False
-        if noted[2] == 0 or (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino) != noted:
+        if (
+            noted[2] == 0
+            or (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino) != noted
+        ):
             return False
     return True
 
@@ -225,7 +249,9 @@ def test_many_files_are_proven_as_one_by_one(data, tmp_path_factory):
         path = folder / str(number)
         infos = []
         for place in range(width):
-            where = f"k{place}" if alike else data.draw(st.sampled_from([f"k{place}", f"g/{place}"]))
+            where = (
+                f"k{place}" if alike else data.draw(st.sampled_from([f"k{place}", f"g/{place}"]))
+            )
             infos.append(ArrayInfo(f"k{place}", (), "uint8", 0, where))
         files = (
             [path]
@@ -257,7 +283,9 @@ def test_many_files_are_proven_as_one_by_one(data, tmp_path_factory):
         found = stamps.unchanged(table, rows, Paths(os.fspath(folder), paths.names), rows).tolist()
     finally:
         stamps._BLOCK = block
-    assert found == [one_by_one(os.fspath(folder / names[place]), entries[place]) for place in chosen]
+    assert found == [
+        one_by_one(os.fspath(folder / names[place]), entries[place]) for place in chosen
+    ]
 
 
 def test_inode_numbers_of_64_bits_are_kept(tmp_path):
@@ -268,7 +296,9 @@ def test_inode_numbers_of_64_bits_are_kept(tmp_path):
     def large(path, **options):
         found = list(real(path, **options))
         found[1] = 2**64 - 5
-        return os.stat_result([*found, 1.0, 2.0, 3.0, 4, 5, 6, 512, 8, 0][: os.stat_result.n_fields])
+        return os.stat_result(
+            [*found, 1.0, 2.0, 3.0, 4, 5, 6, 512, 8, 0][: os.stat_result.n_fields]
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "stat", large)

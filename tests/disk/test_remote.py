@@ -113,7 +113,9 @@ def test_every_kind_of_store_is_read_by_http(server, options, key):
     dataset = FileCacheDataset(manager)
     np.testing.assert_array_equal(np.stack([dataset[id].numpy() for id in range(17)]), data)
     picked = [16, 0, 9, 10, 3, 3]
-    np.testing.assert_array_equal(np.stack([item.numpy() for item in dataset.__getitems__(picked)]), data[picked])
+    np.testing.assert_array_equal(
+        np.stack([item.numpy() for item in dataset.__getitems__(picked)]), data[picked]
+    )
 
 
 @pytest.mark.parametrize("named", ["/", "/*.zarr", "/a.zarr", "/[bc].zarr"])
@@ -150,7 +152,9 @@ def _read(dataset, ids, queue):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12 and later
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded, use of fork:DeprecationWarning"
+)  # Python 3.12 and later
 def test_workers_read_what_their_parent_reads(server, start):
     """Two processes at once, started after the parent has read: connections and threads are not shared."""
     urls, data = served(server)
@@ -181,7 +185,9 @@ def test_a_chunk_that_the_server_does_not_have_is_an_error(server, options):
     url = f"{server.url}/a.zarr"
     whole = FileCacheDataset(GlobalIndexManager(url))
     np.testing.assert_array_equal(whole[5].numpy(), data[5])
-    chunk = zarr.open_array(path).metadata.encode_chunk_key((1, 0) if "shard" in options else (2, 0))
+    chunk = zarr.open_array(path).metadata.encode_chunk_key(
+        (1, 0) if "shard" in options else (2, 0)
+    )
     os.unlink(os.path.join(path, chunk))
     with pytest.raises(MissingChunkError, match="is not in the store"):
         FileCacheDataset(GlobalIndexManager(url))[10]
@@ -253,13 +259,20 @@ def zipped(folder, *names):
     return folder / "z.zip", np.concatenate(data)
 
 
-@pytest.mark.parametrize("named", ["zip://in::{zip}", "zip://in/*.zarr::{zip}", "zip://in/::file://{zip}"])
+@pytest.mark.parametrize(
+    "named", ["zip://in::{zip}", "zip://in/*.zarr::{zip}", "zip://in/::file://{zip}"]
+)
 def test_stores_in_an_archive_are_found_and_read(tmp_path, named):
     """A chain's path is that of its first link which has one, also for what lies below a store."""
     archive, data = zipped(tmp_path, "a", "b")
     manager = GlobalIndexManager(named.format(zip=archive), key="deep/x", cache_dir=tmp_path)
-    assert [path.partition("::")[0] for path in manager.paths] == ["zip://in/a.zarr", "zip://in/b.zarr"]
-    np.testing.assert_array_equal(np.stack([FileCacheDataset(manager)[id] for id in range(8)]), data)
+    assert [path.partition("::")[0] for path in manager.paths] == [
+        "zip://in/a.zarr",
+        "zip://in/b.zarr",
+    ]
+    np.testing.assert_array_equal(
+        np.stack([FileCacheDataset(manager)[id] for id in range(8)]), data
+    )
 
 
 @pytest.mark.parametrize("named", ["", "/", "/*.zarr", "/a.zarr"])

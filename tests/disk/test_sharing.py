@@ -24,7 +24,9 @@ class Ranks:
     def build(self, files, **options):
         """What each rank's manager is, or the error that it raised."""
         with ThreadPoolExecutor(len(self.parts)) as threads:
-            return list(threads.map(lambda rank: self._one(rank, files, options), range(len(self.parts))))
+            return list(
+                threads.map(lambda rank: self._one(rank, files, options), range(len(self.parts)))
+            )
 
     def _one(self, rank, files, options):
         try:
@@ -42,10 +44,14 @@ class Peer:
 
     def gather(self, work):
         done = work()
-        self.ranks.parts[self.rank] = self.ranks.spoil(self.rank, done) if self.ranks.spoil else done
+        self.ranks.parts[self.rank] = (
+            self.ranks.spoil(self.rank, done) if self.ranks.spoil else done
+        )
         self.ranks.barrier.wait(60)
         told = list(self.ranks.parts)
-        self.ranks.barrier.wait(60)  # the next round must not begin before all have heard of this one
+        self.ranks.barrier.wait(
+            60
+        )  # the next round must not begin before all have heard of this one
         return told
 
 
@@ -66,9 +72,14 @@ def test_every_rank_has_the_index_that_one_would_build(folder, tmp_path, monkeyp
     monkeypatch.setattr(stamps, "RACY_NS", 0)
     alone = GlobalIndexManager(folder, cache_dir=tmp_path / "alone")
     real, seen = stores.scan, []
-    monkeypatch.setattr(stores, "scan", lambda path, *rest: (seen.append(path), real(path, *rest))[1])
+    monkeypatch.setattr(
+        stores, "scan", lambda path, *rest: (seen.append(path), real(path, *rest))[1]
+    )
     for manager in Ranks(world_size).build(folder):
-        assert manager.fingerprint == alone.fingerprint and manager.lengths.tolist() == alone.lengths.tolist()
+        assert (
+            manager.fingerprint == alone.fingerprint
+            and manager.lengths.tolist() == alone.lengths.tolist()
+        )
         assert manager.cache_path.read_bytes() == alone.cache_path.read_bytes()
     assert sorted(seen) == list(alone.paths)
     seen.clear()
@@ -80,9 +91,13 @@ def test_bad_files_of_any_share_are_told_by_every_rank(folder):
     """One list, the same for all; left out where that was asked for."""
     (folder / "6.zarr/x/zarr.json").write_text("{}")
     errors = Ranks(3).build(folder)
-    assert {type(error) for error in errors} == {BadFilesError} and len({str(error) for error in errors}) == 1
+    assert {type(error) for error in errors} == {BadFilesError} and len(
+        {str(error) for error in errors}
+    ) == 1
     managers = Ranks(3).build(folder, on_bad="skip")
-    assert {len(manager) for manager in managers} == {15} and len({manager.skipped for manager in managers}) == 1
+    assert {len(manager) for manager in managers} == {15} and len(
+        {manager.skipped for manager in managers}
+    ) == 1
 
 
 def test_a_rank_that_sees_other_files_is_named(folder, tmp_path):

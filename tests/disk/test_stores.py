@@ -24,7 +24,11 @@ LENGTH, SHAPE = 10, (3, 2)
 LAYOUTS = {
     "zarr2-bare": (write_zarr, {"zarr_format": 2}, "u2"),
     "zarr2-group": (write_zarr, {"zarr_format": 2, "key": "a/b"}, "f4"),
-    "zarr2-nested-keys": (write_zarr, {"zarr_format": 2, "chunk_key_encoding": {"name": "v2", "separator": "/"}}, "u2"),
+    "zarr2-nested-keys": (
+        write_zarr,
+        {"zarr_format": 2, "chunk_key_encoding": {"name": "v2", "separator": "/"}},
+        "u2",
+    ),
     "zarr2-big-endian": (write_zarr, {"zarr_format": 2}, ">i4"),
     "zarr2-fortran": (write_zarr, {"zarr_format": 2, "order": "F"}, "u2"),
     "zarr3-bare": (write_zarr, {}, "u2"),
@@ -51,7 +55,9 @@ class Written:
     def __init__(self, folder, layout):
         write, options, dtype = LAYOUTS[layout]
         self.data = numbers(LENGTH, SHAPE, dtype)
-        self.path = Path(write(folder / ("s.zarr" if write is write_zarr else "s.dat"), self.data, **options))
+        self.path = Path(
+            write(folder / ("s.zarr" if write is write_zarr else "s.dat"), self.data, **options)
+        )
         self.axis = options.get("axis", 0)
         self.entry = stores.scan(str(self.path), Layout(), self.axis)
         self.array = self.entry.arrays[0].name
@@ -61,11 +67,20 @@ class Written:
 
     def chunk_files(self):
         """The chunk files of a zarr array, in the sequence of their items."""
-        files = [f for f in self.path.rglob("*") if f.is_file() and not f.name.startswith(".") and f.suffix != ".json"]
+        files = [
+            f
+            for f in self.path.rglob("*")
+            if f.is_file() and not f.name.startswith(".") and f.suffix != ".json"
+        ]
         return sorted(
             files,
             key=lambda f: (
-                [int(n) for n in str(f).replace(".zarr", "").split("c/")[-1].split("/")[-3:] if n.isdigit()] or f.name
+                [
+                    int(n)
+                    for n in str(f).replace(".zarr", "").split("c/")[-1].split("/")[-3:]
+                    if n.isdigit()
+                ]
+                or f.name
             ),
         )
 
@@ -81,7 +96,9 @@ def test_every_slice_is_numpys(written):
     store = written.open()
     for start in range(LENGTH + 1):
         for stop in range(start, LENGTH + 1):
-            np.testing.assert_array_equal(store.read(written.array, start, stop), written.data[start:stop])
+            np.testing.assert_array_equal(
+                store.read(written.array, start, stop), written.data[start:stop]
+            )
     store.close()
 
 
@@ -187,7 +204,9 @@ def test_a_never_written_hdf5_chunk_is_an_error_unless_filled(tmp_path, axis):
     """HDF5 invents fill values for chunks that nobody wrote: the items in them are errors, all others read."""
     data = numbers(10, (6,))
     with h5py.File(tmp_path / "s.h5", "w") as file:
-        dataset = file.create_dataset("x", shape=np.moveaxis(data, 0, axis).shape, dtype="u2", chunks=(4, 4))
+        dataset = file.create_dataset(
+            "x", shape=np.moveaxis(data, 0, axis).shape, dtype="u2", chunks=(4, 4)
+        )
         if axis:
             dataset[:, :4] = data[:4].T
             dataset[:, 8:] = data[8:].T
@@ -262,7 +281,9 @@ def test_a_truncated_or_garbage_chunk_raises_what_readers_expect(tmp_path, codec
         damaged[random.integers(len(damaged))] ^= 1 << random.integers(8)
         chunk.write_bytes(damaged if random.random() < 0.8 else random.bytes(len(whole)))
         try:
-            assert store.read("", 0, 4).shape == data.shape  # codecs without a checksum may not see it
+            assert (
+                store.read("", 0, 4).shape == data.shape
+            )  # codecs without a checksum may not see it
         except stores.UNREADABLE:
             pass
     chunk.write_bytes(whole)
@@ -382,7 +403,9 @@ def test_a_virtual_dataset_invents_nothing(tmp_path, lost):
     if lost == "nothing":
         np.testing.assert_array_equal(store.read("x", 0, 6), data)
     else:
-        with pytest.raises(MissingChunkError, match="what other files should hold of dataset /x was never written"):
+        with pytest.raises(
+            MissingChunkError, match="what other files should hold of dataset /x was never written"
+        ):
             store.read("x", 0, 7)
     assert stores.audit(path, "hdf5", "x").absent == (lost != "nothing")
     store.close()

@@ -16,7 +16,22 @@ from globidx.disk.stores.zarr import fast_scan
 from globidx.disk.stores.zarr import library as api
 from globidx.disk.stores.zarr.fast import ZarrSource
 
-DTYPES = ["bool", "i1", "<i2", ">i4", "<i8", "u1", ">u2", "<u4", "u8", "f2", ">f4", "<f8", "c8", "c16"]
+DTYPES = [
+    "bool",
+    "i1",
+    "<i2",
+    ">i4",
+    "<i8",
+    "u1",
+    ">u2",
+    "<u4",
+    "u8",
+    "f2",
+    ">f4",
+    "<f8",
+    "c8",
+    "c16",
+]
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -25,7 +40,9 @@ def test_plain_arrays_are_read_as_zarr_reads_them(tmp_path, zarr_format, dtype):
     """Every number type and byte order, bare and in nested groups, along any axis: one entry, the same digest."""
     data = np.ones((6, 4, 5), dtype)
     write_zarr(tmp_path / "bare.zarr", data, zarr_format=zarr_format)
-    write_zarr(tmp_path / "group.zarr", {"x": data, "deep/er/y": data[:, :1]}, zarr_format=zarr_format)
+    write_zarr(
+        tmp_path / "group.zarr", {"x": data, "deep/er/y": data[:, :1]}, zarr_format=zarr_format
+    )
     for axis in range(3):
         found = fast_scan.scan(str(tmp_path / "bare.zarr"), Layout(), axis)
         assert found == api.scan(str(tmp_path / "bare.zarr"), Layout(), axis) is not None
@@ -70,7 +87,8 @@ def test_stale_consolidated_metadata_is_not_believed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", ["string", "structured", "filters", "missing key", "bare with key", "no key", "no store"]
+    "what",
+    ["string", "structured", "filters", "missing key", "bare with key", "no key", "no store"],
 )
 def test_what_is_unusual_is_left_to_zarr(tmp_path, what):
     """None, so that zarr reads it or words what is wrong."""
@@ -78,7 +96,9 @@ def test_what_is_unusual_is_left_to_zarr(tmp_path, what):
     if what == "string":
         zarr.create_group(path).create_array("x", shape=(3,), dtype=str)
     elif what == "structured":
-        zarr.create_group(path, zarr_format=2).create_array("x", shape=(3,), dtype=[("a", "i2"), ("b", "f4")])
+        zarr.create_group(path, zarr_format=2).create_array(
+            "x", shape=(3,), dtype=[("a", "i2"), ("b", "f4")]
+        )
     elif what == "filters":
         import numcodecs
 

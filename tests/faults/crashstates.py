@@ -74,7 +74,9 @@ class Disk:
             for change in changes:
                 _change(names, change)
             dirty = [
-                file for file in self.bytes if self.bytes[file] != self.safe_bytes[file] and file in names.values()
+                file
+                for file in self.bytes
+                if self.bytes[file] != self.safe_bytes[file] and file in names.values()
             ]
             for parts in itertools.product(*(self._versions(file) for file in dirty)):
                 on_disk = {**self.safe_bytes, **dict(zip(dirty, parts, strict=True))}
@@ -85,7 +87,9 @@ class Disk:
             return [self.pending[:count] for count in range(len(self.pending) + 1)]
         count = len(self.pending)
         assert count <= 10, "too many changes to try all their combinations"
-        return [[c for n, c in enumerate(self.pending) if chosen >> n & 1] for chosen in range(2**count)]
+        return [
+            [c for n, c in enumerate(self.pending) if chosen >> n & 1] for chosen in range(2**count)
+        ]
 
     def _versions(self, file):
         old, new = self.safe_bytes[file], self.bytes[file]
@@ -121,7 +125,11 @@ def crash_states(trace, files):
                 whole = {
                     path: what
                     for path, what in state.items()
-                    if all(str(parent) in state for parent in PurePosixPath(path).parents if str(parent) in made)
+                    if all(
+                        str(parent) in state
+                        for parent in PurePosixPath(path).parents
+                        if str(parent) in made
+                    )
                 }
                 key = (disk.done, frozenset(whole.items()))
                 if key not in seen:

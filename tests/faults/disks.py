@@ -23,7 +23,13 @@ def run(*command):
         pytest.skip("mounting needs root")
     if not shutil.which(command[0]):
         pytest.skip(f"needs {command[0]}")
-    done = subprocess.run(list(map(str, command)), env=clean_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        list(map(str, command)),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         pytest.skip(f"{command[0]} does not work here: {done.stderr.strip()[:200]}")
 

@@ -28,7 +28,9 @@ def no_fsync():
 
 def no_directory_fsync():
     """Files are synced, their folder is not: a saved record may be gone after a power cut."""
-    os.fsync = lambda descriptor: None if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _fsync(descriptor)
+    os.fsync = lambda descriptor: (
+        None if stat.S_ISDIR(os.fstat(descriptor).st_mode) else _fsync(descriptor)
+    )
 
 
 def new_folder_not_synced():
@@ -110,7 +112,9 @@ def state_always_not_written():
 
 def no_exclusive_creation():
     """A file that already has the name of the temporary file is opened and written to."""
-    os.open = lambda path, flags, *rest, **more: _open(path, flags & ~(os.O_EXCL | os.O_NOFOLLOW), *rest, **more)
+    os.open = lambda path, flags, *rest, **more: _open(
+        path, flags & ~(os.O_EXCL | os.O_NOFOLLOW), *rest, **more
+    )
 
 
 def prune_first():

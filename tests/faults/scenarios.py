@@ -74,7 +74,9 @@ def foreign(folder, mark):
     records.publish(folder, sealed(6), durable=True)
     prune(folder, 1)
     gone, expected = before - set(os.listdir(folder)), {ours, *whole[3:6]}
-    wrong = [f"{name} was removed" for name in gone - expected] + [f"{name} stays" for name in expected - gone]
+    wrong = [f"{name} was removed" for name in gone - expected] + [
+        f"{name} stays" for name in expected - gone
+    ]
     return len(before), wrong
 
 
@@ -84,8 +86,12 @@ def flips(folder, mark):
     damaged = {f"cut to {length}": data[:length] for length in range(len(data) - 1)}
     for at in range(len(data)):
         for bit in range(8):
-            damaged[f"bit {bit} of byte {at}"] = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
-    return len(damaged), [what for what, bytes_ in damaged.items() if not _refused_or_same(bytes_, good)]
+            damaged[f"bit {bit} of byte {at}"] = (
+                data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+            )
+    return len(damaged), [
+        what for what, bytes_ in damaged.items() if not _refused_or_same(bytes_, good)
+    ]
 
 
 def _refused_or_same(data, good):
@@ -98,7 +104,14 @@ def _refused_or_same(data, good):
 
 def other_run(folder, mark):
     """An undamaged record of other data, another seed or another order."""
-    mine = SamplerState(DatasetIdentity(1003, 2, "ab"), Shuffle().describe(), 5, 0, "pad", Progress(1003).extend((40,)))
+    mine = SamplerState(
+        DatasetIdentity(1003, 2, "ab"),
+        Shuffle().describe(),
+        5,
+        0,
+        "pad",
+        Progress(1003).extend((40,)),
+    )
     data = type("Data", (), {"__len__": lambda _: 1003, "num_files": 2, "fingerprint": "ab"})()
     strangers = [
         replace(mine, dataset=DatasetIdentity(1003, 2, "cd")),
@@ -169,7 +182,9 @@ def other_content(folder, mark):
         older, damaged = records.find(folder, None, fallback=True)
         if older["id"] != sealed(0)["id"] or len(damaged) != 1:
             wrong.append(f"content {index} hides the older record")
-    return len(contents), wrong + [f"{name} is gone" for name in {good.name, bad.name} - set(record_files(folder))]
+    return len(contents), wrong + [
+        f"{name} is gone" for name in {good.name, bad.name} - set(record_files(folder))
+    ]
 
 
 RUNS = {

@@ -117,7 +117,11 @@ class Harness:
         writer, tally = WRITERS[name], Tally()
         traced = self.folder()
         writer.prepare(traced)
-        kill_points = [int(words[0]) for words in self.zygote.trace(name, traced, mutant=mutant) if words[2] == "1"]
+        kill_points = [
+            int(words[0])
+            for words in self.zygote.trace(name, traced, mutant=mutant)
+            if words[2] == "1"
+        ]
         for first in kill_points:
             for second in kill_points:
                 folder = self.folder()
@@ -126,7 +130,8 @@ class Harness:
                     self.zygote.run(name, folder, mode="k", at=at, mutant=mutant)
                 tally.injected += 2
                 tally.violations += [
-                    f"{name}: killed at {first} and {second}: {e}" for e in _tried_again(writer, folder)
+                    f"{name}: killed at {first} and {second}: {e}"
+                    for e in _tried_again(writer, folder)
                 ]
                 shutil.rmtree(folder)
         return tally
@@ -142,11 +147,15 @@ class Harness:
             folder = self.folder()
             for path, what in sorted(state.items()):
                 target = folder / Path(path).relative_to(traced)
-                target.mkdir(parents=True) if what == crashstates.FOLDER else target.write_bytes(what)
+                target.mkdir(parents=True) if what == crashstates.FOLDER else target.write_bytes(
+                    what
+                )
             tally.injected += 1
             wrong = writer.judge(folder, must=done, may=True) if writer.durable else []
             wrong = wrong or _tried_again(writer, folder)
-            tally.violations += [f"{name} after a power cut{' after its end' * done}: {each}" for each in wrong]
+            tally.violations += [
+                f"{name} after a power cut{' after its end' * done}: {each}" for each in wrong
+            ]
             shutil.rmtree(folder)
             if mutant and wrong:
                 break
@@ -157,7 +166,9 @@ class Harness:
         result = self.zygote.run(name, self.folder(), mutant=mutant)
         if result["outcome"] != "returned":
             return Tally(1, [f"{name}: {result}"])
-        return Tally(result["value"][0], [f"{name}: {violation}" for violation in result["value"][1]])
+        return Tally(
+            result["value"][0], [f"{name}: {violation}" for violation in result["value"][1]]
+        )
 
 
 def _judged(writer, folder, result, kind, mode, error, after_the_end):
@@ -169,8 +180,12 @@ def _judged(writer, folder, result, kind, mode, error, after_the_end):
     if not result["fired"] and mode not in "sS":
         return ["the fault did not happen"]
     if result["outcome"] == "returned":
-        fsync_failed = kind == "fsync" and mode in "eEa" and error != errno.EINTR  # which Python tries again
-        return ["it returned although fsync had failed"] * fsync_failed + writer.judge(folder, must=True, may=True)
+        fsync_failed = (
+            kind == "fsync" and mode in "eEa" and error != errno.EINTR
+        )  # which Python tries again
+        return ["it returned although fsync had failed"] * fsync_failed + writer.judge(
+            folder, must=True, may=True
+        )
     if not writer.durable:
         return [f"it raised {result['type']}: {result['message']}"]
     written = result["state"] == "written, durability unknown"
@@ -185,12 +200,18 @@ def _tried_again(writer, folder):
 
 
 CHECKS: dict[str, Callable[..., Tally]] = {
-    **{f"faults: {name}": lambda h, mutant=None, name=name: h.sweep(name, mutant) for name in WRITERS},
+    **{
+        f"faults: {name}": lambda h, mutant=None, name=name: h.sweep(name, mutant)
+        for name in WRITERS
+    },
     **{
         f"killed twice: {name}": lambda h, mutant=None, name=name: h.twice(name, mutant)
         for name in ("save", "reseal", "index")
     },
-    **{f"power cut: {name}": lambda h, mutant=None, name=name: h.crash(name, mutant) for name in WRITERS},
+    **{
+        f"power cut: {name}": lambda h, mutant=None, name=name: h.crash(name, mutant)
+        for name in WRITERS
+    },
     **{name: lambda h, mutant=None, name=name: h.scenario(name, mutant) for name in SCENARIOS},
 }
 
@@ -210,7 +231,9 @@ def main():
                 started = time.monotonic()
                 tally = check(harness)
                 total += tally
-                print(f"{name:32} {tally.injected:6} {len(tally.violations):4}  {time.monotonic() - started:6.1f} s")
+                print(
+                    f"{name:32} {tally.injected:6} {len(tally.violations):4}  {time.monotonic() - started:6.1f} s"
+                )
         finally:
             harness.close()
     for violation in total.violations:

@@ -85,7 +85,9 @@ def test_a_read_only_folder_is_refused_and_unchanged(tmp_path):
     save(tmp_path)
     before = os.listdir(tmp_path)
     run("unshare", "-m", "true")
-    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    script = (
+        'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 77; exec "$2" -c "$3" "$1"'
+    )
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", tmp_path, sys.executable, SAVE],
         capture_output=True,

@@ -76,7 +76,10 @@ def newest_while(processes, folder):
 
 def test_a_reader_sees_ten_thousand_saves_whole(tmp_path):
     """One record is kept and replaced 10,000 times while a reader reads: never none, never a part, never an older one."""
-    numbers = [newest["number"] for newest in newest_while(jobs(tmp_path, 1, saves=10_000, keep=1), tmp_path)]
+    numbers = [
+        newest["number"]
+        for newest in newest_while(jobs(tmp_path, 1, saves=10_000, keep=1), tmp_path)
+    ]
     assert len(set(numbers)) > 100 and numbers == sorted(numbers)
     assert records.read_newest(tmp_path)["number"] == 9_999
     assert len(record_files(tmp_path)) == 1 and litter(tmp_path, record_files(tmp_path)) == []
@@ -86,7 +89,9 @@ def test_two_jobs_in_one_folder_never_mix(tmp_path):
     """Two jobs share a folder by mistake: each record is wholly one job's."""
     seen = list(newest_while(jobs(tmp_path, 1, 2, saves=1000, keep=3), tmp_path))
     for newest in seen:
-        assert newest["id"].split("-")[1] == f"{newest['states']['job']['is']:06x}{newest['step']:06x}"
+        assert (
+            newest["id"].split("-")[1] == f"{newest['states']['job']['is']:06x}{newest['step']:06x}"
+        )
     assert {newest["states"]["job"]["is"] for newest in seen} == {1, 2}
     assert litter(tmp_path, record_files(tmp_path)) == []
     for name in record_files(tmp_path):

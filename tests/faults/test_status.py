@@ -13,15 +13,14 @@ def save_with_a_bad_rank(rank, world_size, folder, mistaken):
     from globidx import CheckpointManager, ResumableDistributedSampler
     from globidx.torch.ranks.agreement import Agreement
 
-    if mistaken:
-        # The work is done before the ranks exchange their status.
-        by_all = Agreement.by_all
+    if mistaken:  # the work is done before the others are asked how they are
+        gather = Agreement.gather
 
-        def by_all_at_once(self, work):
+        def gather_at_once(self, work):
             done = work()
-            return by_all(self, lambda: done)
+            return gather(self, lambda: done)
 
-        Agreement.by_all = by_all_at_once
+        Agreement.gather = gather_at_once
     manager = CheckpointManager(folder, ResumableDistributedSampler(range(50)), timeout=10)
     manager.save(0)
     try:

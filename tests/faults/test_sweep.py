@@ -45,7 +45,9 @@ def test_no_fault_breaks_a_promise(harness, check):
     assert tally.injected > 0 and tally.violations == []
 
 
-@pytest.mark.parametrize(("mutant", "check"), [(mutant.__name__, check) for mutant, check in mutants.FOUND_BY.items()])
+@pytest.mark.parametrize(
+    ("mutant", "check"), [(mutant.__name__, check) for mutant, check in mutants.FOUND_BY.items()]
+)
 def test_a_planted_mistake_is_found(harness, mutant, check):
     """With one safeguard taken out, the same check reports a broken promise."""
     assert sweep.CHECKS[check](harness, mutant).violations
@@ -68,16 +70,35 @@ def test_the_shim_sees_every_change_that_the_system_sees(harness, tmp_path, name
     writers.WRITERS[name].prepare(folder)
     calls = "trace=openat,open,creat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat"
     calls += ",mkdir,mkdirat,rmdir,ftruncate,truncate,link,linkat,symlink,symlinkat,sync_file_range,copy_file_range"
-    path = os.pathsep.join(map(str, (REPOSITORY / "tests", REPOSITORY / "tests" / "faults", REPOSITORY)))
-    command = ["strace", "-f", "-y", "-o", log, "-e", calls, sys.executable, "-c", ALONE, name, folder]
+    path = os.pathsep.join(
+        map(str, (REPOSITORY / "tests", REPOSITORY / "tests" / "faults", REPOSITORY))
+    )
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-o",
+        log,
+        "-e",
+        calls,
+        sys.executable,
+        "-c",
+        ALONE,
+        name,
+        folder,
+    ]
     env = clean_environment(PYTHONPATH=path, FAULTS_DATA=os.environ.get("FAULTS_DATA"))
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"strace may not trace here: {done.stderr[-200:]}")
     lines = [line.split(None, 1)[1] for line in log.read_text().splitlines() if str(folder) in line]
-    changes = [line for line in lines if ") = -1" not in line and ("open" not in line or "O_CREAT" in line)]
+    changes = [
+        line for line in lines if ") = -1" not in line and ("open" not in line or "O_CREAT" in line)
+    ]
     seen = [re.match(r"[a-z]+", line)[0].removesuffix("at") for line in changes]
     other = harness.folder()
     writers.WRITERS[name].prepare(other)
     trace = harness.zygote.trace(name, other)
-    assert seen == [words[1] for words in trace if words[2] == "1" and words[1] not in ("close", "mark")]
+    assert seen == [
+        words[1] for words in trace if words[2] == "1" and words[1] not in ("close", "mark")
+    ]

@@ -25,7 +25,12 @@ KEEP = 2
 def sealed(number, note=""):
     """A record with the given number, always the same bytes."""
     return record.build(
-        number=number, token="c0ffee000000", step=number, time="", states={}, extras={"note": note * 40}
+        number=number,
+        token="c0ffee000000",
+        step=number,
+        time="",
+        states={},
+        extras={"note": note * 40},
     )
 
 
@@ -94,7 +99,11 @@ class Save:
         run(folder, str)
         after, _ = records.find(folder, None, fallback=False)
         expected = 0 if before is None else before["number"] + 1
-        return [] if after["number"] == expected else [f"the next record is {after['number']}, not {expected}"]
+        return (
+            []
+            if after["number"] == expected
+            else [f"the next record is {after['number']}, not {expected}"]
+        )
 
 
 class FirstSave(Save):
@@ -145,7 +154,12 @@ class Reseal:
         if code:
             error = SaveError(stderr.getvalue())
             error.state = next(
-                (s for s in ("not written", "written, durability unknown") if f": {s}" in str(error)), None
+                (
+                    s
+                    for s in ("not written", "written, durability unknown")
+                    if f": {s}" in str(error)
+                ),
+                None,
             )
             raise error
         mark("done")
@@ -158,7 +172,9 @@ class Reseal:
         data = path.read_bytes()
         allowed = [self._old()] * (not must) + [self._new()] * may
         wrong = (
-            [] if data in allowed else [f"{self.name} is neither old nor new, or not the one it must be: {data[:60]}"]
+            []
+            if data in allowed
+            else [f"{self.name} is neither old nor new, or not the one it must be: {data[:60]}"]
         )
         return wrong + [f"{name} is litter" for name in litter(folder, [self.name])]
 

@@ -46,16 +46,29 @@ class Zygote:
         path = os.pathsep.join(map(str, (TESTS.parent, TESTS, HERE)))
         # The folder in which writers.make_data has put the data files.
         data = os.environ.get("FAULTS_DATA")
-        env = clean_environment(PYTHONPATH=path, LD_PRELOAD=str(shim), SHIM=str(shim), FAULTS_DATA=data)
+        env = clean_environment(
+            PYTHONPATH=path, LD_PRELOAD=str(shim), SHIM=str(shim), FAULTS_DATA=data
+        )
         handle, self._trace = tempfile.mkstemp(prefix="globidx-trace-")
         os.close(handle)
         self._process = subprocess.Popen(
-            [sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def run(self, work, folder, *, mode="", at=0, error=0, mutant=None):
         """Run ``work`` on ``folder`` in a child; a dict with its ``outcome``: returned, raised, killed or lost."""
-        request = {"work": work, "folder": str(folder), "mode": mode, "at": at, "error": error, "mutant": mutant}
+        request = {
+            "work": work,
+            "folder": str(folder),
+            "mode": mode,
+            "at": at,
+            "error": error,
+            "mutant": mutant,
+        }
         request["trace"] = self._trace
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -112,10 +125,18 @@ def _in_child(request, works, shim, mutants):
         mutants.MUTANTS[request["mutant"]]()
     trace = os.open(request["trace"], os.O_WRONLY | os.O_APPEND) if request["mode"] == "r" else -1
     if request["mode"]:
-        shim.shim_arm(os.fsencode(request["folder"]), ord(request["mode"]), request["at"], request["error"], trace)
+        shim.shim_arm(
+            os.fsencode(request["folder"]),
+            ord(request["mode"]),
+            request["at"],
+            request["error"],
+            trace,
+        )
     result = {"outcome": "returned"}
     try:
-        result["value"] = works[request["work"]](Path(request["folder"]), lambda word: shim.shim_mark(word.encode()))
+        result["value"] = works[request["work"]](
+            Path(request["folder"]), lambda word: shim.shim_mark(word.encode())
+        )
     except Exception as error:  # noqa: BLE001 - the parent judges it
         result = {"outcome": "raised", "type": type(error).__name__, "message": str(error)}
         result["state"] = getattr(error, "state", None)

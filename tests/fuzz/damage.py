@@ -41,7 +41,11 @@ def mutated(whole: bytes, telling: list[int], chance: random.Random) -> bytes:
     data = bytearray(whole)
     for _ in range(chance.choice((1, 1, 2, 3))):
         # most bytes of a small file are data or zeros; what says where the data are is neither
-        place = chance.choice(telling) if telling and chance.random() < 0.8 else chance.randrange(len(data))
+        place = (
+            chance.choice(telling)
+            if telling and chance.random() < 0.8
+            else chance.randrange(len(data))
+        )
         place %= len(data)
         size = min(chance.choice((1, 2, 4, 8)), len(data) - place)
         fault = chance.randrange(6)
@@ -53,7 +57,9 @@ def mutated(whole: bytes, telling: list[int], chance: random.Random) -> bytes:
             there = chance.randrange(len(data) - size + 1)
             data[place : place + size] = data[there : there + size]
         elif fault == 4:
-            number = int.from_bytes(data[place : place + size], "little") + chance.choice((-1, 1, 8, 256))
+            number = int.from_bytes(data[place : place + size], "little") + chance.choice(
+                (-1, 1, 8, 256)
+            )
             data[place : place + size] = (number % 256**size).to_bytes(size, "little")
         elif chance.random() < 0.2:
             del data[max(1, place) :]
@@ -72,7 +78,9 @@ def by_globidx(path: Path, cache: Path, on_missing: str) -> None:
         return
     if manager.arrays[0].item_bytes > 2**20:
         return
-    reader = Reader(manager, ["x"], max_open_files=4, cache_bytes=2**20, on_missing=on_missing, backend="auto")
+    reader = Reader(
+        manager, ["x"], max_open_files=4, cache_bytes=2**20, on_missing=on_missing, backend="auto"
+    )
     for item in range(min(len(manager), 48)):
         try:
             reader.read([item])
@@ -112,7 +120,9 @@ def main(name: str, first: int, stop: int, how: str, folder: Path) -> None:
     seed = next(seed for seed in SEEDS if seed.name == name)
     whole = folder / "whole"
     seed.write(whole)
-    parts = sorted(path for path in ([whole] if whole.is_file() else whole.rglob("*")) if path.is_file())
+    parts = sorted(
+        path for path in ([whole] if whole.is_file() else whole.rglob("*")) if path.is_file()
+    )
     read = by_globidx if how == "globidx" else by_library
     for number in range(first, stop):
         chance = random.Random(f"{name} {number}")

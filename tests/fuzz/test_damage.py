@@ -27,16 +27,29 @@ def damage(folder, seed, first, stop, how):
     """Read so many damaged files in a process of its own; Died where it does not survive."""
     arguments = [sys.executable, str(HERE / "damage.py"), seed.name, str(first), str(stop), how]
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment = kept | CHECKED | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parents[1])])}
+    environment = (
+        kept
+        | CHECKED
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parents[1])])}
+    )
     work = folder / uuid.uuid4().hex
     work.mkdir()
     try:
         ended = subprocess.run(
-            [*arguments, str(work)], env=environment, cwd=work, capture_output=True, text=True, timeout=PATIENCE
+            [*arguments, str(work)],
+            env=environment,
+            cwd=work,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         told, status, errors = ended.stdout, ended.returncode, ended.stderr
     except subprocess.TimeoutExpired as error:
-        told, status, errors = (error.stdout or b"").decode(), "did not end", (error.stderr or b"").decode()
+        told, status, errors = (
+            (error.stdout or b"").decode(),
+            "did not end",
+            (error.stderr or b"").decode(),
+        )
     if status != 0:
         lines = told.split()
         raise Died(int(lines[-1]) if lines else first, status, errors[-2000:])
@@ -56,5 +69,7 @@ def test_no_damage_kills_what_the_library_survives(tmp_path, seed):
             assert status != 1, errors
             with pytest.raises(Died):
                 damage(tmp_path, seed, first, at + 1, "library")
-                pytest.fail(f"{seed.name}: file {at} ended the process ({status}), and not the library: {errors}")
+                pytest.fail(
+                    f"{seed.name}: file {at} ended the process ({status}), and not the library: {errors}"
+                )
             first = at + 1

@@ -28,8 +28,9 @@ from globidx.core.orders.lanes import Lanes
 from globidx.core.progress.merge import merge_states
 from globidx.core.records import record as records
 from globidx.orders import ChunkShuffle
-from globidx.torch.loader import Cut, Deliveries, DrawnBatches
-from globidx.torch.quarantine import Reported
+from globidx.torch.loops.batching import Batching, DrawnBatches
+from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.quarantine import BatchReport
 
 
 class Spread(Order):
@@ -38,7 +39,11 @@ class Spread(Order):
     algorithm = "spread"
 
     def bind(self, num_samples, *, seed, epoch):
-        step = next(k for k in range(num_samples // 2 + 1 + epoch + seed % 3, 10**9) if np.gcd(k, num_samples) == 1)
+        step = next(
+            k
+            for k in range(num_samples // 2 + 1 + epoch + seed % 3, 10**9)
+            if np.gcd(k, num_samples) == 1
+        )
         return _Spread(num_samples, step % num_samples, epoch + seed)
 
 
@@ -56,7 +61,9 @@ class _Spread(Arrangement):
 
 def order_of(seed):
     """What a seed's runs are read in: mostly the cheap one, else in chunks, planned anew for every epoch's first job."""
-    return Spread() if seed % 32 else ChunkShuffle(window=1 + seed // 32 % 3, chunk=1 + seed // 96 % 4)
+    return (
+        Spread() if seed % 32 else ChunkShuffle(window=1 + seed // 32 % 3, chunk=1 + seed // 96 % 4)
+    )
 
 
 #: What may happen instead of a step, each below a limit of one throw of the dice.
@@ -124,7 +131,12 @@ class Rank:
         dice = cluster.dice
         self.batch, self.prefetch = dice.randint(1, 5), dice.choice((0, 0, 1, 4, 9))
         self.sampler = cluster.code.sampler(
-            range(cluster.n), world, number, seed=cluster.seed % 7, order=order_of(cluster.seed), tail=cluster.tail
+            range(cluster.n),
+            world,
+            number,
+            seed=cluster.seed % 7,
+            order=order_of(cluster.seed),
+            tail=cluster.tail,
         )
         self.manner = dice.choice(MANNERS)
         self.loop, self.held, self.at_end = None, [], False
@@ -138,11 +150,13 @@ class Rank:
         self.loop, self.held, self.at_end = None, [], False
         self.is_fresh = True  # nothing was handed out by this loop
         if self.manner == "by hand":
-            plain = PlainLoader(range(self.cluster.n), self.batch, sampler=self.sampler, collate_fn=list)
+            plain = PlainLoader(
+                range(self.cluster.n), self.batch, sampler=self.sampler, collate_fn=list
+            )
             self.loop = iter(plain)
             return
         batches = BatchSampler(self.sampler, self.batch, drop_last=False)
-        self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler)
+        self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler._ledger)
 
     def step(self):
         """The loop comes back for a batch; True if it got one."""
@@ -178,14 +192,11 @@ class _Loader:
     """A loader with workers that draw ``prefetch`` batches ahead: what torch's iterators do, without processes."""
 
     def __init__(self, batches, rank):
-        self.batches, self.rank = DrawnBatches(batches, rank.sampler), rank
+        self.batches, self.rank = DrawnBatches(batches, rank.sampler, in_order=True), rank
 
-    num_workers = 0
-    cut = Cut(None, drops=False)  # ranks differ in their batches here, which no plan of lanes allows
-
-    @property
-    def drawn_batches(self):
-        return self.batches
+    def batching(self):
+        """Ranks differ in their batches here, which no plan of lanes allows."""
+        return Batching(None, drops=False)
 
     def open(self):
         """The batches of one pass; drawing ahead begins at once."""
@@ -200,9 +211,9 @@ class _Loader:
             if batch is exhausted or self.rank.cluster.slips():
                 raise StopIteration
             places = tuple(place for place, id in enumerate(batch) if id in self.rank.cluster.bad)
-            return Reported(batch, places) if places else batch
+            return BatchReport(batch, places) if places else batch
 
-        return _Batches(batch_of_samples)
+        return _Batches(batch_of_samples), self.batches.ids
 
 
 class _Batches:
@@ -254,11 +265,15 @@ class Cluster:
 
     def job(self):
         dice = self.dice
-        record, book, epoch = self.saved[-1 if dice.random() < 0.85 else dice.randrange(len(self.saved))]
+        record, book, epoch = self.saved[
+            -1 if dice.random() < 0.85 else dice.randrange(len(self.saved))
+        ]
         self.saved = self.saved[: self.saved.index((record, book, epoch)) + 1]
         self.book, self.epoch = book.copy(), epoch
         world = dice.randint(1, 4)
-        self.tell(f"job of {world} starts in epoch {epoch} with {len(self.book.done.get(epoch, []))} done")
+        self.tell(
+            f"job of {world} starts in epoch {epoch} with {len(self.book.done.get(epoch, []))} done"
+        )
         self.ranks = [Rank(self, number, world) for number in range(world)]
         if record is not None:
             self.take_skips()
@@ -290,7 +305,9 @@ class Cluster:
             if self.dice.random() < 0.5:
                 rank.sampler.set_epoch(self.epoch)
             if rank.sampler.epoch != self.epoch:
-                raise Wrong(f"rank {rank.number} resumed in epoch {rank.sampler.epoch}, the book is in {self.epoch}")
+                raise Wrong(
+                    f"rank {rank.number} resumed in epoch {rank.sampler.epoch}, the book is in {self.epoch}"
+                )
 
     def ask_for_a_finished_epoch(self, rank):
         if self.epoch and self.dice.random() < 0.1:
@@ -298,7 +315,9 @@ class Cluster:
                 rank.sampler.set_epoch(self.epoch - 1)
             except errors.EpochError:
                 return
-            raise Wrong(f"rank {rank.number} took epoch {self.epoch - 1}, which its record calls finished")
+            raise Wrong(
+                f"rank {rank.number} took epoch {self.epoch - 1}, which its record calls finished"
+            )
 
     def take_skips(self):
         """An epoch begins, or a record is loaded: from here on it leaves out what is listed and not done yet."""
@@ -312,10 +331,14 @@ class Cluster:
         if not self.book.done.get(self.epoch):
             self.planned[self.epoch] = Lanes(world, 1, world)
         order = order_of(self.seed).plan(range(self.n), self.n, lambda: self.planned[self.epoch])
-        order = order.bind(self.n, seed=self.seed % 7, epoch=self.epoch).take(range(self.n)).tolist()
+        order = (
+            order.bind(self.n, seed=self.seed % 7, epoch=self.epoch).take(range(self.n)).tolist()
+        )
         self.dealer = Epoch(order)
         self.dealer.left = [id for id in order if id not in set(done)]
-        self.hands = self.dealer.deal(world, self.tail) if self.dealer.left else [[] for _ in range(world)]
+        self.hands = (
+            self.dealer.deal(world, self.tail) if self.dealer.left else [[] for _ in range(world)]
+        )
         self.real = [len(hand) for hand in self.dealer.real(world)]
         self.taken = [0] * world
         for rank in self.ranks:
@@ -350,8 +373,14 @@ class Cluster:
     def end_of_epoch(self):
         done = Counter(self.book.done.get(self.epoch, []))
         missing = len(set(range(self.n)) - set(done) - self.book.out.get(self.epoch, set()))
-        if max(done.values(), default=0) > 1 or (missing and self.tail != "drop") or missing >= len(self.ranks):
-            raise Wrong(f"epoch {self.epoch} ended with {missing} missing, {sum(done.values()) - len(done)} repeated")
+        if (
+            max(done.values(), default=0) > 1
+            or (missing and self.tail != "drop")
+            or missing >= len(self.ranks)
+        ):
+            raise Wrong(
+                f"epoch {self.epoch} ended with {missing} missing, {sum(done.values()) - len(done)} repeated"
+            )
         self.tell(f"epoch {self.epoch} is read")
         self.epoch += 1
         for rank in self.ranks:
@@ -373,16 +402,21 @@ class Cluster:
     def save(self):
         for rank in self.ranks:
             self.settle(rank)
-            rank.sampler.settle()
+            rank.sampler._ledger.settle()
         states = [rank.sampler.state_dict() for rank in self.ranks]
         merged = self.code.merge(states if self.dice.random() < 0.5 else dict(enumerate(states)))
-        sealed = records.build(number=1, token="0" * 12, step=0, time="", states={"s": merged}, extras={})
+        sealed = records.build(
+            number=1, token="0" * 12, step=0, time="", states={"s": merged}, extras={}
+        )
         record = records.decode(records.encode(sealed), "the record")["states"]["s"]
         epoch, done = self.epoch, self.book.done.get(self.epoch, [])
         dropped = self.tail == "drop" and all(self.had_all(rank) for rank in self.ranks)
         out = self.book.out.get(epoch, set())
         if done and (len(done) + len(out) == self.n or dropped):
-            epoch, done = epoch + 1, []  # nothing of it remains: the record stands at the next one's start
+            epoch, done = (
+                epoch + 1,
+                [],
+            )  # nothing of it remains: the record stands at the next one's start
         if (record["epoch"], record["committed"]) != (epoch, len(done)):
             raise Wrong(
                 f"the record says epoch {record['epoch']}, {record['committed']} done; the book {epoch}, {len(done)}"
@@ -393,7 +427,9 @@ class Cluster:
             )
         listed = set().union(*(rank.listed for rank in self.ranks))
         if quarantined(record) != listed:
-            raise Wrong(f"the record has {quarantined(record)} in quarantine, the ranks had {listed}")
+            raise Wrong(
+                f"the record has {quarantined(record)} in quarantine, the ranks had {listed}"
+            )
         self.saved.append((record, self.book.copy(), epoch))
         self.tell(f"saved: epoch {epoch}, {len(done)} done, {record['segments']}")
 
@@ -429,7 +465,9 @@ class Cluster:
     def leave_and_begin_again(self):
         rank = self.dice.choice(self.ranks)
         if not self.had_all(rank):
-            self.tell(f"rank {rank.number} breaks out of its loop with {rank.held} and begins again")
+            self.tell(
+                f"rank {rank.number} breaks out of its loop with {rank.held} and begins again"
+            )
             rank.begin()
 
     def query(self):
@@ -486,7 +524,9 @@ class Cluster:
         rank = self.dice.choice(self.ranks)
         if not self.had_all(rank):
             rank.peeked = True
-            drawn = [id for id, _ in zip(rank.sampler, range(self.dice.randint(0, 3)), strict=False)]
+            drawn = [
+                id for id, _ in zip(rank.sampler, range(self.dice.randint(0, 3)), strict=False)
+            ]
             self.tell(f"rank {rank.number} peeks at {drawn}")
 
 

@@ -19,30 +19,42 @@ from globidx.core.progress.state import SamplerState
 from globidx.core.progress.tracker import Tracker
 from globidx.core.progress.view import EpochView
 from globidx.errors import CommitError, EpochError
-from globidx.torch.loader import Deliveries
+from globidx.torch.loops import reports
+from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.loops.ledger import Ledger
 from globidx.torch.loops.passes import Passes
+
+
+class Planted(ResumableDistributedSampler):
+    """A sampler whose ledger or tracker is replaced by a wrong one."""
+
+    ledger, tracker = Ledger, Tracker
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self._ledger.__class__, self._ledger.tracker.__class__ = self.ledger, self.tracker
 
 
 class CountsDraws(ResumableDistributedSampler):
     """Progress is what was drawn, prefetched batches included."""
 
     def state_dict(self):
-        cursor = self._passes._last
-        return super().state_dict() if cursor is None else self.state_of(cursor)
+        cursor = self._ledger.passes._last
+        return super().state_dict() if cursor is None else self._ledger.state_of(cursor)
 
 
 class _Reshuffled(Tracker):
     def view(self):
         state, seed = self.state, self.seed + self.state.progress.committed
-        return EpochView(self.order.bind(state.dataset.num_samples, seed=seed, epoch=state.epoch), state.progress)
+        return EpochView(
+            self.order.bind(state.dataset.num_samples, seed=seed, epoch=state.epoch), state.progress
+        )
 
 
-class ReshufflesTheTail(ResumableDistributedSampler):
+class ReshufflesTheTail(Planted):
     """After a resume the rest is put in a new order."""
 
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self._tracker.__class__ = _Reshuffled
+    tracker = _Reshuffled
 
 
 def rank_0_only(states):
@@ -61,7 +73,7 @@ class ForgetsEarlierSegments(ResumableDistributedSampler):
 class _Lax(Passes):
     def move(self, why):
         """Nobody is told."""
-        self.handed = None
+        self.batch = None
 
 
 class IteratorsSurviveAReload(ResumableDistributedSampler):
@@ -69,7 +81,7 @@ class IteratorsSurviveAReload(ResumableDistributedSampler):
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
-        self._passes = _Lax()
+        self._ledger.passes.__class__ = _Lax
 
 
 class LoopsSurviveAReload(Deliveries):
@@ -92,11 +104,16 @@ class CounterTimesWorldSize(ResumableDistributedSampler):
 def padding_counted(states):
     """Repeats at the end of padded streams are taken for samples."""
     ranks = [SamplerState.from_dict(states[rank]) for rank in range(len(states))]
-    if len({(rank.epoch, rank.progress) for rank in ranks}) > 1 or len({rank.committed for rank in ranks}) == 1:
+    if (
+        len({(rank.epoch, rank.progress) for rank in ranks}) > 1
+        or len({rank.committed for rank in ranks}) == 1
+    ):
         return merge_states(states)
     done = min(sum(rank.committed for rank in ranks), ranks[0].progress.remaining)
     listed = SamplerState.from_dict(merge_states(states)).quarantined
-    padded = replace(ranks[0], progress=ranks[0].progress.extend((done,)), committed=0, quarantined=listed)
+    padded = replace(
+        ranks[0], progress=ranks[0].progress.extend((done,)), committed=0, quarantined=listed
+    )
     return padded.to_dict()
 
 
@@ -105,7 +122,7 @@ class CommitsOnDelivery(Deliveries):
 
     def __next__(self):
         batch = super().__next__()
-        self._sampler.come_back(self)
+        self._ledger.come_back(self)
         return batch
 
 
@@ -114,7 +131,7 @@ class QuarantinesOnDelivery(Deliveries):
 
     def __next__(self):
         batch = super().__next__()
-        self._sampler.quarantine(self._sampler._passes.handed.replaced)
+        self._ledger.tracker.quarantine(Ranges.of(self._ledger.passes.batch.replaced))
         return batch
 
 
@@ -130,16 +147,16 @@ def quarantine_of_rank_0(states):
 class LastBatchesWait(Deliveries):
     """A loop that takes exactly as many batches as there are leaves its last one uncommitted."""
 
-    def _hand_out(self, places):
+    def _hand_out(self, replaced):
         self._smallest = -1
-        super()._hand_out(places)
+        super()._hand_out(replaced)
 
 
 class QueriesSettle(ResumableDistributedSampler):
     """Asking one rank for its state commits the batch that its loop holds."""
 
     def state_dict(self):
-        self.settle()
+        self._ledger.settle()
         return super().state_dict()
 
 
@@ -148,7 +165,7 @@ class SizesSettle(ResumableDistributedSampler):
 
     @property
     def remaining(self):
-        self.settle()
+        self._ledger.settle()
         return super().remaining
 
 
@@ -156,36 +173,45 @@ class CopiesMove(ResumableDistributedSampler):
     """Pickling begins the pass anew."""
 
     def __getstate__(self):
-        self._passes.move("was copied")
+        self._ledger.passes.move("was copied")
         return super().__getstate__()
 
 
 class _SkipsAtOnce(Tracker):
     def _renewed(self, *, untouched, unread):
         state = self.state
-        if untouched and not state.committed and not state.progress.committed and self.state.skip.pairs:
+        if (
+            untouched
+            and not state.committed
+            and not state.progress.committed
+            and self.state.skip.pairs
+        ):
             fresh, planned = self._fresh(state.epoch, state.skip)
-            kept = {name: getattr(state, name) for name in ("trail", "finished_epoch", "quarantined")}
+            kept = {
+                name: getattr(state, name) for name in ("trail", "finished_epoch", "quarantined")
+            }
             fresh = replace(fresh, **kept)
             begun = self._leaving_out(fresh, planned, state.skip)
             return (begun, planned) if begun.progress != state.progress else None
         return super()._renewed(untouched=untouched, unread=unread)
 
 
-class SkipsAtOnce(ResumableDistributedSampler):
+class SkipsAtOnce(Planted):
     """A rank that has committed nothing yet leaves out at once what it is told to skip."""
 
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self._tracker.__class__ = _SkipsAtOnce
+    tracker = _SkipsAtOnce
 
 
-class IdleRanksStay(ResumableDistributedSampler):
+class _NeverDrained(Ledger):
+    def _end_if_delivered(self):
+        self.passes.is_exhausted = False
+        super()._end_if_delivered()
+
+
+class IdleRanksStay(Planted):
     """With a plain loader, a rank that was dealt nothing never leaves its epoch."""
 
-    def _end_if_delivered(self):
-        self._passes.drained = False
-        super()._end_if_delivered()
+    ledger = _NeverDrained
 
 
 class FinishedEpochsAreEmpty(ResumableDistributedSampler):
@@ -195,15 +221,17 @@ class FinishedEpochsAreEmpty(ResumableDistributedSampler):
         try:
             super().set_epoch(epoch)
         except EpochError:
-            self._tracker.begin(epoch)
+            self._ledger.tracker.begin(epoch)
 
 
 class OvercommitsAreTaken(ResumableDistributedSampler):
     """More may be committed than was drawn."""
 
-    def _refuse_undrawn(self, amount):
-        if amount > self.left_to_deliver:
+    def commit(self, count):
+        if count > self._ledger.left_to_deliver:
             raise CommitError("at the epoch's end it is noticed")
+        with patched(reports, refuse_undrawn=lambda passes, committed, amount: None):
+            super().commit(count)
 
 
 class StopsEndPasses(Deliveries):
@@ -217,7 +245,10 @@ class SkippedRestIsNotDone(ResumableDistributedSampler):
     """An epoch whose whole rest is skipped when it is loaded stays the running one in records."""
 
     def state_dict(self):
-        with patched(SamplerState, is_complete=lambda state, rank: bool(state.committed) and _is_complete(state, rank)):
+        with patched(
+            SamplerState,
+            is_complete=lambda state, rank: bool(state.committed) and _is_complete(state, rank),
+        ):
             return super().state_dict()
 
 
@@ -254,7 +285,9 @@ PLANTED = {
     "forgets earlier segments": Production(sampler=ForgetsEarlierSegments),
     "iterators survive a reload": Production(sampler=IteratorsSurviveAReload),
     "loops survive a reload": Production(deliveries=LoopsSurviveAReload),
-    "resets under a live loader": Production(sampler=IteratorsSurviveAReload, deliveries=LoopsSurviveAReload),
+    "resets under a live loader": Production(
+        sampler=IteratorsSurviveAReload, deliveries=LoopsSurviveAReload
+    ),
     "counter times world size": Production(sampler=CounterTimesWorldSize),
     "padding counted as progress": Production(merge=padding_counted),
     "commits on delivery": Production(deliveries=CommitsOnDelivery),

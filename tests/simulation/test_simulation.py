@@ -19,7 +19,10 @@ def failures(seeds):
 def shortest(found):
     """The failure with the shortest story, as a message."""
     seed, wrong, story = min(found, key=lambda one: len(one[2]))
-    return f"{len(found)} seeds fail; the shortest story is that of seed {seed}: {wrong}\n  " + "\n  ".join(story)
+    return (
+        f"{len(found)} seeds fail; the shortest story is that of seed {seed}: {wrong}\n  "
+        + "\n  ".join(story)
+    )
 
 
 @pytest.mark.slow

@@ -40,7 +40,12 @@ def test_keep_last_keeps_the_newest_and_touches_nothing_else(tmp_path):
     """Other files, also such as look like records, stay."""
     others = [
         tmp_path / name
-        for name in ("model.pt", "record-1.json", "record-00000001-XYZ.json", ".record-00000001-0123456789ab.json.tmp")
+        for name in (
+            "model.pt",
+            "record-1.json",
+            "record-00000001-XYZ.json",
+            ".record-00000001-0123456789ab.json.tmp",
+        )
     ]
     for other in others:
         other.write_text("mine")
@@ -159,7 +164,9 @@ def test_state_dict_is_the_whole_record(tmp_path):
         manager.load_state_dict(carried)
 
 
-@pytest.mark.parametrize("bad", [{"keep_last": 0}, {"keep_last": 1.5}, {"timeout": 0}, {"timeout": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"keep_last": 0}, {"keep_last": 1.5}, {"timeout": 0}, {"timeout": -1}]
+)
 def test_bad_arguments_are_refused(tmp_path, bad):
     """At construction."""
     with pytest.raises((TypeError, ValueError)):
@@ -195,7 +202,9 @@ def early(rank, world_size, folder):
     sampler = ResumableDistributedSampler(range(50))
     manager = CheckpointManager(folder, sampler, timeout=30)
     assert manager.restore() is None
-    dist.init_process_group("gloo", store=dist.PrefixStore("again", meeting), rank=rank, world_size=world_size)
+    dist.init_process_group(
+        "gloo", store=dist.PrefixStore("again", meeting), rank=rank, world_size=world_size
+    )
     sampler.commit(2 + rank)
     manager.save(1)
     return manager.state_dict()["states"]["sampler"]["committed"]
@@ -222,7 +231,9 @@ def test_all_ranks_restore_or_none_does(tmp_path):
     """The rank that cannot is named on every rank."""
     said = run_ranks(2, one_cannot_load, tmp_path)
     assert said[0] == said[1]
-    assert said[0].startswith("rank 1: sampler: the record was written with dataset.num_samples 50, this run has 51")
+    assert said[0].startswith(
+        "rank 1: sampler: the record was written with dataset.num_samples 50, this run has 51"
+    )
 
 
 def uneven(rank, world_size, folder):
@@ -311,7 +322,9 @@ def turned(rank, world_size, folder):
     sampler.commit(len(had))
     manager = CheckpointManager(folder, sampler, timeout=30)
     manager.save(1)
-    same = CheckpointManager(folder, ResumableDistributedSampler(range(10), rank=0, num_replicas=2), timeout=30)
+    same = CheckpointManager(
+        folder, ResumableDistributedSampler(range(10), rank=0, num_replicas=2), timeout=30
+    )
     try:
         same.save(2)
     except errors.RecordMismatchError as error:
@@ -498,7 +511,7 @@ def test_no_object_moves_unless_all_can(tmp_path):
 def test_keep_and_keep_last_together_are_refused(tmp_path):
     """Neither overrides the other in silence."""
     sampler = ResumableDistributedSampler(range(10), 1, 0)
-    with pytest.raises(ValueError, match=r"keep= and keep_last=5 both say"):
+    with pytest.raises(ValueError, match=r"keep= and keep_last=5 both choose"):
         CheckpointManager(tmp_path, sampler, keep=policies.last(2), keep_last=5)
 
 
@@ -507,4 +520,6 @@ def test_a_restore_that_finds_nothing_names_the_folder_in_the_log(tmp_path, capl
     caplog.set_level("INFO", logger="globidx")
     manager = CheckpointManager(tmp_path / "rnu", ResumableDistributedSampler(range(10), 1, 0))
     assert manager.restore() is None
-    assert [record.getMessage() for record in caplog.records] == [f"no record in {tmp_path}/rnu: the run begins afresh"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no record in {tmp_path}/rnu: the run begins afresh"
+    ]

@@ -68,7 +68,9 @@ def test_a_failure_is_raised_by_the_next_call_and_only_once(tmp_path, call):
     id = held.manager.save(1, blocking=False)
     shutil.rmtree(run)
     held.let_go.set()
-    with pytest.raises(errors.SaveError, match=f"record {id}, saved with blocking=False before, has failed") as caught:
+    with pytest.raises(
+        errors.SaveError, match=f"record {id}, saved with blocking=False before, has failed"
+    ) as caught:
         getattr(held.manager, call)(*[2] * (call == "save"))
     assert caught.value.state == "not written"
     held.manager.wait()
@@ -121,7 +123,10 @@ def test_a_process_that_exits_waits_for_the_write(tmp_path):
 def test_a_write_that_fails_while_the_process_exits_is_in_the_log(tmp_path):
     """Nobody is left to raise it to."""
     done = run_python(EXIT.format(do="shutil.rmtree(sys.argv[1])"), tmp_path / "run")
-    assert f"ERROR:globidx:record {done.stdout.strip()}, saved with blocking=False, has failed" in done.stderr
+    assert (
+        f"ERROR:globidx:record {done.stdout.strip()}, saved with blocking=False, has failed"
+        in done.stderr
+    )
 
 
 def fail_behind_the_back(rank, world_size, folder):
@@ -196,7 +201,8 @@ def test_where_no_thread_can_be_started_the_write_is_in_the_foreground(anybodys_
     assert read_record(run / f"record-{others.split()[0]}.json")["step"] == 2
     assert step == "4"
     assert (
-        f"record {id}, saved with blocking=False, is written in the foreground: can't start new thread" in done.stderr
+        f"record {id}, saved with blocking=False, is written in the foreground: can't start new thread"
+        in done.stderr
     )
 
 

@@ -11,7 +11,7 @@ from processes import run_ranks
 from globidx import CheckpointManager, ResumableDistributedSampler, errors
 from globidx.disk.records.folder import list_records
 from globidx.disk.records.lineage import Lineage
-from globidx.torch.ranks.world import Channel
+from globidx.torch.ranks.channel import Channel
 
 TIMEOUT = 8.0
 
@@ -39,14 +39,14 @@ class LeavingState:
 def plant(instant, how):
     """Let this rank go at an instant of its next save."""
     if instant == "between status and data":
-        Channel.collect = lambda *_: leave(how)
+        Channel.gather = lambda *_: leave(how)
     elif instant == "before the write":
         Lineage.write = lambda *_, **__: leave(how)
     elif instant == "after the write":
         write = Lineage.write
         Lineage.write = lambda *a, **k: [write(*a, **k), leave(how)]
     elif instant.startswith("before the outcome"):
-        Channel.spread = lambda *_: leave(how)
+        Channel.broadcast = lambda *_: leave(how)
 
 
 def lose(rank, world_size, folder, instant, lost, how, timeout):
@@ -85,7 +85,9 @@ def lose(rank, world_size, folder, instant, lost, how, timeout):
         (2, "after the write", 0, 2),
     ],
 )
-def test_a_killed_rank_is_named_and_the_record_is_the_old_or_the_new_one(tmp_path, ranks, instant, lost, newest):
+def test_a_killed_rank_is_named_and_the_record_is_the_old_or_the_new_one(
+    tmp_path, ranks, instant, lost, newest
+):
     """Also to ranks that do not talk to the dead one directly, long before the timeout; and the words for the record are true."""
     arguments = tmp_path, instant, lost, signal.SIGKILL, 100.0
     for missing, state, said, _ in run_ranks(ranks, lose, *arguments, lost=[lost], timeout=60):
@@ -98,7 +100,8 @@ def test_a_killed_rank_is_named_and_the_record_is_the_old_or_the_new_one(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("instant", "lost"), [("before the gather", 1), ("before the write", 0), ("before the outcome of a slow write", 1)]
+    ("instant", "lost"),
+    [("before the gather", 1), ("before the write", 0), ("before the outcome of a slow write", 1)],
 )
 def test_a_stopped_rank_is_named_when_the_time_is_up(tmp_path, instant, lost):
     """SIGSTOP: nobody waits longer than the timeout, the roll call and what went well before included."""
@@ -117,7 +120,9 @@ def test_rank_0_is_named_though_the_store_is_gone_with_it(tmp_path, how):
         probe.bind(("localhost", 0))
         url = f"tcp://localhost:{probe.getsockname()[1]}"
     arguments = tmp_path, "before the gather", 0, how, TIMEOUT
-    for missing, state, said, in_time in run_ranks(3, lose, *arguments, lost=[0], timeout=60, meeting=url):
+    for missing, state, said, in_time in run_ranks(
+        3, lose, *arguments, lost=[0], timeout=60, meeting=url
+    ):
         assert (missing, state) == ((0,), "not written"), said
         assert in_time
 
@@ -138,7 +143,7 @@ def test_ranks_that_call_different_things_are_told_so(tmp_path):
     """At once, on every rank, and nothing is broken by it."""
     said, ids = zip(*run_ranks(2, mismatched, tmp_path), strict=True)
     assert set(said) == {
-        "rank 1 called restore() while rank 0 called save(); every rank must call the same, equally often"
+        "rank 1 called restore() while rank 0 called save(); every rank must make the same calls, equally often"
     }
     assert len(set(ids)) == 1
 
@@ -158,7 +163,10 @@ def test_ranks_that_expect_different_records_restore_none(tmp_path):
     """Rank 0 does not decide for the others."""
     said = run_ranks(2, asking, tmp_path)
     assert said[0] == said[1]
-    assert "rank 1 restores with expect, fallback = ['id 1', False], rank 0 with ['id 0', False]" in said[0]
+    assert (
+        "rank 1 restores with expect, fallback = ['id 1', False], rank 0 with ['id 0', False]"
+        in said[0]
+    )
 
 
 def heavy(rank, world_size, folder):

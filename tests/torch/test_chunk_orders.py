@@ -54,7 +54,7 @@ def ranks_of(data, world, record=None, *, workers=0, batch=1, **arguments):
     for sampler in made:
         if record is not None:
             sampler.load_state_dict(json.loads(json.dumps(record)))
-        sampler.expect(workers=workers, batch_size=batch)
+        sampler._ledger.expect(workers=workers, batch_size=batch)
     return made
 
 
@@ -76,7 +76,12 @@ legs = st.lists(
 
 
 @settings(max_examples=40)
-@given(legs=legs, last=st.integers(1, 5), seed=st.integers(0, 99), tail=st.sampled_from(("pad", "drop", "exact")))
+@given(
+    legs=legs,
+    last=st.integers(1, 5),
+    seed=st.integers(0, 99),
+    tail=st.sampled_from(("pad", "drop", "exact")),
+)
 def test_each_id_is_committed_once_however_often_the_run_is_killed(legs, last, seed, tail):
     """Legs of (ranks, workers, batch size, progress of each rank): one epoch, in the order planned when its first id was taken."""
     record, epoch, order, counts = None, None, None, []
@@ -89,13 +94,17 @@ def test_each_id_is_committed_once_however_often_the_run_is_killed(legs, last, s
         assert streams == epoch.deal(world, tail)
         counts = [
             len(stream) if share == 1.0 else int(share * len(stream))
-            for stream, share in zip(streams, shares if uneven else [shares[0]] * world, strict=False)
+            for stream, share in zip(
+                streams, shares if uneven else [shares[0]] * world, strict=False
+            )
         ]
         for sampler, count in zip(ranks, counts, strict=True):
             sampler.commit(count)
         record = merge_states([sampler.state_dict() for sampler in ranks])
         left = len(epoch.left)
-        epoch.commit(world, [min(c, len(hand)) for c, hand in zip(counts, epoch.real(world), strict=True)])
+        epoch.commit(
+            world, [min(c, len(hand)) for c, hand in zip(counts, epoch.real(world), strict=True)]
+        )
         if record["epoch"] == 1:
             assert len(epoch.left) == (left % world if tail == "drop" else 0)
             break
@@ -111,7 +120,11 @@ def test_each_id_is_committed_once_however_often_the_run_is_killed(legs, last, s
 def test_global_batches_are_the_same_on_every_world_size(worlds, steps):
     """Once begun, while world size x batch size stays 12, global batch s is one set of ids, also across resumes."""
     order = expected(SMALL, Lanes(worlds[0], 2, 12))
-    batches, record, step = [set(order[first : first + 12]) for first in range(0, len(order), 12)], None, 0
+    batches, record, step = (
+        [set(order[first : first + 12]) for first in range(0, len(order), 12)],
+        None,
+        0,
+    )
     for world, stretch in zip(worlds, steps, strict=False):
         if record is None or not record["committed"]:
             order = expected(SMALL, Lanes(world, 2, 12))
@@ -158,7 +171,9 @@ def test_given_lanes_and_batch_win():
     """For loaders that tell nothing of themselves."""
     order = ChunkShuffle(2, (3, 2), batch=9)
     ranks = ranks_of(SMALL, 2, workers=5, batch=7, order=order, tail="exact")
-    assert [list(rank) for rank in ranks] == [expected(SMALL, Lanes(3, 2, 9))[r::2] for r in range(2)]
+    assert [list(rank) for rank in ranks] == [
+        expected(SMALL, Lanes(3, 2, 9))[r::2] for r in range(2)
+    ]
 
 
 def test_ranks_are_still_asked_late(monkeypatch):
@@ -174,7 +189,7 @@ def test_ranks_are_still_asked_late(monkeypatch):
 def test_a_rank_that_planned_otherwise_is_named():
     """Another batch size or number of workers would deal other cards; a rank that has taken nothing has no say."""
     ranks = ranks_of(SMALL, 3, batch=4)
-    ranks[2].expect(workers=0, batch_size=2)
+    ranks[2]._ledger.expect(workers=0, batch_size=2)
     for rank in ranks[:2]:
         rank.commit(4)
     assert merge_states([rank.state_dict() for rank in ranks])["order"]["plan"]["batch"] == 12
@@ -190,7 +205,9 @@ def test_a_batch_sampler_may_mean_anything_by_its_batch_size(size):
     sampler = ResumableDistributedSampler(SMALL, 1, 0, order=ChunkShuffle(2))
     batches = BatchSampler(sampler, 7, drop_last=False)
     batches.batch_size = size
-    batches.__class__ = type("Sizes", (BatchSampler,), {"__iter__": lambda self: iter([list(self.sampler)])})
+    batches.__class__ = type(
+        "Sizes", (BatchSampler,), {"__iter__": lambda self: iter([list(self.sampler)])}
+    )
     loop = iter(globidx.DataLoader(range(len(SMALL)), batch_sampler=batches))
     assert next(loop).tolist() == expected(SMALL, Lanes(1, 1, 1))
 
@@ -208,7 +225,9 @@ def test_who_looks_at_an_untouched_epoch_changes_nothing():
 
 def test_a_peek_of_one_rank_at_an_epoch_that_nobody_reads_changes_nothing():
     """Only its loader has said how it reads by then; all ranks begin with another epoch."""
-    ranks = [ResumableDistributedSampler(SMALL, 2, rank, order=ChunkShuffle(2)) for rank in range(2)]
+    ranks = [
+        ResumableDistributedSampler(SMALL, 2, rank, order=ChunkShuffle(2)) for rank in range(2)
+    ]
     loaders = [globidx.DataLoader(range(len(SMALL)), batch_size=4, sampler=rank) for rank in ranks]
     next(iter(loaders[0]))
     for rank in ranks:
@@ -332,7 +351,7 @@ def test_an_iterator_of_another_plan_raises():
     """Made before the loader said how it reads, and not drawn from: its ids would stand elsewhere."""
     sampler = ranks_of(SMALL, 2)[0]
     early = iter(sampler)
-    sampler.expect(workers=3, batch_size=8)
+    sampler._ledger.expect(workers=3, batch_size=8)
     assert list(sampler) == expected(SMALL, Lanes(2, 3, 16))[::2]
     with pytest.raises(errors.StaleIteratorError, match="anew"):
         next(early)
@@ -355,7 +374,10 @@ def write_files(folder):
         data = numbers(length, start=1000 * number + 1)
         write = write_hdf5 if number % 2 else write_zarr
         write(
-            folder / f"{number}.{'h5' if number % 2 else 'zarr'}", data, chunk=8, **({} if number % 2 else {"key": "x"})
+            folder / f"{number}.{'h5' if number % 2 else 'zarr'}",
+            data,
+            chunk=8,
+            **({} if number % 2 else {"key": "x"}),
         )
     return GlobalIndexManager(folder, key="x")
 
@@ -392,7 +414,11 @@ def test_several_arrays_have_one_block(tmp_path):
     data = {"image": numbers(64, (32, 32)), "label": numbers(64, ())}
     for name, chunk in (("a", 8), ("b", 8), ("c", None)):
         write_hdf5(tmp_path / f"{name}.h5", data, chunk=chunk)
-    assert GlobalIndexManager(tmp_path, key=("image", "label")).now.chunking.chunks.tolist() == [8, 8, 8]
+    assert GlobalIndexManager(tmp_path, key=("image", "label")).now.chunking.chunks.tolist() == [
+        8,
+        8,
+        8,
+    ]
     chunking = Chunking.of([1000, 1000, 50], [[16, 512], [10, 20], [64, 0]], [8192, 8])
     assert chunking.chunks.tolist() == [16, 10, 50]
 
@@ -402,4 +428,6 @@ def test_data_without_chunks_is_refused_when_the_sampler_is_built(bad):
     """Not at the first batch."""
     with pytest.raises(TypeError, match="pass chunk="):
         ResumableDistributedSampler(bad, 1, 0, order=ChunkShuffle())
-    assert sorted(ResumableDistributedSampler(bad, 1, 0, order=ChunkShuffle(chunk=2))) == list(range(len(bad)))
+    assert sorted(ResumableDistributedSampler(bad, 1, 0, order=ChunkShuffle(chunk=2))) == list(
+        range(len(bad))
+    )

@@ -49,7 +49,11 @@ def test_a_pass_counts_each_sample_once_whoever_read_it(dataset, method, wrap):
     """As many useful bytes as samples were delivered, by workers, by the main process, and in the next pass again."""
     whole = WRAPS[wrap](dataset)
     sampler = ResumableDistributedSampler(whole, 1, 0)
-    workers = {"num_workers": 2, "multiprocessing_context": method, "persistent_workers": wrap == "plain"}
+    workers = {
+        "num_workers": 2,
+        "multiprocessing_context": method,
+        "persistent_workers": wrap == "plain",
+    }
     loader = globidx.DataLoader(whole, batch_size=4, sampler=sampler, **workers)
     for passes in (1, 2):
         assert sum(map(len, loader)) == len(whole)
@@ -68,15 +72,21 @@ def test_single_samples_are_counted_and_copies_count_for_themselves(dataset):
     """Without batches; a deep copy is a dataset of its own, also in forked workers."""
     other = copy.deepcopy(dataset)
     sampler = ResumableDistributedSampler(other, 1, 0)
-    assert len(list(globidx.DataLoader(other, batch_size=None, sampler=sampler, num_workers=1))) == 50
+    assert (
+        len(list(globidx.DataLoader(other, batch_size=None, sampler=sampler, num_workers=1))) == 50
+    )
     assert (dataset.counters().bytes_useful, other.counters().bytes_useful) == (0, 50 * BYTES)
 
 
 def test_what_was_read_for_nothing_is_made_up_for_by_the_next_batch(dataset):
     """After a break the workers' prefetched batches are gone; the totals of persistent ones are not."""
     sampler = ResumableDistributedSampler(dataset, 1, 0)
-    loader = globidx.DataLoader(dataset, batch_size=5, sampler=sampler, num_workers=1, persistent_workers=True)
+    loader = globidx.DataLoader(
+        dataset, batch_size=5, sampler=sampler, num_workers=1, persistent_workers=True
+    )
     next(iter(loader))
     list(loader)
     found = dataset.counters().bytes_useful // BYTES
-    assert 50 <= found <= 50 + 15  # two prefetched batches and the first one were read twice, at most
+    assert (
+        50 <= found <= 50 + 15
+    )  # two prefetched batches and the first one were read twice, at most

@@ -82,11 +82,20 @@ def test_a_batch_is_its_samples_in_their_sequence(manager, data, cache_bytes):
     """``__getitems__`` equals one ``ds[id]`` after the other, for unsorted, repeated, neighbouring and no ids."""
     dataset = FileCacheDataset(manager, cache_bytes=cache_bytes)
     random_ids = random.Random(2)
-    batches = [[], [3], [3, 3, 3], list(range(len(dataset))), list(range(len(dataset)))[::-1], [26, 0, 26, 1, 0]]
+    batches = [
+        [],
+        [3],
+        [3, 3, 3],
+        list(range(len(dataset))),
+        list(range(len(dataset)))[::-1],
+        [26, 0, 26, 1, 0],
+    ]
     batches += [random_ids.choices(range(len(dataset)), k=12) for _ in range(20)]
     for ids in batches:
         samples = dataset.__getitems__(ids)
-        assert len(samples) == len(ids) and all(same(sample, data, id) for sample, id in zip(samples, ids, strict=True))
+        assert len(samples) == len(ids) and all(
+            same(sample, data, id) for sample, id in zip(samples, ids, strict=True)
+        )
     for ids in (np.array([4, 2]), torch.tensor([4, 2]), (4, 2), [np.int32(4), np.uint64(2)]):
         assert [same(s, data, id) for s, id in zip(dataset.__getitems__(ids), [4, 2], strict=True)]
     dataset.close()
@@ -132,7 +141,10 @@ def test_one_field_is_a_tensor_and_several_are_a_dict(manager, data):
     assert isinstance(image, torch.Tensor) and image.numpy().tolist() == data[0][4].tolist()
     assert list(FileCacheDataset(manager, fields=["labels", "images"])[4]) == ["labels", "images"]
     assert FileCacheDataset(manager, fields=["labels"])[4] == data[1][4]
-    for fields, told in (("image", "no array 'image'; there is 'images', 'labels'"), ([], "at least one")):
+    for fields, told in (
+        ("image", "no array 'image'; there is 'images', 'labels'"),
+        ([], "at least one"),
+    ):
         with pytest.raises(ValueError, match=told):
             FileCacheDataset(manager, fields=fields)
     with pytest.raises(ValueError, match="each once"):
@@ -141,7 +153,9 @@ def test_one_field_is_a_tensor_and_several_are_a_dict(manager, data):
 
 def test_the_transform_gets_the_sample_and_the_id_stands_beside_it(manager, data):
     """``transform`` sees what would have been returned; ``with_id`` returns (sample, id), id an int, in batches too."""
-    dataset = FileCacheDataset(manager, fields="labels", transform=lambda label: float(label) + 0.5, with_id=True)
+    dataset = FileCacheDataset(
+        manager, fields="labels", transform=lambda label: float(label) + 0.5, with_id=True
+    )
     assert dataset[np.int64(3)] == (data[1][3] + 0.5, 3) and type(dataset[np.int64(3)][1]) is int
     batch = dataset.__getitems__(np.array([8, 2]))
     assert batch == [(data[1][8] + 0.5, 8), (data[1][2] + 0.5, 2)] and type(batch[0][1]) is int
@@ -168,7 +182,7 @@ def test_options_are_checked_at_the_door(manager, options, error):
 def test_a_dtype_that_torch_has_not_is_refused_at_once(tmp_path):
     """Better before training than in a worker: the error names array and dtype."""
     write_hdf5(tmp_path / "a.h5", np.ones((2, 2), np.longdouble))
-    with pytest.raises(ValueError, match="'x' has dtype float128, which torch has not"):
+    with pytest.raises(ValueError, match="'x' has dtype float128, which torch does not have"):
         FileCacheDataset(GlobalIndexManager(tmp_path))
 
 
@@ -193,13 +207,18 @@ def test_writing_to_a_sample_changes_no_later_one(manager, data):
 
 def collated(dataset, workers, method):
     loader = torch.utils.data.DataLoader(
-        dataset, batch_size=4, num_workers=workers, multiprocessing_context=method if workers else None
+        dataset,
+        batch_size=4,
+        num_workers=workers,
+        multiprocessing_context=method if workers else None,
     )
     return list(loader)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # Python 3.12, about fork
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*:DeprecationWarning"
+)  # Python 3.12, about fork
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_read_the_same_bytes_however_they_are_started(manager, data, method):
     """Workers of a dataset with open files and warm caches read what their parent reads."""
@@ -209,8 +228,12 @@ def test_workers_read_the_same_bytes_however_they_are_started(manager, data, met
     for batches in (here, collated(dataset, 2, method)):
         ids = torch.cat([ids for _, ids in batches]).tolist()
         assert ids == list(range(len(data[0])))
-        np.testing.assert_array_equal(np.concatenate([sample["images"] for sample, _ in batches]), data[0])
-        np.testing.assert_array_equal(np.concatenate([sample["labels"] for sample, _ in batches]), data[1])
+        np.testing.assert_array_equal(
+            np.concatenate([sample["images"] for sample, _ in batches]), data[0]
+        )
+        np.testing.assert_array_equal(
+            np.concatenate([sample["labels"] for sample, _ in batches]), data[1]
+        )
     assert same(dataset[6][0], data, 6)
     dataset.close()
 
@@ -292,7 +315,9 @@ def test_threads_share_a_dataset(manager, data):
 
 
 def _rewrite_shorter(path):
-    write_hdf5(path.with_suffix(".new"), {"images": numbers(3, (2, 3)), "labels": numbers(3, (), "f4")})
+    write_hdf5(
+        path.with_suffix(".new"), {"images": numbers(3, (2, 3)), "labels": numbers(3, (), "f4")}
+    )
     os.replace(path.with_suffix(".new"), path)
 
 
@@ -301,14 +326,24 @@ def _rewrite_shorter(path):
     [
         ("c.h5", Path.unlink, "No such file"),
         ("c.h5", _rewrite_shorter, "changed since it was indexed"),
-        ("c.h5", lambda path: path.write_bytes(path.read_bytes()[:900]), r"OSError|truncated|Unable"),
+        (
+            "c.h5",
+            lambda path: path.write_bytes(path.read_bytes()[:900]),
+            r"OSError|truncated|Unable",
+        ),
         ("c.h5", lambda path: path.write_bytes(b"garbage"), "OSError|signature"),
         ("d.zarr", lambda path: path.rename(path.with_suffix(".gone")), "No such file"),
-        ("d.zarr", lambda path: zarr.open_array(path / "images", mode="r+").resize((5, 2, 3)), "changed|not aligned"),
+        (
+            "d.zarr",
+            lambda path: zarr.open_array(path / "images", mode="r+").resize((5, 2, 3)),
+            "changed|not aligned",
+        ),
         ("d.zarr", lambda path: (path / "labels/zarr.json").write_text("[]"), "node_type"),
     ],
 )
-def test_a_file_that_is_not_what_was_indexed_is_told_with_item_and_id(manager, folder, data, name, change, told):
+def test_a_file_that_is_not_what_was_indexed_is_told_with_item_and_id(
+    manager, folder, data, name, change, told
+):
     """Deleted, replaced, cut or overwritten since: ReadError names the id, the item and the file, others still read."""
     dataset = FileCacheDataset(manager)
     change(folder / name)
@@ -325,10 +360,15 @@ def test_a_missing_chunk_is_an_error_with_item_and_id_unless_filled(manager, fol
     """MissingChunkError, a ReadError, by name; with on_missing="fill" the fill value; other chunks read."""
     (folder / "a.zarr/images/1.0.0").unlink()
     dataset = FileCacheDataset(manager, fields="images")
-    with pytest.raises(MissingChunkError, match=r"sample id 4: item 4 of .*a\.zarr: chunk 1\.0\.0 of array 'images'"):
+    with pytest.raises(
+        MissingChunkError,
+        match=r"sample id 4: item 4 of .*a\.zarr: chunk 1\.0\.0 of array 'images'",
+    ):
         dataset[4]
     assert dataset[3].numpy().tolist() == data[0][3].tolist()
-    assert FileCacheDataset(manager, fields="images", on_missing="fill")[4].tolist() == [[0] * 3] * 2
+    assert (
+        FileCacheDataset(manager, fields="images", on_missing="fill")[4].tolist() == [[0] * 3] * 2
+    )
     assert FileCacheDataset(manager, fields="labels")[4] == data[1][4]
 
 
@@ -342,7 +382,9 @@ def test_a_broken_chunk_is_an_error_with_item_and_id(manager, folder, data):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # Python 3.12, about fork
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*:DeprecationWarning"
+)  # Python 3.12, about fork
 def test_errors_come_out_of_a_worker_as_what_they_are(manager, folder, data):
     """The class and the message of a ReadError survive the way out of a DataLoader worker, which then goes on."""
     (folder / "c.h5").write_bytes(b"garbage")
@@ -358,7 +400,9 @@ def test_errors_come_out_of_a_worker_as_what_they_are(manager, folder, data):
 
 def test_every_error_class_survives_pickling():
     """Each takes one string and comes back as itself."""
-    classes = [c for c in vars(globidx.errors).values() if isinstance(c, type) and issubclass(c, Exception)]
+    classes = [
+        c for c in vars(globidx.errors).values() if isinstance(c, type) and issubclass(c, Exception)
+    ]
     assert len(classes) > 10
     for kind in classes:
         error = pickle.loads(pickle.dumps(kind("file a.h5, item 3")))
@@ -370,9 +414,15 @@ def test_a_refresh_under_a_dataset_moves_ids_not_data(manager, folder, cache_byt
     """When a refresh puts a file before the others, open files and cached chunks of the old numbers are not used."""
     dataset = FileCacheDataset(manager, fields="labels", cache_bytes=cache_bytes)
     before = [float(label) for label in dataset.__getitems__(range(len(dataset)))]
-    write_hdf5(folder / "0.h5", {"images": numbers(2, (2, 3)), "labels": numbers(2, (), "f4", start=1)})
+    write_hdf5(
+        folder / "0.h5", {"images": numbers(2, (2, 3)), "labels": numbers(2, (), "f4", start=1)}
+    )
     manager.refresh()
-    assert [float(label) for label in dataset.__getitems__(range(len(dataset)))] == [1.0, 2.0, *before]
+    assert [float(label) for label in dataset.__getitems__(range(len(dataset)))] == [
+        1.0,
+        2.0,
+        *before,
+    ]
     dataset.close()
 
 
@@ -416,7 +466,8 @@ def test_what_belongs_to_the_index_is_said_to(tmp_path):
     write_hdf5(tmp_path / "a.h5", numbers(3))
     for first in (str(tmp_path), GlobalIndexManager(tmp_path)):
         with pytest.raises(
-            TypeError, match=r"key and axis belong to the index.*GlobalIndexManager\(.*, key=..., axis=...\)"
+            TypeError,
+            match=r"key and axis belong to the index.*GlobalIndexManager\(.*, key=..., axis=...\)",
         ):
             FileCacheDataset(first, key="x", axis=0)
     with pytest.raises(TypeError, match="unexpected keyword argument 'cach_bytes'"):

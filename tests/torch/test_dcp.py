@@ -14,7 +14,10 @@ N = 40
 
 def worn(rank, world_size, order=None):
     """A sampler with uneven segments, a skip among them, one to come, and a quarantine, in mid-epoch."""
-    ranks = [ResumableDistributedSampler(range(N), world_size, r, seed=3, order=order) for r in range(world_size)]
+    ranks = [
+        ResumableDistributedSampler(range(N), world_size, r, seed=3, order=order)
+        for r in range(world_size)
+    ]
     for number, sampler in enumerate(ranks):
         sampler.commit(2 + number)
     record = merge_states([sampler.state_dict() for sampler in ranks])
@@ -93,7 +96,9 @@ def test_a_manager_with_extras_resumes_from_dcp(tmp_path):
     assert (mean.seen, resumed.quarantined) == ({"loss": 3}, sampler.quarantined)
 
 
-@pytest.mark.parametrize("where", [("step",), ("states", "sampler", "epoch"), ("extras", "loss"), ("text",), ("more",)])
+@pytest.mark.parametrize(
+    "where", [("step",), ("states", "sampler", "epoch"), ("extras", "loss"), ("text",), ("more",)]
+)
 def test_what_a_checkpoint_carries_is_refused_where_it_was_changed(tmp_path, where):
     """In the string or beside it."""
     manager = CheckpointManager(tmp_path, fresh())

@@ -26,9 +26,17 @@ def write_data(folder):
     lengths, first = (101, 60, 92, 90, 60), 0
     assert sum(lengths) == SAMPLES
     for number, length in enumerate(lengths):
-        data = {"images": np.ones((length, 4, 4), "f4"), "labels": np.arange(first, first + length) % 2 + 1}
+        data = {
+            "images": np.ones((length, 4, 4), "f4"),
+            "labels": np.arange(first, first + length) % 2 + 1,
+        }
         if number < 3:
-            write_zarr(folder / f"{number}.zarr", data, shard=(None, None, 16)[number], zarr_format=(2, 3, 3)[number])
+            write_zarr(
+                folder / f"{number}.zarr",
+                data,
+                shard=(None, None, 16)[number],
+                zarr_format=(2, 3, 3)[number],
+            )
         else:
             write_hdf5(folder / f"{number}.h5", data, chunk=4 if number == 3 else None)
         first += length
@@ -36,10 +44,19 @@ def write_data(folder):
 
 def launch(ranks, data, run, *, workers, kill_rank=-1, kill_step=-1):
     """One job under torchrun; its exit code."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", TRAIN]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={ranks}",
+        TRAIN,
+    ]
     arguments = [data, run, str(workers), str(kill_rank), str(kill_step)]
     one_thread = environment({"OMP_NUM_THREADS": "1"})
-    done = subprocess.run([*command, *arguments], env=one_thread, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [*command, *arguments], env=one_thread, capture_output=True, text=True, timeout=240
+    )
     return done.returncode, done.stderr
 
 
@@ -65,7 +82,9 @@ def test_every_sample_is_committed_once_over_a_kill_and_a_resize(tmp_path, befor
     run.mkdir()
     write_data(data)
     kill_step = dice.randint(4, 2 * SAMPLES // (8 * before) - 4)
-    code, said = launch(before, data, run, workers=workers, kill_rank=dice.randrange(before), kill_step=kill_step)
+    code, said = launch(
+        before, data, run, workers=workers, kill_rank=dice.randrange(before), kill_step=kill_step
+    )
     assert code != 0
     assert "Signal 9 (SIGKILL)" in said, said
     step = read_record(newest(run))["step"]
@@ -75,10 +94,14 @@ def test_every_sample_is_committed_once_over_a_kill_and_a_resize(tmp_path, befor
     lines = [line for line in trained(run, 0) if line[1] <= step] + trained(run, 1)
     for epoch in range(2):
         last = max(at for e, at, _, _ in lines if e == epoch)
-        before_last = Counter(id for e, at, _, ids in lines if e == epoch and at < last for id in ids)
+        before_last = Counter(
+            id for e, at, _, ids in lines if e == epoch and at < last for id in ids
+        )
         in_last = Counter(id for e, at, _, ids in lines if e == epoch and at == last for id in ids)
         padding = sum((before_last + in_last).values()) - SAMPLES
         assert set(before_last) | set(in_last) == set(range(SAMPLES))
         assert set(before_last.values()) == {1}
-        assert 0 <= padding < max(before, after)  # the last step of a padded epoch repeats a few ids, and no other does
+        assert (
+            0 <= padding < max(before, after)
+        )  # the last step of a padded epoch repeats a few ids, and no other does
     assert read_record(newest(run))["states"]["sampler"]["epoch"] == 2

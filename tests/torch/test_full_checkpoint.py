@@ -38,7 +38,9 @@ def torchrun(*command):
         ("plain", "when the model counts", 15),
     ],
 )
-def test_a_kill_between_model_and_record_is_resolved_to_the_pair_that_fits(tmp_path, how, instant, starts):
+def test_a_kill_between_model_and_record_is_resolved_to_the_pair_that_fits(
+    tmp_path, how, instant, starts
+):
     """By the model's own count it was trained on each sample once, which it is only if its record was its own."""
     killed = torchrun(KILL, EXAMPLE, instant, tmp_path, how)
     assert "SIGKILL" in killed.stderr, killed.stderr

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 
 import globidx
-from globidx import CheckpointManager, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler, errors, orders
+from globidx import (
+    CheckpointManager,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+    errors,
+    orders,
+)
 from globidx.core.datasets.identity import DatasetIdentity, IdentifiedDataset
 from globidx.core.index.chunking import Chunking
 
@@ -28,7 +35,11 @@ class Files(Dataset):
         return sum(self.lengths)
 
     def __getitem__(self, id):
-        return [(self.name, file, item) for file, length in enumerate(self.lengths) for item in range(length)][id]
+        return [
+            (self.name, file, item)
+            for file, length in enumerate(self.lengths)
+            for item in range(length)
+        ][id]
 
     @property
     def num_files(self):
@@ -46,7 +57,9 @@ class Files(Dataset):
         return Chunking.of(self.lengths, [self.chunk] * len(self.lengths))
 
 
-LEAVES = st.builds(Files, st.sampled_from("ab"), st.lists(st.integers(0, 5), min_size=1, max_size=3))
+LEAVES = st.builds(
+    Files, st.sampled_from("ab"), st.lists(st.integers(0, 5), min_size=1, max_size=3)
+)
 
 
 def of_others(inner):
@@ -96,25 +109,38 @@ def test_appended_files_are_growth_exactly_where_no_id_moves(before, more):
 def test_a_longer_selection_begins_with_the_shorter(dataset, other):
     """``Subset(d, ids)`` may grow at its end, and be nothing else."""
     ids = list(range(len(dataset)))
-    assert DatasetIdentity.of(Subset(dataset, ids[: len(ids) // 2])).begins(Subset(dataset, ids)) or len(ids) < 2
+    assert (
+        DatasetIdentity.of(Subset(dataset, ids[: len(ids) // 2])).begins(Subset(dataset, ids))
+        or len(ids) < 2
+    )
     known = DatasetIdentity.of(dataset)
     if known.begins(other):
         assert samples(other)[: len(dataset)] == samples(dataset)
 
 
-@pytest.mark.parametrize("indices", [[2, 0, 1], np.array([2, 0, 1]), torch.tensor([2, 0, 1]), (2, 0, 1)], ids=type)
+@pytest.mark.parametrize(
+    "indices", [[2, 0, 1], np.array([2, 0, 1]), torch.tensor([2, 0, 1]), (2, 0, 1)], ids=type
+)
 def test_a_selection_is_the_same_however_its_ids_are_kept(indices):
     """As list, tuple, array or tensor."""
     inner = Files("a", [5])
-    assert DatasetIdentity.of(Subset(inner, indices)) == DatasetIdentity.of(Subset(inner, [2, 0, 1]))
-    assert DatasetIdentity.of(Subset(inner, range(3))) == DatasetIdentity.of(Subset(inner, [0, 1, 2]))
+    assert DatasetIdentity.of(Subset(inner, indices)) == DatasetIdentity.of(
+        Subset(inner, [2, 0, 1])
+    )
+    assert DatasetIdentity.of(Subset(inner, range(3))) == DatasetIdentity.of(
+        Subset(inner, [0, 1, 2])
+    )
 
 
 @pytest.mark.parametrize(
     "other",
     [
         SimpleNamespace(dataset=[1, 2], indices="ab", __len__=None),
-        type("Callable", (), {"dataset": [1, 2], "indices": lambda self: [0], "__len__": lambda self: 1})(),
+        type(
+            "Callable",
+            (),
+            {"dataset": [1, 2], "indices": lambda self: [0], "__len__": lambda self: 1},
+        )(),
         type("Sampling", (), {"dataset": [1, 2], "indices": [0.5], "__len__": lambda self: 1})(),
         type("Outside", (), {"dataset": [1, 2], "indices": [7], "__len__": lambda self: 1})(),
         type("Stacked", (), {"datasets": ([1], [2]), "__len__": lambda self: 1})(),
@@ -176,13 +202,18 @@ def half_way(dataset, folder):
 
 def test_a_split_of_another_seed_is_refused_and_says_what_to_do(dataset, tmp_path):
     """An unseeded random_split would train some samples twice and others never."""
-    split = [random_split(dataset, [40, 19], torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1)]
+    split = [
+        random_split(dataset, [40, 19], torch.Generator().manual_seed(seed))[0]
+        for seed in (0, 0, 1)
+    ]
     trained = half_way(split[0], tmp_path / "run")
     again = ResumableDistributedSampler(split[1], 1, 0)
     assert CheckpointManager(tmp_path / "run", again).restore() is not None
     rest = [int(dataset[split[1].indices[id]]) for id in again]
     assert sorted(trained + rest) == sorted(int(dataset[id]) for id in split[0].indices)
-    with pytest.raises(errors.RecordMismatchError, match=r"dataset\.fingerprint .*random_split.*manual_seed"):
+    with pytest.raises(
+        errors.RecordMismatchError, match=r"dataset\.fingerprint .*random_split.*manual_seed"
+    ):
         CheckpointManager(tmp_path / "run", ResumableDistributedSampler(split[2], 1, 0)).restore()
 
 
@@ -238,7 +269,9 @@ def test_wrapped_chunks_are_decoded_about_once(dataset, wrap):
     wrapped = wrap(small)
     sampler = ResumableDistributedSampler(wrapped, 1, 0, order=orders.ChunkShuffle(window=2))
     ids = [
-        id for batch in globidx.DataLoader(range(len(wrapped)), batch_size=4, sampler=sampler) for id in batch.tolist()
+        id
+        for batch in globidx.DataLoader(range(len(wrapped)), batch_size=4, sampler=sampler)
+        for id in batch.tolist()
     ]
     assert sorted(ids) == list(range(len(wrapped)))
     for id in ids:
@@ -249,17 +282,24 @@ def test_wrapped_chunks_are_decoded_about_once(dataset, wrap):
 
 def test_a_shuffled_selection_has_no_chunks_and_says_so(dataset):
     """What random_split makes: samples of a chunk are scattered, and sorting them is the cure."""
-    scattered = Subset(dataset, torch.randperm(59, generator=torch.Generator().manual_seed(0)).tolist())
+    scattered = Subset(
+        dataset, torch.randperm(59, generator=torch.Generator().manual_seed(0)).tolist()
+    )
     with pytest.raises(TypeError, match=r"next to each other; sort its indices"):
         ResumableDistributedSampler(scattered, 1, 0, order=orders.ChunkShuffle())
     with pytest.raises(TypeError, match="list has no `chunking`"):
         ResumableDistributedSampler(Subset([1, 2], [0]), 1, 0, order=orders.ChunkShuffle())
-    ResumableDistributedSampler(Subset(dataset, sorted(scattered.indices)), 1, 0, order=orders.ChunkShuffle())
+    ResumableDistributedSampler(
+        Subset(dataset, sorted(scattered.indices)), 1, 0, order=orders.ChunkShuffle()
+    )
 
 
 def test_a_hugging_face_dataset_is_known_by_its_own_fingerprint():
     """Its ``_fingerprint`` changes with every shuffle, selection and map."""
-    one, other = (type("HF", (), {"_fingerprint": word, "__len__": lambda self: 3})() for word in ("5f1b", "c07a"))
+    one, other = (
+        type("HF", (), {"_fingerprint": word, "__len__": lambda self: 3})()
+        for word in ("5f1b", "c07a")
+    )
     record = ResumableDistributedSampler(one, 1, 0).state_dict()
     assert record["dataset"]["fingerprint"] == "5f1b"
     with pytest.raises(errors.RecordMismatchError, match="with a fixed seed"):
@@ -270,7 +310,9 @@ def test_a_hugging_face_dataset_is_known_by_its_own_fingerprint():
 def test_a_fingerprint_that_no_record_takes_is_refused_at_once(word):
     """Rather than written and never read again."""
     with pytest.raises(ValueError, match="digest"):
-        ResumableDistributedSampler(type("D", (), {"fingerprint": word, "__len__": lambda self: 3})(), 1, 0)
+        ResumableDistributedSampler(
+            type("D", (), {"fingerprint": word, "__len__": lambda self: 3})(), 1, 0
+        )
 
 
 def test_the_protocol_is_met_by_our_dataset_and_gives_defaults(dataset):
@@ -297,16 +339,27 @@ def said(caplog):
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (lambda d: TensorDataset(torch.arange(6)), "of this TensorDataset only its length (6) is known"),
-        (lambda d: Subset([1, 2, 3], [0, 2]), "of the list in this Subset only the length is known"),
-        (lambda d: ConcatDataset([d, [1, 2]]), "of the list in this ConcatDataset only the length is known"),
+        (
+            lambda d: TensorDataset(torch.arange(6)),
+            "of this TensorDataset only its length (6) is known",
+        ),
+        (
+            lambda d: Subset([1, 2, 3], [0, 2]),
+            "of the list in this Subset only the length is known",
+        ),
+        (
+            lambda d: ConcatDataset([d, [1, 2]]),
+            "of the list in this ConcatDataset only the length is known",
+        ),
         (lambda d: d, None),
         (lambda d: Subset(d, [1, 2]), None),
         (lambda d: range(5), None),
     ],
     ids=["tensors", "selection", "concatenation", "files", "known selection", "range"],
 )
-def test_what_is_not_known_is_said_once_by_save_and_by_restore(dataset, tmp_path, caplog, make, word):
+def test_what_is_not_known_is_said_once_by_save_and_by_restore(
+    dataset, tmp_path, caplog, make, word
+):
     """Each manager says once that a length is all it compares, at its first save or restore of a record."""
     data = make(dataset)
     manager = CheckpointManager(tmp_path / "run", ResumableDistributedSampler(data, 1, 0))

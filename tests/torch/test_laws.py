@@ -17,7 +17,10 @@ ORDERS = [Shuffle(), Sequential()]
 
 def ranks_of(n, world_size, record=None, **arguments):
     """One sampler a rank, as after a start on ``world_size`` ranks from ``record``."""
-    samplers = [ResumableDistributedSampler(range(n), world_size, rank, **arguments) for rank in range(world_size)]
+    samplers = [
+        ResumableDistributedSampler(range(n), world_size, rank, **arguments)
+        for rank in range(world_size)
+    ]
     for sampler in samplers:
         if record is not None:
             sampler.load_state_dict(json.loads(json.dumps(record)))
@@ -36,13 +39,21 @@ def legs(draw):
             (
                 world_size,
                 draw(st.integers(1, 7)),
-                [draw(shares) for _ in range(world_size)] if uneven else [draw(shares)] * world_size,
+                [draw(shares) for _ in range(world_size)]
+                if uneven
+                else [draw(shares)] * world_size,
             )
         )
     return made
 
 
-@given(n=st.integers(1, 90), legs=legs(), last=st.integers(1, 6), seed=st.integers(0, 99), tail=st.sampled_from(TAILS))
+@given(
+    n=st.integers(1, 90),
+    legs=legs(),
+    last=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    tail=st.sampled_from(TAILS),
+)
 def test_each_id_is_committed_once_however_often_the_run_is_killed(n, legs, last, seed, tail):
     """Legs of (world size, batch size, progress of each rank), each killed and resumed, and a last one to the end, read one epoch."""
     epoch = Epoch(Shuffle().bind(n, seed=seed, epoch=0).take(range(n)).tolist())
@@ -67,7 +78,10 @@ def test_each_id_is_committed_once_however_often_the_run_is_killed(n, legs, last
             assert len(epoch.left) == dropped
             assert record["committed"] == 0
             break
-        epoch.commit(world_size, [min(c, len(hand)) for c, hand in zip(counts, epoch.real(world_size), strict=True)])
+        epoch.commit(
+            world_size,
+            [min(c, len(hand)) for c, hand in zip(counts, epoch.real(world_size), strict=True)],
+        )
         assert record["remaining"] == len(epoch.left)
     assert record["epoch"] == 1
     assert len(set(epoch.committed)) == len(epoch.committed) == n - len(epoch.left)
@@ -126,7 +140,12 @@ def test_global_batches_are_the_same_on_every_world_size(n, worlds, steps, seed)
         record = merge_states([sampler.state_dict() for sampler in samplers])
 
 
-@given(n=st.integers(0, 40), world_size=st.integers(1, 9), tail=st.sampled_from(TAILS), order=st.sampled_from(ORDERS))
+@given(
+    n=st.integers(0, 40),
+    world_size=st.integers(1, 9),
+    tail=st.sampled_from(TAILS),
+    order=st.sampled_from(ORDERS),
+)
 def test_sizes_are_what_is_handed_out(n, world_size, tail, order):
     """len, num_samples and total_size are exact on every rank, padding is the end of a stream, and num_valid says where it begins."""
     epoch = Epoch(order.bind(n, seed=0, epoch=0).take(range(n)).tolist())
@@ -156,19 +175,33 @@ def test_untouched_it_is_torchs_distributed_sampler(n, world_size, drop_last, sh
     for rank in range(world_size):
         theirs = DistributedSampler(range(n), world_size, rank, shuffle, 5, drop_last)
         ours = ResumableDistributedSampler(
-            range(n), world_size, rank, shuffle, 5, drop_last, order=TorchShuffle() if shuffle else None
+            range(n),
+            world_size,
+            rank,
+            shuffle,
+            5,
+            drop_last,
+            order=TorchShuffle() if shuffle else None,
         )
         assert isinstance(ours, DistributedSampler)
         theirs.set_epoch(epoch)
         ours.set_epoch(epoch)
         assert list(ours) == list(theirs)
-        assert (len(ours), ours.num_samples, ours.total_size) == (len(theirs), theirs.num_samples, theirs.total_size)
+        assert (len(ours), ours.num_samples, ours.total_size) == (
+            len(theirs),
+            theirs.num_samples,
+            theirs.total_size,
+        )
         for name in ("rank", "num_replicas", "epoch", "shuffle", "seed", "drop_last", "dataset"):
             assert getattr(ours, name) == getattr(theirs, name)
 
 
 @given(
-    n=st.integers(1, 50), first=st.integers(1, 4), second=st.integers(1, 4), epochs=st.integers(1, 4), data=st.data()
+    n=st.integers(1, 50),
+    first=st.integers(1, 4),
+    second=st.integers(1, 4),
+    epochs=st.integers(1, 4),
+    data=st.data(),
 )
 def test_several_epochs_each_read_every_id_once(n, first, second, epochs, data):
     """Kills in any epoch, and passes that follow each other without set_epoch, never mix epochs."""
@@ -187,7 +220,9 @@ def test_several_epochs_each_read_every_id_once(n, first, second, epochs, data):
                 sampler.commit(count)
             record = merge_states([sampler.state_dict() for sampler in samplers])
             real = oracle.real(world_size)
-            oracle.commit(world_size, [min(c, len(hand)) for c, hand in zip(counts, real, strict=True)])
+            oracle.commit(
+                world_size, [min(c, len(hand)) for c, hand in zip(counts, real, strict=True)]
+            )
             world_size = second
         assert sorted(oracle.committed) == list(range(n))
 

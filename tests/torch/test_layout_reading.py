@@ -30,7 +30,11 @@ def _write_csr(path, dense, *, kind):
             group.create_dataset(name, data=data)
         else:
             array = group.create_array(
-                name, shape=data.shape, dtype=data.dtype, chunks=(3,), config={"write_empty_chunks": True}
+                name,
+                shape=data.shape,
+                dtype=data.dtype,
+                chunks=(3,),
+                config={"write_empty_chunks": True},
             )
             array[...] = data
     if kind == "hdf5":
@@ -46,9 +50,13 @@ def test_sparse_rows_are_read_dense(tmp_path_factory, kind, data):
     whole = []
     for number in range(2):
         rows = data.draw(st.integers(1, 6))
-        flat = data.draw(st.lists(st.sampled_from([0, 0, 1, 2, -3]), min_size=rows * 4, max_size=rows * 4))
+        flat = data.draw(
+            st.lists(st.sampled_from([0, 0, 1, 2, -3]), min_size=rows * 4, max_size=rows * 4)
+        )
         dense = np.array(flat, "f4").reshape(rows, 4)
-        _write_csr(folder / (f"{number}.h5ad" if kind == "hdf5" else f"{number}.zarr"), dense, kind=kind)
+        _write_csr(
+            folder / (f"{number}.h5ad" if kind == "hdf5" else f"{number}.zarr"), dense, kind=kind
+        )
         whole.append(dense)
     expected = np.concatenate(whole)
     dataset = FileCacheDataset(GlobalIndexManager(folder, layout="anndata"))
@@ -81,7 +89,10 @@ def test_a_row_that_claims_to_end_far_behind_the_data_costs_no_memory(tmp_path, 
     root["X/indptr"][2] = 2**61
     if kind == "hdf5":
         del root["X/indices"]
-        root["X"].create_dataset("indices", (7,), "i4", chunks=(2,))[:6] = [0, 1] * 3  # its last chunk is not there
+        root["X"].create_dataset("indices", (7,), "i4", chunks=(2,))[:6] = [
+            0,
+            1,
+        ] * 3  # its last chunk is not there
         root.close()
     dataset = FileCacheDataset(GlobalIndexManager(path, layout="anndata"))
     with pytest.raises(ReadError, match="sample id 1.*(behind the end|was never written)"):
@@ -119,11 +130,27 @@ def test_arrays_may_lie_at_another_place_in_every_file(tmp_path):
     for number in range(3):
         with h5py.File(tmp_path / f"{number}.nxs", "w") as file:
             data = file.create_group(f"scan_{number}/data")
-            file.attrs["default"], file[f"scan_{number}"].attrs["default"] = f"scan_{number}", "data"
+            file.attrs["default"], file[f"scan_{number}"].attrs["default"] = (
+                f"scan_{number}",
+                "data",
+            )
             data.attrs["signal"] = "counts"
             data["counts"] = numbers(4, (2,), start=1 + 100 * number)
     dataset = FileCacheDataset(GlobalIndexManager(tmp_path, layout="nexus"))
-    assert [dataset[id][0].item() for id in range(12)] == [1, 3, 5, 7, 101, 103, 105, 107, 201, 203, 205, 207]
+    assert [dataset[id][0].item() for id in range(12)] == [
+        1,
+        3,
+        5,
+        7,
+        101,
+        103,
+        105,
+        107,
+        201,
+        203,
+        205,
+        207,
+    ]
 
 
 def test_an_images_full_resolution_and_labelled_images_are_read(tmp_path):
@@ -131,7 +158,10 @@ def test_an_images_full_resolution_and_labelled_images_are_read(tmp_path):
     group = zarr.create_group(tmp_path / "a.zarr")
     for name, data in (("full", numbers(3, (4, 4))), ("half", numbers(3, (2, 2)))):
         group.create_array(name, data=data)
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"datasets": [{"path": "full"}, {"path": "half"}]}]}
+    group.attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [{"datasets": [{"path": "full"}, {"path": "half"}]}],
+    }
     dataset = FileCacheDataset(GlobalIndexManager(tmp_path / "a.zarr", layout="ome"))
     assert np.array_equal(np.stack([dataset[id].numpy() for id in range(3)]), numbers(3, (4, 4)))
     write_hdf5(tmp_path / "p.h5", {"images": numbers(3, (2,)), "labels": numbers(3, (), "i8")})

@@ -33,10 +33,21 @@ class Ids(torch.utils.data.Dataset):
 
 
 def made(
-    n=20, batch_size=4, workers=0, *, record=None, rank=0, world=1, dataset=None, sampler_arguments=None, **arguments
+    n=20,
+    batch_size=4,
+    workers=0,
+    *,
+    record=None,
+    rank=0,
+    world=1,
+    dataset=None,
+    sampler_arguments=None,
+    **arguments,
 ):
     """(sampler, loader) over range(n) in order."""
-    sampler = ResumableDistributedSampler(Ids(n), world, rank, **{"shuffle": False} | (sampler_arguments or {}))
+    sampler = ResumableDistributedSampler(
+        Ids(n), world, rank, **{"shuffle": False} | (sampler_arguments or {})
+    )
     if record:
         sampler.load_state_dict(record)
     arguments |= {"num_workers": workers, "batch_size": batch_size}
@@ -144,8 +155,10 @@ def test_a_batch_size_of_none_counts_ids():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_sampler_around_it_is_counted(workers):
     """torch's own, given as batch_sampler=."""
-    sampler, loader = made(20, workers=workers, batch_sampler=lambda s: BatchSampler(s, 6, drop_last=False))
-    assert loader.resumable is sampler
+    sampler, loader = made(
+        20, workers=workers, batch_sampler=lambda s: BatchSampler(s, 6, drop_last=False)
+    )
+    assert loader._resumable is sampler
     assert [so_far(sampler) for _ in loader] == [(0, 6), (0, 12), (0, 18), (1, 0)]
 
 
@@ -188,7 +201,7 @@ def test_batch_samplers_that_only_cut_are_counted_and_others_are_refused():
     sampler, loader = made(20, batch_sampler=lambda s: Arrays(s, 8, False))
     assert [so_far(sampler)[1] for _ in loader] == [8, 16, 0]
     sampler, loader = made(20, batch_sampler=lambda s: Sorting(s, 4, False))
-    with pytest.raises(errors.CommitError, match="Sorting.* does not hand out"):
+    with pytest.raises(errors.CommitError, match="Sorting.* does not yield"):
         next(iter(loader))
     assert so_far(sampler) == (0, 0)
 
@@ -209,10 +222,16 @@ class Logging(ResumableDistributedSampler):
 
 def test_subclasses_that_change_the_sequence_are_refused():
     """Their deliveries are no prefix; those that only look on are counted."""
-    with pytest.raises(errors.CommitError, match="does not hand out"):
+    with pytest.raises(errors.CommitError, match="does not yield the ids of the order"):
         next(iter(DataLoader(Ids(20), 4, sampler=Backwards(Ids(20), 1, 0, shuffle=False))))
     sampler = Logging(Ids(20), 1, 0, shuffle=False)
-    assert [so_far(sampler)[1] for _ in DataLoader(Ids(20), 4, sampler=sampler)] == [4, 8, 12, 16, 0]
+    assert [so_far(sampler)[1] for _ in DataLoader(Ids(20), 4, sampler=sampler)] == [
+        4,
+        8,
+        12,
+        16,
+        0,
+    ]
 
 
 class Broken(Ids):
@@ -264,7 +283,9 @@ def test_persistent_workers_are_renewed_when_the_dataset_grew():
     """They hold the old one."""
     dataset = Part(4)
     sampler = ResumableDistributedSampler(dataset, 1, 0, shuffle=False)
-    loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=1, persistent_workers=True)
+    loader = DataLoader(
+        dataset, batch_size=2, sampler=sampler, num_workers=1, persistent_workers=True
+    )
     assert len(list(loader)) == 2
     dataset.n, dataset.num_files = 8, 2
     assert [id for batch in loader for id in batch.tolist()] == list(range(8))
@@ -307,7 +328,7 @@ def test_out_of_order_delivery_is_refused():
 def test_other_samplers_are_left_to_torch():
     """Without ours it is torch's DataLoader."""
     loader = DataLoader(Ids(10), batch_size=4, shuffle=True, in_order=False)
-    assert loader.resumable is None
+    assert loader._resumable is None
     assert sorted(id for batch in loader for id in batch.tolist()) == list(range(10))
     assert len(list(DataLoader(Ids(10), sampler=RandomSampler(Ids(10))))) == 10
 
@@ -316,7 +337,9 @@ def test_other_samplers_are_left_to_torch():
 @pytest.mark.parametrize("persistent", [False, True])
 def test_passes_follow_each_other_with_workers(persistent):
     """Epochs, breaks and peeks with (persistent) workers: each epoch is read whole."""
-    sampler, loader = made(40, 4, 2, persistent_workers=persistent, sampler_arguments={"shuffle": True})
+    sampler, loader = made(
+        40, 4, 2, persistent_workers=persistent, sampler_arguments={"shuffle": True}
+    )
     for epoch in range(3):
         sampler.set_epoch(epoch)
         next(iter(loader))
@@ -332,7 +355,8 @@ def test_passes_follow_each_other_with_workers(persistent):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    "move", [lambda s: s.set_epoch(5), lambda s: s.load_state_dict(s.state_dict()), lambda s: s.reset()]
+    "move",
+    [lambda s: s.set_epoch(5), lambda s: s.load_state_dict(s.state_dict()), lambda s: s.reset()],
 )
 def test_a_loop_of_before_raises_when_its_sampler_moved_on(workers, move):
     """Also where workers had already fetched everything: stale batches are not delivered, and nothing is committed."""

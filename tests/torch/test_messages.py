@@ -41,18 +41,34 @@ def manager_over(make):
 
 
 MISTAKES = {
-    "swapped arguments": (lambda folder: CheckpointManager(sampler(), folder), "the folder comes first"),
-    "a path too many": (lambda folder: CheckpointManager(str(folder), str(folder)), "the folder comes first"),
-    "a loader": (manager_over(lambda: globidx.DataLoader(range(10), sampler=sampler())), "pass loader.sampler"),
+    "swapped arguments": (
+        lambda folder: CheckpointManager(sampler(), folder),
+        "the folder comes first",
+    ),
+    "a path too many": (
+        lambda folder: CheckpointManager(str(folder), str(folder)),
+        "the folder comes first",
+    ),
+    "a loader": (
+        manager_over(lambda: globidx.DataLoader(range(10), sampler=sampler())),
+        "pass loader.sampler",
+    ),
     "torch's loader": (
-        manager_over(lambda: torch.utils.data.DataLoader(range(10), batch_sampler=BatchSampler(sampler(), 2, False))),
+        manager_over(
+            lambda: torch.utils.data.DataLoader(
+                range(10), batch_sampler=BatchSampler(sampler(), 2, False)
+            )
+        ),
         "pass loader.sampler",
     ),
     "a loader by name": (
         manager_over(lambda: {"train": globidx.DataLoader(range(10), sampler=sampler())}),
         "'train' is a DataLoader",
     ),
-    "an iterable dataset": (lambda folder: ResumableDistributedSampler(Stream(), 1, 0), "make it a map-style dataset"),
+    "an iterable dataset": (
+        lambda folder: ResumableDistributedSampler(Stream(), 1, 0),
+        "make it a map-style dataset",
+    ),
     "an iterable dataset in a loader": (
         lambda folder: globidx.DataLoader(Stream(), sampler=sampler()),
         "Stream, an IterableDataset, takes none: make it a map-style dataset",
@@ -66,9 +82,18 @@ MISTAKES = {
         lambda folder: ResumableDistributedSampler(range(10), 0, 2),
         r"num_replicas=0 and rank=2: the world size comes first, .*\(dataset, num_replicas, rank\)",
     ),
-    "a signal by name": (lambda folder: PreemptionGuard("SIGTERM"), "signals must be signals, such as .*got 'SIGTERM'"),
-    "a signal alone": (lambda folder: PreemptionGuard(15), "signals must be signals, such as .*got 15"),
-    "a record that is not there": (lambda folder: read_record("gone.json"), "there is no record .*/gone.json"),
+    "a signal by name": (
+        lambda folder: PreemptionGuard("SIGTERM"),
+        "signals must be signals, such as .*got 'SIGTERM'",
+    ),
+    "a signal alone": (
+        lambda folder: PreemptionGuard(15),
+        "signals must be signals, such as .*got 15",
+    ),
+    "a record that is not there": (
+        lambda folder: read_record("gone.json"),
+        "there is no record .*/gone.json",
+    ),
     "rank beyond the world size": (
         lambda folder: ResumableDistributedSampler(range(10), 1, 3),
         r"rank must be in \[0, 1\), got 3, .*\(dataset, num_replicas, rank\)",
@@ -91,11 +116,11 @@ def test_a_loader_over_batches_of_ids_and_its_parts_show_what_they_are(tmp_path)
     manager = CheckpointManager(tmp_path, own)
     assert repr(manager) == f"CheckpointManager({str(tmp_path)!r}, sampler: no record yet)"
     next(batches := iter(loader))
-    before = own._tracker.state
+    before = own._ledger.tracker.state
     shown = "ResumableDistributedSampler(ChunkShuffle(window=8, chunk=2), seed=7: epoch 0, 0 of 10 committed)"
     assert repr(own) == shown
     assert repr(loader) == f"DataLoader(range, batch_size=4, num_workers=0, sampler={shown})"
-    assert own._tracker.state is before
+    assert own._ledger.tracker.state is before
     next(batches)
     assert "epoch 0, 4 of 10 committed" in repr(own)
     id = manager.save(2)
@@ -108,11 +133,14 @@ def test_a_sampler_is_shown_before_it_knows_its_rank(monkeypatch):
     late = ResumableDistributedSampler(range(10))
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert repr(late) == "ResumableDistributedSampler(Shuffle(), seed=0: epoch 0, 0 of 10 committed)"
+    assert (
+        repr(late) == "ResumableDistributedSampler(Shuffle(), seed=0: epoch 0, 0 of 10 committed)"
+    )
 
 
 @pytest.mark.parametrize(
-    "shown", ["last(3)", "every(1000)", "best('loss')", "best('acc', 'max', count=2)", "last(1) | every(2)"]
+    "shown",
+    ["last(3)", "every(1000)", "best('loss')", "best('acc', 'max', count=2)", "last(1) | every(2)"],
 )
 def test_policies_are_shown_as_they_are_made(shown):
     """So that a log says which one was in use; the module is a door of its own."""

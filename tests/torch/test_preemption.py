@@ -14,7 +14,10 @@ from globidx import PreemptionGuard, errors
 @pytest.fixture
 def handlers():
     """A way to set handlers that are put back afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    }
     yield signal.signal
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -102,7 +105,9 @@ def test_other_threads_are_refused():
     assert "must be made in the main thread" in said[0]
 
 
-@pytest.mark.parametrize("bad", [{"signals": [signal.SIGUSR1, signal.SIGKILL]}, {"signals": [999]}, {"timeout": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"signals": [signal.SIGUSR1, signal.SIGKILL]}, {"signals": [999]}, {"timeout": 0}]
+)
 def test_what_cannot_be_is_refused_and_changes_nothing(bad):
     """No handler is left behind."""
     before = signal.getsignal(signal.SIGUSR1)

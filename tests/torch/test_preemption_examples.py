@@ -39,15 +39,31 @@ def slurm(folder, run, ranks, launch, *arguments):
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (folder / name).write_text(text.format(folder=folder))
         (folder / name).chmod(0o755)
-    given = {"PATH": f"{folder}:{BIN}:{os.environ['PATH']}", "RUN": str(run), "LAUNCH": launch, "OMP_NUM_THREADS": "1"}
-    given |= {"SLURM_NTASKS": str(ranks), "SLURM_NNODES": "1", "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "here"}
+    given = {
+        "PATH": f"{folder}:{BIN}:{os.environ['PATH']}",
+        "RUN": str(run),
+        "LAUNCH": launch,
+        "OMP_NUM_THREADS": "1",
+    }
+    given |= {
+        "SLURM_NTASKS": str(ranks),
+        "SLURM_NNODES": "1",
+        "SLURM_JOB_ID": "17",
+        "SLURM_JOB_NODELIST": "here",
+    }
     given |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     return start(["bash", "examples/slurm_requeue.sbatch", *arguments], given)
 
 
 def torchrun(run, ranks, *arguments):
     """The example under plain torchrun."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={ranks}",
+    ]
     command = [*launcher, "--signals-to-handle=SIGTERM,SIGUSR1", SCRIPT, run, *arguments]
     return start(command, {"OMP_NUM_THREADS": "1"})
 
@@ -95,7 +111,10 @@ def lines(run, pattern):
 
 def check_first_leg(run, ranks):
     """All ranks have logged as many steps, and that is what the record says; the step at which they stopped."""
-    last = [int(log.read_text().splitlines()[-1].split()[1]) for log in sorted(run.glob("trained-from-0-*"))]
+    last = [
+        int(log.read_text().splitlines()[-1].split()[1])
+        for log in sorted(run.glob("trained-from-0-*"))
+    ]
     step = read_record(newest(run))["step"]
     assert last == [step] * ranks
     assert (run / "requeue").exists()
@@ -134,9 +153,16 @@ def test_torchrun_hands_a_signal_to_all_and_the_run_goes_on_with_three(tmp_path,
 def test_a_signal_to_every_process_of_the_job_is_survived_by_the_workers(tmp_path, number):
     """As scancel and `timeout` send it, to ranks and their loader workers alike; models go with their records."""
     run = tmp_path / "run"
-    given = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    given = {
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(free_port()),
+    }
     command = [sys.executable, SCRIPT, run, "--step-seconds=0.02"]
-    ranks = [start(command, given | {"RANK": str(rank)}, start_new_session=True) for rank in range(2)]
+    ranks = [
+        start(command, given | {"RANK": str(rank)}, start_new_session=True) for rank in range(2)
+    ]
     until_it_trains(ranks[0], run, 2, steps=60 if number == signal.SIGUSR1 else 4)
     for rank in ranks:
         os.killpg(rank.pid, number)
@@ -149,7 +175,10 @@ def test_a_signal_to_every_process_of_the_job_is_survived_by_the_workers(tmp_pat
     assert code == 0, said
     check_all(run, step)
     records = {path.stem.removeprefix("record-") for path in run.glob("record-*.json")}
-    models = {path.stem.removeprefix("model-"): torch.load(path, weights_only=True) for path in run.glob("model-*.pt")}
+    models = {
+        path.stem.removeprefix("model-"): torch.load(path, weights_only=True)
+        for path in run.glob("model-*.pt")
+    }
     assert set(models) == records
     assert all(set(model) == {"model", "optimizer"} for model in models.values())
 

@@ -27,7 +27,7 @@ from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.state import SamplerState
 from globidx.core.records import record as records
 from globidx.torch.device import Ahead
-from globidx.torch.quarantine import Reported
+from globidx.torch.quarantine import BatchReport
 from globidx.torch.substitutes import Substitutes, neighbours
 
 LENGTHS = (6, 8, 6)  # files a, b and c; ids 0..5, 6..13, 14..19; two items a chunk
@@ -84,11 +84,16 @@ def test_a_neighbour_stands_in_and_all_else_is_what_was_asked_for(folder, caplog
     with caplog.at_level(logging.WARNING, "globidx"):
         samples = dataset.__getitems__([0, 8, 19, 9, 8])
     assert [int(sample) - 1 for sample in samples] == [0, 7, 19, 10, 7]
-    assert samples.places == (1, 3, 4)
+    assert samples.replaced == (1, 3, 4)
     assert int(dataset[9]) - 1 == 10
     assert type(dataset.__getitems__([0, 7, 10])) is list
     (line,) = caplog.messages
-    assert "1 reads of" in line and "b.zarr" in line and "sample id 8" in line and "sample id 7 stands in" in line
+    assert (
+        "1 reads of" in line
+        and "b.zarr" in line
+        and "sample id 8" in line
+        and "sample id 7 stands in" in line
+    )
 
 
 def test_failures_are_counted_in_the_log(folder, caplog):
@@ -107,7 +112,9 @@ def test_where_a_whole_file_is_gone_its_neighbours_files_stand_in(folder):
     shutil.rmtree(folder / "a.zarr")
     shutil.rmtree(folder / "c.zarr")
     dataset.close()
-    with pytest.raises(errors.ReadError, match=r"sample id 8: .*nor could any of \d+ samples around it be read"):
+    with pytest.raises(
+        errors.ReadError, match=r"sample id 8: .*nor could any of \d+ samples around it be read"
+    ):
         dataset[8]
 
 
@@ -133,7 +140,9 @@ def test_by_default_and_for_other_errors_it_raises(folder):
 
     with pytest.raises(errors.ReadError, match="the transform's own"):
         opened(folder, transform=broken).__getitems__([0, 8])
-    with pytest.raises(ValueError, match="on_error must be one of raise, substitute or a function, got 'skip'"):
+    with pytest.raises(
+        ValueError, match="on_error must be one of raise, substitute or a function, got 'skip'"
+    ):
         opened(folder, on_error="skip")
 
 
@@ -146,9 +155,17 @@ def test_a_function_names_the_replacement_or_raises(folder):
         kept.append(error)
         return np.int64(id - 8)
 
-    assert [int(sample) - 1 for sample in opened(folder, on_error=choose).__getitems__([9, 5])] == [1, 5]
+    assert [int(sample) - 1 for sample in opened(folder, on_error=choose).__getitems__([9, 5])] == [
+        1,
+        5,
+    ]
     assert asked == [(9, errors.MissingChunkError, True)]
-    for answer, kind in ((8, errors.MissingChunkError), (20, IndexError), (None, TypeError), (1.5, TypeError)):
+    for answer, kind in (
+        (8, errors.MissingChunkError),
+        (20, IndexError),
+        (None, TypeError),
+        (1.5, TypeError),
+    ):
         with pytest.raises(kind):
             opened(folder, on_error=lambda id, error, answer=answer: answer)[9]
 
@@ -188,7 +205,7 @@ def test_truncated_hdf5_is_replaced_too(tmp_path):
     dataset.close()
     (tmp_path / "a.h5").write_bytes(data)
     samples = dataset.__getitems__(list(range(40)))
-    assert samples.places == (20,)
+    assert samples.replaced == (20,)
     expected = [*whole[:20], whole[21], *whole[21:]]
     assert all(torch.equal(one, other) for one, other in zip(samples, expected, strict=True))
 
@@ -232,7 +249,11 @@ def test_a_batch_that_does_not_count_quarantines_nothing(folder, workers, kind, 
 
     gc.disable()
     try:
-        sampler, loader = run(opened(folder, on_error=choose if collects else "substitute"), workers=workers, kind=kind)
+        sampler, loader = run(
+            opened(folder, on_error=choose if collects else "substitute"),
+            workers=workers,
+            kind=kind,
+        )
         for batch in loader:
             if int(batch[0]) - 1 >= 7:
                 break
@@ -267,7 +288,12 @@ def test_a_merge_unites_what_the_ranks_found(folder):
     assert merged["quarantined"] == [[8, 10]]
     alone, _ = run(opened(folder), record=merged)
     assert alone.quarantined == Ranges.of([8, 9])
-    for move in (lambda: alone.set_epoch(7), alone.reset, alone.finish_epoch, lambda: alone.load_state_dict(merged)):
+    for move in (
+        lambda: alone.set_epoch(7),
+        alone.reset,
+        alone.finish_epoch,
+        lambda: alone.load_state_dict(merged),
+    ):
         move()
         assert alone.state_dict()["quarantined"] == [[8, 10]]
 
@@ -288,7 +314,9 @@ def test_skipping_the_quarantined_leaves_them_out_from_the_next_segment_on(folde
     sampler, loader = run(dataset)
     list(loader)
     sampler.skip(sampler.quarantined)
-    assert [int(sample) - 1 for batch in loader for sample in batch] == [id for id in range(20) if id not in BAD]
+    assert [int(sample) - 1 for batch in loader for sample in batch] == [
+        id for id in range(20) if id not in BAD
+    ]
     assert sampler.quarantined == sampler.skipped == Ranges.of(BAD)
 
 
@@ -316,7 +344,9 @@ def test_ids_of_a_subset_are_the_subsets(folder):
 
 def test_spawned_workers_report_too(folder):
     """Everything on the way is picklable."""
-    sampler, loader = run(opened(folder), workers=1, multiprocessing_context=multiprocessing.get_context("spawn"))
+    sampler, loader = run(
+        opened(folder), workers=1, multiprocessing_context=multiprocessing.get_context("spawn")
+    )
     assert sum(len(batch) for batch in loader) == 20
     assert sampler.quarantined == Ranges.of(BAD)
 
@@ -330,7 +360,9 @@ def test_the_users_collate_function_and_pinning_see_no_report(folder):
     _, loader = run(opened(folder), collate_fn=collate)
     assert [set(batch) for batch in loader] == [{"n", "x"}] * 5
     assert loader.collate_fn is collate
-    assert torch.utils.data._utils.pin_memory.pin_memory(Reported(["text"], (0,))) == Reported(["text"], (0,))
+    assert torch.utils.data._utils.pin_memory.pin_memory(
+        BatchReport(["text"], (0,))
+    ) == BatchReport(["text"], (0,))
     theirs = torch.utils.data.DataLoader(opened(folder), batch_size=4, collate_fn=loader.collate_fn)
     assert [batch["n"] for batch in theirs] == [4] * 5  # torch's own: the report is the log's
     assert [len(batch) for batch in DataLoader(opened(folder), batch_size=5)] == [5] * 4
@@ -342,7 +374,9 @@ def test_samples_one_by_one_are_refused_where_they_could_not_be_told(folder):
     sampler = ResumableDistributedSampler(dataset, 1, 0)
     with pytest.raises(ValueError, match="pass batch_size=1"):
         DataLoader(dataset, batch_size=None, sampler=sampler)
-    assert sum(1 for _ in DataLoader(dataset, batch_size=None)) == 20  # where nobody keeps a record, the log is all
+    assert (
+        sum(1 for _ in DataLoader(dataset, batch_size=None)) == 20
+    )  # where nobody keeps a record, the log is all
 
 
 # -- the state
@@ -362,7 +396,9 @@ def test_a_record_holds_the_quarantine_of_its_sampler(ids, pairs):
     written = sampler.state_dict()
     assert (written["version"], written["quarantined"]) == (1, pairs)
     assert SamplerState.from_dict(written).to_dict() == written
-    sealed = records.build(number=1, token="0" * 12, step=1, time="", states={"s": written}, extras={})
+    sealed = records.build(
+        number=1, token="0" * 12, step=1, time="", states={"s": written}, extras={}
+    )
     assert records.decode(records.encode(sealed), "x") == sealed
 
 
@@ -389,7 +425,9 @@ def test_more_than_a_record_may_hold_is_an_error_that_says_so():
     samplers = [ResumableDistributedSampler(range(n), 2, rank) for rank in range(2)]
     samplers[0].quarantine(np.arange(0, n // 2, 2))
     samplers[1].quarantine(np.arange(n // 2, n, 2))
-    with pytest.raises(errors.RecordError, match=f"would have {MAX_RANGES + 1} ids in {MAX_RANGES + 1} ranges"):
+    with pytest.raises(
+        errors.RecordError, match=f"would have {MAX_RANGES + 1} ids in {MAX_RANGES + 1} ranges"
+    ):
         samplers[0].quarantine(n - 1)
     with pytest.raises(errors.RecordError, match="the ranks together would quarantine"):
         merge_states([sampler.state_dict() for sampler in samplers])
@@ -446,4 +484,7 @@ def test_a_save_tells_every_rank_what_any_could_not_read(tmp_path):
     told = run_ranks(3, each_its_own, tmp_path)
     assert [(pairs, step) for pairs, step, _ in told] == [([(10, 12)], 2)] * 3
     streams = [ids for *_, ids in told]
-    assert {len(ids) for ids in streams} == {13} and set().union(*streams) == set(range(40)) - {10, 11}
+    assert {len(ids) for ids in streams} == {13} and set().union(*streams) == set(range(40)) - {
+        10,
+        11,
+    }

@@ -122,7 +122,7 @@ def test_a_sampler_only_drawn_from_behaves_as_torchs_with_one_warning():
     """The same order again until set_epoch; it says so once."""
     sampler = alone(10, shuffle=True)
     first = list(sampler)
-    with pytest.warns(UserWarning, match="nothing of it committed"):
+    with pytest.warns(UserWarning, match="nothing of it was committed"):
         assert list(sampler) == first
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -376,7 +376,9 @@ def test_appended_files_are_taken_from_the_next_epoch_on():
     assert (grown.epoch, list(grown)) == (1, list(range(15)))
     for others in (Files(6, 4), Files(6, 4, 5), Files(4), Files(10)):
         with pytest.raises(errors.RecordMismatchError, match="fingerprint"):
-            ResumableDistributedSampler(others, 1, 0, shuffle=False).load_state_dict(sampler.state_dict())
+            ResumableDistributedSampler(others, 1, 0, shuffle=False).load_state_dict(
+                sampler.state_dict()
+            )
 
 
 def test_a_state_is_fresh_json_and_loading_it_is_idempotent():
@@ -416,7 +418,9 @@ def test_a_state_that_adds_up_but_cannot_be_is_refused(change):
     assert list(sampler) == list(range(10))
 
 
-@pytest.mark.parametrize("damage", ["missing", "unknown", "type", "sum", "range", "version", "format", "none"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "unknown", "type", "sum", "range", "version", "format", "none"]
+)
 def test_a_damaged_state_is_refused(damage):
     """Missing and unknown fields, wrong types, sums that do not add up, a newer version: each is named."""
     sampler = alone(10)
@@ -449,7 +453,9 @@ def rank_states(world_size=3, commits=(2, 2, 1), n=12, **by_rank):
     """States of all ranks; ``by_rank`` gives one rank's argument another value: rank_1={'seed': 5}."""
     states = []
     for rank in range(world_size):
-        sampler = ResumableDistributedSampler(range(n), world_size, rank, **by_rank.get(f"rank_{rank}", {}))
+        sampler = ResumableDistributedSampler(
+            range(n), world_size, rank, **by_rank.get(f"rank_{rank}", {})
+        )
         sampler.commit(commits[rank])
         states.append(sampler.state_dict())
     return states
@@ -474,7 +480,9 @@ def test_merge_wants_every_rank(count):
 )
 def test_merge_names_the_rank_and_the_field_that_disagree(rank, arguments, field):
     """The odd one out, also where it is rank 0."""
-    with pytest.raises(errors.RecordMismatchError, match=f"rank {rank} disagrees on {field}") as caught:
+    with pytest.raises(
+        errors.RecordMismatchError, match=f"rank {rank} disagrees on {field}"
+    ) as caught:
         merge_states(rank_states(**{f"rank_{rank}": arguments}))
     assert caught.value.field == field
 
@@ -502,7 +510,10 @@ def test_merge_counts_a_rank_that_finished_the_epoch_as_done():
 
 def test_merge_refuses_a_finished_rank_of_other_data():
     """Its epoch was not the others'."""
-    ranks = [ResumableDistributedSampler(range(n), 2, rank, shuffle=False) for rank, n in enumerate((8, 12))]
+    ranks = [
+        ResumableDistributedSampler(range(n), 2, rank, shuffle=False)
+        for rank, n in enumerate((8, 12))
+    ]
     ranks[1].commit(6)
     with pytest.raises(errors.RecordMismatchError, match="disagrees on dataset"):
         merge_states([rank.state_dict() for rank in ranks])
@@ -510,7 +521,10 @@ def test_merge_refuses_a_finished_rank_of_other_data():
 
 def test_a_rank_that_is_dealt_nothing_holds_nobody_up():
     """Two ids, three ranks, an exact tail: the third has nothing to commit, in any epoch."""
-    ranks = [ResumableDistributedSampler(range(2), 3, rank, shuffle=False, tail="exact") for rank in range(3)]
+    ranks = [
+        ResumableDistributedSampler(range(2), 3, rank, shuffle=False, tail="exact")
+        for rank in range(3)
+    ]
     for epoch in range(3):
         for rank in ranks:
             for _ in list(rank):
@@ -563,7 +577,9 @@ def test_a_run_begun_under_torchs_sampler_goes_on_with_the_same_ids():
         record = ours.state_dict()
     rest = []
     for rank in range(3):
-        ours = ResumableDistributedSampler(range(1003), 3, rank, seed=7, order=TorchShuffle(), tail="exact")
+        ours = ResumableDistributedSampler(
+            range(1003), 3, rank, seed=7, order=TorchShuffle(), tail="exact"
+        )
         ours.load_state_dict(record)
         rest += list(ours)
     assert sorted(seen + rest) == list(range(1003))

@@ -8,7 +8,7 @@ import pytest
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, read_record
 from globidx.core.progress.state import SamplerState
 from globidx.disk.records.folder import list_records
-from globidx.torch.quarantine import Substituted
+from globidx.torch.quarantine import SubstitutedSamples
 
 N, BATCH = 203, 7
 
@@ -27,7 +27,9 @@ class Data:
 
     def __getitems__(self, ids):
         places = tuple(place for place, id in enumerate(ids) if id % 10 == 3)
-        return Substituted(list(ids), places) if self.may_substitute and places else list(ids)
+        return (
+            SubstitutedSamples(list(ids), places) if self.may_substitute and places else list(ids)
+        )
 
 
 @pytest.fixture
@@ -69,7 +71,9 @@ def test_a_save_in_a_second_thread_undoes_nothing(tmp_path, substitutes):
         stop.set()
         saver.join()
     assert not failed, failed[0]
-    assert sampler.quarantined.ids().tolist() == ([id for id in range(N) if id % 10 == 3] if substitutes else [])
+    assert sampler.quarantined.ids().tolist() == (
+        [id for id in range(N) if id % 10 == 3] if substitutes else []
+    )
     states = [read_record(path)["states"]["sampler"] for path in list_records(tmp_path)]
     done = [(state["epoch"], state["committed"]) for state in states]
     assert done == sorted(done)
@@ -94,7 +98,10 @@ def test_state_dict_after_a_save_is_of_what_was_committed_since(tmp_path):
     id = manager.save(1)
     assert read_record(tmp_path / f"record-{id}.json")["states"]["sampler"]["committed"] == 10
     carried = manager.state_dict()
-    assert (carried["states"]["sampler"]["committed"], carried["id"]) == (14, "00000000-000000000000")
+    assert (carried["states"]["sampler"]["committed"], carried["id"]) == (
+        14,
+        "00000000-000000000000",
+    )
 
 
 def test_a_save_that_tells_of_a_quarantine_undoes_no_commit(tmp_path, monkeypatch):

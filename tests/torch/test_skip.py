@@ -13,7 +13,10 @@ from globidx.orders import Shuffle
 
 def ranks_of(n, world, record=None, **arguments):
     """One sampler a rank."""
-    made = [ResumableDistributedSampler(range(n), world, rank, tail="exact", **arguments) for rank in range(world)]
+    made = [
+        ResumableDistributedSampler(range(n), world, rank, tail="exact", **arguments)
+        for rank in range(world)
+    ]
     for sampler in made:
         if record:
             sampler.load_state_dict(json.loads(json.dumps(record)))
@@ -156,7 +159,12 @@ def test_a_rank_that_ended_the_epoch_tells_how_it_was_begun():
         assert len(list(rank)) == 6
     ranks[0].commit(6)
     record = merge_states([rank.state_dict() for rank in ranks])
-    assert (record["epoch"], record["committed"], record["skipped"], record["remaining"]) == (0, 6, 1, 6)
+    assert (record["epoch"], record["committed"], record["skipped"], record["remaining"]) == (
+        0,
+        6,
+        1,
+        6,
+    )
     alone = ResumableDistributedSampler(range(13), 1, 0, shuffle=False)
     alone.load_state_dict(record)
     assert list(alone) == [2, 4, 6, 8, 10, 12]

@@ -15,15 +15,22 @@ def made(n, batch, workers, *, rank=0, world=1, record=None):
     sampler = ResumableDistributedSampler(range(n), world, rank, seed=4)
     if record is not None:
         sampler.load_state_dict(record)
-    return sampler, StatefulDataLoader(list(range(n)), batch_size=batch, sampler=sampler, num_workers=workers)
+    return sampler, StatefulDataLoader(
+        list(range(n)), batch_size=batch, sampler=sampler, num_workers=workers
+    )
 
 
 def find_record(state):
     """The iterator's record in the loader's state, wherever the loader put it."""
     if isinstance(state, dict):
-        if state.get("format") == "globidx.sampler" and state["committed"] + state["open"]["count"] > 0:
+        if (
+            state.get("format") == "globidx.sampler"
+            and state["committed"] + state["open"]["count"] > 0
+        ):
             return state
-        return next((found for inner in state.values() if (found := find_record(inner)) is not None), None)
+        return next(
+            (found for inner in state.values() if (found := find_record(inner)) is not None), None
+        )
     return None
 
 
@@ -121,6 +128,8 @@ def test_a_state_of_an_epochs_last_step_is_the_next_epochs_start():
 def test_snapshots_of_some_steps_only_are_refused():
     """Replayed on another batch size or world size, the steps between would be other samples."""
     sampler = ResumableDistributedSampler(range(40), 1, 0)
-    loader = StatefulDataLoader(list(range(40)), 4, sampler=sampler, num_workers=2, snapshot_every_n_steps=3)
+    loader = StatefulDataLoader(
+        list(range(40)), 4, sampler=sampler, num_workers=2, snapshot_every_n_steps=3
+    )
     with pytest.raises(errors.CommitError, match="snapshot_every_n_steps at 1"):
         iter(loader)

@@ -42,8 +42,8 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"
 class Moving(DataLoader):
     """A loader whose batches are moved ahead, by a mover that needs no device: the pipeline is the real one."""
 
-    def open(self):
-        return Ahead(super().open(), lambda batch: lambda: batch)
+    def _on_device(self, batches):
+        return Ahead(super()._on_device(batches), lambda batch: lambda: batch)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -156,19 +156,23 @@ def test_a_batch_on_its_way_is_not_counted(workers):
     seen = []
 
     class Watched(DataLoader):
-        def open(self):
+        def _on_device(self, batches):
             def move(batch):
                 thread = threading.Thread(target=lambda: seen.append(so_far(sampler)[1]))
                 thread.start()
                 thread.join()
                 return lambda: batch
 
-            return Ahead(super().open(), move)
+            return Ahead(super()._on_device(batches), move)
 
     sampler = ResumableDistributedSampler(Ids(12), 1, 0, shuffle=False)
     held = [so_far(sampler)[1] for _ in Watched(Ids(12), 4, sampler=sampler, num_workers=workers)]
     assert held == [4, 8, 0]
-    assert seen == [0, 0, 4]  # batch 0 before any is held; 1 while 0 is handed over; 2 when 0 is done, 1 handed over
+    assert seen == [
+        0,
+        0,
+        4,
+    ]  # batch 0 before any is held; 1 while 0 is handed over; 2 when 0 is done, 1 handed over
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -186,7 +190,10 @@ def test_the_batch_before_a_bad_one_stays_counted(workers):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("dataset", "last", "counted"),
-    [(test_loader.Broken(20), 4, (0, 4)), (Ids(20), 16, (1, 0))],  # a pass whose last batch was handed out is over
+    [
+        (test_loader.Broken(20), 4, (0, 4)),
+        (Ids(20), 16, (1, 0)),
+    ],  # a pass whose last batch was handed out is over
     ids=["error", "end"],
 )
 def test_a_loop_that_was_left_holds_nothing_whatever_comes_next(dataset, last, counted, workers):
@@ -198,7 +205,7 @@ def test_a_loop_that_was_left_holds_nothing_whatever_comes_next(dataset, last, c
             if batch[0] == last:
                 break
         assert so_far(sampler) == counted
-        assert sampler._passes._loop() is None
+        assert sampler._ledger.passes._loop() is None
     finally:
         gc.enable()
 
@@ -284,7 +291,8 @@ def test_a_device_that_is_not_there_is_refused_when_the_loader_is_built(device):
 def test_without_cuda_the_error_says_so():
     """How many there are, and what to do."""
     with pytest.raises(
-        ValueError, match="device 'cuda' is not there: this process sees 0 CUDA devices; leave device= out"
+        ValueError,
+        match="device 'cuda' does not exist: this process sees 0 CUDA devices; leave device= out",
     ):
         destination("cuda")
 
@@ -293,7 +301,11 @@ class Images(Ids):
     """Sample ``id`` is a megabyte of ``id``, and its id."""
 
     def __getitem__(self, id):
-        return {"image": torch.full((2**18,), float(id)), "id": id, "pair": Pair(torch.tensor([id]), f"n{id}")}
+        return {
+            "image": torch.full((2**18,), float(id)),
+            "id": id,
+            "pair": Pair(torch.tensor([id]), f"n{id}"),
+        }
 
 
 @cuda
@@ -304,9 +316,15 @@ def test_batches_come_on_the_device_in_order_and_whole(workers):
     weight = torch.rand(2048, 2048, device="cuda")
     sums, ids = [], []
     for number, batch in enumerate(loader, 1):
-        assert batch["image"].is_cuda and batch["pair"].image.is_cuda and batch["pair"].label[0].startswith("n")
+        assert (
+            batch["image"].is_cuda
+            and batch["pair"].image.is_cuda
+            and batch["pair"].label[0].startswith("n")
+        )
         for _ in range(4):
-            weight = torch.nn.functional.normalize(weight @ weight)  # the device falls behind the loop
+            weight = torch.nn.functional.normalize(
+                weight @ weight
+            )  # the device falls behind the loop
         sums.append((batch["image"].double().mean(1) - batch["id"]).abs().max())
         ids.append(batch["id"])
         assert so_far(sampler) == ((0, 8 * number) if number < 32 else (1, 0))
@@ -381,5 +399,7 @@ def test_errors_of_the_sampler_and_of_the_dataset_come_as_they_do_without_a_devi
 def test_the_benchmark_says_that_there_is_nothing_to_measure():
     """In words and without failing, where there is no device."""
     tool = REPOSITORY / "tools" / "bench" / "transfer.py"
-    done = subprocess.run([sys.executable, tool], env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, tool], env=environment(), capture_output=True, text=True, check=True
+    )
     assert done.stdout == "no CUDA device: nothing to measure\n"

@@ -133,7 +133,12 @@ def what_workers_do(persistent=False):
     data = Masks()
     sampler = ResumableDistributedSampler(data, 1, 0)
     loader = globidx.DataLoader(
-        data, batch_size=None, sampler=sampler, num_workers=1, persistent_workers=persistent, worker_init_fn=None
+        data,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=1,
+        persistent_workers=persistent,
+        worker_init_fn=None,
     )
     return next(iter(loader)), loader
 

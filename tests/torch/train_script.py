@@ -9,7 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from globidx import CheckpointManager, DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
+from globidx import (
+    CheckpointManager,
+    DataLoader,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+)
 
 
 def main(data, run, workers, kill_rank, kill_step):
@@ -30,7 +36,9 @@ def main(data, run, workers, kill_rank, kill_step):
                 step += 1
                 log.write(f"{epoch} {step} {' '.join(map(str, ids.tolist()))}\n")
                 assert sample["labels"].tolist() == [id % 2 + 1 for id in ids.tolist()]
-                nn.functional.cross_entropy(model(sample["images"].float().flatten(1)), sample["labels"]).backward()
+                nn.functional.cross_entropy(
+                    model(sample["images"].float().flatten(1)), sample["labels"]
+                ).backward()
                 if rank == kill_rank and step == kill_step:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if step % 3 == 0:

@@ -23,7 +23,10 @@ def claims(rows: list[dict]) -> Iterator[tuple[str, str]]:
 
     tiny, huge = (OURS, 10**3), (OURS, 10**12)
     yield "first id at 10^12 <= 2x that at 10^3", at_most(2, ratio(huge, tiny, "first_id_s"))
-    yield "first id after a resume at 10^12 <= 2x that at 10^3", at_most(2, ratio(huge, tiny, "resume_s"))
+    yield (
+        "first id after a resume at 10^12 <= 2x that at 10^3",
+        at_most(2, ratio(huge, tiny, "resume_s")),
+    )
 
     ours = [row for row in rows if row["contestant"] == OURS]
     sizes = ", ".join(power(row["n"]) for row in ours)
@@ -35,9 +38,14 @@ def claims(rows: list[dict]) -> Iterator[tuple[str, str]]:
     yield "a rank of 8 reads its whole share of 10^7 >= 5x faster than torch", at_least(5, faster)
     yield "and with >= 50x less extra memory", at_least(50, ratio(torch, mine, "extra_bytes"))
 
-    ratios = [ratio((OURS, n), (name, n), "ids_per_s") for name, n in at if name == "grain" and n >= 10**6]
+    ratios = [
+        ratio((OURS, n), (name, n), "ids_per_s") for name, n in at if name == "grain" and n >= 10**6
+    ]
     worst = min((value for value in ratios if value is not None), default=None)
-    yield ">= 100x the ids/s of grain's IndexSampler, at the worst n from 10^6 on", at_least(100, worst)
+    yield (
+        ">= 100x the ids/s of grain's IndexSampler, at the worst n from 10^6 on",
+        at_least(100, worst),
+    )
 
     resume = ratio(("torchdata", 10**8), (OURS, 10**8), "resume_s")
     yield "resume at 50 % of 10^8 >= 1000x faster than torchdata", at_least(1000, resume)

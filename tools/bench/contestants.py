@@ -123,7 +123,10 @@ class Grain:
         """Record keys of the rank's share, one index after another."""
         shard = self.shard(shard_index=RANK, shard_count=WORLD_SIZE)
         sampler = self.sampler(n, shard_options=shard, shuffle=True, num_epochs=1, seed=SEED)
-        return (sampler[index].record_key for index in range(RANK + first * WORLD_SIZE, len(sampler), WORLD_SIZE))
+        return (
+            sampler[index].record_key
+            for index in range(RANK + first * WORLD_SIZE, len(sampler), WORLD_SIZE)
+        )
 
     def record(self, n: int) -> object:
         """None: its state is its DataLoader's."""
@@ -164,7 +167,11 @@ def measure(name: str, kind: str, n: int, ids: int, record: object) -> dict:
     contestant = CONTESTANTS[name]()
     if kind == "record":
         made = contestant.record(n)
-        sizes = {} if made is None else {"json": len(json.dumps(made)), "pickle": len(pickle.dumps(made))}
+        sizes = (
+            {}
+            if made is None
+            else {"json": len(json.dumps(made)), "pickle": len(pickle.dumps(made))}
+        )
         return {"record": made, **sizes}
     forget_peak()
     before, start = memory("VmRSS"), perf_counter()

@@ -71,7 +71,9 @@ def measured(layers: int, ranks: int, style: str) -> dict[str, object]:
             path.write_bytes(written(layers, ranks, style))
         except RecordError as error:
             return shape | {"refused": str(error)}
-        return shape | {"bytes": path.stat().st_size} | fresh_process(Path(__file__), "--go-on", path)
+        return (
+            shape | {"bytes": path.stat().st_size} | fresh_process(Path(__file__), "--go-on", path)
+        )
 
 
 def written(layers: int, ranks: int, style: str) -> bytes:
@@ -82,8 +84,12 @@ def written(layers: int, ranks: int, style: str) -> bytes:
         counts[dice.randrange(ranks - 1)] = 0
         counts[-1] = max(counts[-1], 1)
         progress = progress.extend(counts)
-    state = SamplerState(DatasetIdentity(SAMPLES), Shuffle().describe(), 0, 0, "exact", progress).to_dict()
-    sealed = record.build(number=0, token="0" * 12, step=1, time="", states={"sampler": state}, extras={})
+    state = SamplerState(
+        DatasetIdentity(SAMPLES), Shuffle().describe(), 0, 0, "exact", progress
+    ).to_dict()
+    sealed = record.build(
+        number=0, token="0" * 12, step=1, time="", states={"sampler": state}, extras={}
+    )
     return record.encode(sealed)
 
 
@@ -94,12 +100,23 @@ def go_on(path: Path) -> dict[str, float]:
     before, times = memory("VmHWM"), [time.perf_counter()]
     state = SamplerState.from_dict(read_record(path)["states"]["sampler"])
     times.append(time.perf_counter())
-    view = EpochView(Shuffle().bind(state.dataset.num_samples, seed=state.seed, epoch=state.epoch), state.progress)
+    view = EpochView(
+        Shuffle().bind(state.dataset.num_samples, seed=state.seed, epoch=state.epoch),
+        state.progress,
+    )
     for start, stop in ((0, 1), (0, 64), (64, 64 + BLOCK)):
         view.stream(start, stop, rank=0, world_size=2)
         times.append(time.perf_counter())
-    read, first, more, block = (later - earlier for earlier, later in zip(times, times[1:], strict=False))
-    return {"read": read, "first": first, "64": first + more, "id": block / BLOCK, "memory": memory("VmHWM") - before}
+    read, first, more, block = (
+        later - earlier for earlier, later in zip(times, times[1:], strict=False)
+    )
+    return {
+        "read": read,
+        "first": first,
+        "64": first + more,
+        "id": block / BLOCK,
+        "memory": memory("VmHWM") - before,
+    }
 
 
 if __name__ == "__main__":

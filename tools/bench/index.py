@@ -68,8 +68,12 @@ def write_cache(path: Path, files: int) -> None:
     dice = np.random.default_rng(7)
     IndexCache(path).save(
         Table(
-            names=Names.of(b"run-%04d/chunk-%07d.h5" % (number // 1000, number) for number in range(files)),
-            arrays=(ArrayInfo("entry_1/data_1/data", (128, 128), "uint16", 0, "entry_1/data_1/data"),),
+            names=Names.of(
+                b"run-%04d/chunk-%07d.h5" % (number // 1000, number) for number in range(files)
+            ),
+            arrays=(
+                ArrayInfo("entry_1/data_1/data", (128, 128), "uint16", 0, "entry_1/data_1/data"),
+            ),
             axis=0,
             lengths=dice.integers(0, 1000, files),
             kinds=np.zeros(files, np.uint8),
@@ -102,7 +106,9 @@ def measure_scan(folder: Path, files: int, repeats: int) -> Iterator[dict]:
     for number, name in enumerate(STORES):
         place = folder / f"scan{number}"
         key = write(place, name, files)
-        yield {"what": name} | fresh_process(SCRIPT, "scan", place, key, 2 if name == "HDF5" else 1, repeats + 1)
+        yield {"what": name} | fresh_process(
+            SCRIPT, "scan", place, key, 2 if name == "HDF5" else 1, repeats + 1
+        )
         shutil.rmtree(place)
 
 
@@ -114,7 +120,9 @@ def measure_refresh(folder: Path, files: int, repeats: int) -> Iterator[dict]:
     time.sleep(2.2)  # younger files are looked at again, since they might have changed
     for name, how in cases:
         place = folder / f"refresh {name}"
-        yield {"what": f"{name}, {how}"} | fresh_process(SCRIPT, "refresh", place, STORES[name][1], how, repeats + 1)
+        yield {"what": f"{name}, {how}"} | fresh_process(
+            SCRIPT, "refresh", place, STORES[name][1], how, repeats + 1
+        )
 
 
 def measure_hold(folder: Path, files: int, repeats: int) -> dict:
@@ -141,10 +149,23 @@ def measure_cold(folder: Path, files: int, processes: int) -> Iterator[dict]:
 def report(found: dict) -> Iterator[str]:
     """The tables."""
     if "scan" in found:
-        lines = [["build from nothing, a file", "files", "plain loop", "ours", "x", "x cpu", "2 processes", "x"]]
+        lines = [
+            [
+                "build from nothing, a file",
+                "files",
+                "plain loop",
+                "ours",
+                "x",
+                "x cpu",
+                "2 processes",
+                "x",
+            ]
+        ]
         for row in found["scan"]:
             wall = {who: seconds(taken / row["files"]) for who, taken in row["wall"].items()}
-            faster = {who: f"{row['wall']['plain'] / taken:.3g}" for who, taken in row["wall"].items()}
+            faster = {
+                who: f"{row['wall']['plain'] / taken:.3g}" for who, taken in row["wall"].items()
+            }
             cpu = f"{row['cpu']['plain'] / row['cpu']['ours']:.3g}"
             cells = [count(row["files"]), wall["plain"], wall["ours"], faster["ours"], cpu]
             lines.append([row["what"], *cells, wall.get("shared", ""), faster.get("shared", "")])
@@ -153,20 +174,47 @@ def report(found: dict) -> Iterator[str]:
         lines = [["refresh, nothing changed, a file", "files", "os.stat", "refresh", "times"]]
         for row in found["refresh"]:
             bare, ours = row["stat"], row["refresh"]
-            pair = (seconds(bare / row["files"]), seconds(ours / row["files"]), f"{ours / bare:.3g}")
+            pair = (
+                seconds(bare / row["files"]),
+                seconds(ours / row["files"]),
+                f"{ours / bare:.3g}",
+            )
             lines.append([row["what"], count(row["files"]), *pair])
         yield table(lines)
     if "hold" in found:
         held = found["hold"]
-        lines = [[f"{power(held['files'])} files, {mebibytes(held['save']['bytes'])} MiB", "time", "own MiB"]]
-        lines += [["load the cache", seconds(held["load"]["seconds"]), mebibytes(held["load"]["private"])]]
+        lines = [
+            [
+                f"{power(held['files'])} files, {mebibytes(held['save']['bytes'])} MiB",
+                "time",
+                "own MiB",
+            ]
+        ]
+        lines += [
+            ["load the cache", seconds(held["load"]["seconds"]), mebibytes(held["load"]["private"])]
+        ]
         lines += [["  of that no page of the file", "", mebibytes(held["load"]["anonymous"])]]
-        lines += [["write the cache, peak", seconds(held["save"]["seconds"]), mebibytes(held["save"]["extra"])]]
-        lines += [[f"each of 4 workers, {start}", "", mebibytes(held[start]["added"])] for start in ("fork", "spawn")]
+        lines += [
+            [
+                "write the cache, peak",
+                seconds(held["save"]["seconds"]),
+                mebibytes(held["save"]["extra"]),
+            ]
+        ]
+        lines += [
+            [f"each of 4 workers, {start}", "", mebibytes(held[start]["added"])]
+            for start in ("fork", "spawn")
+        ]
         yield table(lines) + f"\nthe index as a pickle: {held['load']['pickle']:.0f} bytes"
     if "locate" in found:
         sizes = [str(size) for size in BATCHES]
-        lines = [["ids to places, ns an id (ours/bare)", *(f"batch {size}" for size in sizes), "one (ours/bisect)"]]
+        lines = [
+            [
+                "ids to places, ns an id (ours/bare)",
+                *(f"batch {size}" for size in sizes),
+                "one (ours/bisect)",
+            ]
+        ]
         lines += [
             [
                 f"{power(row['files'])} files",
@@ -177,10 +225,26 @@ def report(found: dict) -> Iterator[str]:
         ]
         yield table(lines)
     if "cold" in found:
-        lines = [[f"{found['cold'][0]['processes']} processes from nothing", "files", "opened", "contents", "time"]]
+        lines = [
+            [
+                f"{found['cold'][0]['processes']} processes from nothing",
+                "files",
+                "opened",
+                "contents",
+                "time",
+            ]
+        ]
         for row in found["cold"]:
             how = "locks lock" if row["locks"] == "yes" else "locks do not lock"
-            lines.append([how, str(row["files"]), str(row["opened"]), str(row["contents"]), seconds(row["seconds"])])
+            lines.append(
+                [
+                    how,
+                    str(row["files"]),
+                    str(row["opened"]),
+                    str(row["contents"]),
+                    seconds(row["seconds"]),
+                ]
+            )
         yield table(lines)
 
 
@@ -193,12 +257,25 @@ def nanoseconds(pair: list[float]) -> str:
 def claims(found: dict) -> Iterator[tuple[str, str]]:
     """Each promise and its verdict."""
     scanned = found.get("scan", ())
-    zarr = least([row["cpu"]["plain"] / row["cpu"]["ours"] for row in scanned if row["what"] != "HDF5"])
-    yield "zarr stores are looked at in <= 1/10 of zarr.open_array's processor time, the worst", at_least(10, zarr)
-    shared = least([row["wall"]["plain"] / row["wall"]["shared"] for row in scanned if "shared" in row["wall"]])
-    yield "HDF5 files are looked at by 2 processes >= 1.6x as fast as by a loop over h5py.File", at_least(1.6, shared)
+    zarr = least(
+        [row["cpu"]["plain"] / row["cpu"]["ours"] for row in scanned if row["what"] != "HDF5"]
+    )
+    yield (
+        "zarr stores are looked at in <= 1/10 of zarr.open_array's processor time, the worst",
+        at_least(10, zarr),
+    )
+    shared = least(
+        [row["wall"]["plain"] / row["wall"]["shared"] for row in scanned if "shared" in row["wall"]]
+    )
+    yield (
+        "HDF5 files are looked at by 2 processes >= 1.6x as fast as by a loop over h5py.File",
+        at_least(1.6, shared),
+    )
     worst = most([row["refresh"] / row["stat"] for row in found.get("refresh", ())])
-    yield "a refresh of what did not change takes <= 4x os.stat over its files, the worst", at_most(4, worst)
+    yield (
+        "a refresh of what did not change takes <= 4x os.stat over its files, the worst",
+        at_most(4, worst),
+    )
 
     held = found.get("hold", {})
     is_million = held.get("files") == 10**6
@@ -208,7 +285,10 @@ def claims(found: dict) -> Iterator[tuple[str, str]]:
     yield "a pickle of the index is <= 1 KiB", at_most(1024, load.get("pickle"))
     for start in ("fork", "spawn"):
         added = held[start]["added"] if is_million else None
-        yield f"a worker ({start}) of 4 that asks for 10,000 places adds <= 20 MiB", at_most(20, mib(added))
+        yield (
+            f"a worker ({start}) of 4 that asks for 10,000 places adds <= 20 MiB",
+            at_most(20, mib(added)),
+        )
 
     rows = found.get("locate", ())
     many = most([ours / bare for row in rows for bare, ours in row["many"].values()])
@@ -218,7 +298,10 @@ def claims(found: dict) -> Iterator[tuple[str, str]]:
 
     cold = [row for row in found.get("cold", ()) if row["processes"] == PROCESSES]
     contents = most([row["contents"] for row in cold])
-    yield f"{PROCESSES} processes from nothing come to one content, locks or none", at_most(1, contents)
+    yield (
+        f"{PROCESSES} processes from nothing come to one content, locks or none",
+        at_most(1, contents),
+    )
     opened = most([row["opened"] / row["files"] for row in cold if row["locks"] == "yes"])
     yield "and open each file about once where locks lock", at_most(1.1, opened)
 
@@ -240,14 +323,24 @@ def mib(value: float | None) -> float | None:
 
 def main() -> None:
     """Measure, print the tables and the claims, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer files")
-    parser.add_argument("--files", type=int, help="so many files of each kind, no synthetic million, and 8 processes")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds, or processes that a figure is the median of")
+    parser.add_argument(
+        "--files",
+        type=int,
+        help="so many files of each kind, no synthetic million, and 8 processes",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="rounds, or processes that a figure is the median of"
+    )
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--json", type=Path, help="also write all figures there")
     options = parser.parse_args()
-    scanned, refreshed = (options.files,) * 2 if options.files else (300, 3000) if options.quick else (1000, 20000)
+    scanned, refreshed = (
+        (options.files,) * 2 if options.files else (300, 3000) if options.quick else (1000, 20000)
+    )
     held = options.files or 10**6
     only, found = options.only.split(","), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -260,15 +353,21 @@ def main() -> None:
             found["hold"] = measure_hold(place, held, options.repeats)
         if "locate" in only:
             sizes = sorted({min(size, held) for size in (10**3, 10**4, 10**5, 10**6)})
-            found["locate"] = [fresh_process(SCRIPT, "locate", size, 4 * options.repeats) for size in sizes]
+            found["locate"] = [
+                fresh_process(SCRIPT, "locate", size, 4 * options.repeats) for size in sizes
+            ]
         if "cold" in only:
-            found["cold"] = list(measure_cold(place, min(200, scanned), 8 if options.files else PROCESSES))
+            found["cold"] = list(
+                measure_cold(place, min(200, scanned), 8 if options.files else PROCESSES)
+            )
     print("\n\n".join(report(found)) + "\n")
     verdicts = list(claims(found))
     for text, verdict in verdicts:
         print(f"{text}: {verdict}")
     if options.json:
-        options.json.write_text(json.dumps({"measured": found, "claims": dict(verdicts)}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"measured": found, "claims": dict(verdicts)}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def scan(folder: str, key: str, processes: str, rounds: str) -> dict:
     """Seconds from nothing to the number of samples: ours with the cache written, and the loop that people write."""
     paths = stores(folder)
     plain = {".h5": h5py_loop, ".zarr": zarr_loop}[Path(paths[0]).suffix]
-    samples = plain(paths, key)  # imports, and zarr's thread with its loop, are not what is compared
+    samples = plain(
+        paths, key
+    )  # imports, and zarr's thread with its loop, are not what is compared
 
     def ours(executor: Executor | None) -> None:
         assert len(build(folder, key, tempfile.mkdtemp(dir=caches), executor)) == samples
@@ -49,26 +51,37 @@ def scan(folder: str, key: str, processes: str, rounds: str) -> dict:
             works["shared"] = lambda: ours(executor)
         taken = [[timed(work) for work in works.values()] for _ in range(int(rounds))]
     wall, cpu = np.min(taken, axis=0).T.tolist()
-    return {"files": len(paths), "wall": dict(zip(works, wall, strict=True)), "cpu": dict(zip(works, cpu, strict=True))}
+    return {
+        "files": len(paths),
+        "wall": dict(zip(works, wall, strict=True)),
+        "cpu": dict(zip(works, cpu, strict=True)),
+    }
 
 
 def stores(folder: str) -> list[str]:
     """The files of a folder that holds nothing else."""
-    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if not name.startswith("."))
+    return sorted(
+        os.path.join(folder, name) for name in os.listdir(folder) if not name.startswith(".")
+    )
 
 
 def build(files: Any, key: str, cache: str, executor: Executor | None = None) -> Any:
     """The index over files."""
     from globidx import GlobalIndexManager
 
-    return GlobalIndexManager(files, key=None if key == "-" else key, cache_dir=cache, executor=executor)
+    return GlobalIndexManager(
+        files, key=None if key == "-" else key, cache_dir=cache, executor=executor
+    )
 
 
 def zarr_loop(paths: list[str], key: str) -> int:
     """What people write."""
     import zarr
 
-    return sum(zarr.open_array(path if key == "-" else f"{path}/{key}", mode="r").shape[0] for path in paths)
+    return sum(
+        zarr.open_array(path if key == "-" else f"{path}/{key}", mode="r").shape[0]
+        for path in paths
+    )
 
 
 def h5py_loop(paths: list[str], key: str) -> int:
@@ -79,7 +92,9 @@ def h5py_loop(paths: list[str], key: str) -> int:
     for path in paths:
         with h5py.File(path, "r") as file:
             dataset = file[key]
-            total += dataset.shape[0] if dataset.dtype and dataset.ndim else 0  # all that an index has to know
+            total += (
+                dataset.shape[0] if dataset.dtype and dataset.ndim else 0
+            )  # all that an index has to know
     return total
 
 
@@ -104,7 +119,9 @@ def warm(_: int) -> None:
 def refresh(folder: str, key: str, how: str, rounds: str) -> dict:
     """Seconds of a refresh where nothing changed, and of os.stat over the files that hold the metadata, in turns."""
     paths = stores(folder)
-    inside = {".h5": "", ".zarr": "/zarr.json" if key == "-" else f"/{key}/zarr.json"}[Path(paths[0]).suffix]
+    inside = {".h5": "", ".zarr": "/zarr.json" if key == "-" else f"/{key}/zarr.json"}[
+        Path(paths[0]).suffix
+    ]
     files = [path + inside for path in paths]
     times: dict[str, list[float]] = {"stat": [], "refresh": []}
     with tempfile.TemporaryDirectory() as cache:
@@ -164,8 +181,14 @@ def save(path: str) -> dict:
         forget_peak()
         before = memory("VmRSS")
         seconds, _ = timed(lambda: cache.save(table))
-        mapped = os.path.getsize(path)  # what is read comes in from the mapped file, and is no memory of its own
-        return {"seconds": seconds, "extra": max(0, memory("VmHWM") - before - mapped), "bytes": mapped}
+        mapped = os.path.getsize(
+            path
+        )  # what is read comes in from the mapped file, and is no memory of its own
+        return {
+            "seconds": seconds,
+            "extra": max(0, memory("VmHWM") - before - mapped),
+            "bytes": mapped,
+        }
 
 
 def owned() -> dict[str, int]:
@@ -183,14 +206,20 @@ def workers(path: str, start: str, count: str) -> dict:
     index = loaded(path)
     idle, busy = (in_workers(what, start, int(count)) for what in (None, index))
     added = [max(each["private"] for each in busy) - min(each["private"] for each in idle)]
-    return {"files": len(index.table), "added": max(added), "idle": max(each["private"] for each in idle)}
+    return {
+        "files": len(index.table),
+        "added": max(added),
+        "idle": max(each["private"] for each in idle),
+    }
 
 
 def in_workers(index: Any, start: str, count: int) -> list[dict]:
     """What each of several workers owns, while all of them are there."""
     context = multiprocessing.get_context(start)
     barrier, queue = context.Barrier(count), context.Queue()
-    processes = [context.Process(target=worker, args=(index, barrier, queue, seed)) for seed in range(count)]
+    processes = [
+        context.Process(target=worker, args=(index, barrier, queue, seed)) for seed in range(count)
+    ]
     for process in processes:
         process.start()
     told = [queue.get(timeout=120) for _ in processes]
@@ -230,7 +259,9 @@ def locate(files: str, rounds: str) -> dict:
     return {"files": int(files), "many": many, "one": one}
 
 
-def in_turns(searches: Sequence[Callable[[Any], object]], questions: list, rounds: int) -> list[float]:
+def in_turns(
+    searches: Sequence[Callable[[Any], object]], questions: list, rounds: int
+) -> list[float]:
     """Seconds a question of each search, the least of rounds that take turns: what the machine lets through."""
 
     def through(search: Callable[[Any], object]) -> float:
@@ -239,7 +270,9 @@ def in_turns(searches: Sequence[Callable[[Any], object]], questions: list, round
             search(question)
         return (perf_counter() - started) / len(questions)
 
-    return np.min([[through(search) for search in searches] for _ in range(rounds)], axis=0).tolist()
+    return np.min(
+        [[through(search) for search in searches] for _ in range(rounds)], axis=0
+    ).tolist()
 
 
 def cold(folder: str, processes: str, locks: str) -> dict:
@@ -262,7 +295,12 @@ def cold(folder: str, processes: str, locks: str) -> dict:
             child.join()
     contents = {content for content, _ in told}
     opened = sum(scans for _, scans in told)
-    return {"files": len(stores(folder)), "opened": opened, "contents": len(contents), "seconds": seconds}
+    return {
+        "files": len(stores(folder)),
+        "opened": opened,
+        "contents": len(contents),
+        "seconds": seconds,
+    }
 
 
 def builder(folder: str, cache: str, module: Any, barrier: Any, queue: Any) -> None:
@@ -276,7 +314,9 @@ def builder(folder: str, cache: str, module: Any, barrier: Any, queue: Any) -> N
     module.scan = counted
     barrier.wait()
     manager = build(folder, "-", cache)
-    queue.put((f"{manager.fingerprint} {list(manager.paths)} {manager.lengths.tolist()}", len(scans)))
+    queue.put(
+        (f"{manager.fingerprint} {list(manager.paths)} {manager.lengths.tolist()}", len(scans))
+    )
 
 
 WORK = {work.__name__: work for work in (scan, refresh, save, load, workers, locate, cold)}

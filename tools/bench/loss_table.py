@@ -21,7 +21,9 @@ WORLDS, FIRST, STEPS, STEPS_BETWEEN = (4, 3, 2, 6, 8, 5), 4, 17, 5
 GLOBAL_BATCH, RANK_BATCH = 24, 6
 
 BATCHES: dict[str, Callable[[int], int]] = {
-    f"global batch {GLOBAL_BATCH}": lambda world_size: -(-GLOBAL_BATCH // world_size),  # 5 ranks: 5 each
+    f"global batch {GLOBAL_BATCH}": lambda world_size: (
+        -(-GLOBAL_BATCH // world_size)
+    ),  # 5 ranks: 5 each
     f"batch {RANK_BATCH} a rank": lambda world_size: RANK_BATCH,
 }
 
@@ -37,7 +39,9 @@ class Loss(NamedTuple):
     def of(cls, legs: list[Leg]) -> "Loss":
         """The count over all legs of an epoch; padding does not make up for a missing id."""
         real = [id for leg in legs for id in leg.ids]
-        return cls(N - len(set(real)), len(real) - len(set(real)), sum(len(leg.padding) for leg in legs))
+        return cls(
+            N - len(set(real)), len(real) - len(set(real)), sum(len(leg.padding) for leg in legs)
+        )
 
     def __str__(self) -> str:
         return f"{self.missing}/{self.repeated}" + (f"+{self.padding}" if self.padding else "")
@@ -59,7 +63,9 @@ def ours(tail: str, combine: Callable[[list[dict]], dict], *arguments: Any) -> L
         padded = len(sampler) - sampler.num_valid
         loop = iter(DataLoader(range(N), batch_size=batch, sampler=sampler))
         batches = list(loop) if steps is None else [next(loop) for _ in range(steps)]
-        states.append(sampler.state_dict())  # while the loop holds its last batch, which it has trained on
+        states.append(
+            sampler.state_dict()
+        )  # while the loop holds its last batch, which it has trained on
         mine, more = split(flat(batches), padded, steps)
         real, padding = real + mine, padding + more
     return Leg(real, padding, combine(states))
@@ -85,7 +91,10 @@ def losses(run: Run, batch: Callable[[int], int], hops: int) -> list[Loss]:
     first = [(FIRST, batch(FIRST), STEPS)]
     if hops == 1:
         return [epoch(run, [*first, (w, batch(w), None)]) for w in WORLDS]
-    return [epoch(run, [*first, (w, batch(w), STEPS_BETWEEN), (FIRST, batch(FIRST), None)]) for w in WORLDS]
+    return [
+        epoch(run, [*first, (w, batch(w), STEPS_BETWEEN), (FIRST, batch(FIRST), None)])
+        for w in WORLDS
+    ]
 
 
 def is_clean(loss: Loss, world_size: int, exact: bool) -> bool:
@@ -101,7 +110,9 @@ def main() -> int:
             print(f"{name} is left out: no {module} here; pip install {module}")
         else:
             runs[name] = run
-    print(f"{N} samples, {STEPS} steps on {FIRST} ranks, then W ranks; missing/repeated, and +padding of equal lengths")
+    print(
+        f"{N} samples, {STEPS} steps on {FIRST} ranks, then W ranks; missing/repeated, and +padding of equal lengths"
+    )
     clean = True
     for hops in (1, 2):
         for batches, batch in BATCHES.items():
@@ -112,9 +123,19 @@ def main() -> int:
                 rows.append([name, *map(str, found)])
                 if name in OURS:
                     last = WORLDS if hops == 1 else [FIRST] * len(WORLDS)
-                    clean &= all(is_clean(loss, w, "exact" in name) for loss, w in zip(found, last, strict=True))
+                    clean &= all(
+                        is_clean(loss, w, "exact" in name)
+                        for loss, w in zip(found, last, strict=True)
+                    )
             print("\n" + table(rows))
-    print("\nours: " + ("0 missing in all rows, repeats only padding" if clean else "NOT CLEAN, see the rows above"))
+    print(
+        "\nours: "
+        + (
+            "0 missing in all rows, repeats only padding"
+            if clean
+            else "NOT CLEAN, see the rows above"
+        )
+    )
     return 0 if clean else 1
 
 

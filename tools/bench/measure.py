@@ -12,10 +12,15 @@ from pathlib import Path
 def fresh_process(script: Path, *arguments: object) -> dict:
     """The JSON that ``script`` prints last, run in a process of its own, so that no measurement warms up another."""
     done = subprocess.run(
-        [sys.executable, script, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        sys.exit(f"{script.name} {' '.join(map(str, arguments))} failed with exit code {done.returncode}")
+        sys.exit(
+            f"{script.name} {' '.join(map(str, arguments))} failed with exit code {done.returncode}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -29,7 +34,11 @@ def memory(what: str) -> int:
 
     ``ru_maxrss`` is not asked: a child begins with its parent's.
     """
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what + ":"))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(what + ":")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -50,7 +59,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(w) if not at else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(w) if not at else cell.rjust(w)
+            for at, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))

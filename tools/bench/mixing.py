@@ -41,7 +41,9 @@ def bound(order: Order, chunking: Chunking) -> Arrangement:
     """An epoch."""
     n = chunking.num_samples
     planned = order.plan(
-        SimpleNamespace(chunking=chunking), n, lambda: Lanes(ranks=RANKS, workers=WORKERS, batch=RANKS * BATCH)
+        SimpleNamespace(chunking=chunking),
+        n,
+        lambda: Lanes(ranks=RANKS, workers=WORKERS, batch=RANKS * BATCH),
     )
     return planned.bind(n, seed=1, epoch=0)
 
@@ -49,10 +51,14 @@ def bound(order: Order, chunking: Chunking) -> Arrangement:
 def decodes(order: Order, lengths: NDArray[np.int64], window: int) -> float:
     """Decodes a chunk, where each worker keeps ``window`` chunks."""
     array = ArrayInfo("x", (), "uint8", CHUNK, "x")
-    entries = [Entry("hdf5", length, (array,), bytes(16), ((0, 0, 0, 0),)) for length in lengths.tolist()]
+    entries = [
+        Entry("hdf5", length, (array,), bytes(16), ((0, 0, 0, 0),)) for length in lengths.tolist()
+    ]
     files = Table.of([f"{number:04}.h5" for number in range(len(entries))], entries, 0)
     ranks = {"world_size": RANKS, "workers": WORKERS, "batch_size": BATCH}
-    return estimate(files, order, **ranks, cache_bytes=window * CHUNK, most_samples=2**20).decodes_per_chunk
+    return estimate(
+        files, order, **ranks, cache_bytes=window * CHUNK, most_samples=2**20
+    ).decodes_per_chunk
 
 
 def nanoseconds(epoch: Arrangement) -> float:
@@ -71,7 +77,9 @@ def mixed(batches: NDArray[np.int64], chunking: Chunking) -> dict[str, float]:
     files = np.searchsorted(chunking.offsets, batches, side="right") - 1
     classes = files * CLASSES // len(chunking.lengths)
     chunks = batches - (batches - chunking.offsets[files]) % CHUNK  # each named by its first id
-    shares = np.add.reduceat(chunking.lengths, np.arange(CLASSES) * len(chunking.lengths) // CLASSES)
+    shares = np.add.reduceat(
+        chunking.lengths, np.arange(CLASSES) * len(chunking.lengths) // CLASSES
+    )
     expected = shares / shares.sum() * batches.shape[1]
     counts = np.stack([(classes == number).sum(axis=1) for number in range(CLASSES)], axis=1)
     alike = [np.unique(row, return_counts=True)[1] for row in chunks]
@@ -103,10 +111,22 @@ def main() -> None:
     lengths = np.random.default_rng(0).integers(400, 601, 200 if args.quick else 2000)
     chunking = Chunking.of(lengths, np.full((len(lengths), 1), CHUNK))
     windows = WINDOWS[::4] if args.quick else WINDOWS
-    found = {f"window {window}": measured(ChunkShuffle(window), chunking, window) for window in windows}
+    found = {
+        f"window {window}": measured(ChunkShuffle(window), chunking, window) for window in windows
+    }
     found["full shuffle"] = measured(Shuffle(), chunking, 8)
-    rows = [["", *"files|chi2/df|pairs|files (rank)|chi2/df (rank)|pairs (rank)|decodes|ns/id".split("|")]]
-    rows += [[name, *(f"{v:.2f}" for some in told.values() for v in some.values())] for name, told in found.items()]
+    rows = [
+        [
+            "",
+            *"files|chi2/df|pairs|files (rank)|chi2/df (rank)|pairs (rank)|decodes|ns/id".split(
+                "|"
+            ),
+        ]
+    ]
+    rows += [
+        [name, *(f"{v:.2f}" for some in told.values() for v in some.values())]
+        for name, told in found.items()
+    ]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))

@@ -83,7 +83,9 @@ def accelerate_skip(world_size: int, batch: int, steps: int | None, skip: int | 
 
     real, done = [], skip or 0
     for rank in range(world_size):
-        batches = BatchSampler(SeedableRandomSampler(range(N), data_seed=SEED), batch, drop_last=False)
+        batches = BatchSampler(
+            SeedableRandomSampler(range(N), data_seed=SEED), batch, drop_last=False
+        )
         shard = BatchSamplerShard(batches, num_processes=world_size, process_index=rank)
         loader = DataLoader(range(N), batch_sampler=SkipBatchSampler(shard, skip_batches=done))
         real += flat(islice(loader, steps))

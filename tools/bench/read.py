@@ -30,7 +30,9 @@ SCRIPT = Path(__file__).with_name("read_contestants.py")
 LOCALITY = Path(__file__).with_name("read_locality.py")
 SLOW = {"naive": 256, "cached handles": 1024, "litdata full": 256, "huggingface full": 2048}
 COPY = "converted copy"
-PACKAGES = "torch numpy zarr numcodecs h5py zlib-ng isal litdata mosaicml-streaming datasets".split()
+PACKAGES = (
+    "torch numpy zarr numcodecs h5py zlib-ng isal litdata mosaicml-streaming datasets".split()
+)
 Figures = dict[tuple[str, str], dict]
 
 
@@ -49,7 +51,17 @@ def measure_all(folder: Path, cells: list[tuple[str, str]], items: int, repeats:
 
 def report(figures: Figures) -> str:
     """The table: a row a contestant, with its share of the layout's decode limit."""
-    lines = [["layout", "contestant", "items/s", "of limit", "CPU an item", "of limit", "decodes a chunk"]]
+    lines = [
+        [
+            "layout",
+            "contestant",
+            "items/s",
+            "of limit",
+            "CPU an item",
+            "of limit",
+            "decodes a chunk",
+        ]
+    ]
     for (layout, name), found in figures.items():
         limit = figures.get((layout, "decode limit"))
         decodes = found.get("decodes_per_chunk")
@@ -88,11 +100,17 @@ def claims(figures: Figures, decoded: dict[str, float]) -> Iterator[tuple[str, s
         yield f"{layout}, ChunkShuffle >= 0.6 of the decode limit", at_least(0.6, limit)
     for layout in ("zarr3 chunk 16", "hdf5 gzip"):
         handles = ratio(layout, "ours chunk", "cached handles")
-        yield f"{layout}, ChunkShuffle >= 15x cached handles with a full shuffle", at_least(15, handles)
+        yield (
+            f"{layout}, ChunkShuffle >= 15x cached handles with a full shuffle",
+            at_least(15, handles),
+        )
         decodes = figures.get((layout, "ours chunk"), {}).get("decodes_per_chunk")
         yield f"{layout}, ChunkShuffle <= 1.25 decodes a chunk", at_most(1.25, decodes)
     for ranks in ("4 ranks", "then 2 ranks"):
-        yield f"ChunkShuffle, {ranks} x 2 workers <= 1.25 decodes a chunk", at_most(1.25, decoded.get(ranks))
+        yield (
+            f"ChunkShuffle, {ranks} x 2 workers <= 1.25 decodes a chunk",
+            at_most(1.25, decoded.get(ranks)),
+        )
     limit = ratio("zarr3 chunk 1", "ours full", "decode limit")
     yield "zarr3 chunk 1, full shuffle >= 0.5 of the decode limit", at_least(0.5, limit)
     limit = ratio("hdf5 contiguous", "ours full", "decode limit")
@@ -116,11 +134,16 @@ def plot(figures: Figures, path: Path) -> None:
     from matplotlib import pyplot
 
     layouts = list(dict.fromkeys(layout for layout, _ in figures))
-    figure, axes = pyplot.subplots(len(layouts), 1, figsize=(8, 1.9 * len(layouts)), sharex=True, squeeze=False)
+    figure, axes = pyplot.subplots(
+        len(layouts), 1, figsize=(8, 1.9 * len(layouts)), sharex=True, squeeze=False
+    )
     for layout, ax in zip(layouts, axes[:, 0], strict=True):
         names = [name for found, name in figures if found == layout]
         rates = [figures[layout, name]["items_per_s"] for name in names]
-        colours = ["tab:blue" if n.startswith("ours") else "0.4" if n == "decode limit" else "0.75" for n in names]
+        colours = [
+            "tab:blue" if n.startswith("ours") else "0.4" if n == "decode limit" else "0.75"
+            for n in names
+        ]
         bars = ax.barh(names[::-1], rates[::-1], color=colours[::-1])
         ax.bar_label(bars, [count(rate) for rate in rates[::-1]], padding=3, fontsize=7)
         ax.set_title(layout, loc="left", fontsize=9)
@@ -133,7 +156,10 @@ def plot(figures: Figures, path: Path) -> None:
 
 def environment() -> dict[str, str | int | None]:
     """Where the figures were taken, for whoever compares them with others."""
-    found: dict[str, str | int | None] = {"python": platform.python_version(), "machine": platform.machine()}
+    found: dict[str, str | int | None] = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -158,14 +184,22 @@ def run(folder: Path, options: argparse.Namespace) -> None:
             cells += [(COPY, name) for name in names]
     figures = measure_all(folder, cells, options.items, options.repeats)
     verdicts = dict(claims(figures, locality(folder, layouts)))
-    print(f"{options.items} items in {read_data.FILES} files, best of {options.repeats} fresh processes\n")
+    print(
+        f"{options.items} items in {read_data.FILES} files, best of {options.repeats} fresh processes\n"
+    )
     print(report(figures) + "\n")
     for text, verdict in verdicts.items():
         print(f"{text}: {verdict}")
     if options.json:
-        rows = [{"layout": layout, "contestant": name, **found} for (layout, name), found in figures.items()]
+        rows = [
+            {"layout": layout, "contestant": name, **found}
+            for (layout, name), found in figures.items()
+        ]
         options.json.write_text(
-            json.dumps({"environment": environment(), "measured": rows, "claims": verdicts}, indent=1) + "\n"
+            json.dumps(
+                {"environment": environment(), "measured": rows, "claims": verdicts}, indent=1
+            )
+            + "\n"
         )
     if options.plot:
         plot(figures, options.plot)
@@ -173,9 +207,14 @@ def run(folder: Path, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Read the options; the data goes into a temporary folder unless one is given, where it is found again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--items", type=int, default=8192, help="a multiple of 1024, so that chunks and shards are full"
+        "--items",
+        type=int,
+        default=8192,
+        help="a multiple of 1024, so that chunks and shards are full",
     )
     parser.add_argument("--repeats", type=int, default=3, help="processes a figure is the best of")
     parser.add_argument("--layouts", help="these only, separated by commas")

@@ -75,18 +75,32 @@ def limit(folder: Path, layout: str, items: int) -> Timed:
 
 
 def ours(
-    folder: Path, layout: str, items: int, *, shuffle: str, workers: int = 0, notes: dict[str, Any] | None = None
+    folder: Path,
+    layout: str,
+    items: int,
+    *,
+    shuffle: str,
+    workers: int = 0,
+    notes: dict[str, Any] | None = None,
 ) -> Timed:
     """``FileCacheDataset``: batches of 64 samples as the loader asks for them, or the loader itself with workers."""
     import torch.utils.data
 
-    from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler, orders
+    from globidx import (
+        DataLoader,
+        FileCacheDataset,
+        GlobalIndexManager,
+        ResumableDistributedSampler,
+        orders,
+    )
 
     dataset = FileCacheDataset(GlobalIndexManager(files(folder, layout)))
     dataset.__getitems__(range(0, len(dataset), items // FILES))
     dataset.counters(reset=True)
     if shuffle == "chunk" and hasattr(orders, "ChunkShuffle"):
-        sampler = ResumableDistributedSampler(dataset, 1, 0, order=orders.ChunkShuffle(window=WINDOW))
+        sampler = ResumableDistributedSampler(
+            dataset, 1, 0, order=orders.ChunkShuffle(window=WINDOW)
+        )
         loader = partial(DataLoader, dataset, batch_size=BATCH, sampler=sampler)
         ids = [] if workers else list(sampler)
     else:
@@ -109,7 +123,10 @@ def ours(
 
 def emulated(items: int) -> list[int]:
     """What ``ChunkShuffle`` does on one rank without workers, where it is not to be had: windows of shuffled chunks."""
-    dice, blocks = random.Random(0), [range(first, first + CHUNK) for first in range(0, items, CHUNK)]
+    dice, blocks = (
+        random.Random(0),
+        [range(first, first + CHUNK) for first in range(0, items, CHUNK)],
+    )
     dice.shuffle(blocks)
     ids: list[int] = []
     for first in range(0, len(blocks), WINDOW):
@@ -124,7 +141,9 @@ def mosaic(folder: Path, layout: str, items: int, *, own: bool) -> Timed:
     from streaming import StreamingDataset
 
     dataset = StreamingDataset(local=str(folder / "mosaic"), shuffle=own, batch_size=BATCH)
-    yield from _peer((sample["x"] for sample in dataset) if own else (dataset[i]["x"] for i in _numbers(items)))
+    yield from _peer(
+        (sample["x"] for sample in dataset) if own else (dataset[i]["x"] for i in _numbers(items))
+    )
 
 
 def litdata(folder: Path, layout: str, items: int, *, own: bool) -> Timed:
@@ -227,7 +246,9 @@ def _decoded(folder: Path, layout: str) -> Timed:
         path
         for store in files(folder, layout)
         for path in store.rglob("*")
-        if path.is_file() and not path.name.startswith(".z") and path.name not in (".zarray", "zarr.json")
+        if path.is_file()
+        and not path.name.startswith(".z")
+        and path.name not in (".zarray", "zarr.json")
     )
     stored = [str(path) for path in stored]
     count = max(1, LAYOUTS[layout])

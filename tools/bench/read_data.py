@@ -45,7 +45,12 @@ def write(folder: Path, layout: str, items: int) -> None:
         else:
             with h5py.File(part / f"{number}.h5", "w") as file:
                 options = {} if layout == "hdf5 contiguous" else {"chunks": (CHUNK, *SHAPE)}
-                file.create_dataset("x", data=data, **options, **({"compression": "gzip"} if "gzip" in layout else {}))
+                file.create_dataset(
+                    "x",
+                    data=data,
+                    **options,
+                    **({"compression": "gzip"} if "gzip" in layout else {}),
+                )
     part.rename(target)
 
 
@@ -54,7 +59,10 @@ def _zarr(path: Path, layout: str, data: np.ndarray) -> None:
     if layout == "zarr3 shards":
         options["shards"] = (64, *SHAPE)
     if layout == "zarr2 blosc":
-        options |= {"zarr_format": 2, "compressors": numcodecs.Blosc("zstd", 3, numcodecs.Blosc.SHUFFLE)}
+        options |= {
+            "zarr_format": 2,
+            "compressors": numcodecs.Blosc("zstd", 3, numcodecs.Blosc.SHUFFLE),
+        }
     zarr.create_array(path, data=data, **options)
 
 
@@ -104,7 +112,9 @@ def _huggingface(target: Path, items: int) -> None:
                 yield {"x": image}
 
     features = Features({"x": Array2D(SHAPE, DTYPE)})
-    Dataset.from_generator(generate, features=features, cache_dir=str(target) + "-cache").save_to_disk(str(target))
+    Dataset.from_generator(
+        generate, features=features, cache_dir=str(target) + "-cache"
+    ).save_to_disk(str(target))
     shutil.rmtree(str(target) + "-cache", ignore_errors=True)
 
 

@@ -37,14 +37,24 @@ def decodes(dataset, samplers, per_rank: int) -> int:
 
 def measure(folder: Path, layout: str) -> dict[str, float]:
     """Decodes a chunk of what was read, before and after the resume."""
-    from globidx import FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler, merge_states, orders
+    from globidx import (
+        FileCacheDataset,
+        GlobalIndexManager,
+        ResumableDistributedSampler,
+        merge_states,
+        orders,
+    )
 
     length = LAYOUTS[layout]
-    dataset = FileCacheDataset(GlobalIndexManager(files(folder, layout)), cache_bytes=2 * WINDOW * length * ITEM)
+    dataset = FileCacheDataset(
+        GlobalIndexManager(files(folder, layout)), cache_bytes=2 * WINDOW * length * ITEM
+    )
 
     def ranks(count: int) -> list[ResumableDistributedSampler]:
         order = orders.ChunkShuffle(window=WINDOW, lanes=(4, WORKERS), batch=GLOBAL_BATCH)
-        return [ResumableDistributedSampler(dataset, count, rank, order=order) for rank in range(count)]
+        return [
+            ResumableDistributedSampler(dataset, count, rank, order=order) for rank in range(count)
+        ]
 
     half = len(dataset) // 2 // GLOBAL_BATCH * GLOBAL_BATCH
     first = ranks(4)
@@ -54,7 +64,10 @@ def measure(folder: Path, layout: str) -> dict[str, float]:
     for sampler in second:
         sampler.load_state_dict(record)
     after = decodes(dataset, second, len(dataset))
-    return {"4 ranks": before / (half / length), "then 2 ranks": after / ((len(dataset) - half) / length)}
+    return {
+        "4 ranks": before / (half / length),
+        "then 2 ranks": after / ((len(dataset) - half) / length),
+    }
 
 
 if __name__ == "__main__":

@@ -35,16 +35,29 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write; by default a temporary folder")
     parser.add_argument("--quick", action="store_true", help="few repeats: says little")
     parser.add_argument("--json", type=Path, help="where to write the figures to")
-    parser.add_argument("--one-rank", action="store_true", help="leave out what takes several processes")
+    parser.add_argument(
+        "--one-rank", action="store_true", help="leave out what takes several processes"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         times = save_times(Path(folder), repeats=10 if arguments.quick else 200)
-        ranks = {} if arguments.one_rank else rank_times(Path(folder, "ranks"), repeats=5 if arguments.quick else 50)
+        ranks = (
+            {}
+            if arguments.one_rank
+            else rank_times(Path(folder, "ranks"), repeats=5 if arguments.quick else 50)
+        )
     sizes = record_sizes()
-    beside = ([name, seconds(row["seconds"]), f"{row['of_bare']:.2f}"] for name, row in times.items())
+    beside = (
+        [name, seconds(row["seconds"]), f"{row['of_bare']:.2f}"] for name, row in times.items()
+    )
     print(table([["one rank", "median", "of a bare write"], *beside]), "\n")
-    print(table([["ranks", "median"], *([name, seconds(value)] for name, value in ranks.items())]), "\n")
-    print(table([["record", "bytes"], *([name, count(size)] for name, size in sizes.items())]), "\n")
+    print(
+        table([["ranks", "median"], *([name, seconds(value)] for name, value in ranks.items())]),
+        "\n",
+    )
+    print(
+        table([["record", "bytes"], *([name, count(size)] for name, size in sizes.items())]), "\n"
+    )
     verdicts = dict(claims(times, ranks, sizes))
     for claim, verdict in verdicts.items():
         print(f"{claim}: {verdict}")
@@ -56,13 +69,22 @@ def main() -> None:
 def claims(times: dict, ranks: dict, sizes: dict) -> Iterator[tuple[str, str]]:
     """Each promise and its verdict."""
     save = times["save"]["of_bare"]
-    yield "a save at world size 1 takes <= 3x a bare fsync'd write of the same bytes", at_most(3, save)
-    killed, stopped = (max((v for k, v in ranks.items() if how in k), default=None) for how in ("killed", "stopped"))
+    yield (
+        "a save at world size 1 takes <= 3x a bare fsync'd write of the same bytes",
+        at_most(3, save),
+    )
+    killed, stopped = (
+        max((v for k, v in ranks.items() if how in k), default=None)
+        for how in ("killed", "stopped")
+    )
     yield "a killed rank is told of in <= 2 s", at_most(2, killed)
     yield f"a stopped rank is told of within timeout={TIMEOUT:g} s", at_most(TIMEOUT, stopped)
     lock_step = max(v for k, v in sizes.items() if "lock-step" in k)
     yield "a record of ranks in lock-step has <= 4 kB at any world size", at_most(4000, lock_step)
-    yield "one of 1024 uneven ranks has <= 64 kB", at_most(64_000, max(v for k, v in sizes.items() if "uneven" in k))
+    yield (
+        "one of 1024 uneven ranks has <= 64 kB",
+        at_most(64_000, max(v for k, v in sizes.items() if "uneven" in k)),
+    )
 
 
 # -- time at world size 1
@@ -79,8 +101,12 @@ def save_times(folder: Path, repeats: int) -> dict[str, dict[str, float]]:
     works = {
         "save": kept.save,
         "save, durable=False": loose.save,
-        "save(blocking=False), until it returns": lambda step: background.save(step, blocking=False),
-        "two fsyncs and a rename, of one's own": lambda step: write_atomic(folder / f"whole-{step}", data),
+        "save(blocking=False), until it returns": lambda step: background.save(
+            step, blocking=False
+        ),
+        "two fsyncs and a rename, of one's own": lambda step: write_atomic(
+            folder / f"whole-{step}", data
+        ),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for step in range(repeats + 5):
@@ -89,7 +115,12 @@ def save_times(folder: Path, repeats: int) -> dict[str, dict[str, float]]:
             spent = _timed(work, step)
             background.wait()
             taken[name].append(
-                (spent, _timed(lambda step, n=name: _bare(folder / f"bare-{n[:12]}-{step}", data), step))
+                (
+                    spent,
+                    _timed(
+                        lambda step, n=name: _bare(folder / f"bare-{n[:12]}-{step}", data), step
+                    ),
+                )
             )
     bare = statistics.median(bare for pairs in taken.values() for _, bare in pairs[5:])
     return {"bare write": {"seconds": bare, "of_bare": 1.0}} | {
@@ -121,20 +152,28 @@ def rank_times(folder: Path, repeats: int) -> dict[str, float]:
     """Seconds of a save over real gloo ranks, and until the last of them has been told of a lost one."""
     found = {}
     for ranks in (2, 4):
-        found[f"save, {ranks} ranks"] = statistics.median(_over(ranks, folder / str(ranks), repeats, None, None)[0])
+        found[f"save, {ranks} ranks"] = statistics.median(
+            _over(ranks, folder / str(ranks), repeats, None, None)[0]
+        )
     for how in (signal.SIGKILL, signal.SIGSTOP):
         name = {signal.SIGKILL: "killed", signal.SIGSTOP: "stopped"}[how]
         for lost in (0, 2):
             told = _over(4, folder / f"{name}-{lost}", 1, lost, how)
-            found[f"4 ranks, rank {lost} {name}: until the last is told"] = max(value for [value] in told.values())
+            found[f"4 ranks, rank {lost} {name}: until the last is told"] = max(
+                value for [value] in told.values()
+            )
     return found
 
 
-def _over(ranks: int, folder: Path, repeats: int, lost: int | None, how: int | None) -> dict[int, list[float]]:
+def _over(
+    ranks: int, folder: Path, repeats: int, lost: int | None, how: int | None
+) -> dict[int, list[float]]:
     spawn = multiprocessing.get_context("spawn")
     results = spawn.SimpleQueue()
     folder.mkdir(parents=True)
-    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # as torchrun's, in no rank
+    store = dist.TCPStore(
+        "localhost", 0, is_master=True, wait_for_workers=False
+    )  # as torchrun's, in no rank
     work = (ranks, store.port, folder, repeats, lost, how, results)
     processes = [spawn.Process(target=_rank, args=(rank, *work)) for rank in range(ranks)]
     for process in processes:
@@ -146,11 +185,22 @@ def _over(ranks: int, folder: Path, repeats: int, lost: int | None, how: int | N
     return found
 
 
-def _rank(rank: int, ranks: int, port: int, folder: Path, repeats: int, lost: int | None, how: int, results) -> None:
+def _rank(
+    rank: int,
+    ranks: int,
+    port: int,
+    folder: Path,
+    repeats: int,
+    lost: int | None,
+    how: int,
+    results,
+) -> None:
     store = dist.TCPStore("localhost", port, is_master=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
     sampler = ResumableDistributedSampler(range(SAMPLES))
-    manager = CheckpointManager(folder / "run", sampler, timeout=60 if how != signal.SIGSTOP else TIMEOUT)
+    manager = CheckpointManager(
+        folder / "run", sampler, timeout=60 if how != signal.SIGSTOP else TIMEOUT
+    )
     manager.restore()
     manager.save(0)
     taken = []
@@ -198,7 +248,12 @@ def record_sizes() -> dict[str, int]:
 
 def _size(state: dict) -> int:
     sealed = record.build(
-        number=1, token="0" * 12, step=10**6, time="2026-11-20T09:30:00+00:00", states={"sampler": state}, extras={}
+        number=1,
+        token="0" * 12,
+        step=10**6,
+        time="2026-11-20T09:30:00+00:00",
+        states={"sampler": state},
+        extras={},
     )
     return len(record.encode(sealed))
 

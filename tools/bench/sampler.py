@@ -20,7 +20,11 @@ from measure import count, fresh_process, mebibytes, median, missing, power, sec
 
 SCRIPT = Path(__file__).with_name("contestants.py")
 SIZES, OURS_ONLY, LARGEST_PEER = [10**6, 10**7, 10**8], [10**3, 10**12], 10**8
-BOUND = {OURS: 2 * 10**7, "grain": 10**5, "grain shuffle": 10**5}  # ids read at most; the others: always all
+BOUND = {
+    OURS: 2 * 10**7,
+    "grain": 10**5,
+    "grain shuffle": 10**5,
+}  # ids read at most; the others: always all
 KINDS = ("first", "share", "resume")
 
 
@@ -33,12 +37,16 @@ def plan(names: list[str], sizes: list[int], ours_only: list[int]) -> list[tuple
 def measure_all(cells: list[tuple[str, int]], repeats: int) -> list[dict]:
     """Every figure of every cell; one round of all contestants after the other, so that a busy minute hits them all."""
     records = {cell: fresh_process(SCRIPT, cell[0], "record", cell[1], 0, "null") for cell in cells}
-    results: dict[tuple[str, int], dict[str, list[dict]]] = {cell: {kind: [] for kind in KINDS} for cell in cells}
+    results: dict[tuple[str, int], dict[str, list[dict]]] = {
+        cell: {kind: [] for kind in KINDS} for cell in cells
+    }
     for _ in range(repeats):
         for kind in KINDS:
             for name, n in cells:
                 record = json.dumps(records[name, n]["record"])
-                results[name, n][kind].append(fresh_process(SCRIPT, name, kind, n, ids_read(name, n), record))
+                results[name, n][kind].append(
+                    fresh_process(SCRIPT, name, kind, n, ids_read(name, n), record)
+                )
     return [row(name, n, result, records[name, n]) for (name, n), result in results.items()]
 
 
@@ -95,7 +103,9 @@ def report(rows: list[dict]) -> str:
                 *(count(row["ids_per_s"]), ratio(own, row, "ids_per_s")),
                 *(seconds(row["resume_s"]), ratio(row, own, "resume_s")),
                 *(mebibytes(row["extra_bytes"]), ratio(row, own, "extra_bytes")),
-                "-" if row["record_json_bytes"] is None else f"{row['record_json_bytes']}/{row['record_pickle_bytes']}",
+                "-"
+                if row["record_json_bytes"] is None
+                else f"{row['record_json_bytes']}/{row['record_pickle_bytes']}",
             ]
         )
     return table(lines)
@@ -108,7 +118,10 @@ def ratio(above: dict, below: dict, figure: str) -> str:
 
 def environment() -> dict[str, str | int | None]:
     """Where the figures were taken, for whoever compares them with others."""
-    found: dict[str, str | int | None] = {"python": platform.python_version(), "machine": platform.machine()}
+    found: dict[str, str | int | None] = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
     for package in ("torch", "numpy", "torchdata", "grain"):
         try:
             found[package] = version(package)
@@ -119,10 +132,18 @@ def environment() -> dict[str, str | int | None]:
 
 def main() -> None:
     """Measure, print the table and the claims, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="leave out 10^8, where the peers take seconds each time")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="leave out 10^8, where the peers take seconds each time",
+    )
     parser.add_argument("--sizes", help="these n only, separated by commas, for every contestant")
-    parser.add_argument("--repeats", type=int, default=3, help="processes a figure is the median of")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="processes a figure is the median of"
+    )
     parser.add_argument("--json", type=Path, help="also write all figures there")
     options = parser.parse_args()
     names = []
@@ -133,10 +154,16 @@ def main() -> None:
             names.append(name)
     if OURS not in names:
         sys.exit("without ours there is nothing to compare")
-    sizes = [int(size) for size in options.sizes.split(",")] if options.sizes else SIZES[: 2 if options.quick else 3]
+    sizes = (
+        [int(size) for size in options.sizes.split(",")]
+        if options.sizes
+        else SIZES[: 2 if options.quick else 3]
+    )
     rows = measure_all(plan(names, sizes, [] if options.sizes else OURS_ONLY), options.repeats)
     verdicts = list(claims(rows))
-    print(f"rank 3 of {WORLD_SIZE}, shuffled; medians of {options.repeats} fresh processes, memory their largest;")
+    print(
+        f"rank 3 of {WORLD_SIZE}, shuffled; medians of {options.repeats} fresh processes, memory their largest;"
+    )
     print("x: how many times better globidx is; record: bytes as JSON/as pickle\n")
     print(report(rows) + "\n")
     for text, verdict in verdicts:

@@ -79,7 +79,10 @@ def avalanche(draw: Draw, n: int, what: str) -> float:
     """
     kept, trials = 0, 0
     for bit in range(20):
-        one, other = draw(n, 5, 5), draw(n, 5 ^ (1 << bit) * (what == "seed"), 5 ^ (1 << bit) * (what == "epoch"))
+        one, other = (
+            draw(n, 5, 5),
+            draw(n, 5 ^ (1 << bit) * (what == "seed"), 5 ^ (1 << bit) * (what == "epoch")),
+        )
         if what == "index":
             x = np.arange(n - n % (2 << bit))
             moved = (one[x ^ (1 << bit)] - one[x]) % n

@@ -39,7 +39,9 @@ def _write_hdf5(path: Path, chunks: int, **options: Any) -> None:
 
     shape = (chunks, WIDTH)
     with h5py.File(path, "w", libver=options.pop("libver", "earliest")) as file:
-        made = file.create_dataset("x", shape, "u1", chunks=(1, WIDTH), maxshape=(None, WIDTH), **options)
+        made = file.create_dataset(
+            "x", shape, "u1", chunks=(1, WIDTH), maxshape=(None, WIDTH), **options
+        )
         raw = bytes(range(WIDTH))
         stored = zlib.compress(raw, 1) if options else raw
         for row in range(chunks):
@@ -66,7 +68,9 @@ def _write_zarr(path: Path, chunks: int, **options: Any) -> None:
     array = zarr.create_array(path, name="x", shape=(chunks, WIDTH), **options)
     raw = bytes(range(WIDTH))
     if array.shards:
-        index = np.stack([np.arange(shards) * WIDTH, np.full(shards, WIDTH)], 1).astype("<u8").tobytes()
+        index = (
+            np.stack([np.arange(shards) * WIDTH, np.full(shards, WIDTH)], 1).astype("<u8").tobytes()
+        )
         stored = raw * shards + index + google_crc32c.value(index).to_bytes(4, "little")
         keys = [array.metadata.encode_chunk_key((row, 0)) for row in range(chunks // shards)]
     else:
@@ -102,7 +106,9 @@ def measure(store: Store, path: Path, how: str) -> tuple[float, float]:
         import globidx
 
         def opened(path: Path) -> Any:
-            return globidx.FileCacheDataset(globidx.GlobalIndexManager(path, key="x", cache_dir=path.parent))
+            return globidx.FileCacheDataset(
+                globidx.GlobalIndexManager(path, key="x", cache_dir=path.parent)
+            )
 
     else:
         opened = store.library
@@ -143,7 +149,9 @@ def main(arguments: list[str] | None = None) -> None:
                 STORES[name].write(path, chunks)
                 for how in ("globidx", "library"):
                     command = [sys.executable, __file__, name, "--one", str(path), how]
-                    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+                    told = subprocess.run(
+                        command, capture_output=True, text=True, check=True
+                    ).stdout.split()
                     first, later = map(float, told)
                     print(
                         f"{name:12} {chunks:>8} chunks  {how:8} first {first:>10.0f} us  then {later:>7.1f} us an item"

@@ -75,7 +75,12 @@ def loader(dataset: Pinned, device: str | None) -> globidx.DataLoader:
     """A loader of ours over whole batches, with a sampler that counts."""
     sampler = globidx.ResumableDistributedSampler(dataset, 1, 0)
     return globidx.DataLoader(
-        dataset, batch_size=1, sampler=sampler, collate_fn=lambda batch: batch, pin_memory=True, device=device
+        dataset,
+        batch_size=1,
+        sampler=sampler,
+        collate_fn=lambda batch: batch,
+        pin_memory=True,
+        device=device,
     )
 
 
@@ -102,17 +107,27 @@ def measured(dataset: Pinned, ratio: float, waiting: bool, repeats: int) -> dict
 
 def main() -> None:
     """Measure, print the table and the verdict, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mebibytes", type=int, default=256, help="a batch; 32 at least")
     parser.add_argument("--steps", type=int, default=60, help="steps of a measurement")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements a figure is the median of")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="measurements a figure is the median of"
+    )
     parser.add_argument("--json", type=Path, help="also write all figures there")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("no CUDA device: nothing to measure")
         return
-    if options.mebibytes * 2**20 < 2 * SIDE * SIDE or options.steps <= WARM_UP or options.repeats < 1:
-        parser.error(f"--mebibytes must be 32 or more, --steps more than {WARM_UP}, --repeats 1 or more")
+    if (
+        options.mebibytes * 2**20 < 2 * SIDE * SIDE
+        or options.steps <= WARM_UP
+        or options.repeats < 1
+    ):
+        parser.error(
+            f"--mebibytes must be 32 or more, --steps more than {WARM_UP}, --repeats 1 or more"
+        )
     dataset = Pinned(options.steps, options.mebibytes)
     rows = []
     for waiting in (False, True):
@@ -121,18 +136,30 @@ def main() -> None:
             rows.append({"case": name, "loop": "waits" if waiting else "runs on", **found})
     name = torch.cuda.get_device_name()
     peak = torch.cuda.max_memory_allocated()
-    print(f"{name}, torch {torch.__version__}, batches of {options.mebibytes} MiB, medians of {options.repeats}\n")
+    print(
+        f"{name}, torch {torch.__version__}, batches of {options.mebibytes} MiB, medians of {options.repeats}\n"
+    )
     head = ["case", "loop", "copy", "compute", ".to() in the loop", "device=", "device= / larger"]
     figures = ("copy", "compute", "in_loop", "device")
-    cells = [[row["case"], row["loop"], *(seconds(row[key]) for key in figures), f"{row['ratio']:.2f}"] for row in rows]
+    cells = [
+        [row["case"], row["loop"], *(seconds(row[key]) for key in figures), f"{row['ratio']:.2f}"]
+        for row in rows
+    ]
     print(table([head, *cells]) + "\n")
     worst = max(row["ratio"] for row in rows)
     verdict = "yes" if worst <= TARGET else "no"
     print(f"most memory on the device: {peak / 2**20:.0f} MiB")
     print(f"step time within 10 % of the larger of copy and compute: {verdict} (worst {worst:.2f})")
     if options.json:
-        found = {"device": name, "torch": torch.__version__, "mebibytes": options.mebibytes, "peak_bytes": peak}
-        options.json.write_text(json.dumps(found | {"measured": rows, "within_10_percent": verdict}, indent=1) + "\n")
+        found = {
+            "device": name,
+            "torch": torch.__version__,
+            "mebibytes": options.mebibytes,
+            "peak_bytes": peak,
+        }
+        options.json.write_text(
+            json.dumps(found | {"measured": rows, "within_10_percent": verdict}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

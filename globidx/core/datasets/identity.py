@@ -98,7 +98,9 @@ class DatasetIdentity:
             If its fingerprint is empty, or too long for a record.
         """
         found = known(dataset)
-        return cls(num_samples=found.num_samples, num_files=found.num_files, fingerprint=found.fingerprint)
+        return cls(
+            num_samples=found.num_samples, num_files=found.num_files, fingerprint=found.fingerprint
+        )
 
     def begins(self, dataset: Any) -> bool:
         """Return whether ``dataset`` is the one identified here, or that one with samples appended."""
@@ -108,7 +110,11 @@ class DatasetIdentity:
         if self.fingerprint is None or self.num_samples > found.num_samples:
             return False
         if isinstance(found, Plain):
-            if self.num_files is None or found.num_files is None or self.num_files >= found.num_files:
+            if (
+                self.num_files is None
+                or found.num_files is None
+                or self.num_files >= found.num_files
+            ):
                 return False
             return found.of_files(self.num_files) == self.fingerprint
         return found.covering(self.num_samples) == (self.num_samples, self.fingerprint)

@@ -70,7 +70,11 @@ def known(dataset: Any) -> Known:
     if _own_fingerprint(dataset) is None:
         parts = getattr(dataset, "datasets", None)
         ends = getattr(dataset, "cumulative_sizes", None)
-        if isinstance(parts, (list, tuple)) and isinstance(ends, list) and ends == list(accumulate(map(len, parts))):
+        if (
+            isinstance(parts, (list, tuple))
+            and isinstance(ends, list)
+            and ends == list(accumulate(map(len, parts)))
+        ):
             return Concatenation(dataset, length, parts)
         indices: Any = getattr(dataset, "indices", None)
         source = getattr(dataset, "dataset", None)
@@ -98,7 +102,9 @@ class Plain(Known):
         self.num_files = num_files if type(num_files) is int else None
         self._fingerprint = _own_fingerprint(dataset)
         if not hasattr(dataset, "fingerprint"):
-            self.advice = "make the dataset by the same steps, each shuffle and split with a fixed seed"
+            self.advice = (
+                "make the dataset by the same steps, each shuffle and split with a fixed seed"
+            )
 
     @property
     def fingerprint(self) -> str | None:
@@ -155,7 +161,9 @@ class Selection(Known):
         spots = range(0, len(indices), 1 + len(indices) // _SPOTS)
         self._version = id(indices), len(indices), *(indices[spot] for spot in spots)
         own = self._source.num_samples, self._source.num_files, self._source.fingerprint
-        self._whole = _memo.get(dataset, "prefix", (*self._version, *own), lambda: self._prefix(num_samples))
+        self._whole = _memo.get(
+            dataset, "prefix", (*self._version, *own), lambda: self._prefix(num_samples)
+        )
 
     @property
     def is_valid(self) -> bool:
@@ -169,7 +177,11 @@ class Selection(Known):
 
     def chunking(self, num_samples: int) -> Chunking:
         """Return the chunks of the selected samples; TypeError if those of a chunk are not next to each other."""
-        version = *self._version, num_samples, self._source.chunking(self._source.num_samples).digest
+        version = (
+            *self._version,
+            num_samples,
+            self._source.chunking(self._source.num_samples).digest,
+        )
         chunking = _memo.get(self.dataset, "chunking", version, lambda: self._select(num_samples))
         if chunking is None:
             raise TypeError(
@@ -265,7 +277,9 @@ def _own_fingerprint(dataset: Any) -> str | None:
 
 def _is_list(indices: Any) -> bool:
     return isinstance(indices, (list, tuple, range)) or (
-        hasattr(indices, "__array__") and getattr(indices, "ndim", 1) == 1 and hasattr(indices, "__len__")
+        hasattr(indices, "__array__")
+        and getattr(indices, "ndim", 1) == 1
+        and hasattr(indices, "__len__")
     )
 
 

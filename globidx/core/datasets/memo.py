@@ -33,7 +33,9 @@ class Memo:
     def __len__(self) -> int:
         return len(self._owners)
 
-    def get(self, owner: Any, name: str, version: tuple[Any, ...], compute: Callable[[], _Value]) -> _Value:
+    def get(
+        self, owner: Any, name: str, version: tuple[Any, ...], compute: Callable[[], _Value]
+    ) -> _Value:
         """Return what ``compute`` returned when it was last called for this ``version``; call it if there is none."""
         results = self._of(owner)
         if results is None:

@@ -56,7 +56,11 @@ class Changes:
     @property
     def by_kind(self) -> dict[str, list[str]]:
         """The names by what happened to them; renamed files as ``old -> new``."""
-        lists = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "keep_ids"}
+        lists = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "keep_ids"
+        }
         return {
             what: [name if isinstance(name, str) else " -> ".join(name) for name in names]
             for what, names in lists.items()
@@ -93,9 +97,15 @@ def compare(old: Table, new: Table) -> Changes:
         what = _kind(old, was, new, row)
         if what is not None:
             changed.setdefault(what, []).append(new.names[row])
-    changed["moved"] = [new.names[row] for (was, row), (above, _) in zip(kept[1:], kept, strict=False) if was < above]
+    changed["moved"] = [
+        new.names[row]
+        for (was, row), (above, _) in zip(kept[1:], kept, strict=False)
+        if was < above
+    ]
     lists = {what: tuple(names) for what, names in changed.items()}
-    return Changes(**lists, removed=tuple(gone), renamed=tuple(renamed), keep_ids=_keep_ids(old, new, same))
+    return Changes(
+        **lists, removed=tuple(gone), renamed=tuple(renamed), keep_ids=_keep_ids(old, new, same)
+    )
 
 
 def _keep_ids(old: Table, new: Table, same: int) -> bool:
@@ -104,19 +114,26 @@ def _keep_ids(old: Table, new: Table, same: int) -> bool:
     Each must have as many items as before; the last one may have more. ``same`` is how many first
     names are equal.
     """
-    rows, now = np.flatnonzero(old.lengths), np.flatnonzero(new.lengths)[: np.count_nonzero(old.lengths)]
+    rows, now = (
+        np.flatnonzero(old.lengths),
+        np.flatnonzero(new.lengths)[: np.count_nonzero(old.lengths)],
+    )
     if len(now) < len(rows):
         return False
     before, after = old.lengths[rows], new.lengths[now]
     if (before[:-1] != after[:-1]).any() or (before[-1:] > after[-1:]).any():
         return False
     other = (rows != now) | (rows >= same)
-    return all(old.names[one] == new.names[two] for one, two in zip(rows[other], now[other], strict=True))
+    return all(
+        old.names[one] == new.names[two] for one, two in zip(rows[other], now[other], strict=True)
+    )
 
 
 def _differing(old: Table, new: Table, count: int) -> list[int]:
     """Return which of the first ``count`` files, whose names are equal, differ in length, digest or stamp."""
-    differs = (old.lengths[:count] != new.lengths[:count]) | (old.digests[:count] != new.digests[:count]).any(axis=1)
+    differs = (old.lengths[:count] != new.lengths[:count]) | (
+        old.digests[:count] != new.digests[:count]
+    ).any(axis=1)
     differs |= (old.stamps[:count, 0] != new.stamps[:count, 0]).any(axis=1)
     return [int(row) for row in np.flatnonzero(differs)]
 
@@ -134,9 +151,13 @@ def _kind(old: Table, one: int, new: Table, two: int) -> str | None:
     return "rewritten" if proven and (first != second).any() else None
 
 
-def _renamed(old: Table, new: Table, gone: dict[str, int], come: dict[str, int]) -> list[tuple[str, str]]:
+def _renamed(
+    old: Table, new: Table, gone: dict[str, int], come: dict[str, int]
+) -> list[tuple[str, str]]:
     """Return pairs of a removed and a new file that are the same by inode, size, length and metadata."""
-    by_identity = {_identity(new, row): (name, row) for name, row in come.items() if new.stamps[row, 0, 3]}
+    by_identity = {
+        _identity(new, row): (name, row) for name, row in come.items() if new.stamps[row, 0, 3]
+    }
     pairs = []
     for name, row in gone.items():
         other, there = by_identity.get(_identity(old, row), ("", -1))

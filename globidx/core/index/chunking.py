@@ -71,7 +71,8 @@ class Chunking:
         sizes = np.broadcast_to(np.asarray(item_bytes, np.int64), table.shape[1:]).tolist()
         rows, where = np.unique(table, axis=0, return_inverse=True)
         return cls._filled(
-            counts, np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)[where.ravel()]
+            counts,
+            np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)[where.ravel()],
         )
 
     @classmethod
@@ -96,7 +97,11 @@ class Chunking:
     def _filled(cls, lengths: Numbers, stored: Numbers) -> Chunking:
         """Use the usual chunk length of these files, and of no others, for those that are not chunked."""
         chunked = stored > 0
-        usual = weighted_quantile(stored[chunked], lengths[chunked], 0.5) if lengths[chunked].any() else UNCHUNKED
+        usual = (
+            weighted_quantile(stored[chunked], lengths[chunked], 0.5)
+            if lengths[chunked].any()
+            else UNCHUNKED
+        )
         lengths, stored = lengths.copy(), stored.copy()
         chunks = np.minimum(np.where(chunked, stored, usual), np.maximum(lengths, 1))
         for column in (lengths, chunks, stored):
@@ -243,5 +248,7 @@ def weighted_quantile(values: Numbers, weights: Numbers, share: float) -> int:
     """
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
-    index = min(int(np.searchsorted(reached, share * float(reached[-1]), side="left")), len(order) - 1)
+    index = min(
+        int(np.searchsorted(reached, share * float(reached[-1]), side="left")), len(order) - 1
+    )
     return int(values[order[index]])

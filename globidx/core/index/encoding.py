@@ -99,8 +99,13 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
         raise ValueError(f"it has {len(view)} bytes, but its header says {start + header['bytes']}")
     if verified != header["blake2b"] and _digest(header, [body]) != header["blake2b"]:
         raise ValueError("it does not match its digest")
-    columns = {name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()}
-    arrays = tuple(ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0) for a in header["arrays"])
+    columns = {
+        name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()
+    }
+    arrays = tuple(
+        ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0)
+        for a in header["arrays"]
+    )
     files = len(columns["lengths"])
     if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
         raise ValueError("its columns differ in length")
@@ -118,10 +123,19 @@ def _refuse_odd(table: Table) -> None:
     """ValueError if columns have a right digest, but values that no index has."""
     files, width = len(table), len(table.arrays)
     shapes = {name: getattr(table, name).shape for name in PER_FILE}
-    wanted = {"chunk_lengths": (files, width), "digests": (files, DIGEST_SIZE), "stamps": (files, width, 4)}
+    wanted = {
+        "chunk_lengths": (files, width),
+        "digests": (files, DIGEST_SIZE),
+        "stamps": (files, width, 4),
+    }
     if shapes != wanted | {"lengths": (files,), "kinds": (files,)}:
         raise ValueError("its columns are not as wide as it has arrays")
-    if files == 0 or table.lengths.min() < 0 or table.chunk_lengths.min() < 0 or table.kinds.max() >= len(KINDS):
+    if (
+        files == 0
+        or table.lengths.min() < 0
+        or table.chunk_lengths.min() < 0
+        or table.kinds.max() >= len(KINDS)
+    ):
         raise ValueError("its columns have values that no file can have")
     for names in (table.names, table.paths):
         blob, ends = names.arrays()
@@ -183,7 +197,10 @@ _HEADER = {
         at_least=1,
     ),
     "columns": schema.Fields(
-        **{name: schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE) for name in _COLUMNS}
+        **{
+            name: schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE)
+            for name in _COLUMNS
+        }
     ),
     "bytes": _SIZE,
     "blake2b": schema.Text(64),

@@ -184,7 +184,9 @@ class GlobalIndex:
             raise IndexError(f"file index {row} is outside [0, {self.num_files})")
         offset = validate.integer(item, "item", low=-(2**64), high=2**64)
         if not 0 <= offset < self.lengths[row]:
-            raise IndexError(f"item {offset} is outside [0, {self.lengths[row]}), the items of file {row}")
+            raise IndexError(
+                f"item {offset} is outside [0, {self.lengths[row]}), the items of file {row}"
+            )
         return self._starts[row] + offset
 
     def __eq__(self, other: object) -> bool:
@@ -206,7 +208,13 @@ def _lengths(lengths: Iterable[Any] | NDArray[Any]) -> NDArray[Any]:
         lengths = np.array([validate.integer(length, "length") for length in lengths], np.int64)
     if len(lengths) and int(lengths.min()) < 0:
         raise ValueError(f"length must be in [0, {validate.INT64_MAX}], got {int(lengths.min())}")
-    total = sum(lengths.tolist()) if len(lengths) and int(lengths.max()) > validate.INT64_MAX // len(lengths) else 0
+    total = (
+        sum(lengths.tolist())
+        if len(lengths) and int(lengths.max()) > validate.INT64_MAX // len(lengths)
+        else 0
+    )
     if total > validate.INT64_MAX:
-        raise OverflowError(f"{len(lengths)} files hold {total} samples together, but sample ids end at 2**63 - 1")
+        raise OverflowError(
+            f"{len(lengths)} files hold {total} samples together, but sample ids end at 2**63 - 1"
+        )
     return lengths

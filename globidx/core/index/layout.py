@@ -37,7 +37,9 @@ class Layout:
     def along(self, axis: int) -> Layout:
         """Return this layout; ValueError if its items cannot be along ``axis``."""
         if axis and (self.length or self.rule == "anndata"):
-            raise ValueError(f"layout {self.rule or f'tokens:{self.length}'!r} has its items along axis 0, not {axis}")
+            raise ValueError(
+                f"layout {self.rule or f'tokens:{self.length}'!r} has its items along axis 0, not {axis}"
+            )
         return self
 
 
@@ -59,19 +61,26 @@ def parse(layout: Any, key: Any) -> Layout:
         return Layout(keys)
     if isinstance(name, str) and name.split(":")[0] == "tokens":
         length = name.partition(":")[2]
-        if not (length.isascii() and length.isdigit()) or not 1 <= int(length[:20]) <= validate.INT64_MAX:
+        if (
+            not (length.isascii() and length.isdigit())
+            or not 1 <= int(length[:20]) <= validate.INT64_MAX
+        ):
             raise ValueError(
                 f"layout {name!r} does not give the length of a sequence; write tokens:LENGTH, such as tokens:1024"
             )
         if keys is not None and len(keys) > 1:
-            raise ValueError(f"layout {name!r} cuts one array, but key names {len(keys)}: {keys}; pass one name")
+            raise ValueError(
+                f"layout {name!r} cuts one array, but key names {len(keys)}: {keys}; pass one name"
+            )
         return Layout(keys, length=int(length))
     if name not in NAMES:
         raise ValueError(f"layout must be one of {', '.join(NAMES)}, got {layout!r}")
     if name == "anndata":
         return Layout(keys or ("X",), rule=name)
     if keys is not None:
-        raise ValueError(f"layout {name!r} has its own arrays, so that key={key!r} has no use; leave key out")
+        raise ValueError(
+            f"layout {name!r} has its own arrays, so that key={key!r} has no use; leave key out"
+        )
     return Layout(rule=name) if name in FOLLOWED else Layout(_KEYS[name])
 
 
@@ -83,7 +92,9 @@ def _keys(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
         raise ValueError(f"key must name an array, or several, got {key!r}")
     keys = tuple("/".join(part for part in name.split("/") if part) for name in keys)
     if any(part in (".", "..") for name in keys for part in name.split("/")):
-        raise ValueError(f"key must name an array inside the file, without '.' and '..', got {key!r}")
+        raise ValueError(
+            f"key must name an array inside the file, without '.' and '..', got {key!r}"
+        )
     if len(set(keys)) < len(keys):
         raise ValueError(f"key names an array twice: {key!r}")
     return keys

@@ -46,7 +46,12 @@ class Names(Sequence[str]):
         """Concatenate the names of all parts."""
         blob = np.concatenate([part._blob for part in parts])
         shifts = np.cumsum([0, *(len(part._blob) for part in parts)])
-        return cls(blob, np.concatenate([part._ends + shift for part, shift in zip(parts, shifts, strict=False)]))
+        return cls(
+            blob,
+            np.concatenate(
+                [part._ends + shift for part, shift in zip(parts, shifts, strict=False)]
+            ),
+        )
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -66,7 +71,10 @@ class Names(Sequence[str]):
 
     def blocks(self) -> Iterator[list[bytes]]:
         """Iterate over all names as bytes, in lists."""
-        return (self.encoded(start, min(start + _BLOCK, len(self))) for start in range(0, len(self), _BLOCK))
+        return (
+            self.encoded(start, min(start + _BLOCK, len(self)))
+            for start in range(0, len(self), _BLOCK)
+        )
 
     def encoded(self, start: int, stop: int) -> list[bytes]:
         """Return the names ``[start, stop)`` as bytes."""

@@ -145,8 +145,12 @@ class Table:
             axis=axis,
             lengths=np.array([entry.length for entry in entries], np.int64),
             kinds=np.array([KINDS.index(entry.kind) for entry in entries], np.uint8),
-            chunk_lengths=np.array([[info.chunk_length for info in entry.arrays] for entry in entries], np.int64),
-            digests=np.frombuffer(b"".join(entry.digest for entry in entries), np.uint8).reshape(-1, DIGEST_SIZE),
+            chunk_lengths=np.array(
+                [[info.chunk_length for info in entry.arrays] for entry in entries], np.int64
+            ),
+            digests=np.frombuffer(b"".join(entry.digest for entry in entries), np.uint8).reshape(
+                -1, DIGEST_SIZE
+            ),
             stamps=stamps,
             paths=Names.of(() if alike else (path for row in paths for path in row)),
         )
@@ -167,7 +171,9 @@ class Table:
         return replace(
             first,
             names=Names.joined([table.names for table in tables]),
-            paths=first.paths if alike else Names.joined([table._spelled_paths() for table in tables]),
+            paths=first.paths
+            if alike
+            else Names.joined([table._spelled_paths() for table in tables]),
             **columns,
         )
 
@@ -181,7 +187,9 @@ class Table:
         if len(paths):
             spelled = list(paths.take((rows[:, None] * width + np.arange(width)).ravel()))
             alike = spelled == spelled[:width] * len(rows)
-            arrays = tuple(replace(info, path=path) for info, path in zip(arrays, spelled, strict=False))
+            arrays = tuple(
+                replace(info, path=path) for info, path in zip(arrays, spelled, strict=False)
+            )
             paths = Names.of(() if alike else spelled)
         columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in PER_FILE}
         return replace(self, names=self.names.take(rows), arrays=arrays, paths=paths, **columns)
@@ -192,7 +200,11 @@ class Table:
         return _schema(self.arrays)
 
     def _spelled_paths(self) -> Names:
-        return self.paths if len(self.paths) else Names.of([info.path for info in self.arrays] * len(self))
+        return (
+            self.paths
+            if len(self.paths)
+            else Names.of([info.path for info in self.arrays] * len(self))
+        )
 
     def entry(self, row: int) -> Entry:
         """Return the entry that the row was made of."""
@@ -200,7 +212,9 @@ class Table:
         paths = self.paths[row * count : (row + 1) * count] or [info.path for info in self.arrays]
         arrays = (
             replace(info, chunk_length=length, path=path)
-            for info, length, path in zip(self.arrays, self.chunk_lengths[row].tolist(), paths, strict=True)
+            for info, length, path in zip(
+                self.arrays, self.chunk_lengths[row].tolist(), paths, strict=True
+            )
         )
         return Entry(
             kind=KINDS[self.kinds[row]],
@@ -218,7 +232,9 @@ class Table:
 
     def chunking(self) -> Chunking:
         """Return how the samples are stored in chunks."""
-        return Chunking.of(self.lengths, self.chunk_items, [info.item_bytes for info in self.arrays])
+        return Chunking.of(
+            self.lengths, self.chunk_items, [info.item_bytes for info in self.arrays]
+        )
 
     def fingerprint(self, num_files: int | None = None) -> str:
         """Return a digest of the names, item counts, item shapes and dtypes of the first files, by default all.
@@ -233,9 +249,16 @@ class Table:
             some = self.names[:count]
             cut = common_folder(some)
             names = b"".join(os.fsencode(name[cut:]) + b"\0" for name in some)
-        schema = [self.axis, [[info.name, list(info.item_shape), info.dtype] for info in self.arrays]]
+        schema = [
+            self.axis,
+            [[info.name, list(info.item_shape), info.dtype] for info in self.arrays],
+        ]
         digest = hashlib.blake2b(b"globidx.index.1", digest_size=16)
-        for part in (json.dumps(schema).encode(), self.lengths[:count].astype("<i8", copy=False).data, names):
+        for part in (
+            json.dumps(schema).encode(),
+            self.lengths[:count].astype("<i8", copy=False).data,
+            names,
+        ):
             # The size goes first, so that no two lists of parts are the same bytes.
             digest.update(b"%d:" % memoryview(part).nbytes)
             digest.update(part)
@@ -251,4 +274,6 @@ def describe(table: Table) -> str:
 
 
 def _schema(arrays: Sequence[ArrayInfo]) -> tuple[Schema, ...]:
-    return tuple((info.name, info.item_shape, info.dtype, info.form, info.packing) for info in arrays)
+    return tuple(
+        (info.name, info.item_shape, info.dtype, info.form, info.packing) for info in arrays
+    )

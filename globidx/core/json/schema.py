@@ -30,7 +30,9 @@ def Text(most: int) -> Checker:  # noqa: N802
 
     def check(value: Any, where: str) -> str:
         if type(value) is not str or len(value) > most:
-            raise RecordError(f"{where} must be a string of at most {most} characters, got {value!r:.80}")
+            raise RecordError(
+                f"{where} must be a string of at most {most} characters, got {value!r:.80}"
+            )
         return value
 
     return check
@@ -56,7 +58,11 @@ def List(checker: Checker, *, at_least: int = 0, at_most: int | None = None) -> 
     """Make a checker of a list of what ``checker`` accepts."""
 
     def check(value: Any, where: str) -> list[Any]:
-        if type(value) is not list or len(value) < at_least or (at_most is not None and len(value) > at_most):
+        if (
+            type(value) is not list
+            or len(value) < at_least
+            or (at_most is not None and len(value) > at_most)
+        ):
             size = f"{at_least} to {at_most}" if at_most is not None else f"at least {at_least}"
             raise RecordError(f"{where} must be a list of {size}, got {value!r:.80}")
         return [checker(item, f"{where}[{index}]") for index, item in enumerate(value)]
@@ -70,7 +76,11 @@ def Json(values: Checker | None = None) -> Checker:  # noqa: N802
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise RecordError(f"{where} must be an object, got {value!r:.80}")
-        return {key: values(item, f"{where}: {key}") for key, item in value.items()} if values else value
+        return (
+            {key: values(item, f"{where}: {key}") for key, item in value.items()}
+            if values
+            else value
+        )
 
     return check
 
@@ -96,9 +106,15 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
         raise RecordError(f"{where} must be an object, got {value!r:.80}")
     present = [key for key in value if key not in ("format", "version")]
     missing = [key for key in checkers if key not in value]
-    unknown = [key[:40] if key.isidentifier() else f"{key!a:.40}" for key in present if key not in checkers]
+    unknown = [
+        key[:40] if key.isidentifier() else f"{key!a:.40}" for key in present if key not in checkers
+    ]
     if missing or unknown:
-        lists = [f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys]
+        lists = [
+            f"{word} {', '.join(keys)}"
+            for word, keys in (("missing", missing), ("unknown", unknown))
+            if keys
+        ]
         raise RecordError(f"{where}: {', '.join(lists)}")
     return {key: check(value[key], f"{where}: {key}") for key, check in checkers.items()}
 
@@ -107,7 +123,9 @@ def header(value: Any, where: str, format: str, version: int) -> None:
     """RecordError unless ``value`` is an object of this format; RecordVersionError if its version is newer."""
     name = value.get("format") if isinstance(value, Mapping) else None
     if name != format:
-        raise RecordError(f"{where}: expected an object of format {format!r}, got {name or value!r:.80}")
+        raise RecordError(
+            f"{where}: expected an object of format {format!r}, got {name or value!r:.80}"
+        )
     written = value.get("version")
     if type(written) is not int or written < 1:
         raise RecordError(f"{where}: version must be a positive integer, got {written!r:.80}")

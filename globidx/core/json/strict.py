@@ -58,7 +58,12 @@ def canonical(value: Any) -> bytes:
 def pretty(value: Any) -> bytes:
     """Return ``value`` for people: indented, each list of integers on one line, a newline at the end."""
     text = json.dumps(value, indent=1, allow_nan=False)
-    return _INTEGER_LIST.sub(lambda match: f"[{', '.join(match[1].split())}]".replace(",,", ","), text).encode() + b"\n"
+    return (
+        _INTEGER_LIST.sub(
+            lambda match: f"[{', '.join(match[1].split())}]".replace(",,", ","), text
+        ).encode()
+        + b"\n"
+    )
 
 
 def plain(value: Any, where: str, *, depth: int = 0) -> Any:
@@ -85,15 +90,22 @@ def plain(value: Any, where: str, *, depth: int = 0) -> Any:
         return integer
     if isinstance(value, (float, np.floating)):
         if not math.isfinite(value):
-            raise ValueError(f"{where} is {value}, which JSON cannot hold; leave it out or store it as text")
+            raise ValueError(
+                f"{where} is {value}, which JSON cannot hold; leave it out or store it as text"
+            )
         return float(value)
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}; keys must be strings")
-        return {_whole(key, where): plain(item, f"{where}[{key!r}]", depth=depth + 1) for key, item in value.items()}
+        return {
+            _whole(key, where): plain(item, f"{where}[{key!r}]", depth=depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [plain(item, f"{where}[{index}]", depth=depth + 1) for index, item in enumerate(value)]
+        return [
+            plain(item, f"{where}[{index}]", depth=depth + 1) for index, item in enumerate(value)
+        ]
     raise TypeError(
         f"{where} is of type {type(value).__name__}; a record holds None, bool, int, float, str, list and dict"
     )
@@ -104,7 +116,9 @@ def refuse_half_characters(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("a string in it holds a lone surrogate, which is half a character") from None
+        raise ValueError(
+            "a string in it holds a lone surrogate, which is half a character"
+        ) from None
 
 
 def _whole(text: str, where: str) -> str:
@@ -151,7 +165,9 @@ def _int(digits: str) -> int:
 
 def _float(digits: str) -> float:
     if len(digits) > MAX_FLOAT:
-        raise ValueError(f"a number has {len(digits)} characters, but at most {MAX_FLOAT} are allowed")
+        raise ValueError(
+            f"a number has {len(digits)} characters, but at most {MAX_FLOAT} are allowed"
+        )
     value = float(digits)
     if not math.isfinite(value):
         raise ValueError(f"{digits[:40]} is too large for a float")
@@ -162,4 +178,6 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_int, parse_float=_float, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_int, parse_float=_float, parse_constant=_no_constant
+)

@@ -139,7 +139,9 @@ class Arrangement(ABC):
         """
         return self.inverse(sample_ids)
 
-    def ids(self, start: int = 0, stop: int | None = None, step: int = 1, *, block: int = BLOCK) -> Iterator[Ids]:
+    def ids(
+        self, start: int = 0, stop: int | None = None, step: int = 1, *, block: int = BLOCK
+    ) -> Iterator[Ids]:
         """Iterate over the sample ids at positions ``start, start + step, ...`` below ``stop``, in blocks.
 
         Parameters
@@ -164,7 +166,9 @@ class Arrangement(ABC):
         positions = range(validate.integer(start, "start"), end, stride)
         for first in range(0, len(positions), validate.integer(block, "block", low=1)):
             some = positions[first : first + block]
-            yield self.forward(np.arange(some.start, some.start + len(some) * stride, stride, dtype=np.int64))
+            yield self.forward(
+                np.arange(some.start, some.start + len(some) * stride, stride, dtype=np.int64)
+            )
 
 
 class Order(ABC):

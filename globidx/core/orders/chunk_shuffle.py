@@ -85,7 +85,9 @@ class ChunkShuffle(Order):
         """Return window and chunk. The lanes are left out, because each epoch has its own."""
         return {"window": self._window, "chunk": self._chunk, "plan": None}
 
-    def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> PlannedChunkShuffle:
+    def plan(
+        self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]
+    ) -> PlannedChunkShuffle:
         """Return the order of an epoch that begins now.
 
         ``lanes()`` is called for what was not passed to the constructor. TypeError if the chunks
@@ -104,7 +106,9 @@ class ChunkShuffle(Order):
         _read(described["plan"])
         return True
 
-    def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> PlannedChunkShuffle:
+    def recorded(
+        self, described: Mapping[str, Any], dataset: Any, num_samples: int
+    ) -> PlannedChunkShuffle:
         """Return the order as it was planned for the epoch of a record.
 
         Raises
@@ -127,7 +131,9 @@ class ChunkShuffle(Order):
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the order of one epoch as planned for one rank without workers; this needs ``chunk``."""
-        return self.plan(range(num_samples), num_samples, Lanes).bind(num_samples, seed=seed, epoch=epoch)
+        return self.plan(range(num_samples), num_samples, Lanes).bind(
+            num_samples, seed=seed, epoch=epoch
+        )
 
     def _planned(self, lanes: Lanes, chunking: Chunking) -> PlannedChunkShuffle:
         return PlannedChunkShuffle(self, self._window, lanes, chunking)
@@ -180,7 +186,10 @@ class PlannedChunkShuffle(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return those of the order, and the plan: lanes, and a digest of the chunks."""
-        return {**self._order.parameters(), "plan": {**self.lanes._asdict(), "chunking": self.chunking.digest}}
+        return {
+            **self._order.parameters(),
+            "plan": {**self.lanes._asdict(), "chunking": self.chunking.digest},
+        }
 
     @cached_property
     def tiling(self) -> Tiling:
@@ -200,7 +209,12 @@ class PlannedChunkShuffle(Order):
             raise ValueError(
                 f"the order was planned for {self.chunking.num_samples} samples, but is bound to {n}; call plan() again"
             )
-        return _ChunkShuffled(self.tiling, self.lanes, validate.integer(seed, "seed"), validate.integer(epoch, "epoch"))
+        return _ChunkShuffled(
+            self.tiling,
+            self.lanes,
+            validate.integer(seed, "seed"),
+            validate.integer(epoch, "epoch"),
+        )
 
 
 class _ChunkShuffled(Arrangement):
@@ -322,7 +336,9 @@ def _lanes(lanes: Any) -> tuple[int, int]:
     if not isinstance(lanes, (tuple, list)) or len(lanes) != 2:
         raise TypeError(f"lanes must be a pair (ranks, loader workers of a rank), got {lanes!r}")
     ranks = validate.integer(lanes[0], "lanes: ranks", low=1, high=_MOST_LANES)
-    workers = validate.integer(lanes[1], "lanes: loader workers", low=1, high=min(_MOST_LANES, _MOST_IN_ALL // ranks))
+    workers = validate.integer(
+        lanes[1], "lanes: loader workers", low=1, high=min(_MOST_LANES, _MOST_IN_ALL // ranks)
+    )
     return ranks, workers
 
 

@@ -107,7 +107,9 @@ class _Shuffled:
 
     def __init__(self, n: int, seed: int, epoch: int, what: str) -> None:
         self._n = max(1, n)
-        self._permutation = Permutation(self._n, seed=seed, epoch=epoch, purpose=f"chunk-shuffle.1 {what}")
+        self._permutation = Permutation(
+            self._n, seed=seed, epoch=epoch, purpose=f"chunk-shuffle.1 {what}"
+        )
         self.inverse = self._permutation.inverse
 
     def forward(self, numbers: Numbers) -> Numbers:
@@ -162,7 +164,11 @@ class _Ribbon:
         return items + self._shifts[_place(self._starts, items)]
 
     def inverse(self, files: Numbers, places: Numbers) -> Numbers:
-        return self._starts[self._ranks[np.searchsorted(self._files, files)]] + places - self._firsts[files]
+        return (
+            self._starts[self._ranks[np.searchsorted(self._files, files)]]
+            + places
+            - self._firsts[files]
+        )
 
 
 class Ground:
@@ -175,7 +181,9 @@ class Ground:
         self._tiling, self._unit = tiling, tiling.unit
         self._seed, self._epoch = seed, epoch
         whole = tiling.chunking.lengths - tiling.whole
-        items = [int(tiling.whole[tiling.kind_of == k].sum()) for k in range(len(tiling.kinds))] + [int(whole.sum())]
+        items = [int(tiling.whole[tiling.kind_of == k].sum()) for k in range(len(tiling.kinds))] + [
+            int(whole.sum())
+        ]
         units = np.array([count // self._unit for count in items], np.int64)
         self._unit_starts = np.concatenate([[0], np.cumsum(units)])
         self.units = int(self._unit_starts[-1])
@@ -189,7 +197,9 @@ class Ground:
         tiling = self._tiling
         seed = self._seed
         epoch = self._epoch
-        blocks: list[Kind] = [_Blocks(tiling, number, seed, epoch) for number in range(len(tiling.kinds))]
+        blocks: list[Kind] = [
+            _Blocks(tiling, number, seed, epoch) for number in range(len(tiling.kinds))
+        ]
         return [*blocks, _Ribbon(tiling, seed, epoch)]
 
     def forward_units(self, units: Numbers) -> Numbers:
@@ -242,7 +252,9 @@ class Ground:
         items = self._filled[kinds] + places - self._rest_starts[kinds]
         ids = np.zeros(self._unit, np.int64)
         for number in np.unique(kinds).tolist():
-            ids[np.flatnonzero(kinds == number)] = self._kinds[number].forward(items[kinds == number])
+            ids[np.flatnonzero(kinds == number)] = self._kinds[number].forward(
+                items[kinds == number]
+            )
         return ids
 
 

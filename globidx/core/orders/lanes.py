@@ -46,7 +46,9 @@ class Lanes(NamedTuple):
 
     def _shares(self, slots: int) -> Numbers:
         """Return how many of the first ``slots`` slots of a batch each rank is dealt."""
-        shares: Numbers = np.maximum(0, (slots - np.arange(self.ranks, dtype=np.int64) + self.ranks - 1) // self.ranks)
+        shares: Numbers = np.maximum(
+            0, (slots - np.arange(self.ranks, dtype=np.int64) + self.ranks - 1) // self.ranks
+        )
         return shares
 
     def quotas(self, positions: int) -> Numbers:
@@ -94,7 +96,11 @@ class Lanes(NamedTuple):
         turn = batch // self.workers
         row = slot // self.ranks
         rank = slot - row * self.ranks
-        share = self.batch // self.ranks if self.batch % self.ranks == 0 else self._shares(self.batch)[rank]
+        share = (
+            self.batch // self.ranks
+            if self.batch % self.ranks == 0
+            else self._shares(self.batch)[rank]
+        )
         return (batch - turn * self.workers) * self.ranks + rank, turn * share + row
 
     def inverse(self, lanes: Numbers, indices: Numbers) -> Numbers:

@@ -87,7 +87,9 @@ class Permutation:
         return (row.astype(np.uint64) * columns + column).astype(np.int64)
 
 
-def _mixed(half: Words, key: Words, modulus: int, scratch: tuple[Words, Words, NDArray[np.uint64]]) -> Words:
+def _mixed(
+    half: Words, key: Words, modulus: int, scratch: tuple[Words, Words, NDArray[np.uint64]]
+) -> Words:
     """The keyed function of one round: each of ``half`` to a number in ``[0, modulus)``; overwrites ``scratch``."""
     mixed, shifted, wide = scratch
     np.bitwise_xor(half, key[0], out=mixed)

@@ -54,7 +54,9 @@ class Weighted(Order):
 
     algorithm = "weighted"
 
-    def __init__(self, weights: ArrayLike, num_samples: int | None = None, replacement: bool = True) -> None:
+    def __init__(
+        self, weights: ArrayLike, num_samples: int | None = None, replacement: bool = True
+    ) -> None:
         self._weights = _weights(weights)
         self._replacement = bool(replacement)
         self._num_draws = len(self._weights)
@@ -83,13 +85,17 @@ class Weighted(Order):
             If there is not one weight for each sample.
         """
         if num_samples != len(self._weights):
-            raise ValueError(f"there are {len(self._weights)} weights for {num_samples} samples; give one for each")
+            raise ValueError(
+                f"there are {len(self._weights)} weights for {num_samples} samples; give one for each"
+            )
         return self._num_draws
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the draws of one epoch."""
         length = self.length(num_samples)
-        key = counter_key(f"weighted.1 {validate.integer(seed, 'seed')} {validate.integer(epoch, 'epoch')}")
+        key = counter_key(
+            f"weighted.1 {validate.integer(seed, 'seed')} {validate.integer(epoch, 'epoch')}"
+        )
         return (_Drawn if self._replacement else _Ranked)(self._weights, length, key)
 
 
@@ -103,7 +109,9 @@ class _Drawn(Arrangement):
 
     def forward(self, positions: Ids) -> Ids:
         total = self._cumulated[-1]
-        drawn = np.searchsorted(self._cumulated, _uniform(self._key, positions) * total, side="right")
+        drawn = np.searchsorted(
+            self._cumulated, _uniform(self._key, positions) * total, side="right"
+        )
         # Rounding may make a product the total itself.
         last = np.searchsorted(self._cumulated, total, side="left")
         ids: Ids = np.minimum(drawn, last).astype(np.int64)
@@ -179,10 +187,14 @@ def split_mix(key: np.uint64, numbers: Ids) -> NDArray[np.uint64]:
 def _weights(weights: ArrayLike) -> Weights:
     array = np.array(weights, np.float64)
     if array.ndim != 1 or not len(array):
-        raise ValueError(f"weights must be one-dimensional, one for each sample, got shape {array.shape}")
+        raise ValueError(
+            f"weights must be one-dimensional, one for each sample, got shape {array.shape}"
+        )
     wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if len(wrong):
-        raise ValueError(f"weights must be finite and not negative, got {array[wrong[0]]} for sample {wrong[0]}")
+        raise ValueError(
+            f"weights must be finite and not negative, got {array[wrong[0]]} for sample {wrong[0]}"
+        )
     largest = array.max()
     if largest > 0:
         # No sum of weights up to 1 overflows.

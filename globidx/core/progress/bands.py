@@ -107,5 +107,7 @@ def _tree(order: Numbers) -> tuple[list[int], list[NDArray[np.int32]]]:
         if half == 1:
             break
         # each node has as many ranks on the left as on the right, so both make a whole matrix
-        node = np.stack([node[is_left].reshape(-1, half), node[~is_left].reshape(-1, half)], axis=1).reshape(-1, half)
+        node = np.stack(
+            [node[is_left].reshape(-1, half), node[~is_left].reshape(-1, half)], axis=1
+        ).reshape(-1, half)
     return halves, left

@@ -42,15 +42,35 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
     layers = list(history)
     uneven = [layer for layer in layers if isinstance(layer, Segment) and not layer.is_prefix]
     skips = [layer for layer in layers if isinstance(layer, Skip)]
-    _at_most(MAX_WORLD_SIZE, max((layer.world_size for layer in uneven), default=0), "ranks in a segment", "use fewer")
+    _at_most(
+        MAX_WORLD_SIZE,
+        max((layer.world_size for layer in uneven), default=0),
+        "ranks in a segment",
+        "use fewer",
+    )
     _at_most(MAX_LAYERS, len(layers), "segments and skips in one epoch", _CATCH_UP)
     _at_most(MAX_UNEVEN, len(uneven), "segments of uneven ranks in one epoch", _CATCH_UP)
-    _at_most(MAX_RANKS, sum(layer.world_size for layer in uneven), "ranks in an epoch's uneven segments", _CATCH_UP)
+    _at_most(
+        MAX_RANKS,
+        sum(layer.world_size for layer in uneven),
+        "ranks in an epoch's uneven segments",
+        _CATCH_UP,
+    )
     fewer = "leave whole files out of the index instead"
-    _at_most(2 * MAX_RANGES, sum(len(layer.ids.pairs) for layer in skips), "ranges of ids left out", fewer)
+    _at_most(
+        2 * MAX_RANGES,
+        sum(len(layer.ids.pairs) for layer in skips),
+        "ranges of ids left out",
+        fewer,
+    )
     _at_most(MAX_IDS, sum(layer.ids.size for layer in skips), "ids left out", fewer)
     if uneven and skips:
-        _at_most(MAX_LOOKUPS, _lookups(layers), "ids left out times uneven segments before them", _CATCH_UP)
+        _at_most(
+            MAX_LOOKUPS,
+            _lookups(layers),
+            "ids left out times uneven segments before them",
+            _CATCH_UP,
+        )
 
 
 def bounded(ranges: Ranges, what: str) -> Ranges:
@@ -75,4 +95,6 @@ def _lookups(layers: Sequence[Segment | Skip]) -> int:
 
 def _at_most(most: int, count: int, what: str, advice: str) -> None:
     if count > most:
-        raise RecordError(f"there are {count} {what}, but the most that a record may hold is {most}; {advice}")
+        raise RecordError(
+            f"there are {count} {what}, but the most that a record may hold is {most}; {advice}"
+        )

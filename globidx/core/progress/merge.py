@@ -16,7 +16,9 @@ from globidx.core.progress.state import SamplerState
 from globidx.errors import RecordError, RecordMismatchError
 
 
-def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def merge_states(
+    states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]],
+) -> dict[str, Any]:
     """Merge the ``state_dict()``s of all ranks into one record, even if they have progressed by different amounts.
 
     Parameters
@@ -64,26 +66,41 @@ def merge_states(states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str,
         _agree(name, [value(rank) for rank in ranks])
     done = [_has_done_its_share(rank, number, ranks) for number, rank in enumerate(ranks)]
     ranks = [rank.after_epoch() if over else rank for rank, over in zip(ranks, done, strict=True)]
-    idle = [over or _is_idle(rank, number) for number, (rank, over) in enumerate(zip(ranks, done, strict=True))]
-    epoch = min(rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle))
+    idle = [
+        over or _is_idle(rank, number)
+        for number, (rank, over) in enumerate(zip(ranks, done, strict=True))
+    ]
+    epoch = min(
+        rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle)
+    )
     ended = [_has_finished(rank, epoch) for rank in ranks]
     idle = [nothing and not done for nothing, done in zip(idle, ended, strict=True)]
     running = [not nothing and not done for nothing, done in zip(idle, ended, strict=True)]
     for name, value in _EPOCH.items():
-        _agree(name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)])
+        _agree(
+            name, [value(rank) if runs else None for rank, runs in zip(ranks, running, strict=True)]
+        )
     first = _agreed_start(ranks, running, begun=any(ended))
-    begun = [rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)]
+    begun = [
+        rank.trail if done else first.left_behind() for rank, done in zip(ranks, ended, strict=True)
+    ]
     # A digest does not say what differs, so the dataset is compared first. Appended files alone
     # change no digest.
     if len(set(begun)) > 1:
         _agree(
-            "dataset", [None if nothing else asdict(rank.dataset) for rank, nothing in zip(ranks, idle, strict=True)]
+            "dataset",
+            [
+                None if nothing else asdict(rank.dataset)
+                for rank, nothing in zip(ranks, idle, strict=True)
+            ],
         )
     _agree("segments", begun)
     return _merged(first, ranks, ended).to_dict()
 
 
-def _in_rank_order(states: Sequence[Mapping[str, Any]] | Mapping[Any, Any]) -> Sequence[Mapping[str, Any]]:
+def _in_rank_order(
+    states: Sequence[Mapping[str, Any]] | Mapping[Any, Any],
+) -> Sequence[Mapping[str, Any]]:
     if not isinstance(states, Mapping):
         return states
     if "format" in states:
@@ -107,32 +124,49 @@ def _refuse_impossible(state: SamplerState, rank: int) -> None:
         )
 
 
-def _agreed_start(ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool) -> SamplerState:
+def _agreed_start(
+    ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool
+) -> SamplerState:
     """Return the state of a rank that has committed ids of the epoch: these ranks must agree on its start.
 
     A rank that has committed nothing may still plan the epoch again. If no rank has, and none has
     ended it, all may.
     """
-    binds = [runs and bool(r.committed or r.progress.committed) for r, runs in zip(ranks, running, strict=True)]
-    _agree("order", [dict(rank.order) if bound else None for rank, bound in zip(ranks, binds, strict=True)])
-    _agree("segments", [rank.progress if bound else None for rank, bound in zip(ranks, binds, strict=True)])
+    binds = [
+        runs and bool(r.committed or r.progress.committed)
+        for r, runs in zip(ranks, running, strict=True)
+    ]
+    _agree(
+        "order",
+        [dict(rank.order) if bound else None for rank, bound in zip(ranks, binds, strict=True)],
+    )
+    _agree(
+        "segments",
+        [rank.progress if bound else None for rank, bound in zip(ranks, binds, strict=True)],
+    )
     if any(binds):
         return ranks[binds.index(True)]
     first = ranks[running.index(True)] if any(running) else min(ranks, key=lambda rank: rank.epoch)
     return first if begun else replace(first, progress=Progress(first.progress.length))
 
 
-def _merged(first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[bool]) -> SamplerState:
+def _merged(
+    first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[bool]
+) -> SamplerState:
     remaining, world_size = first.progress.remaining, first.world_size
     counts = []
     for number, (rank, done) in enumerate(zip(ranks, ended, strict=True)):
         share = partition.share(remaining, rank=number, world_size=world_size)
-        whole = partition.stream_length(remaining, rank=number, world_size=world_size, tail=first.tail)
+        whole = partition.stream_length(
+            remaining, rank=number, world_size=world_size, tail=first.tail
+        )
         counts.append(min(share, whole if done else rank.committed))
     progress = first.progress.extend(counts)
     # One rank may have listed ids that the others have not.
     skip = bounded(reduce(or_, (rank.skip for rank in ranks)), "the ranks together would leave out")
-    quarantined = bounded(reduce(or_, (rank.quarantined for rank in ranks)), "the ranks together would quarantine")
+    quarantined = bounded(
+        reduce(or_, (rank.quarantined for rank in ranks)), "the ranks together would quarantine"
+    )
     merged = replace(first, progress=progress, committed=0, skip=skip, quarantined=quarantined)
     return merged.next_epoch() if progress.committed and not progress.remaining else merged
 
@@ -152,13 +186,19 @@ def _has_done_its_share(state: SamplerState, rank: int, ranks: Sequence[SamplerS
     if state.tail != "exact" or not state.committed or state.committed < state.stream_length(rank):
         return False
     ahead = [other for other in ranks if other.epoch > state.epoch]
-    return any(other.epoch > state.epoch + 1 or other.committed or other.progress.committed for other in ahead)
+    return any(
+        other.epoch > state.epoch + 1 or other.committed or other.progress.committed
+        for other in ahead
+    )
 
 
 def _has_finished(rank: SamplerState, epoch: int) -> bool:
     """Return whether a rank is at the start of the next epoch because it completed ``epoch``."""
     return (
-        rank.epoch == epoch + 1 and rank.finished_epoch == epoch and not rank.progress.committed and not rank.committed
+        rank.epoch == epoch + 1
+        and rank.finished_epoch == epoch
+        and not rank.progress.committed
+        and not rank.committed
     )
 
 
@@ -168,7 +208,9 @@ def _agree(name: str, values: Sequence[Any]) -> None:
     if len(set(reprs)) <= 1:
         return
     usual = Counter(reprs).most_common(1)[0][0]
-    rank, value = next((rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual)
+    rank, value = next(
+        (rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual
+    )
     error = RecordMismatchError(
         f"rank {rank} disagrees on {name}: it has {value!r}, the others {usual}; "
         "every rank must build its sampler over the same dataset, with the same arguments, restore the same "

@@ -38,7 +38,9 @@ def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> 
     return share(remaining, rank=rank, world_size=world_size)
 
 
-def stream(start: int, stop: int, *, remaining: int, rank: int, world_size: int) -> NDArray[np.int64]:
+def stream(
+    start: int, stop: int, *, remaining: int, rank: int, world_size: int
+) -> NDArray[np.int64]:
     """Numbers of the remaining positions that ``rank`` yields as its ``start``-th to ``stop - 1``-th, int64.
 
     Past the end it wraps round to the beginning: that is the padding, and it stands last. Below,
@@ -47,7 +49,9 @@ def stream(start: int, stop: int, *, remaining: int, rank: int, world_size: int)
     >>> [stream(0, 3, remaining=11, rank=r, world_size=4).tolist() for r in range(4)]
     [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 0]]
     """
-    numbers = np.arange(rank + start * world_size, rank + stop * world_size, world_size, dtype=np.int64)
+    numbers = np.arange(
+        rank + start * world_size, rank + stop * world_size, world_size, dtype=np.int64
+    )
     if len(numbers) and int(numbers[-1]) >= remaining:
         numbers %= remaining
     return numbers

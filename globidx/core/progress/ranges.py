@@ -134,7 +134,9 @@ class Ranges:
         numpy.ndarray
             The ids, ascending, int64.
         """
-        return np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in self.pairs)])
+        return np.concatenate(
+            [np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in self.pairs)]
+        )
 
 
 def _pair(item: Any) -> tuple[int, int]:

@@ -43,15 +43,24 @@ class Remaining:
     """
 
     def __init__(
-        self, progress: Progress, where: Callable[[Numbers], Numbers], *, few: int = 2**14, effort: int = 2**22
+        self,
+        progress: Progress,
+        where: Callable[[Numbers], Numbers],
+        *,
+        few: int = 2**14,
+        effort: int = 2**22,
     ) -> None:
         self._maps: list[Gaps | Bands] = []
         self._few, self._effort = few, effort
-        skips = [np.sort(where(layer.ids.ids())) for layer in progress.history if isinstance(layer, Skip)]
+        skips = [
+            np.sort(where(layer.ids.ids())) for layer in progress.history if isinstance(layer, Skip)
+        ]
         skipped = _Followed(np.concatenate([np.empty(0, np.int64), *skips]))
         for layer in progress.history:
             if isinstance(layer, Skip):
-                found: Gaps | Bands = Gaps.of(skipped.take(len(skips.pop(0)), expected=layer.positions))
+                found: Gaps | Bands = Gaps.of(
+                    skipped.take(len(skips.pop(0)), expected=layer.positions)
+                )
             else:
                 found = self._map_of(layer)
             skipped.follow(found)
@@ -96,7 +105,9 @@ class Remaining:
         """
         while len(self._maps) > 1:
             first, second = self._maps[-2:]
-            if not (isinstance(first, Gaps) and isinstance(second, Gaps)) or self._effort < len(first) + len(second):
+            if not (isinstance(first, Gaps) and isinstance(second, Gaps)) or self._effort < len(
+                first
+            ) + len(second):
                 return
             if longest and len(first) > 2 * len(second):
                 return

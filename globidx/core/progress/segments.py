@@ -140,14 +140,22 @@ class Progress:
         for segment in _normal(counts):
             history = _push(history, segment)
         committed = self.committed + sum(counts)
-        return replace(self, history=history, per_rank=self.per_rank + max(counts), committed=committed)
+        return replace(
+            self, history=history, per_rank=self.per_rank + max(counts), committed=committed
+        )
 
     def skip(self, ids: Ranges, positions: int) -> Progress:
         """Return the progress with ``ids`` left out from here on; they have ``positions`` positions, none committed."""
         if not ids.pairs:
             return self
-        validate.integer(positions, f"skipped positions (of {self.remaining} remaining)", high=self.remaining)
-        return replace(self, history=_push(self.history, Skip(ids, positions)), skipped=self.skipped + positions)
+        validate.integer(
+            positions, f"skipped positions (of {self.remaining} remaining)", high=self.remaining
+        )
+        return replace(
+            self,
+            history=_push(self.history, Skip(ids, positions)),
+            skipped=self.skipped + positions,
+        )
 
 
 def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
@@ -160,7 +168,9 @@ def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
             return
     for rank, count in enumerate(counts):
         dealt = partition.share(remaining, rank=rank, world_size=len(counts))
-        validate.integer(count, f"count of rank {rank} (it was dealt {dealt} of {remaining})", high=dealt)
+        validate.integer(
+            count, f"count of rank {rank} (it was dealt {dealt} of {remaining})", high=dealt
+        )
 
 
 def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:

@@ -16,7 +16,14 @@ from typing import Any
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.json import schema, strict
 from globidx.core.progress import partition
-from globidx.core.progress.limits import MAX_IDS, MAX_LAYERS, MAX_RANGES, MAX_WORLD_SIZE, bounded, refuse_too_much
+from globidx.core.progress.limits import (
+    MAX_IDS,
+    MAX_LAYERS,
+    MAX_RANGES,
+    MAX_WORLD_SIZE,
+    bounded,
+    refuse_too_much,
+)
 from globidx.core.progress.partition import Tail
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.segments import Progress, Segment, Skip
@@ -73,7 +80,9 @@ class SamplerState:
     def stream_length(self, rank: int) -> int:
         """Return how many ids ``rank`` yields in the open segment, padding included."""
         remaining = self.progress.remaining
-        return partition.stream_length(remaining, rank=rank, world_size=self.world_size, tail=self.tail)
+        return partition.stream_length(
+            remaining, rank=rank, world_size=self.world_size, tail=self.tail
+        )
 
     def dealt_to(self, world_size: int) -> SamplerState:
         """Return the state with the open segment dealt to ``world_size`` ranks."""
@@ -104,12 +113,16 @@ class SamplerState:
 
     def quarantine(self, ids: Ranges) -> SamplerState:
         """Return the state with ``ids`` in quarantine as well; RecordError if a record cannot hold so many."""
-        return replace(self, quarantined=bounded(self.quarantined | ids, "the quarantine would have"))
+        return replace(
+            self, quarantined=bounded(self.quarantined | ids, "the quarantine would have")
+        )
 
     def closed(self) -> Progress:
         """Return the progress after the open segment, as if all ranks had come as far as this one, without padding."""
         prefix = min(self.committed * self.world_size, self.progress.remaining)
-        return replace(self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed)
+        return replace(
+            self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed
+        )
 
     def resumed(self) -> tuple[int, Progress]:
         """The epoch and progress that a run goes on with: of an epoch that is not running, the start of one."""
@@ -121,7 +134,9 @@ class SamplerState:
     def next_epoch(self) -> SamplerState:
         """Return the start of the next epoch, with nothing committed and nothing left out yet."""
         fresh = Progress(self.progress.length)
-        return replace(self, epoch=self.epoch + 1, progress=fresh, committed=0, trail=self.left_behind())
+        return replace(
+            self, epoch=self.epoch + 1, progress=fresh, committed=0, trail=self.left_behind()
+        )
 
     def left_behind(self) -> str:
         """Return the trail after this segment: a digest of it and of the trail before it.
@@ -129,7 +144,15 @@ class SamplerState:
         Two ranks have different trails if they had different data, orders or histories in any
         epoch since a record was loaded.
         """
-        left = [self.trail, asdict(self.dataset), dict(self.order), self.seed, self.epoch, self.tail, self.world_size]
+        left = [
+            self.trail,
+            asdict(self.dataset),
+            dict(self.order),
+            self.seed,
+            self.epoch,
+            self.tail,
+            self.world_size,
+        ]
         layers = [_layer_to_json(layer) for layer in self.progress.history]
         return hashlib.blake2b(strict.canonical([*left, layers]), digest_size=16).hexdigest()
 
@@ -189,7 +212,10 @@ class SamplerState:
             epoch=fields["epoch"],
             tail=fields["tail"],
             progress=_progress(
-                fields["length"], fields["segments"], fields["per_rank"], fields["dataset"]["num_samples"]
+                fields["length"],
+                fields["segments"],
+                fields["per_rank"],
+                fields["dataset"]["num_samples"],
             ),
             world_size=fields["open"]["world_size"],
             committed=fields["open"]["count"],
@@ -199,7 +225,9 @@ class SamplerState:
             skip=_ranges(fields["skip"], None),
             quarantined=_ranges(fields["quarantined"], None),
         )
-        longest = partition.stream_length(value.progress.remaining, rank=0, world_size=value.world_size, tail="pad")
+        longest = partition.stream_length(
+            value.progress.remaining, rank=0, world_size=value.world_size, tail="pad"
+        )
         if value.committed > longest:
             raise RecordError(
                 f"sampler state: open.count is {value.committed}, but a rank was dealt only {longest} ids; it was "
@@ -219,8 +247,15 @@ class SamplerState:
 def _refuse_whole_record(state: Any) -> None:
     states = state.get("states") if isinstance(state, Mapping) else None
     if isinstance(states, Mapping) and state.get("format") == "globidx.record":
-        names = [name for name, held in states.items() if isinstance(held, Mapping) and held.get("format") == FORMAT]
-        shown = " or ".join(f"record['states'][{name!a:.40}]" for name in names[:3]) or "none of its states"
+        names = [
+            name
+            for name, held in states.items()
+            if isinstance(held, Mapping) and held.get("format") == FORMAT
+        ]
+        shown = (
+            " or ".join(f"record['states'][{name!a:.40}]" for name in names[:3])
+            or "none of its states"
+        )
         raise RecordError(
             f"this is a whole record, but a sampler loads its own state only: pass {shown}, or load the record with a "
             "CheckpointManager"
@@ -242,7 +277,9 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
             else:
                 progress = progress.extend(layer)
         except (ValueError, TypeError) as error:
-            raise RecordError(f"sampler state: its segments do not fit {length} positions: {error}") from None
+            raise RecordError(
+                f"sampler state: its segments do not fit {length} positions: {error}"
+            ) from None
     refuse_too_much(progress.history)
     return replace(progress, per_rank=per_rank)
 
@@ -253,9 +290,13 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: ranges of ids must ascend, got {list(pairs)!r:.80}")
     if ranges.size > MAX_IDS:
-        raise RecordError(f"sampler state: a list has {ranges.size} ids, but at most {MAX_IDS} are allowed")
+        raise RecordError(
+            f"sampler state: a list has {ranges.size} ids, but at most {MAX_IDS} are allowed"
+        )
     if ends and num_samples is not None and ends[-1] > num_samples:
-        raise RecordError(f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples")
+        raise RecordError(
+            f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples"
+        )
     return ranges
 
 
@@ -266,7 +307,12 @@ def _layer(value: Any, where: str) -> Any:
             raise RecordError(f'{where} must be ["skip", positions, ranges], got {value!r:.80}')
         return ["skip", _COUNT(value[1], f"{where}[1]"), _RANGES(value[2], f"{where}[2]")]
     # A quick check for the usual case: a call for each of many thousand ranks would be slow.
-    if type(value) is list and set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= _LARGEST:
+    if (
+        type(value) is list
+        and set(map(type, value)) == {int}
+        and min(value) >= 0
+        and max(value) <= _LARGEST
+    ):
         return value
     return _COUNTS(value, where)
 
@@ -277,7 +323,9 @@ _COUNTS = schema.List(_COUNT, at_least=1)
 _RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2), at_most=MAX_RANGES)
 _FIELDS = {
     "dataset": schema.Fields(
-        num_samples=_COUNT, num_files=schema.Optional(_COUNT), fingerprint=schema.Optional(schema.Text(256))
+        num_samples=_COUNT,
+        num_files=schema.Optional(_COUNT),
+        fingerprint=schema.Optional(schema.Text(256)),
     ),
     "order": schema.Json(),
     "seed": _COUNT,

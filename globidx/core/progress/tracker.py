@@ -91,7 +91,11 @@ class Tracker:
         loaded = SamplerState.from_dict(state)
         refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
         planned = self._recorded(loaded)
-        length = self.order.length(loaded.dataset.num_samples) if loaded.progress.committed else loaded.progress.length
+        length = (
+            self.order.length(loaded.dataset.num_samples)
+            if loaded.progress.committed
+            else loaded.progress.length
+        )
         if loaded.progress.length != length:
             raise RecordError(
                 f"sampler state: length is {loaded.progress.length}, but the order has {length} positions; it was "
@@ -142,7 +146,9 @@ class Tracker:
         if not left.committed and not left.progress.committed:
             # A completed epoch was planned for its loader, also on a rank without samples.
             lanes = self._lanes if ended else Lanes
-            planned = self.order.plan(self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes)
+            planned = self.order.plan(
+                self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes
+            )
             left = replace(left, order=_described(planned))
         fresh, planned = self._fresh(epoch, self.state.skip)
         finished = left.epoch if ended else None
@@ -153,7 +159,14 @@ class Tracker:
         epoch, progress = loaded.resumed()
         skip = loaded.skip | self.state.skip
         if progress.committed:
-            running = replace(loaded, tail=self.tail, progress=progress, committed=0, finished_epoch=None, skip=skip)
+            running = replace(
+                loaded,
+                tail=self.tail,
+                progress=progress,
+                committed=0,
+                finished_epoch=None,
+                skip=skip,
+            )
             self._start(running, self._recorded(loaded))
         else:
             fresh, planned = self._fresh(epoch, skip)
@@ -169,7 +182,9 @@ class Tracker:
         """Leave ``ids`` out from the next epoch or load on; IndexError if one is outside the dataset."""
         if ids.pairs:
             validate.sample_id(ids.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
-        self.state = replace(self.state, skip=bounded(self.state.skip | ids, "skip() would leave out"))
+        self.state = replace(
+            self.state, skip=bounded(self.state.skip | ids, "skip() would leave out")
+        )
 
     def quarantine(self, ids: Ranges) -> None:
         """Add ``ids``, which were replaced by others; RecordError if a record cannot hold so many."""
@@ -190,12 +205,19 @@ class Tracker:
         state, here = self.state, DatasetIdentity.of(self.dataset)
         if untouched and not state.committed and not state.progress.committed:
             planned = self.order.plan(self.dataset, here.num_samples, self._lanes)
-            between = unread and state.finished_epoch is not None and state.finished_epoch + 1 == state.epoch
+            between = (
+                unread
+                and state.finished_epoch is not None
+                and state.finished_epoch + 1 == state.epoch
+            )
             skip = state.skip if between else state.progress.left_out
             more = (skip - state.progress.left_out).below(here.num_samples)
             if here == state.dataset and planned == self._planned and not more.pairs:
                 return None
-            fresh = replace(self._of(planned, here, state.epoch, state.skip), finished_epoch=state.finished_epoch)
+            fresh = replace(
+                self._of(planned, here, state.epoch, state.skip),
+                finished_epoch=state.finished_epoch,
+            )
             fresh = replace(fresh, trail=state.trail, quarantined=state.quarantined)
             return self._leaving_out(fresh, planned, skip), planned
         if here != self._seen:
@@ -227,7 +249,9 @@ class Tracker:
         planned = self.order.plan(self.dataset, dataset.num_samples, Lanes)
         return self._of(planned, dataset, epoch, skip), planned
 
-    def _of(self, planned: Order, dataset: DatasetIdentity, epoch: int, skip: Ranges) -> SamplerState:
+    def _of(
+        self, planned: Order, dataset: DatasetIdentity, epoch: int, skip: Ranges
+    ) -> SamplerState:
         return SamplerState(
             dataset=dataset,
             order=_described(planned),
@@ -267,7 +291,9 @@ def refuse_other_run(state: SamplerState, *, dataset: Any, order: Order, seed: i
         here = DatasetIdentity.of(dataset)
         names = ("fingerprint", "num_files", "num_samples")
         name = next(name for name in names if getattr(state.dataset, name) != getattr(here, name))
-        raise _mismatch(f"dataset.{name}", getattr(state.dataset, name), getattr(here, name), advice(dataset))
+        raise _mismatch(
+            f"dataset.{name}", getattr(state.dataset, name), getattr(here, name), advice(dataset)
+        )
     if state.seed != seed:
         raise _mismatch("seed", state.seed, seed, f"pass seed={state.seed}")
     if not order.matches(state.order):

@@ -25,7 +25,9 @@ class EpochView:
         >>> [view.stream(0, 3, rank=r, world_size=3).tolist() for r in range(3)]
         [[4, 7, 10], [5, 8, 4], [6, 9, 5]]
         """
-        numbers = partition.stream(start, stop, remaining=self._count, rank=rank, world_size=world_size)
+        numbers = partition.stream(
+            start, stop, remaining=self._count, rank=rank, world_size=world_size
+        )
         return self._arrangement.forward(self._remaining.forward(numbers))
 
     def positions_left(self, ids: Ranges) -> int:

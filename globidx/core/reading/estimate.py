@@ -95,7 +95,9 @@ def estimate(
                 total += cost
             if played >= most_samples:
                 break
-    return model.told(total, len(arrangement), min(max_open_files, -(-len(arrangement) // (ranks * processes))))
+    return model.told(
+        total, len(arrangement), min(max_open_files, -(-len(arrangement) // (ranks * processes)))
+    )
 
 
 @dataclass
@@ -112,7 +114,9 @@ class _Cost:
         return self
 
 
-def _misses(cache: ByteLru[bool], groups: list[int], keys: list[int], sizes: list[int]) -> list[int]:
+def _misses(
+    cache: ByteLru[bool], groups: list[int], keys: list[int], sizes: list[int]
+) -> list[int]:
     """The indices of those chunks, read group by group, that the cache does not hold.
 
     Those of a group that are there are read first, before others can push them out.
@@ -135,7 +139,9 @@ class _Model:
         self._table, self._index = table, GlobalIndex(table.lengths)
         self._chunks = table.chunk_items
         self._item_bytes = [info.item_bytes for info in table.arrays]
-        counts = np.where(self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0)
+        counts = np.where(
+            self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0
+        )
         self._num_chunks = int(counts.sum())
         self._firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
 

@@ -59,7 +59,9 @@ def _by_own_rank(name: str, parts: Sequence[Mapping[str, Any]]) -> list[tuple[in
             "must be there equally often; pass no rank=, or the right one"
         )
     for rank in range(size):
-        _refuse_difference(name, [(who, parts[who]["states"][name]) for who, r in enumerate(ranks) if r == rank])
+        _refuse_difference(
+            name, [(who, parts[who]["states"][name]) for who, r in enumerate(ranks) if r == rank]
+        )
     return [(ranks.index(rank), parts[ranks.index(rank)]["states"][name]) for rank in range(size)]
 
 
@@ -83,5 +85,9 @@ def _refuse_difference(name: str, ranked: Sequence[tuple[int, Mapping[str, Any]]
 
 
 def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    key = next(key for key in [*one, *other] if key not in one or key not in other or one[key] != other[key])
+    key = next(
+        key
+        for key in [*one, *other]
+        if key not in one or key not in other or one[key] != other[key]
+    )
     return f"{key} is {one.get(key)!r:.80} and {other.get(key)!r:.80}"

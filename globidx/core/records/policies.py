@@ -168,9 +168,15 @@ def best(key: str, mode: Literal["min", "max"] = "min", count: int = 1) -> Polic
 
     def choose(entries: Sequence[Entry]) -> frozenset[int]:
         known = [entry for entry in entries if type(entry.extras.get(key)) in (int, float)]
-        return _numbers(sorted(known, key=lambda entry: (sign * entry.extras[key], entry.number))[:most])
+        return _numbers(
+            sorted(known, key=lambda entry: (sign * entry.extras[key], entry.number))[:most]
+        )
 
-    given = [repr(key), *([repr(mode)] if mode != "min" else []), *([f"count={most}"] if most != 1 else [])]
+    given = [
+        repr(key),
+        *([repr(mode)] if mode != "min" else []),
+        *([f"count={most}"] if most != 1 else []),
+    ]
     return Policy(choose, f"best({', '.join(given)})")
 
 

@@ -21,7 +21,13 @@ FORMAT, VERSION = "globidx.record", 1
 
 
 def build(
-    *, number: int, token: str, step: int, time: str, states: Mapping[str, Any], extras: Mapping[str, Any]
+    *,
+    number: int,
+    token: str,
+    step: int,
+    time: str,
+    states: Mapping[str, Any],
+    extras: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Make a sealed record.
 
@@ -63,10 +69,14 @@ def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     if text is None:
         return decode(encode(state), source)
     if type(text) is not str:
-        raise RecordCorruptError(f"{source} is not a whole record: its text is a {type(text).__name__}")
+        raise RecordCorruptError(
+            f"{source} is not a whole record: its text is a {type(text).__name__}"
+        )
     record = decode(text.encode(errors="replace"), source)
     if not _is_part({key: value for key, value in state.items() if key != "text"}, record):
-        raise RecordCorruptError(f"{source} differs from the record in its text; it was edited or damaged")
+        raise RecordCorruptError(
+            f"{source} differs from the record in its text; it was edited or damaged"
+        )
     return record
 
 
@@ -101,7 +111,9 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
     return _verified(data, source, sealed=True)
 
 
-def reseal(data: bytes, source: str, *, number: int | None = None, token: str = "") -> dict[str, Any]:
+def reseal(
+    data: bytes, source: str, *, number: int | None = None, token: str = ""
+) -> dict[str, Any]:
     """Return the record in ``data``, which may have been edited, with a new checksum. All else is verified.
 
     With ``number`` and ``token`` it becomes another record, with another id.
@@ -123,7 +135,11 @@ def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
         _refuse_other_content(data)
         record = strict.parse(data)
         schema.header(record, "record", FORMAT, VERSION)
-        checked = {"format": FORMAT, "version": record["version"], **schema.fields(record, "record", _FIELDS)}
+        checked = {
+            "format": FORMAT,
+            "version": record["version"],
+            **schema.fields(record, "record", _FIELDS),
+        }
         if sealed and seal(checked)["sha256"] != checked["sha256"]:
             raise ValueError(
                 "its checksum does not match its content: it was edited or damaged; after an edit on purpose, run "
@@ -131,7 +147,9 @@ def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
             )
         strict.refuse_half_characters(checked)
         if not _TOKEN.fullmatch(checked["id"].removeprefix(f"{checked['number']:08d}-")):
-            raise ValueError(f"its id is {checked['id']!a}, which does not begin with its number {checked['number']}")
+            raise ValueError(
+                f"its id is {checked['id']!a}, which does not begin with its number {checked['number']}"
+            )
         for state in checked["states"].values():
             if state.get("format") == SAMPLER_FORMAT:
                 SamplerState.from_dict(state)

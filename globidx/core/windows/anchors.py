@@ -78,21 +78,31 @@ class Window:
     def __post_init__(self) -> None:
         if isinstance(self.offsets, Mapping):
             if not self.offsets:
-                raise ValueError("offsets name no field; give at least one, or offsets for all fields")
-            parsed: Any = {name: _offsets(given, f" of {name!r}") for name, given in self.offsets.items()}
+                raise ValueError(
+                    "offsets name no field; give at least one, or offsets for all fields"
+                )
+            parsed: Any = {
+                name: _offsets(given, f" of {name!r}") for name, given in self.offsets.items()
+            }
         else:
             parsed = _offsets(self.offsets, "")
         if self.pad not in PADS:
             raise ValueError(f"pad must be one of None, 'edge', 'zero', got {self.pad!r}")
         if self.pad is None and (self.before or self.after):
-            raise ValueError("before and after are for padded windows; give pad='edge' or pad='zero' as well")
+            raise ValueError(
+                "before and after are for padded windows; give pad='edge' or pad='zero' as well"
+            )
         if not isinstance(self.mask, bool):
             raise TypeError(f"mask must be True or False, got {self.mask!r}")
-        self._set(offsets=parsed, stride=validate.integer(self.stride, "stride", low=1, high=_FARTHEST))
+        self._set(
+            offsets=parsed, stride=validate.integer(self.stride, "stride", low=1, high=_FARTHEST)
+        )
         padded = self.pad is not None
         for name, default in (("before", -self.lo), ("after", self.hi)):
             given = getattr(self, name)
-            reach = max(0, default) if given is None else validate.integer(given, name, high=_FARTHEST)
+            reach = (
+                max(0, default) if given is None else validate.integer(given, name, high=_FARTHEST)
+            )
             self._set(**{name: reach if padded else 0})
 
     def _set(self, **values: Any) -> None:
@@ -134,7 +144,9 @@ class Window:
         last = lengths - 1 - self.hi + (self.after or 0)
         return np.where(lengths > 0, np.maximum((last - self.first) // self.stride + 1, 0), 0)
 
-    def rows(self, offsets: Offsets, anchors: Numbers, lengths: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
+    def rows(
+        self, offsets: Offsets, anchors: Numbers, lengths: Numbers
+    ) -> tuple[Numbers, NDArray[np.bool_]]:
         """The rows that ``offsets`` take around ``anchors`` in sequences of ``lengths`` rows.
 
         Returns
@@ -154,7 +166,9 @@ class Window:
         rows = np.clip(reached, 0, lengths[:, None] - 1)
         return rows, rows == reached
 
-    def touched(self, sequences: Numbers, missing: Numbers, lengths: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    def touched(
+        self, sequences: Numbers, missing: Numbers, lengths: Numbers
+    ) -> tuple[Numbers, Numbers, Numbers]:
         """Which anchors read rows that are missing, as runs: which of a sequence's anchors, counted from its first.
 
         Parameters
@@ -184,7 +198,9 @@ class Window:
     def _all(self) -> list[int]:
         """All offsets of all fields, distinct and ascending."""
         given = self.offsets.values() if isinstance(self.offsets, Mapping) else [self.offsets]
-        return sorted({one for some in given for one in ([some] if isinstance(some, int) else some)})
+        return sorted(
+            {one for some in given for one in ([some] if isinstance(some, int) else some)}
+        )
 
 
 class Anchors:
@@ -229,7 +245,9 @@ class Anchors:
 
     def _touched(self, sequences: Numbers, rows: Numbers) -> Gaps:
         if len(sequences) != len(rows):
-            raise ValueError(f"missing names {len(sequences)} sequences and {len(rows)} rows; they must be as many")
+            raise ValueError(
+                f"missing names {len(sequences)} sequences and {len(rows)} rows; they must be as many"
+            )
         sequences, rows = (np.asarray(given, np.int64) for given in (sequences, rows))
         _require_inside(sequences, "missing sequence", np.full(len(sequences), len(self.lengths)))
         _require_inside(rows, "missing row", self.lengths[sequences])
@@ -258,7 +276,9 @@ class Anchors:
     def locate(self, sample_id: int) -> tuple[int, int]:
         """Sequence number and anchor of one sample id; IndexError outside ``[0, len)``."""
         id = validate.sample_id(sample_id, self._len)
-        sequence, step = self._grid.locate(int(self._gaps.forward(np.array([id]))[0]) if len(self._gaps) else id)
+        sequence, step = self._grid.locate(
+            int(self._gaps.forward(np.array([id]))[0]) if len(self._gaps) else id
+        )
         return sequence, self.window.first + self.window.stride * step
 
     def locate_many(self, sample_ids: Any) -> tuple[Numbers, Numbers]:
@@ -266,7 +286,9 @@ class Anchors:
         ids = validate.int64s(sample_ids, "sample id")
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._len:
             raise validate.outside(ids, "sample id", self._len)
-        sequences, steps = self._grid.locate_many(self._gaps.forward(ids) if len(self._gaps) else ids)
+        sequences, steps = self._grid.locate_many(
+            self._gaps.forward(ids) if len(self._gaps) else ids
+        )
         return sequences, self.window.first + self.window.stride * steps
 
     def sample_id(self, sequence: int, anchor: int) -> int:
@@ -290,7 +312,9 @@ class Anchors:
             )
         gone, ids = self._gaps.inverse(np.array([self._grid.sample_id(number, step)]))
         if gone[0]:
-            raise IndexError(f"the window of anchor {at} of sequence {number} touches a missing row")
+            raise IndexError(
+                f"the window of anchor {at} of sequence {number} touches a missing row"
+            )
         return int(ids[0])
 
     def sample_ids(self, sequences: Numbers, anchors: Numbers) -> Numbers:
@@ -302,11 +326,15 @@ class Anchors:
 
 
 def _offsets(given: Any, of: str) -> Offsets:
-    if isinstance(given, (str, bytes)) or not (isinstance(given, Iterable) or hasattr(given, "__index__")):
+    if isinstance(given, (str, bytes)) or not (
+        isinstance(given, Iterable) or hasattr(given, "__index__")
+    ):
         raise TypeError(f"offsets{of} must be an int or several, got {given!r}")
     if not isinstance(given, Iterable):
         return validate.integer(given, f"offset{of}", low=-_FARTHEST, high=_FARTHEST)
-    several = tuple(validate.integer(one, f"offset{of}", low=-_FARTHEST, high=_FARTHEST) for one in given)
+    several = tuple(
+        validate.integer(one, f"offset{of}", low=-_FARTHEST, high=_FARTHEST) for one in given
+    )
     if not several:
         raise ValueError(f"offsets{of} are empty; a field takes at least one row")
     return several

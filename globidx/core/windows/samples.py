@@ -49,7 +49,12 @@ class WindowedIndex:
 
     @classmethod
     def of(
-        cls, files: GlobalIndex, sequences: Sequences, window: Window, *, missing: Numbers | None = None
+        cls,
+        files: GlobalIndex,
+        sequences: Sequences,
+        window: Window,
+        *,
+        missing: Numbers | None = None,
     ) -> WindowedIndex:
         """Samples of ``window`` over ``sequences``.
 
@@ -72,7 +77,9 @@ class WindowedIndex:
         stops = sequences.starts + sequences.lengths
         if len(stops) and int(stops.max()) > len(files):
             index = int(np.argmax(stops))
-            raise ValueError(f"sequence {index} ends at row {stops[index]}, but the files have {len(files)} rows")
+            raise ValueError(
+                f"sequence {index} ends at row {stops[index]}, but the files have {len(files)} rows"
+            )
         gaps = None if missing is None else _inside(missing, sequences)
         return cls(files, sequences, Anchors(sequences.lengths, window, missing=gaps))
 
@@ -90,7 +97,9 @@ class WindowedIndex:
         numbers, anchors = self.anchors.locate_many(sample_ids)
         lengths = self.sequences.lengths[numbers]
         rows, inside = self.anchors.window.rows(offsets, anchors, lengths)
-        files, items = self.files.locate_many((self.sequences.starts[numbers][:, None] + rows).ravel())
+        files, items = self.files.locate_many(
+            (self.sequences.starts[numbers][:, None] + rows).ravel()
+        )
         return WindowRows(files.reshape(rows.shape), items.reshape(rows.shape), inside)
 
     def chunking(self, chunk_lengths: Numbers) -> Chunking:
@@ -120,7 +129,9 @@ class WindowedIndex:
 
     def take(self, indices: Numbers, *, missing: Numbers | None = None) -> WindowedIndex:
         """The index of the sequences at ``indices``, in that order: one side of a split, say."""
-        return self.of(self.files, self.sequences.take(indices), self.anchors.window, missing=missing)
+        return self.of(
+            self.files, self.sequences.take(indices), self.anchors.window, missing=missing
+        )
 
 
 def _inside(missing: Numbers, sequences: Sequences) -> tuple[Numbers, Numbers]:

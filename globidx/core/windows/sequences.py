@@ -88,7 +88,9 @@ class Sequences:
                 f"end {index} is {stops[index]}, but the end before it is {before}; the ends of sequences must ascend"
             )
         if rows is not None and len(stops) and stops[-1] > rows:
-            raise ValueError(f"the last sequence ends at row {stops[-1]}, but there are {rows} rows")
+            raise ValueError(
+                f"the last sequence ends at row {stops[-1]}, but there are {rows} rows"
+            )
         return cls(stops - lengths, lengths)
 
     @classmethod
@@ -102,12 +104,18 @@ class Sequences:
         """
         firsts, counts = _column(starts, "start"), _column(lengths, "length")
         if len(firsts) != len(counts):
-            raise ValueError(f"{len(firsts)} starts and {len(counts)} lengths: there must be one of each a sequence")
+            raise ValueError(
+                f"{len(firsts)} starts and {len(counts)} lengths: there must be one of each a sequence"
+            )
         _refuse(firsts < 0, firsts, "start {} is negative")
         _refuse(counts < 0, counts, "length {} is negative")
         if rows is not None:
             beyond = firsts > rows - counts
-            _refuse(beyond, firsts, f"the sequence that starts at row {{}} ends beyond the {rows} rows there are")
+            _refuse(
+                beyond,
+                firsts,
+                f"the sequence that starts at row {{}} ends beyond the {rows} rows there are",
+            )
         return cls(firsts, counts)
 
     def __len__(self) -> int:
@@ -194,7 +202,8 @@ def sides(names: Iterable[str], fraction: float, seed: int = 0) -> NDArray[np.bo
         raise ValueError(f"fraction must be in [0, 1], got {fraction}")
     key = validate.integer(seed, "seed").to_bytes(8, "little")
     hashes = [
-        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8, key=key).digest() for name in names
+        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8, key=key).digest()
+        for name in names
     ]
     # 53 bits are what a float holds: 1.0 takes all of them, and 0.0 none
     values = np.frombuffer(b"".join(hashes), "<u8") >> np.uint64(11)

@@ -22,7 +22,9 @@ from globidx.errors import NOT_WRITTEN, UNKNOWN, WriteError
 TEMPORARY_SUFFIX = ".globidx-tmp"
 DAY = 86_400.0
 
-_TEMPORARY = re.compile(rf"\.(.+)\.([0-9a-f]{{12}})([0-9a-f]{{8}}){re.escape(TEMPORARY_SUFFIX)}", re.DOTALL)
+_TEMPORARY = re.compile(
+    rf"\.(.+)\.([0-9a-f]{{12}})([0-9a-f]{{8}}){re.escape(TEMPORARY_SUFFIX)}", re.DOTALL
+)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -115,13 +117,17 @@ def sweep(directory: Path, *, older_than: float = DAY, limit: int = 1000) -> int
             if removed == limit:
                 break
             with suppress(OSError):
-                if is_temporary(entry.name) and _is_stale(entry.stat(follow_symlinks=False), youngest):
+                if is_temporary(entry.name) and _is_stale(
+                    entry.stat(follow_symlinks=False), youngest
+                ):
                     os.unlink(entry.path)
                     removed += 1
     return removed
 
 
-def _write_new(name: str, data: Iterable[bytes | memoryview], folder: int, *, durable: bool) -> tuple[int, int]:
+def _write_new(
+    name: str, data: Iterable[bytes | memoryview], folder: int, *, durable: bool
+) -> tuple[int, int]:
     """Write a file that was not there; its device and inode. It is gone again where that fails."""
     descriptor = os.open(name, _NEW, 0o666, dir_fd=folder)
     try:
@@ -165,4 +171,6 @@ def _is_stale(status: os.stat_result, youngest: float) -> bool:
 
 
 def _proof(name: str, token: str) -> str:
-    return hashlib.blake2b(os.fsencode(f"{name}.{token}"), digest_size=4, person=b"globidx-tmp").hexdigest()
+    return hashlib.blake2b(
+        os.fsencode(f"{name}.{token}"), digest_size=4, person=b"globidx-tmp"
+    ).hexdigest()

@@ -34,7 +34,12 @@ def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
         lock = _file_lock(path)
         lock.acquire(timeout=timeout)
     except Timeout:
-        _log.warning("going on without the lock %s after %g seconds: it is held by %s", path, timeout, _holder(path))
+        _log.warning(
+            "going on without the lock %s after %g seconds: it is held by %s",
+            path,
+            timeout,
+            _holder(path),
+        )
         yield False
         return
     except (OSError, NotImplementedError) as error:

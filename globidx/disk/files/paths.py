@@ -49,7 +49,11 @@ def _scheme(path: str) -> str | None:
     """``"s3:"`` of ``"s3://bucket"``, ``"simplecache::s3:"`` of a chain; None of a local path."""
     scheme, colon, _ = path.partition("://")
     links = scheme.split("::")
-    return f"{scheme}:" if colon and all(link.replace("+", "").replace("-", "").isalnum() for link in links) else None
+    return (
+        f"{scheme}:"
+        if colon and all(link.replace("+", "").replace("-", "").isalnum() for link in links)
+        else None
+    )
 
 
 class Paths(Sequence[str]):
@@ -112,4 +116,8 @@ class Paths(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return repr(list(self)) if len(self) <= 8 else f"[{self[0]!r}, ..., {self[-1]!r}] ({len(self)} paths)"
+        return (
+            repr(list(self))
+            if len(self) <= 8
+            else f"[{self[0]!r}, ..., {self[-1]!r}] ({len(self)} paths)"
+        )

@@ -92,7 +92,9 @@ class Build:
         """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
         written = IndexCache(self.cache).load()
         if written is None or written.fingerprint() != snapshot.fingerprint:
-            raise OSError(f"the index of {len(snapshot.table)} files was not written to {self.cache}{consequence}")
+            raise OSError(
+                f"the index of {len(snapshot.table)} files was not written to {self.cache}{consequence}"
+            )
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
         """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
@@ -132,12 +134,18 @@ class Build:
         """The parts of this index that were kept by ``run_part``."""
         stem, suffix = self.cache.stem, self.cache.suffix
         pattern = re.compile(re.escape(stem) + r"\.\d+-of-\d+" + re.escape(suffix))
-        paths = glob.glob(os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix))
+        paths = glob.glob(
+            os.path.join(glob.escape(str(self.cache.parent)), glob.escape(stem) + ".*" + suffix)
+        )
         return [
-            Path(path) for path in sorted(paths) if pattern.fullmatch(os.path.basename(path)) and os.path.isfile(path)
+            Path(path)
+            for path in sorted(paths)
+            if pattern.fullmatch(os.path.basename(path)) and os.path.isfile(path)
         ]
 
-    def _collect(self, indices: Indices, caches: Sequence[IndexCache], kept: IndexCache) -> Assembly:
+    def _collect(
+        self, indices: Indices, caches: Sequence[IndexCache], kept: IndexCache
+    ) -> Assembly:
         """What is known of the files at ``indices`` after all that no cache knows have been scanned.
 
         The result is assembled once. Where a file was scanned it is also written to ``kept``, while
@@ -161,7 +169,9 @@ class Build:
                     assembled = assembled._replace(digest=kept.save(assembled.piece.table))
         return assembled
 
-    def _recall(self, indices: Indices, caches: Sequence[IndexCache], result: ScanResult) -> Indices:
+    def _recall(
+        self, indices: Indices, caches: Sequence[IndexCache], result: ScanResult
+    ) -> Indices:
         """Add to ``result`` what caches know, or else their siblings; the places that are still missing."""
         for known in chain(caches, self._siblings()):
             if not len(indices):
@@ -175,7 +185,9 @@ class Build:
     def _scan(self, indices: Indices, result: ScanResult) -> None:
         """Add to ``result`` what the files at ``indices`` hold, batch by batch."""
         done = 0
-        for batch in scanning.scan(self.paths, indices, layout=self.layout, axis=self.axis, executor=self.executor):
+        for batch in scanning.scan(
+            self.paths, indices, layout=self.layout, axis=self.axis, executor=self.executor
+        ):
             result.add(batch)
             done += sum(len(piece.indices) for piece in batch.pieces) + len(batch.failures)
             if self.progress is not None:
@@ -192,7 +204,9 @@ class Build:
         def mine() -> bytes:
             result = ScanResult()
             missing = self._recall(share, caches, result)
-            for batch in scanning.scan(self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor):
+            for batch in scanning.scan(
+                self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor
+            ):
                 result.add(batch)
             return exchange.encode(result, self.paths)
 
@@ -204,7 +218,9 @@ class Build:
         if piece is None or self.on_bad == "error":
             scanning.refuse_bad(failures, len(self.paths))
         if piece is None:
-            others = count_by_suffix(failure.path for failure in assembled.failures if failure.is_other)
+            others = count_by_suffix(
+                failure.path for failure in assembled.failures if failure.is_other
+            )
             over = f"; passed over {others} of other formats" if others else ""
             raise NoFilesError(f"there is no file to index below {self.paths.root}{over}")
         scanning.refuse_repeats(piece, self.paths)
@@ -212,7 +228,13 @@ class Build:
         if failures:
             level = logging.INFO if self.on_bad == "report" else logging.WARNING
             count, total = len(failures), len(self.paths)
-            _log.log(level, "left out %d of %d files that cannot be indexed: %s", count, total, failures[0])
+            _log.log(
+                level,
+                "left out %d of %d files that cannot be indexed: %s",
+                count,
+                total,
+                failures[0],
+            )
         for info in piece.table.arrays:
             if info.packing:
                 _tell_packed(info.name or "the array", info.packing)
@@ -228,10 +250,14 @@ class Build:
         others = [failure for failure in failures if failure.is_other and self.searched]
         if others:
             counts, first = count_by_suffix(failure.path for failure in others), others[0]
-            _log.warning("passed over %s: %s is %s", counts, scanning.printable(first.path), first.reason)
+            _log.warning(
+                "passed over %s: %s is %s", counts, scanning.printable(first.path), first.reason
+            )
         return [failure for failure in failures if not (failure.is_other and self.searched)]
 
-    def _kept(self, piece: Piece, digest: str | None, cache: IndexCache) -> tuple[Table, str | None]:
+    def _kept(
+        self, piece: Piece, digest: str | None, cache: IndexCache
+    ) -> tuple[Table, str | None]:
         """The table, mapped from the cache file that holds it; from memory where none does."""
         table, mapped = piece.table, cache.digest_of(piece.table)
         if mapped is not None or not self.keep:

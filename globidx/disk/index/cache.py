@@ -207,7 +207,9 @@ def siblings(path: Path) -> list[Path]:
     pattern = re.compile(re.escape(path.name[: -len(_SPEC)]) + _SPEC_PATTERN)
     stamped: list[tuple[int, str]] = []
     with suppress(OSError), os.scandir(path.parent) as listing:
-        others = (entry for entry in listing if pattern.fullmatch(entry.name) and entry.name != path.name)
+        others = (
+            entry for entry in listing if pattern.fullmatch(entry.name) and entry.name != path.name
+        )
         stamped.extend((entry.stat().st_mtime_ns, entry.path) for entry in others)
     return [Path(name) for _, name in sorted(stamped, reverse=True)[:8]]
 
@@ -219,13 +221,17 @@ _SPEC, _SPEC_PATTERN = f"{0:016x}.index", r"[0-9a-f]{16}\.index"
 def _name(root: str | None, spec: str, options: str) -> str:
     """``.globidx-OPTIONS-SPEC.index``: the first digest covers the options, the second how the files were named."""
     first, second = (
-        hashlib.blake2b(os.fsencode(repr(what)), digest_size=8).hexdigest() for what in ((root, options), spec)
+        hashlib.blake2b(os.fsencode(repr(what)), digest_size=8).hexdigest()
+        for what in ((root, options), spec)
     )
     return f".globidx-{first}-{second}.index"
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")).absolute() / "globidx"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")).absolute()
+        / "globidx"
+    )
 
 
 def _read(path: Path, seen: object) -> tuple[mmap.mmap | bytes | None, object]:
@@ -260,13 +266,17 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _rows(table: Table, paths: Paths, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _rows(
+    table: Table, paths: Paths, indices: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``indices``."""
     shared = table.names.shared_with(paths.names)
     rows, selected = indices[indices < shared], indices[indices < shared]
     rest = indices[indices >= shared]
     if len(rest) and shared < len(table):
-        row_of = {name: shared + row for row, name in enumerate(table.names.encoded(shared, len(table)))}
+        row_of = {
+            name: shared + row for row, name in enumerate(table.names.encoded(shared, len(table)))
+        }
         names = paths.names.encoded(0, len(paths))
         pairs = [(row_of[names[index]], index) for index in rest.tolist() if names[index] in row_of]
         more = np.array(pairs, np.int64).reshape(-1, 2)

@@ -34,7 +34,9 @@ def absolute_names(files: Any) -> str | Sequence[str]:
         return _absolute(_path(files))
     if isinstance(files, Iterable) and not isinstance(files, (bytes, dict)):
         return Names.of(_absolute(_path(path)) for path in files)
-    raise TypeError(f"files must be a directory, a glob, a list of paths or a list file, got {type(files).__name__}")
+    raise TypeError(
+        f"files must be a directory, a glob, a list of paths or a list file, got {type(files).__name__}"
+    )
 
 
 def find_files(files: Any) -> Paths:
@@ -69,7 +71,9 @@ def count_by_suffix(paths: Iterable[str]) -> str:
 
 
 def _counted(suffixes: Counter[str]) -> str:
-    shown = sorted(suffixes.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_SUFFIXES_SHOWN]
+    shown = sorted(suffixes.items(), key=lambda item: (-item[1], not item[0], item[0]))[
+        :_SUFFIXES_SHOWN
+    ]
     parts = [f"{count} {suffix or 'without a suffix'}" for suffix, count in shown]
     more = suffixes.total() - sum(count for _, count in shown)
     return ", ".join(parts) + (f" and {more} others" if more else "")
@@ -111,7 +115,9 @@ def _listed(names: Sequence[str]) -> list[bytes]:
     if len(set(paths)) < len(paths):
         seen: set[bytes] = set()
         twice = next(path for path in paths if path in seen or seen.add(path))  # type: ignore[func-returns-value]
-        raise ValueError(f"{os.fsdecode(twice)} and {os.fsdecode(twice)} are the same file; name each file once")
+        raise ValueError(
+            f"{os.fsdecode(twice)} and {os.fsdecode(twice)} are the same file; name each file once"
+        )
     return paths
 
 
@@ -123,7 +129,9 @@ def _matches(pattern: str) -> list[str]:
     bases = glob.glob(head) if head else ["."]
     folders = (folder for base in bases if os.path.isdir(base) for folder in _folders(base))
     rest = tail.lstrip("/") or "*"
-    matches = (match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest)))
+    matches = (
+        match for folder in folders for match in _matches(os.path.join(glob.escape(folder), rest))
+    )
     return sorted(set(matches), key=os.fsencode)
 
 
@@ -135,7 +143,9 @@ def _is_store(path: Path) -> bool:
     return True
 
 
-def _stores_below(folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]) -> Iterator[bytes]:
+def _stores_below(
+    folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]
+) -> Iterator[bytes]:
     """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
 
     Files are taken by their suffix, so that a folder costs no more than listing it; ``passed``
@@ -240,7 +250,9 @@ def _raise(error: OSError) -> None:
 
 
 def _looks_like_store(path: bytes) -> bool:
-    return path.endswith(b".zarr") or any(os.path.exists(path + b"/" + marker) for marker in _MARKERS)
+    return path.endswith(b".zarr") or any(
+        os.path.exists(path + b"/" + marker) for marker in _MARKERS
+    )
 
 
 def _looks_like_hdf5(name: bytes) -> bool:
@@ -266,4 +278,6 @@ def _absolute(path: str) -> str:
 
 
 _MARKERS = tuple(os.fsencode(marker) for marker in stores.ZARR_MARKERS)
-_SUFFIXES = frozenset(os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES)
+_SUFFIXES = frozenset(
+    os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES
+)

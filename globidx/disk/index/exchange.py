@@ -45,7 +45,9 @@ def encode(result: ScanResult, paths: Paths) -> bytes:
     blobs: list[bytes] = []
     for piece in result.pieces:
         blobs += [piece.indices.astype("<i8").tobytes(), encoding.encode(piece.table)]
-    failures = [[index, _hex(bad.path), bad.reason, bad.is_other] for index, bad in result.failures.items()]
+    failures = [
+        [index, _hex(bad.path), bad.reason, bad.is_other] for index, bad in result.failures.items()
+    ]
     sources = []
     for index, taken in result.sources.items():
         sources.append([index, [[_hex(file), _hex(dataset)] for file, dataset in taken]])
@@ -78,7 +80,9 @@ def merge(parts: Sequence[bytes], paths: Paths) -> ScanResult:
         ends = np.cumsum([0, *header["sizes"]]).tolist()
         blobs = [body[start:end] for start, end in zip(ends, ends[1:], strict=False)]
         for indices, table in zip(blobs[::2], blobs[1::2], strict=True):
-            result.pieces.append(Piece(np.frombuffer(indices, "<i8").astype(np.int64), encoding.decode(table)))
+            result.pieces.append(
+                Piece(np.frombuffer(indices, "<i8").astype(np.int64), encoding.decode(table))
+            )
     return result
 
 

@@ -26,18 +26,27 @@ def read_list(path: Path) -> list[str]:
     except OSError as error:
         raise NoFilesError(f"the list file {path} cannot be read: {error}") from None
     if "\0" in text:
-        raise NoFilesError(f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line")
+        raise NoFilesError(
+            f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line"
+        )
     _refuse_json(path, text)
     rows = _rows(path, text)
     if not rows:
         raise NoFilesError(f"the list file {path} names no file")
-    column = next((index for index, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None)
+    column = next(
+        (index for index, cell in enumerate(rows[0]) if cell.strip().lower() in _HEADINGS), None
+    )
     # in a plain list the first line may be a file called "path"
     is_headed = column is not None and path.suffix.lower() in _TABLES
-    names = [row[column or 0 : (column or 0) + 1] if is_headed else row[:1] for row in rows[int(is_headed) :]]
+    names = [
+        row[column or 0 : (column or 0) + 1] if is_headed else row[:1]
+        for row in rows[int(is_headed) :]
+    ]
     empty = [row for row, cell in enumerate(names) if not cell or not cell[0].strip()]
     if empty:
-        raise NoFilesError(f"the list file {path} names no file in its entry {empty[0] + 1}; every row needs a path")
+        raise NoFilesError(
+            f"the list file {path} names no file in its entry {empty[0] + 1}; every row needs a path"
+        )
     if not names:
         raise NoFilesError(f"the list file {path} names no file")
     listed = (cell[0].strip() for cell in names)
@@ -60,7 +69,9 @@ def _refuse_json(path: Path, text: str) -> None:
         raise NoFilesError(
             f"{path} holds references of kerchunk, which are no list of files; name the stores that they refer to"
         )
-    raise NoFilesError(f"{path} is JSON, and a list file is text or CSV with a path a line; write the paths so")
+    raise NoFilesError(
+        f"{path} is JSON, and a list file is text or CSV with a path a line; write the paths so"
+    )
 
 
 def _rows(path: Path, text: str) -> list[list[str]]:
@@ -68,10 +79,20 @@ def _rows(path: Path, text: str) -> list[list[str]]:
     suffix = path.suffix.lower()
     if suffix in _TABLES:
         try:
-            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ","))
+            rows = list(
+                csv.reader(
+                    io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ","
+                )
+            )
         except csv.Error as error:
-            raise NoFilesError(f"the list file {path} is no {suffix[1:].upper()}: {error}") from None
+            raise NoFilesError(
+                f"the list file {path} is no {suffix[1:].upper()}: {error}"
+            ) from None
     else:
         # a comma may be part of a name
         rows = [[line] for line in text.split("\n")]
-    return [row for row in rows if any(cell.strip() for cell in row) and not row[0].lstrip().startswith("#")]
+    return [
+        row
+        for row in rows
+        if any(cell.strip() for cell in row) and not row[0].lstrip().startswith("#")
+    ]

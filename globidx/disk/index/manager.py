@@ -106,11 +106,18 @@ class GlobalIndexManager:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
         self._spec = IndexSpec.of(
-            files, key=key, layout=layout, axis=axis, cache_dir=cache_dir, allow_external=allow_external
+            files,
+            key=key,
+            layout=layout,
+            axis=axis,
+            cache_dir=cache_dir,
+            allow_external=allow_external,
         )
         self._on_bad = on_bad
         if not 0 <= lock_timeout < float("inf"):
-            raise ValueError(f"lock_timeout must be a number of seconds from 0 on, got {lock_timeout}")
+            raise ValueError(
+                f"lock_timeout must be a number of seconds from 0 on, got {lock_timeout}"
+            )
         self._lock_timeout = lock_timeout
         self._now = self._look(executor, peers=peers, progress=progress)
 
@@ -172,7 +179,9 @@ class GlobalIndexManager:
         ValueError
             If ``num_files`` is out of range.
         """
-        return self._now.table.fingerprint(validate.integer(num_files, "num_files", high=self.num_files))
+        return self._now.table.fingerprint(
+            validate.integer(num_files, "num_files", high=self.num_files)
+        )
 
     @property
     def arrays(self) -> tuple[ArrayInfo, ...]:
@@ -314,7 +323,9 @@ class GlobalIndexManager:
         progress: Callable[[int, int], None] | None = None,
     ) -> Snapshot:
         files = self._now.paths if self._spec.files is None else self._spec.files
-        paths = find_files(files) if peers is None else find_by_all(peers, lambda: find_files(files))
+        paths = (
+            find_files(files) if peers is None else find_by_all(peers, lambda: find_files(files))
+        )
         build = self._spec.build(
             paths,
             on_bad=self._on_bad,

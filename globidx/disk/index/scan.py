@@ -78,7 +78,11 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
         started = time.time_ns()
         try:
             entry = stores.scan(path, layout, axis)
-            files = () if is_remote(path) else stamps.metadata_files(os.fsencode(path), entry.kind, entry.arrays)
+            files = (
+                ()
+                if is_remote(path)
+                else stamps.metadata_files(os.fsencode(path), entry.kind, entry.arrays)
+            )
             after = [stamps.stamp(os.stat(file)) for file in files]
         except stores.UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -92,11 +96,18 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
     # its stamp identifies the file, and cannot prove that its data did not change
     if entry.is_foreign:
         after = [(size, 0, 0, inode) for size, _, _, inode in after]
-    return replace(entry, stamps=tuple(stamps.without_racy_times(stamp, started) for stamp in after))
+    return replace(
+        entry, stamps=tuple(stamps.without_racy_times(stamp, started) for stamp in after)
+    )
 
 
 def scan(
-    paths: Paths, indices: NDArray[np.int64], *, layout: Layout, axis: int, executor: Executor | None
+    paths: Paths,
+    indices: NDArray[np.int64],
+    *,
+    layout: Layout,
+    axis: int,
+    executor: Executor | None,
 ) -> Iterator[ScanResult]:
     """Look at the files at ``indices``, in batches, each as it is done."""
     size = max(_BATCH, -(-len(indices) // _BATCHES_AT_MOST))
@@ -119,10 +130,14 @@ def _scan_batch(
         else:
             by_schema.setdefault(examined.schema, []).append((index, name, examined))
             if examined.sources:
-                result.sources[index] = [(os.path.relpath(file, root), dataset) for file, dataset in examined.sources]
+                result.sources[index] = [
+                    (os.path.relpath(file, root), dataset) for file, dataset in examined.sources
+                ]
     for rows in by_schema.values():
         indices_of, names_of, entries = zip(*rows, strict=True)
-        result.pieces.append(Piece(np.array(indices_of, np.int64), Table.of(names_of, entries, axis)))
+        result.pieces.append(
+            Piece(np.array(indices_of, np.int64), Table.of(names_of, entries, axis))
+        )
     return result
 
 
@@ -136,9 +151,7 @@ def assemble(result: ScanResult, paths: Paths) -> tuple[Piece | None, list[Failu
     reference = f"in {printable(paths[int(first.indices[0])])} there is {describe(first.table)}"
     for piece in pieces:
         if piece.table.schema != first.table.schema:
-            reason = (
-                f"it has {describe(piece.table)}, while {reference}; give the files one {_difference(piece, first)}"
-            )
+            reason = f"it has {describe(piece.table)}, while {reference}; give the files one {_difference(piece, first)}"
             failures |= {index: Failure(paths[index], reason) for index in piece.indices.tolist()}
     fitting = [piece for piece in pieces if piece.table.schema == first.table.schema]
     indices = np.concatenate([piece.indices for piece in fitting])
@@ -164,10 +177,16 @@ def refuse_bad(failures: Sequence[Failure], total: int) -> None:
     kinds = {failure.kind for failure in failures}
     # such as a wrong key: no file is bad, and skipping would leave none
     if len(failures) == total > 1 and len(kinds) == 1:
-        lines = [f"none of the {total} files can be indexed, all for the reason of the first: {failures[0]}"]
+        lines = [
+            f"none of the {total} files can be indexed, all for the reason of the first: {failures[0]}"
+        ]
     else:
         # where all failed, none would be left
-        skip = "; mend or remove them, or pass on_bad='skip' (--on-bad skip)" if len(failures) < total else ""
+        skip = (
+            "; mend or remove them, or pass on_bad='skip' (--on-bad skip)"
+            if len(failures) < total
+            else ""
+        )
         lines = [f"{count} cannot be indexed{skip}:"]
         lines += _by_kind(failures[:_SHOWN])
         lines += [f"and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
@@ -207,7 +226,9 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
         first[identity] = path
 
 
-def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths) -> None:
+def refuse_sources(
+    piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths
+) -> None:
     """ValueError naming a file and one that it is made of, both among the files: samples would be trained on twice.
 
     Leaving the sources out would be safe only if the file held all of each, which is not known.
@@ -235,13 +256,17 @@ def refuse_sources(piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]
                 )
 
 
-def _indexed_source(piece: Piece, rows: list[int], status: os.stat_result, dataset: str, paths: Paths) -> str | None:
+def _indexed_source(
+    piece: Piece, rows: list[int], status: os.stat_result, dataset: str, paths: Paths
+) -> str | None:
     """The path of the one of these rows that is the file of ``status``, and whose array is its ``dataset``."""
     for row in rows:
         source, entry = paths[int(piece.indices[row])], piece.table.entry(row)
         if not os.path.samestat(os.stat(source), status):
             continue
-        if any(stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays):
+        if any(
+            stores.is_same_array(source, entry.kind, info.path, dataset) for info in entry.arrays
+        ):
             return source
     return None
 

@@ -77,12 +77,18 @@ class Snapshot:
         absolute = path if is_remote(path) else os.path.abspath(path)
         base = os.fsdecode(self.paths.base)
         try:
-            return self.table.names.index(absolute.removeprefix(base) if absolute.startswith(base) else "")
+            return self.table.names.index(
+                absolute.removeprefix(base) if absolute.startswith(base) else ""
+            )
         except ValueError:
-            raise ValueError(f"{path} is not one of the {len(self.table)} files of this index") from None
+            raise ValueError(
+                f"{path} is not one of the {len(self.table)} files of this index"
+            ) from None
 
 
-def _mapped(root: str, skipped: tuple[tuple[str, str], ...], path: Path, digest: str, fingerprint: str) -> Snapshot:
+def _mapped(
+    root: str, skipped: tuple[tuple[str, str], ...], path: Path, digest: str, fingerprint: str
+) -> Snapshot:
     try:
         table, digest = map_cache(os.fspath(path), digest, fingerprint)
     except (OSError, ValueError) as error:

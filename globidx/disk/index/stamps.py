@@ -59,7 +59,9 @@ def is_unchanged(path: str, entry: Entry) -> bool:
     return len(noted) == len(now) and bool(_are_same(now, noted).all())
 
 
-def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+def unchanged(
+    table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Whether each of ``rows`` is proved unchanged; their files have the given ``indices`` in ``paths``."""
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
@@ -68,7 +70,9 @@ def unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDAr
     return np.concatenate(answers)
 
 
-def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _unchanged(
+    table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     first = int(indices[0])
     # indices ascend
     near = paths.encoded(first, int(indices[-1]) + 1)
@@ -87,7 +91,11 @@ def _unchanged(table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDA
     else:
         suffixes = [_suffixes(kind, table.arrays) for kind in KINDS]
         kinds = table.kinds[rows].tolist()
-        files = [path + suffix for path, kind in zip(selected, kinds, strict=True) for suffix in suffixes[kind]]
+        files = [
+            path + suffix
+            for path, kind in zip(selected, kinds, strict=True)
+            for suffix in suffixes[kind]
+        ]
     same = _are_same(stamps_of(files), noted)
     return np.logical_and.reduceat(same, np.concatenate([[0], np.cumsum(counts)[:-1]]))
 
@@ -102,5 +110,7 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     if kind == "hdf5":
         return [b""]
     marker = b".zarray" if kind == "zarr2" else b"zarr.json"
-    folders = (os.fsencode(info.path + ("/indptr" if info.form == "csr" else "")) for info in arrays)
+    folders = (
+        os.fsencode(info.path + ("/indptr" if info.form == "csr" else "")) for info in arrays
+    )
     return [b"/" + folder + b"/" + marker if folder else b"/" + marker for folder in folders]

@@ -52,7 +52,9 @@ class Batch:
             samples_of = [tuple([field[row, ...] for field in fields]) for row in rows]
         if len(rows) > len(self._plan.items):
             _part_repeats(samples_of, rows)
-        self._useful = sum(array.nbytes for array in samples_of[0]) * len(samples_of) if samples_of else 0
+        self._useful = (
+            sum(array.nbytes for array in samples_of[0]) * len(samples_of) if samples_of else 0
+        )
         return samples_of
 
     @property
@@ -89,7 +91,15 @@ class Batch:
                 rows[target : target + stop - start] = block[start - chunk : stop - chunk]
         return left
 
-    def _fill(self, runs: list[Run], column: int, info: ArrayInfo, rows: NDArray[Any], *, again: bool = True) -> None:
+    def _fill(
+        self,
+        runs: list[Run],
+        column: int,
+        info: ArrayInfo,
+        rows: NDArray[Any],
+        *,
+        again: bool = True,
+    ) -> None:
         """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
         run = runs[0]
         length = int(self._now.table.chunk_lengths[run.file, column])
@@ -118,7 +128,9 @@ class Batch:
                 return
             raise ReadError(self._describe(run, info, error)) from error
 
-    def _fill_from_chunk(self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]) -> None:
+    def _fill_from_chunk(
+        self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]
+    ) -> None:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
         It is put together and kept where the cache has room for all of it. Else each of its chunks
@@ -132,7 +144,9 @@ class Batch:
         with self._handles.use((self._now, file)) as opened:
             source = opened.source(column)
             if size > max(self._cached.capacity, rows.nbytes):
-                self._taken += pick(source, [(run.start, run.stop, run.target) for run in runs], rows)
+                self._taken += pick(
+                    source, [(run.start, run.stop, run.target) for run in runs], rows
+                )
                 return
             self._cached.make_room(size)
             block = np.empty((stop - chunk, *info.row_shape), info.dtype)

@@ -132,7 +132,9 @@ _tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()
 
 def reports() -> tuple[Report, ...]:
     """The reports of this process for the one that started it."""
-    return tuple(report for tally in list(_tallies.values()) if (report := tally.report()) is not None)
+    return tuple(
+        report for tally in list(_tallies.values()) if (report := tally.report()) is not None
+    )
 
 
 def receive(reports: Iterable[Report]) -> None:

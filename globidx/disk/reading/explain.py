@@ -22,12 +22,17 @@ def explain(reader: Reader) -> str:
 
     Files that differ in something else may still be read in another way.
     """
-    now, lines = reader.manager.now, [f"backend {reader.backend!r}, missing chunks: {reader.on_missing}"]
+    now, lines = (
+        reader.manager.now,
+        [f"backend {reader.backend!r}, missing chunks: {reader.on_missing}"],
+    )
     columns = np.column_stack((now.table.kinds, now.table.chunk_lengths[:, reader.columns]))
     _, firsts, counts = np.unique(columns, axis=0, return_index=True, return_counts=True)
     for first, count in sorted(zip(firsts.tolist(), counts.tolist(), strict=True))[:_MOST_GROUPS]:
         alike = "1 file" if count == 1 else f"{count} files"
-        lines.append(f"{KINDS[now.table.kinds[first]]}, {alike} like {scanning.printable(now.paths[first])}")
+        lines.append(
+            f"{KINDS[now.table.kinds[first]]}, {alike} like {scanning.printable(now.paths[first])}"
+        )
         lines += _arrays(reader, now, first)
     if len(firsts) > _MOST_GROUPS:
         lines.append(f"and {len(firsts) - _MOST_GROUPS} more kinds of chunks")
@@ -55,7 +60,9 @@ def _kept(info: ArrayInfo, chunk: int, cache_bytes: int) -> str:
     if not chunk:
         return "not chunked"
     size = chunk * info.item_bytes // info.rows
-    size_text = f"{chunk} {what}s a chunk of {size / 1024:.6g} KiB" if chunk > 1 else f"one {what} a chunk"
+    size_text = (
+        f"{chunk} {what}s a chunk of {size / 1024:.6g} KiB" if chunk > 1 else f"one {what} a chunk"
+    )
     if chunk == 1:
         return size_text
     if size <= cache_bytes:

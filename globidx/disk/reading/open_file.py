@@ -46,7 +46,10 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
     """Spans of one row of chunks by ``source``, one by one where it has no better way."""
     if isinstance(source, SpanSource):
         return source.pick(spans, out)
-    return sum(source.read(start, stop, out[target : target + stop - start]) for start, stop, target in spans)
+    return sum(
+        source.read(start, stop, out[target : target + stop - start])
+        for start, stop, target in spans
+    )
 
 
 class OpenFile:
@@ -154,7 +157,9 @@ class LibrarySource:
         """
         block = self._store().read(self._array, start, stop)
         if block.shape != out.shape:
-            raise ReadError(f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}")
+            raise ReadError(
+                f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}"
+            )
         out[...] = block
         return out.nbytes
 

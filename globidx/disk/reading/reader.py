@@ -110,7 +110,9 @@ class Reader:
         capacity = default_capacity()
         if self.max_open_files is not None:
             capacity = min(capacity, self.max_open_files)
-        self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(capacity, self._counted)
+        self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(
+            capacity, self._counted
+        )
         self.cached = BlockCache(self.cache_bytes)
         self._indexes = ShardIndexes(self.cached)
 

@@ -35,7 +35,12 @@ class ArrayReport:
 
 
 def check(
-    indexed: Snapshot, axis: int, *, decode: bool, executor: Executor | None, allow_external: bool = False
+    indexed: Snapshot,
+    axis: int,
+    *,
+    decode: bool,
+    executor: Executor | None,
+    allow_external: bool = False,
 ) -> Iterator[list[ArrayReport]]:
     """Every array of every file of an index, file by file; with ``decode`` all data are read."""
     jobs = [(path, indexed.entry(file)) for file, path in enumerate(indexed.paths)]
@@ -47,12 +52,18 @@ def check(
 def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -> list[ArrayReport]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
     try:
-        opened = OpenFile(path, entry, axis, on_missing="fill", backend="auto", forked=False, allow_external=allow)
+        opened = OpenFile(
+            path, entry, axis, on_missing="fill", backend="auto", forked=False, allow_external=allow
+        )
     except stores.UNREADABLE as error:
-        return [ArrayReport(path, info.path, 0, 0, (_describe(error),), False) for info in entry.arrays]
+        return [
+            ArrayReport(path, info.path, 0, 0, (_describe(error),), False) for info in entry.arrays
+        ]
     try:
         return [
-            _check_array(path, entry.kind, partial(_read, opened, column, part), part, axis, decode, allow)
+            _check_array(
+                path, entry.kind, partial(_read, opened, column, part), part, axis, decode, allow
+            )
             for column, info in enumerate(entry.arrays)
             for part in _parts(info)
         ]
@@ -61,7 +72,13 @@ def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -
 
 
 def _check_array(
-    path: str, kind: str, read: Callable[[int, int], object], info: ArrayInfo, axis: int, decode: bool, allow: bool
+    path: str,
+    kind: str,
+    read: Callable[[int, int], object],
+    info: ArrayInfo,
+    axis: int,
+    decode: bool,
+    allow: bool,
 ) -> ArrayReport:
     try:
         audit = stores.audit(path, kind, info.path, allow_external=allow)
@@ -74,21 +91,28 @@ def _check_array(
             read(start, min(start + step, rows))
         except stores.UNREADABLE as error:
             problems.append(f"rows [{start}, {min(start + step, rows)}): {_describe(error)}")
-    return ArrayReport(path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums)
+    return ArrayReport(
+        path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums
+    )
 
 
 def _read(opened: OpenFile, column: int, part: ArrayInfo, start: int, stop: int) -> None:
     if part.form == "part":
         opened.library().read(part.path, start, stop)
     else:
-        opened.source(column).read(start, stop, np.empty((stop - start, *part.row_shape), part.dtype))
+        opened.source(column).read(
+            start, stop, np.empty((stop - start, *part.row_shape), part.dtype)
+        )
 
 
 def _parts(info: ArrayInfo) -> list[ArrayInfo]:
     """The stored arrays behind an array."""
     if info.form != "csr":
         return [info]
-    return [ArrayInfo(info.name, (), info.dtype, 0, part, "part") for part in stores.parts_of(info.path, info.form)]
+    return [
+        ArrayInfo(info.name, (), info.dtype, 0, part, "part")
+        for part in stores.parts_of(info.path, info.form)
+    ]
 
 
 def _describe(error: Exception) -> str:

@@ -14,7 +14,13 @@ from typing import Any
 from globidx.core.json import strict
 from globidx.core.records import record
 from globidx.disk.files.atomic import make_directory, sweep, write_atomic
-from globidx.errors import RecordCorruptError, RecordError, RecordMismatchError, SaveError, WriteError
+from globidx.errors import (
+    RecordCorruptError,
+    RecordError,
+    RecordMismatchError,
+    SaveError,
+    WriteError,
+)
 
 _NAME = re.compile(r"record-([0-9]{8,18})-([0-9a-f]{12})\.json")
 _LAST_NUMBER = 10**18 - 1
@@ -71,7 +77,9 @@ def read_bytes(path: str | Path) -> bytes:
         # a FIFO must not keep it waiting
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no record or folder of records at {os.path.abspath(path)}") from error
+        raise FileNotFoundError(
+            f"there is no record or folder of records at {os.path.abspath(path)}"
+        ) from error
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -158,11 +166,15 @@ def next_number(directory: Path) -> int:
         raise SaveError(f"no record can be written in the folder {directory}: {error}") from error
     number = int(existing[-1].name.split("-")[1]) + 1 if existing else 0
     if number > _LAST_NUMBER:
-        raise SaveError(f"no record can be written in the folder {directory}: there is none after {existing[-1].name}")
+        raise SaveError(
+            f"no record can be written in the folder {directory}: there is none after {existing[-1].name}"
+        )
     return number
 
 
-def find(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[str, Any] | None, list[str]]:
+def find(
+    directory: Path, expect: str | None, *, fallback: bool
+) -> tuple[dict[str, Any] | None, list[str]]:
     """The record to go on from, or None where there is none, and why newer ones were passed over.
 
     That is the newest, which must be whole and, where ``expect`` is given, have that id:
@@ -213,13 +225,17 @@ def _list_once(directory: Path) -> list[Path]:
     try:
         with os.scandir(directory) as entries:
             matches = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
-            ordered = sorted((int(m[1]), m[2], entry.name) for m, entry in matches if m and _is_file(entry))
+            ordered = sorted(
+                (int(m[1]), m[2], entry.name) for m, entry in matches if m and _is_file(entry)
+            )
     except FileNotFoundError:
         return []
     return [directory / name for _, _, name in ordered]
 
 
-def _found(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict[str, Any] | None, list[str]]:
+def _found(
+    directory: Path, expect: str | None, *, fallback: bool
+) -> tuple[dict[str, Any] | None, list[str]]:
     passed_over: list[str] = []
     for path in reversed(list_records(directory)):
         try:
@@ -240,7 +256,9 @@ def _found(directory: Path, expect: str | None, *, fallback: bool) -> tuple[dict
             )
     if expect is not None or passed_over:
         wanted = f"record {expect}" if expect is not None else "a whole record"
-        raise RecordError(f"{directory} does not hold {wanted}" + "".join(f"; {reason}" for reason in passed_over))
+        raise RecordError(
+            f"{directory} does not hold {wanted}" + "".join(f"; {reason}" for reason in passed_over)
+        )
     return None, []
 
 

@@ -108,7 +108,11 @@ class Lineage:
         if isinstance(keep, int):
             validate.integer(keep, "keep_last", low=1)
         try:
-            paths = [path for path in records.list_records(self._directory) if path.name not in self._strange]
+            paths = [
+                path
+                for path in records.list_records(self._directory)
+                if path.name not in self._strange
+            ]
         except OSError as error:
             _log.warning("old records in %s are not removed: %s", self._directory, error)
             return []
@@ -128,7 +132,9 @@ class Lineage:
             return [path for path, entry in readable[:-1] if entry.number not in kept]
         except Exception as error:
             # a policy is the user's code and may raise anything; the record is written by now
-            failed = SaveError(f"the record is written, but keep= failed: {type(error).__name__}: {error}")
+            failed = SaveError(
+                f"the record is written, but keep= failed: {type(error).__name__}: {error}"
+            )
             failed.state = UNKNOWN
             raise failed from error
 

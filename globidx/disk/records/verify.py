@@ -51,5 +51,9 @@ def _inspected(path: Path) -> tuple[Path, str | None, str | None]:
         id = read_record(path)["id"]
     except RecordError as error:
         return path, None, str(error)
-    problem = None if is_name_of(path, id) else f"{path} holds record {id}: it was renamed or copied over another"
+    problem = (
+        None
+        if is_name_of(path, id)
+        else f"{path} holds record {id}: it was renamed or copied over another"
+    )
     return path, id, problem

@@ -28,7 +28,9 @@ from globidx.disk.files.paths import is_remote
 from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
 
-HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".nxs", ".cxi", ".nwb", ".loom"})
+HDF5_SUFFIXES = frozenset(
+    {".h5", ".hdf5", ".hdf", ".he5", ".h5ad", ".h5mu", ".nxs", ".cxi", ".nwb", ".loom"}
+)
 #: Files that are HDF5 or of an older format; their first bytes decide.
 MIXED_SUFFIXES = frozenset({".nc", ".nc4", ".mat"})
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
@@ -111,7 +113,9 @@ def format_of(path: Path) -> str:
         signature = file.read(8)
     for magic, name in _OTHER_FORMATS.items():
         if signature.startswith(magic):
-            raise OtherFormatError(f"a file of {name}, which is no HDF5: convert it to a newer format of its kind")
+            raise OtherFormatError(
+                f"a file of {name}, which is no HDF5: convert it to a newer format of its kind"
+            )
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
 
 
@@ -122,7 +126,9 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     """
     if is_remote(path):
         if _has_suffix(path):
-            raise ValueError("it is an HDF5 file, and those are read from local paths only; copy it to a disk first")
+            raise ValueError(
+                "it is an HDF5 file, and those are read from local paths only; copy it to a disk first"
+            )
         remote: Entry = _module("zarr.library").scan(path, layout, axis)
         return remote
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
@@ -134,11 +140,15 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     return entry
 
 
-def open_store(path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False) -> Store:
+def open_store(
+    path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False
+) -> Store:
     """Open a file that was scanned as ``kind``; ``allow_external`` as it was then."""
     if kind == "hdf5":
         library = _module("hdf5.library")
-        hdf5: Store = library.open_store(path, axis, on_missing=on_missing, allow_external=allow_external)
+        hdf5: Store = library.open_store(
+            path, axis, on_missing=on_missing, allow_external=allow_external
+        )
         return hdf5
     store: Store = _module("zarr.library").open_store(path, axis, on_missing=on_missing)
     return store
@@ -158,7 +168,9 @@ def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
 
     An empty name is all of the file.
     """
-    return kind == "hdf5" and (not dataset or bool(_module("hdf5.library").is_same(path, array, dataset)))
+    return kind == "hdf5" and (
+        not dataset or bool(_module("hdf5.library").is_same(path, array, dataset))
+    )
 
 
 def refuse_fork() -> None:
@@ -189,18 +201,24 @@ def array_info(
         )
     if not 0 <= axis < len(shape):
         raise ValueError(f"{label} has shape {tuple(shape)}: no axis {axis} to take items from")
-    if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (chunks and min(chunks) < 1):
+    if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
+        chunks and min(chunks) < 1
+    ):
         raise ValueError(
             f"{label} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
         )
     if field.form == "tokens" and len(shape) != 1:
-        raise ValueError(f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays")
+        raise ValueError(
+            f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays"
+        )
     item_shape = tuple(int(size) for dimension, size in enumerate(shape) if dimension != axis)
     count = int(shape[axis])
     if field.form == "tokens":
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
-    return ArrayInfo(field.name, item_shape, dtype_name, chunk, field.path, field.form, packing), count
+    return ArrayInfo(
+        field.name, item_shape, dtype_name, chunk, field.path, field.form, packing
+    ), count
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
@@ -209,7 +227,11 @@ def parts_of(path: str, form: str) -> tuple[str, ...]:
     >>> parts_of("X", "csr")
     ('X/indptr', 'X/indices', 'X/data')
     """
-    return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data")) if form == "csr" else (path,)
+    return (
+        tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
+        if form == "csr"
+        else (path,)
+    )
 
 
 def packing_of(attribute: Callable[[str], Any]) -> str:
@@ -246,7 +268,9 @@ def make_entry(
         raise ValueError(f"its arrays are not aligned: {lengths_by_name}")
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
     schema = tuple(info for info, _ in arrays)
-    return Entry(kind, lengths.pop(), schema, digest, is_foreign=is_foreign or bool(sources), sources=sources)
+    return Entry(
+        kind, lengths.pop(), schema, digest, is_foreign=is_foreign or bool(sources), sources=sources
+    )
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:

@@ -163,10 +163,14 @@ def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
     """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one after the other."""
     checksum = 0
     for piece in pieces:
-        checksum = _crc32c().extend(checksum, piece if isinstance(piece, bytes) else piece.tobytes())
+        checksum = _crc32c().extend(
+            checksum, piece if isinstance(piece, bytes) else piece.tobytes()
+        )
     expected = int.from_bytes(stored, "little")
     if expected != checksum:
-        raise ValueError(f"its checksum is {expected:#010x}, but its bytes have {checksum:#010x}: they were damaged")
+        raise ValueError(
+            f"its checksum is {expected:#010x}, but its bytes have {checksum:#010x}: they were damaged"
+        )
 
 
 _CLASSES = {"zstd": "Zstd", "blosc": "Blosc", "lz4": "LZ4"}

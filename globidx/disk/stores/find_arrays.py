@@ -22,7 +22,9 @@ class Field(NamedTuple):
     form: str
 
 
-def find(root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]) -> list[Field]:
+def find(
+    root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]
+) -> list[Field]:
     """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
 
     ValueError names what is missing or ambiguous.
@@ -50,7 +52,9 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
         return tuple(present)
     names = sorted(present)
     listed = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
-    available = (listed + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none at all"
+    available = (
+        listed + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    ) or "none at all"
     if keys is None:
         raise ValueError(
             f"it holds {len(names)} arrays ({available}); choose with key= (--key), one or several of equal length"
@@ -71,7 +75,9 @@ def _nexus(root: Any) -> str:
         signal = _text(node.attrs.get("signal")) or _old_signal(node)
         if signal is not None:
             if not is_array(_get(node, signal)):
-                raise ValueError(f"its group {path or '/'} names {signal!r} as signal, which is no array in it")
+                raise ValueError(
+                    f"its group {path or '/'} names {signal!r} as signal, which is no array in it"
+                )
             return f"{path}/{signal}".strip("/")
         default = _text(node.attrs.get("default")) or _only_entry(node)
         if default is None:
@@ -98,7 +104,9 @@ def _old_signal(node: Any) -> str | None:
     if _class(node) != "NXdata":
         return None
     arrays = ((name, _get(node, name)) for name in node)
-    marked = (name for name, array in arrays if is_array(array) and _is_one(array.attrs.get("signal")))
+    marked = (
+        name for name, array in arrays if is_array(array) and _is_one(array.attrs.get("signal"))
+    )
     return next(map(str, marked), None)
 
 
@@ -107,7 +115,11 @@ def _is_one(value: Any) -> bool:
     text = _text(value)
     if text is not None:
         return text.strip() == "1"
-    return isinstance(value, (int, float, np.number, np.ndarray)) and np.size(value) == 1 and bool(np.all(value == 1))
+    return (
+        isinstance(value, (int, float, np.number, np.ndarray))
+        and np.size(value) == 1
+        and bool(np.all(value == 1))
+    )
 
 
 def _class(node: Any) -> str | None:
@@ -122,9 +134,13 @@ def _ome(root: Any) -> str:
     try:
         path: Any = scales[0]["datasets"][0]["path"]  # type: ignore[index]
     except (TypeError, LookupError):
-        raise ValueError("it has no multiscales attribute with a dataset in it, so it is no OME-Zarr image") from None
+        raise ValueError(
+            "it has no multiscales attribute with a dataset in it, so it is no OME-Zarr image"
+        ) from None
     if not isinstance(path, str) or not is_array(_get(root, path)):
-        raise ValueError(f"its multiscales attribute names {path!r} as level 0, which is no array in it")
+        raise ValueError(
+            f"its multiscales attribute names {path!r} as level 0, which is no array in it"
+        )
     return path.strip("/")
 
 
@@ -138,7 +154,10 @@ def _anndata(root: Any, key: str) -> str:
         return "plain"
     if node is None:
         raise ValueError(f"it has no {key!r}, so it is no AnnData file with such a matrix")
-    encoding = _text(node.attrs.get("encoding-type")) or f"{_text(node.attrs.get('h5sparse_format'))}_matrix"
+    encoding = (
+        _text(node.attrs.get("encoding-type"))
+        or f"{_text(node.attrs.get('h5sparse_format'))}_matrix"
+    )
     if encoding != "csr_matrix":
         raise ValueError(
             f"its {key!r} is stored as {encoding}; rows can be read of arrays and of csr_matrix: convert it"

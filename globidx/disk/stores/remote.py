@@ -22,14 +22,18 @@ def find(url: str) -> list[str]:
     asks it, refuses.
     """
     if url.lower().endswith(tuple(HDF5_SUFFIXES)):
-        raise NoFilesError(f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first")
+        raise NoFilesError(
+            f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first"
+        )
     files, path = file_system(url)
     try:
         with as_os_errors():
             if _is_store(files, path):
                 return [url]
             listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
-            stores = sorted({name.rstrip("/") for name in listed if _is_store(files, name.rstrip("/"))})
+            stores = sorted(
+                {name.rstrip("/") for name in listed if _is_store(files, name.rstrip("/"))}
+            )
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoFilesError(f"there is nothing at {url}: {error}") from None
     except GlobidxError:
@@ -42,7 +46,10 @@ def find(url: str) -> list[str]:
     # a file system knows its own protocol, not the chain
     if head.count("::") or behind:
         paths = [name.partition("://")[2] if "://" in name else name for name in stores]
-        return [head + (path if head.endswith("file://") else path.lstrip("/")) + behind for path in paths]
+        return [
+            head + (path if head.endswith("file://") else path.lstrip("/")) + behind
+            for path in paths
+        ]
     return [files.unstrip_protocol(name) for name in stores]
 
 
@@ -70,7 +77,11 @@ def as_os_errors() -> Iterator[None]:
 
 def _is_of_a_back_end(error: BaseException) -> bool:
     package = type(error).__module__.partition(".")[0]
-    return isinstance(error, Exception) and not isinstance(error, OSError) and package not in _NO_BACK_ENDS
+    return (
+        isinstance(error, Exception)
+        and not isinstance(error, OSError)
+        and package not in _NO_BACK_ENDS
+    )
 
 
 def file_system(url: str) -> tuple[Any, str]:

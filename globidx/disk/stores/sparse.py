@@ -32,15 +32,21 @@ class SparseSource:
         first = int(ends[0])
         last = int(ends[-1])
         if first < 0 or (counts < 0).any():
-            raise ReadError(f"indptr of {self._group!r} does not ascend in rows [{start}, {stop}): {ends[:8].tolist()}")
+            raise ReadError(
+                f"indptr of {self._group!r} does not ascend in rows [{start}, {stop}): {ends[:8].tolist()}"
+            )
         out[...] = 0
         if first == last:
             return int(ends.nbytes)
         columns = store.read(f"{self._group}/indices", first, last)
         values = store.read(f"{self._group}/data", first, last)
         if len(columns) != last - first or len(values) != last - first:
-            raise ReadError(f"indptr of {self._group!r} ends at {last}, behind the end of indices or data")
+            raise ReadError(
+                f"indptr of {self._group!r} ends at {last}, behind the end of indices or data"
+            )
         if int(columns.min()) < 0 or int(columns.max()) >= out.shape[1]:
-            raise ReadError(f"indices of {self._group!r} lie outside [0, {out.shape[1]}) in rows [{start}, {stop})")
+            raise ReadError(
+                f"indices of {self._group!r} lie outside [0, {out.shape[1]}) in rows [{start}, {stop})"
+            )
         np.add.at(out, (np.repeat(np.arange(stop - start), counts), columns), values)
         return int(ends.nbytes + columns.nbytes + values.nbytes)

@@ -31,7 +31,11 @@ class TensorSource:
             ) from error
         store = {"driver": "file", "path": os.path.join(os.path.abspath(folder), name)}
         # a chunk that is missing must not pass for one of fill value
-        spec = {"driver": "zarr3" if kind == "zarr3" else "zarr", "kvstore": store, "fill_missing_data_reads": False}
+        spec = {
+            "driver": "zarr3" if kind == "zarr3" else "zarr",
+            "kvstore": store,
+            "fill_missing_data_reads": False,
+        }
         self._array = tensorstore.open(spec, read=True).result()
         self._axis = axis
 

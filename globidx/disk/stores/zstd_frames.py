@@ -123,7 +123,9 @@ def _header(view: memoryview) -> tuple[int | None, int] | None:
     single, flag = descriptor >> 5 & 1, descriptor >> 6
     width = (single, 2, 4, 8)[flag]
     start = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    size = int.from_bytes(view[start : start + width], "little") + 256 * (flag == 1) if width else None
+    size = (
+        int.from_bytes(view[start : start + width], "little") + 256 * (flag == 1) if width else None
+    )
     return size, start + width
 
 

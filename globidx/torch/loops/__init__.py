@@ -1,1 +1,1 @@
-"""The loop over a loader: which batch it holds, which loop counts, and whether it was left."""
+"""The loop over a loader: which loop counts, which batch it holds, and whether it was abandoned."""

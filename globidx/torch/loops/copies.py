@@ -1,7 +1,7 @@
-"""Copies of a sampler, and the one they were made from, where both live in one process.
+"""Copies of a sampler, and the sampler that they were made from, in one process.
 
-A loop over a deep-copied or unpickled loader reports to the copy. Whoever saves the original would record that nothing
-was trained, so the copy leaves word.
+A loop over a deep-copied or unpickled loader reports to the copy. Whoever saves the original would
+record that nothing was trained on, so the copy notes at the original that it is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from globidx.torch.loops.passes import Passes
 
 
 class Original:
-    """Name of a sampler in this process, and of the one that it was copied from."""
+    """Name of a sampler in this process, and of the sampler that it was copied from."""
 
     _living: ClassVar[WeakValueDictionary[str, Passes]] = WeakValueDictionary()
 
@@ -23,8 +23,8 @@ class Original:
         self._parent = parent
         self._living[self.name] = passes
 
-    def leave_word(self) -> None:
-        """A loop over this copy begins: let the sampler that it was made from know, if that is in this process."""
+    def note_loop(self) -> None:
+        """Note at the sampler that this one was copied from, if it is in this process, that a loop reads the copy."""
         original = self._living.get(self._parent) if self._parent is not None else None
         if original is not None:
             original.copy_is_read = True

@@ -1,8 +1,8 @@
-"""The iterator of a sampler: it holds a position of its own, the sampler holds what is committed.
+"""The iterator of a sampler: it has a position of its own, and the sampler has what is committed.
 
-Ids are computed in blocks and handed out by ``itertools.chain``, at C speed. What is not handed out yet is the rest of
-the current block, so the iterator still knows its exact position, and a sampler that moves on can empty the block
-under a stale iterator, which is then asked for the next one and raises.
+Ids are computed in blocks, and ``itertools.chain`` yields them at C speed. The rest of the current
+block shows how many were yielded, so the iterator knows its exact position. A sampler that moves on
+empties the block of a stale iterator, which is then asked for the next block and raises.
 """
 
 from __future__ import annotations
@@ -14,66 +14,70 @@ from typing import Any, Protocol, cast
 
 from globidx.errors import StaleIteratorError
 
-_FIRST_BLOCK, _LARGEST_BLOCK = 2**7, 2**14  # grows by doubling: the first id is cheap, and so is the millionth
+# blocks grow by doubling: the first id is cheap, and so is the millionth
+_FIRST_BLOCK, _LARGEST_BLOCK = 2**7, 2**14
 
 
 class Watch(Protocol):
-    """Who wants to know how far iterators have come."""
+    """What iterators report to."""
 
     def ended(self, cursor: Cursor) -> None:
         """An iterator was asked for more than it has."""
 
     def dropped(self, cursor: Cursor) -> None:
-        """An iterator is gone; ``issued`` is what it handed out."""
+        """An iterator is gone; it has yielded ``issued`` ids."""
 
 
 class Cursor:
-    """Numbers ``[start, stop)`` of one rank's stream, turned into ids block by block by ``ids(start, stop)``."""
+    """The ids ``[start, stop)`` of one rank's stream, computed block by block by ``ids(start, stop)``."""
 
     def __init__(self, watch: Watch, *, by_loader: bool = False) -> None:
         self._watch = watch
-        self.by_loader = by_loader  # whether a loader asked for it
-        self.generation = -1  # the pass that it was pointed at
+        # whether a loader asked for it
+        self.by_loader = by_loader
+        # the pass that it was pointed at
+        self.generation = -1
         self.empty()
 
     def __del__(self) -> None:
         self._watch.dropped(self)
 
     def empty(self) -> None:
-        """Have nothing (more) to hand out."""
+        """Have nothing (more) to yield."""
         self.point_at(lambda start, stop: [], 0, 0)
 
     def point_at(self, ids: Callable[[int, int], list[int]], start: int, stop: int) -> None:
         """Go on from ``start`` of another stream, or of this one again."""
-        self._ids, self._next, self._stop = ids, start, stop
+        self._ids = ids
+        self._next, self._stop = start, stop
         self._block: list[int] = []
         self._rest: Iterator[int] = iter(self._block)
         self._stale = ""
 
     @property
     def issued(self) -> int:
-        """How many of the stream's ids were handed out, those before ``start`` included."""
+        """How many of the stream's ids were yielded, those before ``start`` included."""
         return self._next - length_hint(self._rest)
 
     @property
     def exhausted(self) -> bool:
-        """Whether the last id was handed out."""
+        """Whether the last id was yielded."""
         return self.issued >= self._stop
 
     def invalidate(self, why: str) -> None:
-        """Make the next touch raise, unless there is nothing left to hand out."""
+        """Make the next touch raise, unless nothing is left to yield."""
         if not self.exhausted:
             self._stale = why
             self._block.clear()
 
     def blocks(self) -> Iterator[Iterator[int]]:
-        """What ``chain`` reads."""
+        """The blocks that ``chain`` reads."""
         size = _FIRST_BLOCK
         while self._stale or self._next < self._stop:
             if self._stale:
                 raise StaleIteratorError(
-                    f"this iterator was made before its sampler {self._stale}, and its ids no longer count; "
-                    "make a new one with iter()"
+                    f"this iterator was made before its sampler {self._stale}, and its ids no "
+                    "longer count; make a new one with iter()"
                 )
             stop = min(self._next + size, self._stop)
             self._block = self._ids(self._next, stop)
@@ -85,7 +89,7 @@ class Cursor:
 
 
 class Source(Protocol):
-    """The sampler, as far as its iterators need it."""
+    """The ledger of a sampler, as far as its iterators need it."""
 
     def state_of(self, cursor: Cursor) -> dict[str, Any]:
         """The record as if all ids that ``cursor`` issued were committed."""
@@ -95,10 +99,11 @@ class Source(Protocol):
 
 
 class SampleIterator(chain):  # type: ignore[type-arg]
-    """What ``iter(sampler)`` returns. Its ``state_dict`` is the sampler's record for the ids *issued* so far.
+    """The iterator of a sampler. Its ``state_dict`` is the sampler's record for the ids *issued* so far.
 
-    torchdata's ``StatefulDataLoader`` asks for it when a batch of ids is sent to a worker, and publishes the answer
-    with that batch: there, what was issued is exactly what the loop was given.
+    torchdata's ``StatefulDataLoader`` asks for it when a batch of ids is sent to a worker, and
+    returns the answer with that batch: there, the ids that were issued are exactly those that the
+    loop was given.
     """
 
     _source: Source

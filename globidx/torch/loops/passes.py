@@ -1,4 +1,4 @@
-"""The running pass of a sampler: its iterators, the loop that counts deliveries, and the batch that this loop holds."""
+"""The running pass of a sampler: its iterators, and the loop that counts deliveries."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class Loop(Protocol):
         """Learn that the pass is over: everything of it was delivered and committed."""
 
 
-class Handed(NamedTuple):
-    """The batch that a loop was handed last, until it is settled.
+class HeldBatch(NamedTuple):
+    """The batch that a loop was given last, until it is settled.
 
-    ``ids`` of which ``replaced`` are those that others stand for. ``is_last``: nothing of the pass comes behind it.
+    ``replaced`` are those of ``ids`` for which the loop got other samples. ``is_last`` means that
+    nothing of the pass follows it.
     """
 
     ids: Sequence[int]
@@ -31,22 +32,32 @@ class Handed(NamedTuple):
 
 
 class Passes:
-    """Iterators and loops of one pass. ``generation`` numbers the passes: who remembers another one is stale."""
+    """Iterators and loops of one pass. ``generation`` counts the passes: an iterator of another one is stale."""
 
     _cursors: WeakSet[Cursor]
-    _last: Cursor | None  # the one last drawn from
+    # the iterator that was drawn from last
+    _last: Cursor | None
     _loop: Callable[[], Loop | None]
-    _second: Callable[[], Cursor | None]  # one that began while the last was at its end and not committed
-    _dropped_at: int  # the furthest that an iterator of this pass had come when it was dropped
-    handed: Handed | None
-    told: bool  # whether anybody reports deliveries
-    dealt_to: int | None  # the world size at which ids were last drawn
-    drained: bool  # whether an iterator was asked for more than it had
-    read_by_loader: bool  # whether a loader asked for ids
-    copy_is_read: bool  # whether a loop over a copy of this sampler delivers, of which this one learns nothing
+    # an iterator that began while the one before it was exhausted but not committed
+    _second: Callable[[], Cursor | None]
+    # how far the furthest iterator of this pass had come when it was dropped
+    _dropped_at: int
+    # the batch that was given last and is not settled
+    batch: HeldBatch | None
+    # whether anybody reports deliveries
+    is_reported: bool
+    # the world size at which ids were last drawn
+    dealt_to: int | None
+    # whether an iterator was asked for more ids than it had
+    is_exhausted: bool
+    # whether a loader asked for ids
+    read_by_loader: bool
+    # whether a loop over a copy of this sampler runs, whose deliveries are not reported here
+    copy_is_read: bool
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # held around every change: a thread may save while the loop goes on in another
+        # held around every change: one thread may save while the training loop runs in another
+        self.lock = threading.RLock()
         self.generation = 0
         self.ever_read = False
         self._forget()
@@ -54,7 +65,7 @@ class Passes:
     # -- iterators
 
     def add(self, cursor: Cursor) -> None:
-        """An iterator was pointed at this pass."""
+        """Count an iterator among those of this pass."""
         cursor.generation = self.generation
         self._cursors.add(cursor)
 
@@ -63,16 +74,18 @@ class Passes:
         return cursor in self._cursors
 
     def drawn(self, cursor: Cursor, world_size: int) -> None:
-        """Ids are taken from an iterator, as they are dealt to so many ranks."""
-        self._last, self.dealt_to, self.ever_read = cursor, world_size, True
+        """Note that ids are drawn from an iterator, dealt to ``world_size`` ranks."""
+        self._last = cursor
+        self.dealt_to = world_size
+        self.ever_read = True
 
     def ended(self, cursor: Cursor) -> None:
-        """An iterator was asked for more than it has."""
+        """Note that an iterator was asked for more ids than it has."""
         if cursor.generation == self.generation:
-            self.drained = True
+            self.is_exhausted = True
 
     def dropped(self, cursor: Cursor) -> None:
-        """An iterator is gone."""
+        """Note that an iterator is gone."""
         if cursor.generation == self.generation:
             self._dropped_at = max(self._dropped_at, cursor.issued)
 
@@ -82,14 +95,14 @@ class Passes:
         return max([self._dropped_at, *(cursor.issued for cursor in self._cursors)])
 
     def move(self, why: str) -> None:
-        """The pass is over, or another begins: who still holds an iterator of it learns so."""
+        """Begin another pass; iterators of this one raise ``why`` at their next touch."""
         self.generation += 1
         for cursor in list(self._cursors):
             cursor.invalidate(why)
         self._forget()
 
     def end(self, why: str) -> None:
-        """The pass is over because all of it was delivered: its loop just ends."""
+        """End the pass because all of it was delivered: its loop ends without an error."""
         loop = self._loop()
         if loop is not None:
             loop.end()
@@ -98,83 +111,93 @@ class Passes:
     # -- the loop that counts
 
     def count_by(self, loop: Loop) -> None:
-        """Let ``loop`` count from here on, instead of any before it; held weakly, so that a loop left holds nothing."""
-        self._loop, self.handed = ref(loop), None
-        self.told = self.read_by_loader = True
+        """Let ``loop`` count from here on, in place of any loop before it."""
+        # a weak reference, so that an abandoned loop and its batch are freed
+        self._loop, self.batch = ref(loop), None
+        self.is_reported = self.read_by_loader = True
 
     def counted_by(self, loop: Loop) -> bool:
         """Whether ``loop`` is the one that counts."""
         return self._loop() is loop
 
-    def hand_out(self, loop: Loop, handed: Handed) -> None:
-        """``loop`` is given a batch."""
+    @property
+    def has_loop(self) -> bool:
+        """Whether a loop has counted in this pass, alive or not."""
+        return self._loop is not _no_reference
+
+    def hand_out(self, loop: Loop, batch: HeldBatch) -> None:
+        """Note that ``loop`` is given a batch."""
         if self.counted_by(loop):
-            self.handed = handed
+            self.batch = batch
 
     @property
     def is_looped_over(self) -> bool:
-        """Whether a loop that counts is under way, as far as can be seen."""
-        return self._loop() is not None and (self.handed is None or not self.handed.caller.has_left())
+        """Whether a loop that counts is running, as far as can be seen."""
+        return self._loop() is not None and (self.batch is None or not self.batch.caller.has_left())
 
     @property
-    def held(self) -> Handed | None:
-        """The batch that counts if one looks now: the loop is at work on it, or it was the pass's last.
+    def held(self) -> HeldBatch | None:
+        """The batch that counts now: the loop works on it, or it was the last of the pass.
 
-        A loop that an exception has left has not trained on its batch, not on the last one either.
+        A loop that was left by an exception has not trained on its batch, even if that was the
+        last.
         """
-        handed = self.handed
-        if handed is None or handed.caller.is_failing():
+        batch = self.batch
+        if batch is None or batch.caller.is_failing():
             return None
-        if handed.is_last:
-            return handed
-        return None if self._loop() is None or handed.caller.has_left() else handed
+        if batch.is_last:
+            return batch
+        return None if self._loop() is None or batch.caller.has_left() else batch
 
     @property
-    def left(self) -> Handed | None:
-        """The batch that was handed to a loop which is over, and that nobody settled: it will be given again."""
-        return None if self.held else self.handed
+    def abandoned(self) -> HeldBatch | None:
+        """The batch of a loop that was left before the batch was settled; it is delivered again."""
+        return None if self.held else self.batch
 
     @property
     def is_drained(self) -> bool:
         """Whether a loader that does not count has read a pass to its end."""
-        return self.drained and self.read_by_loader and self._loop is _nobody
+        return self.is_exhausted and self.read_by_loader and not self.has_loop
 
     def give_up(self) -> None:
-        """Forget the batch of a loop that is gone; one that lives may still come back, and its batch then counts.
+        """Forget the batch of a loop that is gone.
 
-        By that alone: that it was the last of its pass, and an error has left it, ends no pass later on.
+        A loop that is alive may still come back, and its batch then counts; but the batch no longer
+        ends the pass, even if it was the last one and an error has left it.
         """
         if self._loop() is None:
-            self.handed = None
-        elif self.handed is not None:
-            self.handed = self.handed._replace(is_last=False)
+            self.batch = None
+        elif self.batch is not None:
+            self.batch = self.batch._replace(is_last=False)
 
-    # -- who reports
+    # -- reports
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing was taken from this pass yet."""
+        """Whether no id was drawn in this pass yet."""
         return self._last is None
 
     @property
-    def untold(self) -> bool:
-        """Whether ids were handed out and nobody reports deliveries."""
-        return (self._last is not None or self.copy_is_read) and not self.told
+    def lacks_reports(self) -> bool:
+        """Whether ids were drawn and nobody reports deliveries."""
+        return (self._last is not None or self.copy_is_read) and not self.is_reported
 
     @property
     def only_drawn(self) -> bool:
         """Whether a pass was drawn to its end and nobody reported a delivery."""
-        return self._last is not None and not self.told and self._last.exhausted
+        return self._last is not None and not self.is_reported and self._last.exhausted
 
     def note_second_draw(self, cursor: Cursor, committed: int) -> None:
-        """Remember an iterator that begins when the one before it is at its end and its ids are not committed.
+        """Remember an iterator that begins when the one before it is exhausted and its ids are not committed.
 
-        After a break that is right: it draws all that is left at once, as its loader's workers did before. A loader
-        that repeats itself draws a batch of it for each one that it delivers of those before.
+        After a break that is right: the iterator draws all that is left at once, as the workers did
+        before. A loader that repeats itself draws one batch of it for each batch that it delivers
+        of the iterator before.
         """
-        last, by_hand = self._last, self.told and self._loop is _nobody and committed > 0
+        last = self._last
+        by_hand = self.is_reported and not self.has_loop and committed > 0
         if by_hand and cursor.by_loader and last is not None and last.by_loader and last.exhausted:
-            self._second = ref(cursor) if last.issued > committed else _nobody
+            self._second = ref(cursor) if last.issued > committed else _no_reference
 
     @property
     def draws_ahead(self) -> bool:
@@ -183,12 +206,14 @@ class Passes:
         return second is not None and second is self._last and not second.exhausted
 
     def _forget(self) -> None:
-        self._cursors, self._last, self._loop = WeakSet(), None, _nobody
-        self.handed = self.dealt_to = None
-        self.told = self.drained = self.copy_is_read = self.read_by_loader = False
-        self._second = _nobody
+        self._cursors = WeakSet()
+        self._last = self.batch = None
+        self.dealt_to = None
+        self._loop = self._second = _no_reference
+        self.is_reported = self.is_exhausted = False
+        self.read_by_loader = self.copy_is_read = False
         self._dropped_at = 0
 
 
-def _nobody() -> None:
+def _no_reference() -> None:
     return None

@@ -1,8 +1,8 @@
-"""Doing a thing on all ranks or on none: what any rank raises, every rank raises, and nobody is left waiting.
+"""Doing something on all ranks or on none: what any rank raises, every rank raises, and no rank is left waiting.
 
-A round is a row of numbers from every rank first (what it is doing, whether it can, how many bytes it brings), and
-the bytes second. So a rank that failed is heard before anybody waits for its part, and ranks that do different things
-find out.
+A round is first a row of integers from every rank (what it calls, whether it failed, how many bytes
+it brings), and then the bytes. So the other ranks learn that a rank failed before they wait for its
+bytes, and ranks that call different things notice.
 """
 
 from __future__ import annotations
@@ -13,35 +13,36 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from globidx import errors
 from globidx.errors import LostRankError, SaveError
-from globidx.torch.ranks.siblings import Siblings
-from globidx.torch.ranks.world import Channel, is_initialized
+from globidx.torch.ranks import outcome
+from globidx.torch.ranks.channel import Channel
+from globidx.torch.ranks.outcome import Outcome, outcome_of
+from globidx.torch.ranks.world import is_initialized
 
-DOINGS = ("save", "restore", "wait", "should_stop", "index")
+# what all ranks may call together; a row carries the index
+CALLS = ("save", "restore", "wait", "should_stop", "index")
 _FORMAT = 1
-_MOST_BYTES = 2**30  # of all ranks together, as they come to lie in the memory of rank 0
-_TOLD = ("field", "state")  # what an error says besides its message
-_OTHERS = {"TypeError": TypeError, "ValueError": ValueError, "NotADirectoryError": NotADirectoryError}
+# of all ranks together, because rank 0 holds them in memory at once
+_MOST_BYTES = 2**30
 
 
 class Agreement:
-    """The ranks of ``group``, asked when they are first needed; what was begun ends within ``timeout`` seconds.
+    """The ranks of ``group``, resolved when they are first needed; a call ends within ``timeout`` seconds.
 
-    A rank that does not come is waited for a little less than that: the rest is for the roll call that names it.
-    Where several groups of a job agree under one ``name``, only one of them does what ``by_first`` asks for. What is
-    done for one ``purpose`` is done in the same sequence on every rank; other purposes have connections of their own.
+    A rank that does not come is waited for a little less than that: the rest is for the roll call
+    that names it. All ranks make the calls of one ``purpose`` in the same sequence; other purposes
+    have connections of their own.
     """
 
-    def __init__(self, group: Any, timeout: float, *, purpose: str, name: str = "") -> None:
+    def __init__(self, group: Any, timeout: float, *, purpose: str) -> None:
         self._group = group
         self._purpose = purpose
-        self._name = name
-        self._siblings: Siblings | None = None
         self._timeout = timeout
+        # seconds for the roll call
         self._grace = min(1.0, timeout / 5)
         self._channel: Channel | None = None
-        self._doing, self._over, self._until = "", "", 0.0
+        self._call = self._subject = ""
+        self._deadline = 0.0
         self._has_met = False
 
     @property
@@ -57,177 +58,160 @@ class Agreement:
     @property
     def patience(self) -> float:
         """Seconds that are left for waiting."""
-        return max(self._until - time.monotonic() - 2 * self._grace, 0.01)
+        return max(self._deadline - time.monotonic() - 2 * self._grace, 0.01)
 
     @contextmanager
-    def turn(self, doing: str, what: str = "") -> Iterator[None]:
-        """``doing`` within, one of ``DOINGS``, which every rank must do; its time starts.
+    def turn(self, call: str, what: str = "") -> Iterator[None]:
+        """Make a call, one of ``CALLS``, which every rank must make; its time starts.
 
-        ``what`` tells it from others of its kind, the same on every rank: the step that is saved, say.
+        ``what`` tells it from others of its kind and is the same on every rank: the step that is
+        saved, say.
         """
-        self._doing, self._over, self._until = doing, f"{doing} {what}".strip(), time.monotonic() + self._timeout
+        self._call, self._subject = call, f"{call} {what}".strip()
+        self._deadline = time.monotonic() + self._timeout
         self._has_met = False
         channel = self._reach()
         if not channel.take(self.patience):
             raise SaveError(
-                f"{doing}() while something else with the same ranks is under way, in another thread or below this "
-                "signal handler; make one after the other. Nothing was saved: not written"
+                f"{call}() while another call with the same ranks is under way, in another thread "
+                "or below this signal handler; make one call after the other. Nothing was saved: "
+                "not written"
             )
         try:
             yield
         finally:
             channel.release()
 
-    def by_all(self, work: Callable[[], Any]) -> list[bytes]:
-        """``work()`` of every rank, as JSON in rank order, on rank 0; nothing on the others.
+    def gather(self, work: Callable[[], Any]) -> list[bytes]:
+        """``work()`` of every rank, as JSON in rank order, on rank 0; an empty list on the others.
 
-        Where any rank's raised, all raise the same, naming the first such rank; a rank alone raises what it was.
+        Where any rank's work raised, all raise the same error, naming the first such rank.
         """
-        told, error = _told(work)
-        sizes = self._agreed(told, error, of_all=True)
-        parts: list[bytes] = self._reached(
-            lambda channel: _then_rest(channel, channel.collect(told, sizes) if any(sizes) else [])
+        mine = outcome_of(work)
+        sizes = self._sizes(mine, of_all=True)
+        parts: list[bytes] = self._communicate(
+            lambda channel: _then_barrier(
+                channel, channel.gather(mine.payload, sizes) if any(sizes) else []
+            )
         )
         return parts
 
-    def shared(self, work: Callable[[], bytes]) -> list[bytes]:
+    def all_gather(self, work: Callable[[], bytes]) -> list[bytes]:
         """``work()`` of every rank, in rank order, on every rank; where any rank's raised, all raise the same."""
         made: list[bytes] = []
-        told, error = _told(lambda: made.append(work()))
-        brought = made[0] if made else told
-        sizes = self._agreed(brought, error, of_all=True)
-        parts: list[bytes] = self._reached(lambda channel: _then_rest(channel, channel.share(brought, sizes)))
+        mine = outcome_of(lambda: made.append(work()))
+        if made:
+            mine = Outcome(made[0])
+        sizes = self._sizes(mine, of_all=True)
+        parts: list[bytes] = self._communicate(
+            lambda channel: _then_barrier(channel, channel.all_gather(mine.payload, sizes))
+        )
         return parts
 
-    def by_first(
-        self, work: Callable[[], Any], *, check: Callable[[Any], None] = lambda _: None, lost: str = ""
-    ) -> Any:
+    def broadcast(self, work: Callable[[], Any], *, lost: str = "") -> Any:
         """``work()`` of rank 0, on every rank: JSON values. Where it raised, all raise.
 
-        Of several groups one does it; rank 0 of each other one takes over what came of it, and raises what ``check``
-        raises over that. Once in a turn. ``lost`` is what follows where a rank is lost: whether rank 0 has done it is
-        not known then.
+        ``lost`` is added to the error if a rank is lost: it is not known then whether rank 0 has
+        done the work.
         """
-        first = self._talk().rank == 0
-        told, error = _told(lambda: self._here_or_elsewhere(work, check, lost)) if first else (b"", None)
-        sizes = self._agreed(told, error, of_all=False, lost=lost)
-        return json.loads(
-            self._reached(lambda channel: _then_rest(channel, channel.spread(told, sizes[0])), lost=lost) or b"null"
+        mine = outcome_of(work) if self._talk().rank == 0 else Outcome(b"")
+        sizes = self._sizes(mine, of_all=False, lost=lost)
+        result = self._communicate(
+            lambda channel: _then_barrier(channel, channel.broadcast(mine.payload, sizes[0])),
+            lost=lost,
         )
+        return json.loads(result or b"null")
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank's flag is up, the same on every rank: one collective on one number, or none where alone."""
-        return bool(self._reached(lambda channel: channel.greatest(int(flag))))
+        """Whether any rank's flag is set, by one all_reduce; the same answer on every rank."""
+        return bool(self._communicate(lambda channel: channel.all_reduce_max(int(flag))))
 
-    def rest(self) -> None:
-        """Nothing more will be agreed for now: the process may exit."""
-        self._reached(lambda channel: channel.rest())
+    def barrier(self) -> None:
+        """Wait for all ranks after the last collective for now, so that the process may exit."""
+        self._communicate(lambda channel: channel.barrier())
 
     # -- inside
 
-    def _here_or_elsewhere(self, work: Callable[[], Any], check: Callable[[Any], None], lost: str) -> Any:
-        """Rank 0 of a group: ``work()``, where it acts for all groups, or what came of it where another does."""
-        if self._siblings is None:
-            return work()
-        if self._siblings.acts:
-            told, error = _told(work)
-            self._tell((b"=" if error is None else b"!") + told)
-            if error is not None:
-                raise error
-            return json.loads(told or b"null")
-        try:
-            outcome = self._siblings.hear(0.8 * self.patience)
-        except RuntimeError as error:
-            raise self._lost([], error, lost, "nothing was heard of the group that acts for all groups") from None
-        if outcome.startswith(b"!"):
-            raise _raised(outcome[1:], "")
-        value = json.loads(outcome[1:] or b"null")
-        check(value)
-        return value
-
-    def _tell(self, outcome: bytes) -> None:
-        """Tell other groups what came of this turn, if there are any and this one acts for them."""
-        if self._siblings is not None and self._siblings.acts:
-            self._siblings.tell(outcome)
-
-    def _agreed(self, told: bytes, error: Exception | None, *, of_all: bool, lost: str = "") -> list[int]:
-        """The sizes of what the ranks bring, once all said that they can; what is raised, is raised on all."""
-        row = [_FORMAT, DOINGS.index(self._doing), int(error is not None), len(told)]
-        rows = self._reached(lambda channel: channel.exchange(row), lost=lost)
-        if error is not None and len(rows) == 1:
-            if of_all:
-                self._tell(b"!" + _spoken(error))
-            raise error
-        sizes = [size for _, _, _, size in rows]
-        self._refuse_other_doings(rows)
+    def _sizes(self, mine: Outcome, *, of_all: bool, lost: str = "") -> list[int]:
+        """How many bytes each rank brings; if any rank failed, all raise its error."""
+        row = [_FORMAT, CALLS.index(self._call), int(mine.error is not None), len(mine.payload)]
+        rows = self._communicate(lambda channel: channel.all_gather_row(row), lost=lost)
+        if mine.error is not None and len(rows) == 1:
+            raise mine.error
+        self._refuse_other_calls(rows)
         failed = [rank for rank, (_, _, has_failed, _) in enumerate(rows) if has_failed]
+        sizes = [size for _, _, _, size in rows]
         if failed:
-            messages = [size if rank in failed else 0 for rank, size in enumerate(sizes)]
-            said = self._reached(
-                lambda channel: _then_rest(channel, channel.share(told if error is not None else b"", messages)),
-                lost=lost,
-            )
-            told_by = f"rank {failed[0]}: " if of_all else ""
-            if of_all:  # other groups wait for what comes of this turn
-                self._tell(b"!" + _spoken(_raised(said[failed[0]], told_by)))
-            raise _raised(said[failed[0]], told_by) from error
+            self._raise_of(failed, sizes, mine, of_all=of_all, lost=lost)
         if max(sizes) * len(sizes) > _MOST_BYTES:
             raise SaveError(
-                f"rank {sizes.index(max(sizes))} brings {max(sizes)} bytes, of {len(sizes)} ranks each may bring "
-                f"{_MOST_BYTES // len(sizes)}; keep less in state_dict(). Nothing is saved: not written"
+                f"rank {sizes.index(max(sizes))} brings {max(sizes)} bytes, of {len(sizes)} ranks "
+                f"each may bring {_MOST_BYTES // len(sizes)}; keep less in state_dict(). Nothing "
+                "is saved: not written"
             )
         return sizes
 
-    def _refuse_other_doings(self, rows: Sequence[Sequence[int]]) -> None:
-        for rank, (format, doing, _, _) in enumerate(rows):
-            if format != rows[0][0]:
-                raise SaveError(f"rank {rank} runs another version of globidx than rank 0; install one version")
-            if doing != rows[0][1]:
+    def _raise_of(
+        self, failed: Sequence[int], sizes: Sequence[int], mine: Outcome, *, of_all: bool, lost: str
+    ) -> None:
+        """Raise the error of the first rank that failed."""
+        lengths = [size if rank in failed else 0 for rank, size in enumerate(sizes)]
+        payload = mine.payload if mine.error is not None else b""
+        payloads = self._communicate(
+            lambda channel: _then_barrier(channel, channel.all_gather(payload, lengths)), lost=lost
+        )
+        prefix = f"rank {failed[0]}: " if of_all else ""
+        raise outcome.decode(payloads[failed[0]], prefix) from mine.error
+
+    def _refuse_other_calls(self, rows: Sequence[Sequence[int]]) -> None:
+        first_format, first_call, *_ = rows[0]
+        for rank, (format, call, _, _) in enumerate(rows):
+            if format != first_format:
                 raise SaveError(
-                    f"rank {rank} called {DOINGS[doing]}() while rank 0 called {DOINGS[rows[0][1]]}(); every rank must "
-                    "call the same, equally often"
+                    f"rank {rank} runs another version of globidx than rank 0; install one version"
+                )
+            if call != first_call:
+                raise SaveError(
+                    f"rank {rank} called {CALLS[call]}() while rank 0 called "
+                    f"{CALLS[first_call]}(); every rank must make the same calls, equally often"
                 )
 
     def _reach(self) -> Channel:
-        """The way to the other ranks, over which nothing has been sent yet."""
+        """The channel to the other ranks, on which nothing was sent yet."""
         channel = self._channel
         if channel is not None and not channel.is_alone and channel.is_stale:
             if self._group is not None or not is_initialized():
                 raise SaveError(
-                    "the process group that this talked over is destroyed; save before destroy_process_group, and "
-                    "after another init_process_group make a new manager with the new group"
+                    "the process group of these ranks was destroyed; save before "
+                    "destroy_process_group, and after another init_process_group make a new "
+                    "manager with the new group"
                 )
             channel = None
         if channel is None or (channel.is_alone and is_initialized()):
             channel = Channel.of(self._purpose, self._group)
-            self._siblings = None
         self._channel = channel
         return channel
 
     def _talk(self) -> Channel:
-        """The way to the other ranks, which have met for this turn."""
+        """The channel to the other ranks, which have met for this turn."""
         channel = self._reach()
         if not self._has_met:
             self._bounded(channel, lambda: self._meet(channel), "")
             self._has_met = True
-            if self._siblings is None and channel.rank == 0:
-                self._siblings = channel.siblings(self._name)
-            if self._siblings is not None:
-                self._siblings.begin(self._over)
         return channel
 
     def _meet(self, channel: Channel) -> None:
-        # a question at each training step does without asking the store each time
-        if not channel.meet(self._over, self.patience, look=self._doing != "should_stop"):
-            told = LostRankError(
-                f"{self._doing}: the other ranks have waited {self._timeout:g} seconds for this one, rank "
-                f"{channel.rank}, and given up; raise timeout= if it may be that late. Nothing is saved: not written. "
-                f"The next {self._doing}() finds them again"
+        # should_stop is called at each training step, and does without asking the store each time
+        if not channel.meet(self._subject, self.patience, look=self._call != "should_stop"):
+            late = LostRankError(
+                f"{self._call}: the other ranks have waited {self._timeout:g} seconds for this "
+                f"one, rank {channel.rank}, and given up; raise timeout= if it may be that late. "
+                f"Nothing is saved: not written. The next {self._call}() meets them again"
             )
-            told.ranks = (channel.rank,)
-            raise told
+            late.ranks = (channel.rank,)
+            raise late
 
-    def _reached(self, talk: Callable[[Channel], Any], *, lost: str = "") -> Any:
+    def _communicate(self, talk: Callable[[Channel], Any], *, lost: str = "") -> Any:
         channel = self._talk()
         channel.limit(self.patience)
         return self._bounded(channel, lambda: talk(channel), lost)
@@ -237,54 +221,33 @@ class Agreement:
             return talk()
         except LostRankError:
             raise
-        except RuntimeError as error:  # torch's DistError and gloo's own
-            failure = error.with_traceback(None)  # whose frames hold the group, which has to go
-        raise self._lost(channel.give_up(self._over, self._grace), failure, lost)
+        # torch's DistError and gloo's own errors
+        except RuntimeError as error:
+            # its frames hold the process group, which must be freed
+            failure = error.with_traceback(None)
+        raise self._lost(channel.give_up(self._subject, self._grace), failure, lost)
 
-    def _lost(self, missing: list[int] | None, error: Exception, lost: str, who: str = "") -> LostRankError:
+    def _lost(self, missing: list[int] | None, error: Exception, lost: str) -> LostRankError:
         if missing is None:
-            who = "nor does the store by which the ranks found each other: it is gone, with its host"
+            who = (
+                "nor does the store by which the ranks found each other: it is gone, with its host"
+            )
         elif missing:
-            who = f"missing: {'rank' if len(missing) == 1 else 'ranks'} {', '.join(map(str, missing))}"
-        who = who or "all are there now, so one came too late, or a connection broke"
-        told = LostRankError(
-            f"{self._doing}: not all ranks answered within {self._timeout:g} seconds; {who}. One that is missing is "
-            f"gone, stopped, or slower than that: raise timeout=, and call this on every rank. {lost}"
-            f" ({type(error).__name__}: {str(error)[:200]})"
+            noun = "rank" if len(missing) == 1 else "ranks"
+            who = f"missing: {noun} {', '.join(map(str, missing))}"
+        else:
+            who = "all are there now, so one came too late, or a connection broke"
+        loss = LostRankError(
+            f"{self._call}: not all ranks answered within {self._timeout:g} seconds; {who}. A "
+            "missing rank has died, is stopped, or is slower than that: raise timeout=, and call "
+            f"this on every rank. {lost} ({type(error).__name__}: {str(error)[:200]})"
         )
-        told.ranks = tuple(missing or ())
+        loss.ranks = tuple(missing or ())
         if lost:
-            told.state = "written, durability unknown"
-        return told
+            loss.state = "written, durability unknown"
+        return loss
 
 
-def _then_rest(channel: Channel, result: Any) -> Any:
-    channel.rest()
+def _then_barrier(channel: Channel, result: Any) -> Any:
+    channel.barrier()
     return result
-
-
-def _told(work: Callable[[], Any]) -> tuple[bytes, Exception | None]:
-    """What ``work`` returned, as JSON (None is nothing at all), or what it raised, to be told, and that error."""
-    try:
-        value = work()
-        return b"" if value is None else json.dumps(value).encode(), None
-    except Exception as error:  # noqa: BLE001 - the other ranks must hear of it before it is raised
-        return _spoken(error), error
-
-
-def _spoken(error: Exception) -> bytes:
-    more = {name: getattr(error, name) for name in _TOLD if isinstance(getattr(error, name, None), str)}
-    return json.dumps({"error": type(error).__name__, "message": str(error)[:4000], **more}).encode()
-
-
-def _raised(said: bytes, where: str) -> Exception:
-    """The error that a rank told of: of the same class, as far as that takes one string; SaveError for any other."""
-    told = json.loads(said)
-    kind = getattr(errors, told["error"], None) or _OTHERS.get(told["error"])
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        kind = SaveError
-    error = kind(where + told["message"])
-    for name in _TOLD:
-        if name in told:
-            setattr(error, name, told[name])
-    return error

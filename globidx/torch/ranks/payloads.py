@@ -9,7 +9,7 @@ import torch
 
 
 def to_tensor(payload: bytes, size: int) -> torch.Tensor:
-    """``payload``, filled up with zeros, as uint8 of that length."""
+    """``payload`` as uint8, padded with zeros to that length."""
     tensor = torch.zeros(size, dtype=torch.uint8)
     if payload:
         tensor[: len(payload)] = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
@@ -22,5 +22,9 @@ def room(sizes: Sequence[int]) -> list[torch.Tensor]:
 
 
 def to_bytes(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[bytes]:
-    """The payloads that were put into tensors."""
+    """The payloads in ``tensors``.
+
+    >>> to_bytes([to_tensor(b"abc", 5)], [3])
+    [b'abc']
+    """
     return [tensor[:size].numpy().tobytes() for tensor, size in zip(tensors, sizes, strict=True)]

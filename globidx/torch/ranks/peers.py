@@ -9,13 +9,21 @@ from globidx.torch.ranks.agreement import Agreement
 
 
 class RankPeers:
-    """The ranks of a process group, each to look at a share of an index's files.
+    """The ranks of a process group, each of which scans a share of an index's files.
 
-    ``GlobalIndexManager(files, peers=RankPeers())`` is then a collective: every rank calls it with the same files, and
-    all have the same index afterwards, or all raise. ``group`` is the default process group unless one is given;
-    without any, this process does it all. A rank that takes more than ``timeout`` seconds longer than the fastest is an
-    error that names it.
+    ``GlobalIndexManager(files, peers=RankPeers())`` is then a collective: every rank calls it with
+    the same files, and all have the same index afterwards, or all raise.
 
+    Parameters
+    ----------
+    group : ProcessGroup, optional
+        The ranks that share the work, by default those of the default process group. Without any
+        process group this process does it all.
+    timeout : float, default 1800.0
+        Seconds that the slowest rank may take longer than the fastest.
+
+    Examples
+    --------
     >>> peers = RankPeers()
     >>> peers.rank, peers.world_size, peers.gather(lambda: b"mine")
     (0, 1, [b'mine'])
@@ -35,6 +43,29 @@ class RankPeers:
         return self._agreement.world_size
 
     def gather(self, work: Callable[[], bytes]) -> list[bytes]:
-        """``work()`` of every rank, in rank order, on every rank; where any rank's raised, all raise."""
+        """Collect the result of every rank's work. Collective.
+
+        Parameters
+        ----------
+        work : callable
+            Called without arguments; returns bytes.
+
+        Returns
+        -------
+        list of bytes
+            In rank order, on every rank.
+
+        Raises
+        ------
+        Exception
+            On every rank, if any rank's work raised; the message names the rank.
+        globidx.errors.LostRankError
+            If a rank did not come within the timeout; ``ranks`` names it.
+
+        Examples
+        --------
+        >>> RankPeers().gather(lambda: b"files 0 to 9")
+        [b'files 0 to 9']
+        """
         with self._agreement.turn("index"):
-            return self._agreement.shared(work)
+            return self._agreement.all_gather(work)

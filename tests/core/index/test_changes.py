@@ -39,7 +39,9 @@ class History:
 
     def __init__(self, lengths):
         self.inodes = iter(range(1, 10**6))
-        self.before = [File(f"f{place:02}", length, next(self.inodes)) for place, length in enumerate(lengths)]
+        self.before = [
+            File(f"f{place:02}", length, next(self.inodes)) for place, length in enumerate(lengths)
+        ]
 
     def happen(self, whats, data):
         after = []
@@ -47,20 +49,34 @@ class History:
             if what == "removed":
                 continue
             if what == "renamed":
-                file = replace(file, name=data.draw(st.sampled_from(["a", "f", "z"])) + f"-{file.name}", was=file.name)
+                file = replace(
+                    file,
+                    name=data.draw(st.sampled_from(["a", "f", "z"])) + f"-{file.name}",
+                    was=file.name,
+                )
             elif what == "grown":
                 file = replace(file, length=file.length + data.draw(st.integers(1, 3)), mtime=2000)
             elif what == "shrunk":
                 file = replace(file, length=data.draw(st.integers(0, file.length - 1)), mtime=2000)
             elif what == "replaced":
-                inode, digest = (next(self.inodes), 0) if data.draw(st.booleans()) else (file.inode, 1)
+                inode, digest = (
+                    (next(self.inodes), 0) if data.draw(st.booleans()) else (file.inode, 1)
+                )
                 file = replace(file, inode=inode, digest=digest, mtime=2000)
             elif what == "rewritten":
                 file = replace(file, mtime=2000)
             after.append(replace(file, happened=what))
         for number in range(data.draw(st.integers(0, 3))):
             name = data.draw(st.sampled_from(["a", "f01", "f03", "z"])) + f"+{number}"
-            after.append(File(name, data.draw(st.integers(0, 2)), next(self.inodes), mtime=3000, happened="new"))
+            after.append(
+                File(
+                    name,
+                    data.draw(st.integers(0, 2)),
+                    next(self.inodes),
+                    mtime=3000,
+                    happened="new",
+                )
+            )
         after.sort(key=lambda file: file.name)
         return data.draw(st.permutations(after)) if data.draw(st.integers(0, 3)) == 0 else after
 
@@ -81,12 +97,18 @@ def test_everything_that_happened_is_told_by_its_name(lengths, data):
         return  # an index has files
     changes = compare(table(before), table(after))
     last = max((place for place, file in enumerate(after) if file.happened != "new"), default=-1)
-    fresh = [(file.name, place > last) for place, file in enumerate(after) if file.happened == "new"]
+    fresh = [
+        (file.name, place > last) for place, file in enumerate(after) if file.happened == "new"
+    ]
     assert list(changes.appended) == [name for name, is_behind in fresh if is_behind]
     assert list(changes.inserted) == [name for name, is_behind in fresh if not is_behind]
     for what in ("grown", "shrunk", "replaced", "rewritten"):
-        assert sorted(getattr(changes, what)) == sorted(file.name for file in after if file.happened == what), what
-    assert sorted(changes.removed) == [f.name for f, what in zip(before, whats, strict=True) if what == "removed"]
+        assert sorted(getattr(changes, what)) == sorted(
+            file.name for file in after if file.happened == what
+        ), what
+    assert sorted(changes.removed) == [
+        f.name for f, what in zip(before, whats, strict=True) if what == "removed"
+    ]
     assert sorted(changes.renamed) == sorted((file.was, file.name) for file in after if file.was)
     kept = [file.name for file in after if file.happened not in ("new", "renamed")]
     assert set(changes.moved) <= set(kept) and bool(changes.moved) == (kept != sorted(kept))
@@ -98,16 +120,30 @@ def test_everything_that_happened_is_told_by_its_name(lengths, data):
     assert (told == "nothing changed") != bool(changes)
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.lists(st.integers(0, 3), min_size=1, max_size=6))
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=6),
+    st.lists(st.integers(0, 3), min_size=1, max_size=6),
+)
 def test_ids_keep_exactly_when_every_place_keeps(before, after):
     """Any two lists of lengths under few names: ``keep_ids`` is what locating every old id in both says."""
-    one = [File(name, n, 1 + place) for place, (name, n) in enumerate(zip("abcdef", before, strict=False))]
-    other = [File(name, n, 1 + place) for place, (name, n) in enumerate(zip("abcdef", after, strict=False))]
+    one = [
+        File(name, n, 1 + place)
+        for place, (name, n) in enumerate(zip("abcdef", before, strict=False))
+    ]
+    other = [
+        File(name, n, 1 + place)
+        for place, (name, n) in enumerate(zip("abcdef", after, strict=False))
+    ]
     for new in (other, other[1:] or other, [replace(other[0], name="A"), *other[1:]]):
-        indexes = GlobalIndex([file.length for file in one]), GlobalIndex([file.length for file in new])
+        indexes = (
+            GlobalIndex([file.length for file in one]),
+            GlobalIndex([file.length for file in new]),
+        )
         same = len(indexes[1]) >= len(indexes[0]) and all(
             (one[a[0]].name, a[1]) == (new[b[0]].name, b[1])
-            for a, b in ((indexes[0].locate(id), indexes[1].locate(id)) for id in range(len(indexes[0])))
+            for a, b in (
+                (indexes[0].locate(id), indexes[1].locate(id)) for id in range(len(indexes[0]))
+            )
         )
         assert compare(table(one), table(new)).keep_ids == same
 

@@ -24,7 +24,9 @@ def resealed(header, body):
     sealed = {name: value for name, value in header.items() if name not in ("format", "version")}
     said = hashlib.blake2b(strict.canonical(sealed), digest_size=32)
     said.update(body)
-    text = json.dumps(header | {"blake2b": said.hexdigest()}, separators=(",", ":")).encode() + b"\n"
+    text = (
+        json.dumps(header | {"blake2b": said.hexdigest()}, separators=(",", ":")).encode() + b"\n"
+    )
     start = b"globidx.index\n" + b"%d\n" % len(text) + text
     return start + b"\0" * (-len(start) % 64) + body
 
@@ -40,7 +42,10 @@ def opened(data):
 
 SMALL = Table.of(
     ["a", "b"],
-    [Entry("zarr3", n, (ArrayInfo("x", (3,), "uint16", 4, "x"),), bytes(16), ((1, 2, 3, 4),)) for n in (3, 4)],
+    [
+        Entry("zarr3", n, (ArrayInfo("x", (3,), "uint16", 4, "x"),), bytes(16), ((1, 2, 3, 4),))
+        for n in (3, 4)
+    ],
     0,
 )
 
@@ -60,9 +65,15 @@ def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
     if data.draw(st.booleans()):
         column = header["columns"][data.draw(st.sampled_from(sorted(header["columns"])))]
         shapes = st.lists(st.sampled_from([0, 1, 2, 3, 4, 16, 2**40]), min_size=1, max_size=4)
-        column.update(data.draw(st.fixed_dictionaries({}, optional={"shape": shapes, "offset": st.integers(0, 600)})))
+        column.update(
+            data.draw(
+                st.fixed_dictionaries({}, optional={"shape": shapes, "offset": st.integers(0, 600)})
+            )
+        )
     for _ in range(data.draw(st.integers(0, 3))):
-        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.sampled_from([0, 1, 3, 127, 128, 255]))
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(
+            st.sampled_from([0, 1, 3, 127, 128, 255])
+        )
     if data.draw(st.booleans()):
         header["bytes"] = data.draw(st.integers(0, 2**40))
     try:
@@ -99,7 +110,10 @@ def test_a_header_of_another_form_is_a_value_error(change):
 def test_a_later_version_is_told_apart(version):
     """It is no damage: RecordVersionError, also where the later one has other fields."""
     header, body = opened(encoding.encode(SMALL))
-    for later in (header | {"version": version}, {"format": "globidx.index", "version": version, "new": [1]}):
+    for later in (
+        header | {"version": version},
+        {"format": "globidx.index", "version": version, "new": [1]},
+    ):
         with pytest.raises(RecordVersionError, match=str(version)):
             encoding.decode(resealed(later, body))
 
@@ -124,7 +138,11 @@ def golden_table():
         return Entry(kind, length, arrays, bytes(range(16)), stamps)
 
     stamp = (2**40, 1_700_000_000_000_000_000, -1, 2**63 - 1)
-    every = [entry("hdf5", 7, 4, stamp), entry("zarr2", 0, 8, stamp, (0, 0, 0, 0)), entry("zarr3", 2**40, 4)]
+    every = [
+        entry("hdf5", 7, 4, stamp),
+        entry("zarr2", 0, 8, stamp, (0, 0, 0, 0)),
+        entry("zarr3", 2**40, 4),
+    ]
     return Table.of(["a.h5", "g/\u00e9.zarr", "g/z.zarr"], every, 1)
 
 

@@ -36,7 +36,8 @@ def test_a_layout_that_knows_its_arrays_takes_no_key(layout):
 
 
 @pytest.mark.parametrize(
-    "layout", ["", "CXI", "token", "tokens", "tokens:", "tokens:0", "tokens:-1", "tokens:1.5", "tokens:x"]
+    "layout",
+    ["", "CXI", "token", "tokens", "tokens:", "tokens:0", "tokens:-1", "tokens:1.5", "tokens:x"],
 )
 @pytest.mark.parametrize("more", ["", "0" * 30 + "0", "٣"])
 def test_a_name_there_is_not_is_refused(layout, more):
@@ -80,7 +81,9 @@ def test_a_key_given_twice_is_refused(key):
         parse(None, key)
 
 
-@pytest.mark.parametrize(("layout", "key"), [("tokens:4", None), ("anndata", None), ("anndata", "X")])
+@pytest.mark.parametrize(
+    ("layout", "key"), [("tokens:4", None), ("anndata", None), ("anndata", "X")]
+)
 def test_layouts_of_rows_have_no_other_axis(layout, key):
     """ValueError names layout and axis; along the first they are themselves."""
     parsed = parse(layout, key)

@@ -22,7 +22,8 @@ def test_names_are_a_list(every, data):
     assert len(kept) == len(every) and list(kept) == every and kept[:] == every
     assert [kept[place] for place in range(-len(every), len(every))] == every + every
     cut = slice(
-        *(data.draw(st.none() | st.integers(-9, 9)) for _ in range(2)), data.draw(st.sampled_from([None, 2, -1]))
+        *(data.draw(st.none() | st.integers(-9, 9)) for _ in range(2)),
+        data.draw(st.sampled_from([None, 2, -1])),
     )
     assert kept[cut] == every[cut]
     for word in every:
@@ -43,7 +44,9 @@ def test_parts_are_slices(every, data):
     raw = [os.fsencode(word) for word in every]
     assert kept.encoded(start, stop) == raw[start:stop]
     part = kept.part(start, stop)
-    assert list(part) == every[start:stop] and [part[n] for n in range(len(part))] == every[start:stop]
+    assert (
+        list(part) == every[start:stop] and [part[n] for n in range(len(part))] == every[start:stop]
+    )
     assert part.encoded(0, len(part)) == raw[start:stop]
     assert bytes(kept.spelled(stop)) == b"".join(word + b"\0" for word in raw[:stop])
 
@@ -54,7 +57,9 @@ def test_joined_names_are_one_list(parts):
     every = [word for part in parts for word in part]
     joined = Names.joined([Names.of(part) for part in parts])
     assert list(joined) == every and [joined[n] for n in range(len(every))] == every
-    again = Names.joined([joined.part(0, len(every) // 2), joined.part(len(every) // 2, len(every))])
+    again = Names.joined(
+        [joined.part(0, len(every) // 2), joined.part(len(every) // 2, len(every))]
+    )
     assert list(again) == every and again.encoded(0, len(every)) == joined.encoded(0, len(every))
 
 
@@ -62,7 +67,9 @@ def test_joined_names_are_one_list(parts):
 def test_take_takes_any_places(every, data):
     """In any sequence, also twice."""
     places = data.draw(st.lists(st.integers(0, len(every) - 1)))
-    assert list(Names.of(every).take(np.array(places, np.int64))) == [every[place] for place in places]
+    assert list(Names.of(every).take(np.array(places, np.int64))) == [
+        every[place] for place in places
+    ]
 
 
 @given(names, names, names)
@@ -77,12 +84,18 @@ def test_shared_names_are_counted_by_whole_names(first, one, other):
     assert cut.shared_with(Names.of(right)) == Names.of(right).shared_with(cut) == expected
 
 
-path = st.lists(st.sampled_from(["a", "b", "ab", "é", "\udcff", ""]), min_size=1, max_size=4).map("/".join)
+path = st.lists(st.sampled_from(["a", "b", "ab", "é", "\udcff", ""]), min_size=1, max_size=4).map(
+    "/".join
+)
 
 
 @given(st.lists(path, max_size=5))
 def test_the_common_folder_is_the_longest_that_begins_every_name(paths):
     """Tried one folder after the other."""
-    folders = [paths[0][: place + 1] for place, letter in enumerate(paths[0]) if letter == "/"] if paths else []
+    folders = (
+        [paths[0][: place + 1] for place, letter in enumerate(paths[0]) if letter == "/"]
+        if paths
+        else []
+    )
     fitting = [folder for folder in folders if all(path.startswith(folder) for path in paths)]
     assert common_folder(paths) == len(max(fitting, key=len, default=""))

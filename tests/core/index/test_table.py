@@ -42,7 +42,9 @@ def entries(draw, schema, same_places=None):
         for name, shape, dtype in schema
     )
     stamps = tuple(draw(stamp) for _ in range(1 if kind == "hdf5" else len(arrays)))
-    return Entry(kind, draw(st.integers(0, 2**40)), arrays, draw(st.binary(min_size=16, max_size=16)), stamps)
+    return Entry(
+        kind, draw(st.integers(0, 2**40)), arrays, draw(st.binary(min_size=16, max_size=16)), stamps
+    )
 
 
 @st.composite
@@ -61,12 +63,17 @@ def rows(table):
     for place in range(len(table)):
         entry = table.entry(place)
         kept = entry.stamps[: 1 if entry.kind == "hdf5" else None]
-        found.append((table.names[place], entry.kind, entry.length, entry.arrays, entry.digest, kept))
+        found.append(
+            (table.names[place], entry.kind, entry.length, entry.arrays, entry.digest, kept)
+        )
     return found
 
 
 def plain(names, every):
-    return [(name, e.kind, e.length, e.arrays, e.digest, e.stamps) for name, e in zip(names, every, strict=True)]
+    return [
+        (name, e.kind, e.length, e.arrays, e.digest, e.stamps)
+        for name, e in zip(names, every, strict=True)
+    ]
 
 
 @given(files(), st.integers(0, 3))
@@ -92,7 +99,9 @@ def test_tables_that_are_joined_are_the_table_of_all(some, data):
     joined = Table.joined(parts)
     assert rows(joined) == rows(whole) and joined.fingerprint() == whole.fingerprint()
     assert encoding.encode(joined) == encoding.encode(whole)
-    assert rows(Table.joined([encoding.decode(encoding.encode(part)) for part in parts])) == rows(whole)
+    assert rows(Table.joined([encoding.decode(encoding.encode(part)) for part in parts])) == rows(
+        whole
+    )
 
 
 @given(files(), st.data())
@@ -116,7 +125,9 @@ def test_the_fingerprint_is_made_of_names_counts_shapes_and_dtypes(some):
         folder = os.path.commonprefix(first).rpartition("/")[0]
         cut = len(folder) + 1 if folder else 0
         parts = [
-            json.dumps([0, [[a.name, list(a.item_shape), a.dtype] for a in every[0].arrays]]).encode(),
+            json.dumps(
+                [0, [[a.name, list(a.item_shape), a.dtype] for a in every[0].arrays]]
+            ).encode(),
             struct.pack(f"<{count}q", *(entry.length for entry in every[:count])),
             b"".join(os.fsencode(name[cut:]) + b"\0" for name in first),
         ]
@@ -129,5 +140,6 @@ def test_a_description_names_every_array():
     """For messages: what each is called and holds, also where it has no name."""
     arrays = (ArrayInfo("x", (2, 3), "uint16", 4, "x"), ArrayInfo("", (), "int64", 0, ""))
     assert (
-        describe(Table.of(["a"], [Entry("zarr3", 1, arrays, b"0" * 16)], 0)) == "x of (2, 3) uint16, array of () int64"
+        describe(Table.of(["a"], [Entry("zarr3", 1, arrays, b"0" * 16)], 0))
+        == "x of (2, 3) uint16, array of () int64"
     )

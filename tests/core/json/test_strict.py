@@ -34,7 +34,12 @@ def test_long_strings_are_passed_once(data):
 
 @pytest.mark.parametrize(
     ("text", "deep"),
-    [("[[1], {}]", False), ('["[[[["]', False), ("[" * 33 + "]" * 33, True), ('{"a": "\\\\", "b": [[]]}', False)],
+    [
+        ("[[1], {}]", False),
+        ('["[[[["]', False),
+        ("[" * 33 + "]" * 33, True),
+        ('{"a": "\\\\", "b": [[]]}', False),
+    ],
 )
 def test_depth_counts_brackets_outside_strings(text, deep):
     """A string full of brackets is not deep."""

@@ -19,7 +19,12 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "shuffle-1.json"
 seeds = st.integers(0, 2**63 - 1)
 
 
-@given(n=st.integers(0, 3000), seed=seeds, epoch=st.integers(0, 100), order=st.sampled_from([Shuffle(), Sequential()]))
+@given(
+    n=st.integers(0, 3000),
+    seed=seeds,
+    epoch=st.integers(0, 100),
+    order=st.sampled_from([Shuffle(), Sequential()]),
+)
 def test_an_order_is_a_bijection_with_its_inverse(n, seed, epoch, order):
     """Every id stands at exactly one position, and position() finds it."""
     bound = order.bind(n, seed=seed, epoch=epoch)
@@ -42,7 +47,11 @@ def test_shuffle_undoes_itself_at_any_size(n, seed, data):
 
 
 @given(
-    n=st.integers(1, 500), start=st.integers(0, 500), step=st.integers(1, 9), block=st.integers(1, 70), data=st.data()
+    n=st.integers(1, 500),
+    start=st.integers(0, 500),
+    step=st.integers(1, 9),
+    block=st.integers(1, 70),
+    data=st.data(),
 )
 def test_blocks_are_the_strided_range_cut_up(n, start, step, block, data):
     """ids(start, stop, step) in blocks is the plain range, whatever the block."""
@@ -73,7 +82,9 @@ def test_an_order_does_not_depend_on_the_hash_seed():
         ).stdout
         for seed in ("0", "1")
     }
-    assert said == {str(Shuffle().bind(99, seed=1, epoch=2).take(range(99)).tolist()).encode() + b"\n"}
+    assert said == {
+        str(Shuffle().bind(99, seed=1, epoch=2).take(range(99)).tolist()).encode() + b"\n"
+    }
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():

@@ -31,7 +31,11 @@ class Chunked:
 def bound(lengths, chunks, window, lanes, seed=0, epoch=0):
     """An epoch's arrangement."""
     data = Chunked(lengths, chunks)
-    return ChunkShuffle(window).plan(data, len(data), lambda: lanes).bind(len(data), seed=seed, epoch=epoch)
+    return (
+        ChunkShuffle(window)
+        .plan(data, len(data), lambda: lanes)
+        .bind(len(data), seed=seed, epoch=epoch)
+    )
 
 
 files = st.lists(
@@ -42,10 +46,18 @@ files = st.lists(
     min_size=1,
     max_size=12,
 )
-all_lanes = st.builds(Lanes, ranks=st.integers(1, 5), workers=st.integers(1, 4), batch=st.integers(1, 40))
+all_lanes = st.builds(
+    Lanes, ranks=st.integers(1, 5), workers=st.integers(1, 4), batch=st.integers(1, 40)
+)
 
 
-@given(files=files, window=st.integers(1, 6), lanes=all_lanes, seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 9))
+@given(
+    files=files,
+    window=st.integers(1, 6),
+    lanes=all_lanes,
+    seed=st.integers(0, 2**63 - 1),
+    epoch=st.integers(0, 9),
+)
 def test_it_is_the_order_that_lists_give(files, window, lanes, seed, epoch):
     """Against the definition played out with lists; a bijection, with its inverse, in whatever pieces it is asked for."""
     lengths, chunks = [length for length, _ in files], [chunk for _, chunk in files]
@@ -54,14 +66,21 @@ def test_it_is_the_order_that_lists_give(files, window, lanes, seed, epoch):
     assert ids == chunk_oracle.order(lengths, chunks, window, lanes, seed, epoch)
     assert sorted(ids) == list(range(n))
     assert order.inverse(np.array(ids, np.int64)).tolist() == list(range(n))
-    assert order.inverse(np.arange(n)).tolist() == [p for _, p in sorted(zip(ids, range(n), strict=True))]
+    assert order.inverse(np.arange(n)).tolist() == [
+        p for _, p in sorted(zip(ids, range(n), strict=True))
+    ]
     pieces = [order.take(range(start, n, 7)).tolist() for start in range(7)]
     assert pieces == [ids[start::7] for start in range(7)]
     anew = bound(lengths, chunks, window, lanes, seed, epoch)
     assert [id for block in anew.ids(0, n, 3, block=5) for id in block.tolist()] == ids[::3]
 
 
-@given(window=st.integers(1, 64), lanes=all_lanes, chunk=st.sampled_from([1, 16, 150]), seed=st.integers(0, 99))
+@given(
+    window=st.integers(1, 64),
+    lanes=all_lanes,
+    chunk=st.sampled_from([1, 16, 150]),
+    seed=st.integers(0, 99),
+)
 def test_it_undoes_itself_at_any_size(window, lanes, chunk, seed):
     """10**12 samples in 1,001 files: positions come back from ids."""
     lengths = [10**9 - 7 * k for k in range(1001)]
@@ -84,7 +103,12 @@ def test_golden_vectors():
     """The numbers of chunk-shuffle version 1 are what they always were."""
     for case in json.loads(GOLDEN.read_text()):
         order = bound(
-            case["lengths"], case["chunks"], case["window"], Lanes(*case["lanes"]), case["seed"], case["epoch"]
+            case["lengths"],
+            case["chunks"],
+            case["window"],
+            Lanes(*case["lanes"]),
+            case["seed"],
+            case["epoch"],
         )
         assert order.take(case["positions"]).tolist() == case["ids"], case
 
@@ -121,7 +145,9 @@ def test_a_plain_shuffle_decodes_each_chunk_for_nearly_every_item():
     """So the model itself can tell."""
     n = sum(RAGGED)
     plain = Shuffle().bind(n, seed=0, epoch=0)
-    assert decodes_per_chunk(plain, RAGGED, [16] * 2000, ranks=4, workers=2, batch=32, cache=128) > 15
+    assert (
+        decodes_per_chunk(plain, RAGGED, [16] * 2000, ranks=4, workers=2, batch=32, cache=128) > 15
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,14 +162,26 @@ def test_a_plain_shuffle_decodes_each_chunk_for_nearly_every_item():
         (RAGGED, [8, 16] * 1000),
         (RAGGED[:500], [*range(8, 508)]),
     ],
-    ids=["exact", "few", "two lengths", "whole files", "long", "short files", "halves", "each its own"],
+    ids=[
+        "exact",
+        "few",
+        "two lengths",
+        "whole files",
+        "long",
+        "short files",
+        "halves",
+        "each its own",
+    ],
 )
 def test_it_is_about_once_for_any_files(lengths, chunks):
     """Ragged, mixed, short, one chunk a file: at most 1.25 with caches of a window (8 of the longest usual chunks)."""
     order = bound(lengths, chunks, 8, Lanes(4, 2, 128))
     chunks = [min(chunk, length) for chunk, length in zip(chunks, lengths, strict=True)]
     longest = sorted(chunks)[int(0.95 * len(chunks))]
-    assert decodes_per_chunk(order, lengths, chunks, ranks=4, workers=2, batch=32, cache=8 * longest) < 1.25
+    assert (
+        decodes_per_chunk(order, lengths, chunks, ranks=4, workers=2, batch=32, cache=8 * longest)
+        < 1.25
+    )
 
 
 def test_ranks_read_their_own_lanes():
@@ -167,7 +205,9 @@ def test_files_are_mixed_throughout():
     order = bound(lengths, [16] * 100, 8, Lanes(2, 2, 64))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = order.inverse(np.arange(sum(lengths)))
-    ends = np.concatenate([np.arange(offsets[k + 1] - lengths[k] % 16, offsets[k + 1]) for k in range(100)])
+    ends = np.concatenate(
+        [np.arange(offsets[k + 1] - lengths[k] % 16, offsets[k + 1]) for k in range(100)]
+    )
     for group in (ends, *(np.arange(offsets[k], offsets[k + 1]) for k in range(0, 100, 10))):
         assert abs(positions[group].mean() / sum(lengths) - 0.5) < 0.25
         assert positions[group].std() > 0.15 * sum(lengths)

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from globidx.core.orders.lanes import Lanes
 
 
-@given(ranks=st.integers(1, 5), workers=st.integers(1, 4), batch=st.integers(1, 40), n=st.integers(0, 500))
+@given(
+    ranks=st.integers(1, 5),
+    workers=st.integers(1, 4),
+    batch=st.integers(1, 40),
+    n=st.integers(0, 500),
+)
 def test_lanes_are_what_ranks_and_workers_read(ranks, workers, batch, n):
     """Positions dealt one by one, as the sampler and the loader do: lane, index in it, inverse and sizes."""
     lanes, read = Lanes(ranks, workers, batch), [[] for _ in range(ranks * workers)]

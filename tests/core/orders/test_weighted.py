@@ -26,8 +26,12 @@ def test_with_replacement_frequencies_follow_the_weights():
     assert counts[~drawable].sum() == 0
     chi2 = ((counts - expected)[drawable] ** 2 / expected[drawable]).sum()
     assert chi2 < 4 + 5 * math.sqrt(8)
-    pairs = np.bincount(ids[:-1] * 7 + ids[1:], minlength=49).reshape(7, 7)  # neighbours are independent
-    assert np.abs(pairs - np.outer(expected, expected) / len(ids)).max() < 5 * math.sqrt(pairs.max())
+    pairs = np.bincount(ids[:-1] * 7 + ids[1:], minlength=49).reshape(
+        7, 7
+    )  # neighbours are independent
+    assert np.abs(pairs - np.outer(expected, expected) / len(ids)).max() < 5 * math.sqrt(
+        pairs.max()
+    )
 
 
 def test_without_replacement_no_sample_is_drawn_twice_and_heavy_ones_come_first():
@@ -47,7 +51,10 @@ def test_without_replacement_no_sample_is_drawn_twice_and_heavy_ones_come_first(
     seed=st.integers(0, 99),
     replacement=st.booleans(),
     draws=st.integers(1, 5),
-    legs=st.lists(st.tuples(st.integers(1, 4), st.lists(st.floats(0, 0.9), min_size=4, max_size=4)), max_size=3),
+    legs=st.lists(
+        st.tuples(st.integers(1, 4), st.lists(st.floats(0, 0.9), min_size=4, max_size=4)),
+        max_size=3,
+    ),
 )
 def test_every_draw_is_made_once_over_resumes(seed, replacement, draws, legs):
     """Positions are dealt like any others: over kills and resizes the epoch's draws come out as one run's."""
@@ -55,7 +62,9 @@ def test_every_draw_is_made_once_over_resumes(seed, replacement, draws, legs):
     expected = order.bind(7, seed=seed, epoch=0).take(range(order.length(7))).tolist()
     record, got = None, []
     for world, shares in [*legs, (3, [1.0] * 3)]:
-        ranks = [Sampler(range(7), world, r, seed=seed, order=order, tail="exact") for r in range(world)]
+        ranks = [
+            Sampler(range(7), world, r, seed=seed, order=order, tail="exact") for r in range(world)
+        ]
         for rank, share in zip(ranks, shares, strict=False):
             if record:
                 rank.load_state_dict(record)

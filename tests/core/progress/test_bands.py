@@ -14,7 +14,12 @@ def test_bands_number_what_remains_of_the_rows(counts, more):
     """Row by row, whatever the ranks have committed; and back."""
     world_size = len(counts)
     rows = max(counts) + more
-    left = [row * world_size + rank for row in range(rows) for rank in range(world_size) if row >= counts[rank]]
+    left = [
+        row * world_size + rank
+        for row in range(rows)
+        for rank in range(world_size)
+        if row >= counts[rank]
+    ]
     bands = Bands(counts)
     assert bands.forward(np.arange(len(left))).tolist() == left
     committed, numbers = bands.inverse(np.arange(rows * world_size))

@@ -14,7 +14,9 @@ def test_gaps_of_gaps_are_gaps(first, second):
     """Numbers left out of what the first ones leave, in one; no run is empty or touches the next."""
     stays = [number for number in range(200) if number not in first]
     stays = [number for place, number in enumerate(stays) if place not in second]
-    joined = Gaps.of(np.array(sorted(first), np.int64)).then(Gaps.of(np.array(sorted(second), np.int64)))
+    joined = Gaps.of(np.array(sorted(first), np.int64)).then(
+        Gaps.of(np.array(sorted(second), np.int64))
+    )
     assert joined.forward(np.arange(len(stays))).tolist() == stays
     gone, numbers = joined.inverse(np.arange(200))
     assert np.flatnonzero(~gone).tolist() == stays

@@ -46,7 +46,20 @@ def test_what_people_write_is_understood(given_, expected):
 
 
 @pytest.mark.parametrize(
-    "bad", [-1, 1.5, True, "3", [1.0], [(1, 2, 3)], [(5, 2)], range(0, 9, 2), [None], np.array([0.5]), [-3]]
+    "bad",
+    [
+        -1,
+        1.5,
+        True,
+        "3",
+        [1.0],
+        [(1, 2, 3)],
+        [(5, 2)],
+        range(0, 9, 2),
+        [None],
+        np.array([0.5]),
+        [-3],
+    ],
 )
 def test_what_is_no_id_is_refused(bad):
     """Floats, bools, negative ids, strides, and pairs that end before they start."""

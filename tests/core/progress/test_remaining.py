@@ -29,7 +29,10 @@ def histories(draw):
     epoch, progress = Epoch(list(range(REVERSED))), Progress(REVERSED)
     for _ in range(draw(st.integers(0, 9))):
         if draw(st.integers(0, 3)) == 0:
-            ids = Ranges.of(draw(st.lists(st.integers(0, REVERSED - 1), max_size=6))) - progress.left_out
+            ids = (
+                Ranges.of(draw(st.lists(st.integers(0, REVERSED - 1), max_size=6)))
+                - progress.left_out
+            )
             gone = set(where(ids.ids()).tolist())
             progress = progress.skip(ids, sum(position in gone for position in epoch.left))
             epoch.left = [position for position in epoch.left if position not in gone]
@@ -62,7 +65,14 @@ def long_history(segments, ranks, most, *, seed=0):
 
 @pytest.mark.parametrize(
     ("segments", "ranks", "most"),
-    [(50, 4096, 4096), (64, 4096, 30), (2, 2**17, 2**30), (1024, 256, 2**20), (1024, 2, 2**14), (1000, 64, 40)],
+    [
+        (50, 4096, 4096),
+        (64, 4096, 30),
+        (2, 2**17, 2**30),
+        (1024, 256, 2**20),
+        (1024, 2, 2**14),
+        (1000, 64, 40),
+    ],
 )
 def test_going_on_from_a_long_history_is_bounded(segments, ranks, most):
     """As much as a record may hold: within 64 MiB, and 20 times the seconds that it takes on an idle machine."""

@@ -33,7 +33,10 @@ def histories(draw):
             counts = [draw(st.integers(0, most)) for most in dealt]
         else:
             common = draw(st.integers(0, max(dealt)))
-            counts = [min(most, common + (draw(st.integers(0, 2)) if style == "nearly" else 0)) for most in dealt]
+            counts = [
+                min(most, common + (draw(st.integers(0, 2)) if style == "nearly" else 0))
+                for most in dealt
+            ]
         epoch.commit(world_size, counts)
         segments.append(counts)
     return n, segments, epoch
@@ -50,11 +53,16 @@ def test_what_remains_is_what_nobody_committed(history):
     remaining = Remaining(progress, identity)
     assert remaining.forward(np.arange(progress.remaining)).tolist() == epoch.left
     committed = set(epoch.committed)
-    assert remaining.inverse(np.arange(n))[0].tolist() == [position in committed for position in range(n)]
+    assert remaining.inverse(np.arange(n))[0].tolist() == [
+        position in committed for position in range(n)
+    ]
     assert progress.per_rank == sum(map(max, segments))
 
 
-@given(n=st.integers(0, 500), legs=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 40)), max_size=12))
+@given(
+    n=st.integers(0, 500),
+    legs=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 40)), max_size=12),
+)
 def test_lock_step_history_is_one_integer(n, legs):
     """However often resumed on whatever world size, progress in lock-step is a single prefix."""
     progress, done = Progress(n), 0
@@ -82,7 +90,11 @@ def test_the_worked_example_of_the_architecture():
     progress = Progress(14).extend((3, 2, 1, 2))
     assert progress.history == (Segment((4,)), Segment((2, 1, 0, 1)))
     assert Remaining(progress, identity).forward(np.arange(6)).tolist() == [6, 9, 10, 11, 12, 13]
-    assert Remaining(progress.extend((2, 1)), identity).forward(np.arange(3)).tolist() == [11, 12, 13]
+    assert Remaining(progress.extend((2, 1)), identity).forward(np.arange(3)).tolist() == [
+        11,
+        12,
+        13,
+    ]
 
 
 @pytest.mark.parametrize("counts", [(4, 2), (3, 3), (-1, 2), (1.0, 2), (True, 2), ()])

@@ -23,7 +23,9 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "sampler-1.json"
 def test_a_hostile_state_is_loaded_or_refused_and_nothing_else(data):
     """Any value in any place of a sampler's state, sealed again: a record error, or a state that says the same again."""
     state = sealed()["states"]["train"]
-    place = data.draw(st.sampled_from(sorted(set(state) - {"format"})))  # of another format it is no sampler's
+    place = data.draw(
+        st.sampled_from(sorted(set(state) - {"format"}))
+    )  # of another format it is no sampler's
     numbers = st.integers(-3, 1010) | st.sampled_from([2**31, 2**53 + 1, 2**62, 2**63, 10**19])
     value = data.draw(json_values | numbers | st.lists(st.lists(numbers, max_size=4), max_size=4))
     lying = record.encode(record.seal(sealed() | {"states": {"train": state | {place: value}}}))
@@ -52,7 +54,9 @@ def test_a_hostile_state_is_loaded_or_refused_and_nothing_else(data):
 )
 def test_progress_that_overlaps_or_leaves_its_epoch_is_refused(change):
     """Ranges that overlap, descend or are empty, counts beyond what was dealt, sums that are not theirs."""
-    lying = record.encode(record.seal(sealed() | {"states": {"train": sealed()["states"]["train"] | change}}))
+    lying = record.encode(
+        record.seal(sealed() | {"states": {"train": sealed()["states"]["train"] | change}})
+    )
     with pytest.raises(errors.RecordCorruptError, match="sampler state"):
         record.decode(lying, "x")
 

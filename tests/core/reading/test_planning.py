@@ -57,4 +57,6 @@ def test_large_numbers_stay_exact():
     """Items near the end of 64 bits, where floating point would round."""
     far = 2**62
     plan = planning.plan(np.array([0, 0]), np.array([far, far + 1]))
-    assert [tuple(run) for run in planning.runs(plan, 1, np.array([2, 2]))] == [(0, far, far, far + 2, 0)]
+    assert [tuple(run) for run in planning.runs(plan, 1, np.array([2, 2]))] == [
+        (0, far, far, far + 2, 0)
+    ]

@@ -10,7 +10,12 @@ from globidx.core.records import record
 from globidx.errors import RecordCorruptError
 
 SEALED = record.build(
-    number=3, token="0123456789ab", step=40, time="", states={"train": {"a": 1}}, extras={"loss": [1, 2]}
+    number=3,
+    token="0123456789ab",
+    step=40,
+    time="",
+    states={"train": {"a": 1}},
+    extras={"loss": [1, 2]},
 )
 
 
@@ -27,7 +32,12 @@ def without(state, *path):
 def test_what_is_carried_comes_back():
     """With ``text``, without it, and if the other program has dropped values that its objects have no key for."""
     carried = record.carried(SEALED)
-    for state in (carried, SEALED, without(carried, "extras"), without(carried, "states", "train", "a")):
+    for state in (
+        carried,
+        SEALED,
+        without(carried, "extras"),
+        without(carried, "states", "train", "a"),
+    ):
         assert record.uncarried(state, "x") == SEALED
 
 

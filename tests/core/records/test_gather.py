@@ -10,7 +10,12 @@ from globidx.core.records.gather import united
 
 def part(state, rank=None, ranks=None, **more):
     """What one rank brings: one object, x."""
-    return {"step": 1, "states": {"x": state}, "ranks": {} if rank is None else {"x": [rank, ranks]}, **more}
+    return {
+        "step": 1,
+        "states": {"x": state},
+        "ranks": {} if rank is None else {"x": [rank, ranks]},
+        **more,
+    }
 
 
 def test_equal_states_are_one():
@@ -21,7 +26,8 @@ def test_equal_states_are_one():
 def test_a_state_that_differs_is_refused_by_rank_and_value():
     """Never rank 0's in silence."""
     with pytest.raises(
-        errors.RecordMismatchError, match="'x' differs between ranks 0 and 2: a is 1 and 3; .*merge_states"
+        errors.RecordMismatchError,
+        match="'x' differs between ranks 0 and 2: a is 1 and 3; .*merge_states",
     ):
         united([part({"a": 1}), part({"a": 1}), part({"a": 3})], {})
 
@@ -60,7 +66,11 @@ def test_peers_that_differ_are_refused():
         ([(0, 2), (0, 2)], errors.RecordMismatchError, r"have the ranks \[0, 0\] of 2"),
         ([(0, 2), (1, 2), (1, 2)], errors.RecordMismatchError, "equally often"),
         ([(0, 2), (1, 2), (1, 2), (1, 2)], errors.RecordMismatchError, "equally often"),
-        ([(0, 2), (1, 3)], errors.RecordMismatchError, "rank 1 saves a world size of 'x', 3, but rank 0 saves 2"),
+        (
+            [(0, 2), (1, 3)],
+            errors.RecordMismatchError,
+            "rank 1 saves a world size of 'x', 3, but rank 0 saves 2",
+        ),
         ([(1, 4)], errors.CommitError, "has 4 ranks, but the manager gathers from 1"),
     ],
 )

@@ -39,7 +39,9 @@ def test_what_is_kept_of_seven_records(policy, kept):
     assert sorted(policy(ENTRIES)) == kept
 
 
-@pytest.mark.parametrize("policy", [last(2), every(3), best("loss"), last(1) | every(4) | best("loss", "max", 2)])
+@pytest.mark.parametrize(
+    "policy", [last(2), every(3), best("loss"), last(1) | every(4) | best("loss", "max", 2)]
+)
 def test_nothing_is_kept_of_nothing(policy):
     """An empty folder is no error."""
     assert policy([]) == frozenset()
@@ -57,13 +59,21 @@ def test_pruning_after_each_save_keeps_what_pruning_once_would(found, count, ste
     for number, (more, loss) in enumerate(found):
         step += more
         entries.append(Entry(number, step, {} if loss is None else {"loss": loss}))
-        left = [entry for entry in [*left, entries[-1]] if entry.number in policy([*left, entries[-1]])]
+        left = [
+            entry for entry in [*left, entries[-1]] if entry.number in policy([*left, entries[-1]])
+        ]
     assert {entry.number for entry in left} == policy(entries)
 
 
 @pytest.mark.parametrize(
     "bad",
-    [lambda: last(0), lambda: every(0), lambda: every(1.5), lambda: best("x", "least"), lambda: best("x", count=0)],
+    [
+        lambda: last(0),
+        lambda: every(0),
+        lambda: every(1.5),
+        lambda: best("x", "least"),
+        lambda: best("x", count=0),
+    ],
 )
 def test_policies_that_cannot_be_are_refused(bad):
     """When they are made, not when they prune."""

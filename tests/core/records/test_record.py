@@ -84,7 +84,10 @@ def test_every_truncation_is_refused():
         (b"{} and more", "not JSON: Extra data"),
         (b"-Infinity", "not JSON"),
         (b"0." + b"1" * 5000, "characters"),
-        (b'{"\\u001b[31m\\n": 1, "format": "globidx.record", "version": 1}', r"unknown '\\x1b\[31m\\n'"),
+        (
+            b'{"\\u001b[31m\\n": 1, "format": "globidx.record", "version": 1}',
+            r"unknown '\\x1b\[31m\\n'",
+        ),
         (b"null", "expected an object"),
         (b"[]", "expected an object"),
         (b"{}", "expected an object of format"),
@@ -110,7 +113,10 @@ def test_what_is_no_record_is_refused_with_its_name_and_reason(data, told):
 def test_a_newer_version_is_refused_by_name():
     """It is not called damaged."""
     newer = record.seal(sealed() | {"version": 2})
-    with pytest.raises(errors.RecordVersionError, match="version 2 of globidx.record, but this globidx reads up to 1"):
+    with pytest.raises(
+        errors.RecordVersionError,
+        match="version 2 of globidx.record, but this globidx reads up to 1",
+    ):
         record.decode(record.encode(newer), "x")
     state = sealed()["states"]["train"]
     with pytest.raises(errors.RecordVersionError, match=r"version 9 of globidx.sampler"):
@@ -165,7 +171,11 @@ def test_an_edit_on_purpose_is_sealed_again():
     assert {**again, "step": 40, "sha256": sealed()["sha256"]} == sealed()
     other = record.reseal(edited, "x", number=9, token="0" * 12)
     assert record.decode(record.encode(other), "x")["id"] == "00000009-000000000000"
-    for lie in (edited.replace(b'"committed": 118', b'"committed": 119'), edited[:-10], edited.replace(b"41", b"41.0")):
+    for lie in (
+        edited.replace(b'"committed": 118', b'"committed": 119'),
+        edited[:-10],
+        edited.replace(b"41", b"41.0"),
+    ):
         with pytest.raises(errors.RecordCorruptError):
             record.reseal(lie, "x")
 

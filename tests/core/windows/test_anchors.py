@@ -27,7 +27,11 @@ def windows(draw):
     reach = (
         {}
         if pad is None
-        else draw(st.fixed_dictionaries({}, optional={"before": st.integers(0, 6), "after": st.integers(0, 6)}))
+        else draw(
+            st.fixed_dictionaries(
+                {}, optional={"before": st.integers(0, 6), "after": st.integers(0, 6)}
+            )
+        )
     )
     return Window(offsets, stride=draw(st.integers(1, 4)), pad=pad, **reach)
 
@@ -37,8 +41,12 @@ def stores(draw):
     """Lengths of sequences, and (sequence, row) pairs that are missing."""
     lengths = draw(st.lists(st.integers(0, 12), max_size=6))
     rows = [(sequence, row) for sequence, length in enumerate(lengths) for row in range(length)]
-    ends = [(sequence, row) for sequence, row in rows if row in (0, lengths[sequence] - 1)]  # which padding repeats
-    return lengths, draw(st.lists(st.sampled_from(ends) | st.sampled_from(rows), max_size=4)) if rows else []
+    ends = [
+        (sequence, row) for sequence, row in rows if row in (0, lengths[sequence] - 1)
+    ]  # which padding repeats
+    return lengths, draw(
+        st.lists(st.sampled_from(ends) | st.sampled_from(rows), max_size=4)
+    ) if rows else []
 
 
 def spread(window):
@@ -55,7 +63,13 @@ def every_anchor(window, lengths, missing):
     listed = []
     for sequence, length in enumerate(lengths):
         possible = (
-            [t for t in range(-40, length + 40) if t + lo >= -before and t + hi <= length - 1 + after] if length else []
+            [
+                t
+                for t in range(-40, length + 40)
+                if t + lo >= -before and t + hi <= length - 1 + after
+            ]
+            if length
+            else []
         )
         for t in possible[:: window.stride]:
             rows = [t + o for o in offsets]
@@ -76,7 +90,15 @@ def test_ids_number_all_anchors_in_sequence(window, store):
     expected = every_anchor(window, lengths, missing)
     assert len(anchors) == len(expected)
     assert [anchors.locate(id) for id in range(len(anchors))] == expected
-    assert list(zip(*(column.tolist() for column in anchors.locate_many(range(len(anchors)))), strict=True)) == expected
+    assert (
+        list(
+            zip(
+                *(column.tolist() for column in anchors.locate_many(range(len(anchors)))),
+                strict=True,
+            )
+        )
+        == expected
+    )
     assert [anchors.sample_id(*pair) for pair in expected] == list(range(len(expected)))
     tried = [(sequence, t) for sequence in range(len(lengths)) for t in range(-12, 24)]
     told = anchors.sample_ids(*np.array(tried, np.int64).reshape(-1, 2).T) if tried else []
@@ -131,7 +153,9 @@ def test_arguments_are_checked(arguments, options, error):
         Window(*arguments, **options)
 
 
-@pytest.mark.parametrize("missing", [([2], [0]), ([0], [3]), ([-1], [0]), ([0], [-1]), ([0, 0], [1])])
+@pytest.mark.parametrize(
+    "missing", [([2], [0]), ([0], [3]), ([-1], [0]), ([0], [-1]), ([0, 0], [1])]
+)
 def test_missing_rows_must_exist(missing):
     """Otherwise the sample ids would be those of another store."""
     with pytest.raises((IndexError, ValueError)):

@@ -34,7 +34,10 @@ def test_rows_are_those_of_one_long_array(store, window):
     files, starts, lengths, missing = store
     table = [(file, row) for file, count in enumerate(files) for row in range(count)]
     index = WindowedIndex.of(
-        GlobalIndex(files), Sequences.of_runs(starts, lengths), window, missing=np.array(missing, np.int64)
+        GlobalIndex(files),
+        Sequences.of_runs(starts, lengths),
+        window,
+        missing=np.array(missing, np.int64),
     )
     gone = [
         (number, row - start)
@@ -48,11 +51,18 @@ def test_rows_are_those_of_one_long_array(store, window):
         offsets = window.of(name)
         found = index.rows(np.arange(len(index)), offsets)
         for id, (number, anchor) in enumerate(anchors):
-            reached = [anchor + offset for offset in ([offsets] if isinstance(offsets, int) else offsets)]
+            reached = [
+                anchor + offset for offset in ([offsets] if isinstance(offsets, int) else offsets)
+            ]
             kept = [min(max(row, 0), lengths[number] - 1) for row in reached]
             expected = [table[starts[number] + row] for row in kept]
-            assert list(zip(found.files[id].tolist(), found.rows[id].tolist(), strict=True)) == expected
-            assert found.inside[id].tolist() == [row == other for row, other in zip(kept, reached, strict=True)]
+            assert (
+                list(zip(found.files[id].tolist(), found.rows[id].tolist(), strict=True))
+                == expected
+            )
+            assert found.inside[id].tolist() == [
+                row == other for row, other in zip(kept, reached, strict=True)
+            ]
 
 
 @given(store=stores(), window=windows(), data=st.data())
@@ -64,7 +74,9 @@ def test_a_part_of_the_sequences_is_an_index_of_those(store, window, data):
     part = whole.take(np.array(chosen, np.int64))
     numbers, anchors = part.anchors.locate_many(np.arange(len(part)))
     ids = whole.anchors.sample_ids(np.array(chosen, np.int64)[numbers], anchors)
-    expected = [id for number in chosen for id in range(len(whole)) if whole.anchors.locate(id)[0] == number]
+    expected = [
+        id for number in chosen for id in range(len(whole)) if whole.anchors.locate(id)[0] == number
+    ]
     assert ids.tolist() == expected
 
 
@@ -73,7 +85,10 @@ def test_counts_are_those_of_the_ids(store, window):
     """Of every sequence, those without a sample included."""
     files, starts, lengths, missing = store
     index = WindowedIndex.of(
-        GlobalIndex(files), Sequences.of_runs(starts, lengths), window, missing=np.array(missing, np.int64)
+        GlobalIndex(files),
+        Sequences.of_runs(starts, lengths),
+        window,
+        missing=np.array(missing, np.int64),
     )
     numbers, _ = index.anchors.locate_many(np.arange(len(index)))
     assert index.anchors.counts.tolist() == np.bincount(numbers, minlength=len(starts)).tolist()
@@ -85,7 +100,9 @@ def test_counts_are_those_of_the_ids(store, window):
 def test_a_block_decodes_its_chunks_a_third_more_often_at_most(offsets, chunk, start):
     """Each block of an epoch by itself, wherever its sequence begins in a chunk."""
     length = 20_000
-    index = WindowedIndex.of(GlobalIndex([start + length]), Sequences.of_runs([start], [length]), Window(offsets))
+    index = WindowedIndex.of(
+        GlobalIndex([start + length]), Sequences.of_runs([start], [length]), Window(offsets)
+    )
     chunking = index.chunking(np.array([chunk]))
     decoded, block = 0, int(chunking.chunks[0])
     for first in range(0, len(index), block):

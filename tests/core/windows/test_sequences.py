@@ -34,7 +34,12 @@ def test_a_chain_is_its_files_one_after_the_other(files):
     order, sequences = chain_files(np.array(lengths, np.int64), chains)
     rows = [(file, row) for file in order for row in range(lengths[file])]
     expected = [
-        [(file, row) for file, name in enumerate(chains) if name == chain for row in range(lengths[file])]
+        [
+            (file, row)
+            for file, name in enumerate(chains)
+            if name == chain
+            for row in range(lengths[file])
+        ]
         for chain in dict.fromkeys(chains)
     ]
     assert [[rows[row] for row in some] for some in listed(sequences)] == expected
@@ -47,10 +52,16 @@ def test_natural_order_is_total_and_by_value(names):
     backwards = names[::-1]
     backwards.sort(key=natural)
     assert once == backwards
-    assert [int(name[1:]) for name in sorted((f"x{n}" for n in range(120)), key=natural)] == list(range(120))
+    assert [int(name[1:]) for name in sorted((f"x{n}" for n in range(120)), key=natural)] == list(
+        range(120)
+    )
 
 
-@given(names=st.lists(st.text(max_size=5), unique=True, max_size=20), seed=st.integers(0, 2**63 - 1), data=st.data())
+@given(
+    names=st.lists(st.text(max_size=5), unique=True, max_size=20),
+    seed=st.integers(0, 2**63 - 1),
+    data=st.data(),
+)
 def test_a_sequence_stays_on_its_side(names, seed, data):
     """When others come, go or change places; a larger share only adds."""
     some = data.draw(st.permutations(names)).copy()[: len(names) // 2 + 1]
@@ -65,7 +76,10 @@ def test_shares_are_those_asked_for():
     """Of 20,000 names, within five standard deviations."""
     names = [f"demo_{number}" for number in range(20_000)]
     for fraction in (0.1, 0.5, 0.9):
-        assert abs(sides(names, fraction).mean() - fraction) < 5 * (fraction * (1 - fraction) / len(names)) ** 0.5
+        assert (
+            abs(sides(names, fraction).mean() - fraction)
+            < 5 * (fraction * (1 - fraction) / len(names)) ** 0.5
+        )
     assert (sides(names, 0.5, 1) != sides(names, 0.5, 2)).any()
 
 

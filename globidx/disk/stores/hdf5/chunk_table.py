@@ -113,7 +113,9 @@ def table_of(dataset: Any) -> ChunkTable | None:
 
 def grid_of(dataset: Any) -> tuple[int, ...]:
     """How many chunks belong along each axis of a chunked dataset."""
-    return tuple(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    return tuple(
+        -(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+    )
 
 
 def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
@@ -155,12 +157,18 @@ def _listed(dataset: Any, grid: tuple[int, ...]) -> NDArray[np.int64] | None:
     inside = ((coordinates >= 0) & (coordinates < np.array(grid))).all(axis=1)
     coordinates, columns = coordinates[inside], columns[inside]
     columns[:, 0] += _uncounted_base(dataset)
-    indices = np.ravel_multi_index(tuple(coordinates.T), grid) if len(coordinates) else np.empty(0, np.int64)
+    indices = (
+        np.ravel_multi_index(tuple(coordinates.T), grid)
+        if len(coordinates)
+        else np.empty(0, np.int64)
+    )
     rows = np.column_stack((indices, columns)).astype(np.int64)
     if (np.diff(indices) <= 0).any():
         rows = rows[np.argsort(indices, kind="stable")]
         if (np.diff(rows[:, 0]) == 0).any():
-            raise ReadError(f"two chunks of dataset {dataset.name} are in one place: the file is damaged")
+            raise ReadError(
+                f"two chunks of dataset {dataset.name} are in one place: the file is damaged"
+            )
     # columns lie in one piece each
     return np.asfortranarray(rows)
 

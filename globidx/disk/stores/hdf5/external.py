@@ -64,7 +64,9 @@ def locate_file(name: str, beside: str, kind: str, *, allow: bool) -> str | None
             continue
         # also of those behind the first: HDF5 goes on to the next where one is no HDF5 file
         if not stat.S_ISREG(mode):
-            raise ValueError(f"it takes data from {name!r}, and {path} is no regular file; it is not opened")
+            raise ValueError(
+                f"it takes data from {name!r}, and {path} is no regular file; it is not opened"
+            )
         is_outside = not allow and not _is_below(path, _allowed(beside, kind))
         if is_outside and (first is None or not h5py.is_hdf5(first)):
             raise ValueError(
@@ -102,7 +104,10 @@ def follow_links(file: Any, name: str, *, allow: bool, left: int = _MOST_LINKS) 
             raise ValueError(f"it takes data from {name_of_file!r}, which is not there")
         further = "/".join([inner, *rest])
         with h5py.File(located, "r") as other:
-            return [Target(located, further), *follow_links(other, further, allow=allow, left=left - 1)]
+            return [
+                Target(located, further),
+                *follow_links(other, further, allow=allow, left=left - 1),
+            ]
     return []
 
 
@@ -129,18 +134,24 @@ def sources(dataset: Any, *, allow: bool) -> list[Target]:
                 targets += numbered_sources(name, path, beside, allow=allow)
     for target, located in targets:
         if located is None:
-            raise ValueError(f"dataset {dataset.name.strip('/')!r} takes data from {target.file!r}, which is not there")
+            raise ValueError(
+                f"dataset {dataset.name.strip('/')!r} takes data from {target.file!r}, which is not there"
+            )
     return [Target(located, target.path) for target, located in targets if located is not None]
 
 
-def numbered_sources(name: str, path: str, beside: str, *, allow: bool) -> Iterator[tuple[Target, str | None]]:
+def numbered_sources(
+    name: str, path: str, beside: str, *, allow: bool
+) -> Iterator[tuple[Target, str | None]]:
     """The existing sources that a name with ``%b`` stands for; a name without it stands for itself."""
     if "%" not in name.replace("%%", ""):
         target = Target(name.replace("%%", "%"), path)
         yield target, locate_file(target.file, beside, VIRTUAL, allow=allow)
         return
     for number in range(_MOST_NUMBERED):
-        target = Target(*(text.replace("%b", str(number)).replace("%%", "%") for text in (name, path)))
+        target = Target(
+            *(text.replace("%b", str(number)).replace("%%", "%") for text in (name, path))
+        )
         located = locate_file(target.file, beside, VIRTUAL, allow=allow)
         if located is None:
             return
@@ -153,7 +164,9 @@ def external_bytes(dataset: Any, *, allow: bool) -> int:
     for name, offset, size in dataset.external:
         located = locate_file(name, dataset.file.filename, RAW, allow=allow)
         expected = min(size, dataset.nbytes - held)
-        available = 0 if located is None else max(0, min(expected, os.path.getsize(located) - offset))
+        available = (
+            0 if located is None else max(0, min(expected, os.path.getsize(located) - offset))
+        )
         held += available
         if available < expected:
             break

@@ -38,7 +38,9 @@ class ChunkedSource:
         self._filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
         for index, code in enumerate(self._filters):
             if code not in _NAMES:
-                raise NotPlainError(f"filter {plist.get_filter(index)[3].decode(errors='replace') or code}")
+                raise NotPlainError(
+                    f"filter {plist.get_filter(index)[3].decode(errors='replace') or code}"
+                )
         if dataset.is_virtual or 0 in dataset.shape[:axis] + dataset.shape[axis + 1 :]:
             raise NotPlainError("a virtual or empty dataset")
         self._file = RawFile(dataset)
@@ -86,13 +88,19 @@ class ChunkedSource:
         rows = np.moveaxis(buffer.view(self._dtype).reshape(self._chunks), axis, 0)
         for coordinates in itertools.product(*self._beside):
             nbytes += self._decode((*coordinates[:axis], row, *coordinates[axis:]), buffer)
-            corner = [coordinate * side for coordinate, side in zip(coordinates, self._sides, strict=True)]
+            corner = [
+                coordinate * side for coordinate, side in zip(coordinates, self._sides, strict=True)
+            ]
             region = tuple(
-                slice(coordinate, coordinate + side) for coordinate, side in zip(corner, self._sides, strict=True)
+                slice(coordinate, coordinate + side)
+                for coordinate, side in zip(corner, self._sides, strict=True)
             )
             for start, stop, target in spans:
                 part = out[(slice(target, target + stop - start), *region)]
-                within = (slice(start - first_row, stop - first_row), *(slice(size) for size in part.shape[1:]))
+                within = (
+                    slice(start - first_row, stop - first_row),
+                    *(slice(size) for size in part.shape[1:]),
+                )
                 part[...] = rows[within]
         return nbytes
 
@@ -104,7 +112,9 @@ class ChunkedSource:
         """
         location = self._table.find(coordinates)
         if location is None:
-            raise MissingChunkError(missing_message(self._dataset, f"the chunk at {self._corner(coordinates)}"))
+            raise MissingChunkError(
+                missing_message(self._dataset, f"the chunk at {self._corner(coordinates)}")
+            )
         offset, size, skipped = location
         try:
             if not self._filters:
@@ -114,18 +124,20 @@ class ChunkedSource:
                 # H5Pset_chunk_opts may have left it without filters, which only the library knows
                 return self._by_library(coordinates, out)
             if size > self._most:
-                raise ValueError(f"it claims {size} bytes, where {self._nbytes} belong once it is decoded")
+                raise ValueError(
+                    f"it claims {size} bytes, where {self._nbytes} belong once it is decoded"
+                )
             filters = [code for bit, code in enumerate(self._filters) if not skipped >> bit & 1]
             self._undo(filters, self._file.read(offset, size), out)
         except UNREADABLE as error:
-            shown = (
-                f"the chunk at {self._corner(coordinates)} of dataset {self._dataset.name} cannot be decoded: {error}"
-            )
-            raise ReadError(shown) from error
+            chunk = f"the chunk at {self._corner(coordinates)} of dataset {self._dataset.name}"
+            raise ReadError(f"{chunk} cannot be decoded: {error}") from error
         return size
 
     def _corner(self, coordinates: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(coordinate * size for coordinate, size in zip(coordinates, self._chunks, strict=True))
+        return tuple(
+            coordinate * size for coordinate, size in zip(coordinates, self._chunks, strict=True)
+        )
 
     def _is_ragged(self, coordinates: tuple[int, ...]) -> bool:
         """Whether the chunk reaches beyond the dataset's shape."""
@@ -189,7 +201,9 @@ class RawFile:
         if self._file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
             raise NotPlainError("a file that HDF5 has open in an unusual way")
         if self._file.get_intent() != h5py.h5f.ACC_RDONLY:
-            raise NotPlainError("a file that this process also writes: part of it may be in memory only")
+            raise NotPlainError(
+                "a file that this process also writes: part of it may be in memory only"
+            )
         self._descriptor = self._file.get_vfd_handle()
         self._end = os.fstat(self._descriptor).st_size
 
@@ -204,7 +218,9 @@ class RawFile:
             if done == size:
                 return size
             if not more:
-                raise ReadError(f"dataset {self._name} ends after {done} of {size} bytes: the file was cut")
+                raise ReadError(
+                    f"dataset {self._name} ends after {done} of {size} bytes: the file was cut"
+                )
             # a signal, or more than 2 GiB
             target = out.reshape(-1).view(np.uint8)[done:]
 
@@ -215,7 +231,9 @@ class RawFile:
         while len(data) < size:
             more = os.pread(self._descriptor, size - len(data), offset + len(data))
             if not more:
-                raise ReadError(f"dataset {self._name} ends after {len(data)} of {size} bytes: the file was cut")
+                raise ReadError(
+                    f"dataset {self._name} ends after {len(data)} of {size} bytes: the file was cut"
+                )
             data += more
         return data
 

@@ -36,7 +36,9 @@ def require_filters(plist: Any, name: str) -> None:
             shown = f" ({label})" if label else ""
             message = f"dataset {name!r} was written with filter {code}{shown}"
             if code <= _OWN:
-                raise ValueError(f"{message}, which this build of HDF5 was made without: use another build of h5py")
+                raise ValueError(
+                    f"{message}, which this build of HDF5 was made without: use another build of h5py"
+                )
             raise ValueError(
                 f"{message}, which is not installed: pip install hdf5plugin, or put the filter's plugin into a "
                 "folder and set HDF5_PLUGIN_PATH to it"

@@ -65,7 +65,9 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
         if dataset is None:
             return None
         field, ((shape, dtype, chunks, filters), packing) = Field(key, key, layout.form), dataset
-        arrays.append(array_info(field, shape, dtype, chunks, axis, length=layout.length, packing=packing))
+        arrays.append(
+            array_info(field, shape, dtype, chunks, axis, length=layout.length, packing=packing)
+        )
         digested.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
     return make_entry("hdf5", arrays, repr(digested).encode())
 
@@ -90,7 +92,9 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         for key in layout.keys or ():
             # its errors about links are the clearest
             external.follow_links(file, key, allow=allow)
-        fields = find_arrays.find(external.GuardedGroup(file, allow=allow), layout, lambda: _datasets(file))
+        fields = find_arrays.find(
+            external.GuardedGroup(file, allow=allow), layout, lambda: _datasets(file)
+        )
         arrays = []
         described = []
         targets = list[Target]()
@@ -105,13 +109,21 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             else:
                 shape, chunks = dataset.shape or (), dataset.chunks
             packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
-            arrays.append(array_info(field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing))
+            arrays.append(
+                array_info(
+                    field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing
+                )
+            )
             require_filters(dataset.id.get_create_plist(), field.path)
             targets += sources
             _, dtype, stored, filters = _described(dataset.id)
             names = sorted({os.path.basename(target.file) for target in sources})
-            described.append((shape, dtype.str, stored, filters, [*names, packing] if packing else names))
-    return make_entry("hdf5", arrays, repr(described).encode(), sources=tuple(dict.fromkeys(targets)))
+            described.append(
+                (shape, dtype.str, stored, filters, [*names, packing] if packing else names)
+            )
+    return make_entry(
+        "hdf5", arrays, repr(described).encode(), sources=tuple(dict.fromkeys(targets))
+    )
 
 
 def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
@@ -141,7 +153,9 @@ def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audi
             return Audit(dataset.shape, 1, int(not is_whole), has_checksums=False)
         grid = math.prod(grid_of(dataset))
         checked = dataset.fletcher32 or dataset.compression == "gzip"
-        return Audit(dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked))
+        return Audit(
+            dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked)
+        )
 
 
 def is_same(path: str, one: str, other: str) -> bool:
@@ -149,7 +163,9 @@ def is_same(path: str, one: str, other: str) -> bool:
     if one.strip("/") == other.strip("/"):
         return True
     with h5py.File(path, "r") as file:
-        if external.follow_links(file, one, allow=True) or external.follow_links(file, other, allow=True):
+        if external.follow_links(file, one, allow=True) or external.follow_links(
+            file, other, allow=True
+        ):
             return False
         try:
             return bool(file[one] == file[other])
@@ -157,7 +173,9 @@ def is_same(path: str, one: str, other: str) -> bool:
             return False
 
 
-def open_store(path: str | Path, axis: int, *, on_missing: str, allow_external: bool = False) -> Hdf5Store:
+def open_store(
+    path: str | Path, axis: int, *, on_missing: str, allow_external: bool = False
+) -> Hdf5Store:
     """An open file; it holds one file descriptor."""
     return Hdf5Store(path, axis, fill=on_missing == "fill", allow=allow_external)
 

@@ -37,7 +37,9 @@ class Presence:
             return
         if self._is_elsewhere:
             if not self._holds(start, stop) and not fill:
-                raise MissingChunkError(missing_message(self._dataset, "what other files should hold"))
+                raise MissingChunkError(
+                    missing_message(self._dataset, "what other files should hold")
+                )
         elif not self.is_whole:
             self._require_chunks(start, stop)
 
@@ -60,7 +62,11 @@ class Presence:
         if self._table is not None:
             return self._table.is_whole
         is_whole = bool(dataset.id.get_num_chunks() == math.prod(grid_of(dataset)))
-        if not is_whole and hasattr(dataset.id, "chunk_iter") and not dataset.id.get_create_plist().get_nfilters():
+        if (
+            not is_whole
+            and hasattr(dataset.id, "chunk_iter")
+            and not dataset.id.get_create_plist().get_nfilters()
+        ):
             _refuse_other_sizes(dataset)
         return is_whole
 
@@ -74,7 +80,10 @@ class Presence:
         if self._map is None:
             allow = self._allow
             self._map = VirtualMap(
-                dataset, self._axis, allow=allow, is_whole=lambda source: Presence(source, 0, allow=allow).is_whole
+                dataset,
+                self._axis,
+                allow=allow,
+                is_whole=lambda source: Presence(source, 0, allow=allow).is_whole,
             )
         return self._map.holds(start, stop)
 
@@ -82,13 +91,23 @@ class Presence:
         dataset, axis = self._dataset, self._axis
         if dataset.chunks is None:
             raise MissingChunkError(missing_message(dataset, "its data"))
-        spans = [range(-(-size // chunk)) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+        spans = [
+            range(-(-size // chunk))
+            for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+        ]
         # a damaged indptr may ask for far more than there is
         end = min(stop, dataset.shape[axis])
         spans[axis] = range(start // dataset.chunks[axis], -(-end // dataset.chunks[axis]))
         for coordinates in itertools.product(*spans):
-            corner = tuple(coordinate * size for coordinate, size in zip(coordinates, dataset.chunks, strict=True))
-            if not (_is_stored(dataset, corner) if self._table is None else self._table.find(coordinates)):
+            corner = tuple(
+                coordinate * size
+                for coordinate, size in zip(coordinates, dataset.chunks, strict=True)
+            )
+            if not (
+                _is_stored(dataset, corner)
+                if self._table is None
+                else self._table.find(coordinates)
+            ):
                 raise MissingChunkError(missing_message(dataset, f"the chunk at {corner}"))
 
 

@@ -42,13 +42,17 @@ class VirtualMap:
         Says of an open dataset whether all of it was written.
     """
 
-    def __init__(self, dataset: Any, axis: int, *, allow: bool, is_whole: Callable[[Any], bool]) -> None:
+    def __init__(
+        self, dataset: Any, axis: int, *, allow: bool, is_whole: Callable[[Any], bool]
+    ) -> None:
         self._axis = axis
         self._allow = allow
         self._is_whole = is_whole
         self._path, self._shape = dataset.file.filename, dataset.shape
         self._plist = plist = dataset.id.get_create_plist()
-        boxes = [_box(plist.get_virtual_vspace(index)) for index in range(plist.get_virtual_count())]
+        boxes = [
+            _box(plist.get_virtual_vspace(index)) for index in range(plist.get_virtual_count())
+        ]
         low = np.array([box[0] for box in boxes], np.int64).reshape(-1, len(self._shape))
         high = np.array([box[1] for box in boxes], np.int64).reshape(-1, len(self._shape))
         order = np.argsort(low[:, axis], kind="stable")
@@ -82,7 +86,10 @@ class VirtualMap:
         axis = self._axis
         boxes, others = rows[self._is_box[rows]], rows[~self._is_box[rows]]
         low, high = self._low[boxes], self._high[boxes]
-        low[:, axis], high[:, axis] = np.maximum(low[:, axis], start), np.minimum(high[:, axis], stop)
+        low[:, axis], high[:, axis] = (
+            np.maximum(low[:, axis], start),
+            np.minimum(high[:, axis], stop),
+        )
         blocks, uncut = [np.stack((low, high), axis=1)], 0
         corner, shape = [0] * len(self._shape), list(self._shape)
         corner[axis], shape[axis] = start, stop - start
@@ -104,7 +111,10 @@ class VirtualMap:
         known = self._known.get(row)
         if known is None:
             mapping = int(self._numbers[row])
-            name, path = self._plist.get_virtual_filename(mapping), self._plist.get_virtual_dsetname(mapping)
+            name, path = (
+                self._plist.get_virtual_filename(mapping),
+                self._plist.get_virtual_dsetname(mapping),
+            )
             known = self._known[row] = self._has_source(name, path, mapping)
         return known
 
@@ -119,7 +129,9 @@ class VirtualMap:
             return False
         shape, is_whole = source
         return is_whole and _fits(
-            shape, self._plist.get_virtual_srcspace(mapping), self._plist.get_virtual_vspace(mapping)
+            shape,
+            self._plist.get_virtual_srcspace(mapping),
+            self._plist.get_virtual_vspace(mapping),
         )
 
     def _looked_at(self, name: str, path: str) -> tuple[tuple[int, ...], bool] | None:
@@ -148,9 +160,13 @@ def count_covered(boxes: NDArray[np.int64]) -> int:
         return int((boxes[:, 1] - boxes[:, 0]).prod(axis=1).sum())
     cuts = [np.unique(boxes[:, :, axis]) for axis in range(boxes.shape[2])]
     if math.prod(map(len, cuts)) > _MOST_CELLS:
-        raise ReadError("the mappings of a virtual dataset overlap in too many ways to compute what they leave out")
+        raise ReadError(
+            "the mappings of a virtual dataset overlap in too many ways to compute what they leave out"
+        )
     cells = np.zeros([len(cut) - 1 for cut in cuts], bool)
-    ends = np.stack([np.searchsorted(cut, boxes[:, :, axis]) for axis, cut in enumerate(cuts)], axis=2)
+    ends = np.stack(
+        [np.searchsorted(cut, boxes[:, :, axis]) for axis, cut in enumerate(cuts)], axis=2
+    )
     for low, high in ends.tolist():
         cells[tuple(map(slice, low, high))] = True
     points: NDArray[np.int64] = cells.astype(np.int64)
@@ -189,4 +205,6 @@ def _fits(shape: tuple[int, ...], taken: Any, mapped: Any) -> bool:
     except RuntimeError:
         # all that there is, however much it becomes
         return True
-    return len(last) == len(shape) and all(end < size for end, size in zip(last, shape, strict=True))
+    return len(last) == len(shape) and all(
+        end < size for end, size in zip(last, shape, strict=True)
+    )

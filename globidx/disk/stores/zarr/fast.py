@@ -33,7 +33,9 @@ _INDEX_BYTES = 2**20
 class ZarrSource:
     """One array of a store: rows along ``axis``, decoded chunk by chunk. It holds no file open between reads."""
 
-    def __init__(self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None) -> None:
+    def __init__(
+        self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None
+    ) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
             array = parse_array(file.read())
         others = [other for other in range(len(array.shape)) if other != axis]
@@ -46,7 +48,9 @@ class ZarrSource:
         self.sharding = array.sharding
         self._grid = [range(-(-array.shape[other] // array.chunks[other])) for other in others]
         is_whole = all(array.chunks[other] == array.shape[other] for other in others)
-        is_in_order = axis == 0 and array.axes == tuple(range(len(array.axes))) and array.dtype.isnative
+        is_in_order = (
+            axis == 0 and array.axes == tuple(range(len(array.axes))) and array.dtype.isnative
+        )
         # then the bytes of a chunk are its rows
         self._direct = is_whole and is_in_order
         self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
@@ -63,7 +67,9 @@ class ZarrSource:
             begin, end = max(start, first), min(stop, first + self._length)
             rows = out[begin - start : end - start]
             if self._direct and end - begin == self._length:
-                nbytes += self._decode((row,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8))
+                nbytes += self._decode(
+                    (row,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8)
+                )
             else:
                 nbytes += self.pick([(begin, end, 0)], rows)
         return nbytes
@@ -84,10 +90,15 @@ class ZarrSource:
         rows = np.moveaxis(chunk, axis, 0)
         for coordinates in itertools.product(*self._grid):
             nbytes += self._decode((*coordinates[:axis], row, *coordinates[axis:]), buffer)
-            region = tuple(slice(n * side, (n + 1) * side) for n, side in zip(coordinates, self._sides, strict=True))
+            region = tuple(
+                slice(n * side, (n + 1) * side)
+                for n, side in zip(coordinates, self._sides, strict=True)
+            )
             for start, stop, target in spans:
                 part = out[(slice(target, target + stop - start), *region)]
-                part[...] = rows[(slice(start - first_row, stop - first_row), *map(slice, part.shape[1:]))]
+                part[...] = rows[
+                    (slice(start - first_row, stop - first_row), *map(slice, part.shape[1:]))
+                ]
         return nbytes
 
     def in_shards(self, sharding: Sharding) -> tuple[int, int]:
@@ -98,10 +109,16 @@ class ZarrSource:
         chunks = 0
         absent = 0
         per_shard = _per_shard(sharding, self._array)
-        grid = [-(-size // chunk) for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)]
-        for shard in itertools.product(*(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))):
+        grid = [
+            -(-size // chunk)
+            for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)
+        ]
+        for shard in itertools.product(
+            *(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))
+        ):
             sizes = [
-                min(count, n - coordinate * count) for coordinate, n, count in zip(shard, grid, per_shard, strict=True)
+                min(count, n - coordinate * count)
+                for coordinate, n, count in zip(shard, grid, per_shard, strict=True)
             ]
             chunks += math.prod(sizes)
             try:
@@ -111,7 +128,9 @@ class ZarrSource:
                 continue
             with suppress(ReadError):
                 try:
-                    extent, read = self._extent(descriptor, status.st_size, sharding, per_shard, shard)
+                    extent, read = self._extent(
+                        descriptor, status.st_size, sharding, per_shard, shard
+                    )
                     index = read_index(extent, read).reshape(*per_shard, 2)
                 except ValueError:
                     continue
@@ -121,7 +140,11 @@ class ZarrSource:
         return chunks, absent
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
-        data = self._in_shard(coordinates, self.sharding) if self.sharding else self._in_file(coordinates)
+        data = (
+            self._in_shard(coordinates, self.sharding)
+            if self.sharding
+            else self._in_file(coordinates)
+        )
         try:
             decode(self._codecs, data, out)
         except UNREADABLE as error:
@@ -131,7 +154,9 @@ class ZarrSource:
     def _in_file(self, coordinates: tuple[int, ...]) -> bytes:
         descriptor, status = self._open(coordinates)
         try:
-            return self._read(descriptor, self._bounded(status.st_size, coordinates), 0, coordinates)
+            return self._read(
+                descriptor, self._bounded(status.st_size, coordinates), 0, coordinates
+            )
         finally:
             os.close(descriptor)
 
@@ -149,9 +174,13 @@ class ZarrSource:
             try:
                 offset, size = self._indexes.find(key, extent, index, read)
             except ValueError as error:
-                raise ReadError(f"the index of {self._describe(shard)} cannot be read: {error}") from error
+                raise ReadError(
+                    f"the index of {self._describe(shard)} cannot be read: {error}"
+                ) from error
             if offset == size == ABSENT:
-                raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in its shard"))
+                raise MissingChunkError(
+                    self._missing(f"{self._describe(coordinates)} is not in its shard")
+                )
             if offset + size > status.st_size:
                 end = offset + size
                 raise ReadError(
@@ -162,13 +191,20 @@ class ZarrSource:
             os.close(descriptor)
 
     def _extent(
-        self, descriptor: int, size: int, sharding: Sharding, per_shard: Sequence[int], shard: tuple[int, ...]
+        self,
+        descriptor: int,
+        size: int,
+        sharding: Sharding,
+        per_shard: Sequence[int],
+        shard: tuple[int, ...],
     ) -> tuple[Extent, Callable[[int, int], bytes]]:
         """The extent of the index of an open shard of ``size`` bytes, and a function that reads from the shard."""
         count = math.prod(per_shard)
         length = 16 * count + 4 * sharding.checked
         if length > size:
-            raise ReadError(f"{self._describe(shard)} ends after {size} bytes, where its index alone takes {length}")
+            raise ReadError(
+                f"{self._describe(shard)} ends after {size} bytes, where its index alone takes {length}"
+            )
         extent = Extent(0 if sharding.index_first else size - length, count, sharding.checked)
         return extent, lambda wanted, offset: self._read(descriptor, wanted, offset, shard)
 
@@ -180,18 +216,24 @@ class ZarrSource:
             )
         return size
 
-    def _open(self, coordinates: tuple[int, ...], chunk: tuple[int, ...] | None = None) -> tuple[int, os.stat_result]:
+    def _open(
+        self, coordinates: tuple[int, ...], chunk: tuple[int, ...] | None = None
+    ) -> tuple[int, os.stat_result]:
         """The file at ``coordinates`` of the grid of files; MissingChunkError where there is none with bytes in it."""
         path = f"{self._folder}/{self._array.key(coordinates)}"
         try:
             # a FIFO must not be waited for
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in the store")) from None
+            raise MissingChunkError(
+                self._missing(f"{self._describe(coordinates)} is not in the store")
+            ) from None
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
             os.close(descriptor)
-            raise MissingChunkError(self._missing(f"{self._describe(coordinates)} is not in the store"))
+            raise MissingChunkError(
+                self._missing(f"{self._describe(coordinates)} is not in the store")
+            )
         return descriptor, status
 
     def _read(self, descriptor: int, size: int, offset: int, coordinates: tuple[int, ...]) -> bytes:
@@ -207,7 +249,9 @@ class ZarrSource:
         return data
 
     def _describe(self, coordinates: tuple[int, ...]) -> str:
-        return f"chunk {self._array.key(coordinates)} of " + (f"array {self._name!r}" if self._name else "the array")
+        return f"chunk {self._array.key(coordinates)} of " + (
+            f"array {self._name!r}" if self._name else "the array"
+        )
 
     def _missing(self, what: str) -> str:
         return (
@@ -218,4 +262,6 @@ class ZarrSource:
 
 def _per_shard(sharding: Sharding, array: ArrayMetadata) -> list[int]:
     """How many chunks a shard holds along each axis."""
-    return [read_index // part for read_index, part in zip(sharding.shape, array.chunks, strict=True)]
+    return [
+        read_index // part for read_index, part in zip(sharding.shape, array.chunks, strict=True)
+    ]

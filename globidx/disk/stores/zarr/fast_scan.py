@@ -99,7 +99,10 @@ def _is_common_fill(fill: Any, dtype: np.dtype[Any], *, is_v2: bool) -> bool:
     if dtype.kind == "b":
         return type(fill) is bool
     if dtype.kind == "c":
-        return isinstance(fill, list) and [type(part) for part in fill] in ([int, int], [float, float])
+        return isinstance(fill, list) and [type(part) for part in fill] in (
+            [int, int],
+            [float, float],
+        )
     if dtype.kind in "iu":
         return type(fill) is int and 0 <= fill < 128
     return type(fill) in (int, float)

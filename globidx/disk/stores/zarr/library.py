@@ -19,7 +19,15 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
 from globidx.disk.files.paths import is_remote, join
 from globidx.disk.stores import find_arrays, remote
-from globidx.disk.stores.base import Audit, NotPlainError, array_info, item_first, make_entry, packing_of, slab
+from globidx.disk.stores.base import (
+    Audit,
+    NotPlainError,
+    array_info,
+    item_first,
+    make_entry,
+    packing_of,
+    slab,
+)
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
@@ -39,7 +47,9 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
             wanted = layout.keys[0] if layout.keys else layout.rule
-            raise ValueError(f"it is a bare array, so it has no {wanted!r} in it; leave key and layout out")
+            raise ValueError(
+                f"it is a bare array, so it has no {wanted!r} in it; leave key and layout out"
+            )
         fields, root = [Field("", "", layout.form)], {"": node}
     else:
         fields, root = find_arrays.find(node, layout, lambda: _arrays(path, node)), node
@@ -54,7 +64,11 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         else:
             shape, chunks = array.shape, array.chunks
         packing = "" if field.form == "csr" else packing_of(array.attrs.get)
-        infos.append(array_info(field, shape, array.dtype, chunks, axis, length=layout.length, packing=packing))
+        infos.append(
+            array_info(
+                field, shape, array.dtype, chunks, axis, length=layout.length, packing=packing
+            )
+        )
         documents.append(_metadata(path, array))
     kind = f"zarr{array.metadata.zarr_format}"
     return make_entry(kind, infos, b"".join(documents), is_foreign=is_remote(path))
@@ -70,7 +84,9 @@ def audit(path: str | Path, array: str) -> Audit:
             if source.sharding:
                 return Audit(opened.shape, *source.in_shards(source.sharding), has_checksums)
     units = opened.shards or opened.chunks
-    grid = itertools.product(*(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True)))
+    grid = itertools.product(
+        *(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True))
+    )
     keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
     absent = sum(not _has_bytes(_path_in(path, array, key)) for key in keys)
     return Audit(opened.shape, len(keys), absent, has_checksums)
@@ -82,10 +98,24 @@ def _has_checksums(metadata: Any) -> bool:
     A sharding codec has a checksum in its index only, so what counts are the codecs of its inner
     chunks.
     """
-    codecs = [*(metadata.get("filters") or ()), metadata.get("compressor"), *(metadata.get("codecs") or ())]
+    codecs = [
+        *(metadata.get("filters") or ()),
+        metadata.get("compressor"),
+        *(metadata.get("codecs") or ()),
+    ]
     for codec in filter(None, codecs):
         name, settings = codec.get("id", codec.get("name")), codec.get("configuration", codec)
-        if name in ("crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3", "gzip", "zlib", "bz2", "lzma"):
+        if name in (
+            "crc32c",
+            "crc32",
+            "adler32",
+            "fletcher32",
+            "jenkins_lookup3",
+            "gzip",
+            "zlib",
+            "bz2",
+            "lzma",
+        ):
             return True
         if name == "zstd" and settings.get("checksum"):
             return True
@@ -124,7 +154,9 @@ class ZarrStore:
         with remote.as_os_errors():
             opened = self._arrays.get(array)
             if opened is None:
-                opened = self._arrays[array] = zarr.open_array(_zarr_path(_path_in(self._path, array)), mode="r")
+                opened = self._arrays[array] = zarr.open_array(
+                    _zarr_path(_path_in(self._path, array)), mode="r"
+                )
             if not self._is_remote:
                 self._refuse_missing(array, opened, start, stop)
             block = np.asarray(opened[slab(self._axis, start, stop)])
@@ -137,7 +169,12 @@ class ZarrStore:
         self._arrays.clear()
 
     def _refuse_missing(
-        self, name: str, array: zarr.Array[Any], start: int, stop: int, block: NDArray[Any] | None = None
+        self,
+        name: str,
+        array: zarr.Array[Any],
+        start: int,
+        stop: int,
+        block: NDArray[Any] | None = None,
     ) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
 
@@ -148,10 +185,14 @@ class ZarrStore:
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
         # a damaged indptr may ask for far more than there is
         end = spans[self._axis].stop
-        spans[self._axis] = range(start // units[self._axis], min(end, -(-stop // units[self._axis])))
+        spans[self._axis] = range(
+            start // units[self._axis], min(end, -(-stop // units[self._axis]))
+        )
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
-            if block is not None and not _is_fill(self._part(block, coordinates, units, start), array.fill_value):
+            if block is not None and not _is_fill(
+                self._part(block, coordinates, units, start), array.fill_value
+            ):
                 continue
             if self._fill:
                 # zarr knows what to fill in, and would wait for a FIFO
@@ -163,7 +204,9 @@ class ZarrStore:
                     "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
                 )
 
-    def _part(self, block: NDArray[Any], coordinates: Sequence[int], units: Sequence[int], start: int) -> NDArray[Any]:
+    def _part(
+        self, block: NDArray[Any], coordinates: Sequence[int], units: Sequence[int], start: int
+    ) -> NDArray[Any]:
         """What a read of items from ``start`` on holds of the chunk at these coordinates."""
         spans = [
             slice(coordinate * unit, (coordinate + 1) * unit)
@@ -195,7 +238,9 @@ def _zarr_path(path: str) -> Any:
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     files, inner = remote.file_system(path)
-    return zarr.storage.FsspecStore(AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner)
+    return zarr.storage.FsspecStore(
+        AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner
+    )
 
 
 def _has_bytes(path: str) -> bool:
@@ -211,7 +256,11 @@ def _has_bytes(path: str) -> bool:
 def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
     if not is_remote(path):
         refuse_pipes(path, None)
-    return {name: item.shape for name, item in node.members(max_depth=None) if isinstance(item, zarr.Array)}
+    return {
+        name: item.shape
+        for name, item in node.members(max_depth=None)
+        if isinstance(item, zarr.Array)
+    }
 
 
 def _metadata(path: str, array: Any) -> bytes:

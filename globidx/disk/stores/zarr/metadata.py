@@ -143,7 +143,10 @@ def _parse_v3(array: Mapping[str, Any]) -> ArrayMetadata:
         settings = codecs[0]["configuration"]
         sharding = _sharding(settings, chunks)
         chunks, codecs = _sizes(settings["chunk_shape"], low=1), settings["codecs"]
-        _require(all(whole % part == 0 for whole, part in zip(sharding.shape, chunks, strict=True)), "uneven shards")
+        _require(
+            all(whole % part == 0 for whole, part in zip(sharding.shape, chunks, strict=True)),
+            "uneven shards",
+        )
     _require(len(shape) == len(chunks), "chunks of another dimension")
     axes, byte_order, steps = _chain(codecs, len(chunks), array["data_type"])
     return ArrayMetadata(
@@ -161,22 +164,35 @@ def _parse_v3(array: Mapping[str, Any]) -> ArrayMetadata:
 def _sharding(settings: Mapping[str, Any], shape: tuple[int, ...]) -> Sharding:
     names = [codec["name"] for codec in settings["index_codecs"]]
     _require(names in (["bytes"], ["bytes", "crc32c"]), "shard index codecs", names)
-    _require(settings["index_codecs"][0]["configuration"]["endian"] == "little", "a big-endian shard index")
+    _require(
+        settings["index_codecs"][0]["configuration"]["endian"] == "little",
+        "a big-endian shard index",
+    )
     location = settings.get("index_location", "end")
     _require(location in ("start", "end"), "shard index location", location)
     return Sharding(shape, location == "start", len(names) == 2)
 
 
-def _chain(codecs: list[Any], dimensions: int, data_type: str) -> tuple[tuple[int, ...], str, tuple[Step, ...]]:
+def _chain(
+    codecs: list[Any], dimensions: int, data_type: str
+) -> tuple[tuple[int, ...], str, tuple[Step, ...]]:
     """The axes as stored after all leading transpositions, the byte order, and the codecs from bytes to bytes."""
     steps = [(codec["name"], codec.get("configuration") or {}) for codec in codecs]
     axes = tuple(range(dimensions))
     while steps and steps[0][0] == "transpose":
         order = steps.pop(0)[1]["order"]
-        _require(isinstance(order, list) and sorted(order) == list(range(dimensions)), "transpose order", order)
+        _require(
+            isinstance(order, list) and sorted(order) == list(range(dimensions)),
+            "transpose order",
+            order,
+        )
         axes = tuple(axes[axis] for axis in order)
-    _require(bool(steps) and steps[0][0] == "bytes", "first codec", steps[0][0] if steps else "none")
-    endian: str = steps.pop(0)[1].get("endian", "little" if data_type in ("bool", "int8", "uint8") else "missing")
+    _require(
+        bool(steps) and steps[0][0] == "bytes", "first codec", steps[0][0] if steps else "none"
+    )
+    endian: str = steps.pop(0)[1].get(
+        "endian", "little" if data_type in ("bool", "int8", "uint8") else "missing"
+    )
     _require(endian in ("little", "big"), "byte order", endian)
     for name, configuration in steps:
         _require(name in _V3_CODECS and is_known(name, configuration), "codec", name)

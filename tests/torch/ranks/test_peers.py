@@ -20,7 +20,9 @@ def build(rank, world_size, folder, cache):
         return real(path, layout, axis)
 
     stores.scan, stamps.RACY_NS = counted, 0
-    manager = GlobalIndexManager(folder, key="x", cache_dir=f"{cache}{rank}", peers=RankPeers(timeout=60))
+    manager = GlobalIndexManager(
+        folder, key="x", cache_dir=f"{cache}{rank}", peers=RankPeers(timeout=60)
+    )
     first = manager.fingerprint, manager.lengths.tolist(), opened.copy()
     opened.clear()
     manager.refresh(peers=RankPeers(timeout=60))
@@ -36,18 +38,30 @@ def test_ranks_split_the_files_and_have_the_same_index(tmp_path):
         write(tmp_path / f"data/{number}.{suffix}", numbers(number + 1), key="x")
     alone = GlobalIndexManager(tmp_path / "data", key="x", cache_dir=tmp_path / "alone")
     told = run_ranks(3, build, tmp_path / "data", tmp_path / "cache")
-    assert {fingerprint for fingerprint, *_ in told} == {alone.fingerprint} == {again for *_, again in told}
+    assert (
+        {fingerprint for fingerprint, *_ in told}
+        == {alone.fingerprint}
+        == {again for *_, again in told}
+    )
     assert all(lengths == [1, 2, 3, 4, 5, 6, 7] for _, lengths, *_ in told)
     opened = [names for _, _, names, *_ in told]
-    assert sorted(name for names in opened for name in names) == sorted(os.path.basename(path) for path in alone.paths)
+    assert sorted(name for names in opened for name in names) == sorted(
+        os.path.basename(path) for path in alone.paths
+    )
     assert all(len(names) in (2, 3) for names in opened)
-    assert [names for *_, names, _ in told] == [[], [], []]  # what all found, each has kept in its cache
+    assert [names for *_, names, _ in told] == [
+        [],
+        [],
+        [],
+    ]  # what all found, each has kept in its cache
 
 
 def refused(rank, world_size, folders):
     """The error that building raises here."""
     try:
-        GlobalIndexManager(folders[rank], cache_dir=f"{folders[rank]}-cache", peers=RankPeers(timeout=60))
+        GlobalIndexManager(
+            folders[rank], cache_dir=f"{folders[rank]}-cache", peers=RankPeers(timeout=60)
+        )
     except Exception as error:  # noqa: BLE001 - the test compares it over ranks
         return type(error).__name__, str(error)
     return None

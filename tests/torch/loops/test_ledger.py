@@ -63,7 +63,9 @@ LEN_LIMITED = [
 def test_a_loop_that_takes_len_batches_reads_whole_epochs(take, workers, drop_last, come_back):
     """It never asks for one more; the pass is over all the same, whichever way the loop comes back."""
     sampler = ResumableDistributedSampler(range(41), 1, 0, seed=3)
-    loader = DataLoader(range(41), batch_size=4, sampler=sampler, num_workers=workers, drop_last=drop_last)
+    loader = DataLoader(
+        range(41), batch_size=4, sampler=sampler, num_workers=workers, drop_last=drop_last
+    )
     passes = []
     for epoch in range(3):
         if come_back == "set_epoch":
@@ -73,7 +75,7 @@ def test_a_loop_that_takes_len_batches_reads_whole_epochs(take, workers, drop_la
         passes.append([id for batch in take(loader) for id in batch.tolist()])
         assert done(sampler)[0] == (1 if come_back == "same epoch" else epoch + 1)
         if come_back == "settle":
-            sampler.settle()
+            sampler._ledger.settle()
             assert sampler.epoch == epoch + 1
     assert [len(set(ids)) for ids in passes] == [40 if drop_last else 41] * 3
     assert len({tuple(ids) for ids in passes}) == (1 if come_back == "same epoch" else 3)
@@ -152,7 +154,7 @@ def test_a_batch_that_failed_is_not_counted_in_the_handler(train, stop):
         train(loader, stop)
     except Halt:
         assert done(sampler) == (0, 4 * stop)
-        sampler.settle()
+        sampler._ledger.settle()
         assert done(sampler) == (0, 4 * stop)
         assert next(iter(loader)).tolist()[0] == 4 * stop
 
@@ -177,7 +179,7 @@ def test_a_batch_that_failed_is_not_counted_while_its_error_is_kept(train):
     sampler, loader = made()
     with pytest.raises(Halt) as kept:
         train(loader, 9)
-    sampler.settle()
+    sampler._ledger.settle()
     assert done(sampler) == (0, 36)
     assert kept.value.__traceback__ is not None
 
@@ -196,7 +198,7 @@ def test_after_a_break_the_life_of_a_variable_does_not_count():
             if number == 5:
                 break
         assert done(sampler) == (0, 20)
-        sampler.settle()
+        sampler._ledger.settle()
         assert done(sampler) == (0, 20)
 
 
@@ -209,7 +211,7 @@ def test_a_loop_that_is_gone_on_with_counts_what_it_had_before():
         if not stretch:
             break
         had += stretch
-        sampler.settle()
+        sampler._ledger.settle()
         assert done(sampler)[1] <= len(had) % 41
     assert had == list(range(41))
     assert done(sampler) == (1, 0)
@@ -232,7 +234,7 @@ def test_a_save_from_another_thread_counts_what_the_loop_holds():
     """The loop's frame is on another thread's stack."""
     sampler, loader = made()
     for number, _ in enumerate(loader):
-        saver = threading.Thread(target=sampler.settle)
+        saver = threading.Thread(target=sampler._ledger.settle)
         saver.start()
         saver.join()
         assert sampler.state_dict()["open"]["count"] == 4 * number + 4
@@ -248,7 +250,7 @@ def test_an_error_that_another_thread_handles_says_nothing_of_the_loop():
         try:
             raise Halt
         except Halt:
-            sampler.settle()
+            sampler._ledger.settle()
 
     for number, _ in enumerate(loader):
         saver = threading.Thread(target=save_again)
@@ -268,8 +270,8 @@ def test_a_batch_that_nobody_settled_is_told_of_once(caplog):
         if number == 2:
             break
     with caplog.at_level(logging.INFO, logger="globidx"):
-        sampler.settle()
-        sampler.settle()
+        sampler._ledger.settle()
+        sampler._ledger.settle()
     assert [record.args for record in caplog.records] == [(4,)]
     assert next(iter(loader)).tolist() == [8, 9, 10, 11]
 
@@ -288,7 +290,8 @@ def test_after_a_break_the_batch_may_be_committed_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("drop_last", "arguments"), [(True, {}), (False, {"world": 3, "rank": 2, "tail": "exact"}), (False, {})]
+    ("drop_last", "arguments"),
+    [(True, {}), (False, {"world": 3, "rank": 2, "tail": "exact"}), (False, {})],
 )
 def test_a_copy_made_while_the_last_batch_is_held_says_what_its_original_says(drop_last, arguments):
     """Also where ids are left of the epoch that this rank's loader does not give."""
@@ -354,7 +357,9 @@ QUERIES = {
 @st.composite
 def histories(draw):
     """What happens to a run, and between any two events some queries."""
-    events = st.sampled_from(["next", "next", "next", "break", "set_epoch", "settle", "skip", "reload"])
+    events = st.sampled_from(
+        ["next", "next", "next", "break", "set_epoch", "settle", "skip", "reload"]
+    )
     queries = st.lists(st.sampled_from(list(QUERIES)), max_size=3)
     return draw(st.lists(st.tuples(queries, events), max_size=12))
 
@@ -383,13 +388,13 @@ def play(history, *, asked, order, n, world):
             elif event == "skip":
                 sampler.skip(n // 2)
             elif event == "settle":
-                sampler.settle()
+                sampler._ledger.settle()
                 record = sampler.state_dict()
                 seen.append(record)
             elif record is not None:
                 sampler.load_state_dict(record)
                 stream = None
-        sampler.settle()
+        sampler._ledger.settle()
         return [*seen, sampler.state_dict(), list(sampler)]
 
 
@@ -434,7 +439,15 @@ def test_a_look_of_rank_0_and_a_break_leave_the_ranks_in_step(tmp_path):
     """Everybody saves on rank 0 alone; the collectives of later steps must meet."""
     script = tmp_path / "look.py"
     script.write_text(RANK_0_LOOKS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
     subprocess.run(command, env=clean_environment(), check=True, timeout=120)
 
 
@@ -515,7 +528,9 @@ def test_a_loader_that_does_not_report_is_told_of_once():
         wrapped.state_dict()
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))]
+)
 def test_a_copied_loader_is_told_of(copied, tmp_path):
     """The sampler that is saved hears nothing of its copy's loop."""
     sampler, loader = made(40)
@@ -574,7 +589,10 @@ def test_an_infinite_loader_that_draws_the_next_epoch_early_is_refused():
 def test_a_break_of_a_plain_loader_with_workers_goes_on():
     """Its workers, too, had drawn to the epoch's end; a new loop draws the rest at once."""
     sampler = ResumableDistributedSampler(range(41), 1, 0, seed=1)
-    loader, had = torch.utils.data.DataLoader(range(41), batch_size=4, sampler=sampler, num_workers=2), []
+    loader, had = (
+        torch.utils.data.DataLoader(range(41), batch_size=4, sampler=sampler, num_workers=2),
+        [],
+    )
     while sampler.epoch == 0:
         for batch in itertools.islice(loader, 4):
             had += batch.tolist()
@@ -609,7 +627,10 @@ def test_a_rank_that_a_plain_loader_deals_nothing_goes_on_with_the_others(tail):
 
 def test_a_rank_that_finished_and_is_dealt_nothing_next_is_not_forgotten():
     """It trained on id 1, and nobody is given that again."""
-    ranks = [ResumableDistributedSampler(range(3), 3, rank, shuffle=False, tail="exact") for rank in range(3)]
+    ranks = [
+        ResumableDistributedSampler(range(3), 3, rank, shuffle=False, tail="exact")
+        for rank in range(3)
+    ]
     for sampler in ranks:
         sampler.skip([0, 2])
     ranks[1].commit(1)
@@ -626,16 +647,22 @@ def test_a_rank_that_finished_and_is_dealt_nothing_next_is_not_forgotten():
         (lambda a, b: {0: a}, "world size 2"),
         (lambda a, b: {0: a, 2: b}, r"ranks \[0, 2\]; pass those of all ranks \[0, 2\)"),
         (lambda a, b: a, "got one state"),
-        (lambda a, b: [b, a], "state given for rank 1 has 2 ids committed, but this rank was dealt 1"),
+        (
+            lambda a, b: [b, a],
+            "state given for rank 1 has 2 ids committed, but this rank was dealt 1",
+        ),
     ],
 )
 def test_states_that_can_be_seen_to_be_wrong_are_refused(states, told):
     """A missing rank, a rank that is none, one state for all, and another rank's state."""
-    ranks = [ResumableDistributedSampler(range(3), 2, rank, shuffle=False, tail="exact") for rank in range(2)]
+    ranks = [
+        ResumableDistributedSampler(range(3), 2, rank, shuffle=False, tail="exact")
+        for rank in range(2)
+    ]
     for sampler, count in zip(ranks, (2, 1), strict=True):
         list(sampler)
-        sampler._tracker.commit(count, sampler.rank, 2)
-    one, other = (dict(sampler._tracker.state.to_dict()) for sampler in ranks)
+        sampler._ledger.tracker.commit(count, sampler.rank, 2)
+    one, other = (dict(sampler._ledger.tracker.state.to_dict()) for sampler in ranks)
     with pytest.raises(errors.RecordError, match=told):
         merge_states(states(one, other))
 

@@ -54,7 +54,8 @@ def train(rank, world_size, folder, how, who):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "who"), [("leaves it out", 0), ("leaves it out", 1), ("comes late", 1), ("writes for long", 0)]
+    ("how", "who"),
+    [("leaves it out", 0), ("leaves it out", 1), ("comes late", 1), ("writes for long", 0)],
 )
 def test_the_save_after_one_that_a_rank_has_missed_works(tmp_path, how, who):
     """On every rank, with the same id; nobody waits longer than the timeout, or is told that all is well when it is not."""
@@ -177,7 +178,11 @@ def test_a_job_of_torchrun_goes_on_after_a_missed_save(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = {tuple(line.split()[1:4:2]): line.split()[4] for line in done.stdout.splitlines() if line.startswith("rank")}
+    told = {
+        tuple(line.split()[1:4:2]): line.split()[4]
+        for line in done.stdout.splitlines()
+        if line.startswith("rank")
+    }
     assert (told["0", "1"], told["1", "1"]) == ("LostRankError", "OSError")
     for step in ("0", "2"):
         assert told["0", step] == told["1", step]
