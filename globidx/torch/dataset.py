@@ -58,6 +58,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     TypeError, ValueError
         If an argument is of another type or value, or an array has a dtype that torch does not
         have.
+    **misplaced
+        None. What belongs to the index is an error that says so.
 
     Notes
     -----

@@ -54,7 +54,9 @@ def Optional(checker: Checker) -> Checker:  # noqa: N802
     return lambda value, where: None if value is None else checker(value, where)
 
 
-def List(checker: Checker, *, at_least: int = 0, at_most: int | None = None) -> Checker:  # noqa: N802
+def List(  # noqa: N802
+    checker: Checker, *, at_least: int = 0, at_most: int | None = None
+) -> Checker:
     """Make a checker of a list of what ``checker`` accepts."""
 
     def check(value: Any, where: str) -> list[Any]:

@@ -105,7 +105,8 @@ class Progress:
     ``per_rank`` is the number of positions that a rank has had in this epoch, the most of any rank
     if they differ: a trainer counts its steps from there.
 
-    >>> done = Progress(10).extend((2, 2)).extend((1, 1, 1))     # 2 ranks took 2 each, then 3 ranks 1 each
+    >>> # 2 ranks took 2 each, then 3 ranks took 1 each
+    >>> done = Progress(10).extend((2, 2)).extend((1, 1, 1))
     >>> done.history, done.remaining, done.per_rank
     ((Segment(counts=(7,)),), 3, 3)
     """

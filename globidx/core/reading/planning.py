@@ -61,7 +61,8 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     0 2 2 3 1
     0 8 9 10 2
     2 -1 4 5 3
-    >>> for run in runs(batch, 3, np.array([8, 8, 8, 0])): print(*run)  # items of three rows may lie in two chunks
+    >>> # items of three rows may lie in two chunks
+    >>> for run in runs(batch, 3, np.array([8, 8, 8, 0])): print(*run)
     0 0 3 8 0
     0 8 8 9 5
     0 24 27 30 6

@@ -113,8 +113,7 @@ def _listed(names: Sequence[str]) -> list[bytes]:
         )
     paths = [os.fsencode(_absolute(name)) for name in names]
     if len(set(paths)) < len(paths):
-        seen: set[bytes] = set()
-        twice = next(path for path in paths if path in seen or seen.add(path))  # type: ignore[func-returns-value]
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
         raise ValueError(
             f"{os.fsdecode(twice)} and {os.fsdecode(twice)} are the same file; name each file once"
         )

@@ -114,8 +114,9 @@ def scan(
     batches = [indices[start : start + size] for start in range(0, len(indices), size)]
     names = [[paths.names[index] for index in batch.tolist()] for batch in batches]
     look = partial(_scan_batch, paths.root, layout=layout, axis=axis)
-    inline = executor is None or len(batches) == 1
-    return map(look, batches, names) if inline else executor.map(look, batches, names)  # type: ignore[union-attr]
+    if executor is None or len(batches) == 1:
+        return map(look, batches, names)
+    return executor.map(look, batches, names)
 
 
 def _scan_batch(
@@ -151,7 +152,10 @@ def assemble(result: ScanResult, paths: Paths) -> tuple[Piece | None, list[Failu
     reference = f"in {printable(paths[int(first.indices[0])])} there is {describe(first.table)}"
     for piece in pieces:
         if piece.table.schema != first.table.schema:
-            reason = f"it has {describe(piece.table)}, while {reference}; give the files one {_difference(piece, first)}"
+            differing = _difference(piece, first)
+            reason = (
+                f"it has {describe(piece.table)}, while {reference}; give the files one {differing}"
+            )
             failures |= {index: Failure(paths[index], reason) for index in piece.indices.tolist()}
     fitting = [piece for piece in pieces if piece.table.schema == first.table.schema]
     indices = np.concatenate([piece.indices for piece in fitting])
