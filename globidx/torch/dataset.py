@@ -19,7 +19,7 @@ from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.reader import ON_MISSING, Reader
-from globidx.torch.quarantine import SubstitutedSamples
+from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 
 
@@ -58,8 +58,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     TypeError, ValueError
         If an argument is of another type or value, or an array has a dtype that torch does not
         have.
-    **misplaced
-        None. What belongs to the index is an error that says so.
+    misplaced : never
+        Options of the index are not taken here: TypeError says where they belong.
 
     Notes
     -----

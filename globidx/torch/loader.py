@@ -13,7 +13,7 @@ from globidx.core.datasets.identity import DatasetIdentity
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
-from globidx.torch.quarantine import ReportingCollate
+from globidx.torch.loops.quarantine import ReportingCollate
 from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.workers import ShieldedLoader
 

@@ -30,7 +30,7 @@ from globidx.core.records import record as records
 from globidx.orders import ChunkShuffle
 from globidx.torch.loops.batching import Batching, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
-from globidx.torch.quarantine import BatchReport
+from globidx.torch.loops.quarantine import BatchReport
 
 
 class Spread(Order):

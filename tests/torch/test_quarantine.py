@@ -27,7 +27,7 @@ from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.state import SamplerState
 from globidx.core.records import record as records
 from globidx.torch.device import Ahead
-from globidx.torch.quarantine import BatchReport
+from globidx.torch.loops.quarantine import BatchReport
 from globidx.torch.substitutes import Substitutes, neighbours
 
 LENGTHS = (6, 8, 6)  # files a, b and c; ids 0..5, 6..13, 14..19; two items a chunk

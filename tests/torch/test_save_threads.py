@@ -8,7 +8,7 @@ import pytest
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, read_record
 from globidx.core.progress.state import SamplerState
 from globidx.disk.records.folder import list_records
-from globidx.torch.quarantine import SubstitutedSamples
+from globidx.torch.loops.quarantine import SubstitutedSamples
 
 N, BATCH = 203, 7
 

@@ -12,7 +12,7 @@ from globidx.torch.loops.batching import Batching
 from globidx.torch.loops.callers import Caller
 from globidx.torch.loops.ledger import Ledger
 from globidx.torch.loops.passes import HeldBatch
-from globidx.torch.quarantine import unpack
+from globidx.torch.loops.quarantine import unpack
 
 
 class Batches(Protocol):
