@@ -52,14 +52,14 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         ``"substitute"`` returns a neighbour of a sample that cannot be read, so that batches keep
         their size on every rank. A callable gets ``(id, error)`` and returns the id to read
         instead, or raises.
+    misplaced : never
+        Options of the index are not taken here: TypeError says where they belong.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is of another type or value, or an array has a dtype that torch does not
         have.
-    misplaced : never
-        Options of the index are not taken here: TypeError says where they belong.
 
     Notes
     -----
