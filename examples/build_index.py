@@ -36,7 +36,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         if len(sys.argv) == 1:
             write_files(Path(folder))
-        show(
-            sys.argv[1] if len(sys.argv) > 1 else folder,
-            sys.argv[2] if len(sys.argv) > 2 else "images",
-        )
+        show(sys.argv[1] if len(sys.argv) > 1 else folder, sys.argv[2] if len(sys.argv) > 2 else "images")

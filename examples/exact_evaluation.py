@@ -31,25 +31,19 @@ def main() -> None:
     answers = {}
 
     right = seen = 0  # torch pads by repeating, and counts the repeats
-    for inputs, labels in DataLoader(
-        dataset, BATCH, sampler=DistributedSampler(dataset, shuffle=False)
-    ):
+    for inputs, labels in DataLoader(dataset, BATCH, sampler=DistributedSampler(dataset, shuffle=False)):
         right += int((predict(inputs) == labels).sum())
         seen += len(labels)
     answers["torch, padded"] = total(right, seen)
 
-    right = seen = (
-        0  # every id once; ranks may differ by one, so nothing collective may stand inside the loop
-    )
+    right = seen = 0  # every id once; ranks may differ by one, so nothing collective may stand inside the loop
     sampler = ResumableDistributedSampler(dataset, shuffle=False, tail="exact")
     for inputs, labels in DataLoader(dataset, BATCH, sampler=sampler):
         right += int((predict(inputs) == labels).sum())
         seen += len(labels)
     answers["globidx, tail='exact'"] = total(right, seen)
 
-    right = seen = (
-        0  # equal steps on every rank, for collectives inside the loop: mask what comes after num_valid
-    )
+    right = seen = 0  # equal steps on every rank, for collectives inside the loop: mask what comes after num_valid
     sampler = ResumableDistributedSampler(dataset, shuffle=False)
     valid = sampler.num_valid
     for inputs, labels in DataLoader(dataset, BATCH, sampler=sampler):
@@ -59,9 +53,7 @@ def main() -> None:
     answers["globidx, tail='pad', masked"] = total(right, seen)
 
     if dist.get_rank() == 0:
-        print(
-            f"in truth                     {SAMPLES - 10} of {SAMPLES} right: {(SAMPLES - 10) / SAMPLES:.4%}"
-        )
+        print(f"in truth                     {SAMPLES - 10} of {SAMPLES} right: {(SAMPLES - 10) / SAMPLES:.4%}")
         for name, answer in answers.items():
             print(f"{name:28} {answer}")
     dist.barrier()  # gloo may abort a process that exits right after a collective

@@ -22,49 +22,31 @@ from torch.utils.data import TensorDataset
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler
 
 
-def save(
-    run: Path, how: str, step: int, manager: CheckpointManager, model: nn.Module, optimizer: Any
-) -> None:
+def save(run: Path, how: str, step: int, manager: CheckpointManager, model: nn.Module, optimizer: Any) -> None:
     id = manager.save(step)
     weights, moments = get_state_dict(model, optimizer)
     state = {"model": weights, "optimizer": moments, "record": json.dumps(manager.state_dict())}
     if how == "dcp":
-        dcp.save(
-            state, checkpoint_id=run / f"model-{id}"
-        )  # a folder of its own, never over the only one
+        dcp.save(state, checkpoint_id=run / f"model-{id}")  # a folder of its own, never over the only one
     elif dist.get_rank() == 0:
         torch.save(state, run / "model.tmp")
         os.replace(run / "model.tmp", run / f"model-{id}.pt")
 
 
-def restore(
-    run: Path, how: str, manager: CheckpointManager, model: nn.Module, optimizer: Any
-) -> int:
-    whole = (
-        run.glob("model-*.pt")
-        if how == "plain"
-        else (path.parent for path in run.glob("model-*/.metadata"))
-    )
-    path = max(
-        whole, default=None
-    )  # ids sort by age; DCP writes .metadata last, a plain file gets its name last
+def restore(run: Path, how: str, manager: CheckpointManager, model: nn.Module, optimizer: Any) -> int:
+    whole = run.glob("model-*.pt") if how == "plain" else (path.parent for path in run.glob("model-*/.metadata"))
+    path = max(whole, default=None)  # ids sort by age; DCP writes .metadata last, a plain file gets its name last
     if path is None:
         return 0
     weights, moments = get_state_dict(model, optimizer)
     state: dict[str, Any] = {"model": weights, "optimizer": moments, "record": ""}
     if how == "dcp":
         dcp.load(state, checkpoint_id=path)
-        manager.load_state_dict(
-            json.loads(state["record"])
-        )  # one string, the same on every rank, is all of it
+        manager.load_state_dict(json.loads(state["record"]))  # one string, the same on every rank, is all of it
     else:
-        manager.restore(
-            expect=path.stem.removeprefix("model-"), fallback=True
-        )  # not simply the newest
+        manager.restore(expect=path.stem.removeprefix("model-"), fallback=True)  # not simply the newest
         state = torch.load(path, weights_only=True)
-    set_state_dict(
-        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
-    )
+    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     return int(json.loads(state["record"])["step"])
 
 
@@ -74,13 +56,9 @@ def main() -> None:
     dataset = TensorDataset(torch.arange(240), torch.randn(240, 8))
     sampler = ResumableDistributedSampler(dataset, seed=7)
     model = nn.parallel.DistributedDataParallel(network := nn.Linear(8, 1))
-    network.register_buffer(
-        "seen", torch.zeros(240, dtype=torch.int64)
-    )  # how often it was trained on each sample
+    network.register_buffer("seen", torch.zeros(240, dtype=torch.int64))  # how often it was trained on each sample
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    manager = CheckpointManager(
-        run, sampler, timeout=1800
-    )  # other ranks wait while rank 0 writes the model
+    manager = CheckpointManager(run, sampler, timeout=1800)  # other ranks wait while rank 0 writes the model
     step = start = restore(run, how, manager, model, optimizer)
     for _ in range(sampler.epoch, 1):
         for ids, inputs in DataLoader(dataset, batch_size=4, sampler=sampler):
@@ -92,9 +70,7 @@ def main() -> None:
             if (step := step + 1) % 5 == 0:
                 save(run, how, step, manager, model, optimizer)
     if dist.get_rank() == 0:
-        print(
-            f"from step {start} to {step}; trained on each sample once: {bool((network.seen == 1).all())}"
-        )
+        print(f"from step {start} to {step}; trained on each sample once: {bool((network.seen == 1).all())}")
     dist.barrier()
 
 

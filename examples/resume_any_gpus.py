@@ -15,13 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from globidx import (
-    CheckpointManager,
-    DataLoader,
-    FileCacheDataset,
-    GlobalIndexManager,
-    ResumableDistributedSampler,
-)
+from globidx import CheckpointManager, DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
 
 
 def parse() -> argparse.Namespace:
@@ -32,9 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=10)
-    parser.add_argument(
-        "--step-seconds", type=float, default=0.0, help="pretend that a step takes this long"
-    )
+    parser.add_argument("--step-seconds", type=float, default=0.0, help="pretend that a step takes this long")
     return parser.parse_args()
 
 
@@ -52,36 +44,26 @@ def main() -> None:
     torch.manual_seed(0)
     args.run.mkdir(parents=True, exist_ok=True)
 
-    dataset = FileCacheDataset(
-        GlobalIndexManager(args.data, key=("images", "labels")), with_id=True
-    )
+    dataset = FileCacheDataset(GlobalIndexManager(args.data, key=("images", "labels")), with_id=True)
     sampler = ResumableDistributedSampler(dataset, seed=7)
-    loader = DataLoader(
-        dataset, batch_size=args.batch_size, sampler=sampler, num_workers=args.workers
-    )
+    loader = DataLoader(dataset, batch_size=args.batch_size, sampler=sampler, num_workers=args.workers)
     model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
-    manager = CheckpointManager(
-        args.run, sampler, timeout=1800
-    )  # other ranks wait while rank 0 writes the model
+    manager = CheckpointManager(args.run, sampler, timeout=1800)  # other ranks wait while rank 0 writes the model
     record = manager.restore()  # None: a fresh run
     step = record["step"] if record else 0
     if record:
         model.load_state_dict(torch.load(args.run / f"weights-{step}.pt", weights_only=True))
 
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    with open(
-        args.run / f"trained-from-{step}-rank-{rank}-of-{ranks}.txt", "w", buffering=1
-    ) as log:
+    with open(args.run / f"trained-from-{step}-rank-{rank}-of-{ranks}.txt", "w", buffering=1) as log:
         for epoch in range(sampler.epoch, args.epochs):
             sampler.set_epoch(epoch)
             for sample, ids in loader:
                 step += 1
                 log.write(f"{epoch} {step} {' '.join(map(str, ids.tolist()))}\n")
-                loss = nn.functional.cross_entropy(
-                    model(sample["images"].float()), sample["labels"]
-                )
+                loss = nn.functional.cross_entropy(model(sample["images"].float()), sample["labels"])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

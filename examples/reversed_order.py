@@ -33,8 +33,6 @@ if __name__ == "__main__":
     first = ResumableDistributedSampler(range(10), num_replicas=1, rank=0, order=Reversed())
     first.commit(4)  # trained on 9, 8, 7, 6
     for rank in range(2):
-        resumed = ResumableDistributedSampler(
-            range(10), num_replicas=2, rank=rank, order=Reversed()
-        )
+        resumed = ResumableDistributedSampler(range(10), num_replicas=2, rank=rank, order=Reversed())
         resumed.load_state_dict(first.state_dict())
         print(f"rank {rank} goes on with", list(resumed))

@@ -16,9 +16,7 @@ def main() -> None:
     torch.manual_seed(0)
     dataset = TensorDataset(torch.arange(100), torch.randn(100, 8), torch.randint(0, 2, (100,)))
 
-    sampler = globidx.ResumableDistributedSampler(
-        dataset, seed=7
-    )  # was: DistributedSampler(dataset, seed=7)
+    sampler = globidx.ResumableDistributedSampler(dataset, seed=7)  # was: DistributedSampler(dataset, seed=7)
     loader = globidx.DataLoader(dataset, batch_size=16, sampler=sampler)  # was: DataLoader(...)
 
     model = nn.parallel.DistributedDataParallel(nn.Linear(8, 2))
@@ -34,9 +32,7 @@ def main() -> None:
             seen[ids] += 1
         dist.all_reduce(seen)
         if dist.get_rank() == 0:
-            print(
-                f"epoch {epoch}: {int(seen.sum())} samples, each {'once' if (seen == 1).all() else 'NOT once'}"
-            )
+            print(f"epoch {epoch}: {int(seen.sum())} samples, each {'once' if (seen == 1).all() else 'NOT once'}")
     dist.barrier()  # gloo may abort a process that exits right after a collective
 
 
