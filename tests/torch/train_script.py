@@ -44,6 +44,7 @@ def main(data, run, workers, kill_rank, kill_step):
                 if step % 3 == 0:
                     manager.save(step)
         manager.save(step)
+    dist.barrier()  # gloo may abort a process that exits right after a collective
 
 
 if __name__ == "__main__":
