@@ -43,11 +43,12 @@ def main() -> None:
         seen += len(labels)
     answers["globidx, tail='exact'"] = total(right, seen)
 
-    right = seen = 0  # equal steps on every rank, for collectives inside the loop: mask what comes after num_valid
+    right = seen = 0  # equal steps on every rank, for collectives inside the loop: mask the end of the last batch
     sampler = ResumableDistributedSampler(dataset, shuffle=False)
-    valid = sampler.num_valid
-    for inputs, labels in DataLoader(dataset, BATCH, sampler=sampler):
-        real = min(len(labels), valid - seen)
+    loader = DataLoader(dataset, BATCH, sampler=sampler)
+    padding = len(sampler) - sampler.num_valid
+    for number, (inputs, labels) in enumerate(loader, loader.start + 1):
+        real = len(labels) - (padding if number == len(loader) else 0)
         right += int((predict(inputs) == labels)[:real].sum())
         seen += real
     answers["globidx, tail='pad', masked"] = total(right, seen)

@@ -66,6 +66,8 @@ def test_the_newest_record_is_shown(tmp_path, capsys):
     assert json.loads(said(capsys, "show", path, "--json")) == read_record(path)
     path.write_bytes(path.read_bytes().replace(b'"step": 2', b'"step": 3'))
     assert "edited or damaged" in said(capsys, "show", path, code=1)
+    # In a folder there may be older records, so the message says what lists them.
+    assert f"`globidx record check {tmp_path}`" in said(capsys, "show", tmp_path, code=1)
 
 
 def test_a_history_is_shown_as_a_table(tmp_path, capsys):

@@ -15,11 +15,13 @@ _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 
 def add(subparsers: Any) -> None:
     """Add the command to the parser's."""
-    summary = "what reading an epoch of these files costs, from their index alone: how often chunks are decoded"
+    summary = (
+        "compute what reading an epoch costs, from the index alone: how often chunks are decoded"
+    )
     command = subparsers.add_parser(
         "estimate",
         help=summary,
-        description=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
         examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4",
     )
     add_files(command)
@@ -42,9 +44,15 @@ def add(subparsers: Any) -> None:
         "--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)"
     )
     command.add_argument(
-        "--cache-bytes", type=int, help="bytes of decoded chunks that a worker keeps"
+        "--cache-bytes",
+        type=int,
+        help="bytes of decoded chunks that a worker keeps (default: 67108864)",
     )
-    command.add_argument("--max-open-files", type=int, help="files that a worker keeps open")
+    command.add_argument(
+        "--max-open-files",
+        type=int,
+        help="files that a worker keeps open (default: a quarter of the limit, at most 128)",
+    )
     command.add_argument("--seed", type=int, default=0, help="seed of the order (default: 0)")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_estimate)

@@ -14,7 +14,7 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
     command.add_argument(
         "--key",
         action="append",
-        help="array in each file; give it once for each of several aligned ones",
+        help="array in each file, with its groups: entry/data; once for each of several aligned ones",
     )
     command.add_argument(
         "--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH"

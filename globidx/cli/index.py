@@ -50,7 +50,7 @@ def add(things: Any) -> None:
         "--on-missing",
         choices=("error", "fill"),
         default="error",
-        help="whether an absent chunk is a problem",
+        help="fill: an absent chunk is no problem, as for a dataset with on_missing='fill' (default: error)",
     )
     _command(
         index,
@@ -82,12 +82,15 @@ def _command(
     summary: str,
     *,
     files: int | str = "+",
-    on_bad: str = "what to do with files that cannot be indexed",
+    on_bad: str = "fail on files that cannot be indexed, or leave them out (default: error)",
     example: str = "'data/*.zarr' --key images",
 ) -> argparse.ArgumentParser:
     """A subcommand with the options that say which files, and how to go about them."""
     command: argparse.ArgumentParser = index.add_parser(
-        name, help=summary, description=summary, examples=f"  globidx index {name} {example}"
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        examples=f"  globidx index {name} {example}",
     )
     add_files(command, nargs=files)
     command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)

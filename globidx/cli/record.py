@@ -66,7 +66,7 @@ def add(subparsers: Any) -> None:
             command.add_argument(
                 "--tail", choices=("pad", "drop", "exact"), help="default: that of the record"
             )
-            command.add_argument("--sampler", help="which one, where the record holds several")
+            command.add_argument("--sampler", help="its name, if the record holds several")
         if name == "reseal":
             command.add_argument(
                 "--in-place",

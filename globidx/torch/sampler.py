@@ -169,7 +169,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     @property
     def num_valid(self) -> int:
-        """How many of this rank's ``len()`` ids are real: the rest, at the very end, is padding."""
+        """How many of this rank's ``len()`` ids are real; the last of them may be padding.
+
+        Like ``len()`` it includes ids that were done before a resume, so a resumed pass gives
+        fewer. Its last ``len(sampler) - num_valid`` ids, one or none, are the padding.
+        """
         state, rank = self._ledger.at()
         share = partition.share(state.progress.remaining, rank=rank, world_size=state.world_size)
         return state.progress.per_rank + min(share, state.stream_length(rank))

@@ -154,6 +154,12 @@ def read_newest(path: str | Path) -> dict[str, Any]:
         except FileNotFoundError:
             if record_file == Path(path):
                 raise
+        except RecordCorruptError as error:
+            if record_file == Path(path):
+                raise
+            raise RecordCorruptError(
+                f"{error}. `globidx record check {path}` lists the whole ones: pass one of them"
+            ) from error
     raise _too_fast(Path(path))
 
 
