@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,8 @@ def parse(layout: Any, key: Any) -> Layout:
 def _keys(key: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if key is None:
         return None
+    if not isinstance(key, Iterable):
+        raise TypeError(f"key must be a str or a sequence of str, got {key!r}")
     keys = (key,) if isinstance(key, str) else tuple(key)
     if not keys or not all(isinstance(name, str) and name.strip("/") for name in keys):
         raise ValueError(f"key must name an array, or several, got {key!r}")

@@ -57,7 +57,7 @@ def find_files(files: Any) -> Paths:
         return paths
     listed = remote.find(named) if isinstance(named, str) else list(named)
     if not listed:
-        raise NoFilesError("the list of files is empty")
+        raise NoFilesError("the list of files is empty; pass at least one path")
     return Paths.of(_listed(listed))
 
 

@@ -83,7 +83,7 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(f"{path} is a folder, not a record")
+            raise IsADirectoryError(f"{path} is a folder, not a record; pass one of its files")
         if not stat.S_ISREG(status.st_mode):
             raise RecordCorruptError(f"{path} is not a whole record: it is no regular file")
         if status.st_size > strict.MAX_BYTES:

@@ -265,7 +265,9 @@ def make_entry(
     lengths = {length for _, length in arrays}
     if len(lengths) > 1:
         lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
-        raise ValueError(f"its arrays are not aligned: {lengths_by_name}")
+        raise ValueError(
+            f"its arrays are not aligned: {lengths_by_name}; name arrays of equal length in key="
+        )
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
     schema = tuple(info for info, _ in arrays)
     return Entry(

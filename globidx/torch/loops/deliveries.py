@@ -112,5 +112,5 @@ class Deliveries:
             raise StaleIteratorError(
                 "this loop's sampler was loaded, reset or moved to another epoch, or another "
                 "loop over its loader began since, so what it would deliver no longer counts; "
-                "start a new loop"
+                "leave this loop and start a new one over the loader"
             )
