@@ -618,3 +618,6 @@ def test_an_estimate_of_no_ranks_is_a_wrong_command(folder, capsys):
         with pytest.raises(SystemExit) as exit_:
             main(["estimate", str(folder), *wrong])
         assert exit_.value.code == 2 and "must be in [1, 131072], got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["estimate", str(folder), "--batch-size", "many"])
+    assert "--batch-size: must be an integer, got 'many'" in capsys.readouterr().err

@@ -19,7 +19,10 @@ exit codes:
 
 def positive(text: str) -> int:
     """A positive integer: the type of an argument."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
     if not 1 <= value <= 2**17:
         raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {value}")
     return value

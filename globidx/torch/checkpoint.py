@@ -369,6 +369,10 @@ class CheckpointManager:
 
     def _own_part(self, step: int, extras: Mapping[str, Any] | None) -> dict[str, Any]:
         """What this rank brings to a save: its states, checked to be what a record can hold."""
+        if not isinstance(extras, Mapping | None):
+            raise TypeError(
+                f"extras must be a mapping of names to JSON values, such as {{'loss': 0.5}}, got {extras!r:.80}"
+            )
         with self._objects.still():
             self._objects.settle()
             states = self._objects.states()

@@ -260,10 +260,15 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self._reader.close()
 
     def _samples(self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int]) -> list[Any]:
-        samples = map(self._sample, arrays)
-        if self.with_id:
-            return [(sample, operator.index(id)) for sample, id in zip(samples, ids, strict=True)]
-        return list(samples)
+        samples = []
+        for parts, id in zip(arrays, ids, strict=True):
+            try:
+                sample = self._sample(parts)
+            except Exception as error:
+                error.add_note(f"raised by transform, for sample id {id}")
+                raise
+            samples.append((sample, operator.index(id)) if self.with_id else sample)
+        return samples
 
     def _sample(self, arrays: tuple[Any, ...]) -> Any:
         if len(arrays) == 1:

@@ -312,6 +312,16 @@ def test_garbage_for_metadata_is_a_named_error(tmp_path, garbage, key):
         GlobalIndexManager(path, key=key)
 
 
+@pytest.mark.parametrize("key", [None, "x"])
+def test_metadata_that_is_no_json_is_told_from_damaged_data(tmp_path, key):
+    """The error says that it is the metadata, and where in it the parser stopped."""
+    path = tmp_path / "bad.zarr"
+    write_zarr(path, numbers(4), key=key)
+    ((path / key if key else path) / "zarr.json").write_text("{ x")
+    with pytest.raises(BadFilesError, match=r"its metadata .* is damaged: it is no JSON: .*char 2"):
+        GlobalIndexManager(path, key=key)
+
+
 def test_a_damaged_hdf5_file_is_a_named_error_never_an_empty_one(tmp_path):
     """Cut anywhere, the file is either refused by name or still says its whole length."""
     path = Path(write_hdf5(tmp_path / "bad.h5", numbers(50), chunk=4))

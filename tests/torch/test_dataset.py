@@ -151,6 +151,21 @@ def test_one_field_is_a_tensor_and_several_are_a_dict(manager, data):
         FileCacheDataset(manager, fields=["images", "images"])
 
 
+def test_an_error_of_the_transform_names_the_sample(manager):
+    """Which of a batch it was; the error itself stays what it is."""
+
+    def refuse(label):
+        if float(label) == float(labels[3]):
+            raise KeyError("no such class")
+        return label
+
+    labels = FileCacheDataset(manager, fields="labels").__getitems__(range(4))
+    assert len({float(label) for label in labels}) == 4
+    with pytest.raises(KeyError, match="no such class") as raised:
+        FileCacheDataset(manager, fields="labels", transform=refuse).__getitems__([2, 3, 1])
+    assert raised.value.__notes__ == ["raised by transform, for sample id 3"]
+
+
 def test_the_transform_gets_the_sample_and_the_id_stands_beside_it(manager, data):
     """``transform`` sees what would have been returned; ``with_id`` returns (sample, id), id an int, in batches too."""
     dataset = FileCacheDataset(

@@ -94,6 +94,22 @@ MISTAKES = {
         lambda folder: read_record("gone.json"),
         "there is no record .*/gone.json",
     ),
+    "extras that have no names": (
+        lambda folder: CheckpointManager(folder, sampler()).save(1, [1]),
+        r"extras must be a mapping of names to JSON values, .*got \[1\]",
+    ),
+    "a number of peers": (
+        lambda folder: globidx.GlobalIndexManager(folder, peers=4),
+        r"peers must have rank, world_size and gather, as globidx.RankPeers\(\) has, got 4",
+    ),
+    "a number of processes": (
+        lambda folder: globidx.GlobalIndexManager(folder, executor=4),
+        "executor must be a concurrent.futures.Executor, got 4",
+    ),
+    "a key that is no name": (
+        lambda folder: globidx.GlobalIndexManager(folder, key=3),
+        "key must be a str or a sequence of str, got 3",
+    ),
     "rank beyond the world size": (
         lambda folder: ResumableDistributedSampler(range(10), 1, 3),
         r"rank must be in \[0, 1\), got 3, .*\(dataset, num_replicas, rank\)",

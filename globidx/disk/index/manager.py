@@ -114,6 +114,7 @@ class GlobalIndexManager:
             allow_external=allow_external,
         )
         self._on_bad = on_bad
+        _refuse_others(executor, peers)
         if not 0 <= lock_timeout < float("inf"):
             raise ValueError(
                 f"lock_timeout must be a number of seconds from 0 on, got {lock_timeout}"
@@ -339,3 +340,13 @@ class GlobalIndexManager:
             # the list is the index itself by now, and a million paths are not kept twice
             self._spec = replace(self._spec, files=None)
         return snapshot
+
+
+def _refuse_others(executor: object, peers: object) -> None:
+    """TypeError for what is no executor and no ``Peers``, before any file is looked for."""
+    if executor is not None and not callable(getattr(executor, "map", None)):
+        raise TypeError(f"executor must be a concurrent.futures.Executor, got {executor!r:.80}")
+    if peers is not None and not callable(getattr(peers, "gather", None)):
+        raise TypeError(
+            f"peers must have rank, world_size and gather, as globidx.RankPeers() has, got {peers!r:.80}"
+        )

@@ -37,7 +37,12 @@ from globidx.errors import MissingChunkError, ReadError
 def scan(path: str, layout: Layout, axis: int) -> Entry:
     """The store's arrays of ``layout``; "" is a store that is an array itself. ``path`` may be a URL."""
     with remote.as_os_errors():
-        return _scan(path, layout, axis)
+        try:
+            return _scan(path, layout, axis)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"its metadata (zarr.json, .zarray or .zgroup) is damaged: it is no JSON: {error}"
+            ) from error
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
