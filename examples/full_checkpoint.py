@@ -71,9 +71,9 @@ def main() -> None:
                 save(run, how, step, manager, model, optimizer)
     if dist.get_rank() == 0:
         print(f"from step {start} to {step}; trained on each sample once: {bool((network.seen == 1).all())}")
-    dist.barrier()
+    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
-    dist.destroy_process_group()  # the model is gone by now: torch may hang in a DDP model that outlives its group

@@ -71,7 +71,7 @@ def main() -> None:
             os.environ.setdefault(name, os.environ.get(f"SLURM_{slurm}", ""))  # where no torchrun has set it
         dist.init_process_group("gloo")
         (args.run / ("done" if train(args, guard) else "requeue")).touch()
-        dist.barrier()  # gloo may abort a process that exits right after a collective
+        dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
         dist.destroy_process_group()
 
 
