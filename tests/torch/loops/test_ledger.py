@@ -429,7 +429,7 @@ both = torch.zeros(2, dtype=torch.int64)
 both[rank] = steps
 dist.all_reduce(both)
 assert both[0] == both[1], both
-dist.barrier()
+dist.monitored_barrier()  # as the examples end
 dist.destroy_process_group()
 """
 

@@ -149,6 +149,7 @@ for step in range(3):
         id = type(error).__name__
     print(f"rank {dist.get_rank()} step {step} {id}\\n", end="", flush=True)  # the line at once: torchrun runs python -u
 dist.all_reduce(torch.ones(1), group=dist.new_group())
+dist.monitored_barrier()  # as the examples end
 dist.destroy_process_group()
 """
 
