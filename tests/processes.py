@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,12 @@ def clean_environment(**more):
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     given |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, **more}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def torchrun(ranks, *arguments):
+    """The command line of a job of so many processes on this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run"]
+    return [*launcher, "--standalone", f"--nproc-per-node={ranks}", *map(str, arguments)]
 
 
 def run_ranks(world_size, work, *arguments, timeout=120, lost=(), meeting=None):

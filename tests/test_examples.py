@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 from files import environment
+from processes import torchrun
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run(*command):
-    """What an example prints; it must succeed."""
+def run(*command, ranks=None):
+    """What an example prints, under torchrun if it has ranks; it must succeed."""
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, *command] if ranks is None else torchrun(ranks, *command),
         cwd=EXAMPLES.parent,
         env=environment(),
         capture_output=True,
@@ -47,13 +48,7 @@ def test_the_demo_misses_nothing_and_repeats_nothing():
 @pytest.mark.slow
 def test_the_two_line_swap_runs_under_torchrun():
     """An ordinary DDP loop with the sampler and loader swapped."""
-    said = run(
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "examples/swap_sampler.py",
-    )
+    said = run("examples/swap_sampler.py", ranks=2)
     assert "epoch 1: 100 samples, each once" in said
 
 
@@ -76,13 +71,7 @@ def test_an_order_of_ones_own_resumes_on_other_ranks():
 @pytest.mark.slow
 def test_distributed_evaluation_is_exact():
     """103 samples over 4 ranks: torch counts one twice, both of our tails give the true figure."""
-    said = run(
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=4",
-        "examples/exact_evaluation.py",
-    )
+    said = run("examples/exact_evaluation.py", ranks=4)
     truth, torchs, exact, padded = (line[29:] for line in said.splitlines())
     assert truth.startswith("93 of 103 right: 90.2913%")
     assert exact == padded == truth

@@ -6,13 +6,13 @@ matched against those lines.
 
 import random
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from files import environment, write_hdf5, write_zarr
+from processes import torchrun
 
 from globidx import read_record
 from globidx.disk.records.folder import newest
@@ -44,19 +44,9 @@ def write_data(folder):
 
 def launch(ranks, data, run, *, workers, kill_rank=-1, kill_step=-1):
     """One job under torchrun; its exit code."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-        TRAIN,
-    ]
-    arguments = [data, run, str(workers), str(kill_rank), str(kill_step)]
+    command = torchrun(ranks, TRAIN, data, run, workers, kill_rank, kill_step)
     one_thread = environment({"OMP_NUM_THREADS": "1"})
-    done = subprocess.run(
-        [*command, *arguments], env=one_thread, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run(command, env=one_thread, capture_output=True, text=True, timeout=240)
     return done.returncode, done.stderr
 
 

@@ -1,12 +1,11 @@
 """Model and record stay a pair: killed between the two, or while the model is written, the next start takes what fits together."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from files import environment
-from processes import REPOSITORY
+from processes import REPOSITORY, torchrun
 
 from globidx import read_record
 from globidx.disk.records.folder import list_records
@@ -15,10 +14,10 @@ KILL = Path(__file__).with_name("kill_between.py")
 EXAMPLE = "examples/full_checkpoint.py"
 
 
-def torchrun(*command):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def run(*command):
+    """A job of two ranks, run to its end."""
     return subprocess.run(
-        list(map(str, [*launcher, *command])),
+        torchrun(2, *command),
         cwd=REPOSITORY,
         env=environment({"OMP_NUM_THREADS": "1"}),
         capture_output=True,
@@ -42,9 +41,9 @@ def test_a_kill_between_model_and_record_is_resolved_to_the_pair_that_fits(
     tmp_path, how, instant, starts
 ):
     """By the model's own count it was trained on each sample once, which it is only if its record was its own."""
-    killed = torchrun(KILL, EXAMPLE, instant, tmp_path, how)
+    killed = run(KILL, EXAMPLE, instant, tmp_path, how)
     assert "SIGKILL" in killed.stderr, killed.stderr
     assert [read_record(path)["step"] for path in list_records(tmp_path)] == [5, 10, 15]
-    done = torchrun(EXAMPLE, tmp_path, how)
+    done = run(EXAMPLE, tmp_path, how)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"from step {starts} to 30; trained on each sample once: True\n"

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from files import environment
@@ -57,14 +58,9 @@ def slurm(folder, run, ranks, launch, *arguments):
 
 def torchrun(run, ranks, *arguments):
     """The example under plain torchrun."""
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={ranks}",
-    ]
-    command = [*launcher, "--signals-to-handle=SIGTERM,SIGUSR1", SCRIPT, run, *arguments]
+    command = processes.torchrun(
+        ranks, "--signals-to-handle=SIGTERM,SIGUSR1", SCRIPT, run, *arguments
+    )
     return start(command, {"OMP_NUM_THREADS": "1"})
 
 

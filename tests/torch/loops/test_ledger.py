@@ -5,7 +5,6 @@ import itertools
 import logging
 import pickle
 import subprocess
-import sys
 import threading
 import warnings
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import clean_environment
+from processes import clean_environment, torchrun
 
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, errors, merge_states
 from globidx.orders import ChunkShuffle
@@ -439,16 +438,7 @@ def test_a_look_of_rank_0_and_a_break_leave_the_ranks_in_step(tmp_path):
     """Everybody saves on rank 0 alone; the collectives of later steps must meet."""
     script = tmp_path / "look.py"
     script.write_text(RANK_0_LOOKS)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-    ]
-    subprocess.run(command, env=clean_environment(), check=True, timeout=120)
+    subprocess.run(torchrun(2, script), env=clean_environment(), check=True, timeout=120)
 
 
 # sizes

@@ -1,14 +1,13 @@
 """A rank that has missed a save, or came too late for it: the next one works, and the job's own groups are untouched."""
 
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
 import torch.distributed as dist
 from files import environment
-from processes import run_ranks
+from processes import run_ranks, torchrun
 
 from globidx import CheckpointManager, PreemptionGuard, ResumableDistributedSampler, errors
 from globidx.disk.records.folder import list_records
@@ -159,18 +158,8 @@ def test_a_job_of_torchrun_goes_on_after_a_missed_save(tmp_path):
     """A rank that caught an error left the save out; the job saves again at the next step, and ends well."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-        str(tmp_path / "run"),
-    ]
-
     done = subprocess.run(
-        [sys.executable, *command],
+        torchrun(2, script, tmp_path / "run"),
         capture_output=True,
         text=True,
         timeout=100,
