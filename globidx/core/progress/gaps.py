@@ -48,9 +48,9 @@ class Gaps:
     @classmethod
     def united(cls, starts: Numbers, ends: Numbers) -> Gaps:
         """The gaps that leave out ``[starts[i], ends[i])``, in any sequence; runs may be empty, overlap or touch."""
-        order = np.argsort(starts[starts < ends], kind="stable")
-        starts, ends = starts[starts < ends][order], ends[starts < ends][order]
-        reach = np.maximum.accumulate(ends)
+        runs = np.flatnonzero(starts < ends)
+        runs = runs[np.argsort(starts[runs], kind="stable")]
+        starts, reach = starts[runs], np.maximum.accumulate(ends[runs])
         first = np.concatenate([np.ones(min(1, len(starts)), bool), starts[1:] > reach[:-1]])
         last = np.concatenate([first[1:], np.ones(min(1, len(starts)), bool)])
         return cls(starts[first], reach[last])
@@ -82,6 +82,17 @@ class Gaps:
         run = np.searchsorted(self.starts, numbers, side="right")
         gone = np.concatenate([np.zeros(1, np.int64), self.ends])[run] > numbers
         return gone, numbers - self._gone[run]
+
+    def below(self, numbers: Numbers) -> Numbers:
+        """How many of those that stay are less than each number.
+
+        >>> Gaps.of(np.array([1, 2])).below(np.arange(5))
+        array([0, 1, 1, 1, 2])
+        """
+        gone, ranks = self.inverse(numbers)
+        run = np.searchsorted(self.starts, numbers[gone], side="right") - 1
+        ranks[gone] = self._before[run]
+        return ranks
 
     def then(self, later: Gaps) -> Gaps:
         """These gaps and ``later`` ones, which are given as numbers of what stays here, as one."""

@@ -184,7 +184,8 @@ class Window:
             Anchors ``[starts[i], stops[i])`` of ``sequences[i]``; runs may be empty and may overlap.
         """
         own, counts = lengths[sequences], self.count(lengths)[sequences]
-        lows, highs = _runs(self._all())
+        runs = Gaps.of(np.array(self._all(), np.int64))
+        lows, highs = runs.starts, runs.ends - 1
         # anchors t with t + o == row for some o of a run [low, high] of offsets
         least = missing[:, None] - highs
         most = missing[:, None] - lows
@@ -248,8 +249,8 @@ class Anchors:
             raise ValueError(
                 f"missing names {len(sequences)} sequences and {len(rows)} rows; they must be as many"
             )
-        sequences, rows = (np.asarray(given, np.int64) for given in (sequences, rows))
-        _require_inside(sequences, "missing sequence", np.full(len(sequences), len(self.lengths)))
+        sequences = validate.integers(sequences, "missing sequence", len(self.lengths))
+        rows = validate.int64s(rows, "missing row")
         _require_inside(rows, "missing row", self.lengths[sequences])
         owners, starts, stops = self.window.touched(sequences, rows, self.lengths)
         first = self._grid.offsets[owners]
@@ -264,14 +265,7 @@ class Anchors:
     @property
     def counts(self) -> Numbers:
         """How many samples each sequence has, int64."""
-        ends = self._grid.offsets
-        _, kept = self._gaps.inverse(ends)
-        # a boundary inside a run of gaps has as many samples before it as the run
-        runs = np.searchsorted(self._gaps.starts, ends, side="right") - 1
-        if len(self._gaps):
-            over = np.maximum(self._gaps.ends[runs] - ends, 0) * (runs >= 0)
-            kept = kept + over
-        return np.diff(kept)
+        return np.diff(self._gaps.below(self._grid.offsets))
 
     def locate(self, sample_id: int) -> tuple[int, int]:
         """Sequence number and anchor of one sample id; IndexError outside ``[0, len)``."""
@@ -283,9 +277,7 @@ class Anchors:
 
     def locate_many(self, sample_ids: Any) -> tuple[Numbers, Numbers]:
         """Sequence numbers and anchors of many sample ids: two int64 arrays as long as ``sample_ids``."""
-        ids = validate.int64s(sample_ids, "sample id")
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._len:
-            raise validate.outside(ids, "sample id", self._len)
+        ids = validate.integers(sample_ids, "sample id", self._len)
         sequences, steps = self._grid.locate_many(
             self._gaps.forward(ids) if len(self._gaps) else ids
         )
@@ -338,13 +330,6 @@ def _offsets(given: Any, of: str) -> Offsets:
     if not several:
         raise ValueError(f"offsets{of} are empty; a field takes at least one row")
     return several
-
-
-def _runs(offsets: list[int]) -> tuple[Numbers, Numbers]:
-    """First and last of each run of consecutive ``offsets``, which ascend."""
-    values = np.array(offsets, np.int64)
-    breaks = np.flatnonzero(np.diff(values) != 1)
-    return values[np.r_[0, breaks + 1]], values[np.r_[breaks, len(values) - 1]]
 
 
 def _require_inside(values: Numbers, what: str, limits: Numbers) -> None:
