@@ -93,14 +93,10 @@ class Ledger:
         with self.lock:
             state, rank = self.at()
             held = self.passes.held
-            if held is None:
-                return (
-                    state.after_epoch()
-                    if self._is_read_through(state, rank)
-                    else state.normal(rank)
-                )
-            state = _with(state, held, rank)
-            return state.after_epoch() if held.is_last else state.normal(rank)
+            is_over = self._is_read_through() if held is None else held.is_last
+            if held is not None:
+                state = _with(state, held, rank)
+            return state.after_epoch() if is_over else state.normal(rank)
 
     def refuse_unreported(self) -> None:
         """CommitError where ids were drawn and nobody reports deliveries."""
@@ -325,15 +321,15 @@ class Ledger:
             # a loader that drops its last, smaller batch leaves some ids
             if generation == self.passes.generation:
                 self._end_pass()
-        elif self.passes.is_drained and self._is_read_through(*self.at()):
+        elif self._is_read_through():
             self._end_pass()
 
-    def _is_read_through(self, state: SamplerState, rank: int) -> bool:
+    def _is_read_through(self) -> bool:
         """Whether a loader has come to the end of a pass, and all of it is committed.
 
         With an exact tail other ranks may have one id more, and this rank may have none at all.
         """
-        return self.passes.is_drained and state.committed == state.stream_length(rank)
+        return self.passes.is_drained and self.left_to_deliver == 0
 
     def _end_if_over(self) -> None:
         """End the pass if all of it was delivered, or committed by hand."""
