@@ -260,22 +260,20 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self._reader.close()
 
     def _samples(self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int]) -> list[Any]:
-        samples = []
-        for parts, id in zip(arrays, ids, strict=True):
-            try:
-                sample = self._sample(parts)
-            except Exception as error:
-                error.add_note(f"raised by transform, for sample id {id}")
-                raise
-            samples.append((sample, operator.index(id)) if self.with_id else sample)
-        return samples
+        return [self._sample(parts, id) for parts, id in zip(arrays, ids, strict=True)]
 
-    def _sample(self, arrays: tuple[Any, ...]) -> Any:
+    def _sample(self, arrays: tuple[Any, ...], id: int) -> Any:
         if len(arrays) == 1:
             sample: Any = torch.from_numpy(arrays[0])
         else:
             sample = dict(zip(self.fields, map(torch.from_numpy, arrays), strict=True))
-        return sample if self.transform is None else self.transform(sample)
+        if self.transform is not None:
+            try:
+                sample = self.transform(sample)
+            except Exception as error:
+                error.add_note(f"raised by transform, for sample id {id}")
+                raise
+        return (sample, operator.index(id)) if self.with_id else sample
 
     def __repr__(self) -> str:
         size = f"{len(self)} samples in {self.num_files} files"
