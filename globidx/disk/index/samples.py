@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +99,7 @@ class SampleSpec:
 
     def sampling(self, table: Table, paths: Paths, named: Any) -> Sampling:
         """What to take of the files of ``table``; ``named`` is how the user named them."""
+        _require_offsets(self.window, [info.name for info in table.arrays])
         in_order = isinstance(named, str) and not os.path.isfile(named)
         order = _natural_order(table) if in_order else None
         chains = self._chains(table, paths) if self.sequences == "chain" else None
@@ -153,18 +154,25 @@ class SampleSpec:
 def window_of(window: Any, layout: Layout) -> Window:
     """The window that a user gave: a ``Window``, offsets, ``"all"``, or None for single rows."""
     made = window if isinstance(window, Window) else Window(0 if window is None else window)
-    if isinstance(made.offsets, Mapping):
-        names = layout.names or layout.keys
-        if names is not None and set(made.offsets) != set(names):
-            absent = [name for name in names if name not in made.offsets]
-            unknown = [name for name in made.offsets if name not in names]
-            what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
-            raise ValueError(f"window has offsets by field, but {what}; the fields are {names}")
+    names = layout.names or layout.keys
+    # without keys the fields are known when the first file is
+    if names is not None:
+        _require_offsets(made, names)
     if made.mask and "mask" in (layout.names or layout.keys or ()):
         raise ValueError(
             "window has mask=True, but a field is called 'mask' already; rename it in key"
         )
     return made
+
+
+def _require_offsets(window: Window, names: Sequence[str]) -> None:
+    """ValueError if a window has offsets by field, and those are not the fields called ``names``."""
+    if not isinstance(window.offsets, Mapping) or set(window.offsets) == set(names):
+        return
+    absent = [name for name in names if name not in window.offsets]
+    unknown = [name for name in window.offsets if name not in names]
+    what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
+    raise ValueError(f"window has offsets by field, but {what}; the fields are {tuple(names)}")
 
 
 def _only(only: Any) -> frozenset[str] | Callable[[str], Any] | None:
