@@ -72,12 +72,6 @@ class SampleSpec:
         TypeError, ValueError
             If an option is of another kind, or has no use beside another.
         """
-        in_files = {
-            name: given
-            for name, given in (("only", only), ("missing", missing))
-            if isinstance(given, str)
-        }
-        layout = in_sequences(layout, sequences, **in_files)
         if isinstance(sequences, str) and sequences == "row":
             others = {"window": window, "only": only, "missing": missing, "chain_by": chain_by}
             for name, given in others.items():
@@ -86,7 +80,13 @@ class SampleSpec:
                         f"{name}={given!r:.80} is about sequences, and with sequences='row' each row is one: pass "
                         "sequences='file', 'chain', 'match', 'axis' or the name of an array of ends"
                     )
-            return layout, None
+            return in_sequences(layout, sequences), None
+        in_files = {
+            name: given
+            for name, given in (("only", only), ("missing", missing))
+            if isinstance(given, str)
+        }
+        layout = in_sequences(layout, sequences, **in_files)
         if chain_by is not None and sequences != "chain":
             raise ValueError(f"chain_by is for sequences='chain', got sequences={sequences!r}")
         return layout, cls(
