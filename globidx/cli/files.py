@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from globidx.cli.parser import ByField, of_field
+from globidx.cli.parser import ByField, integer, of_field
 from globidx.cli.sampling import add_sampling, sampling_of
 
 
@@ -27,7 +27,7 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
     )
     command.add_argument(
         "--axis",
-        type=of_field(int),
+        type=of_field(integer),
         action=ByField,
         metavar="N",
         help="axis along which items lie; or FIELD=N, once for each field that differs (default: 0)",

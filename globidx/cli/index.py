@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_error, print_result
 from globidx.cli.progress import Progress
-from globidx.cli.sequences import lines as sequence_lines
-from globidx.cli.sequences import rows_in_words, summary
 from globidx.cli.workers import pool
 
 if TYPE_CHECKING:
@@ -160,6 +158,8 @@ def _merge(args: argparse.Namespace) -> int | None:
 
 
 def _info(args: argparse.Namespace) -> int | None:
+    from globidx.cli.sequences import lines as sequence_lines
+
     snapshot = _snapshot_of(args)
     value, samples = _summary(snapshot), snapshot.samples
     lines = [
@@ -207,6 +207,8 @@ def _located(snapshot: Snapshot, id: int) -> dict[str, Any]:
 
 def _in_line(value: dict[str, Any]) -> str:
     """What ``_located`` found, for people."""
+    from globidx.cli.sequences import rows_in_words
+
     found = f"{value['id']}  {value['path']}  item {value['item']}"
     if "rows" not in value:
         return found
@@ -286,6 +288,8 @@ def _counts(snapshot: Snapshot) -> str:
 
 
 def _summary(snapshot: Snapshot) -> dict[str, Any]:
+    from globidx.cli.sequences import summary
+
     lengths = snapshot.table.lengths
     return {
         "num_samples": len(snapshot.index),

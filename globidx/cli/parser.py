@@ -19,14 +19,19 @@ exit codes:
   130  interrupted"""
 
 
-def integer(low: int, high: int) -> Callable[[str], int]:
+def integer(text: str) -> int:
+    """An integer: the type of an argument."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r:.80}") from None
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
     """The type of an argument that is an integer in ``[low, high]``."""
 
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
+        value = integer(text)
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"must be in [{low}, {high}], got {value}")
         return value
@@ -34,7 +39,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-positive = integer(1, 2**17)
+positive = between(1, 2**17)
 
 
 def of_field(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None, Any]]:
@@ -48,8 +53,6 @@ def of_field(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None, A
             raise argparse.ArgumentTypeError(f"a field is given as FIELD=VALUE, got {text!r}")
         return field, parse(value)
 
-    # argparse names the type where a value is of another
-    pair.__name__ = getattr(parse, "__name__", "value")
     return pair
 
 

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-from globidx.cli.parser import ByField, integer, of_field
+from globidx.cli.parser import ByField, between, of_field
 
 if TYPE_CHECKING:
     from globidx.core.windows.anchors import Offsets, Window
@@ -41,7 +41,7 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--stride",
-        type=integer(1, _FARTHEST),
+        type=between(1, _FARTHEST),
         metavar="N",
         help="take every N-th anchor of a sequence (default: 1)",
     )
@@ -54,7 +54,7 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
     for name, end in (("before", "first"), ("after", "last")):
         group.add_argument(
             f"--{name}",
-            type=integer(0, _FARTHEST),
+            type=between(0, _FARTHEST),
             metavar="N",
             help=f"with --pad, rows that a window may reach {name} the {end} one (default: so many that each row is "
             "an anchor)",
