@@ -403,8 +403,8 @@ def test_info_in_words(tmp_path, capsys):
         inside = sum(int(low) <= length <= int(high or low) for length in case.lengths)
         assert int(size) == inside and bool(bar) == bool(inside)
     assert lines[stop : stop + 3] == [
-        "window       rows -1, 0 of obs/image, from the anchor on",
-        "             rows 0 to 2 of action, from the anchor on",
+        "window       rows -1, 0 of obs/image, counted from the anchor",
+        "             rows 0 to 2 of action, counted from the anchor",
         "             every anchor, windows inside their sequence",
     ]
     short = sum(length < 4 for length in case.lengths)
@@ -419,8 +419,8 @@ def test_info_in_words(tmp_path, capsys):
     ("options", "said"),
     [
         (["--window", "all"], "all rows of a sequence\n"),
-        (["--window", "3"], "rows 3, from the anchor on\n"),
-        ([], "rows 0, from the anchor on\n"),
+        (["--window", "3"], "rows 3, counted from the anchor\n"),
+        ([], "rows 0, counted from the anchor\n"),
         (["--stride", "4"], "one anchor in 4, windows inside their sequence\n"),
         (
             ["--window=-3:2", "--pad", "zero"],

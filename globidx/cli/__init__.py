@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from globidx import __version__
 from globidx.cli import estimate, index, record
 from globidx.cli.output import StderrHandler, StdoutClosedError, print_error
-from globidx.cli.parser import Parser, with_joined_negatives
+from globidx.cli.parser import Parser
 from globidx.errors import BadFilesError, GlobidxError
 
 #: Errors that are printed as one message instead of a traceback.
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     if sys.stdout is None:
         raise OSError("stdout is closed")
-    args = _parser().parse_args(with_joined_negatives(sys.argv[1:] if argv is None else argv))
+    args = _parser().parse_args(argv)
     with _warnings_shown(is_quiet=getattr(args, "quiet", False)):
         code: int | None = args.run(args)
     return code or 0

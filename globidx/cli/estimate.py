@@ -23,7 +23,8 @@ def add(subparsers: Any) -> None:
         "estimate",
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4",
+        examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4\n"
+        "  globidx estimate data/ --key images --sequences file --window 0:16 --order chunk-shuffle --batch-size 32",
     )
     add_files(command)
     command.add_argument(

@@ -29,12 +29,21 @@ def add(things: Any) -> None:
         "build",
         _build,
         "scan the files and write the cache that training reads",
-        example="'data/*.zarr' --key images\n  globidx index build data/ --key images --part 3/16",
+        example="'data/*.zarr' --key images\n"
+        "  globidx index build data/ --key images --part 3/16\n"
+        "  globidx index build 'demos/*.hdf5' --key 'data/*/actions' --sequences match --only mask/train --window 0:16",
     )
     build.add_argument(
         "--part", type=_part, metavar="N/OF", help="scan one share of the files, for a job array"
     )
-    _command(index, "info", _info, "show what the index of these files holds")
+    _command(
+        index,
+        "info",
+        _info,
+        "show what the index of these files holds, and what a window takes and leaves of it",
+        example="'data/*.zarr' --key images\n"
+        "  globidx index info buffer.zarr --key data/action --sequences meta/episode_ends --window -1:15 --pad edge",
+    )
     check = _command(
         index,
         "check",
@@ -64,7 +73,8 @@ def add(things: Any) -> None:
         _locate,
         "show which file and item a sample id is, and of a window its sequence, anchor and rows",
         files=1,
-        example="data/ --key images 17 2000",
+        example="data/ --key images 17 2000\n"
+        "  globidx index locate 2020/ --key t2m --sequences chain --window -2:2 --json 17",
     )
     locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
     _command(

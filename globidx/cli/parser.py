@@ -120,6 +120,11 @@ class Parser(argparse.ArgumentParser):
         options["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(*args, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, with values that begin with a minus sign."""
+        given = with_joined_negatives(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(given, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Show the usage and one line, with arguments of the user's in it escaped; exit code 2."""
         self.print_usage(sys.stderr)

@@ -142,7 +142,7 @@ def _in_words(window: Window) -> Iterator[str]:
     for name in window.offsets if isinstance(window.offsets, Mapping) else [""]:
         offsets = window.of(name)
         rows = [offsets] if isinstance(offsets, int) else offsets
-        yield f"rows {rows_in_words(rows)}{f' of {name}' if name else ''}, from the anchor on"
+        yield f"rows {rows_in_words(rows)}{f' of {name}' if name else ''}, counted from the anchor"
     every = "every anchor" if window.stride == 1 else f"one anchor in {window.stride}"
     if window.pad is None:
         yield f"{every}, windows inside their sequence"
