@@ -22,6 +22,11 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group(
         "sequences and windows", "samples of several rows; without them each item is a sample"
     )
+    _add_sequences(group)
+    _add_window(group)
+
+
+def _add_sequences(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--sequences",
         type=_sequences,
@@ -31,6 +36,16 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
         "sequence for each group that the * of the keys matches), axis (for each place along axis 0), an array of "
         "ends, or two arrays STARTS,LENGTHS (default: row)",
     )
+    group.add_argument("--only", metavar="ARRAY", help="array that lists the sequences to use")
+    group.add_argument("--missing", metavar="ARRAY", help="array that tells rows that are missing")
+    group.add_argument(
+        "--chain-by",
+        choices=("parent",),
+        help="with --sequences chain, a chain for each folder (default: one of all files)",
+    )
+
+
+def _add_window(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--window",
         type=of_field(_offsets),
@@ -59,13 +74,6 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
             help=f"with --pad, rows that a window may reach {name} the {end} one (default: so many that each row is "
             "an anchor)",
         )
-    group.add_argument("--only", metavar="ARRAY", help="array that lists the sequences to use")
-    group.add_argument("--missing", metavar="ARRAY", help="array that tells rows that are missing")
-    group.add_argument(
-        "--chain-by",
-        choices=("parent",),
-        help="with --sequences chain, a chain for each folder (default: one of all files)",
-    )
 
 
 def sampling_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -109,15 +117,15 @@ def _offsets(text: str) -> Offsets | str:
     """
     if text == "all":
         return text
-    parts = text.split(":") if ":" in text else text.split(",")
-    if not all(re.fullmatch(r"[+-]?[0-9]{1,13}", part) for part in parts) or (
-        ":" in text and len(parts) > 3
-    ):
+    is_range = ":" in text
+    parts = text.split(":" if is_range else ",")
+    are_numbers = all(re.fullmatch(r"[+-]?[0-9]{1,13}", part) for part in parts)
+    if not are_numbers or (is_range and len(parts) > 3):
         raise argparse.ArgumentTypeError(
-            f"rows are written 3, -1,0, 0:16, 0:16:2 or all, got {text!r}"
+            f"rows are written 3, -1,0, 0:16, 0:16:2 or all, got {text!r:.80}"
         )
     numbers = tuple(map(int, parts))
-    if ":" in text:
+    if is_range:
         return tuple(_range(text, *numbers))
     return numbers if len(numbers) > 1 else numbers[0]
 

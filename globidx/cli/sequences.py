@@ -114,7 +114,7 @@ def _edges(low: int, stop: int, most: int) -> list[int]:
 
 
 def bars(bins: Sequence[Bin]) -> Iterator[str]:
-    r"""A line for each class: its bounds, its count, and a bar.
+    r"""A line for each bin: its bounds, its count, and a bar.
 
     >>> print(*bars([Bin(0, 9, 3), Bin(10, 99, 30)]), sep="\n")
      0 to  9   3  ###
