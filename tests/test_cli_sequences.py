@@ -419,8 +419,8 @@ def test_info_in_words(tmp_path, capsys):
     ("options", "said"),
     [
         (["--window", "all"], "all rows of a sequence\n"),
-        (["--window", "3"], "rows 3, counted from the anchor\n"),
-        ([], "rows 0, counted from the anchor\n"),
+        (["--window", "3"], "row 3, counted from the anchor\n"),
+        ([], "row 0, counted from the anchor\n"),
         (["--stride", "4"], "one anchor in 4, windows inside their sequence\n"),
         (
             ["--window=-3:2", "--pad", "zero"],
@@ -491,7 +491,9 @@ def test_a_histogram_counts_each_value_once(values, most):
 @given(st.lists(st.integers(-9, 9), max_size=40))
 def test_rows_in_words_can_be_read_back(rows):
     """Runs and single rows in their sequence; of more than eight runs the first."""
-    said, _, more = rows_in_words(rows).partition(" and ")
+    noun, _, rest = rows_in_words(rows).partition(" ")
+    assert noun == ("row" if len(rows) == 1 else "rows")
+    said, _, more = rest.partition(" and ")
     read = []
     for part in said.split(", ") if said else []:
         first, _, last = part.partition(" to ")

@@ -225,7 +225,7 @@ def _in_line(value: dict[str, Any]) -> str:
     rows = value["rows"]
     by_field = rows.items() if isinstance(rows, dict) else [("", rows)]
     taken = "; ".join(
-        f"rows {rows_in_words(some)}{f' of {field}' if field else ''}" for field, some in by_field
+        f"{rows_in_words(some)}{f' of {field}' if field else ''}" for field, some in by_field
     )
     named = f" {value['name']!r}" if value["name"] else ""
     return f"{found}  sequence {value['sequence']}{named}, anchor {value['anchor']}: {taken}"

@@ -57,7 +57,7 @@ def rows_in_words(rows: Iterable[int]) -> str:
     """Rows as runs, in their sequence; of very many runs the first.
 
     >>> rows_in_words([0, 0, 1, 2, 3]), rows_in_words([-1, 0]), rows_in_words([4])
-    ('0, 0 to 3', '-1, 0', '4')
+    ('rows 0, 0 to 3', 'rows -1, 0', 'row 4')
     """
     runs: list[list[int]] = []
     for row in rows:
@@ -71,7 +71,8 @@ def rows_in_words(rows: Iterable[int]) -> str:
         for run in runs
     ]
     more = f" and {len(runs) - _FEW} more runs" if len(runs) > _FEW else ""
-    return ", ".join(apart[:_FEW]) + more
+    noun = "row" if len(runs) == 1 and len(runs[0]) == 1 else "rows"
+    return f"{noun} {', '.join(apart[:_FEW])}{more}"
 
 
 class Bin(NamedTuple):
@@ -142,7 +143,7 @@ def _in_words(window: Window) -> Iterator[str]:
     for name in window.offsets if isinstance(window.offsets, Mapping) else [""]:
         offsets = window.of(name)
         rows = [offsets] if isinstance(offsets, int) else offsets
-        yield f"rows {rows_in_words(rows)}{f' of {name}' if name else ''}, counted from the anchor"
+        yield f"{rows_in_words(rows)}{f' of {name}' if name else ''}, counted from the anchor"
     every = "every anchor" if window.stride == 1 else f"one anchor in {window.stride}"
     if window.pad is None:
         yield f"{every}, windows inside their sequence"
