@@ -99,7 +99,7 @@ class SampleSpec:
 
     def sampling(self, table: Table, paths: Paths, named: Any) -> Sampling:
         """What to take of the files of ``table``; ``named`` is how the user named them."""
-        _require_offsets(self.window, [info.name for info in table.arrays])
+        require_fields(self.window, [info.name for info in table.arrays])
         in_order = isinstance(named, str) and not os.path.isfile(named)
         order = _natural_order(table) if in_order else None
         chains = self._chains(table, paths) if self.sequences == "chain" else None
@@ -155,9 +155,8 @@ def window_of(window: Any, layout: Layout) -> Window:
     """The window that a user gave: a ``Window``, offsets, ``"all"``, or None for single rows."""
     made = window if isinstance(window, Window) else Window(0 if window is None else window)
     names = layout.names or layout.keys
-    # without keys the fields are known when the first file is
     if names is not None:
-        _require_offsets(made, names)
+        require_fields(made, names)
     if made.mask and "mask" in (layout.names or layout.keys or ()):
         raise ValueError(
             "window has mask=True, but a field is called 'mask' already; rename it in key"
@@ -165,8 +164,8 @@ def window_of(window: Any, layout: Layout) -> Window:
     return made
 
 
-def _require_offsets(window: Window, names: Sequence[str]) -> None:
-    """ValueError if a window has offsets by field, and those are not the fields called ``names``."""
+def require_fields(window: Window, names: Sequence[str]) -> None:
+    """ValueError where a window has offsets by field, and the fields have other names."""
     if not isinstance(window.offsets, Mapping) or set(window.offsets) == set(names):
         return
     absent = [name for name in names if name not in window.offsets]
