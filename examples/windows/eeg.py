@@ -15,19 +15,18 @@ RATE, SECONDS = 200, 4
 
 
 def write_recordings(path: str) -> None:
-    """Six subjects, a group each, with signals of their own length; all have the same channels."""
+    """Nine subjects, a group each, with signals of their own length; all have the same channels."""
     random = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
-        for number in range(1, 7):
-            samples = RATE * (20 + 5 * number) + 37
-            signal = random.normal(size=(8, samples)).astype(np.float32)
+        for number in range(1, 10):
+            signal = random.normal(size=(8, RATE * (20 + 5 * number) + 37)).astype(np.float32)
             eeg = file.create_dataset(f"sub-{number}/eeg", data=signal, chunks=(8, RATE), compression="gzip")
             eeg.attrs["rsFreq"], eeg.attrs["chOrder"] = RATE, ["FP1", "FP2", "C3", "C4", "P3", "P4", "O1", "O2"]
 
 
-def patches(sample: dict[str, torch.Tensor]) -> torch.Tensor:
-    """(time, channels) as LaBraM wants it: (channels, seconds, samples of a second)."""
-    return sample["eeg"].T.reshape(-1, SECONDS, RATE)
+def patches(sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The signal (time, channels) as LaBraM takes it: (channels, seconds, samples of a second)."""
+    return {**sample, "eeg": sample["eeg"].T.reshape(-1, SECONDS, RATE)}
 
 
 def train(path: str) -> None:
@@ -39,15 +38,17 @@ def train(path: str) -> None:
         window=Window(range(SECONDS * RATE), stride=RATE),
         constants={"rate": "*/eeg@rsFreq"},
     )
-    print(f"{len(index)} windows in {len(index.sequences.names)} recordings, {index.sequences.lengths[0]} samples first")
-    print(f"a sample without transform: {tuple(FileCacheDataset(index)[0]['eeg'].shape)}")
+    print(f"{len(index)} windows in {len(index.sequences)} recordings, the first of {index.sequences.lengths[0]} rows")
     training, validation = index.split(0.7, seed=0)
-    print(f"train on {list(training.sequences.names)}, validate on {list(validation.sequences.names)}")
+    print("train on", *training.sequences.names, "and validate on", *validation.sequences.names)
+
     dataset = FileCacheDataset(training, transform=patches)
     sampler = ResumableDistributedSampler(dataset, seed=7, order=orders.ChunkShuffle(window=4))
     for batch in DataLoader(dataset, batch_size=16, sampler=sampler):
-        torch.fft.rfft(batch).abs()  # here goes the model
-    print(f"{len(dataset)} windows trained on, in batches of {tuple(batch.shape)}")
+        spectra = torch.fft.rfft(batch["eeg"]).abs()
+    print("eeg", batch["eeg"].shape, "spectra", spectra.shape, "rate", *batch["rate"].unique())
+    chunks = sum(training.sequences.lengths // RATE)
+    print(f"{dataset.counters().decodes / chunks:.2f} decodes a chunk")
 
 
 if __name__ == "__main__":

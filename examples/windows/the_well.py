@@ -1,4 +1,4 @@
-"""Train on simulations as The Well and PDEBench write them: many trajectories in an array, and fields beside each other.
+"""Train on simulations as The Well and PDEBench write them: trajectories along axis 0 of an array, time along axis 1.
 
 python examples/windows/the_well.py
 """
@@ -16,10 +16,9 @@ N_IN, N_OUT, DT_STRIDE = 4, 1, 1
 
 def write_simulations(folder: str) -> None:
     """A file for each parameter: fields (trajectory, time, x, y, ...), and what all its trajectories share."""
-    random = np.random.default_rng(0)
+    random, shape = np.random.default_rng(0), (6, 20, 16, 8)
     for rayleigh in (1e6, 1e7, 1e8):
         with h5py.File(f"{folder}/rayleigh_{rayleigh:.0e}.hdf5", "w") as file:
-            shape = (6, 20, 16, 8)
             buoyancy = random.random(shape, np.float32)
             file.create_dataset("t0_fields/buoyancy", data=buoyancy, chunks=(1, 5, 16, 8), compression="gzip")
             file["t1_fields/velocity"] = random.random((*shape, 2), np.float32)
@@ -36,7 +35,8 @@ def train(folder: str) -> None:
         window=Window(range(0, (N_IN + N_OUT) * DT_STRIDE, DT_STRIDE)),
         constants={"Rayleigh": "scalars/Rayleigh", "grid/x": "dimensions/x", "grid/y": "dimensions/y"},
     )
-    print(f"{len(index)} windows in {len(index.sequences.names)} trajectories of {index.num_files} files")
+    print(f"{len(index)} windows in {len(index.sequences)} trajectories of {index.num_files} files")
+
     dataset = FileCacheDataset(index)
     sampler = ResumableDistributedSampler(dataset, seed=7, order=orders.ChunkShuffle(window=4))
     model = torch.nn.Conv2d(3 * N_IN, 3 * N_OUT, 3, padding=1)
@@ -48,9 +48,8 @@ def train(folder: str) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    print(tuple(given.shape), tuple(wanted.shape), batch["grid"]["x"].shape, batch["Rayleigh"].unique().tolist())
-    counters = dataset.counters()
-    print(f"{counters.decodes} chunks decoded")
+    print("given", given.shape, "wanted", wanted.shape, "grid", batch["grid"]["x"].shape)
+    print(f"{dataset.counters().decodes} chunks decoded, of {3 * 6 * 4}")
 
 
 if __name__ == "__main__":

@@ -129,7 +129,10 @@ class SampleSpec:
         elif self.only is not None:
             mask = mask & np.array([bool(self.only(name)) for name in found.names], bool)
         if self.split:
-            spelled = [above + name for name in found.spelled()]
+            spelled = found.spelled()
+            if not callable(self.chain_by):
+                # a chain is a folder, and the folder that is above all others has no name of its own
+                spelled = [(above + name).rstrip(b"/") for name in spelled]
             for side in self.split:
                 mask = mask & side.mask(spelled)
         return mask
