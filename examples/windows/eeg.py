@@ -39,12 +39,12 @@ def train(path: str) -> None:
         constants={"rate": "*/eeg@rsFreq"},
     )
     print(f"{len(index)} windows in {len(index.sequences)} recordings, the first of {index.sequences.lengths[0]} rows")
-    training, validation = index.split(0.7, seed=0)
+    training, validation = index.split(0.7, seed=4)
     print("train on", *training.sequences.names, "and validate on", *validation.sequences.names)
 
     dataset = FileCacheDataset(training, transform=patches)
     sampler = ResumableDistributedSampler(dataset, seed=7, order=orders.ChunkShuffle(window=4))
-    for batch in DataLoader(dataset, batch_size=16, sampler=sampler):
+    for batch in DataLoader(dataset, batch_size=20, sampler=sampler):
         spectra = torch.fft.rfft(batch["eeg"]).abs()
     print("eeg", batch["eeg"].shape, "spectra", spectra.shape, "rate", *batch["rate"].unique())
     chunks = sum(training.sequences.lengths // RATE)

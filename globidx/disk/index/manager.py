@@ -28,7 +28,7 @@ from globidx.disk.index.samples import Side
 from globidx.disk.index.snapshot import Snapshot, with_common_names
 from globidx.disk.index.spec import IndexSpec
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("globidx")
 
 
 class GlobalIndexManager:
