@@ -32,9 +32,9 @@ class Side:
     seed: int
     is_first: bool
 
-    def mask(self, names: Iterable[bytes]) -> NDArray[np.bool_]:
-        """Which sequences of these names are on it."""
-        first = sides(names, self.fraction, self.seed)
+    def mask(self, names: Iterable[bytes], depth: int) -> NDArray[np.bool_]:
+        """Which sequences of these names are on it, after ``depth`` other splits."""
+        first = sides(names, self.fraction, self.seed, depth=depth)
         return first if self.is_first else ~first
 
 
@@ -112,6 +112,12 @@ class SampleSpec:
             None if self.missing is None else self._missing_rows(len(found.units.index)),
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Functions stay where they are: only a scan calls them, and few can be pickled."""
+        return {
+            name: _left_behind if callable(value) else value for name, value in vars(self).items()
+        }
+
     def on_side(self, side: Side) -> SampleSpec:
         """The samples of one side of a split alone."""
         return replace(self, split=(*self.split, side))
@@ -133,8 +139,8 @@ class SampleSpec:
             if not callable(self.chain_by):
                 # a chain is a folder, and the folder that is above all others has no name of its own
                 spelled = [(above + name).rstrip(b"/") for name in spelled]
-            for side in self.split:
-                mask = mask & side.mask(spelled)
+            for depth, side in enumerate(self.split):
+                mask = mask & side.mask(spelled, depth)
         return mask
 
     def _chains(self, table: Table, paths: Paths) -> list[str]:
@@ -151,6 +157,14 @@ class SampleSpec:
             wrong = numbers[(numbers < 0) | (numbers >= rows)][0]
             raise ValueError(f"missing lists row {wrong}, but there are {rows} rows in all files")
         return np.unique(numbers)
+
+
+def _left_behind(name: str) -> Any:
+    """What stands for a function in another process."""
+    raise TypeError(
+        f"only= or chain_by= is a function, which does not travel with a pickled index, so that {name!r} cannot be "
+        "judged here; refresh the index in the process that made it"
+    )
 
 
 def window_of(window: Any, layout: Layout) -> Window:
