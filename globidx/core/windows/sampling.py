@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,44 +208,17 @@ class Samples:
         return self.index.fingerprint(self.sequences.table.described(), self._spelled(count), count)
 
     def _spelled(self, num_samples: int) -> list[bytes]:
-        """What the sequences of the first samples are: the names of their files and in these.
-
-        Names count from the deepest folder that holds those files.
-        """
+        """Names of the sequences of the first samples, counted from the deepest folder that holds those files."""
         used = int(np.searchsorted(self.by_sequence.offsets, num_samples, side="left"))
-        if self.sequences.chains is not None:
-            return self._spelled_chains(used, num_samples)
-        names = _cut(self.sequences.spelled(min(used, len(self.sequences))))
-        episodes = self.sequences.table.episodes
-        if episodes is None or episodes.is_apart:
+        names = self.sequences.spelled(min(used, len(self.sequences)))
+        if self.sequences.chains is not None or not names:
             return names
-        first_rows = episodes.starts[self.sequences.labels[: len(names)]].tolist()
-        return [b"%b %d" % pair for pair in zip(names, first_rows, strict=True)]
-
-    def _spelled_chains(self, used: int, num_samples: int) -> list[bytes]:
-        """The files of chains, and where they begin, as far as rows that are appended change nothing."""
-        stops = self.index.sequences.lengths[:used].copy()
-        if used:
-            stops[-1] = self.index.rows_before(num_samples)
-        counts, files, first_rows = self.sequences.pieces(stops)
-        every = self.sequences.table.names.encoded(0, len(self.sequences.table))
-        names = _cut([every[file] for file in files.tolist()])
-        pieces = iter(
-            b"%d %d %b" % (row, len(name), name)
-            for row, name in zip(first_rows.tolist(), names, strict=True)
-        )
-        return [b"".join(islice(pieces, count)) for count in counts.tolist()]
-
-
-def _cut(names: list[bytes]) -> list[bytes]:
-    """Names of files, and of what is in them behind a null byte, without the folder that all files share."""
-    if not names:
-        return names
-    ends = [
-        name.split(b"\0")[0].decode("utf-8", "surrogateescape") for name in (min(names), max(names))
-    ]
-    cut = len(ends[0][: common_folder(ends)].encode("utf-8", "surrogateescape"))
-    return [name[cut:] for name in names] if cut else names
+        ends = [
+            name.split(b"\0")[0].decode("utf-8", "surrogateescape")
+            for name in (min(names), max(names))
+        ]
+        cut = len(ends[0][: common_folder(ends)].encode("utf-8", "surrogateescape"))
+        return [name[cut:] for name in names] if cut else names
 
 
 def _count(window: Window, name: str, rows: int) -> int:

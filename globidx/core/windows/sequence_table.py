@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
-from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
 from globidx.core.index.table import Table
 from globidx.core.windows.sequences import Numbers, Sequences, chain_files
@@ -179,29 +178,6 @@ class SequenceTable:
             files[file] + b"\0" + own[label]
             for file, label in zip(owners, labels.tolist(), strict=True)
         ]
-
-    def pieces(self, stops: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """The files that chains go through, as far as each chain's rows below its stop; empty files are left out.
-
-        Parameters
-        ----------
-        stops
-            A row behind those that count, for each of the first chains.
-
-        Returns
-        -------
-        counts : int64 array
-            How many files each chain has there.
-        files, first_rows : int64 arrays
-            The file, as the table numbers it, and the row of its chain in which it begins.
-        """
-        starts = self.sequences.starts[: len(stops)]
-        units = np.flatnonzero(self.units.index.lengths)
-        rows = self.units.index.offsets[units]
-        low, high = np.searchsorted(rows, starts), np.searchsorted(rows, starts + stops)
-        counts = high - low
-        within = spread(low, counts)
-        return counts, self.units.files_of(units[within]), rows[within] - np.repeat(starts, counts)
 
     def missing_rows(self) -> Numbers:
         """The rows that the files say are missing, as the units number them: ascending and distinct."""

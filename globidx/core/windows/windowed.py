@@ -143,17 +143,6 @@ class WindowedIndex:
             rows = np.where(firsts % lengths == 0, chunk_lengths, rows)
         return Chunking.of(counts, np.maximum(rows // window.stride, chunk_lengths > 0)[:, None])
 
-    def rows_before(self, num_samples: int) -> int:
-        """How many rows the sequence of the last of the first samples has at least; 1 or more.
-
-        That sample alone tells, so that rows which are appended to the sequence do not change it.
-        """
-        window = self.anchors.window
-        if window.is_whole:
-            return 1
-        _, anchor = self.anchors.locate(num_samples - 1)
-        return max(anchor + window.hi - (window.after or 0), 0) + 1
-
     @property
     def _begin(self) -> tuple[Numbers, Numbers]:
         """The file and row in which each sequence begins; an empty one may begin behind all."""

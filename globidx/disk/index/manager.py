@@ -428,9 +428,8 @@ class GlobalIndexManager:
         halves = []
         for is_first in (True, False):
             half = copy.copy(self)
-            half._spec = replace(
-                self._spec, samples=samples.on_side(Side(fraction, seed, is_first))
-            )
+            side = Side(fraction, seed, is_first, depth=len(samples.split))
+            half._spec = replace(self._spec, samples=samples.on_side(side))
             half._now = half._sampled(self._now)
             halves.append(half)
         if 0 < fraction < 1 and not all(len(half.sequences) for half in halves):

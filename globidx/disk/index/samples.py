@@ -26,15 +26,16 @@ ChainBy = str | Callable[[str], Any] | None
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a split of the sequences."""
+    """One side of a split of the sequences; ``depth`` splits came before it."""
 
     fraction: float
     seed: int
     is_first: bool
+    depth: int = 0
 
-    def mask(self, names: Iterable[bytes], depth: int) -> NDArray[np.bool_]:
-        """Which sequences of these names are on it, after ``depth`` other splits."""
-        first = sides(names, self.fraction, self.seed, depth=depth)
+    def mask(self, names: Iterable[bytes]) -> NDArray[np.bool_]:
+        """Which sequences of these names are on it."""
+        first = sides(names, self.fraction, self.seed, depth=self.depth)
         return first if self.is_first else ~first
 
 
@@ -135,12 +136,9 @@ class SampleSpec:
         elif self.only is not None:
             mask = mask & np.array([bool(self.only(name)) for name in found.names], bool)
         if self.split:
-            spelled = found.spelled()
-            if not callable(self.chain_by):
-                # a chain is a folder, and the folder that is above all others has no name of its own
-                spelled = [(above + name).rstrip(b"/") for name in spelled]
-            for depth, side in enumerate(self.split):
-                mask = mask & side.mask(spelled, depth)
+            spelled = [above + name for name in found.spelled()]
+            for side in self.split:
+                mask = mask & side.mask(spelled)
         return mask
 
     def _chains(self, table: Table, paths: Paths) -> list[str]:
@@ -157,14 +155,6 @@ class SampleSpec:
             wrong = numbers[(numbers < 0) | (numbers >= rows)][0]
             raise ValueError(f"missing lists row {wrong}, but there are {rows} rows in all files")
         return np.unique(numbers)
-
-
-def _left_behind(name: str) -> Any:
-    """What stands for a function in another process."""
-    raise TypeError(
-        f"only= or chain_by= is a function, which does not travel with a pickled index, so that {name!r} cannot be "
-        "judged here; refresh the index in the process that made it"
-    )
 
 
 def window_of(window: Any, layout: Layout) -> Window:
@@ -231,3 +221,11 @@ def _above(paths: Paths, named: Any) -> bytes:
     root = named if os.path.isdir(named) else os.path.dirname(fixed)
     between = os.path.relpath(paths.root, root)
     return b"" if between.startswith(".") else os.fsencode(between) + b"/"
+
+
+def _left_behind(name: str) -> Any:
+    """What stands for a function in another process."""
+    raise TypeError(
+        f"only= or chain_by= is a function, which does not travel with a pickled index, so that {name!r} cannot be "
+        "judged here; refresh the index in the process that made it"
+    )
