@@ -27,15 +27,16 @@ ChainBy = str | Callable[[str], Any] | None
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a split of the sequences."""
+    """One side of a split of the sequences; ``depth`` splits came before it."""
 
     fraction: float
     seed: int
     is_first: bool
+    depth: int = 0
 
     def mask(self, names: Iterable[bytes]) -> NDArray[np.bool_]:
         """Which sequences of these names are on it."""
-        first = sides(names, self.fraction, self.seed)
+        first = sides(names, self.fraction, self.seed, depth=self.depth)
         return first if self.is_first else ~first
 
 
@@ -113,6 +114,12 @@ class SampleSpec:
             None if mask.all() else np.flatnonzero(mask),
             None if self.missing is None else self._missing_rows(len(found.units.index)),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Functions stay where they are: only a scan calls them, and few can be pickled."""
+        return {
+            name: _left_behind if callable(value) else value for name, value in vars(self).items()
+        }
 
     def on_side(self, side: Side) -> SampleSpec:
         """The samples of one side of a split alone."""
@@ -239,3 +246,11 @@ def _above(paths: Paths, named: Any) -> bytes:
     root = named if os.path.isdir(named) else os.path.dirname(fixed)
     between = os.path.relpath(paths.root, root)
     return b"" if between.startswith(".") else os.fsencode(between) + b"/"
+
+
+def _left_behind(name: str) -> Any:
+    """What stands for a function in another process."""
+    raise TypeError(
+        f"only= or chain_by= is a function, which does not travel with a pickled index, so that {name!r} cannot be "
+        "judged here; refresh the index in the process that made it"
+    )
