@@ -177,7 +177,7 @@ class _Column:
         """How many rows the array at ``path`` has; ValueError where it does not go with those before."""
         axis = self.field.axis
         alike = (one.shape[:axis], one.shape[axis + 1 :], one.dtype, one.packing)
-        if alike != self._like or not one.shape:
+        if alike != self._like or len(one.shape) <= axis:
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,

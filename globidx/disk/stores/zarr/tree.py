@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.disk.files.paths import is_remote
+from globidx.disk.files.paths import is_remote, subfolders
 from globidx.disk.stores.base import NotPlainError, packing_of
 from globidx.disk.stores.find_arrays import is_array
 from globidx.disk.stores.find_sequences import Described
@@ -29,11 +29,7 @@ class ZarrTree:
     def groups(self, path: str) -> Iterable[str]:
         """The names of all that is in the group at ``path``; nothing where there is no group."""
         if not is_remote(self._path):
-            try:
-                with os.scandir(os.path.join(self._path, path)) as listing:
-                    return [entry.name for entry in listing if entry.is_dir()]
-            except (FileNotFoundError, NotADirectoryError):
-                return []
+            return subfolders(os.path.join(self._path, path))
         node = self._node(path)
         return [name for name, _ in node.members()] if hasattr(node, "members") else []
 
