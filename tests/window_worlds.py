@@ -4,7 +4,6 @@ A *world* is some files on a disk, the options of an index over them, and what m
 one list, each sequence as a list of numbers of rows, and each sample as an anchor with a list of rows for each field.
 """
 
-import itertools
 import os
 import re
 from dataclasses import dataclass, field
@@ -54,7 +53,9 @@ class World:
         taken = []
         for number, sequence in enumerate(self.kept):
             for anchor in anchors(window, len(sequence.rows)):
-                wanted = {name: self._wanted(window, name, anchor, sequence) for name in self.fields}
+                wanted = {
+                    name: self._wanted(window, name, anchor, sequence) for name in self.fields
+                }
                 touched = {row for rows in wanted.values() for row in rows}
                 if not touched & self.missing:
                     taken.append((number, anchor, wanted))
@@ -112,9 +113,7 @@ def anchors(window, length):
     if window.pad is not None:
         before, after = window.before, window.after
     far = length + max(map(abs, every)) + before + after
-    fit = [
-        t for t in range(-far, far + 1) if t + low >= -before and t + high <= length - 1 + after
-    ]
+    fit = [t for t in range(-far, far + 1) if t + low >= -before and t + high <= length - 1 + after]
     return fit[:: window.stride]
 
 
@@ -138,9 +137,19 @@ class _Maker:
         inner = self._inner()
         # field: (path in the file or group, shape of a row, dtype, axis of the rows)
         self.arrays = {
-            "x": (inner["x"], (3,), rng.choice(["u1", "<f4", ">i4"]), int(rng.integers(0, 2)) + stacked),
+            "x": (
+                inner["x"],
+                (3,),
+                rng.choice(["u1", "<f4", ">i4"]),
+                int(rng.integers(0, 2)) + stacked,
+            ),
             "y": (inner["y"], (), rng.choice(["<i8", "<f8", "?"]), int(stacked)),
-            "z": (inner["z"], (2, 3), rng.choice(["<i2", "<f4"]), int(rng.integers(0, 3)) + stacked),
+            "z": (
+                inner["z"],
+                (2, 3),
+                rng.choice(["<i2", "<f4"]),
+                int(rng.integers(0, 3)) + stacked,
+            ),
         }
         names = {"x": "obs/x", "y": "y", "z": "deep/er/z"}
         if self.flip(0.2):
@@ -161,7 +170,11 @@ class _Maker:
         default = int(stacked)
         odd = {name: axis for name, axis in axes.items() if axis != default}
         if odd:
-            options["axis"] = odd if len(set(axes.values())) > 1 or self.flip() or stacked else set(odd.values()).pop()
+            options["axis"] = (
+                odd
+                if len(set(axes.values())) > 1 or self.flip() or stacked
+                else set(odd.values()).pop()
+            )
         if self.kind == "chain":
             options["chain_by"] = [None, "parent", first_digit][rng.integers(3)]
         self.options = options
@@ -208,7 +221,9 @@ class _Maker:
         return {"obs/{x,y}": base + "/{x,y}", "deep/er/z": key["deep/er/z"]}
 
     def _sequences(self):
-        return {"ends": "meta/episode_ends", "runs": ("ep/offset", "ep/len")}.get(self.kind, self.kind)
+        return {"ends": "meta/episode_ends", "runs": ("ep/offset", "ep/len")}.get(
+            self.kind, self.kind
+        )
 
     def _window(self):
         rng = self.rng
@@ -218,9 +233,10 @@ class _Maker:
         def offsets():
             if self.flip(0.3):
                 return int(rng.integers(-4, 5))
-            return [range(int(rng.integers(1, 6))), tuple(rng.integers(-4, 5, rng.integers(1, 6)).tolist())][
-                rng.integers(2)
-            ]
+            return [
+                range(int(rng.integers(1, 6))),
+                tuple(rng.integers(-4, 5, rng.integers(1, 6)).tolist()),
+            ][rng.integers(2)]
 
         several = {name: offsets() for name in self.fields} if self.flip(0.5) else offsets()
         pad = [None, "edge", "zero"][rng.integers(3)]
@@ -261,7 +277,10 @@ class _Maker:
         numbers = sorted(self.rng.choice(13, int(self.rng.integers(1, 5)), replace=False).tolist())
         nested = self.kind == "chain" and self.flip()
         folders = ["a/", "b10/", "b9/"] if nested else [""]
-        paths = [f"{folders[self.rng.integers(len(folders))]}run{number}.{self.suffix}" for number in numbers]
+        paths = [
+            f"{folders[self.rng.integers(len(folders))]}run{number}.{self.suffix}"
+            for number in numbers
+        ]
         return [os.path.join(self.folder, one) for one in sorted(paths, key=by_number)]
 
     # -- files
@@ -283,14 +302,16 @@ class _Maker:
         if self.kind not in ("file", "chain"):
             labels = rng.integers(1, 100, len(here))
             vectors = rng.integers(1, 100, (len(here), 2))
-            if len(here):
+            if here:
                 arrays["labels"], arrays["vectors"] = labels, vectors
             for one, label, vector in zip(here, labels, vectors, strict=True):
                 one.constants |= {"c/label": label, "vector": vector}
             self._tell_only(arrays, here)
         self._tell_missing(arrays, first, count, here)
         for one in here:
-            one.constants = {name: value for name, value in one.constants.items() if name in self.wanted}
+            one.constants = {
+                name: value for name, value in one.constants.items() if name in self.wanted
+            }
         store(rng, path, self.form, arrays, attributes)
 
     def _tell_only(self, arrays, here):
@@ -317,7 +338,9 @@ class _Maker:
                 arrays[f"{self._group(one.name)}/gone".lstrip("/")] = own
                 start += len(one.rows)
         else:
-            arrays["meta/gone"] = gone if self.lacks == "flags" else self.rng.permutation(np.flatnonzero(gone))
+            arrays["meta/gone"] = (
+                gone if self.lacks == "flags" else self.rng.permutation(np.flatnonzero(gone))
+            )
         self.out.missing |= {first + int(row) for row in np.flatnonzero(gone)}
 
     def _rows(self, path, count, sizes=None):
@@ -325,7 +348,11 @@ class _Maker:
         rng = self.rng
         made = {}
         for name, (_, shape, dtype, _axis) in self.arrays.items():
-            drawn = rng.integers(0, 2, (count, *shape)) if dtype == "?" else rng.integers(1, 120, (count, *shape))
+            drawn = (
+                rng.integers(0, 2, (count, *shape))
+                if dtype == "?"
+                else rng.integers(1, 120, (count, *shape))
+            )
             made[name] = drawn.astype(dtype)
         for name, source in self.sources.items():
             self.out.values[name] += list(made[source].astype(made[source].dtype.newbyteorder("=")))
@@ -347,7 +374,9 @@ class _Maker:
     def _of_file(self, path, arrays, attributes, shared):
         count, first = self._plain_file(path, arrays)
         name = os.path.relpath(path, self.folder)
-        self.out.sequences.append(Sequence(name, list(range(first, first + count)), path, dict(shared)))
+        self.out.sequences.append(
+            Sequence(name, list(range(first, first + count)), path, dict(shared))
+        )
 
     _of_chain = _of_file
 
@@ -367,7 +396,9 @@ class _Maker:
         number = int(self.rng.integers(0, 5))
         starts = self.rng.integers(0, count + 1, number)
         lengths = np.array([self.rng.integers(0, count - start + 1) for start in starts], np.int64)
-        for index, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        for index, (start, length) in enumerate(
+            zip(starts.tolist(), lengths.tolist(), strict=True)
+        ):
             rows = list(range(first + start, first + start + length))
             self.out.sequences.append(Sequence(str(index), rows, path, dict(shared)))
         arrays["ep/offset"], arrays["ep/len"] = starts, lengths
@@ -412,12 +443,20 @@ class _Maker:
         by = self.options["chain_by"]
         chains = {}
         for one in self.out.sequences:
-            name = "" if by is None else os.path.dirname(one.name) if by == "parent" else str(by(one.path))
+            name = (
+                ""
+                if by is None
+                else os.path.dirname(one.name)
+                if by == "parent"
+                else str(by(one.path))
+            )
             chain = chains.setdefault(name, Sequence(name, [], one.path))
             if not chain.rows:  # it begins in the first file that has rows
                 chain.path, chain.constants = one.path, one.constants
             chain.rows += one.rows
-        common = os.path.commonprefix([one.path.rsplit("/", 1)[0] + "/" for one in self.out.sequences])
+        common = os.path.commonprefix(
+            [one.path.rsplit("/", 1)[0] + "/" for one in self.out.sequences]
+        )
         if by == "parent":  # counted from the deepest folder that holds all files
             cut = common.rsplit("/", 1)[0]
             for one in chains.values():
@@ -434,7 +473,9 @@ class _Maker:
         names = sorted({one.name for one in out.sequences})
         if self.only in ("list", "function") and names:
             chosen = set(rng.permutation(names)[: max(1, len(names) // 2)].tolist())
-            self.options["only"] = sorted(chosen) if self.only == "list" else (lambda name: name in chosen)
+            self.options["only"] = (
+                sorted(chosen) if self.only == "list" else (lambda name: name in chosen)
+            )
             for one in out.sequences:
                 one.is_listed = one.name in chosen
         if self.lacks == "list":
@@ -465,7 +506,9 @@ def store(rng, path, form, arrays, attributes=None):
     root = zarr.open_group(path, mode="w", zarr_format=2 if form == "zarr2" else 3)
     for name, values in arrays.items():
         if values.dtype.kind == "S" and form != "zarr2":
-            values = values.astype("U").astype(np.dtypes.StringDType())  # what format 3 has for text
+            values = values.astype("U").astype(
+                np.dtypes.StringDType()
+            )  # what format 3 has for text
         chunks = [int(rng.integers(1, max(2, size + 1))) for size in values.shape]
         more = {}
         if form == "sharded" and values.ndim and values.size and values.dtype.kind not in "ST":

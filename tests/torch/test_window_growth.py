@@ -358,10 +358,6 @@ def test_sides_of_a_split_stay_when_files_come_elsewhere(tmp_path, kind, by):
     key = "data/*/x" if kind == "match" else "x"
     chain = {"function": os.path.dirname}.get(by, by)
 
-    def names(side):
-        paths = side.sequences.paths
-        return {(path, name.rpartition("/")[2]) for path, name in zip(paths, side.sequences.names)}
-
     folder = tmp_path / "data"
     for number in range(8):
         inner = key.replace("*", f"d{number}")

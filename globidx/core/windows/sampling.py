@@ -132,6 +132,22 @@ class Samples:
         """Which rows make up a sample."""
         return self.index.anchors.window
 
+    def refuse_none(self) -> None:
+        """ValueError where there are rows, and no sample of them: it would be trained on nothing, and say nothing."""
+        lengths = self.index.sequences.lengths
+        if len(self.index) or not len(self.index.files) or not self.num_found:
+            return
+        if not len(lengths):
+            raise ValueError(
+                f"only= leaves none of {self.num_found} sequences; name some, or leave it out"
+            )
+        window, longest = self.window, int(lengths.max())
+        lacks = f" and {self.num_missing} rows are missing" if self.num_missing else ""
+        raise ValueError(
+            f"there is no sample: a window reaches over {window.span} rows ({window.lo} to {window.hi} from its anchor), "
+            f"the longest of {len(lengths)} sequences has {longest}{lacks}; shorten the window, or pad it"
+        )
+
     @cached_property
     def by_sequence(self) -> GlobalIndex:
         """Ids as sequences and which of their samples."""

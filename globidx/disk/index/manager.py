@@ -23,7 +23,7 @@ from globidx.core.windows.anchors import Window
 from globidx.core.windows.sampling import Samples, SequenceList, Where
 from globidx.disk.index.discover import find_files
 from globidx.disk.index.exchange import Peers, find_by_all
-from globidx.disk.index.samples import Side
+from globidx.disk.index.samples import Side, require_fields
 from globidx.disk.index.snapshot import Snapshot, with_common_names
 from globidx.disk.index.spec import IndexSpec
 
@@ -162,6 +162,8 @@ class GlobalIndexManager:
         self._lock_timeout = lock_timeout
         self._now = self._look(executor, peers=peers, progress=progress)
         self._refuse_clashes()
+        if self._now.samples is not None:
+            self._now.samples.refuse_none()
 
     # -- contents
 
@@ -477,8 +479,10 @@ class GlobalIndexManager:
         return replace(snapshot, sampling=sampling)
 
     def _refuse_clashes(self) -> None:
-        """ValueError if two parts of a sample have one name."""
+        """ValueError if two parts of a sample have one name, or a window has offsets for other fields."""
         window = self.window
+        if window is not None:
+            require_fields(window, [info.name for info in self.arrays])
         mask = ["mask"] if window is not None and window.mask else []
         names = [info.name for info in self.arrays] + [one.name for one in self._constants]
         require_apart(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,18 +155,24 @@ class SampleSpec:
 def window_of(window: Any, layout: Layout) -> Window:
     """The window that a user gave: a ``Window``, offsets, ``"all"``, or None for single rows."""
     made = window if isinstance(window, Window) else Window(0 if window is None else window)
-    if isinstance(made.offsets, Mapping):
-        names = layout.names or layout.keys
-        if names is not None and set(made.offsets) != set(names):
-            absent = [name for name in names if name not in made.offsets]
-            unknown = [name for name in made.offsets if name not in names]
-            what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
-            raise ValueError(f"window has offsets by field, but {what}; the fields are {names}")
+    names = layout.names or layout.keys
+    if names is not None:
+        require_fields(made, names)
     if made.mask and "mask" in (layout.names or layout.keys or ()):
         raise ValueError(
             "window has mask=True, but a field is called 'mask' already; rename it in key"
         )
     return made
+
+
+def require_fields(window: Window, names: Sequence[str]) -> None:
+    """ValueError where a window has offsets by field, and the fields have other names."""
+    if not isinstance(window.offsets, Mapping) or set(window.offsets) == set(names):
+        return
+    absent = [name for name in names if name not in window.offsets]
+    unknown = [name for name in window.offsets if name not in names]
+    what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
+    raise ValueError(f"window has offsets by field, but {what}; the fields are {tuple(names)}")
 
 
 def _only(only: Any) -> frozenset[str] | Callable[[str], Any] | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from globidx.disk.files.paths import is_remote, subfolders
 from globidx.disk.stores.base import NotPlainError, packing_of
 from globidx.disk.stores.find_arrays import is_array
-from globidx.disk.stores.find_sequences import Described
+from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.zarr.fast_scan import load
 from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
@@ -71,7 +71,7 @@ class ZarrTree:
         try:
             rows: NDArray[Any] = self._store.read(path, 0, node.shape[0])
         except MissingChunkError as error:
-            raise ValueError(f"array {path!r} cannot be read: {error}") from None
+            raise ValueError(unwritten(error)) from None
         return rows
 
     def _node(self, path: str) -> Any:
