@@ -71,7 +71,7 @@ def require_same_places(world, manager, expected):
     assert list(manager.sequences.names) == [one.name for one in kept]
     assert manager.sequences.lengths.tolist() == [len(one.rows) for one in kept]
     for one, path in zip(kept, manager.sequences.paths, strict=True):
-        assert path == (one.path if not one.rows else path)
+        assert path == one.path or not one.rows
     files, items = manager.locate_many(np.arange(len(manager)))
     for id, (number, anchor, rows) in enumerate(expected):
         sequence = kept[number]

@@ -144,7 +144,7 @@ class Samples:
         window, longest = self.window, int(lengths.max())
         lacks = f" and {self.num_missing} rows are missing" if self.num_missing else ""
         raise ValueError(
-            f"there is no sample: a window reaches over {window.span} rows ({window.lo} to {window.hi} from its anchor), "
+            f"there is no sample: a window takes {window.span} rows, {window.lo} to {window.hi} from its anchor, and "
             f"the longest of {len(lengths)} sequences has {longest}{lacks}; shorten the window, or pad it"
         )
 

@@ -159,7 +159,7 @@ FILE = {"key": "x", "sequences": "file"}
         (
             "one.h5",
             FILE | {"window": range(20)},
-            r"over 20 rows \(0 to 19.*has 9; shorten the window",
+            r"takes 20 rows, 0 to 19.*has 9; shorten the window",
         ),
         (
             "mask.h5",
