@@ -31,7 +31,9 @@ def test_a_constant_is_a_path_an_attribute_or_an_entry(spelled, expected):
 @pytest.mark.parametrize("spelled", ["", "/", "@", "x@", "x[*]@u", "[*]", "/[*]"])
 def test_what_names_nothing_is_refused(spelled):
     """With all spellings that there are."""
-    with pytest.raises(ValueError, match=r"must be 'path', 'path@attribute', '@attribute' or 'path\[\*\]'"):
+    with pytest.raises(
+        ValueError, match=r"must be 'path', 'path@attribute', '@attribute' or 'path\[\*\]'"
+    ):
         Constant.parse("c", spelled)
 
 

@@ -45,7 +45,13 @@ def told(episodes, file):
 
 def expected(episodes, is_apart, is_named):
     return [
-        (start, length, listed, list(chunks) if is_apart else None, name if is_named else str(number))
+        (
+            start,
+            length,
+            listed,
+            list(chunks) if is_apart else None,
+            name if is_named else str(number),
+        )
         for number, (start, length, listed, chunks, name) in enumerate(episodes)
     ]
 
@@ -74,7 +80,9 @@ def test_episodes_of_files_are_lists_of_lists(given, data):
         assert [one.decode() for one in episodes.spelled(start, stop)] == flat[start:stop]
 
 
-@given(lists=st.lists(st.lists(st.integers(0, 30), max_size=6), min_size=1, max_size=4), data=st.data())
+@given(
+    lists=st.lists(st.lists(st.integers(0, 30), max_size=6), min_size=1, max_size=4), data=st.data()
+)
 def test_missing_rows_are_sets(lists, data):
     """Ascending and distinct in each file, whatever was told, and they go where their file goes."""
     joined = Missing.joined([Missing.of(rows) for rows in lists])

@@ -60,7 +60,12 @@ def splits(stem, path):
     return [[path[0], *more] for more in splits(rest, path[1:])] if fits else []
 
 
-@given(tree=trees, before=st.lists(parts, max_size=2), deep=st.booleans(), after=st.lists(parts, max_size=2))
+@given(
+    tree=trees,
+    before=st.lists(parts, max_size=2),
+    deep=st.booleans(),
+    after=st.lists(parts, max_size=2),
+)
 def test_matches_are_those_of_all_paths(tree, before, deep, after):
     """A name for each way to bind the stars; its path is where the group is, and the field comes behind."""
     stem = [*before, *(["**"] if deep else []), *after]

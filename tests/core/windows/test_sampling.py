@@ -117,7 +117,9 @@ def test_a_fingerprint_tells_what_is_read():
         Sampling(Window(range(3))).of(files([6, 7], ["b/1.h5", "b/2.h5"])),
         Sampling(Window(range(3))).of(files([6, 7], ["a/1.h5", "a/2.h5"], chunk=0)),
         Sampling(Window((0, 1, 2), mask=False)).of(files([6, 7], ["1.h5", "2.h5"])),
-        Sampling(Window(range(3)), missing=np.array([], np.int64)).of(files([6, 7], ["1.h5", "2.h5"])),
+        Sampling(Window(range(3)), missing=np.array([], np.int64)).of(
+            files([6, 7], ["1.h5", "2.h5"])
+        ),
     ]
     other = [
         Sampling(Window(range(3))).of(files([6, 7], ["a/1.h5", "a/3.h5"])),
@@ -137,7 +139,12 @@ def test_a_fingerprint_tells_what_is_read():
     assert len(set(every)) == len(every)
 
 
-@given(lengths=LENGTHS, window=WINDOWS, kept=st.lists(st.integers(0, 4)), lost=st.sets(st.integers(0, 44)))
+@given(
+    lengths=LENGTHS,
+    window=WINDOWS,
+    kept=st.lists(st.integers(0, 4)),
+    lost=st.sets(st.integers(0, 44)),
+)
 def test_samples_of_some_sequences_are_those_of_all_less_the_others(lengths, window, kept, lost):
     """Missing rows are counted over all files, used or not; where and by_sequence agree with the anchors."""
     table = files(lengths)
@@ -146,12 +153,7 @@ def test_samples_of_some_sequences_are_those_of_all_less_the_others(lengths, win
     every = Sampling(window, missing=lost).of(table)
     some = Sampling(window, kept=chosen, missing=lost).of(table)
     everything = meaning(every, table)
-    expected = [
-        one
-        for number in chosen.tolist()
-        for one in everything
-        if one[0] == f"{number}.h5"
-    ]
+    expected = [one for number in chosen.tolist() for one in everything if one[0] == f"{number}.h5"]
     assert meaning(some, table) == expected
     assert (some.num_found, some.num_missing) == (len(lengths), len(lost))
     assert len(some.by_sequence) == len(expected)
@@ -168,7 +170,11 @@ def test_samples_of_some_sequences_are_those_of_all_less_the_others(lengths, win
     ("sampling", "table", "message"),
     [
         (Sampling(Window(range(9))), files([5, 7]), "takes 9 rows, 0 to 8 .* 2 sequences has 7"),
-        (Sampling(Window(0), kept=np.array([], np.int64)), files([5]), "leaves none of 1 sequences"),
+        (
+            Sampling(Window(0), kept=np.array([], np.int64)),
+            files([5]),
+            "leaves none of 1 sequences",
+        ),
         (Sampling(Window(0), missing=np.arange(5)), files([5]), "has 5 and 5 rows are missing"),
         (Sampling(Window(range(9))), files([0, 0]), None),
         (Sampling(Window(range(9))), buffer([], rows=5), None),

@@ -192,7 +192,9 @@ def test_origins_are_counted_from_the_folder_of_their_files():
         np.array([0]), np.array([3])
     ), "the first file alone is the same"
     empty = Table.of(["1.h5", "1b.h5", "2.h5"], [entry(3), entry(0), entry(2)])
-    assert SequenceTable.of(empty, None, [""] * 3).origins(np.array([0]), np.array([5])) == origins[0]
+    assert (
+        SequenceTable.of(empty, None, [""] * 3).origins(np.array([0]), np.array([5])) == origins[0]
+    )
 
 
 def test_lazy_strings_are_a_sequence():
