@@ -8,11 +8,14 @@ import weakref
 from collections import OrderedDict, UserDict, deque, namedtuple
 
 import pytest
-import test_loader
 import torch
 from files import environment
 from processes import REPOSITORY
-from test_loader import (  # noqa: F401 - the laws of the loader, run again below
+
+from globidx import DataLoader, ResumableDistributedSampler, errors
+from globidx.torch.device import Ahead, ToDevice, destination, rebuilt
+from tests.torch import test_loader
+from tests.torch.test_loader import (  # noqa: F401 - the laws of the loader, run again below
     Ids,
     made,
     so_far,
@@ -32,9 +35,6 @@ from test_loader import (  # noqa: F401 - the laws of the loader, run again belo
     test_state_is_counted_once_however_often_it_is_asked_for,
     test_what_is_counted_is_what_the_loop_holds_or_has_had,
 )
-
-from globidx import DataLoader, ResumableDistributedSampler, errors
-from globidx.torch.device import Ahead, ToDevice, destination, rebuilt
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
