@@ -16,7 +16,7 @@ from globidx.disk.files.atomic import temporary_name
 from globidx.disk.records import folder as records
 from globidx.disk.records.lineage import Lineage
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "record-1.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "record-1.json"
 
 
 def save(folder, step=0, token="0123456789ab", **options):
