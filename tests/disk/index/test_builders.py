@@ -11,7 +11,6 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 from files import environment, numbers, run_python, write_hdf5, write_zarr
@@ -233,17 +232,6 @@ GlobalIndexManager(sys.argv[1], executor=ProcessPoolExecutor(2, mp_context=get_c
         builder.stdin.close()
 
 
-def test_one_process_takes_a_lock_twice_without_waiting_for_ever(tmp_path, caplog):
-    """Inside itself it cannot be had again: the inner work goes on without, the outer goes on with it."""
-    path = tmp_path / "x.lock"
-    with work_lock(path, timeout=30) as outer:
-        with work_lock(path, timeout=0.1) as inner:
-            assert (outer, inner) == (True, False)
-        assert "without the lock" in caplog.text
-    with work_lock(path, timeout=30) as again:
-        assert again
-
-
 def test_threads_of_one_process_build_one_index(folder, monkeypatch):
     """Eight at once, over one cold cache: no deadlock, one content, each file opened once."""
     monkeypatch.setattr(stamps, "RACY_NS", 0)
@@ -269,62 +257,11 @@ def test_threads_of_one_process_build_one_index(folder, monkeypatch):
     assert sorted(seen) == sorted(GlobalIndexManager(folder).paths)
 
 
-def _link(target):
-    return lambda path: path.symlink_to(target)
-
-
-ODD = {
-    "directory": Path.mkdir,
-    "dangling link": _link("nowhere"),
-    "looping link": lambda path: path.symlink_to(path.name),
-    "link to a file": lambda path: (
-        path.with_name("victim").write_text("data"),
-        path.symlink_to("victim"),
-    ),
-    "pipe": os.mkfifo,
-    "device": _link("/dev/null"),
-}
-
-
-@pytest.mark.parametrize("what", ODD)
-def test_an_odd_thing_for_a_lock_is_done_without_at_once(tmp_path, what, caplog):
-    """Neither followed nor waited for: a line names it, and what it points at is not touched."""
-    path = tmp_path / "x.lock"
-    ODD[what](path)
-    with work_lock(path, timeout=60) as had:
-        assert not had
-    assert f"going on without the lock {path}: " in caplog.text
-    assert not (tmp_path / "nowhere").exists()
-    if what == "link to a file":
-        assert (tmp_path / "victim").read_text() == "data"
-
-
-@pytest.mark.parametrize(
-    "place", ["/proc/x.lock", "/proc/self/x/y.lock", "/dev/null/x.lock", "/sys/x.lock"]
-)
-def test_a_lock_where_nothing_can_be_made_is_done_without(place, caplog):
-    """No folder can be made, or no file in it: at once, not at the end of the timeout, nor never."""
-    with work_lock(Path(place), timeout=3600) as had:
-        assert not had
-    assert "going on without the lock" in caplog.text
-
-
 @pytest.mark.parametrize("timeout", [-1, -0.5, float("nan"), float("inf")])
 def test_no_wait_is_for_ever(folder, timeout):
     """A timeout that never ends is refused by name."""
     with pytest.raises(ValueError, match="lock_timeout must be a number of seconds from 0 on"):
         GlobalIndexManager(folder, lock_timeout=timeout)
-
-
-def test_the_holder_that_is_named_is_escaped_and_short(tmp_path, caplog):
-    """A lock file holds whatever somebody wrote into it."""
-    path = tmp_path / "x.lock"
-    with work_lock(path, timeout=30):
-        for said in (b"\x1b[31mred", b"\0\n\n", b""):
-            path.write_bytes(said)
-            with work_lock(path, timeout=0):
-                pass
-    assert caplog.text.count("it is held by a process that left no name") == 3
 
 
 # -- files that do not stand still

@@ -11,7 +11,6 @@ import pytest
 from files import numbers, run_python, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.disk.files.paths import Paths
 from globidx.disk.index.discover import find_files
 from globidx.errors import BadFilesError, NoFilesError
 
@@ -159,58 +158,6 @@ def test_relative_names_count_from_the_working_directory(folder, monkeypatch):
     assert find_files("../a.h5") == expected[:1]
 
 
-def test_a_text_file_has_a_path_a_line_counted_from_itself(folder):
-    """Relative paths count from the list, empty lines and comments are nothing, oddities are part of names."""
-    odd = "a,b \x85\u2028c.h5"
-    write_hdf5(folder / odd, numbers(1))
-    text = f"\ufeff# files\n\n  sub/old\r\n{folder}/a.h5\n{odd}\n"
-    (folder / "sub/list.txt").write_text(
-        text.replace("sub/old", "old").replace(odd, f"../{odd}"), encoding="utf-8"
-    )
-    assert names(find_files(folder / "sub/list.txt"), folder) == ["sub/old", "a.h5", odd]
-
-
-def test_a_text_file_may_name_files_that_are_no_utf8(tmp_path):
-    """A path is bytes."""
-    name = os.fsdecode(b"\xff\xfe.h5")
-    write_hdf5(tmp_path / name, numbers(1))
-    (tmp_path / "list").write_bytes(b"\xff\xfe.h5\n")
-    assert names(find_files(tmp_path / "list"), tmp_path) == [name]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "text"),
-    [
-        ("csv", "a.h5,1\nsub/old,2\n"),
-        ("csv", "label,Path\n1,a.h5\n2,sub/old\n"),
-        ("csv", '# comment\nfile\n\n"a.h5"\n"sub/old"\n'),
-        ("tsv", "n\tfilename\n1\ta.h5\n2\tsub/old\n"),
-        ("csv", "a.h5\r\nsub/old\r\n"),
-    ],
-    ids=["first-column", "headed-column", "quoted", "tabs", "crlf"],
-)
-def test_a_csv_file_has_paths_in_its_first_or_headed_column(folder, suffix, text):
-    """The column headed path or file, else the first."""
-    (folder / f"list.{suffix}").write_text(text)
-    assert names(find_files(folder / f"list.{suffix}"), folder) == ["a.h5", "sub/old"]
-
-
-def test_a_csv_cell_may_hold_commas_quotes_and_newlines(tmp_path):
-    """Quoting is CSV's."""
-    (tmp_path / "list.csv").write_text('path\n"a,b.h5"\n"c ""d"".h5"\n"e\nf.h5"\n')
-    assert names(find_files(tmp_path / "list.csv"), tmp_path) == ["a,b.h5", 'c "d".h5', "e\nf.h5"]
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\n\n# only a comment\n", b"\0\1\2", b"path\n", b'"' + b"x" * 200_000]
-)
-def test_a_list_file_without_paths_is_an_error_that_names_it(tmp_path, data):
-    """Empty, binary and broken lists name no file."""
-    (tmp_path / "list.csv").write_bytes(data)
-    with pytest.raises(NoFilesError, match=r"list\.csv"):
-        find_files(tmp_path / "list.csv")
-
-
 def _link(one, other):
     other.symlink_to(one)
 
@@ -295,17 +242,6 @@ def test_what_is_no_path_is_a_type_error(files):
         find_files(files)
 
 
-def test_a_plain_list_has_no_heading_and_a_table_no_empty_row(tmp_path):
-    """A file may be named ``file``; a row without a path is refused, not left out."""
-    for name in ("file", "b.zarr"):
-        write_zarr(tmp_path / name, numbers(2))
-    (tmp_path / "plain.txt").write_text("file\nb.zarr\n")
-    assert find_files(tmp_path / "plain.txt") == [str(tmp_path / "file"), str(tmp_path / "b.zarr")]
-    (tmp_path / "table.csv").write_text("label,path\n1,b.zarr\n2,\n")
-    with pytest.raises(NoFilesError, match="no file in its entry 2"):
-        find_files(tmp_path / "table.csv")
-
-
 def test_links_that_lead_nowhere_are_not_passed_over(folder):
     """A store's name that leads nowhere, in a circle, or to a plain file is a bad file, not one file fewer."""
     (folder / "c.zarr").symlink_to("nowhere")
@@ -325,31 +261,6 @@ def test_a_zero_byte_is_in_no_path(make):
     """The system's calls would end the name there: it is a ValueError that shows it."""
     with pytest.raises(ValueError, match=r"no path has a zero byte"):
         find_files(make("a\0b.h5"))
-
-
-@pytest.mark.parametrize(
-    ("paths", "root"),
-    [
-        (["/a/b/x", "/a/b/y"], "/a/b"),
-        (["/x", "/y"], "/"),
-        (["/a/x"], "/a"),
-        (["/ab/x", "/ac/x"], "/"),
-        (["s3://bucket/a", "s3://bucket/b/c"], "s3://bucket"),
-        (["s3://one/a", "s3://two/b"], "s3://"),
-        (["memory://a.zarr"], "memory://"),
-        (["memory:///a.zarr", "memory:///b.zarr"], "memory:///"),
-        (["https://host:8080/a/x.zarr"], "https://host:8080/a"),
-    ],
-)
-def test_paths_are_their_root_and_their_names(paths, root):
-    """Local ones and URLs: put together again they are what they were, one by one and as bytes."""
-    found = Paths.of(map(os.fsencode, paths))
-    assert (
-        found.root == root
-        and list(found) == paths
-        and [found[n] for n in range(len(paths))] == paths
-    )
-    assert found.encoded(0, len(paths)) == [os.fsencode(path) for path in paths]
 
 
 # -- what a folder has beside
@@ -414,29 +325,6 @@ def test_a_folder_that_did_not_change_is_not_looked_into(tmp_path, scans):
     assert len(scans) == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "told"),
-    [
-        ("refs.json", '{"version": 1, "refs": {".zgroup": "{}"}}', "references of kerchunk"),
-        ("refs.txt", '{".zgroup": "{}", "x/0": ["s3://a/b.nc", 0, 8]}', "references of kerchunk"),
-        ("list.json", '["a.h5", "b.h5"]', "is JSON, and a list file is text"),
-        ("list.json", "a.h5\n", "is JSON, and a list file is text"),
-    ],
-)
-def test_json_is_no_list_of_paths(tmp_path, name, text, told):
-    """Its lines would be taken for names."""
-    (tmp_path / name).write_text(text)
-    with pytest.raises(NoFilesError, match=told):
-        GlobalIndexManager(tmp_path / name, cache_dir=tmp_path)
-
-
-def test_a_listed_name_may_begin_with_a_bracket(tmp_path):
-    """As long as the list is no JSON."""
-    write_hdf5(tmp_path / "[a].h5", numbers(3))
-    (tmp_path / "list.txt").write_text("[a].h5\n")
-    assert len(GlobalIndexManager(tmp_path / "list.txt", cache_dir=tmp_path)) == 3
-
-
 @pytest.mark.parametrize("format", [2, 3])
 @pytest.mark.parametrize("folder", ["d", "d.zarr", "d/e"])
 def test_arrays_without_the_metadata_of_their_group_are_no_files(tmp_path, format, folder):
@@ -463,49 +351,3 @@ def test_groups_side_by_side_are_files(tmp_path):
     for name in ("train", "test"):
         write_zarr(tmp_path / "d" / name, numbers(3), key="x")
     assert len(GlobalIndexManager(tmp_path / "d", key="x", cache_dir=tmp_path)) == 6
-
-
-@pytest.mark.parametrize("key", ["g/x", None])
-@pytest.mark.parametrize("node", ["", "g", "g/x", "other"])
-@pytest.mark.parametrize("marker", ["zarr.json", ".zarray", ".zattrs"])
-def test_no_metadata_of_a_zarr_store_is_waited_for(tmp_path, key, node, marker):
-    """Wherever zarr would open it, in a process that would be killed while it waited."""
-    write_zarr(tmp_path / "a.zarr", numbers(3), key="g/x")
-    (tmp_path / "a.zarr/other").mkdir()
-    (tmp_path / "a.zarr/.zgroup").write_text('{"zarr_format": 2}')
-    pipe = tmp_path / "a.zarr" / node / marker
-    pipe.unlink(missing_ok=True)
-    os.mkfifo(pipe)
-    told = run_python(_INDEXED, tmp_path / "a.zarr", key or "", timeout=60).stdout
-    # zarr looks neither beside the key, nor for metadata of format 2 where there is that of format 3
-    assert "is no regular file; it is not opened" in told or told == "3\n", told
-
-
-@pytest.mark.parametrize("backend", ["auto", "library"])
-def test_no_chunk_of_a_zarr_store_is_waited_for(tmp_path, backend):
-    """Where missing ones are filled in, neither."""
-    write_zarr(tmp_path / "a.zarr", numbers(3), chunk=3)
-    (tmp_path / "a.zarr/c/0/0").unlink()
-    os.mkfifo(tmp_path / "a.zarr/c/0/0")
-    code = """
-import sys
-from globidx import FileCacheDataset, GlobalIndexManager
-for missing in ("error", "fill"):
-    try:
-        print(FileCacheDataset(GlobalIndexManager(sys.argv[1]), on_missing=missing, backend=sys.argv[2])[0])
-    except OSError as error:
-        print(error)
-"""
-    told = run_python(code, tmp_path / "a.zarr", backend, timeout=60).stdout.splitlines()
-    assert len(told) == 2 and "is not in the store" in told[0] and "is no regular file" in told[1]
-
-
-_INDEXED = """
-import sys
-from globidx import GlobalIndexManager
-path, key = sys.argv[1:]
-try:
-    print(len(GlobalIndexManager(path, key=key or None)))
-except ValueError as error:
-    print(error)
-"""

@@ -439,14 +439,6 @@ def test_blosc_decodes_in_a_forked_worker(tmp_path):
     )
 
 
-def test_tensorstore_that_is_not_there_is_named(tmp_path, monkeypatch):
-    """The error says what to install."""
-    dataset, _ = dataset_of(tmp_path, files=1, backend="tensorstore")
-    monkeypatch.setitem(__import__("sys").modules, "tensorstore", None)
-    with pytest.raises(ReadError, match=r"pip install '\.\[tensorstore\]'"):
-        dataset[0]
-
-
 def test_chunk_files_are_opened_also_where_no_descriptor_is_left(tmp_path):
     """Open HDF5 files make room for the moment that a chunk file of a zarr store is open."""
     for number in range(40):
@@ -525,31 +517,3 @@ def test_memory_is_flat_over_three_epochs(tmp_path):
 
 
 # -- what it says of itself
-
-
-def test_explain_tells_which_way_and_why(tmp_path):
-    """A line a kind of file and array, the cache, and the limit; libraries are named with the reason."""
-    write_zarr(tmp_path / "a.zarr", numbers(8, SHAPE), key="x")
-    write_hdf5(tmp_path / "b.h5", numbers(8, SHAPE), chunk=4, compression="lzf")
-    write_hdf5(tmp_path / "c.h5", numbers(8, SHAPE))
-    manager = GlobalIndexManager(tmp_path, key="x")
-    said = FileCacheDataset(manager, cache_bytes=2**20, max_open_files=5).explain()
-    assert (
-        "x: read without zarr (zstd); 4 items a chunk of 0.046875 KiB, 21845 of them kept" in said
-    )
-    assert (
-        "x: read by its library (filter lzf)" in said
-        and "x: contiguous, read without HDF5; not chunked" in said
-    )
-    assert said.endswith("at most 5 files open, 1 MiB of decoded chunks kept")
-    assert "(as asked)" in FileCacheDataset(manager, backend="library").explain()
-    assert "too large to keep" in FileCacheDataset(manager, cache_bytes=10).explain()
-
-
-def test_explain_says_of_a_strange_file_what_is_strange(tmp_path):
-    """It raises over none."""
-    write_zarr(tmp_path / "a.zarr", numbers(8))
-    write_hdf5(tmp_path / "b.h5", numbers(8), key="y")
-    dataset = FileCacheDataset(GlobalIndexManager(str(tmp_path / "a.zarr")))
-    (tmp_path / "a.zarr/zarr.json").write_text("[]")
-    assert "cannot be opened: " in dataset.explain()

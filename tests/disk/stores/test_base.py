@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import h5py
@@ -199,48 +198,6 @@ def test_a_chunk_off_the_item_axis_is_missed_too(tmp_path):
         store.read("", 2, 3)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_never_written_hdf5_chunk_is_an_error_unless_filled(tmp_path, axis):
-    """HDF5 invents fill values for chunks that nobody wrote: the items in them are errors, all others read."""
-    data = numbers(10, (6,))
-    with h5py.File(tmp_path / "s.h5", "w") as file:
-        dataset = file.create_dataset(
-            "x", shape=np.moveaxis(data, 0, axis).shape, dtype="u2", chunks=(4, 4)
-        )
-        if axis:
-            dataset[:, :4] = data[:4].T
-            dataset[:, 8:] = data[8:].T
-        else:
-            dataset[:4] = data[:4]
-            dataset[8:] = data[8:]
-    store = stores.open_store(tmp_path / "s.h5", "hdf5", axis, on_missing="error")
-    np.testing.assert_array_equal(store.read("x", 0, 4), data[:4])
-    np.testing.assert_array_equal(store.read("x", 8, 10), data[8:])
-    for start, stop in ((4, 5), (7, 8), (3, 5), (7, 9), (0, 10)):
-        with pytest.raises(MissingChunkError, match="never written"):
-            store.read("x", start, stop)
-    store.close()
-    data[4:8] = 0
-    filling = stores.open_store(tmp_path / "s.h5", "hdf5", axis, on_missing="fill")
-    np.testing.assert_array_equal(filling.read("x", 0, 10), data)
-    filling.close()
-
-
-def test_a_never_written_contiguous_dataset_is_an_error_unless_filled(tmp_path):
-    """A contiguous dataset without storage is missing as a whole; an empty one has nothing to miss."""
-    with h5py.File(tmp_path / "s.h5", "w") as file:
-        file.create_dataset("x", shape=(5, 2), dtype="u2", fillvalue=7)
-        file.create_dataset("empty", shape=(0, 2), dtype="u2")
-    store = stores.open_store(tmp_path / "s.h5", "hdf5", 0, on_missing="error")
-    with pytest.raises(MissingChunkError, match="fill value .*7"):
-        store.read("x", 0, 1)
-    assert store.read("empty", 0, 0).shape == (0, 2)
-    store.close()
-    filling = stores.open_store(tmp_path / "s.h5", "hdf5", 0, on_missing="fill")
-    assert filling.read("x", 0, 5).tolist() == [[7, 7]] * 5
-    filling.close()
-
-
 # -- data that is broken
 
 CODECS = {
@@ -345,12 +302,6 @@ def test_a_group_or_scalar_in_place_of_an_array_is_refused(tmp_path, write):
     assert stores.scan(str(path), parse(None, ["/g/x/", "y"]), 0).length == 3
 
 
-def test_a_bare_array_has_no_keys(tmp_path):
-    """Asking a bare array for a name says to leave the key out."""
-    with pytest.raises(ValueError, match="leave key and layout out"):
-        stores.scan(write_zarr(tmp_path / "s.zarr", numbers(3)), parse(None, ["x"]), 0)
-
-
 def test_bools_complex_and_half_floats_are_numbers(tmp_path):
     """Every dtype of kind b, i, u, f and c comes back as it was written, from both kinds of file."""
     for dtype in ("?", "i1", "u8", "f2", "f8", "c8"):
@@ -363,69 +314,3 @@ def test_bools_complex_and_half_floats_are_numbers(tmp_path):
             assert block.dtype == data.dtype
             np.testing.assert_array_equal(block, data[1:5])
             assert stores.scan(str(path), Layout(), 0).arrays[0].dtype == data.dtype.name
-
-
-def test_a_zarr_store_moves_as_a_whole(tmp_path):
-    """Nothing in a store depends on where it lies."""
-    write_zarr(tmp_path / "a.zarr", numbers(5), key="x")
-    before = stores.scan(str(tmp_path / "a.zarr"), Layout(), 0)
-    shutil.move(tmp_path / "a.zarr", tmp_path / "b.zarr")
-    assert stores.scan(str(tmp_path / "b.zarr"), Layout(), 0) == before
-
-
-def virtual(folder, source, *, shape=(6, 3), rows=slice(0, 6)):
-    """Eight rows: six of another file's, of which ``source`` is written or nothing, and two of this one's."""
-    with h5py.File(folder / "other.h5", "w") as other:
-        if source is not None:
-            other.create_dataset("y", shape, "u2", chunks=(2, 3))[: len(source)] = source
-    layout = h5py.VirtualLayout((8, 3), "u2")
-    layout[rows] = h5py.VirtualSource("other.h5", "y", (6, 3))[: rows.stop - rows.start]
-    layout[6:] = h5py.VirtualSource(".", "z", (2, 3))
-    with h5py.File(folder / "s.h5", "w") as file:
-        file["z"] = numbers(2, start=100)
-        file.create_virtual_dataset("x", layout, fillvalue=9)
-    return folder / "s.h5"
-
-
-@pytest.mark.parametrize("lost", ["nothing", "dataset", "rows", "chunk", "mapping"])
-def test_a_virtual_dataset_invents_nothing(tmp_path, lost):
-    """Rows that no dataset stands behind are missing, the others are read; only who asks for it gets fill values."""
-    data = numbers(6)
-    path = {
-        "nothing": lambda: virtual(tmp_path, data),
-        "dataset": lambda: virtual(tmp_path, None),
-        "rows": lambda: virtual(tmp_path, data[:5], shape=(5, 3)),
-        "chunk": lambda: virtual(tmp_path, data[:4]),
-        "mapping": lambda: virtual(tmp_path, data, rows=slice(1, 6)),
-    }[lost]()
-    store = stores.open_store(path, "hdf5", 0, on_missing="error")
-    np.testing.assert_array_equal(store.read("x", 6, 8), numbers(2, start=100))
-    if lost == "nothing":
-        np.testing.assert_array_equal(store.read("x", 0, 6), data)
-    else:
-        with pytest.raises(
-            MissingChunkError, match="what other files should hold of dataset /x was never written"
-        ):
-            store.read("x", 0, 7)
-    assert stores.audit(path, "hdf5", "x").absent == (lost != "nothing")
-    store.close()
-    filling = stores.open_store(path, "hdf5", 0, on_missing="fill")
-    assert filling.read("x", 0, 8).shape == (8, 3)
-    filling.close()
-
-
-def test_raw_files_that_were_cut_are_missing_from_there_on(tmp_path):
-    """HDF5 would read zeros: rows before the cut are read, across it not."""
-    data = numbers(6)
-    parts = [(str(tmp_path / "a"), 4, 18), (str(tmp_path / "b"), 0, h5py.h5f.UNLIMITED)]
-    with h5py.File(tmp_path / "s.h5", "w") as file:
-        file.create_dataset("x", data=data, external=parts)
-    store = stores.open_store(tmp_path / "s.h5", "hdf5", 0, on_missing="error")
-    np.testing.assert_array_equal(store.read("x", 0, 6), data)
-    store.close()
-    (tmp_path / "b").write_bytes((tmp_path / "b").read_bytes()[:-1])
-    store = stores.open_store(tmp_path / "s.h5", "hdf5", 0, on_missing="error")
-    np.testing.assert_array_equal(store.read("x", 0, 5), data[:5])
-    with pytest.raises(MissingChunkError, match="what other files should hold"):
-        store.read("x", 5, 6)
-    store.close()

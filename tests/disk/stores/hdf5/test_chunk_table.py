@@ -14,7 +14,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from files import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,27 +265,3 @@ def test_an_item_of_long_chunks_takes_the_memory_of_one(tmp_path):
     assert [float(sample[3, 5]) for sample in samples] == [17, 500, 18]
     # a chunk is 128 KiB, decoded from some bytes, and the cache holds 1 MiB of them; the row of chunks is 8 MiB
     assert peak < 2**20
-
-
-@pytest.mark.parametrize("name", ["bitshuffle", "unknown"])
-def test_a_filter_is_loaded_or_named_when_indexing(tmp_path, name):
-    """By hdf5plugin where it is there, in the process that reads; else its number, its name, and what to install."""
-    write = (
-        "import h5py, hdf5plugin, numpy as np, sys\n"
-        "with h5py.File(sys.argv[1], 'w') as file:\n"
-        "    file.create_dataset('x', data=np.arange(64).reshape(8, 8), chunks=(1, 8), **hdf5plugin.Bitshuffle())"
-    )
-    pytest.importorskip("hdf5plugin")
-    run_python(write, tmp_path / "a.h5")
-    read = "from globidx import *; m = GlobalIndexManager(sys.argv[1], key='x'); print(FileCacheDataset(m)[1].tolist())"
-    if name == "bitshuffle":
-        assert run_python(f"import sys; {read}", tmp_path / "a.h5").stdout.strip() == str(
-            list(range(8, 16))
-        )
-    else:
-        hidden = "import sys; sys.modules['hdf5plugin'] = None"
-        told = run_python(f"{hidden}; {read}", tmp_path / "a.h5", check=False).stderr
-        assert (
-            "dataset 'x' was written with filter 32008 (bitshuffle" in told
-            and "pip install hdf5plugin" in told
-        )

@@ -11,8 +11,6 @@ import h5py
 import numpy as np
 import pytest
 from files import numbers, run_python, write_hdf5
-from hypothesis import given
-from hypothesis import strategies as st
 from processes import clean_environment
 
 from globidx import FileCacheDataset, GlobalIndexManager
@@ -258,31 +256,6 @@ def test_a_signal_behind_a_link_is_followed_to_its_file(tmp_path):
         ValueError, match=r"takes data from .*raw\.h5, and both are among the files"
     ):
         GlobalIndexManager(tmp_path, layout="nexus")
-
-
-def test_mappings_that_overlap_hide_no_gap(tmp_path):
-    """Two mappings of row 0 are not one of row 0 and one of row 1."""
-    layout = h5py.VirtualLayout((2, 8), "u2")
-    for name in "st":
-        write_hdf5(tmp_path / f"{name}.h5", numbers(1, (8,)), key="d")
-        layout[:1] = h5py.VirtualSource(f"{name}.h5", "d", (1, 8))
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_virtual_dataset("x", layout)
-    dataset = FileCacheDataset(GlobalIndexManager(tmp_path / "a.h5", key="x"))
-    assert dataset[0].tolist() == numbers(1, (8,))[0].tolist()
-    for ids in ([1], [0, 1]):
-        with pytest.raises(MissingChunkError):
-            dataset.__getitems__(ids)
-
-
-@given(st.lists(st.tuples(*[st.tuples(st.integers(0, 6), st.integers(0, 6))] * 2), max_size=8))
-def test_covered_counts_each_point_once(spans):
-    """As painting the boxes does, empty ones and such as touch or hold others included."""
-    boxes = np.array([list(zip(*box, strict=True)) for box in spans], np.int64).reshape(-1, 2, 2)
-    plane = np.zeros((6, 6), bool)
-    for low, high in boxes.tolist():
-        plane[tuple(map(slice, low, high))] = True
-    assert virtual_map.count_covered(boxes) == plane.sum()
 
 
 @pytest.mark.parametrize("linked", [False, True])
