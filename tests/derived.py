@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, count
 
 from hypothesis import strategies as st
 
@@ -33,8 +33,8 @@ class Files:
     def fingerprint(self):
         return self.fingerprint_of(self.num_files)
 
-    def fingerprint_of(self, count):
-        return f"{self.name}{self.lengths[:count]}"
+    def fingerprint_of(self, num_files):
+        return f"{self.name}{self.lengths[:num_files]}"
 
     @property
     def chunking(self):
@@ -89,6 +89,16 @@ TREES = st.recursive(LEAVES, of_others, max_leaves=4)
 def samples(dataset):
     """What the ids mean, one after another."""
     return [dataset[id] for id in range(len(dataset))]
+
+
+def renamed(dataset, names=None):
+    """The same construction over files that all differ, so that no sample is another's by accident."""
+    names = map(str, count()) if names is None else names
+    if isinstance(dataset, Picked):
+        return Picked(renamed(dataset.dataset, names), dataset.indices)
+    if isinstance(dataset, Joined):
+        return Joined([renamed(part, names) for part in dataset.datasets])
+    return Files(next(names), dataset.lengths)
 
 
 def grown(dataset, more):

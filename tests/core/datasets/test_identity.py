@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from derived import TREES, Files, Joined, Picked, grown, samples
+from derived import TREES, Files, Joined, Picked, grown, renamed, samples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,9 +23,18 @@ def test_equal_identities_mean_equal_samples(one, other):
     assert DatasetIdentity.of(pickle.loads(pickle.dumps(one))) == DatasetIdentity.of(one)
 
 
+@given(st.permutations(range(5)), st.permutations(range(5)))
+def test_the_sequence_of_a_selection_is_part_of_it(one, other):
+    """The same samples under other ids are another dataset."""
+    inner = Files("a", [5])
+    same = DatasetIdentity.of(Picked(inner, one)) == DatasetIdentity.of(Picked(inner, other))
+    assert same == (one == other)
+
+
 @given(TREES, st.lists(st.integers(1, 3), min_size=1, max_size=2))
 def test_appended_files_are_growth_exactly_where_no_id_moves(before, more):
     """A selection does not notice them, a concatenation grows at its end alone."""
+    before = renamed(before)
     after = grown(before, tuple(more))
     keeps_ids = samples(after)[: len(before)] == samples(before)
     assert DatasetIdentity.of(before).begins(after) == keeps_ids or not len(before)
