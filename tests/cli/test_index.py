@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
-import pty
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,36 +13,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from commands import command, run
 from files import environment, numbers, run_python, write_hdf5, write_zarr
 
-from globidx import GlobalIndexManager, cli
-from globidx.cli import main, progress
+from globidx import GlobalIndexManager
+from globidx.cli import main
 from globidx.disk.index import stamps
 
 COMMANDS = ["build", "info", "check", "diff", "merge", "locate"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with two files of 3 and 4 items."""
-    write_hdf5(tmp_path / "a.h5", numbers(3))
-    write_zarr(tmp_path / "b.zarr", numbers(4), key="x")
-    return tmp_path
-
-
-def command(*arguments, flags=(), env=None, **options):
-    """Run the command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, *flags, "-m", "globidx", "index", *map(os.fspath, arguments)],
-        env=environment(env),
-        **{"capture_output": True, "text": True, "timeout": 120} | options,
-    )
-
-
-def run(capsys, *arguments):
-    """Exit code, stdout and stderr of the command in this process."""
-    code = main(["index", *map(str, arguments)])
-    return code, *capsys.readouterr()
 
 
 def arguments_of(name, folder):
@@ -286,68 +260,6 @@ sys.exit(cli.main(["index", "build", sys.argv[1], "--workers", "2"]))
 # -- where nobody looks
 
 
-def test_progress_is_for_terminals_or_on_demand(folder):
-    """Nothing in a pipe; lines when asked for; a word with rate on a terminal; nothing there when quiet."""
-    for more, expected in (
-        ([], ""),
-        (["--progress"], r"2 of 2 files \(100 %\), [\d.e+]+ files/s\n"),
-        (["--quiet"], ""),
-    ):
-        done = command("build", folder, *more, "--cache-dir", folder / "cache", "--workers", "1")
-        assert done.returncode == 0 and re.fullmatch(expected, done.stderr), done.stderr
-    for more in ([], ["--quiet"]):
-        main_end, other_end = pty.openpty()
-        done = command(
-            "build",
-            folder,
-            *more,
-            "--cache-dir",
-            folder / f"cache{more}",
-            stderr=other_end,
-            capture_output=False,
-            stdout=subprocess.PIPE,
-        )
-        os.close(other_end)
-        said = b""
-        while not said or not more:
-            try:
-                some = os.read(main_end, 4096)
-            except OSError:
-                break
-            said += some
-            if not some:
-                break
-        os.close(main_end)
-        assert done.returncode == 0 and (b"2 of 2 files" in said or b"2/2" in said) == (not more)
-        assert b"\x1b" not in said.replace(b"\x1b[A", b"")
-
-
-def test_progress_says_rate_and_what_is_left(capsys, monkeypatch):
-    """Without tqdm: a line every few seconds of its clock and at the end, none between."""
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    clock = iter([0.0, 1.0, 6.0, 7.0, 20.0, 21.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    shown = progress.Progress(wanted=True)
-    for done in (10, 30, 35, 100):
-        shown(done, 100)
-    assert capsys.readouterr().err.splitlines() == [
-        "30 of 100 files (30 %), 5 files/s, 14 s left",
-        "100 of 100 files (100 %), 5 files/s",
-    ]
-    assert progress.line(0, 0, 0.0) == "0 of 0 files (0 %), 0 files/s"
-    monkeypatch.setattr(sys, "stderr", None)
-    progress.Progress(wanted=None)(1, 2)
-
-
-@pytest.mark.parametrize("columns", ["0", "1", "x", "-5"])
-def test_no_width_is_too_narrow(folder, columns):
-    """Help and results in a terminal of one column, or of none."""
-    env = {"COLUMNS": columns, "TERM": "dumb"}
-    for arguments in (["build", "--help"], ["build", folder, "--progress"]):
-        done = command(*arguments, env=env)
-        assert done.returncode == 0 and done.stdout and "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     "where", [">/dev/full", ">&-", "2>&-", "2>/dev/full", "</dev/null >/dev/null 2>&1"]
 )
@@ -520,84 +432,7 @@ def test_an_index_that_was_not_written_after_all_is_not_called_cached(folder, ca
     ] == f"globidx: the index of 2 files was not written to {cache}"
 
 
-@pytest.mark.parametrize("on_bad", ["error", "skip"])
-def test_one_check_tells_of_everything_that_is_damaged(folder, capsys, on_bad):
-    """Truncated files and absent chunks, in words and as JSON, whatever is said of files that cannot be indexed."""
-    whole = (folder / "a.h5").read_bytes()
-    (folder / "cut.h5").write_bytes(whole[: len(whole) // 2])
-    (folder / "b.zarr/x/c/0/0").unlink()
-    (folder / "other.h5").write_bytes(b"")
-    code, out, err = run(capsys, "check", folder, "--on-bad", on_bad)
-    assert code == 1 and err == "" and "files      4, 2 of them cannot be indexed\n" in out
-    problems = [
-        line.split()[1].rstrip(":,") for line in out.splitlines() if line.startswith("problem ")
-    ]
-    assert sorted(map(os.path.basename, problems)) == ["b.zarr", "cut.h5", "other.h5"]
-    told = json.loads(run(capsys, "check", folder, "--on-bad", on_bad, "--json")[1])
-    assert sorted(os.path.basename(path) for path, _ in told["skipped"]) == ["cut.h5", "other.h5"]
-    assert told["num_files"] == 4 and [(p["path"], p["absent"]) for p in told["problems"]] == [
-        (f"{folder}/b.zarr", 1)
-    ]
-    assert run(capsys, "check", folder, "--on-bad", on_bad, "--quiet") == (1, "", "")
-
-
-def test_a_check_of_nothing_but_damage_tells_of_it_too(folder, capsys):
-    """Where not one file can be indexed: the same JSON."""
-    (folder / "sub").mkdir()
-    for name in ("a.h5", "b.h5"):
-        (folder / "sub" / name).write_bytes(b"")
-    code, out, _ = run(capsys, "check", folder / "sub", "--json")
-    told = json.loads(out)
-    assert (
-        code == 1
-        and sorted(told) == KEYS["check"].split()
-        and (told["num_files"], told["chunks"]) == (2, 0)
-    )
-    assert [path for path, _ in told["skipped"]] == [
-        f"{folder}/sub/{name}" for name in ("a.h5", "b.h5")
-    ]
-
-
 # -- help
-
-
-def helps(*words):
-    """The help of a command and of all below it, by name."""
-    done = command_line(*words, "--help")
-    yield " ".join(words), done
-    below = re.search(r"^positional arguments:\n  \{([^}]*)\}", done, re.MULTILINE)
-    listed = (
-        re.findall(r"^    ([a-z]+) ", done, re.MULTILINE)
-        if below or " ..." in done.partition("\n\n")[0]
-        else []
-    )
-    for name in listed:
-        yield from helps(*words, name)
-
-
-def command_line(*words):
-    """What it prints to stdout."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit_:
-        main([*words])
-    assert exit_.value.code == 0
-    return out.getvalue()
-
-
-def test_every_help_names_the_exit_codes_and_every_command_an_example():
-    """The examples are of that very command, and the parser takes them."""
-    seen = dict(helps())
-    assert {"index build", "index merge", "record plan", "estimate"} <= set(seen)
-    for words, said in seen.items():
-        assert "exit codes:\n" in said and "130  interrupted" in said, words
-        examples = re.findall(r"^  (globidx .*)$", said, re.MULTILINE)
-        if words in ("index", "record"):
-            continue
-        assert examples, words
-        for example in examples:
-            assert not words or example.startswith(f"globidx {words} ")
-            parsed = cli._parser().parse_args(shlex.split(example)[1:])
-            assert callable(parsed.run)
 
 
 def test_what_to_do_is_said_in_the_words_of_the_command(folder, capsys):
