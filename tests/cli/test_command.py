@@ -78,42 +78,6 @@ def test_build_and_info_tell_what_the_manager_knows(folder, capsys):
         }
 
 
-def test_options_reach_the_index(folder, capsys, tmp_path_factory):
-    """Several keys, an axis, a cache folder, paths in a list, and bad files left out."""
-    cache = tmp_path_factory.mktemp("cache")
-    store = str(folder / "b.zarr")
-    assert (
-        main(
-            [
-                "index",
-                "info",
-                "--json",
-                store,
-                "--key",
-                "x",
-                "--key",
-                "y",
-                "--cache-dir",
-                str(cache),
-            ]
-        )
-        == 0
-    )
-    told = json.loads(capsys.readouterr().out)
-    assert [a["name"] for a in told["arrays"]] == ["x", "y"] and os.path.dirname(
-        told["cache"]
-    ) == str(cache)
-    assert main(["index", "info", "--json", store, "--key", "x", "--axis", "1"]) == 0
-    assert json.loads(capsys.readouterr().out)["num_samples"] == 3
-    (folder / "c.h5").write_bytes(b"")
-    assert main(["index", "info", "--json", str(folder), "--key", "x", "--on-bad", "skip"]) == 0
-    assert [
-        os.path.basename(path) for path, _ in json.loads(capsys.readouterr().out)["skipped"]
-    ] == ["c.h5"]
-    assert main(["index", "info", "--json", str(folder / "a.h5"), store, "--key", "x"]) == 0
-    assert json.loads(capsys.readouterr().out)["num_files"] == 2
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
