@@ -54,8 +54,7 @@ def test_progress_says_rate_and_what_is_left(capsys, monkeypatch):
     """Without tqdm: a line every few seconds of its clock and at the end, none between."""
     monkeypatch.setitem(sys.modules, "tqdm", None)
     clock = iter([0.0, 1.0, 6.0, 7.0, 20.0, 21.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    shown = progress.Progress(wanted=True)
+    shown = progress.Progress(wanted=True, clock=lambda: next(clock))
     for done in (10, 30, 35, 100):
         shown(done, 100)
     assert capsys.readouterr().err.splitlines() == [

@@ -21,7 +21,8 @@ from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError
 
-_BATCH = 64
+#: Files of one task for an executor, unless there are very many.
+BATCH = 64
 _BATCHES_AT_MOST = 1024
 #: The most files that are named in one error message.
 _SHOWN = 10
@@ -71,7 +72,9 @@ class ScanResult:
         self.sources |= other.sources
 
 
-def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
+def examine(
+    path: str, *, layout: Layout, axis: int, settled_ns: int = stamps.SETTLED_NS
+) -> Entry | Failure:
     """The entry of a file, with stamps, or the reason why it cannot be indexed. Runs in any process."""
     # a file that changes during the scan is scanned once more
     for _ in range(2):
@@ -97,7 +100,8 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
     if entry.is_foreign:
         after = [(size, 0, 0, inode) for size, _, _, inode in after]
     return replace(
-        entry, stamps=tuple(stamps.without_racy_times(stamp, started) for stamp in after)
+        entry,
+        stamps=tuple(stamps.without_racy_times(stamp, started, settled_ns) for stamp in after),
     )
 
 
@@ -108,24 +112,33 @@ def scan(
     layout: Layout,
     axis: int,
     executor: Executor | None,
+    settled_ns: int = stamps.SETTLED_NS,
+    batch: int = BATCH,
 ) -> Iterator[ScanResult]:
     """Look at the files at ``indices``, in batches, each as it is done."""
-    size = max(_BATCH, -(-len(indices) // _BATCHES_AT_MOST))
+    size = max(batch, -(-len(indices) // _BATCHES_AT_MOST))
     batches = [indices[start : start + size] for start in range(0, len(indices), size)]
     names = [[paths.names[index] for index in batch.tolist()] for batch in batches]
-    look = partial(_scan_batch, paths.root, layout=layout, axis=axis)
+    look = partial(_scan_batch, paths.root, layout=layout, axis=axis, settled_ns=settled_ns)
     if executor is None or len(batches) == 1:
         return map(look, batches, names)
     return executor.map(look, batches, names)
 
 
 def _scan_batch(
-    root: str, indices: NDArray[np.int64], names: Sequence[str], *, layout: Layout, axis: int
+    root: str,
+    indices: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    layout: Layout,
+    axis: int,
+    settled_ns: int,
 ) -> ScanResult:
     by_schema: dict[object, list[tuple[int, str, Entry]]] = {}
     result = ScanResult()
     for index, name in zip(indices.tolist(), names, strict=True):
-        examined = examine(os.path.join(root, name), layout=layout, axis=axis)
+        path = os.path.join(root, name)
+        examined = examine(path, layout=layout, axis=axis, settled_ns=settled_ns)
         if isinstance(examined, Failure):
             result.failures[index] = examined
         else:

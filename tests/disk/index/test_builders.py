@@ -13,12 +13,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-from files import environment, numbers, run_python, write_hdf5, write_zarr
+from files import environment, numbers, run_python, settled_manager, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
 from globidx.core.index import encoding
 from globidx.disk.files.lock import work_lock
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -26,9 +25,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 # Waits for a line, so that all start together; builds, writes down each file it opens, and says what it found.
 BUILDER = """
 import os, sys
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
-stamps.RACY_NS = 0
 from globidx.disk.index.manager import GlobalIndexManager
 folder, opened, lock, timeout = sys.argv[1:]
 if lock == "none":
@@ -42,7 +39,7 @@ def counted(path, *rest):
 stores.scan = counted
 print("ready", flush=True)
 sys.stdin.readline()
-manager = GlobalIndexManager(folder, lock_timeout=float(timeout))
+manager = GlobalIndexManager(folder, lock_timeout=float(timeout), settled_after=0)
 print(manager.fingerprint, len(manager), flush=True)
 """
 
@@ -205,15 +202,14 @@ def test_a_killed_holders_children_hold_nothing(folder):
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from globidx.disk.index import scan as scanning
 from globidx.disk.stores import base as stores
-from globidx.disk.index.manager import GlobalIndexManager
-scanning._BATCH = 1
+from globidx.disk.index.spec import IndexSpec
 def stuck(*_):
     os.write(1, b"%d\n" % os.getpid())  # at once: two of them write to one pipe
     time.sleep(600)
 stores.scan = stuck
-GlobalIndexManager(sys.argv[1], executor=ProcessPoolExecutor(2, mp_context=get_context("fork")))
+workers = ProcessPoolExecutor(2, mp_context=get_context("fork"))
+IndexSpec.of(sys.argv[1]).build(batch=1, executor=workers).run()
 """
     builder = start(code, folder)
     workers = [int(builder.stdout.readline()) for _ in range(2)]
@@ -234,7 +230,6 @@ GlobalIndexManager(sys.argv[1], executor=ProcessPoolExecutor(2, mp_context=get_c
 
 def test_threads_of_one_process_build_one_index(folder, monkeypatch):
     """Eight at once, over one cold cache: no deadlock, one content, each file opened once."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     real, seen, found = stores.scan, [], []
 
     def counted(path, *rest):
@@ -246,7 +241,7 @@ def test_threads_of_one_process_build_one_index(folder, monkeypatch):
 
     def build():
         gate.wait(60)
-        found.append(GlobalIndexManager(folder, lock_timeout=60).fingerprint)
+        found.append(settled_manager(folder, lock_timeout=60).fingerprint)
 
     threads = [threading.Thread(target=build) for _ in range(8)]
     for thread in threads:
@@ -254,7 +249,7 @@ def test_threads_of_one_process_build_one_index(folder, monkeypatch):
     for thread in threads:
         thread.join(120)
     assert len(found) == 8 and len(set(found)) == 1
-    assert sorted(seen) == sorted(GlobalIndexManager(folder).paths)
+    assert sorted(seen) == sorted(settled_manager(folder).paths)
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.5, float("nan"), float("inf")])
@@ -269,7 +264,6 @@ def test_no_wait_is_for_ever(folder, timeout):
 
 def test_a_file_that_changes_while_it_is_looked_at_is_looked_at_again(folder, monkeypatch):
     """Once more, so that stamp and content fit; one that never stands still proves nothing, and is opened next time."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     real, seen, growing = stores.scan, [], [3]
 
     def growing_scan(path, *rest):
@@ -281,11 +275,11 @@ def test_a_file_that_changes_while_it_is_looked_at_is_looked_at_again(folder, mo
         return entry
 
     monkeypatch.setattr(stores, "scan", growing_scan)
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     assert seen == ["a.h5", "a.h5", "b.zarr"]
-    assert GlobalIndexManager(folder).lengths.tolist() == [6, 4]
+    assert settled_manager(folder).lengths.tolist() == [6, 4]
     assert seen[3:] == ["a.h5", "a.h5"]
-    assert GlobalIndexManager(folder).lengths.tolist() == [6, 4] and len(seen) == 5
+    assert settled_manager(folder).lengths.tolist() == [6, 4] and len(seen) == 5
 
 
 @pytest.mark.parametrize("timed", [False, True])

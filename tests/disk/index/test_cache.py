@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from files import environment, numbers, run_python, write_hdf5, write_zarr
+from files import environment, numbers, run_python, settled_manager, write_hdf5, write_zarr
 from processes import REPOSITORY, clean_environment
 
 from globidx import GlobalIndexManager
 from globidx.core.index import encoding
 from globidx.disk.files.atomic import temporary_name
 from globidx.disk.index import cache as index_cache
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -28,13 +27,11 @@ LOOK = "import sys; from globidx import GlobalIndexManager; print(len(GlobalInde
 # The same, and how many files were opened.
 COUNT = """
 import os, sys
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
-stamps.RACY_NS = 0
 real, seen = stores.scan, []
 stores.scan = lambda *given: seen.append(1) or real(*given)
 from globidx.disk.index.manager import GlobalIndexManager
-manager = GlobalIndexManager(sys.argv[1])
+manager = GlobalIndexManager(sys.argv[1], settled_after=0)
 print(len(manager), len(seen), manager.cache_path)
 """
 
@@ -70,9 +67,8 @@ def litter(folder):
 @pytest.mark.parametrize(
     "size", ["size=64k,nr_inodes=3", "size=8k,nr_inodes=100"], ids=["no inodes", "no bytes"]
 )
-def test_a_full_disk_keeps_the_old_cache_and_the_index(folder, tmp_path, monkeypatch, caplog, size):
+def test_a_full_disk_keeps_the_old_cache_and_the_index(folder, tmp_path, caplog, size):
     """ENOSPC on a file or on bytes: the error is a line in the log, nothing is left behind, the index is in memory."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     cache = tmp_path / "cache"
     cache.mkdir()
     with mounted("-t", "tmpfs", "-o", size, "none", cache):
@@ -81,7 +77,7 @@ def test_a_full_disk_keeps_the_old_cache_and_the_index(folder, tmp_path, monkeyp
         else:
             for name in ("x", "y"):
                 (cache / name).touch()
-        manager = GlobalIndexManager(folder, cache_dir=cache)
+        manager = settled_manager(folder, cache_dir=cache)
         assert len(manager) == 7 and "cannot be written, going on without" in caplog.text
         assert (
             "No space left" in caplog.text
@@ -90,10 +86,10 @@ def test_a_full_disk_keeps_the_old_cache_and_the_index(folder, tmp_path, monkeyp
         )
         if "8k" in size:
             (cache / "filler").unlink()
-            old = GlobalIndexManager(folder, cache_dir=cache).cache_path.read_bytes()
+            old = settled_manager(folder, cache_dir=cache).cache_path.read_bytes()
             assert len(old) < 4096
             write_hdf5(folder / "a.h5", numbers(5))
-            again = GlobalIndexManager(folder, cache_dir=cache)  # two of them do not fit
+            again = settled_manager(folder, cache_dir=cache)  # two of them do not fit
             assert len(again) == 9 and again.cache_path.read_bytes() == old and litter(cache) == []
 
 
@@ -132,25 +128,23 @@ def test_a_file_size_limit_costs_the_cache_only(folder):
 
 def test_the_cache_is_written_once_and_not_again(folder, monkeypatch):
     """A build writes it once; a look at what did not change writes nothing, and takes no lock."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     real, written = index_cache.write_atomic, []
     monkeypatch.setattr(
         index_cache,
         "write_atomic",
         lambda path, *rest, **more: written.append(path) or real(path, *rest, **more),
     )
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     assert written == [manager.cache_path]
     manager.cache_path.with_suffix(".lock").unlink()
     manager.refresh()
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     assert len(written) == 1 and not manager.cache_path.with_suffix(".lock").exists()
 
 
-def test_what_killed_writers_left_is_swept_when_it_is_old(folder, monkeypatch):
+def test_what_killed_writers_left_is_swept_when_it_is_old(folder):
     """What is provably ours, a day old; younger ones stay, and anything else, however alike its name."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
-    cache = GlobalIndexManager(folder).cache_path
+    cache = settled_manager(folder).cache_path
     names = {
         temporary_name(cache.name): (90_000, False),
         temporary_name(cache.name): (3600, True),
@@ -163,7 +157,7 @@ def test_what_killed_writers_left_is_swept_when_it_is_old(folder, monkeypatch):
         (folder / name).touch()
         os.utime(folder / name, (now - age, now - age))
     write_hdf5(folder / "a.h5", numbers(5))
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     assert [name for name in names if (folder / name).exists()] == [
         name for name, (_, stays) in names.items() if stays
     ]
@@ -284,29 +278,27 @@ def test_an_immutable_folder_gets_no_cache_and_is_indexed(folder, tmp_path):
 
 def test_a_newer_cache_is_left_alone_by_every_writer(folder, monkeypatch, caplog):
     """Not by a build, a refresh, or one that is interrupted is it overwritten."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
-    cache = GlobalIndexManager(folder).cache_path
+    cache = settled_manager(folder).cache_path
     newer = cache.read_bytes().replace(b'"version":1', b'"version":7')
     cache.write_bytes(newer)
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     manager.refresh()
     monkeypatch.setattr(stores, "scan", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        GlobalIndexManager(folder)
+        settled_manager(folder)
     assert cache.read_bytes() == newer and "left alone" in caplog.text and "version" in caplog.text
 
 
-def test_a_cache_knows_only_the_files_it_names(folder, monkeypatch):
+def test_a_cache_knows_only_the_files_it_names(folder):
     """The cache of other files under the right name proves nothing, whatever it says of theirs."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     other = folder.parent / "other"
     other.mkdir()
     write_hdf5(other / "a.h5", numbers(9))
     write_hdf5(other / "c.h5", numbers(2))
-    foreign = GlobalIndexManager(other)
+    foreign = settled_manager(other)
     shutil.copy(foreign.cache_path, manager.cache_path)
-    again = GlobalIndexManager(folder)
+    again = settled_manager(folder)
     assert again.lengths.tolist() == [3, 4] and again.fingerprint == manager.fingerprint
     assert list(encoding.decode(again.cache_path.read_bytes()).names) == ["a.h5", "b.zarr"]
 
@@ -314,14 +306,13 @@ def test_a_cache_knows_only_the_files_it_names(folder, monkeypatch):
 @pytest.mark.parametrize("large", [False, True])
 def test_a_cache_cut_off_is_read_as_damaged_not_as_an_index(folder, monkeypatch, caplog, large):
     """Read or mapped: any length of it is refused, with a line, and built anew."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     monkeypatch.setattr(index_cache, "_MAPPED_FROM", 1 if large else 2**30)
-    cache = GlobalIndexManager(folder).cache_path
+    cache = settled_manager(folder).cache_path
     whole = cache.read_bytes()
     for length in (0, 1, 13, 14, 40, 64, 500, len(whole) - 1):
         cache.write_bytes(whole[:length])
         caplog.clear()
-        assert GlobalIndexManager(folder).lengths.tolist() == [3, 4]
+        assert settled_manager(folder).lengths.tolist() == [3, 4]
         assert "damaged and will be written anew" in caplog.text and cache.read_bytes() == whole
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from files import numbers, run_python, write_hdf5, write_zarr
+from files import numbers, run_python, settled_manager, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
 from globidx.disk.index.discover import find_files
@@ -318,10 +318,10 @@ def test_a_folder_that_did_not_change_is_not_looked_into(tmp_path, scans):
     """Files of mixed suffixes are remembered as all others, and their first bytes not read again."""
     for name in ("a.nc", "b.mat", "c.h5"):
         write_hdf5(tmp_path / name, numbers(3))
-    manager = GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+    manager = settled_manager(tmp_path, cache_dir=tmp_path / "cache")
     assert sorted(scans) == ["a.nc", "b.mat", "c.h5"]
     manager.refresh()
-    GlobalIndexManager(tmp_path, cache_dir=tmp_path / "cache")
+    settled_manager(tmp_path, cache_dir=tmp_path / "cache")
     assert len(scans) == 3
 
 

@@ -7,10 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from files import numbers, write_hdf5, write_zarr
+from files import numbers, settled_manager, write_hdf5, write_zarr
 
-from globidx import GlobalIndexManager
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError, NoFilesError
 
@@ -31,7 +29,7 @@ class Ranks:
     def _one(self, rank, files, options):
         try:
             given = files[rank] if isinstance(files, list) else files
-            return GlobalIndexManager(given, peers=Peer(self, rank), **options)
+            return settled_manager(given, peers=Peer(self, rank), **options)
         except Exception as error:  # noqa: BLE001 - the test compares it over ranks
             return error
 
@@ -69,8 +67,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 9])
 def test_every_rank_has_the_index_that_one_would_build(folder, tmp_path, monkeypatch, world_size):
     """However many there are, more than files among them; each file is opened once by all together."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
-    alone = GlobalIndexManager(folder, cache_dir=tmp_path / "alone")
+    alone = settled_manager(folder, cache_dir=tmp_path / "alone")
     real, seen = stores.scan, []
     monkeypatch.setattr(
         stores, "scan", lambda path, *rest: (seen.append(path), real(path, *rest))[1]

@@ -12,12 +12,10 @@ from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
-from files import environment, numbers, run_python, write_hdf5, write_zarr
+from files import environment, numbers, run_python, settled_manager, write_hdf5, write_zarr
 
-from globidx import GlobalIndexManager
 from globidx.cli import main
 from globidx.core.index import encoding
-from globidx.disk.index import scan as scanning
 from globidx.disk.index.cache import IndexCache
 from globidx.disk.index.spec import IndexSpec
 
@@ -37,18 +35,14 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def one_file_a_batch(monkeypatch):
-    monkeypatch.setattr(scanning, "_BATCH", 1)
-
-
 def build_of(folder, **options):
-    return IndexSpec.of(folder).build(**options)
+    """A build file by file, to which files that were written just now are at rest."""
+    return IndexSpec.of(folder).build(batch=1, settled_ns=0, **options)
 
 
 def whole(folder):
     """The bytes of a cache built in one go, of these very files."""
-    manager = GlobalIndexManager(folder, cache_dir=folder.parent / "whole")
+    manager = settled_manager(folder, cache_dir=folder.parent / "whole")
     data = manager.cache_path.read_bytes()
     shutil.rmtree(folder.parent / "whole")
     return data
@@ -77,25 +71,25 @@ class Dies(Executor):
 def test_what_was_scanned_before_the_end_is_not_scanned_again(folder, scans, error, alive):
     """However a build ends in its middle, the next one opens the rest, and finds what any finds."""
     with pytest.raises(type(error)):
-        GlobalIndexManager(folder, executor=Dies(alive, error))
+        build_of(folder, executor=Dies(alive, error)).run()
     assert len(scans) == alive
     done = set(scans)
     scans.clear()
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     assert len(scans) == COUNT - alive and not done & set(scans)
     assert manager.cache_path.read_bytes() == whole(folder)
 
 
 def test_a_build_cut_short_over_an_old_cache_keeps_both(folder, scans):
     """Files known from before and those scanned by now: the third build opens neither."""
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     for number in (1, 2, 4, 5):
         write_hdf5(folder / f"{number:02}.h5", numbers(20), key="g/x")
     scans.clear()
     with pytest.raises(BrokenProcessPool):
-        GlobalIndexManager(folder, executor=Dies(2, BrokenProcessPool("gone")))
+        build_of(folder, executor=Dies(2, BrokenProcessPool("gone"))).run()
     assert len(scans) == 2
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     assert sorted(scans) == ["01.h5", "02.h5", "04.h5", "05.h5"]
 
 
@@ -104,10 +98,10 @@ def test_bad_files_do_not_cost_the_good_ones_their_scan(folder, scans):
     good = (folder / "01.h5").read_bytes()
     (folder / "01.h5").write_bytes(b"")
     with pytest.raises(ValueError, match=r"01\.h5"):
-        GlobalIndexManager(folder)
+        settled_manager(folder)
     scans.clear()
     (folder / "01.h5").write_bytes(good)
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     assert scans == ["01.h5"]
 
 
@@ -115,10 +109,11 @@ def test_an_interrupt_keeps_what_was_scanned(folder):
     """A real Ctrl-C in the command, after five files: 130 in a line; the next build opens seven."""
     code = """
 import os, sys
+from dataclasses import replace
 from globidx import cli
-from globidx.disk.index import scan as scanning, stamps
 from globidx.disk.stores import base as stores
-stamps.RACY_NS, scanning._BATCH = 0, 1
+build_of = cli.index._build_of
+cli.index._build_of = lambda args: replace(build_of(args), settled_ns=0, batch=1)
 real, seen = stores.scan, []
 def counted(path, *rest):
     if len(seen) == int(sys.argv[2]):
@@ -154,10 +149,8 @@ sys.exit(code)
 # Dies before the n-th call that touches the disk, or says how many there were.
 LETHAL = """
 import os, signal, sys
-from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 import h5py, filelock
-stamps.RACY_NS = 0
 left = start = int(sys.argv[2])
 def lethal(real):
     def call(*given, **options):
@@ -169,7 +162,7 @@ def lethal(real):
     return call
 for name in ("open", "write", "replace", "close", "unlink", "mkdir"):
     setattr(os, name, lethal(getattr(os, name)))
-GlobalIndexManager(sys.argv[1], key="g/x", lock_timeout=30)
+GlobalIndexManager(sys.argv[1], key="g/x", lock_timeout=30, settled_after=0)
 print(start - left)
 """
 
@@ -177,7 +170,7 @@ print(start - left)
 @pytest.mark.slow
 def test_a_build_killed_at_any_call_leaves_nothing_in_the_way(folder, caplog):
     """SIGKILL before any call of a build: the next one is right, at once and without a word; at most one stray file stays."""
-    expected = GlobalIndexManager(folder, key="g/x", cache_dir=folder.parent / "whole").fingerprint
+    expected = settled_manager(folder, key="g/x", cache_dir=folder.parent / "whole").fingerprint
     total = int(run_python(LETHAL, folder, "1000000").stdout)
     for when in sorted({*range(1, total, max(1, total // 8)), *range(total - 9, total + 1)}):
         for name in os.listdir(folder):
@@ -186,7 +179,7 @@ def test_a_build_killed_at_any_call_leaves_nothing_in_the_way(folder, caplog):
         done = run_python(LETHAL, folder, str(when), check=False)
         assert done.returncode == -signal.SIGKILL
         assert (
-            GlobalIndexManager(folder, key="g/x", lock_timeout=30).fingerprint == expected
+            settled_manager(folder, key="g/x", lock_timeout=30).fingerprint == expected
             and not caplog.records
         )
         strays = [name for name in os.listdir(folder) if name.endswith("globidx-tmp")]
@@ -212,7 +205,7 @@ def test_parts_together_are_the_build_in_one_go(folder, scans, count):
     scans.clear()
     found = build.run(merge=True)
     assert scans == [] and found.cache_path.read_bytes() == expected
-    assert GlobalIndexManager(folder).fingerprint == found.fingerprint and scans == []
+    assert settled_manager(folder).fingerprint == found.fingerprint and scans == []
 
 
 def test_a_part_again_opens_nothing(folder, scans):
@@ -333,7 +326,7 @@ def test_two_merges_at_once_agree(folder):
     told = [merge.communicate(timeout=120) for merge in merges]
     assert [merge.returncode for merge in merges] == [0, 0, 0], told
     prints = set(re.findall(r'"fingerprint": "(\w+)"', "".join(out for out, _ in told)))
-    assert prints == {GlobalIndexManager(folder).fingerprint}
+    assert prints == {settled_manager(folder).fingerprint}
     assert len(encoding.decode(IndexCache(build_of(folder).cache).path.read_bytes())) == COUNT
 
 

@@ -18,13 +18,12 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from files import environment, numbers, run_python, write_hdf5, write_zarr
+from files import environment, numbers, run_python, settled_manager, write_hdf5, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.core.index import encoding
-from globidx.disk.index import stamps
 from globidx.errors import BadFilesError, NoFilesError
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -121,7 +120,13 @@ def test_keys_that_name_nothing_are_refused(folder, key):
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"axis": -1}, ValueError), ({"axis": 1.0}, TypeError), ({"on_bad": "ignore"}, ValueError)],
+    [
+        ({"axis": -1}, ValueError),
+        ({"axis": 1.0}, TypeError),
+        ({"on_bad": "ignore"}, ValueError),
+        ({"settled_after": -1}, ValueError),
+        ({"settled_after": float("nan")}, ValueError),
+    ],
 )
 def test_options_are_checked_at_the_door(folder, options, error):
     """A wrong option is refused by name."""
@@ -230,10 +235,10 @@ def test_files_named_in_another_way_are_not_looked_at_again(tmp_path, scans, one
     data.mkdir()
     for name, count in (("a.h5", 2), ("b.h5", 3)):
         write_hdf5(data / name, numbers(count), key="x")
-    built = GlobalIndexManager(f"{data}{one}", key="x", cache_dir=cache)
+    built = settled_manager(f"{data}{one}", key="x", cache_dir=cache)
     assert sorted(scans) == ["a.h5", "b.h5"]
     scans.clear()
-    again = GlobalIndexManager(f"{data}{other}", key="x", cache_dir=cache)
+    again = settled_manager(f"{data}{other}", key="x", cache_dir=cache)
     assert (
         scans == [] and again.fingerprint == built.fingerprint and again.lengths.tolist() == [2, 3]
     )
@@ -243,10 +248,10 @@ def test_what_is_cached_of_other_arrays_is_no_help(tmp_path, scans):
     """Another key, axis or layout is another index, of the same files."""
     for name in ("a.h5", "b.h5"):
         write_hdf5(tmp_path / name, {"x": numbers(4, (3,)), "y": numbers(2, (5,))})
-    assert GlobalIndexManager(tmp_path, key="x").lengths.tolist() == [4, 4]
+    assert settled_manager(tmp_path, key="x").lengths.tolist() == [4, 4]
     for options, lengths in (({"key": "y"}, [2, 2]), ({"key": "x", "axis": 1}, [3, 3])):
         scans.clear()
-        assert GlobalIndexManager(f"{tmp_path}/*.h5", **options).lengths.tolist() == lengths
+        assert settled_manager(f"{tmp_path}/*.h5", **options).lengths.tolist() == lengths
         assert sorted(scans) == ["a.h5", "b.h5"]
 
 
@@ -434,9 +439,9 @@ def test_odd_names_are_found_kept_and_told_escaped(tmp_path):
 
 def test_files_that_did_not_change_are_not_opened_again(folder, scans):
     """The second index opens no file and is the first one."""
-    first = GlobalIndexManager(folder)
+    first = settled_manager(folder)
     assert taken(scans) == ["a.h5", "b.zarr", "c.h5"]
-    second = GlobalIndexManager(folder)
+    second = settled_manager(folder)
     second.refresh()
     assert taken(scans) == []
     assert second.fingerprint == first.fingerprint and second.arrays == first.arrays
@@ -469,11 +474,11 @@ def _rewrite_within_its_stamp(path):
 def test_a_file_that_changed_is_looked_at_again_and_no_other(folder, scans, change):
     """Grown, replaced, or rewritten with its old mtime: its new length counts, and only that file was opened."""
     os.truncate(folder / "a.h5", 2**14)  # room for other content in the same size
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     before = manager.fingerprint
     taken(scans)
     change(folder / "a.h5")
-    again = GlobalIndexManager(folder)
+    again = settled_manager(folder)
     assert again.lengths.tolist() == [6, 0, 4] and taken(scans) == ["a.h5"]
     assert again.fingerprint != before
     manager.refresh()
@@ -483,15 +488,15 @@ def test_a_file_that_changed_is_looked_at_again_and_no_other(folder, scans, chan
 def test_a_zarr_array_that_grew_is_looked_at_again(tmp_path, scans):
     """The stamp is that of the array's own metadata, deep in the store."""
     write_zarr(tmp_path / "a.zarr", {"g/x": numbers(3), "y": numbers(3)})
-    assert len(GlobalIndexManager(tmp_path, key=["g/x", "y"])) == 3
+    assert len(settled_manager(tmp_path, key=["g/x", "y"])) == 3
     for name in ("g/x", "y"):
         zarr.open_array(tmp_path / "a.zarr" / name, mode="r+").resize((5, 3))
-    assert len(GlobalIndexManager(tmp_path, key=["g/x", "y"])) == 5 and len(taken(scans)) == 2
+    assert len(settled_manager(tmp_path, key=["g/x", "y"])) == 5 and len(taken(scans)) == 2
 
 
 def test_added_and_removed_files_are_noticed(folder, scans):
     """A refresh opens what is new and forgets what is gone."""
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     taken(scans)
     write_hdf5(folder / "aa.h5", numbers(2))
     (folder / "c.h5").unlink()
@@ -500,19 +505,17 @@ def test_added_and_removed_files_are_noticed(folder, scans):
 
 
 @pytest.mark.parametrize("offset", [0, 10**12], ids=["now", "future"])
-def test_a_stamp_too_young_proves_nothing(folder, scans, monkeypatch, offset):
+def test_a_stamp_too_young_proves_nothing(folder, scans, offset):
     """A file changed in the last two seconds, or in the future, may change again unseen: it is opened each time."""
-    monkeypatch.setattr(stamps, "RACY_NS", 2 * 10**9)
     for name in ("a.h5", "c.h5"):
         status = os.stat(folder / name)
         os.utime(folder / name, ns=(status.st_atime_ns, status.st_mtime_ns + offset))
     GlobalIndexManager(folder)
-    GlobalIndexManager(folder)
+    GlobalIndexManager(folder, settled_after=2**20)
     assert taken(scans) == sorted(2 * ["a.h5", "b.zarr", "c.h5"])
-    monkeypatch.setattr(stamps, "RACY_NS", 0)  # as if the files were older than that
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     taken(scans)
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     assert taken(scans) == (["a.h5", "c.h5"] if offset else [])
 
 
@@ -520,12 +523,12 @@ def test_a_stamp_too_young_proves_nothing(folder, scans, monkeypatch, offset):
 def test_times_before_1970_and_far_ahead_break_nothing(folder, scans, mtime):
     """A file of 1901, 1969 or 2242 is indexed and found again."""
     os.utime(folder / "a.h5", ns=(mtime, mtime))
-    assert GlobalIndexManager(folder).fingerprint == GlobalIndexManager(folder).fingerprint
+    assert settled_manager(folder).fingerprint == settled_manager(folder).fingerprint
 
 
 def test_a_damaged_cache_is_never_used_and_written_anew(folder, scans, caplog):
     """With any byte changed or cut off, the index is right; the next one reads a whole cache again."""
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     expected = manager.fingerprint
     whole = manager.cache_path.read_bytes()
     random = np.random.default_rng(3)
@@ -539,7 +542,7 @@ def test_a_damaged_cache_is_never_used_and_written_anew(folder, scans, caplog):
             damages.append(bytes(damaged))
     for damaged in damages:
         manager.cache_path.write_bytes(damaged)
-        again = GlobalIndexManager(folder)
+        again = settled_manager(folder)
         assert again.fingerprint == expected and again.lengths.tolist() == [3, 0, 4]
         assert again.arrays == manager.arrays and again.now.entry(0) == manager.now.entry(0)
         if taken(scans):
@@ -567,33 +570,33 @@ def test_every_byte_of_a_cache_is_under_its_digest(folder):
 
 def test_a_newer_cache_is_left_alone(folder, scans, caplog):
     """A later globidx's cache is neither used nor overwritten; the log says so."""
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     newer = manager.cache_path.read_bytes().replace(b'"version":1', b'"version":2')
     manager.cache_path.write_bytes(newer)
     taken(scans)
-    assert GlobalIndexManager(folder).fingerprint == manager.fingerprint
+    assert settled_manager(folder).fingerprint == manager.fingerprint
     assert len(taken(scans)) == 3 and "left alone" in caplog.text
     assert manager.cache_path.read_bytes() == newer
 
 
 def test_a_cache_moves_with_its_data(folder, scans, tmp_path_factory):
     """A renamed folder opens no file again: beside the data, the cache does not know where it is."""
-    before = GlobalIndexManager(folder).fingerprint
+    before = settled_manager(folder).fingerprint
     taken(scans)
     moved = tmp_path_factory.mktemp("elsewhere") / "moved"
     os.rename(folder, moved)
-    manager = GlobalIndexManager(moved)
+    manager = settled_manager(moved)
     assert manager.fingerprint == before and manager.paths[0] == str(moved / "a.h5")
     assert taken(scans) == []
 
 
 def test_copied_data_is_looked_at_again(folder, scans, tmp_path_factory):
     """Copies have stamps of their own: a copied cache proves nothing about them."""
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     taken(scans)
     copy = tmp_path_factory.mktemp("copy")
     subprocess.run(["cp", "-r", f"{folder}/.", copy], env=environment(), check=True)
-    assert len(GlobalIndexManager(copy)) == 7 and len(taken(scans)) == 3
+    assert len(settled_manager(copy)) == 7 and len(taken(scans)) == 3
 
 
 @pytest.mark.parametrize("how", ["argument", "environment"])
@@ -604,17 +607,17 @@ def test_the_cache_can_be_kept_elsewhere(folder, scans, tmp_path_factory, monkey
     if how == "environment":
         monkeypatch.setenv("GLOBIDX_CACHE_DIR", str(place))
     before = sorted(os.listdir(folder))
-    manager = GlobalIndexManager(folder, **options)
+    manager = settled_manager(folder, **options)
     assert manager.cache_path.parent == place and manager.cache_path.exists()
     assert sorted(os.listdir(folder)) == before
     taken(scans)
-    assert GlobalIndexManager(folder, **options).fingerprint == manager.fingerprint and not taken(
+    assert settled_manager(folder, **options).fingerprint == manager.fingerprint and not taken(
         scans
     )
     others = [
-        GlobalIndexManager(folder, key="x", **options),
-        GlobalIndexManager([folder / "c.h5", folder / "a.h5"], **options),
-        GlobalIndexManager([folder / "a.h5", folder / "c.h5"], **options),
+        settled_manager(folder, key="x", **options),
+        settled_manager([folder / "c.h5", folder / "a.h5"], **options),
+        settled_manager([folder / "a.h5", folder / "c.h5"], **options),
     ]
     assert len({manager.cache_path, *(other.cache_path for other in others)}) == 4
 
@@ -630,11 +633,11 @@ def test_a_read_only_folder_gets_its_cache_elsewhere(folder, scans, tmp_path_fac
         pytest.skip("cannot mount here")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", folder], env=environment(), check=True)
-        manager = GlobalIndexManager(folder)
+        manager = settled_manager(folder)
         assert manager.cache_path.is_relative_to(os.environ["XDG_CACHE_HOME"]) and len(manager) == 7
         taken(scans)
-        assert GlobalIndexManager(folder).fingerprint == manager.fingerprint and not taken(scans)
-        told = GlobalIndexManager(
+        assert settled_manager(folder).fingerprint == manager.fingerprint and not taken(scans)
+        told = settled_manager(
             folder, cache_dir=folder
         )  # the user insists: it works, without a cache
         assert len(told) == 7 and not told.cache_path.exists()
@@ -827,16 +830,16 @@ def test_a_lock_that_cannot_be_made_is_done_without(folder, caplog):
 )  # Python 3.12, about fork
 def test_an_executor_changes_nothing_but_the_time(folder, scans):
     """Threads and processes find what one thread finds, failures included."""
-    expected = GlobalIndexManager(folder)
+    expected = settled_manager(folder)
     for make in (ThreadPoolExecutor, ProcessPoolExecutor):
-        manager = GlobalIndexManager(folder, cache_dir=folder / make.__name__)
+        manager = settled_manager(folder, cache_dir=folder / make.__name__)
         with make(2) as executor:
-            pooled = GlobalIndexManager(
+            pooled = settled_manager(
                 folder, cache_dir=folder / f"{make.__name__}2", executor=executor
             )
             pooled.refresh(executor)
             with pytest.raises(BadFilesError) as error:
-                GlobalIndexManager([folder / "a.h5", folder / "gone.h5"], executor=executor)
+                settled_manager([folder / "a.h5", folder / "gone.h5"], executor=executor)
         assert [os.path.basename(path) for path, _ in error.value.failures] == ["gone.h5"]
         assert pooled.fingerprint == manager.fingerprint == expected.fingerprint
         assert [pooled.now.entry(n) for n in range(3)] == [manager.now.entry(n) for n in range(3)]

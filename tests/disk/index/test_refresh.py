@@ -11,23 +11,16 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from files import numbers, run_python, write_hdf5, write_zarr
+from files import numbers, run_python, settled_manager, write_hdf5, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx import GlobalIndexManager
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.disk.files.paths import Paths
 from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 
 WRITERS = {"h5": write_hdf5, "zarr": write_zarr}
-
-
-@pytest.fixture(autouse=True)
-def proven(monkeypatch):
-    """No stamp is too young to prove anything."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
 
 
 @pytest.fixture(params=["h5", "zarr"])
@@ -76,7 +69,7 @@ def test_everything_that_happens_to_real_files_is_told(tmp_path, suffix):
     names = [f"{name}.{suffix}" for name in ("b", "c", "d", "e", "f", "g", "h")]
     for name in names:
         write(tmp_path / name, 3)
-    manager = GlobalIndexManager(tmp_path)
+    manager = settled_manager(tmp_path)
     assert not manager.refresh()
     resize(tmp_path / names[0], 5)
     resize(tmp_path / names[1], 1)
@@ -101,7 +94,7 @@ def test_files_in_another_sequence_are_moved(tmp_path, suffix):
         write(tmp_path / f"{name}.{suffix}", 2)
     lines = tmp_path / "list.txt"
     lines.write_text(f"a.{suffix}\nb.{suffix}\nc.{suffix}\n")
-    manager = GlobalIndexManager(lines)
+    manager = settled_manager(lines)
     lines.write_text(f"b.{suffix}\nc.{suffix}\na.{suffix}\n")
     changes = manager.refresh()
     assert changes.moved == (f"a.{suffix}",) and not changes.keep_ids
@@ -111,7 +104,7 @@ def test_files_in_another_sequence_are_moved(tmp_path, suffix):
 def test_appending_keeps_every_id(tmp_path, suffix):
     """Round after round: ids of before stay where they were, and only the new file is opened."""
     write(tmp_path / f"a0.{suffix}", 3)
-    manager = GlobalIndexManager(tmp_path)
+    manager = settled_manager(tmp_path)
     places = [manager.locate(id) for id in range(3)]
     for count in range(1, 5):
         write(tmp_path / f"a{count}.{suffix}", count % 3)
@@ -133,7 +126,7 @@ def test_files_appended_in_another_folder_are_appended(tmp_path, suffix, how):
         "glob": tmp_path / f"*/*.{suffix}",
         "list file": tmp_path / "list.txt",
     }[how]
-    manager = GlobalIndexManager(asked)
+    manager = settled_manager(asked)
     place = manager.locate(2)
     write(tmp_path / f"t/b.{suffix}", 2)
     (tmp_path / "list.txt").write_text(f"s/a.{suffix}\nt/b.{suffix}\n")
@@ -159,7 +152,7 @@ def test_keep_ids_is_what_locate_says_over_any_history(data):
                 folder / f"f{number}.{data.draw(st.sampled_from(['h5', 'zarr']))}",
                 data.draw(st.integers(0, 3)),
             )
-        manager = GlobalIndexManager(folder)
+        manager = settled_manager(folder)
         for _ in range(2):
             before = [manager.locate(id) for id in range(len(manager))]
             for _ in range(data.draw(st.integers(0, 2))):
@@ -189,7 +182,7 @@ def test_keep_ids_is_what_locate_says_over_any_history(data):
             assert changes.keep_ids == (before == after[: len(before)])
             assert (
                 manager.fingerprint
-                == GlobalIndexManager(folder, cache_dir=folder / ".other").fingerprint
+                == settled_manager(folder, cache_dir=folder / ".other").fingerprint
             )
 
 
@@ -197,7 +190,7 @@ def test_a_refresh_of_what_did_not_change_opens_nothing(tmp_path, suffix, monkey
     """Only files that something happened to are opened: here one of four."""
     for number in range(4):
         write(tmp_path / f"{number}.{suffix}", 2)
-    manager = GlobalIndexManager(tmp_path)
+    manager = settled_manager(tmp_path)
     real, seen = stores.scan, []
 
     def counted(path, *rest):
@@ -310,16 +303,15 @@ def test_an_hdf5_file_that_grew_while_it_was_open_is_seen_as_it_is(tmp_path):
     code = """
 import os, subprocess, sys
 from globidx import FileCacheDataset, GlobalIndexManager
-from globidx.disk.index import stamps
 path, grow = sys.argv[1:]
-stamps.RACY_NS = 0
 os.utime(path, (10**9, 10**9))
-manager = GlobalIndexManager(path, key="x")
+options = {"key": "x", "settled_after": 0}
+manager = GlobalIndexManager(path, **options)
 both = [FileCacheDataset(manager), FileCacheDataset(manager)]
 told = [len(manager), *(dataset[2][0].item() for dataset in both)]
 subprocess.run([sys.executable, "-c", grow, path], check=True)
 manager.refresh()
-told += [len(manager), len(GlobalIndexManager(path, key="x"))]
+told += [len(manager), len(GlobalIndexManager(path, **options))]
 # the second one still has it open as it was
 print(*told, *(dataset[4][0].item() for dataset in both))
 """

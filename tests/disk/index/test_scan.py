@@ -10,10 +10,9 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from files import numbers, write_hdf5, write_zarr
+from files import numbers, settled_manager, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.disk.index import stamps
 from globidx.errors import BadFilesError
 
 
@@ -106,16 +105,15 @@ def test_bad_files_that_a_pool_met_are_all_told(folder, tmp_path, make):
     assert [path for path, _ in caught.value.failures] == bad
 
 
-def test_what_was_found_before_a_pool_broke_is_not_lost(folder, tmp_path, monkeypatch):
+def test_what_was_found_before_a_pool_broke_is_not_lost(folder, tmp_path):
     """A worker that dies is an error; the next build looks only at what nobody had looked at."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     with (
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
         pytest.raises(BrokenProcessPool),
     ):
-        GlobalIndexManager(folder, key="x", cache_dir=tmp_path, executor=_Breaking(pool))
+        settled_manager(folder, key="x", cache_dir=tmp_path, executor=_Breaking(pool))
     asked = []
-    manager = GlobalIndexManager(
+    manager = settled_manager(
         folder, key="x", cache_dir=tmp_path, progress=lambda done, files: asked.append(files)
     )
     assert manager.num_files == 110 and set(asked) == {110 - 64}

@@ -9,21 +9,13 @@ import sys
 
 import numpy as np
 import pytest
-from files import numbers, run_python, write_hdf5, write_zarr
+from files import numbers, run_python, settled_manager, write_hdf5, write_zarr
 
-from globidx import GlobalIndexManager
 from globidx.core.index.table import Entry
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.zarr import fast_scan
 
 SMALL, LARGE = 10, 10_000
-
-
-@pytest.fixture(autouse=True)
-def proven(monkeypatch):
-    """No stamp is too young."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
 
 
 @pytest.fixture
@@ -31,7 +23,7 @@ def many(tmp_path, monkeypatch):
     """Folders with ten and ten thousand empty files that are taken for stores of 5 items."""
     real = stores.scan(
         write_hdf5(tmp_path / "one.h5", numbers(5)),
-        GlobalIndexManager(tmp_path / "one.h5").layout,
+        settled_manager(tmp_path / "one.h5").layout,
         0,
     )
     shutil.rmtree(tmp_path, ignore_errors=True)
@@ -61,7 +53,7 @@ def test_a_pickle_does_not_grow_with_the_files(many, how):
     sizes = []
     for folder in many:
         (folder / "files").write_text("\n".join(path.name for path in sorted(folder.glob("*.h5"))))
-        manager = GlobalIndexManager(asked(how, folder))
+        manager = settled_manager(asked(how, folder))
         data = pickle.dumps(manager)
         sizes.append(len(data))
         copy = pickle.loads(data)
@@ -74,7 +66,7 @@ def test_a_pickle_does_not_grow_with_the_files(many, how):
 def test_without_a_cache_the_content_goes_along(many):
     """Where none can be written, the pickle is the index itself, and nothing else is needed to read it."""
     for folder in many:
-        manager = GlobalIndexManager(folder, cache_dir=folder / "000001.h5")
+        manager = settled_manager(folder, cache_dir=folder / "000001.h5")
         data = pickle.dumps(manager)
         fingerprint = manager.fingerprint
         assert len(data) > 24 * manager.num_files
@@ -91,9 +83,9 @@ def folder(tmp_path):
 
 def test_a_cache_that_was_replaced_between_is_a_clear_error(folder):
     """Another index of these files is there by now: the message says what happened, and what to do."""
-    data = pickle.dumps(GlobalIndexManager(folder))
+    data = pickle.dumps(settled_manager(folder))
     write_hdf5(folder / "a.h5", numbers(5))
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     with pytest.raises(ValueError, match="it was written anew.*build the GlobalIndexManager again"):
         pickle.loads(data)
 
@@ -101,7 +93,7 @@ def test_a_cache_that_was_replaced_between_is_a_clear_error(folder):
 @pytest.mark.parametrize("damage", ["deleted", "torn", "directory"])
 def test_a_cache_that_is_gone_between_is_a_clear_error(folder, damage):
     """Deleted or damaged: never an index of something else."""
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     data = pickle.dumps(manager)
     whole = manager.cache_path.read_bytes()
     manager.cache_path.unlink()
@@ -118,12 +110,12 @@ def test_a_cache_that_is_gone_between_is_a_clear_error(folder, damage):
 
 def test_a_cache_that_was_written_anew_with_the_same_ids_is_as_good(folder):
     """Other ranks write it again with other stamps while this one's workers start: they read it all the same."""
-    manager = GlobalIndexManager(folder)
+    manager = settled_manager(folder)
     data = pickle.dumps(manager)
     before = manager.cache_path.read_bytes()
     for path in (folder / "a.h5", folder / "b.zarr/x/zarr.json"):
         os.utime(path, ns=(10**18, 10**18))
-    GlobalIndexManager(folder)
+    settled_manager(folder)
     assert manager.cache_path.read_bytes() != before
     copy = pickle.loads(data)
     assert copy.fingerprint == manager.fingerprint and copy.locate(6) == manager.locate(6)
@@ -135,15 +127,15 @@ def test_a_large_cache_is_mapped_and_stays_what_it_was(folder, monkeypatch):
     from globidx.disk.index import cache as index_cache
 
     monkeypatch.setattr(index_cache, "_MAPPED_FROM", 1)
-    manager = GlobalIndexManager(folder)
-    again = GlobalIndexManager(folder)  # from the mapped cache
+    manager = settled_manager(folder)
+    again = settled_manager(folder)  # from the mapped cache
     copy = pickle.loads(pickle.dumps(again))
     name = os.fspath(manager.cache_path)
     with open("/proc/self/maps") as maps:
         assert sum(name in line for line in maps) >= 2
     expected = [manager.locate(id) for id in range(7)]
     write_hdf5(folder / "a.h5", numbers(9))
-    assert len(GlobalIndexManager(folder)) == 13
+    assert len(settled_manager(folder)) == 13
     for old in (manager, again, copy):
         assert [old.locate(id) for id in range(7)] == expected and old.now.entry(1).length == 4
     again.refresh()
@@ -159,7 +151,7 @@ def test_workers_of_any_kind_read_right(folder, method):
 
     from globidx import FileCacheDataset
 
-    dataset = FileCacheDataset(GlobalIndexManager(folder, key="x"))
+    dataset = FileCacheDataset(settled_manager(folder, key="x"))
     expected = [dataset[id].tolist() for id in range(7)]
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=2, num_workers=2, multiprocessing_context=method

@@ -9,10 +9,9 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from files import numbers, write_hdf5, write_zarr
+from files import numbers, settled_manager, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError
 
@@ -152,11 +151,10 @@ def test_nexus_without_default_goes_to_the_only_entry(tmp_path):
 
 def test_nexus_files_may_name_their_entries_each_in_its_own_way(tmp_path, monkeypatch):
     """One index over scans called otherwise: the path is each file's, remembered in the cache, the name is one."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     for number in range(3):
         nexus(tmp_path / f"{number}.nxs", [f"scan{number}"], length=2 + number)
     for _ in range(2):
-        manager = GlobalIndexManager(tmp_path, layout="nexus")
+        manager = settled_manager(tmp_path, layout="nexus")
         assert manager.lengths.tolist() == [2, 3, 4]
         assert [manager.now.entry(n).arrays[0].path for n in range(3)] == [
             f"scan{n}/data/counts" for n in range(3)
@@ -265,11 +263,10 @@ def test_dense_and_sparse_files_are_not_one_index(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
-def test_a_sparse_matrix_that_grew_is_looked_at_again(tmp_path, suffix, monkeypatch):
+def test_a_sparse_matrix_that_grew_is_looked_at_again(tmp_path, suffix):
     """Its rows are counted by indptr, whose metadata is what is watched."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     path = anndata(tmp_path / f"a.{suffix}", "csr_matrix")
-    manager = GlobalIndexManager(path, layout="anndata")
+    manager = settled_manager(path, layout="anndata")
     assert not manager.refresh()
     shape = [8, 5]
     if suffix == "zarr":
@@ -409,20 +406,19 @@ def test_layouts_of_rows_refuse_another_axis(tmp_path, layout):
 # -- data that lies in other files
 
 
-def test_an_external_link_is_followed_and_never_believed(tmp_path, monkeypatch):
+def test_an_external_link_is_followed_and_never_believed(tmp_path):
     """The file it leads to may change with this one's stamps unmoved, so this one is opened at every look."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     (tmp_path / "raw").mkdir()
     write_hdf5(tmp_path / "raw/far.h5", numbers(3), key="g/data")
     with h5py.File(tmp_path / "master.h5", "w") as file:
         file["x"] = h5py.ExternalLink("raw/far.h5", "/g/data")
-    manager = GlobalIndexManager(tmp_path / "master.h5", key="x")
+    manager = settled_manager(tmp_path / "master.h5", key="x")
     assert len(manager) == 3 and not manager.refresh()
     write_hdf5(tmp_path / "raw/far.h5", numbers(5), key="g/data")
     changes = manager.refresh()
     assert (
         changes.grown == ("master.h5",)
-        and len(manager) == len(GlobalIndexManager(tmp_path / "master.h5", key="x")) == 5
+        and len(manager) == len(settled_manager(tmp_path / "master.h5", key="x")) == 5
     )
 
 
@@ -449,14 +445,13 @@ def virtual(path, sources, *, length=3):
 
 def test_virtual_datasets_are_followed_and_never_believed(tmp_path, monkeypatch):
     """All sources must be there; whichever changes, the file is opened at every look, as its own stamp tells nothing."""
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     (tmp_path / "raw").mkdir()
     for name in "ab":
         write_hdf5(tmp_path / f"raw/{name}.h5", numbers(3))
     virtual(tmp_path / "v.h5", ["raw/a.h5", "raw/b.h5"])
     real, seen = stores.scan, []
     monkeypatch.setattr(stores, "scan", lambda path, *rest: seen.append(path) or real(path, *rest))
-    manager = GlobalIndexManager(tmp_path / "v.h5")
+    manager = settled_manager(tmp_path / "v.h5")
     assert len(manager) == 6 and not manager.refresh() and len(seen) == 2
     (tmp_path / "raw/b.h5").unlink()
     with pytest.raises(

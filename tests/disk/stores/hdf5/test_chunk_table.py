@@ -174,36 +174,55 @@ def test_the_work_for_an_item_does_not_grow_with_the_number_of_chunks(
     assert steps[0][0]
 
 
-def test_a_table_outlives_the_handle_of_its_file(tmp_path, monkeypatch):
-    """Files come and go in the cache of handles; their chunks are not listed again, unless the file is another."""
-    monkeypatch.setattr(chunk_table, "RACY_NS", -(10**18))
-    listed = []
+#: Every file is at rest, whatever its times.
+ALWAYS = -(10**18)
+
+
+def found(path, **options):
+    """The table of a file that is opened for it and closed again, and the places of its first chunks."""
+    with h5py.File(path, "r") as file:
+        table = chunk_table.table_of(file["x"], **options)
+        return table, [table.find((chunk, 0)) for chunk in range(4)]
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """How often chunks were listed."""
+    times = []
     real = chunk_table._listed
-    monkeypatch.setattr(chunk_table, "_listed", lambda *given: listed.append(1) or real(*given))
-    for name in "ab":
-        many_chunks(tmp_path / f"{name}.h5", 20)
-    dataset = FileCacheDataset(
-        GlobalIndexManager(tmp_path, key="x"), max_open_files=1, cache_bytes=0
-    )
-    for sample in (0, 20, 1, 21, 2):
-        dataset[sample]
+    monkeypatch.setattr(chunk_table, "_listed", lambda *given: times.append(1) or real(*given))
+    return times
+
+
+def test_a_table_outlives_the_handle_of_its_file(tmp_path, listed):
+    """Files come and go in the cache of handles; their chunks are not listed again, unless the file is another."""
+    paths = [tmp_path / f"{name}.h5" for name in "ab"]
+    for path in paths:
+        many_chunks(path, 20)
+    first = [found(path, settled_ns=ALWAYS) for path in paths]
+    assert [found(path, settled_ns=ALWAYS)[1] for path in paths] == [places for _, places in first]
     assert len(listed) == 2
-    dataset.close()
-    many_chunks(tmp_path / "a.h5", 20, compression="gzip")
-    again = FileCacheDataset(GlobalIndexManager(tmp_path, key="x"))
-    assert again[3].tolist() == [3] * 8 and len(listed) == 3
+    many_chunks(paths[0], 20, compression="gzip")
+    assert found(paths[0], settled_ns=ALWAYS)[1] != first[0][1]
+    assert len(listed) == 3
+
+
+def test_the_table_of_a_file_that_changed_just_now_is_not_kept(tmp_path, listed):
+    """It may change again without its times moving."""
+    many_chunks(tmp_path / "a.h5", 20)
+    for _ in range(2):
+        found(tmp_path / "a.h5")
+    assert len(listed) == 2
 
 
 def test_a_forked_child_has_the_tables_of_its_parent(tmp_path, monkeypatch):
     """Loader workers do not list the chunks again of what the main process has read."""
-    monkeypatch.setattr(chunk_table, "RACY_NS", -(10**18))
     many_chunks(tmp_path / "a.h5", 20)
-    dataset = FileCacheDataset(GlobalIndexManager(tmp_path, key="x"))
-    dataset[0]
+    _, places = found(tmp_path / "a.h5", settled_ns=ALWAYS)
     monkeypatch.setattr(chunk_table, "_listed", lambda *given: os._exit(3))
     child = os.fork()
     if child == 0:
-        os._exit(0 if dataset[5].tolist() == [5] * 8 else 4)
+        os._exit(0 if found(tmp_path / "a.h5", settled_ns=ALWAYS)[1] == places else 4)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
