@@ -41,7 +41,10 @@ def add(subparsers: Any) -> None:
         "--world-size", type=positive, default=1, help="number of ranks (default: 1)"
     )
     command.add_argument(
-        "--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)"
+        "--workers",
+        type=int,
+        default=0,
+        help="num_workers of the loader, on each rank; estimate itself starts no process (default: 0)",
     )
     command.add_argument(
         "--cache-bytes",

@@ -95,7 +95,9 @@ def _command(
     add_files(command, nargs=files)
     command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)
     command.add_argument(
-        "--workers", type=_workers, help="processes that scan files (default: one a core)"
+        "--workers",
+        type=_workers,
+        help="processes of this command that scan files, whatever workers a loader has (default: one a core)",
     )
     command.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and do nothing"
@@ -138,6 +140,12 @@ def _build(args: argparse.Namespace) -> int | None:
 def _merge(args: argparse.Namespace) -> int | None:
     build = _build_of(args)
     parts = build.part_files()
+    if not parts and not os.path.exists(build.cache):
+        raise OSError(
+            f"there is no part to merge, {build.cache.stem}.N-of-OF{build.cache.suffix}, in {build.cache.parent}: make "
+            "parts with `globidx index build ... --part N/OF`, with the same files and options as here, or the whole "
+            "index with `globidx index build`"
+        )
     absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
     if absent and not args.quiet:
         print_error(f"parts {', '.join(absent)} are missing; their files are scanned now")

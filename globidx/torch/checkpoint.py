@@ -430,7 +430,11 @@ class CheckpointManager:
         if newest is None:
             _log.info("no record in %s: the run begins afresh", self._directory.absolute())
         for reason in passed_over:
-            _log.warning("passed over a record newer than %s: %s", (newest or {}).get("id"), reason)
+            _log.warning(
+                "restored record %s, and not a newer one, because of fallback=True: %s",
+                (newest or {}).get("id"),
+                reason,
+            )
         return newest, passed_over
 
     def _remember(self, loaded: dict[str, Any]) -> None:
@@ -457,7 +461,10 @@ def _line_of(directory: Path, objects: Objects) -> _Line:
     # last of them
     held = ((name, id(objects.by_name[name])) for name in sorted(objects.by_name))
     key = (os.getpid(), os.path.realpath(directory), *held)
-    return _lines.setdefault(key, _Line(directory))
+    line = _lines.get(key)
+    if line is None:
+        line = _lines[key] = _Line(directory)
+    return line
 
 
 def _keep(keep: Keep | None, keep_last: int) -> Keep | int:

@@ -219,5 +219,6 @@ def _chosen(signals: Iterable[int]) -> list[signal.Signals]:
         return [signal.Signals(number) for number in signals]
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"signals must be signals, such as (signal.SIGTERM, signal.SIGUSR1), got {signals!r}"
+            "signals must be a sequence of signal numbers of this system, such as (signal.SIGTERM, "
+            f"signal.SIGUSR1), got {signals!r:.80}: {error}"
         ) from error

@@ -107,8 +107,9 @@ class Substitutes:
         self._failures[path] += 1
         count = self._failures[path]
         if str(count).strip("0") == "1":
-            message = "%d reads of %s failed so far; sample id %d stands in for the last: %s"
-            _log.warning(message, count, path, other, str(error))
+            reads = "1 read" if count == 1 else f"{count} reads"
+            message = "%s of %s failed so far: %s; sample id %d is delivered in place of %d"
+            _log.warning(message, reads, path, str(error), other, id)
 
 
 def _raise_if_process_error(error: ReadError) -> None:

@@ -56,9 +56,7 @@ def test_many_are_taken_as_one_by_one(values, make):
         assert found.dtype == np.int64
         assert found.tolist() == values
     else:
-        with pytest.raises(
-            IndexError, match="sample id -?[0-9]+ (is outside|does not fit 64 bits)"
-        ):
+        with pytest.raises(IndexError, match="sample id -?[0-9]+ is outside "):
             validate.integers(list(make(values)), "sample id", stop)
 
 
@@ -71,7 +69,7 @@ def test_many_are_taken_as_one_by_one(values, make):
         (np.array([True]), TypeError, "array of bool"),
         (np.zeros((2, 2), int), ValueError, "one-dimensional, got shape"),
         (7, TypeError, "sequence of integers, got 7"),
-        (np.array([2**63], "u8"), IndexError, "does not fit 64 bits"),
+        (np.array([2**63], "u8"), IndexError, "outside the int64 range"),
         (np.array([10]), IndexError, r"sample id 10 is outside \[0, 10\)"),
     ],
 )

@@ -84,11 +84,11 @@ MISTAKES = {
     ),
     "a signal by name": (
         lambda folder: PreemptionGuard("SIGTERM"),
-        "signals must be signals, such as .*got 'SIGTERM'",
+        r"a sequence of signal numbers of this system, such as \(signal\.SIGTERM.*got 'SIGTERM': 'S'",
     ),
     "a signal alone": (
         lambda folder: PreemptionGuard(15),
-        "signals must be signals, such as .*got 15",
+        "a sequence of signal numbers of this system, such as .*got 15: ",
     ),
     "a record that is not there": (
         lambda folder: read_record("gone.json"),

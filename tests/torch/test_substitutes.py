@@ -53,10 +53,10 @@ def test_a_neighbour_stands_in_and_all_else_is_what_was_asked_for(folder, caplog
     assert type(dataset.__getitems__([0, 7, 10])) is list
     (line,) = caplog.messages
     assert (
-        "1 reads of" in line
+        "1 read of" in line
         and "b.zarr" in line
         and "sample id 8" in line
-        and "sample id 7 stands in" in line
+        and "sample id 7 is delivered in place of 8" in line
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -42,8 +43,8 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        """What failures of the same kind share: the reason up to what is there instead."""
-        return self.reason.partition(";")[0]
+        """What failures of the same kind share: the reason up to what is there instead, whatever its numbers."""
+        return re.sub(r"[0-9]+", "0", self.reason.partition(";")[0])
 
 
 class Piece(NamedTuple):
@@ -219,7 +220,9 @@ def _by_kind(failures: Sequence[Failure]) -> Iterator[str]:
         by_kind.setdefault(failure.kind, []).append(failure)
     for kind in by_kind.values():
         names = ", ".join(printable(failure.path) for failure in kind)
-        yield f"{names}: {printable(kind[0].reason)}"
+        differ = any(failure.reason != kind[0].reason for failure in kind)
+        more = " (the first of them; the others differ in numbers)" if differ else ""
+        yield f"{names}: {printable(kind[0].reason)}{more}"
 
 
 def refuse_repeats(piece: Piece, paths: Paths) -> None:

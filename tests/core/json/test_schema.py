@@ -98,6 +98,20 @@ def test_a_header_is_of_this_format_and_no_newer_version():
     schema.header(whole, "x", "globidx.thing", 2)
     schema.header(whole, "x", "globidx.thing", 3)
     assert schema.fields(whole, "x", {"seed": schema.Integer(0, 9)}) == {"seed": 7}
+    for other, told in (
+        ({"format": "globidx.index", "version": 1}, "its format is 'globidx.index'"),
+        ({"version": 1}, "it is {'version': 1}"),
+        ([1], r"it is \[1\]"),
+        (None, "it is None"),
+    ):
+        rule = r"x is not of format 'globidx\.thing', which it must name under the key 'format': "
+        with pytest.raises(RecordError, match=f"{rule}{told}; pass what globidx wrote"):
+            schema.header(other, "x", "globidx.thing", 1)
+    for version in (0, -1, True, "1", None):
+        with pytest.raises(
+            RecordError, match="version must be a positive integer.*edited or damaged"
+        ):
+            schema.header(whole | {"version": version}, "x", "globidx.thing", 1)
     with pytest.raises(
         RecordVersionError, match=r"written in version 2 of globidx\.thing.*up to 1; upgrade"
     ):

@@ -286,6 +286,20 @@ def test_the_command_merges_what_it_built_in_parts(folder, capsys):
     assert " from 0 parts" in capsys.readouterr().out
 
 
+def test_a_merge_of_nothing_is_refused_and_says_how_parts_are_made(folder, capsys):
+    """It would scan all files by one process: exit code 1, the names that parts have, and no index."""
+    for more in ([], ["--dry-run"]):
+        assert main(["index", "merge", str(folder), *more]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(
+            r"globidx: there is no part to merge, \.globidx-\S+\.N-of-OF\.index, in \S+: make parts "
+            r"with `globidx index build \.\.\. --part N/OF`.*\n",
+            err,
+        )
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
 def test_parts_without_files_are_not_missed(folder, capsys):
     """More parts than files: those that had none to do leave nothing, and a merge asks for nothing."""
     for part in range(1, 31):

@@ -211,6 +211,25 @@ def test_a_wrong_key_in_all_files_is_one_line(tmp_path):
     assert len(error.value.failures) == 30
 
 
+def test_files_that_differ_in_numbers_only_share_a_line(tmp_path):
+    """Of other lengths, and no key; or of other shapes: one of them is told, and that the others are alike."""
+    for number in range(12):
+        arrays = {"x": numbers(number + 2, (number // 2 + 1,)), "y": numbers(number + 9)}
+        write_hdf5(tmp_path / f"{number:02}.h5", arrays)
+    with pytest.raises(BadFilesError) as error:
+        GlobalIndexManager(tmp_path)
+    assert str(error.value) == (
+        f"none of the 12 files can be indexed, all for the reason of the first: {tmp_path}/00.h5: "
+        "it holds 2 arrays ('x' of (2, 1), 'y' of (9, 3)); choose with key= (--key), one or several of equal length"
+    )
+    with pytest.raises(BadFilesError) as error:
+        GlobalIndexManager(tmp_path, key="x")
+    _, line, more = str(error.value).split("\n")
+    assert line.count("it has x of") == 1
+    assert line.endswith("(the first of them; the others differ in numbers)")
+    assert more == "  and 0 more" or len(error.value.failures) == 10
+
+
 def test_what_files_have_in_common_is_said_once(tmp_path):
     """Files that fail alike share a line, with their names; others have their own, and a name is never a line."""
     write_hdf5(tmp_path / "good.h5", numbers(2))

@@ -57,6 +57,19 @@ def test_a_record_of_the_same_number_is_noticed_too(tmp_path):
         run.next_number()
 
 
+def test_two_runs_that_begin_together_are_noticed_at_the_first_save(tmp_path):
+    """The second one's, not a save late: neither has looked, and the record was not there when they began."""
+    one, two = Lineage(tmp_path / "run"), Lineage(tmp_path / "run")
+    first = one.next_number()
+    stranger = records.publish(tmp_path / "run", sealed(first, "b"), durable=False)
+    with pytest.raises(
+        errors.SaveError, match=f"{stranger.name}.*since this one began: .*group=None"
+    ):
+        two.next_number()
+    two.look()
+    assert save(two) == 1
+
+
 def test_a_write_that_was_done_and_reported_as_failed_is_this_runs_own(tmp_path, monkeypatch):
     """The next save goes on behind it, instead of taking it for a stranger's."""
     run = Lineage(tmp_path)
