@@ -140,6 +140,8 @@ def _build(args: argparse.Namespace) -> int | None:
 def _merge(args: argparse.Namespace) -> int | None:
     build = _build_of(args)
     parts = build.part_files()
+    if not args.dry_run:
+        build.require_writable()
     if not parts and not os.path.exists(build.cache):
         raise OSError(
             f"there is no part to merge, {build.cache.stem}.N-of-OF{build.cache.suffix}, in {build.cache.parent}: make "
@@ -153,7 +155,6 @@ def _merge(args: argparse.Namespace) -> int | None:
         return _print_dry_run(
             args, build, f"and the index put together from {len(parts)} parts in", None
         )
-    build.require_writable()
     with pool(args.workers) as executor:
         snapshot = replace(build, executor=executor).run(merge=True)
     build.require_written(snapshot, f", so its {len(parts)} parts stay")
