@@ -8,7 +8,7 @@ from typing import Any
 
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_result
-from globidx.cli.parser import positive
+from globidx.cli.parser import integer, positive
 
 _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 
@@ -32,7 +32,7 @@ def add(subparsers: Any) -> None:
         help="order of the samples (default: shuffle)",
     )
     command.add_argument(
-        "--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)"
+        "--window", type=integer, default=8, help="chunks in a window of chunk-shuffle (default: 8)"
     )
     command.add_argument(
         "--batch-size", type=positive, required=True, help="samples in a batch of one rank"
@@ -42,21 +42,21 @@ def add(subparsers: Any) -> None:
     )
     command.add_argument(
         "--workers",
-        type=int,
+        type=integer,
         default=0,
         help="num_workers of the loader, on each rank; estimate itself starts no process (default: 0)",
     )
     command.add_argument(
         "--cache-bytes",
-        type=int,
+        type=integer,
         help="bytes of decoded chunks that a worker keeps (default: 67108864)",
     )
     command.add_argument(
         "--max-open-files",
-        type=int,
+        type=integer,
         help="files that a worker keeps open (default: a quarter of the limit, at most 128)",
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the order (default: 0)")
+    command.add_argument("--seed", type=integer, default=0, help="seed of the order (default: 0)")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_estimate)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from globidx.cli.parser import integer
+
 
 def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> None:
     """Add ``files`` and what belongs to them."""
@@ -20,7 +22,7 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
         "--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH"
     )
     command.add_argument(
-        "--axis", type=int, default=0, help="axis along which items lie (default: 0)"
+        "--axis", type=integer, default=0, help="axis along which items lie (default: 0)"
     )
     command.add_argument(
         "--allow-external",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_error, print_result
+from globidx.cli.parser import integer
 from globidx.cli.progress import Progress
 from globidx.cli.workers import pool
 
@@ -66,7 +67,7 @@ def add(things: Any) -> None:
         files=1,
         example="data/ --key images 17 2000",
     )
-    locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
+    locate.add_argument("ids", nargs="+", type=integer, metavar="ID", help="sample ids")
     _command(
         index,
         "merge",

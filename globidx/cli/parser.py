@@ -20,12 +20,17 @@ exit codes:
   130  interrupted"""
 
 
-def positive(text: str) -> int:
-    """A positive integer: the type of an argument."""
+def integer(text: str) -> int:
+    """An integer: the type of an argument."""
     try:
-        value = int(text)
+        return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r:.80}") from None
+
+
+def positive(text: str) -> int:
+    """A positive integer of ranks or samples: the type of an argument."""
+    value = integer(text)
     if not 1 <= value <= 2**17:
         raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {value}")
     return value

@@ -9,6 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 INT64_MAX = 2**63 - 1
+_HINTS: dict[type, str] = {
+    slice: "; several are a list of integers, such as range(start, stop)",
+    list: "; a list of integers has no lists in it",
+    str: "; convert it by int()",
+}
 
 
 def bound(number: int) -> str:
@@ -51,8 +56,9 @@ def _integer(value: Any, name: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
+        hint = _HINTS.get(type(value), "")
         raise TypeError(
-            f"{name} must be an integer, got {value!r} ({type(value).__name__})"
+            f"{name} must be an integer, got {value!r:.80} ({type(value).__name__}){hint}"
         ) from None
 
 

@@ -85,3 +85,36 @@ def test_the_array_that_comes_out_is_not_the_one_that_went_in():
     assert validate.integers(given_, "sample id", 3) is not given_
     assert validate.integers(range(3), "sample id", 3).tolist() == [0, 1, 2]
     assert validate.integers([], "sample id", 0).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (slice(2, 4), "several are a list of integers, such as range"),
+        ("3", "convert it by int"),
+        ([1], "a list of integers has no lists in it"),
+        (1.5, r"\(float\)$"),
+    ],
+)
+def test_a_usual_mistake_is_told_what_to_do(value, hint):
+    """A slice of a dataset, a number from a command line, a batch of batches."""
+    with pytest.raises(TypeError, match=hint):
+        validate.sample_id(value, 9)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (2**63 - 1, "2**63 - 1"),
+        (2**40, "2**40"),
+        (-(2**63), "-2**63"),
+        (2**16 - 1, "2**16 - 1"),
+        (2**15, "32768"),
+        (10**18, f"{10**18}"),
+        (0, "0"),
+    ],
+)
+def test_a_bound_is_written_as_people_write_it(number, words):
+    """Nobody knows 9223372036854775807 by sight."""
+    assert validate.bound(number) == words
+    assert eval(words) == number

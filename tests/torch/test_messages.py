@@ -86,6 +86,22 @@ MISTAKES = {
         lambda folder: PreemptionGuard("SIGTERM"),
         r"a sequence of signal numbers of this system, such as \(signal\.SIGTERM.*got 'SIGTERM': 'S'",
     ),
+    "an order's class": (
+        lambda folder: ResumableDistributedSampler(range(5), 1, 0, order=orders.Shuffle),
+        r"order must be one of globidx\.orders, such as Shuffle\(\), got .*, a class without \(\)",
+    ),
+    "no sampler": (
+        lambda folder: CheckpointManager(folder, None),
+        "got NoneType; a record holds a ResumableDistributedSampler, or a dict of objects",
+    ),
+    "a tensor among the extras": (
+        lambda folder: CheckpointManager(folder, sampler()).save(1, {"loss": torch.ones(2)}),
+        r"extras\['loss'\] is of type Tensor; .*, such as its \.tolist\(\)",
+    ),
+    "a state that was edited": (
+        lambda folder: sampler().load_state_dict(sampler().state_dict() | {"sead": 1}),
+        "sampler state: unknown sead; pass what globidx wrote, unchanged",
+    ),
     "a signal alone": (
         lambda folder: PreemptionGuard(15),
         "a sequence of signal numbers of this system, such as .*got 15: ",

@@ -105,7 +105,7 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
     >>> fields({"sead": 7}, "state", {"seed": Integer(0, 9)})
     Traceback (most recent call last):
     ...
-    globidx.errors.RecordError: state: missing seed, unknown sead
+    globidx.errors.RecordError: state: missing seed, unknown sead; pass what globidx wrote, unchanged
     """
     if not isinstance(value, Mapping):
         raise RecordError(f"{where} must be an object, got {value!r:.80}")
@@ -120,7 +120,7 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
             for word, keys in (("missing", missing), ("unknown", unknown))
             if keys
         ]
-        raise RecordError(f"{where}: {', '.join(lists)}")
+        raise RecordError(f"{where}: {', '.join(lists)}; pass what globidx wrote, unchanged")
     return {key: check(value[key], f"{where}: {key}") for key, check in checkers.items()}
 
 
