@@ -106,9 +106,7 @@ class CheckpointManager:
         self._directory = Path(directory)
         self._objects = Objects(sampler_or_dict_of_stateful)
         self._keep = _keep(keep, keep_last)
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._ranks = Agreement(group, float(timeout), purpose="records")
+        self._ranks = Agreement(group, timeout, purpose="records")
         self._durable = durable
         # only rank 0 uses it, as it alone reads and writes
         self._line = line = _line_of(self._directory, self._objects)

@@ -77,8 +77,6 @@ class PreemptionGuard:
         group: Any = None,
         timeout: float = 60.0,
     ) -> None:
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         if threading.current_thread() is not threading.main_thread():
             raise ValueError(
                 "PreemptionGuard must be made in the main thread: Python sets signal handlers "

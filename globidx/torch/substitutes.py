@@ -87,7 +87,14 @@ class Substitutes:
         if callable(self._on_error):
             # the function may well collect its errors
             kept = without_frames(error, noted=False)
-            other = validate.sample_id(self._on_error(id, kept), len(self._manager))
+            returned = self._on_error(id, kept)
+            try:
+                other = validate.sample_id(returned, len(self._manager))
+            except (TypeError, IndexError) as wrong:
+                raise type(wrong)(
+                    f"on_error returned {returned!r:.80} for sample id {id}: it must return the id of another sample, "
+                    f"or raise; {wrong}"
+                ) from error
             return other, self._read([other])[0]
         index = self._manager.index
         file, item = index.locate(id)

@@ -10,6 +10,7 @@ import globidx
 from globidx import (
     CheckpointManager,
     PreemptionGuard,
+    RankPeers,
     ResumableDistributedSampler,
     errors,
     merge_states,
@@ -25,6 +26,21 @@ class Stream(IterableDataset):
 
     def __iter__(self):
         return iter(range(10))
+
+
+class Unfinished(orders.Order):
+    """An order whose author has not come to the end."""
+
+    algorithm = "example.unfinished"
+
+    def bind(self, num_samples, *, seed, epoch):
+        return None
+
+
+class Nameless(Unfinished):
+    """An order without a name."""
+
+    algorithm = None
 
 
 def sampler(**options):
@@ -89,6 +105,22 @@ MISTAKES = {
     "an order's class": (
         lambda folder: ResumableDistributedSampler(range(5), 1, 0, order=orders.Shuffle),
         r"order must be one of globidx\.orders, such as Shuffle\(\), got .*, a class without \(\)",
+    ),
+    "an order without a name": (
+        lambda folder: ResumableDistributedSampler(range(5), 1, 0, order=Nameless()),
+        r"Nameless has no `algorithm`, .*; give the class one, such as algorithm = 'mine\.reversed'",
+    ),
+    "an order that arranges nothing": (
+        lambda folder: list(ResumableDistributedSampler(range(5), 1, 0, order=Unfinished())),
+        r"Unfinished\.bind\(\) must return an orders\.Arrangement, got None",
+    ),
+    "weights that are words": (
+        lambda folder: orders.Weighted("ab"),
+        "weights must be numbers, one for each sample, got 'ab'",
+    ),
+    "no time for the ranks": (
+        lambda folder: RankPeers(timeout=-1),
+        "timeout must be a positive number of seconds, got -1",
     ),
     "no sampler": (
         lambda folder: CheckpointManager(folder, None),

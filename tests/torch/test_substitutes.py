@@ -140,6 +140,17 @@ def test_a_function_names_the_replacement_or_raises(folder):
         opened(folder, on_error=refuse)[9]
 
 
+@pytest.mark.parametrize(
+    ("returned", "error"), [(None, TypeError), (99, IndexError), ("7", TypeError), (-1, IndexError)]
+)
+def test_a_function_that_returns_no_id_is_told_what_it_returned(folder, returned, error):
+    """Its value, for which sample, and what it must do."""
+    dataset = opened(folder, on_error=lambda id, failure: returned)
+    told = f"on_error returned {returned!r} for sample id 8: it must return the id of another sample, or raise"
+    with pytest.raises(error, match=told):
+        dataset[8]
+
+
 @pytest.mark.parametrize("cause", [OSError(errno.EMFILE, "too many open files"), MemoryError()])
 def test_a_process_that_is_short_of_something_is_not_bad_data(folder, cause):
     """Files or memory that run out say nothing about the sample: it raises, and quarantines nothing."""

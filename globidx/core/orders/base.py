@@ -231,6 +231,11 @@ class Order(ABC):
         >>> Shuffle().describe()
         {'algorithm': 'shuffle', 'version': 1}
         """
+        if not isinstance(getattr(self, "algorithm", None), str):
+            raise TypeError(
+                f"{type(self).__name__} has no `algorithm`, the name of an order in records; give the class one, "
+                "such as algorithm = 'mine.reversed'"
+            )
         return {"algorithm": self.algorithm, "version": self.version, **self.parameters()}
 
     def length(self, num_samples: int) -> int:
