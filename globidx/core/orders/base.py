@@ -226,6 +226,11 @@ class Order(ABC):
         dict
             ``algorithm``, ``version`` and ``parameters()``.
 
+        Raises
+        ------
+        TypeError
+            If the class has no ``algorithm``.
+
         Examples
         --------
         >>> Shuffle().describe()

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 from globidx.errors import LostRankError, SaveError
@@ -36,7 +35,7 @@ class Agreement:
     """
 
     def __init__(self, group: Any, timeout: float, *, purpose: str) -> None:
-        if not isinstance(timeout, Real) or not timeout > 0:
+        if not isinstance(timeout, (int, float)) or not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self._group = group
         self._purpose = purpose
