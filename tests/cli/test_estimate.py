@@ -1,6 +1,7 @@
 """``globidx estimate`` says from the index alone what reading really costs."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -66,28 +67,18 @@ def test_it_agrees_with_a_real_run(manager, name, ranks, workers, batch, cache):
     assert found.played == found.samples == len(manager)
 
 
-def test_the_command_tells_it(manager, capsys):
-    """For people, and as JSON."""
-    folder = str(manager.now.root)
-    given = [
-        "estimate",
-        folder,
-        "--key",
-        "x",
-        "--batch-size",
-        "8",
-        "--world-size",
-        "4",
-        "--workers",
-        "2",
-    ]
-    assert (
-        main(
-            [*given, "--order", "chunk-shuffle", "--window", "4", "--cache-bytes", "2560", "--json"]
-        )
-        == 0
-    )
-    told = json.loads(capsys.readouterr().out)
+OPTIONS = "--key x --batch-size 8 --world-size 4 --workers 2".split()
+
+
+def command(manager, *more):
+    """The exit code of the command over the manager's files."""
+    return main(["estimate", str(manager.now.root), *OPTIONS, *more])
+
+
+def test_the_command_tells_the_estimate_as_json(manager, capsys):
+    """Each option reaches it."""
+    given = "--order chunk-shuffle --window 4 --cache-bytes 2560 --max-open-files 128 --json"
+    assert command(manager, *given.split()) == 0
     found = estimate(
         manager.now.table,
         ChunkShuffle(4),
@@ -97,18 +88,21 @@ def test_the_command_tells_it(manager, capsys):
         cache_bytes=2560,
         max_open_files=128,
     )
-    assert (
-        told["decodes"] == found.decodes
-        and told["bytes_per_useful_byte"] == found.bytes_per_useful_byte
-    )
-    assert main([*given, "--order", "shuffle", "--max-open-files", "3"]) == 0
-    said = capsys.readouterr().out
-    assert (
-        f"samples           {len(manager)}\n" in said
-        and "open files        at most 3 in a worker" in said
-    )
-    assert main([*given, "--window", "0", "--order", "chunk-shuffle"]) == 1
-    assert "window must be in" in capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out) == asdict(found)
+
+
+def test_the_command_tells_the_estimate_to_people(manager, capsys):
+    """A line for each figure."""
+    assert command(manager, "--order", "shuffle", "--max-open-files", "3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"samples           {len(manager)}" in lines
+    assert "open files        at most 3 in a worker" in lines
+
+
+def test_an_option_out_of_range_is_told_in_a_line(manager, capsys):
+    """In the library's own words."""
+    assert command(manager, "--window", "0", "--order", "chunk-shuffle") == 1
+    assert "window must be in [1, 2**40], got 0" in capsys.readouterr().err
 
 
 def test_the_command_never_imports_torch(manager):
