@@ -9,7 +9,7 @@ from typing import Any
 
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_result
-from globidx.cli.parser import positive
+from globidx.cli.parser import integer, positive
 
 _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 
@@ -47,19 +47,22 @@ def add(subparsers: Any) -> None:
         "--world-size", type=positive, default=1, help="number of ranks (default: 1)"
     )
     command.add_argument(
-        "--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)"
+        "--workers",
+        type=integer,
+        default=0,
+        help="num_workers of the loader, on each rank; estimate itself starts no process (default: 0)",
     )
     command.add_argument(
         "--cache-bytes",
-        type=int,
+        type=integer,
         help="bytes of decoded chunks that a worker keeps (default: 67108864)",
     )
     command.add_argument(
         "--max-open-files",
-        type=int,
+        type=integer,
         help="files that a worker keeps open (default: a quarter of the limit, at most 128)",
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the order (default: 0)")
+    command.add_argument("--seed", type=integer, default=0, help="seed of the order (default: 0)")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_estimate)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_error, print_result
+from globidx.cli.parser import integer
 from globidx.cli.progress import Progress
 from globidx.cli.workers import pool
 
@@ -76,7 +77,7 @@ def add(things: Any) -> None:
         example="data/ --key images 17 2000\n"
         "  globidx index locate 2020/ --key t2m --sequences chain --window -2:2 --json 17",
     )
-    locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
+    locate.add_argument("ids", nargs="+", type=integer, metavar="ID", help="sample ids")
     _command(
         index,
         "merge",
@@ -105,7 +106,9 @@ def _command(
     add_files(command, nargs=files)
     command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)
     command.add_argument(
-        "--workers", type=_workers, help="processes that scan files (default: one a core)"
+        "--workers",
+        type=_workers,
+        help="processes of this command that scan files, whatever workers a loader has (default: one a core)",
     )
     command.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and do nothing"
@@ -148,6 +151,14 @@ def _build(args: argparse.Namespace) -> int | None:
 def _merge(args: argparse.Namespace) -> int | None:
     build = _build_of(args)
     parts = build.part_files()
+    if not args.dry_run:
+        build.require_writable()
+    if not parts and not os.path.exists(build.cache):
+        raise OSError(
+            f"there is no part to merge, {build.cache.stem}.N-of-OF{build.cache.suffix}, in {build.cache.parent}: make "
+            "parts with `globidx index build ... --part N/OF`, with the same files and options as here, or the whole "
+            "index with `globidx index build`"
+        )
     absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
     if absent and not args.quiet:
         print_error(f"parts {', '.join(absent)} are missing; their files are scanned now")
@@ -155,7 +166,6 @@ def _merge(args: argparse.Namespace) -> int | None:
         return _print_dry_run(
             args, build, f"and the index put together from {len(parts)} parts in", None
         )
-    build.require_writable()
     with pool(args.workers) as executor:
         snapshot = replace(build, executor=executor).run(merge=True)
     build.require_written(snapshot, f", so its {len(parts)} parts stay")

@@ -9,6 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 INT64_MAX = 2**63 - 1
+_HINTS: dict[type, str] = {
+    slice: "; several are a list of integers, such as range(start, stop)",
+    list: "; a list of integers has no lists in it",
+    str: "; convert it by int()",
+}
+
+
+def bound(number: int) -> str:
+    """Return a bound as people write it: near a large power of two as that power.
+
+    >>> bound(2**63 - 1), bound(2**31), bound(-(2**63)), bound(10**9)
+    ('2**63 - 1', '2**31', '-2**63', '1000000000')
+    """
+    for rest, word in ((0, ""), (-1, " - 1")):
+        size = abs(number - rest)
+        if size >= 2**16 and size & (size - 1) == 0:
+            return f"{'-' if number < 0 else ''}2**{size.bit_length() - 1}{word}"
+    return str(number)
 
 
 def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> int:
@@ -23,11 +41,11 @@ def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> in
     >>> integer(-1, "seed")
     Traceback (most recent call last):
     ...
-    ValueError: seed must be in [0, 9223372036854775807], got -1
+    ValueError: seed must be in [0, 2**63 - 1], got -1
     """
     checked = _integer(value, name)
     if not low <= checked <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}], got {checked}")
+        raise ValueError(f"{name} must be in [{bound(low)}, {bound(high)}], got {checked}")
     return checked
 
 
@@ -38,8 +56,9 @@ def _integer(value: Any, name: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
+        hint = _HINTS.get(type(value), "")
         raise TypeError(
-            f"{name} must be an integer, got {value!r} ({type(value).__name__})"
+            f"{name} must be an integer, got {value!r:.80} ({type(value).__name__}){hint}"
         ) from None
 
 
@@ -92,7 +111,9 @@ def int64s(values: Any, name: str) -> NDArray[np.int64]:
     if array.ndim != 1:
         raise ValueError(f"{name}s must be one-dimensional, got shape {array.shape}")
     if array.dtype == np.uint64 and array.max() > INT64_MAX:
-        raise IndexError(f"{name} {array.max()} does not fit 64 bits")
+        raise IndexError(
+            f"{name} {array.max()} is outside the int64 range, which ends at 2**63 - 1"
+        )
     return array.astype(np.int64)
 
 
@@ -112,4 +133,6 @@ def _array(values: Any, name: str) -> NDArray[Any]:
     try:
         return np.array(items, np.int64)
     except OverflowError:
-        raise IndexError(f"{name} {max(items, key=abs)} does not fit 64 bits") from None
+        raise IndexError(
+            f"{name} {max(items, key=abs)} is outside the int64 range, [-2**63, 2**63 - 1]"
+        ) from None

@@ -106,9 +106,7 @@ class CheckpointManager:
         self._directory = Path(directory)
         self._objects = Objects(sampler_or_dict_of_stateful)
         self._keep = _keep(keep, keep_last)
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._ranks = Agreement(group, float(timeout), purpose="records")
+        self._ranks = Agreement(group, timeout, purpose="records")
         self._durable = durable
         # only rank 0 uses it, as it alone reads and writes
         self._line = line = _line_of(self._directory, self._objects)
@@ -430,7 +428,11 @@ class CheckpointManager:
         if newest is None:
             _log.info("no record in %s: the run begins afresh", self._directory.absolute())
         for reason in passed_over:
-            _log.warning("passed over a record newer than %s: %s", (newest or {}).get("id"), reason)
+            _log.warning(
+                "restored record %s, and not a newer one, because of fallback=True: %s",
+                (newest or {}).get("id"),
+                reason,
+            )
         return newest, passed_over
 
     def _remember(self, loaded: dict[str, Any]) -> None:
@@ -457,7 +459,10 @@ def _line_of(directory: Path, objects: Objects) -> _Line:
     # last of them
     held = ((name, id(objects.by_name[name])) for name in sorted(objects.by_name))
     key = (os.getpid(), os.path.realpath(directory), *held)
-    return _lines.setdefault(key, _Line(directory))
+    line = _lines.get(key)
+    if line is None:
+        line = _lines[key] = _Line(directory)
+    return line
 
 
 def _keep(keep: Keep | None, keep_last: int) -> Keep | int:

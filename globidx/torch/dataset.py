@@ -378,8 +378,8 @@ def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> 
     for name in wanted:
         if name not in present:
             raise ValueError(
-                f"the index has no array {name!r}; there is {', '.join(map(repr, present))}. Name "
-                "it in the index's key"
+                f"the index has no array {name!r}; there is {', '.join(map(repr, present))}. "
+                "Choose fields= among these, or name more arrays in key= of the GlobalIndexManager"
             )
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(f"fields must name at least one array, and each once, got {fields!r}")

@@ -251,8 +251,8 @@ class DataLoader(ShieldedLoader):
         if self._resumable is None or self._batching().size is None:
             raise TypeError(
                 f"{what} needs a ResumableDistributedSampler, and batches of one size "
-                f"(batch_size=, or torch's BatchSampler), got sampler {self.sampler!r} and batch "
-                f"sampler {self.batch_sampler!r}"
+                f"(batch_size=, or torch's BatchSampler), got a {type(self.sampler).__name__} and "
+                f"a {type(self.batch_sampler).__name__}"
             )
         return self._resumable
 

@@ -77,8 +77,6 @@ class PreemptionGuard:
         group: Any = None,
         timeout: float = 60.0,
     ) -> None:
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         if threading.current_thread() is not threading.main_thread():
             raise ValueError(
                 "PreemptionGuard must be made in the main thread: Python sets signal handlers "
@@ -219,5 +217,6 @@ def _chosen(signals: Iterable[int]) -> list[signal.Signals]:
         return [signal.Signals(number) for number in signals]
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"signals must be signals, such as (signal.SIGTERM, signal.SIGUSR1), got {signals!r}"
+            "signals must be a sequence of signal numbers of this system, such as (signal.SIGTERM, "
+            f"signal.SIGUSR1), got {signals!r:.80}: {error}"
         ) from error

@@ -449,7 +449,10 @@ def _order(order: Order | None, shuffle: bool) -> Order:
     if order is None:
         return Shuffle() if shuffle else Sequential()
     if not isinstance(order, Order):
-        raise TypeError(f"order must be one of globidx.orders, such as Shuffle(), got {order!r}")
+        raise TypeError(
+            f"order must be one of globidx.orders, such as Shuffle(), got {order!r}"
+            f"{', a class without ()' if isinstance(order, type) else ''}"
+        )
     if not shuffle and not isinstance(order, Sequential):
         raise ValueError(
             f"shuffle=False and order={order!r} contradict each other; pass one of them"

@@ -169,5 +169,6 @@ def _refuse_stateless(name: Any, held: Any) -> None:
         getattr(held, "load_state_dict", None)
     ):
         raise TypeError(
-            f"{name!r} has no state_dict and load_state_dict, got {type(held).__name__}"
+            f"{name!r} has no state_dict and load_state_dict, got {type(held).__name__}; a record "
+            "holds a ResumableDistributedSampler, or a dict of objects that have both, by name"
         )

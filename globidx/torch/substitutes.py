@@ -87,7 +87,14 @@ class Substitutes:
         if callable(self._on_error):
             # the function may well collect its errors
             kept = without_frames(error, noted=False)
-            other = validate.sample_id(self._on_error(id, kept), len(self._manager))
+            returned = self._on_error(id, kept)
+            try:
+                other = validate.sample_id(returned, len(self._manager))
+            except (TypeError, IndexError) as wrong:
+                raise type(wrong)(
+                    f"on_error returned {returned!r:.80} for sample id {id}: it must return the id of another sample, "
+                    f"or raise; {wrong}"
+                ) from error
             return other, self._read([other])[0]
         index = self._manager.index
         file, item = index.locate(id)
@@ -107,8 +114,9 @@ class Substitutes:
         self._failures[path] += 1
         count = self._failures[path]
         if str(count).strip("0") == "1":
-            message = "%d reads of %s failed so far; sample id %d stands in for the last: %s"
-            _log.warning(message, count, path, other, str(error))
+            reads = "1 read" if count == 1 else f"{count} reads"
+            message = "%s of %s failed so far: %s; sample id %d is delivered in place of %d"
+            _log.warning(message, reads, path, str(error), other, id)
 
 
 def _raise_if_process_error(error: ReadError) -> None:

@@ -9,7 +9,6 @@ import pytest
 import zarr
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 
 WIDE = Window(range(-1, 3))
@@ -26,7 +25,6 @@ def opened(monkeypatch):
         return real(path, layout, axis)
 
     monkeypatch.setattr(stores, "scan", counted)
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     return seen
 
 
@@ -93,7 +91,9 @@ class Watched:
         assert not self.opened, "found again in its cache"
 
     def build(self, cache=None):
-        return GlobalIndexManager(self.files, cache_dir=cache or self.cache, **self.options)
+        return GlobalIndexManager(
+            self.files, cache_dir=cache or self.cache, settled_after=0, **self.options
+        )
 
     def meaning(self, manager):
         """What each id means, read through a dataset."""
@@ -312,7 +312,7 @@ def test_a_chain_in_a_folder_beside(tmp_path, suffix, watched):
         put(folder / f"north/{number}.{suffix}", {"x": rows(6, 10 * number + 1)})
     glob = f"{folder}/**/*.{suffix}"
     options = {"key": "x", "sequences": "chain", "chain_by": "parent", "window": WIDE}
-    manager = GlobalIndexManager(glob, cache_dir=tmp_path / "cache", **options)
+    manager = GlobalIndexManager(glob, cache_dir=tmp_path / "cache", settled_after=0, **options)
     count, was = len(manager), manager.fingerprint
     put(folder / f"south/0.{suffix}", {"x": rows(6, 90)})
     assert manager.refresh().keep_ids

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from globidx.core.validate import bound
 from globidx.errors import RecordError, RecordVersionError
 
 Checker = Callable[[Any, str], Any]
@@ -19,7 +20,9 @@ def Integer(low: int, high: int) -> Checker:  # noqa: N802 - checkers read as ty
 
     def check(value: Any, where: str) -> int:
         if type(value) is not int or not low <= value <= high:
-            raise RecordError(f"{where} must be an integer in [{low}, {high}], got {value!r:.80}")
+            raise RecordError(
+                f"{where} must be an integer in [{bound(low)}, {bound(high)}], got {value!r:.80}"
+            )
         return value
 
     return check
@@ -102,7 +105,7 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
     >>> fields({"sead": 7}, "state", {"seed": Integer(0, 9)})
     Traceback (most recent call last):
     ...
-    globidx.errors.RecordError: state: missing seed, unknown sead
+    globidx.errors.RecordError: state: missing seed, unknown sead; pass what globidx wrote, unchanged
     """
     if not isinstance(value, Mapping):
         raise RecordError(f"{where} must be an object, got {value!r:.80}")
@@ -117,7 +120,7 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
             for word, keys in (("missing", missing), ("unknown", unknown))
             if keys
         ]
-        raise RecordError(f"{where}: {', '.join(lists)}")
+        raise RecordError(f"{where}: {', '.join(lists)}; pass what globidx wrote, unchanged")
     return {key: check(value[key], f"{where}: {key}") for key, check in checkers.items()}
 
 
@@ -125,12 +128,16 @@ def header(value: Any, where: str, format: str, version: int) -> None:
     """RecordError unless ``value`` is an object of this format; RecordVersionError if its version is newer."""
     name = value.get("format") if isinstance(value, Mapping) else None
     if name != format:
+        has = f"its format is {name!r:.80}" if name is not None else f"it is {value!r:.80}"
         raise RecordError(
-            f"{where}: expected an object of format {format!r}, got {name or value!r:.80}"
+            f"{where} is not of format {format!r}, which it must name under the key 'format': {has}; "
+            "pass what globidx wrote, unchanged"
         )
     written = value.get("version")
     if type(written) is not int or written < 1:
-        raise RecordError(f"{where}: version must be a positive integer, got {written!r:.80}")
+        raise RecordError(
+            f"{where}: version must be a positive integer, got {written!r:.80}; the file was edited or damaged"
+        )
     if written > version:
         raise RecordVersionError(
             f"{where}: written in version {written} of {format}, but this globidx reads up to {version}; upgrade it"

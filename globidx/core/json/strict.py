@@ -43,7 +43,10 @@ def parse(data: bytes) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}") from None
+        what = error.msg.removesuffix(" at")
+        raise ValueError(
+            f"it is not JSON: {what} at line {error.lineno}; it was cut, edited or damaged"
+        ) from None
 
 
 def canonical(value: Any) -> bytes:
@@ -106,8 +109,9 @@ def plain(value: Any, where: str, *, depth: int = 0) -> Any:
         return [
             plain(item, f"{where}[{index}]", depth=depth + 1) for index, item in enumerate(value)
         ]
+    hint = ", such as its .tolist()" if hasattr(value, "tolist") else ""
     raise TypeError(
-        f"{where} is of type {type(value).__name__}; a record holds None, bool, int, float, str, list and dict"
+        f"{where} is of type {type(value).__name__}; a record holds None, bool, int, float, str, list and dict{hint}"
     )
 
 

@@ -226,11 +226,21 @@ class Order(ABC):
         dict
             ``algorithm``, ``version`` and ``parameters()``.
 
+        Raises
+        ------
+        TypeError
+            If the class has no ``algorithm``.
+
         Examples
         --------
         >>> Shuffle().describe()
         {'algorithm': 'shuffle', 'version': 1}
         """
+        if not isinstance(getattr(self, "algorithm", None), str):
+            raise TypeError(
+                f"{type(self).__name__} has no `algorithm`, the name of an order in records; give the class one, "
+                "such as algorithm = 'mine.reversed'"
+            )
         return {"algorithm": self.algorithm, "version": self.version, **self.parameters()}
 
     def length(self, num_samples: int) -> int:

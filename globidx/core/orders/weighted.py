@@ -185,7 +185,12 @@ def split_mix(key: np.uint64, numbers: Ids) -> NDArray[np.uint64]:
 
 
 def _weights(weights: ArrayLike) -> Weights:
-    array = np.array(weights, np.float64)
+    try:
+        array = np.array(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"weights must be numbers, one for each sample, got {weights!r:.80}: {error}"
+        ) from None
     if array.ndim != 1 or not len(array):
         raise ValueError(
             f"weights must be one-dimensional, one for each sample, got shape {array.shape}"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity, advice
 from globidx.core.json import strict
-from globidx.core.orders.base import Order
+from globidx.core.orders.base import Arrangement, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.progress.limits import bounded
 from globidx.core.progress.partition import Tail
@@ -230,7 +230,13 @@ class Tracker:
         return None
 
     def _viewed(self, state: SamplerState, planned: Order) -> EpochView:
-        arrangement = planned.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
+        arrangement: object = planned.bind(
+            state.dataset.num_samples, seed=self.seed, epoch=state.epoch
+        )
+        if not isinstance(arrangement, Arrangement):
+            raise TypeError(
+                f"{type(planned).__name__}.bind() must return an orders.Arrangement, got {arrangement!r:.80}"
+            )
         return EpochView(arrangement, state.progress)
 
     def _lanes(self) -> Lanes:

@@ -25,7 +25,7 @@ from globidx.core.index.table import Table
 from globidx.core.windows.sampling import Sampling
 from globidx.disk.files.lock import work_lock
 from globidx.disk.files.paths import Paths
-from globidx.disk.index import exchange
+from globidx.disk.index import exchange, stamps
 from globidx.disk.index import scan as scanning
 from globidx.disk.index.cache import IndexCache, map_cache, siblings
 from globidx.disk.index.discover import count_by_suffix
@@ -58,8 +58,9 @@ class Build:
     ``executor`` scans files in batches; ``peers`` are other processes that each scan a share;
     ``progress`` is called with the number of files scanned and to scan. Without ``keep`` nothing is
     written. ``also`` are caches of other users, which are only read. ``on_bad`` is ``"error"``,
-    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself. ``sample`` says which
-    samples are taken of the files that are indexed.
+    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself. A file that changed
+    within ``settled_ns`` is opened again by the next build; an executor gets ``batch`` files at once.
+    ``sample`` says which samples are taken of the files that are indexed.
     """
 
     paths: Paths
@@ -75,6 +76,8 @@ class Build:
     also: tuple[Path, ...] = ()
     searched: bool = False
     sample: Callable[[Table, Paths], Sampling | None] | None = None
+    settled_ns: int = stamps.SETTLED_NS
+    batch: int = scanning.BATCH
 
     def run(self, *, merge: bool = False) -> Snapshot:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
@@ -193,13 +196,23 @@ class Build:
     def _scan(self, indices: Indices, result: ScanResult) -> None:
         """Add to ``result`` what the files at ``indices`` hold, batch by batch."""
         done = 0
-        for batch in scanning.scan(
-            self.paths, indices, layout=self.layout, axis=self.axis, executor=self.executor
-        ):
+        for batch in self._scanned(indices):
             result.add(batch)
             done += sum(len(piece.indices) for piece in batch.pieces) + len(batch.failures)
             if self.progress is not None:
                 self.progress(done, len(indices))
+
+    def _scanned(self, indices: Indices) -> Iterator[ScanResult]:
+        """What the files at ``indices`` hold, batch by batch."""
+        return scanning.scan(
+            self.paths,
+            indices,
+            layout=self.layout,
+            axis=self.axis,
+            executor=self.executor,
+            settled_ns=self.settled_ns,
+            batch=self.batch,
+        )
 
     def _assemble(self, result: ScanResult) -> Assembly:
         piece, failures = scanning.assemble(result, self.paths)
@@ -212,9 +225,7 @@ class Build:
         def mine() -> bytes:
             result = ScanResult()
             missing = self._recall(share, caches, result)
-            for batch in scanning.scan(
-                self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor
-            ):
+            for batch in self._scanned(missing):
                 result.add(batch)
             return exchange.encode(result, self.paths)
 

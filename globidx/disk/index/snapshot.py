@@ -120,7 +120,7 @@ class Snapshot:
             )
         except ValueError:
             raise ValueError(
-                f"{path} is not one of the {len(self.table)} files of this index"
+                f"{path} is not one of the {len(self.table)} files of this index, which its paths list"
             ) from None
 
 

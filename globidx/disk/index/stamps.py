@@ -19,8 +19,8 @@ from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
 
-#: A file changed this recently might change again without its stamp moving.
-RACY_NS = 2 * 10**9
+#: A file that changed within so many nanoseconds might change again without its stamp moving.
+SETTLED_NS = 2 * 10**9
 _BLOCK = 16384
 _GONE = (-1, 0, 0, 0)
 
@@ -43,10 +43,13 @@ def stamps_of(paths: Iterable[bytes]) -> NDArray[np.int64]:
     return np.array(stamps, np.int64).reshape(-1, 4)
 
 
-def without_racy_times(noted: Stamp, started: int) -> Stamp:
-    """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing."""
+def without_racy_times(noted: Stamp, started: int, settled_ns: int = SETTLED_NS) -> Stamp:
+    """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing.
+
+    It proves something of a file whose last change was more than ``settled_ns`` before.
+    """
     size, written, changed, inode = noted
-    return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else noted
+    return (size, 0, 0, inode) if max(written, changed) >= started - settled_ns else noted
 
 
 def noted_of(path: bytes, entry: Entry) -> list[Stamp]:

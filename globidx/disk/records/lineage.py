@@ -39,6 +39,8 @@ class Lineage:
         self._strange: Set[str] = frozenset()
         # a file that may be there though writing it failed
         self._tried = ""
+        # what was there before this run began
+        self._before = _names(directory)
 
     def look(self) -> None:
         """Accept the records that are in the folder now as this run's history."""
@@ -60,16 +62,23 @@ class Lineage:
             last, names = _number(self._tried), frozenset({self._tried})
         strangers = [name for number, name in numbered if number >= last and name not in names]
         if strangers:
-            raise SaveError(
-                f"another run has written {strangers[-1]} into {self._directory} since this one last looked; two runs "
-                "in one folder would resume from each other's records: give each its own, or call restore() to go on "
-                "from that record. This one's is not written"
-            )
+            raise self._another_run(strangers[-1], "since this one last looked")
         return last + 1
 
+    def _another_run(self, name: str, since: str) -> SaveError:
+        return SaveError(
+            f"another run has written {name} into {self._directory} {since}: another job, or another process group "
+            "of this one. Two runs in one folder would resume from each other's records: give each its own folder, "
+            "let one manager over all ranks (group=None) save for all groups, or call restore() to go on from that "
+            "record. This one's is not written"
+        )
+
     def _begin_beside(self) -> None:
-        """Begin a line of records beside those that are there."""
+        """Begin a line of records beside those of an earlier run; SaveError if another one is writing now."""
         own = frozenset(self._own())
+        appeared = sorted(_names(self._directory) - self._before - own)
+        if appeared:
+            raise self._another_run(appeared[-1], "since this one began")
         self.look()
         self._strange = self._own() - own
         self._own().difference_update(self._strange)
@@ -168,6 +177,14 @@ def _close(descriptors: list[int]) -> None:
 
 def _numbered(directory: Path) -> list[tuple[int, str]]:
     return [(_number(path.name), path.name) for path in records.list_records(directory)]
+
+
+def _names(directory: Path) -> frozenset[str]:
+    """The records in a folder; none where it cannot be listed, which the first save reports."""
+    try:
+        return frozenset(name for _, name in _numbered(directory))
+    except OSError:
+        return frozenset()
 
 
 def _number(name: str) -> int:

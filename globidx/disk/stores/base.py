@@ -235,8 +235,14 @@ def array_info(
             f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
         )
     axis = field.axis
-    if not 0 <= axis < len(shape):
-        raise ValueError(f"{label} has shape {tuple(shape)}: no axis {axis} to take items from")
+    if not shape:
+        raise ValueError(
+            f"{label} is a single value, with no axis of items; choose another with key= (--key)"
+        )
+    if axis >= len(shape):
+        raise ValueError(
+            f"{label} has shape {tuple(shape)}, and no axis {axis}; axis must be in [0, {len(shape)})"
+        )
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
         chunks and min(chunks) < 1
     ):

@@ -73,7 +73,9 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
     missing = next(key for key in keys if key not in present)
     similar = get_close_matches(missing, names, 1)
     hint = f" (did you mean {similar[0]!r}?)" if similar else ""
-    raise ValueError(f"it has no array {missing!r}{hint}; there is {available}")
+    is_group = any(name.startswith(f"{missing}/") for name in names)
+    group = f"; {missing!r} is a group: name an array in it" if is_group else ""
+    raise ValueError(f"it has no array {missing!r}{hint}; there is {available}{group}")
 
 
 def _nexus(root: Any) -> str:

@@ -91,7 +91,7 @@ class DrawnBatches:
             ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
             if expected is not None and list(islice(expected, len(ids))) != ids:
                 raise CommitError(
-                    f"{self._inner!r} does not yield the ids of the order one after another, so "
+                    f"{type(self._inner).__name__} does not yield the ids of the order one after another, so "
                     "what is delivered is no prefix of its order and cannot be recorded; use a "
                     "batch sampler that only cuts the sequence into batches"
                 )

@@ -109,8 +109,13 @@ class Deliveries:
         if self._over:
             self._batches, self._ids = iter(()), deque()
         elif not self._ledger.passes.counted_by(self):
+            passes = self._ledger.passes
+            why = (
+                f"its sampler {passes.moved}"
+                if passes.generation != self._generation
+                else "another loop over its loader began"
+            )
             raise StaleIteratorError(
-                "this loop's sampler was loaded, reset or moved to another epoch, or another "
-                "loop over its loader began since, so what it would deliver no longer counts; "
-                "leave this loop and start a new one over the loader"
+                f"{why} since this loop began, so what the loop would deliver no longer counts; "
+                "leave it and start a new one over the loader"
             )

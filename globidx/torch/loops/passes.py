@@ -59,6 +59,8 @@ class Passes:
         # held around every change: one thread may save while the training loop runs in another
         self.lock = threading.RLock()
         self.generation = 0
+        # why the pass before this one is over
+        self.moved = ""
         self.ever_read = False
         self._forget()
 
@@ -97,6 +99,7 @@ class Passes:
     def move(self, why: str) -> None:
         """Begin another pass; iterators of this one raise ``why`` at their next touch."""
         self.generation += 1
+        self.moved = why
         for cursor in list(self._cursors):
             cursor.invalidate(why)
         self._forget()

@@ -35,6 +35,8 @@ class Agreement:
     """
 
     def __init__(self, group: Any, timeout: float, *, purpose: str) -> None:
+        if not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self._group = group
         self._purpose = purpose
         self._timeout = timeout

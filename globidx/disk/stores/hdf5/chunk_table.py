@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.index.stamps import RACY_NS
+from globidx.disk.index.stamps import SETTLED_NS
 from globidx.errors import ReadError
 
 Place = tuple[int, int, int]
@@ -79,13 +79,15 @@ class ChunkTable:
         return int(offsets[row]), int(sizes[row]), int(masks[row])
 
 
-def table_of(dataset: Any) -> ChunkTable | None:
+def table_of(dataset: Any, *, settled_ns: int = SETTLED_NS) -> ChunkTable | None:
     """The table of a chunked dataset, kept for the next time the file is opened.
 
     Parameters
     ----------
     dataset : h5py.Dataset
         A dataset with chunks, of a file on a disk.
+    settled_ns : int
+        The table is kept of a file whose last change is longer ago than this.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def table_of(dataset: Any) -> ChunkTable | None:
     grid = grid_of(dataset)
     if math.prod(grid) > np.iinfo(np.int64).max:
         return None
-    key, is_settled = _identity(dataset)
+    key, is_settled = _identity(dataset, settled_ns)
     rows = _kept.get(key) if is_settled else None
     if rows is None:
         rows = _listed(dataset, grid)
@@ -118,7 +120,7 @@ def grid_of(dataset: Any) -> tuple[int, ...]:
     )
 
 
-def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
+def _identity(dataset: Any, settled_ns: int) -> tuple[tuple[object, ...], bool]:
     """A key that identifies a dataset, and whether its file is old enough for its times to prove that."""
     file = h5py.h5i.get_file_id(dataset.id)
     if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
@@ -126,7 +128,7 @@ def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
         return (), False
     status = os.fstat(file.get_vfd_handle())
     stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    is_settled = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - RACY_NS
+    is_settled = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - settled_ns
     # the shape, too: HDF5 may have read it before the file got this stamp
     return (*stamp, h5py.h5i.get_name(dataset.id), dataset.shape), is_settled
 
