@@ -216,7 +216,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         """This rank's ids of the epoch that are not committed; it raises when touched after the sampler moved on."""
-        return self._ledger.iterate()
+        return self._ledger.iterate(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to read.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch.utils.data
 
 from globidx.errors import CommitError
+from globidx.torch.loops.iterator import Resumable
 from globidx.torch.loops.ledger import Ledger
 
 
@@ -59,7 +60,7 @@ class Batching(NamedTuple):
         return self.size or 1 if self.drops and self.known else 1
 
 
-class Source(Protocol):
+class Source(Resumable, Protocol):
     """A sampler, as far as the check of its batches needs it."""
 
     _ledger: Ledger
@@ -86,7 +87,7 @@ class DrawnBatches:
         return self._draw(self.ids)
 
     def _draw(self, drawn: deque[list[int]]) -> Iterator[Any]:
-        expected = None if self._in_order else self._sampler._ledger.iterate()
+        expected = None if self._in_order else self._sampler._ledger.iterate(self._sampler)
         for batch in self._inner:
             ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
             if expected is not None and list(islice(expected, len(ids))) != ids:

@@ -8,11 +8,13 @@ empties the block of a stale iterator, which is then asked for the next block an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import chain
 from operator import length_hint
 from typing import Any, Protocol, cast
 
 from globidx.errors import StaleIteratorError
+from globidx.torch.loops import callers
 
 # blocks grow by doubling: the first id is cheap, and so is the millionth
 _FIRST_BLOCK, _LARGEST_BLOCK = 2**7, 2**14
@@ -91,11 +93,21 @@ class Cursor:
 class Source(Protocol):
     """The ledger of a sampler, as far as its iterators need it."""
 
-    def state_of(self, cursor: Cursor) -> dict[str, Any]:
-        """The record as if all ids that ``cursor`` issued were committed."""
+    def as_issued_by(self, cursor: Cursor) -> AbstractContextManager[None]:
+        """Let the sampler answer as if all ids that ``cursor`` issued were committed."""
 
-    def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
-        """Load ``state``, and point ``cursor`` at what it leaves to do."""
+    def load_into(self, cursor: Cursor, load: Callable[[], None]) -> None:
+        """Load a record by calling ``load``, and point ``cursor`` at what it leaves to do."""
+
+
+class Resumable(Protocol):
+    """A sampler, as far as its iterators need it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its record."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a record."""
 
 
 class SampleIterator(chain):  # type: ignore[type-arg]
@@ -108,18 +120,24 @@ class SampleIterator(chain):  # type: ignore[type-arg]
 
     _source: Source
     _cursor: Cursor
+    _sampler: Resumable
 
     @classmethod
-    def over(cls, source: Source, cursor: Cursor) -> SampleIterator:
-        """The iterator of ``source`` that reads ``cursor``."""
+    def over(cls, source: Source, cursor: Cursor, sampler: Resumable) -> SampleIterator:
+        """The iterator of ``sampler``, whose ledger is ``source``, that reads ``cursor``."""
         iterator: Any = cls.from_iterable(cursor.blocks())
-        iterator._source, iterator._cursor = source, cursor
+        iterator._source, iterator._cursor, iterator._sampler = source, cursor, sampler
         return cast(SampleIterator, iterator)
+
+    # Both ask the sampler, and not its ledger: a subclass may write more into its record, and must
+    # then be the one that reads it.
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's record as if all ids issued by this iterator were committed."""
-        return self._source.state_of(self._cursor)
+        callers.refuse_sparse_snapshots()
+        with self._source.as_issued_by(self._cursor):
+            return self._sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load ``state`` into the sampler, and go on from there."""
-        self._source.load_into(self._cursor, state)
+        self._source.load_into(self._cursor, lambda: self._sampler.load_state_dict(state))
