@@ -50,6 +50,11 @@ class Objects:
             if isinstance(held, ResumableDistributedSampler)
         }
 
+    def identities(self) -> Iterator[tuple[str, int]]:
+        """(name, id) of each object, the same for whoever holds these objects."""
+        # Ids are not reused while they matter: the manager that was given these holds the objects.
+        return ((name, id(self.by_name[name])) for name in sorted(self.by_name))
+
     def states(self) -> dict[str, Any]:
         """This rank's own states, as fresh JSON values."""
         states = {name: held.state_dict() for name, held in self.by_name.items()}
