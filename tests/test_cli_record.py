@@ -17,7 +17,7 @@ from files import environment, run_python
 from globidx import CheckpointManager, ResumableDistributedSampler, merge_states, read_record
 from globidx.cli import main
 from globidx.core.json import strict
-from globidx.core.orders.base import Shuffle
+from globidx.core.orders.plain import Shuffle
 from globidx.core.records import record
 from globidx.disk.files.atomic import temporary_name
 

@@ -59,8 +59,9 @@ def add(subparsers: Any) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from globidx.core.orders.base import Order, Sequential, Shuffle
+    from globidx.core.orders.base import Order
     from globidx.core.orders.chunk_shuffle import ChunkShuffle
+    from globidx.core.orders.plain import Sequential, Shuffle
     from globidx.core.reading.estimate import estimate
     from globidx.core.reading.planning import CACHE_BYTES
     from globidx.disk.files.lru import default_capacity

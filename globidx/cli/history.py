@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from globidx.cli.output import printable
-from globidx.core.orders.base import Order, Sequential, Shuffle
+from globidx.core.orders.base import Order
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.remaining import Remaining
 from globidx.core.progress.segments import Progress, Segment, Skip
 from globidx.core.progress.state import FORMAT, SamplerState

@@ -8,7 +8,8 @@ from typing import Any
 from torch.utils.data.distributed import DistributedSampler
 
 from globidx.core import validate
-from globidx.core.orders.base import Order, Sequential, Shuffle
+from globidx.core.orders.base import Order
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress import partition
 from globidx.core.progress.partition import TAILS, Tail
 from globidx.core.progress.ranges import Ranges

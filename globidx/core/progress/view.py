@@ -20,7 +20,7 @@ class EpochView:
     def stream(self, start: int, stop: int, *, rank: int, world_size: int) -> Ids:
         """Return the ids ``[start, stop)`` of the stream of ``rank``, padded past the end of its share.
 
-        >>> from globidx.core.orders.base import Sequential
+        >>> from globidx.core.orders.plain import Sequential
         >>> view = EpochView(Sequential().bind(11, seed=0, epoch=0), Progress(11).extend((4,)))
         >>> [view.stream(0, 3, rank=r, world_size=3).tolist() for r in range(3)]
         [[4, 7, 10], [5, 8, 4], [6, 9, 5]]
