@@ -1,4 +1,6 @@
-"""The ``globidx`` command. Nothing here, or below it, imports torch: it must answer at once on a login node.
+"""The ``globidx`` command.
+
+Nothing here, or below it, imports torch: it must answer at once on a login node.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 it could not be done, 2 the
 command was wrong, 130 interrupted.

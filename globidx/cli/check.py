@@ -21,7 +21,10 @@ _SHOWN = 10
 
 
 def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
-    """Check every file; 1 where anything is absent or cannot be read, or a file cannot be indexed at all."""
+    """Check every file.
+
+    Returns 1 where anything is absent or cannot be read, or a file cannot be indexed at all.
+    """
     try:
         indexed = replace(build, on_bad="report").run()
     except BadFilesError as error:
@@ -62,7 +65,10 @@ def _read(args: argparse.Namespace, indexed: Snapshot, executor: Executor) -> li
 
 @dataclass(frozen=True)
 class _Report:
-    """What was found in the arrays of ``num_files`` files, and (path, reason) of those that cannot be indexed."""
+    """What was found in the arrays of ``num_files`` files.
+
+    ``unindexed`` has (path, reason) of those that cannot be indexed.
+    """
 
     args: argparse.Namespace
     num_files: int

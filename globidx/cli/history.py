@@ -43,7 +43,10 @@ def word(value: Any) -> str:
 
 
 def arrangement_of(state: SamplerState) -> Any:
-    """The order of the state's epoch, or None if it needs more than the record holds (weights, torch)."""
+    """The order of the state's epoch.
+
+    None if it needs more than the record holds (weights, torch).
+    """
     order = _ORDERS.get(str(state.order.get("algorithm")))
     if order is None or order.describe() != dict(state.order):
         return None
@@ -51,7 +54,10 @@ def arrangement_of(state: SamplerState) -> Any:
 
 
 def remaining_of(state: SamplerState, progress: Progress) -> Remaining | None:
-    """The positions that remain, or None where ids were left out of an order that cannot be computed here."""
+    """The positions that remain.
+
+    None where ids were left out of an order that cannot be computed here.
+    """
     arrangement = arrangement_of(state)
     if arrangement is None and progress.left_out.pairs:
         return None

@@ -27,7 +27,10 @@ def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> 
 
 
 def write_stdout(text: str) -> None:
-    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be written."""
+    """Write to stdout.
+
+    StdoutClosedError if its reader has closed it, OSError if it cannot be written.
+    """
     try:
         write(text, sys.stdout)
     except BrokenPipeError as error:
@@ -81,7 +84,9 @@ class StderrHandler(logging.Handler):
 
 
 def printable(line: str) -> str:
-    r"""One line for a terminal, whatever is in it: names of files and arrays, and records, may hold anything.
+    r"""One line for a terminal, whatever is in it.
+
+    Names of files and arrays, and records, may hold anything.
 
     Line breaks are escaped too, so that no name can forge a line of its own.
 

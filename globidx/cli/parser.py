@@ -1,4 +1,7 @@
-"""The parser of every command: its help ends in examples and exit codes, and its messages cannot be forged."""
+"""The parser of every command.
+
+Its help ends in examples and exit codes, and its messages cannot be forged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The samples that each rank would get if a record were resumed: arithmetic over a sampler's state."""
+"""The samples that each rank would get if a record were resumed, from a sampler's state alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from globidx.errors import RecordError
 
 @dataclass(frozen=True)
 class Share:
-    """One rank's part: how many samples, how many of them padding, in how many batches, and between which positions."""
+    """One rank's part of the rest of an epoch.
+
+    How many samples, how many of them padding, in how many batches, and between which positions.
+    """
 
     rank: int
     samples: int
@@ -53,7 +56,10 @@ class Plan:
 
     @classmethod
     def of(cls, state: SamplerState, *, world_size: int, batch_size: int, tail: Tail) -> Plan:
-        """The plan for a sampler's state; RecordError where its order cannot be computed here and ids are left out."""
+        """The plan for a sampler's state.
+
+        RecordError where its order cannot be computed here and ids are left out.
+        """
         epoch, progress = _resumed(state)
         positions = remaining_of(replace(state, epoch=epoch), progress)
         if positions is None:
@@ -128,7 +134,10 @@ class Plan:
         yield from _table(rows)
 
     def _tail(self, tail: Tail) -> dict[str, Any]:
-        """What another tail would mean, over all ranks: fewest and most samples and batches of one, and the rest."""
+        """What another tail would mean, over all ranks.
+
+        The fewest and the most samples and batches of a rank, and what is left over.
+        """
         lengths = [
             partition.stream_length(
                 self.remaining, rank=rank, world_size=self.world_size, tail=tail
@@ -164,7 +173,10 @@ def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, Sample
 
 
 def _resumed(state: SamplerState) -> tuple[int, Progress]:
-    """The epoch and progress with which samplers go on from a state: ids on its skip list are left out from here on."""
+    """The epoch and progress with which samplers go on from a state.
+
+    Ids on its skip list are left out from here on.
+    """
     epoch, progress = state.resumed()
     more = (state.skip - progress.left_out).below(state.dataset.num_samples)
     if more.pairs:

@@ -1,4 +1,4 @@
-"""``globidx record``: how far a run has come, whether its records are whole, and what a resume would do."""
+"""``globidx record``: how far a run has come, and what a resume would do."""
 
 from __future__ import annotations
 

@@ -11,7 +11,10 @@ from multiprocessing.connection import wait
 
 
 def pool(workers: int | None) -> ProcessPoolExecutor:
-    """Processes that are started when the first of them has anything to do; few files are looked at without."""
+    """Processes that are started when the first of them has anything to do.
+
+    Few files are looked at without any.
+    """
     count = workers or min(32, len(os.sched_getaffinity(0)))
     return ProcessPoolExecutor(
         count, mp_context=multiprocessing.get_context("forkserver"), initializer=_begin

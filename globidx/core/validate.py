@@ -44,7 +44,9 @@ def _integer(value: Any, name: str) -> int:
 
 
 def sample_id(value: Any, num_samples: int) -> int:
-    """Return ``value`` as a sample id in ``[0, num_samples)``; IndexError for any other, as for any sequence.
+    """Return ``value`` as a sample id in ``[0, num_samples)``.
+
+    IndexError for any other, as for any sequence.
 
     Negative ids do not count from the end, so that a wrong id reads no sample.
 
@@ -97,13 +99,16 @@ def int64s(values: Any, name: str) -> NDArray[np.int64]:
 
 
 def outside(array: NDArray[np.int64], name: str, stop: int) -> IndexError:
-    """Return the error for an ``array`` that is not wholly in ``[0, stop)``; names its smallest or largest value."""
+    """Return the error for an ``array`` that is not wholly in ``[0, stop)``.
+
+    It names the smallest or largest value.
+    """
     low, high = int(array.min()), int(array.max())
     return IndexError(f"{name} {low if low < 0 else high} is outside [0, {stop})")
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:
-    """Return a sequence as an array after a check of each item: numpy would take True for 1, and 2**63 for a float."""
+    """Return a sequence as an array after a check of each item."""
     if isinstance(values, range) or hasattr(values, "__array__"):
         return np.asarray(values)
     if isinstance(values, (int, float)):

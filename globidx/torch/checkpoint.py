@@ -1,4 +1,4 @@
-"""Checkpoints: every rank's progress, gathered into one record that any number of ranks can start from."""
+"""Checkpoints: the progress of all ranks as one record, for any number of ranks to start from."""
 
 from __future__ import annotations
 
@@ -324,7 +324,10 @@ class CheckpointManager:
 
     @contextmanager
     def _turn(self, call: str, what: str = "") -> Iterator[None]:
-        """Make one call at a time; SaveError, before anybody is waited for, if it cannot be made here."""
+        """Make one call at a time.
+
+        SaveError, before anybody is waited for, if it cannot be made here.
+        """
         if get_worker_info() is not None or os.getpid() != self._process:
             raise SaveError(
                 f"{call}() in another process than the one that made the manager, such as a "
@@ -345,7 +348,10 @@ class CheckpointManager:
             self._busy.release()
 
     def _warn_of_unread_samplers(self, step: int) -> None:
-        """Log on rank 0, once, that steps were made and no sampler was ever read: its loader has another one."""
+        """Log on rank 0, once, that steps were made and no sampler was ever read.
+
+        The loader has another one.
+        """
         samplers = self._objects.samplers.values()
         unread = step and samplers and not any(held._ledger.was_read for held in samplers)
         if unread and not self._warned_unread and not self._ranks.rank:

@@ -179,7 +179,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return self.__getitems__([validate.sample_id(sample_id, len(self))])[0]
 
     def __getitems__(self, sample_ids: Sequence[int]) -> list[Any]:
-        """Samples of a batch of ids, in the same sequence; each file and contiguous run is read once.
+        """Samples of a batch of ids, in the same sequence.
+
+        Each file and contiguous run is read once.
 
         torch's loader calls it. Samples are writable and do not overlap, but those of a batch share
         their memory, which is freed with the last of them: ``clone()`` a sample that is kept for

@@ -51,7 +51,10 @@ class Ahead:
         return batch
 
     def _start(self) -> Callable[[], Any]:
-        """Begin to move the next batch; returns a function that returns it, or raises the error that came instead."""
+        """Begin to move the next batch.
+
+        Returns a function that returns it, or raises the error that came instead.
+        """
         try:
             return self._move(next(self._batches))
         # whatever it is, the loop must first get the batch before it
@@ -99,7 +102,9 @@ def destination(device: Any) -> torch.device | None:
 
 
 class ToDevice:
-    """The mover to a CUDA device: copies run on a stream of their own, for which the loop's stream waits.
+    """The mover to a CUDA device.
+
+    Copies run on a stream of their own, for which the loop's stream waits.
 
     A tensor may be freed while the loop's kernels still read it, so its memory is marked as used by
     the loop's stream (``record_stream``). A loop that queues its work faster than the device runs
@@ -115,7 +120,10 @@ class ToDevice:
         self._requests: deque[torch.cuda.Event] = deque()
 
     def __call__(self, batch: Any) -> Callable[[], Any]:
-        """Begin to copy ``batch``; returns a function that returns it for the stream that is current then."""
+        """Begin to copy ``batch``.
+
+        Returns a function that returns it for the stream that is current then.
+        """
         while len(self._requests) > 1:
             self._requests.popleft().synchronize()
         with torch.cuda.stream(self._stream):

@@ -1,4 +1,7 @@
-"""The loader that commits: a torch DataLoader that reports to its sampler what the training loop has had."""
+"""The loader that commits.
+
+It is a torch DataLoader that reports to its sampler what the training loop has had.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,9 @@ class DataLoader(ShieldedLoader):
         return running
 
     def __len__(self) -> int:
-        """How many batches the epoch has on this rank: those done before, and those that the pass delivers.
+        """How many batches the epoch has on this rank.
+
+        Those are what was done before, and what the pass delivers.
 
         Samples that were done at other world sizes or batch sizes are counted in today's batches,
         rounded up.
@@ -225,7 +230,10 @@ class DataLoader(ShieldedLoader):
 
     @property
     def _resumable(self) -> ResumableDistributedSampler | None:
-        """The sampler to report to: ``sampler`` or ``batch_sampler.sampler``; None if neither is resumable."""
+        """The sampler to report to: ``sampler`` or ``batch_sampler.sampler``.
+
+        None if neither is resumable.
+        """
         for sampler in (self.sampler, getattr(self.batch_sampler, "sampler", None)):
             if isinstance(sampler, ResumableDistributedSampler):
                 return sampler
@@ -273,7 +281,10 @@ class DataLoader(ShieldedLoader):
             )
 
     def _open(self) -> tuple[Any, deque[list[int]]]:
-        """The batches of a new pass, on their device, each with its report, and the ids of each as they are drawn."""
+        """The batches of a new pass, and the ids of each.
+
+        Batches are on their device and have their report; ids are appended as they are drawn.
+        """
         self._renew_workers(DatasetIdentity.of(self.dataset))
         user_collate = self.collate_fn
         # torch reads the attribute here only; whoever reads it later must get the user's own
@@ -294,7 +305,10 @@ class DataLoader(ShieldedLoader):
         return Ahead(batches, self._to_device)
 
     def _renew_workers(self, identity: DatasetIdentity) -> None:
-        """End persistent workers if the dataset has changed: they hold it as it was when they started."""
+        """End persistent workers if the dataset has changed.
+
+        They hold it as it was when they started.
+        """
         if self.__dict__.get("_opened_over", identity) != identity:
             self._iterator = None
         self._opened_over = identity

@@ -151,7 +151,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         return self._ledger.epoch
 
     def __len__(self) -> int:
-        """How many ids of the epoch are this rank's: those already done, at any world size, and those still to do."""
+        """How many ids of the epoch are this rank's.
+
+        Those are what is already done, at any world size, and what is still to do.
+        """
         state, rank = self._ledger.at()
         return state.progress.per_rank + state.stream_length(rank)
 
@@ -216,7 +219,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     # -- changes
 
     def __iter__(self) -> Iterator[int]:
-        """This rank's ids of the epoch that are not committed; it raises when touched after the sampler moved on."""
+        """This rank's ids of the epoch that are not committed.
+
+        The iterator raises when it is touched after the sampler has moved on.
+        """
         return self._ledger.iterate(self)
 
     def set_epoch(self, epoch: int) -> None:

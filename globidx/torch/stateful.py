@@ -17,7 +17,7 @@ from globidx.torch.sampler import ResumableDistributedSampler
 
 
 class Stateful(Protocol):
-    """What a record can hold: an object whose ``state_dict`` is JSON values, the same on every rank.
+    """What a record can hold: an object whose state is JSON values, the same on every rank.
 
     If they differ by rank (the sums of a metric, say) it also has ``merge_states(states)``, which
     makes one state of all ranks', in rank order; every rank loads that one. An object with ``rank``
@@ -76,7 +76,10 @@ class Objects:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Keep all samplers as they are: a training loop in another thread waits with what it would commit."""
+        """Keep all samplers as they are.
+
+        A training loop in another thread waits with what it would commit.
+        """
         with ExitStack() as stack:
             # in the same sequence as any other manager's thread would take the locks
             for held in sorted(self.samplers.values(), key=id):
@@ -127,7 +130,9 @@ class Objects:
                 raise named from None
 
     def load(self, states: Mapping[str, Any], do: Callable[[Callable[[], None]], Any]) -> None:
-        """Load all objects: first the others, which may refuse; then samplers, which were asked before.
+        """Load all objects.
+
+        First the others, which may refuse; then samplers, which were asked before.
 
         ``do`` calls a function here, or on all ranks or none.
         """

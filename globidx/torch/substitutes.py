@@ -23,7 +23,9 @@ _PROCESS_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def neighbours(item: int, start: int, stop: int, num_samples: int) -> Iterator[int]:
-    """Ids to try in place of ``item``: first those of its file, ``[start, stop)``, and near ones before far ones.
+    """Ids to try in place of ``item``: near ones before far ones.
+
+    Those of its file, ``[start, stop)``, come first.
 
     Distances double, so that few steps lead out of a bad chunk, file or run of files, however long
     it is.
@@ -63,7 +65,7 @@ class Substitutes:
         self._failures: Counter[str] = Counter()
 
     def read(self, sample_ids: Sequence[int]) -> tuple[list[Any], list[int], tuple[int, ...]]:
-        """(samples, their ids, the indices at which that is another id than the one that was requested)."""
+        """(samples, their ids, the indices at which that is not the requested id)."""
         ids = [int(id) for id in sample_ids]
         try:
             return self._read(ids), ids, ()

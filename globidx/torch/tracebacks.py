@@ -14,7 +14,9 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 def without_frames(error: _Error, *, noted: bool = True) -> _Error:
-    """``error`` itself without its tracebacks and those of its causes; ``noted`` keeps them as text, in a note.
+    """``error`` itself without its tracebacks and those of its causes.
+
+    ``noted`` keeps them as text, in a note.
 
     >>> try:
     ...     1 / 0

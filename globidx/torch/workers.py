@@ -1,4 +1,6 @@
-"""Loader workers and signals: a signal that a ``PreemptionGuard`` handles in the main process ends no worker.
+"""Loader workers and signals.
+
+A signal that a ``PreemptionGuard`` handles in the main process ends no worker.
 
 A scheduler, ``timeout`` or Ctrl-C sends its signal to every process of a job. torch's workers would
 die of it, and the main process, which has received the signal and wants to save, would fail with
@@ -35,7 +37,10 @@ _shields: WeakKeyDictionary[Any, Signals] = WeakKeyDictionary()
 
 
 class ShieldedLoader(torch.utils.data.DataLoader[Any]):
-    """A torch loader whose workers survive the signals that a guard handles when they start, by any start method."""
+    """A torch loader whose workers survive the signals that a guard handles.
+
+    Those are the guard's when they start, by any start method.
+    """
 
     def _get_iterator(self) -> Any:
         guarded = guarded_signals()
@@ -79,7 +84,10 @@ class Shield:
 
 
 def guard_with(guard: Guard) -> int:
-    """Let workers that start from here on survive the guard's signals; returns how many older ones would not."""
+    """Let workers that start from here on survive the guard's signals.
+
+    Returns how many older ones would not.
+    """
     _guards.add(guard)
     children = multiprocessing.active_children()
     return sum(
@@ -105,7 +113,10 @@ def _with_noted_workers(batches: Any, survived: Signals) -> Any:
 
 @contextmanager
 def _held_back(signals: Signals, context: Any) -> Iterator[None]:
-    """Block signals while processes start, which inherit that; signals that come meanwhile are handled afterwards."""
+    """Block signals while processes start, which inherit that.
+
+    Signals that come meanwhile are handled afterwards.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         if context.get_start_method() != "fork":

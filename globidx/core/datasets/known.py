@@ -1,4 +1,4 @@
-"""Metadata of a dataset: what it offers itself or, for a dataset made of others, what follows from theirs.
+"""Metadata of a dataset: its own or, if it is made of others, what follows from theirs.
 
 torch's ``Subset`` and ``ConcatDataset``, and classes built like them, offer none themselves. They
 are recognised by their attributes, so that this needs no torch: a selection has ``dataset`` and as
@@ -53,11 +53,17 @@ class Known(ABC):
 
     @abstractmethod
     def covering(self, stop: int) -> Prefix:
-        """Return the shortest prefix that holds ids ``[0, stop)`` and does not change when the dataset grows."""
+        """Return the shortest prefix that holds ids ``[0, stop)`` and survives growth.
+
+        It does not change when samples are appended.
+        """
 
     @abstractmethod
     def chunking(self, num_samples: int) -> Chunking:
-        """Return how the first samples are stored in chunks; TypeError, with the reason, if that is not known."""
+        """Return how the first samples are stored in chunks.
+
+        TypeError, with the reason, if that is not known.
+        """
 
     @abstractmethod
     def unidentified(self) -> Iterator[Any]:
@@ -86,7 +92,10 @@ def known(dataset: Any) -> Known:
 
 
 def chunking_of(dataset: Any, num_samples: int) -> Chunking:
-    """Return how the first samples are stored in chunks; TypeError, with the reason, if that is not known."""
+    """Return how the first samples are stored in chunks.
+
+    TypeError, with the reason, if that is not known.
+    """
     chunking = getattr(dataset, "chunking", None)
     if isinstance(chunking, Chunking):
         return chunking.first(num_samples)
@@ -171,12 +180,18 @@ class Selection(Known):
         return self._whole is not None
 
     def covering(self, stop: int) -> Prefix:
-        """Return exactly the first ``stop`` samples: none of them is in a file that was appended later."""
+        """Return exactly the first ``stop`` samples.
+
+        None of them is in a file that was appended later.
+        """
         prefix = self._whole if stop == self.num_samples else self._prefix(stop)
         return prefix or Prefix(stop, None)
 
     def chunking(self, num_samples: int) -> Chunking:
-        """Return the chunks of the selected samples; TypeError if those of a chunk are not next to each other."""
+        """Return the chunks of the selected samples.
+
+        TypeError if those of a chunk are not next to each other.
+        """
         version = (
             *self._version,
             num_samples,
@@ -261,7 +276,10 @@ def _length(dataset: Any) -> int:
 
 
 def _own_fingerprint(dataset: Any) -> str | None:
-    """Return the fingerprint that a dataset offers: as ``IdentifiedDataset`` or as Hugging Face's ``datasets``."""
+    """Return the fingerprint that a dataset offers.
+
+    It offers one as ``IdentifiedDataset`` or as Hugging Face's ``datasets`` do.
+    """
     for name in ("fingerprint", "_fingerprint"):
         fingerprint = getattr(dataset, name, None)
         if not isinstance(fingerprint, str):

@@ -73,7 +73,10 @@ def List(  # noqa: N802
 
 
 def Json(values: Checker | None = None) -> Checker:  # noqa: N802
-    """Make a checker of an object with any keys, whose values are checked by ``values``, or elsewhere."""
+    """Make a checker of an object with any keys.
+
+    Its values are checked by ``values``, or elsewhere.
+    """
 
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -122,7 +125,10 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
 
 
 def header(value: Any, where: str, format: str, version: int) -> None:
-    """RecordError unless ``value`` is an object of this format; RecordVersionError if its version is newer."""
+    """RecordError unless ``value`` is an object of this format.
+
+    RecordVersionError if its version is newer.
+    """
     name = value.get("format") if isinstance(value, Mapping) else None
     if name != format:
         raise RecordError(

@@ -56,7 +56,10 @@ def canonical(value: Any) -> bytes:
 
 
 def pretty(value: Any) -> bytes:
-    """Return ``value`` for people: indented, each list of integers on one line, a newline at the end."""
+    """Return ``value`` as text for people.
+
+    It is indented, has each list of integers on one line, and ends in a newline.
+    """
     text = json.dumps(value, indent=1, allow_nan=False)
     return (
         _INTEGER_LIST.sub(
@@ -112,7 +115,10 @@ def plain(value: Any, where: str, *, depth: int = 0) -> Any:
 
 
 def refuse_half_characters(value: Any) -> None:
-    """ValueError if a string in ``value`` has a lone surrogate: JSON allows it, but no text file can hold it."""
+    """ValueError if a string in ``value`` has a lone surrogate.
+
+    JSON allows it, but no text file can hold it.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

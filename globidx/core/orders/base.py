@@ -141,7 +141,7 @@ class Arrangement(ABC):
     def ids(
         self, start: int = 0, stop: int | None = None, step: int = 1, *, block: int = BLOCK
     ) -> Iterator[Ids]:
-        """Iterate over the sample ids at positions ``start, start + step, ...`` below ``stop``, in blocks.
+        """Iterate over the sample ids at some positions, in blocks.
 
         Parameters
         ----------
@@ -273,7 +273,7 @@ class Order(ABC):
         return self
 
     def matches(self, described: Mapping[str, Any]) -> bool:
-        """Return whether a record was written in this order, however the order was planned for that epoch.
+        """Return whether a record was written in this order, however planned for that epoch.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""One epoch of ``ChunkShuffle``: windows of each lane, shuffled, as a bijection that is computed."""
+"""One epoch of ``ChunkShuffle``: the shuffled windows of each lane, as a bijection."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class ChunkShuffled(Arrangement):
 
 
 def _dealt(wanted: Ids, units: int) -> Ids:
-    """Deal ``units`` to lanes: as many as each wants or, if there are not enough, nearly as many."""
+    """Deal ``units`` to lanes: as many as each wants or, if there are too few, nearly so."""
     short = max(0, int(wanted.sum()) - units)
     less, more = divmod(short, len(wanted))
     given = np.maximum(0, wanted - less - (np.arange(len(wanted)) < more))

@@ -1,4 +1,4 @@
-"""``ChunkShuffle``: a shuffle that reads each chunk of the files about once, planned for each epoch."""
+"""``ChunkShuffle``: a shuffle that decodes each chunk about once, planned for each epoch."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ class ChunkShuffle(Order):
         return self._planned(Lanes(ranks, workers, batch), self._chunking(dataset, num_samples))
 
     def matches(self, described: Mapping[str, Any]) -> bool:
-        """Return whether a record describes this order, for any lanes; RecordError if its plan is malformed."""
+        """Return whether a record describes this order, for any lanes.
+
+        RecordError if its plan is malformed.
+        """
         if "plan" not in described or {**described, "plan": None} != self.describe():
             return False
         _read(described["plan"])
@@ -125,7 +128,10 @@ class ChunkShuffle(Order):
         return self._planned(Lanes(**plan), chunking)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """Return the order of one epoch as planned for one rank without workers; this needs ``chunk``."""
+        """Return the order of one epoch as planned for one rank without workers.
+
+        It needs ``chunk``, since there is no dataset to ask.
+        """
         return self.plan(range(num_samples), num_samples, Lanes).bind(
             num_samples, seed=seed, epoch=epoch
         )
@@ -223,7 +229,10 @@ def _lanes(lanes: Any) -> tuple[int, int]:
 
 
 def _read(plan: Any) -> dict[str, Any]:
-    """Return the plan of a record; RecordError if it is malformed, or has more lanes than are allowed."""
+    """Return the plan of a record.
+
+    RecordError if it is malformed, or has more lanes than are allowed.
+    """
     fields = schema.fields(plan, "sampler state: order: plan", _PLAN)
     if fields["ranks"] * fields["workers"] > _MOST_IN_ALL:
         raise RecordError(

@@ -1,4 +1,4 @@
-"""Blocks in a new sequence every epoch: the bijection *ground* <-> sample id under ``ChunkShuffle``.
+"""The ground of ``ChunkShuffle``: blocks in a new sequence every epoch, and back.
 
 Files are cut into *blocks*, their whole chunks, kept apart by length; what is left of each file
 (its ragged end, or all of it where its chunk length is rare) lies on one *ribbon*, file after
@@ -57,7 +57,10 @@ class Tiling:
 
     @classmethod
     def of(cls, chunking: Chunking, window: int, share: int) -> Tiling:
-        """Cut ``chunking`` for windows of ``window`` blocks, and parts of a batch of ``share`` items."""
+        """Cut ``chunking`` for windows of ``window`` blocks.
+
+        ``share`` is a lane's part of a batch, in items.
+        """
         lengths = chunking.lengths
         chunks = chunking.chunks
         total = chunking.num_samples
@@ -259,6 +262,6 @@ class Ground:
 
 
 def _place(starts: Numbers, numbers: Numbers) -> Numbers:
-    """Return the index of the last start at or before each number, so that empty stretches are passed over."""
+    """Return the index of the last start at or before each of ``indices``."""
     places: Numbers = np.searchsorted(starts, numbers, side="right") - 1
     return places

@@ -52,7 +52,9 @@ class Lanes(NamedTuple):
         return shares
 
     def quotas(self, positions: int) -> Numbers:
-        """Return how many of the first ``positions`` positions each lane has, with no divisibility rule.
+        """Return how many of the first ``positions`` positions each lane has.
+
+        Nothing need divide anything.
 
         Parameters
         ----------

@@ -1,4 +1,6 @@
-"""The private primitive of ``Shuffle``: a keyed permutation of ``[0, n)``, computed a block at a time.
+"""The private primitive of ``Shuffle``: a keyed permutation of ``[0, n)``.
+
+It is computed a block at a time.
 
 Numbers below n are written on a grid of a rows and b columns, a = ceil(sqrt(n)), b = ceil(n / a).
 Rounds alternate: the row moves by a keyed function of the column, modulo a; the column by one of
@@ -37,7 +39,9 @@ _Move = Callable[[Words, int, Words, Words], None]
 
 
 class Permutation:
-    """Permutation of ``[0, n)``, 1 <= n <= 2**62, keyed by ``(seed, epoch)``; holds a few hundred bytes.
+    """Permutation of ``[0, n)``, 1 <= n <= 2**62, keyed by ``(seed, epoch)``.
+
+    It holds a few hundred bytes.
 
     ``purpose`` tells permutations of one epoch apart: each has keys of its own.
 
@@ -90,7 +94,10 @@ class Permutation:
 def _mixed(
     half: Words, key: Words, modulus: int, scratch: tuple[Words, Words, NDArray[np.uint64]]
 ) -> Words:
-    """The keyed function of one round: each of ``half`` to a number in ``[0, modulus)``; overwrites ``scratch``."""
+    """The keyed function of one round: each of ``half`` to a value in ``[0, modulus)``.
+
+    Overwrites ``scratch``.
+    """
     mixed, shifted, wide = scratch
     np.bitwise_xor(half, key[0], out=mixed)
     np.right_shift(mixed, _U32(16), out=shifted)
@@ -127,7 +134,10 @@ def _subtract(half: Words, modulus: int, amount: Words, scratch: Words) -> None:
 
 
 def _round_keys(purpose: str, seed: int, epoch: int, rounds: int) -> Words:
-    """Two 32-bit keys a round, little-endian words of BLAKE2b over the text ``globidx.PURPOSE SEED EPOCH BLOCK``."""
+    """Two 32-bit keys a round.
+
+    They are little-endian words of BLAKE2b over the text ``globidx.PURPOSE SEED EPOCH BLOCK``.
+    """
     blocks = -(-rounds * 8 // 64)
     text = (f"globidx.{purpose} {seed} {epoch} {block}" for block in range(blocks))
     stream = b"".join(hashlib.blake2b(line.encode()).digest() for line in text)

@@ -1,4 +1,4 @@
-"""Orders that need to know nothing but how many samples there are: ``Sequential`` and ``Shuffle``."""
+"""Orders that depend on the number of samples alone: ``Sequential`` and ``Shuffle``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Weighted sampling as an order: each position is drawn independently, so any rank can compute any of them."""
+"""Weighted sampling as an order.
+
+Each position is drawn independently, so any rank can compute any of them.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +180,10 @@ def _uniform(key: np.uint64, positions: Ids) -> NDArray[np.float64]:
 
 
 def split_mix(key: np.uint64, numbers: Ids) -> NDArray[np.uint64]:
-    """Return 64 random bits for each number: SplitMix64 (Steele, Lea and Flood, 2014) as a counter under ``key``."""
+    """Return 64 random bits for each of ``counters``.
+
+    SplitMix64 (Steele, Lea and Flood, 2014) as a counter under ``key``.
+    """
     mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -26,7 +26,9 @@ Numbers = NDArray[np.int64]
 
 
 class Bands:
-    """What remains of rows of ``len(counts)`` numbers of which rank r, column r, has committed the first ``counts[r]``.
+    """What remains of a table of which rank r has committed the first ``counts[r]`` of column r.
+
+    Cells are numbered row by row, and each row has one for each rank.
 
     Memory and time to build are O(W log W), whatever the counts; a number costs O(log W).
 
@@ -59,7 +61,7 @@ class Bands:
         return (row + self._rows[band]) * len(self._counts) + self._smallest(width, nth)
 
     def inverse(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse of ``forward``: whether each number is committed, and if not, which of the remaining it is."""
+        """The inverse of ``forward``: whether each cell is committed, and its index if not."""
         row, rank = np.divmod(numbers, len(self._counts))
         committed = row < self._counts[rank]
         band = np.maximum(np.searchsorted(self._rows, row, side="right") - 1, 0)
@@ -68,7 +70,7 @@ class Bands:
         return committed, rows_before + self._below(width, rank)
 
     def _smallest(self, width: Numbers, nth: Numbers) -> Numbers:
-        """The ``nth`` smallest rank of the first ``width`` in the list; of two arrays, element by element."""
+        """The ``nth`` smallest rank of the first ``width`` in the list, element by element."""
         rank = np.zeros_like(nth)
         for half, left in zip(self._halves, self._left, strict=True):
             goes_left = left[rank + width] - (rank >> 1)
@@ -91,7 +93,9 @@ class Bands:
 
 
 def _tree(order: Numbers) -> tuple[list[int], list[NDArray[np.int32]]]:
-    """For each level its bit, and how many of the level's first i ranks have it not set and go left.
+    """For each level its bit, and how many of the level's first i ranks go left.
+
+    Those go left in which the bit is not set.
 
     ``order`` is filled up to a power of two by ranks that stand behind all others, where nobody
     asks for them.

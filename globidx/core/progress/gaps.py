@@ -47,7 +47,10 @@ class Gaps:
 
     @classmethod
     def united(cls, starts: Numbers, ends: Numbers) -> Gaps:
-        """The gaps that leave out ``[starts[i], ends[i])``, in any sequence; runs may be empty, overlap or touch."""
+        """The gaps that leave out ``[starts[i], ends[i])``.
+
+        Runs come in any sequence, and may be empty, overlap or touch.
+        """
         runs = np.flatnonzero(starts < ends)
         runs = runs[np.argsort(starts[runs], kind="stable")]
         starts, reach = starts[runs], np.maximum.accumulate(ends[runs])
@@ -78,7 +81,7 @@ class Gaps:
         return numbers + self._gone[np.searchsorted(self._before, numbers, side="right")]
 
     def inverse(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse of ``forward``: whether each number is left out, and if not, which of those that stay it is."""
+        """The inverse of ``forward``: whether each number is left out, and its index if not."""
         run = np.searchsorted(self.starts, numbers, side="right")
         gone = np.concatenate([np.zeros(1, np.int64), self.ends])[run] > numbers
         return gone, numbers - self._gone[run]

@@ -1,4 +1,4 @@
-"""Merging: the states of all ranks as one record, or an error that names the rank that disagrees."""
+"""Merging: the states of all ranks as one record, or an error that names who disagrees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from globidx.errors import RecordError, RecordMismatchError
 def merge_states(
     states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Merge the ``state_dict()``s of all ranks into one record, even if they have progressed by different amounts.
+    """Merge the ``state_dict()``s of all ranks into one record.
+
+    The ranks may have progressed by different amounts.
 
     Parameters
     ----------
@@ -115,7 +117,10 @@ def _in_rank_order(
 
 
 def _refuse_impossible(state: SamplerState, rank: int) -> None:
-    """RecordError if a state has more committed than its rank was dealt: it is the state of another rank."""
+    """RecordError if a state has more committed than its rank was dealt.
+
+    It is then the state of another rank.
+    """
     most = state.stream_length(rank)
     if state.committed > most:
         raise RecordError(
@@ -127,7 +132,9 @@ def _refuse_impossible(state: SamplerState, rank: int) -> None:
 def _agreed_start(
     ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool
 ) -> SamplerState:
-    """Return the state of a rank that has committed ids of the epoch: these ranks must agree on its start.
+    """Return the state of a rank that has committed ids of the epoch.
+
+    These ranks must agree on its start.
 
     A rank that has committed nothing may still plan the epoch again. If no rank has, and none has
     ended it, all may.
@@ -179,7 +186,7 @@ def _is_idle(rank: SamplerState, number: int) -> bool:
 
 
 def _has_done_its_share(state: SamplerState, rank: int, ranks: Sequence[SamplerState]) -> bool:
-    """True if this rank, with an exact tail, has completed its share of an epoch that another rank has left.
+    """Whether this rank has completed its share of an epoch that another rank has left.
 
     It is then at the start of the next epoch, of which it has committed nothing yet.
     """
@@ -203,7 +210,10 @@ def _has_finished(rank: SamplerState, epoch: int) -> bool:
 
 
 def _agree(name: str, values: Sequence[Any]) -> None:
-    """RecordMismatchError naming the rank that disagrees, if any; a rank with None need not agree."""
+    """RecordMismatchError naming the rank that disagrees, if any.
+
+    A rank with None need not agree.
+    """
     reprs = [repr(value) for value in values if value is not None]
     if len(set(reprs)) <= 1:
         return

@@ -26,7 +26,9 @@ def share(remaining: int, *, rank: int, world_size: int) -> int:
 
 
 def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> int:
-    """How many ids ``rank`` yields: its share, padded or cut to that of all ranks unless ``tail`` is ``exact``.
+    """How many ids ``rank`` yields.
+
+    That is its share, padded or cut to that of all ranks unless ``tail`` is ``exact``.
 
     >>> [[stream_length(11, rank=r, world_size=4, tail=t) for r in range(4)] for t in TAILS]
     [[3, 3, 3, 3], [2, 2, 2, 2], [3, 3, 3, 2]]
@@ -41,7 +43,7 @@ def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> 
 def stream(
     start: int, stop: int, *, remaining: int, rank: int, world_size: int
 ) -> NDArray[np.int64]:
-    """Numbers of the remaining positions that ``rank`` yields as its ``start``-th to ``stop - 1``-th, int64.
+    """The remaining positions that ``rank`` yields as its ``[start, stop)``, by their index, int64.
 
     Past the end it wraps round to the beginning: that is the padding, and it stands last. Below,
     rank 3 of 4 pads.

@@ -1,4 +1,4 @@
-"""What remains of an epoch, enumerated: a history of segments and skips as a few maps from numbers to numbers."""
+"""What remains of an epoch, enumerated: a history as a few maps from index to index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Numbers = NDArray[np.int64]
 
 
 class Remaining:
-    """The remaining positions of an epoch, enumerated: a history with its skips looked up in the epoch's order.
+    """The remaining positions of an epoch, enumerated.
+
+    It is a history with its skips looked up in the epoch's order.
 
     Parameters
     ----------
@@ -68,13 +70,16 @@ class Remaining:
         self._join(0)
 
     def forward(self, numbers: Numbers) -> Numbers:
-        """Return the ``numbers``-th remaining positions; numbers are trusted to be in ``[0, remaining)``."""
+        """Return the positions at some indices, which are trusted to be in ``[0, remaining)``."""
         for layer in reversed(self._maps):
             numbers = layer.forward(numbers)
         return numbers
 
     def inverse(self, positions: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """Return whether each position is committed or left out, and else its number among the others."""
+        """Return whether each position is gone, and else its index among those that remain.
+
+        Gone is what is committed or left out.
+        """
         followed = _Followed(positions)
         for layer in self._maps:
             followed.follow(layer)
@@ -91,7 +96,7 @@ class Remaining:
         return Gaps.of(np.sort(segment.numbers()))
 
     def _add(self, found: Gaps | Bands) -> None:
-        """Add a map. Gaps are joined with earlier ones that are not much longer, so a few times each."""
+        """Add a map, and join it with earlier ones that are gaps as well."""
         if isinstance(found, Bands):
             self._join(0)
         self._maps.append(found)
@@ -99,7 +104,7 @@ class Remaining:
             self._join(len(found))
 
     def _join(self, longest: int) -> None:
-        """Join the last two maps while both are gaps and the first has at most twice as many runs as the second.
+        """Join the last two maps while both are gaps and the first is not much longer.
 
         With ``longest`` 0 the number of runs does not matter.
         """
@@ -129,7 +134,10 @@ class _Followed:
             self.gone |= gone
 
     def take(self, count: int, *, expected: int) -> Numbers:
-        """Remove the first ``count`` numbers; return those not gone, or RecordError unless ``expected``."""
+        """Remove the first ``count`` indices, and return those of them that are not gone.
+
+        RecordError unless there are as many as ``expected``.
+        """
         numbers, gone = self.numbers[:count], self.gone[:count]
         self.numbers, self.gone = self.numbers[count:], self.gone[count:]
         if int((~gone).sum()) != expected:

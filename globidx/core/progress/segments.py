@@ -1,4 +1,4 @@
-"""Progress: which positions of an epoch are committed or left out, after any history of world sizes and uneven ranks.
+"""Progress: which positions of an epoch are committed or left out, after any history.
 
 A *segment* is what was committed while the world size was W: ``counts[r]`` positions by rank r,
 the first of those dealt to it. What remains after a segment is what remained before it, minus
@@ -79,7 +79,10 @@ class Segment:
         return (last - 1) * self.world_size + rank + 1 - self.committed
 
     def numbers(self) -> Numbers:
-        """Return the committed positions, numbered as what remained before the segment, in any sequence."""
+        """Return the committed positions, as indices of what remained before the segment.
+
+        They come in any sequence.
+        """
         each = np.array(self.counts, np.int64)
         row = np.arange(self.committed) - np.repeat(np.cumsum(each) - each, each)
         return row * self.world_size + np.repeat(np.arange(self.world_size), each)
@@ -92,7 +95,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Skip:
-    """Ids that are left out from here on, and the number of their positions that were not committed before."""
+    """Ids that are left out from here on.
+
+    ``positions`` is how many of their positions were not committed before.
+    """
 
     ids: Ranges
     positions: int
@@ -130,7 +136,7 @@ class Progress:
         return Ranges.of([pair for layer in skips for pair in layer.ids.pairs])
 
     def extend(self, counts: Sequence[int]) -> Progress:
-        """Return the progress after one more segment: ``counts[r]`` positions committed by rank r of ``len(counts)``.
+        """Return the progress after one more segment: ``counts[r]`` positions by each rank r.
 
         ValueError if a rank has more than it was dealt.
         """
@@ -146,7 +152,10 @@ class Progress:
         )
 
     def skip(self, ids: Ranges, positions: int) -> Progress:
-        """Return the progress with ``ids`` left out from here on; they have ``positions`` positions, none committed."""
+        """Return the progress with ``ids`` left out from here on.
+
+        They have ``positions`` positions, none of which is committed.
+        """
         if not ids.pairs:
             return self
         validate.integer(
@@ -175,7 +184,7 @@ def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
 
 
 def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:
-    """Split ``counts`` into at most one prefix, and one uneven segment whose smallest count is 0."""
+    """Split ``counts`` into a prefix and an uneven segment whose smallest count is 0."""
     rows, world_size = int(min(counts)), len(counts)
     rest = tuple(int(count) - rows for count in counts)
     extra = sum(rest)

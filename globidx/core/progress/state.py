@@ -90,7 +90,10 @@ class SamplerState:
         return self if self.world_size == world_size else replace(self, world_size=world_size)
 
     def commit(self, amount: int, rank: int) -> SamplerState:
-        """Return the state with ``amount`` more ids of ``rank`` committed; CommitError if it had fewer left."""
+        """Return the state with ``amount`` more ids of ``rank`` committed.
+
+        CommitError if it had fewer left.
+        """
         left = self.stream_length(rank) - self.committed
         if amount > left:
             raise CommitError(
@@ -112,20 +115,29 @@ class SamplerState:
         return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
 
     def quarantine(self, ids: Ranges) -> SamplerState:
-        """Return the state with ``ids`` in quarantine as well; RecordError if a record cannot hold so many."""
+        """Return the state with ``ids`` in quarantine as well.
+
+        RecordError if a record cannot hold so many.
+        """
         return replace(
             self, quarantined=bounded(self.quarantined | ids, "the quarantine would have")
         )
 
     def closed(self) -> Progress:
-        """Return the progress after the open segment, as if all ranks had come as far as this one, without padding."""
+        """Return the progress after the open segment, as if all ranks were as far as this one.
+
+        Padding is not progress.
+        """
         prefix = min(self.committed * self.world_size, self.progress.remaining)
         return replace(
             self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed
         )
 
     def resumed(self) -> tuple[int, Progress]:
-        """The epoch and progress that a run goes on with: of an epoch that is not running, the start of one."""
+        """The epoch and progress that a run goes on with.
+
+        If no epoch is running, that is the start of one.
+        """
         progress = self.closed()
         if progress.committed and progress.remaining:
             return self.epoch, progress
@@ -201,7 +213,10 @@ class SamplerState:
 
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
-        """Return the state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
+        """Return the state that ``to_dict`` wrote.
+
+        RecordError names what is missing, unknown or impossible.
+        """
         _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
         fields = schema.fields(state, "sampler state", _FIELDS)
@@ -301,7 +316,10 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
 
 
 def _layer(value: Any, where: str) -> Any:
-    """Check one layer of a history: ``["skip", positions, ranges]``, or the counts of the ranks of a segment."""
+    """Check one layer of a history.
+
+    It is ``["skip", positions, ranges]``, or the counts of the ranks of a segment.
+    """
     if type(value) is list and value[:1] == ["skip"]:
         if len(value) != 3:
             raise RecordError(f'{where} must be ["skip", positions, ranges], got {value!r:.80}')

@@ -87,7 +87,10 @@ class Tracker:
         return begun.stream_length(rank)
 
     def check(self, state: Mapping[str, Any]) -> SamplerState:
-        """Return ``state``, parsed; RecordMismatchError if another run wrote it. Changes nothing."""
+        """Return ``state``, parsed.
+
+        RecordMismatchError if another run wrote it. Nothing changes.
+        """
         loaded = SamplerState.from_dict(state)
         refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
         planned = self._recorded(loaded)
@@ -117,7 +120,7 @@ class Tracker:
             )
 
     def other_world(self, before: int | None, now: int) -> CommitError:
-        """Return the error for ids that were dealt at one world size and are committed at another."""
+        """Return the error for ids dealt at one world size and committed at another."""
         return CommitError(
             f"ids of epoch {self.state.epoch} were dealt at world size {before}, but it is {now} now; build a new "
             "sampler and load the record to go on with other ranks"
@@ -126,7 +129,9 @@ class Tracker:
     # -- changes
 
     def renew(self, *, unread: bool) -> bool:
-        """Begin a pass: an epoch of which nothing is committed takes the current dataset, plan and skips.
+        """Begin a pass.
+
+        An epoch of which nothing is committed takes the current dataset, plan and skips.
 
         Returns whether that changed the epoch, so that samples drawn before do not count.
         """
@@ -140,7 +145,10 @@ class Tracker:
         self.state = self.state.dealt_to(world_size).commit(amount, rank)
 
     def begin(self, epoch: int, *, ended: bool = False) -> None:
-        """Start ``epoch`` over the current dataset; ``ended`` says that the epoch before was completed."""
+        """Start ``epoch`` over the current dataset.
+
+        ``ended`` says that the epoch before was completed.
+        """
         left = replace(self.state, world_size=self.ranks.resolve()[1])
         # The trail must be the same on every rank, so an epoch without commits is planned again.
         if not left.committed and not left.progress.committed:
@@ -155,7 +163,10 @@ class Tracker:
         self._start(replace(fresh, trail=left.left_behind(), finished_epoch=finished), planned)
 
     def load(self, loaded: SamplerState) -> None:
-        """Go on from ``loaded``, of any world size. A running epoch keeps its samples if files were appended."""
+        """Go on from ``loaded``, of any world size.
+
+        A running epoch keeps its samples if files were appended.
+        """
         epoch, progress = loaded.resumed()
         skip = loaded.skip | self.state.skip
         if progress.committed:
@@ -179,7 +190,10 @@ class Tracker:
         self._start(replace(fresh, trail=self.state.trail), planned)
 
     def skip(self, ids: Ranges) -> None:
-        """Leave ``ids`` out from the next epoch or load on; IndexError if one is outside the dataset."""
+        """Leave ``ids`` out from the next epoch or load on.
+
+        IndexError if one is outside the dataset.
+        """
         if ids.pairs:
             validate.sample_id(ids.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
         self.state = replace(
@@ -187,7 +201,10 @@ class Tracker:
         )
 
     def quarantine(self, ids: Ranges) -> None:
-        """Add ``ids``, which were replaced by others; RecordError if a record cannot hold so many."""
+        """Add ``ids``, which were replaced by others.
+
+        RecordError if a record cannot hold so many.
+        """
         self.state = self.state.quarantine(ids)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,7 +213,9 @@ class Tracker:
     # -- inside
 
     def _renewed(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, Order] | None:
-        """Return the epoch for the current dataset and readers, and its order; None if it is the same as before.
+        """Return the epoch for the current dataset and readers, and its order.
+
+        None if both are the same as before.
 
         An epoch that runs stays as it is; RecordMismatchError if its ids mean other samples now.
         Ids that were skipped since the epoch before ended are left out of this one, unless a
@@ -238,13 +257,19 @@ class Tracker:
         return Lanes(ranks=world_size, workers=max(1, workers), batch=world_size * batch_size)
 
     def _recorded(self, state: SamplerState) -> Order:
-        """Return the order of the epoch of a record, which keeps its plan if anything of it is committed."""
+        """Return the order of the epoch of a record.
+
+        It keeps its plan if anything of the epoch is committed.
+        """
         if state.closed().committed:
             return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
         return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
 
     def _fresh(self, epoch: int, skip: Ranges) -> tuple[SamplerState, Order]:
-        """Return the start of an epoch. It is planned for one rank until a pass begins and asks for the ranks."""
+        """Return the start of an epoch.
+
+        It is planned for one rank until a pass begins and asks for the ranks.
+        """
         dataset = DatasetIdentity.of(self.dataset)
         planned = self.order.plan(self.dataset, dataset.num_samples, Lanes)
         return self._of(planned, dataset, epoch, skip), planned
@@ -263,7 +288,7 @@ class Tracker:
         )
 
     def _start(self, state: SamplerState, planned: Order) -> None:
-        """Go on from ``state``, and leave out the ids of its ``skip`` that its epoch does not leave out yet.
+        """Go on from ``state``, and leave out all ids of its ``skip``.
 
         The quarantine is of the whole run, so the ids in it are kept.
         """
@@ -277,7 +302,7 @@ class Tracker:
         self._view = None
 
     def _leaving_out(self, state: SamplerState, planned: Order, ids: Ranges) -> SamplerState:
-        """Return ``state`` with ``ids`` left out from here on, apart from those that are left out already."""
+        """Return ``state`` with ``ids`` left out from here on, if they are not left out already."""
         more = (ids - state.progress.left_out).below(state.dataset.num_samples)
         if not more.pairs:
             return state
@@ -286,7 +311,10 @@ class Tracker:
 
 
 def refuse_other_run(state: SamplerState, *, dataset: Any, order: Order, seed: int) -> None:
-    """RecordMismatchError, naming the first field that differs, if ``state`` belongs to another run."""
+    """RecordMismatchError if ``state`` belongs to another run.
+
+    It names the first field that differs.
+    """
     if not state.dataset.begins(dataset):
         here = DatasetIdentity.of(dataset)
         names = ("fingerprint", "num_files", "num_samples")

@@ -18,7 +18,9 @@ class EpochView:
         self._count = progress.remaining
 
     def stream(self, start: int, stop: int, *, rank: int, world_size: int) -> Ids:
-        """Return the ids ``[start, stop)`` of the stream of ``rank``, padded past the end of its share.
+        """Return the ids ``[start, stop)`` of the stream of ``rank``.
+
+        Past the end of its share it is padded.
 
         >>> from globidx.core.orders.plain import Sequential
         >>> view = EpochView(Sequential().bind(11, seed=0, epoch=0), Progress(11).extend((4,)))

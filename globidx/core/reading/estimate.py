@@ -1,4 +1,6 @@
-"""What reading an epoch will cost: the order's ids played out against a model of each worker's cache. No file is read.
+"""What reading an epoch will cost, played out against a model of each worker's cache.
+
+No file is read.
 
 The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and
 drops the least recently used, a batch is read by file and place, and a chunk that alone exceeds
@@ -64,7 +66,9 @@ def estimate(
     epoch: int = 0,
     most_samples: int = MOST_SAMPLES,
 ) -> Estimate:
-    """Cost of an epoch over the files of ``table`` (``GlobalIndexManager(...).now.table``) in ``order``.
+    """Estimate the cost of an epoch in ``order`` over the files of ``table``.
+
+    ``GlobalIndexManager(...).now.table`` is one.
 
     Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in
     its own), in turn.
@@ -205,7 +209,7 @@ class _Model:
 def _batches(
     arrangement: Arrangement, lanes: Lanes, lane: int, numbers: range
 ) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
-    """Ids of the batches that ``numbers`` of a lane make, some batches at a time, and where each begins among them."""
+    """The ids of successive batches of a lane, some batches at a time, and where each begins."""
     batch = lanes.batch // lanes.ranks
     at_once = max(1, 2**14 // batch) * batch
     for start in range(numbers.start, numbers.stop, at_once):

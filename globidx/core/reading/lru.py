@@ -1,4 +1,4 @@
-"""The values that were used last, as many as fit into a number of bytes: the rule of what a reader keeps."""
+"""The rule of what a reader keeps: what was used last, as much as fits into its bytes."""
 
 from __future__ import annotations
 

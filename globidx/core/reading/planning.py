@@ -1,4 +1,4 @@
-"""The reading plan: where each item of a batch lies, each once, in as few contiguous runs of rows as there can be."""
+"""The reading plan of a batch: each item once, in as few runs of rows as there can be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ CACHE_BYTES = 64 * 2**20
 
 
 class Plan(NamedTuple):
-    """The distinct items of a batch, sorted by file and item; the batch's i-th sample is ``places[i]``-th of them."""
+    """The distinct items of a batch, sorted by file and item.
+
+    The i-th sample of the batch is the one at ``rows[i]``.
+    """
 
     files: NDArray[np.int64]
     items: NDArray[np.int64]
@@ -20,7 +23,7 @@ class Plan(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Rows ``[start, stop)`` of a file's array, which are rows ``target``, ``target + 1``, ... of the result.
+    """Rows ``[start, stop)`` of a file's array, which are those from ``target`` on of the result.
 
     They lie in the chunk that begins at row ``chunk``; -1 where they are read without regard to
     chunks.

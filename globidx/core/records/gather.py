@@ -44,7 +44,7 @@ def _united(name: str, parts: Sequence[Mapping[str, Any]], merge: Merge | None) 
 
 
 def _by_own_rank(name: str, parts: Sequence[Mapping[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """Return (process that has it, state) for each rank of the objects of that name, in rank order."""
+    """Return (process that has it, state) for each rank of the objects of that name."""
     own = [part["ranks"].get(name, (0, 0)) for part in parts]
     _same(f"a world size of {name!r},", [size for _, size in own])
     ranks, size = [int(rank) for rank, _ in own], int(own[0][1])

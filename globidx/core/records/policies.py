@@ -1,4 +1,6 @@
-"""Which records to keep: policies are values that choose among the records of a folder, and delete nothing.
+"""Which records to keep.
+
+Policies are values that choose among the records of a folder, and delete nothing.
 
 A policy is called with the entries of a folder, oldest first, and returns the numbers of those to
 keep. ``a | b`` keeps what either keeps. Any function of that signature is a policy too. The newest
@@ -135,7 +137,9 @@ def every(steps: int) -> Policy:
 
 
 def best(key: str, mode: Literal["min", "max"] = "min", count: int = 1) -> Policy:
-    """Keep the ``count`` records with the smallest, or largest, ``extras[key]``; of equal ones, the older.
+    """Keep the ``count`` records with the smallest, or largest, ``extras[key]``.
+
+    Of equal ones, the older is better.
 
     Parameters
     ----------

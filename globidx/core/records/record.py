@@ -81,7 +81,10 @@ def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _is_part(some: Any, whole: Any) -> bool:
-    """Return whether each key of ``some`` has the same value in ``whole``, which may have more keys."""
+    """Return whether each key of ``some`` has the same value in ``whole``.
+
+    ``whole`` may have more keys.
+    """
     if isinstance(some, Mapping) and isinstance(whole, Mapping):
         return all(key in whole and _is_part(value, whole[key]) for key, value in some.items())
     return bool(some == whole)
@@ -94,7 +97,10 @@ def seal(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a sealed record, indented; RecordError if they are more than a reader accepts."""
+    """Return the bytes of a sealed record, indented.
+
+    RecordError if they are more than a reader accepts.
+    """
     data = strict.pretty(record)
     if len(data) > strict.MAX_BYTES:
         raise RecordError(
@@ -104,7 +110,9 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes, source: str) -> dict[str, Any]:
-    """Return the record in ``data``, verified with its sampler states; RecordCorruptError names ``source`` and reason.
+    """Return the record in ``data``, verified with its sampler states.
+
+    RecordCorruptError names ``source`` and reason.
 
     It runs no code, and opens no path that the data names.
     """
@@ -114,7 +122,9 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
 def reseal(
     data: bytes, source: str, *, number: int | None = None, token: str = ""
 ) -> dict[str, Any]:
-    """Return the record in ``data``, which may have been edited, with a new checksum. All else is verified.
+    """Return the record in ``data``, which may have been edited, with a new checksum.
+
+    All else is verified.
 
     With ``number`` and ``token`` it becomes another record, with another id.
     """

@@ -1,4 +1,6 @@
-"""What a forked child must not inherit: locks that a thread of its parent may hold for ever, and what they guard.
+"""What a forked child must not inherit: locks, and what they guard.
+
+A thread of its parent may hold them for ever.
 
 Only the thread that forks lives on in the child. A lock that another one held at that moment stays
 held, and what it guards may be half changed. So such objects are made anew in the child before any

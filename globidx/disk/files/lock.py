@@ -54,7 +54,7 @@ def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
 
 
 def _file_lock(path: Path) -> FileLock:
-    """An flock. filelock's fallback, a file that exists while it is held, would outlive a killed holder."""
+    """An flock, which the kernel releases with its holder."""
     # newer versions of filelock
     if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
         return FileLock(path, fallback_to_soft=False)

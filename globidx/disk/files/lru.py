@@ -32,7 +32,9 @@ class _Slot(Generic[Handle]):
 
 
 class HandleCache(Generic[Key, Handle]):
-    """At most ``capacity`` handles, opened by ``open_handle(key)`` on first use and closed when they are pushed out.
+    """At most ``capacity`` handles, opened by ``open_handle(key)`` on first use.
+
+    They are closed when they are pushed out.
 
     A handle in use is never closed under its user. Handles belong to the process that opened them:
     a forked child starts with none, and leaves its parent's alone.
@@ -118,6 +120,6 @@ class HandleCache(Generic[Key, Handle]):
 
 
 def default_capacity() -> int:
-    """A quarter of the files this process may open, 128 at most: the rest is for sockets and the user."""
+    """A quarter of the files that this process may open, 128 at most."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 128 if soft == resource.RLIM_INFINITY else max(1, min(128, soft // 4))

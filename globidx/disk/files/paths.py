@@ -1,4 +1,7 @@
-"""The paths of an index: a folder and names in it, spelled out one by one when they are asked for."""
+"""The paths of an index: a folder and names in it.
+
+They are spelled out one by one when they are asked for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The archive of a run: what rank 0 does for all ranks, which is to write records and to find them."""
+"""The archive of a run: rank 0 writes records, and finds them, for all ranks."""
 
 from __future__ import annotations
 

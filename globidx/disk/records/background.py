@@ -41,7 +41,10 @@ class Background:
             self._thread = thread
 
     def settle(self, patience: float) -> None:
-        """Wait for the work under way; SaveError, once, if it failed, or takes more than ``patience`` seconds."""
+        """Wait for the work under way.
+
+        SaveError, once, if it failed, or takes more than ``patience`` seconds.
+        """
         if self._thread is None:
             return
         self._thread.join(patience)

@@ -1,4 +1,4 @@
-"""Record files of one folder: their names, which is the newest, and reading, publishing and removing one."""
+"""Record files of one folder: names, the newest one, and how one is read and written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ _log = logging.getLogger("globidx")
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Read a record file. It is parsed strictly and verified; no code runs, and no other file is opened.
+    """Read a record file.
+
+    It is parsed strictly and verified. No code runs, and no other file is opened.
 
     Parameters
     ----------
@@ -102,7 +104,9 @@ def record_path(directory: Path, id: str) -> Path:
 
 
 def publish(directory: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
-    """Write a record beside the others, all or nothing; RecordError, and nothing, where it could not be read back.
+    """Write a record beside the others, all or nothing.
+
+    RecordError, and nothing is written, where it could not be read back.
 
     SaveError where it could not be written; its ``state`` is ``NOT_WRITTEN``, or ``UNKNOWN`` if the
     record may be there.
@@ -135,7 +139,10 @@ def list_records(directory: Path) -> list[Path]:
 
 
 def newest(path: str | Path) -> Path:
-    """``path`` itself, or the newest record in it where it is a folder; FileNotFoundError where it holds none."""
+    """``path`` itself, or the newest record in it where it is a folder.
+
+    FileNotFoundError where it holds none.
+    """
     path_given = Path(path)
     if not path_given.is_dir():
         return path_given
@@ -146,7 +153,10 @@ def newest(path: str | Path) -> Path:
 
 
 def read_newest(path: str | Path) -> dict[str, Any]:
-    """The record in a file, or the newest one of a folder, also while a running job prunes there."""
+    """The record in a file, or the newest one of a folder.
+
+    A running job may prune there meanwhile.
+    """
     for _ in range(_TRIES):
         record_file = newest(path)
         try:

@@ -1,4 +1,4 @@
-"""The records of one run in a folder: the next number, records of another run, and which ones are pruned."""
+"""The records of one run in a folder, and those of another run that came between."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _log = logging.getLogger("globidx")
 
 
 class Lineage:
-    """The records of ``directory`` as this run knows them: what was there when it last looked, and its own since.
+    """The records of ``directory`` as this run knows them.
+
+    Those are what was there when it last looked, and its own since.
 
     Records that somebody else has added by the next save belong to another run: two jobs in one
     folder would each restore, and prune, the other's. So that save is refused. What was there
@@ -49,7 +51,10 @@ class Lineage:
         self._own().update(name for _, name in numbered)
 
     def next_number(self) -> int:
-        """The next record's; SaveError, naming the record, where another run has written one since the last look."""
+        """The number of the next record.
+
+        SaveError, naming the record, where another run has written one since the last look.
+        """
         # makes the folder
         records.next_number(self._directory)
         if self._newest is None:
@@ -104,7 +109,10 @@ class Lineage:
                 records.remove(path)
 
     def surplus(self, keep: Keep | int) -> list[Path]:
-        """The records of this run that ``prune`` removes, oldest first; none where the folder cannot be listed."""
+        """The records of this run that ``prune`` removes, oldest first.
+
+        None where the folder cannot be listed.
+        """
         if isinstance(keep, int):
             validate.integer(keep, "keep_last", low=1)
         try:

@@ -1,4 +1,7 @@
-"""Verifies a folder of records without changing it: which are whole, and what killed writers left."""
+"""Verifies a folder of records without changing it.
+
+It tells which are whole, and what killed writers left.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Account:
 
     @property
     def left_to_deliver(self) -> int:
-        """How many ids this rank still yields in the pass, the batch that its loop holds included."""
+        """How many ids this rank still yields in the pass, the held batch included."""
         state, rank = self.at()
         return state.stream_length(rank) - state.committed
 
@@ -96,7 +96,10 @@ class Account:
 
     @contextmanager
     def as_issued_by(self, cursor: Cursor) -> Iterator[None]:
-        """Answer as if all ids that ``cursor`` issued were committed, unless it is of an earlier pass."""
+        """Answer as if all ids that ``cursor`` issued were committed.
+
+        An iterator of an earlier pass does not count.
+        """
         # the lock keeps other threads from being answered so
         with self.lock:
             before, self._asked = self._asked, cursor if self.passes.knows(cursor) else None

@@ -77,7 +77,9 @@ class Caller(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _body(code: CodeType, instruction: int) -> range | None:
-    """Offsets of the body of the `for` statement whose FOR_ITER is at ``instruction``; None if there is none.
+    """Offsets of the body of the `for` statement whose FOR_ITER is at ``instruction``.
+
+    None if there is none.
 
     The compiler puts a loop's body between FOR_ITER and its target. Only exception handlers are
     moved out of it, and a loop in one of those has failed to train on its batch.

@@ -24,7 +24,10 @@ class Original:
         self._living[self.name] = passes
 
     def note_loop(self) -> None:
-        """Note at the sampler that this one was copied from, if it is in this process, that a loop reads the copy."""
+        """Note at the original that a loop reads the copy.
+
+        In another process there is no original, and nothing to note.
+        """
         original = self._living.get(self._parent) if self._parent is not None else None
         if original is not None:
             original.copy_is_read = True

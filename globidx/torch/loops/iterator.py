@@ -31,7 +31,10 @@ class Watch(Protocol):
 
 
 class Cursor:
-    """The ids ``[start, stop)`` of one rank's stream, computed block by block by ``ids(start, stop)``."""
+    """The ids ``[start, stop)`` of one rank's stream.
+
+    They are computed block by block by ``ids(start, stop)``.
+    """
 
     def __init__(self, watch: Watch, *, by_loader: bool = False) -> None:
         self._watch = watch
@@ -111,7 +114,9 @@ class Resumable(Protocol):
 
 
 class SampleIterator(chain):  # type: ignore[type-arg]
-    """The iterator of a sampler. Its ``state_dict`` is the sampler's record for the ids *issued* so far.
+    """The iterator of a sampler.
+
+    Its ``state_dict`` is the sampler's record for the ids *issued* so far.
 
     torchdata's ``StatefulDataLoader`` asks for it when a batch of ids is sent to a worker, and
     returns the answer with that batch: there, the ids that were issued are exactly those that the

@@ -25,7 +25,10 @@ _log = logging.getLogger("globidx")
 
 
 class Ledger(Account):
-    """All that changes how far a sampler is: what users call, what loops report, what saves ask for."""
+    """All that changes how far a sampler is.
+
+    That is what users call, what loops report, and what saves ask for.
+    """
 
     def __init__(self, tracker: Tracker, *, parent: str | None = None) -> None:
         super().__init__(tracker)
@@ -149,7 +152,10 @@ class Ledger(Account):
         self._original.note_loop()
 
     def expect(self, *, workers: int, batch_size: int) -> None:
-        """Learn how the loader of the next pass reads; an epoch of which nothing was drawn is planned for it."""
+        """Learn how the loader of the next pass reads.
+
+        An epoch of which nothing was drawn is planned for it.
+        """
         self.tracker.loading = workers, batch_size
 
     def is_run_by(self, loop: Loop) -> bool:
@@ -180,7 +186,10 @@ class Ledger(Account):
     # -- what a save asks for
 
     def settle(self) -> None:
-        """Commit the batch that the loop holds, as ``CheckpointManager.save`` does on all ranks at the same step."""
+        """Commit the batch that the loop holds.
+
+        ``CheckpointManager.save`` does so on all ranks at the same step.
+        """
         with self.lock:
             held = self.passes.held
             abandoned = self.passes.batch if held is None else None
@@ -239,7 +248,10 @@ class Ledger(Account):
             self._commit(len(batch.ids))
 
     def _end_pass(self) -> None:
-        """End the epoch on this rank; the state says that the epoch was finished, and not just left."""
+        """End the epoch on this rank.
+
+        The state says that the epoch was finished, and not just left.
+        """
         finished = self.running_epoch
         self.passes.end(f"finished epoch {finished}")
         self.tracker.begin(finished + 1, ended=True)

@@ -1,4 +1,4 @@
-"""Deliveries that were not reported, or not as they happened: the errors and the warnings about them."""
+"""Errors and warnings about deliveries that were not reported, or not as they happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Doing something on all ranks or on none: what any rank raises, every rank raises, and no rank is left waiting.
+"""Doing something on all ranks or on none.
+
+What any rank raises, every rank raises, and no rank is left waiting.
 
 A round is first a row of integers from every rank (what it calls, whether it failed, how many bytes
 it brings), and then the bytes. So the other ranks learn that a rank failed before they wait for its
@@ -27,7 +29,9 @@ _MOST_BYTES = 2**30
 
 
 class Agreement:
-    """The ranks of ``group``, resolved when they are first needed; a call ends within ``timeout`` seconds.
+    """The ranks of ``group``, resolved when they are first needed.
+
+    A call ends within ``timeout`` seconds.
 
     A rank that does not come is waited for a little less than that: the rest is for the roll call
     that names it. All ranks make the calls of one ``purpose`` in the same sequence; other purposes
@@ -97,7 +101,10 @@ class Agreement:
         return parts
 
     def all_gather(self, work: Callable[[], bytes]) -> list[bytes]:
-        """``work()`` of every rank, in rank order, on every rank; where any rank's raised, all raise the same."""
+        """``work()`` of every rank, in rank order, on every rank.
+
+        Where any rank's raised, all raise the same.
+        """
         made: list[bytes] = []
         mine = outcome_of(lambda: made.append(work()))
         if made:

@@ -22,7 +22,9 @@ _MOST_HELD_BYTES = 2**20
 
 
 class Channel:
-    """Collectives over some ranks, each bounded in time; without a default group it is a world of one.
+    """Collectives over some ranks, each bounded in time.
+
+    Without a default group it is a world of one.
 
     A record is never caught between a training step's collectives, because the connections are the
     channel's own. They are made without ``dist.new_group``, which names a group by how many the
@@ -61,7 +63,10 @@ class Channel:
 
     @classmethod
     def of(cls, purpose: str, group: Any) -> Channel:
-        """The channel for this purpose over the ranks of ``group``, or of the default group; nothing is sent."""
+        """The channel for this purpose over the ranks of ``group``, or of the default group.
+
+        Nothing is sent.
+        """
         default = dist.group.WORLD if is_initialized() else None
         if default is None:
             return cls(purpose, [0], None)
@@ -143,7 +148,10 @@ class Channel:
         return payloads.to_bytes(parts, sizes)
 
     def gather(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
-        """Every rank's payload, of these sizes, in rank order, on rank 0; an empty list on the others."""
+        """Every rank's payload, of these sizes, in rank order, on rank 0.
+
+        On the others, an empty list.
+        """
         if self._group is None:
             return [payload]
         parts = payloads.room(sizes) if self.rank == 0 else []
@@ -191,7 +199,9 @@ class Channel:
             self._held += tensors
 
     def give_up(self, subject: str, patience: float) -> list[int] | None:
-        """Close the connections, and return the ranks that do not answer within about ``patience`` seconds.
+        """Close the connections, and return the ranks that do not answer.
+
+        They have about ``patience`` seconds.
 
         Ranks that wait for one that waits for a dead one would otherwise notice only when their own
         time is up. The next ``meet`` makes new connections. None if the store does not answer,

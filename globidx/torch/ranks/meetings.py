@@ -1,4 +1,6 @@
-"""Where the ranks meet: a counter in the job's store, which is increased whenever a meeting has failed.
+"""Where the ranks meet: a counter in the job's store.
+
+It is increased whenever a meeting has failed.
 
 Connections that failed are useless, so a rank that sees a failure gives the meeting up, and the
 next meeting has the next number. A rank that was not there, because it was late or had caught an
@@ -38,7 +40,10 @@ class Meetings:
         return answer
 
     def give_up(self, meeting: int, subject: str) -> None:
-        """Begin the next meeting, unless that has begun; the first rank to do so records the call that failed."""
+        """Begin the next meeting, unless that has begun.
+
+        The first rank to do so records the call that failed.
+        """
         self._store.compare_set(f"{self._key}/{meeting}/over", "", subject)
         self._store.compare_set(f"{self._key}/newest", str(meeting), str(meeting + 1))
 
@@ -50,7 +55,9 @@ class Meetings:
 
 
 def answer_of(work: Callable[[], Answer], patience: float) -> Answer | None:
-    """The result of ``work()``, which asks the store; None if that takes over ``patience`` seconds, or it is gone.
+    """The result of ``work()``, which asks the store.
+
+    None if that takes over ``patience`` seconds, or the store is gone.
 
     The store's host may hang, so a thread asks that nobody waits for, if the system allows one
     more.
