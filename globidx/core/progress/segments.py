@@ -9,11 +9,12 @@ map of the same kind: some ids, not committed by then, are left out from there o
 Histories have one normal form (``Progress.extend`` and ``Progress.skip``), which is what keeps
 them short:
 
-* counts that together cover the first k remaining positions are the segment ``(k,)``: one rank, k positions, whatever W
-was;
+* counts that together cover the first k remaining positions are the segment ``(k,)``: one rank, k
+  positions, whatever W was;
 * rows that all ranks have committed are split off an uneven segment, as such a prefix;
 * two prefixes in a row are one;
-* a prefix that covers every hole an uneven segment left behind swallows it: together they are a prefix again.
+* a prefix that covers every hole an uneven segment left behind swallows it: together they are a
+  prefix again.
 
 So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only
 until the next segment has read past it. Skips stay where they are, since they say something of
@@ -34,14 +35,14 @@ from globidx.core.progress import partition
 from globidx.core.progress.bands import Bands
 from globidx.core.progress.ranges import Ranges
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Segment:
     """Counts committed by each rank of one world size.
 
-    Four ranks were dealt the numbers below as columns; rank 0 committed 3, rank 2 only 1, and so
+    Four ranks were dealt the positions below as columns; rank 0 committed 3, rank 2 only 1, and so
     on. What remains is read row by row::
 
         0  1  2  3        counts (3, 2, 1, 2)
@@ -74,11 +75,13 @@ class Segment:
         """The number of positions before the last committed one that are not committed."""
         if self.is_prefix:
             return 0
+        # The last committed position is in the last row that any rank has committed, in the column
+        # of the last rank that did.
         last = max(self.counts)
         rank = max(rank for rank, count in enumerate(self.counts) if count == last)
         return (last - 1) * self.world_size + rank + 1 - self.committed
 
-    def numbers(self) -> Numbers:
+    def indices(self) -> Indices:
         """Return the committed positions, as indices of what remained before the segment.
 
         They come in any sequence.
@@ -144,6 +147,7 @@ class Progress:
         validate.integer(world_size, "world size", low=1)
         _refuse_more_than_dealt(counts, remaining)
         history = self.history
+        # The prefix comes first: it is what may swallow holes of before.
         for segment in _normal(counts):
             history = _push(history, segment)
         committed = self.committed + sum(counts)
@@ -200,6 +204,8 @@ def _push(history: tuple[Segment | Skip, ...], layer: Segment | Skip) -> tuple[S
     kept = list(history)
     while kept and isinstance(layer, Segment) and layer.is_prefix:
         last = kept[-1]
+        # A skip stays where it is: a sample that a weighted order draws twice may have been
+        # committed once before it.
         if isinstance(last, Skip) or layer.committed < last.holes:
             break
         kept.pop()

@@ -3,7 +3,7 @@
 No file is read.
 
 The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and
-drops the least recently used, a batch is read by file and place, and a chunk that alone exceeds
+drops the least recently used, a batch is read by file and item, and a chunk that alone exceeds
 the cache is decoded for every batch.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from globidx.core import validate
 from globidx.core.index.index import GlobalIndex
 from globidx.core.index.table import Table
-from globidx.core.orders.base import Arrangement, Ids, Order
+from globidx.core.orders.base import BLOCK, Arrangement, Ids, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.reading.lru import ByteLru
 from globidx.core.reading.planning import CACHE_BYTES
@@ -73,33 +73,38 @@ def estimate(
     Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in
     its own), in turn.
     """
-    n, batch = int(table.lengths.sum()), validate.integer(batch_size, "batch_size", low=1)
+    num_samples = int(table.lengths.sum())
+    batch = validate.integer(batch_size, "batch_size", low=1)
     ranks = validate.integer(world_size, "world_size", low=1)
     processes = max(1, validate.integer(workers, "workers"))
     capacity = validate.integer(cache_bytes, "cache_bytes")
+    lanes = Lanes(ranks, processes, ranks * batch)
+    # all that an order asks of a dataset when it plans an epoch
     data = SimpleNamespace(chunking=table.chunking())
-    planned = order.plan(data, n, lambda: Lanes(ranks, processes, ranks * batch))
-    arrangement = planned.bind(n, seed=seed, epoch=epoch)
+    planned = order.plan(data, num_samples, lambda: lanes)
+    arrangement = planned.bind(num_samples, seed=seed, epoch=epoch)
     model = _Model(table)
     total = _Cost()
     played = 0
-    lanes = Lanes(ranks, processes, ranks * batch)
     if len(arrangement) <= most_samples:
         for lane, length in enumerate(lanes.quotas(len(arrangement)).tolist()):
+            # each worker of each rank has a cache of its own
             cache = ByteLru[bool](capacity)
             for ids, starts in _batches(arrangement, lanes, lane, range(length)):
                 total += model.read(ids, starts, cache)
     else:
         cache, length = ByteLru[bool](capacity), int(lanes.quotas(len(arrangement))[0])
+        # from the middle on, at the beginning of a batch: neither end of an epoch is typical
         middle = length // (2 * batch) * batch
         for ids, starts in _batches(arrangement, lanes, 0, range(middle, length)):
             cost = model.read(ids, starts, cache)
             played += cost.samples
-            if played > most_samples // 2:  # the first half filled the cache
+            # the first half filled the cache
+            if played > most_samples // 2:
                 total += cost
             if played >= most_samples:
                 break
-    return model.told(
+    return model.estimate(
         total, len(arrangement), min(max_open_files, -(-len(arrangement) // (ranks * processes)))
     )
 
@@ -137,12 +142,13 @@ def _misses(
 
 
 class _Model:
-    """The chunks of all arrays, numbered through."""
+    """The chunks of all arrays, each with an id of its own."""
 
     def __init__(self, table: Table) -> None:
         self._table, self._index = table, GlobalIndex(table.lengths)
         self._chunks = table.chunk_items
         self._item_bytes = [info.item_bytes for info in table.arrays]
+        # An array without chunks (contiguous, say) has none here: its rows are read as they are.
         counts = np.where(
             self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0
         )
@@ -165,29 +171,31 @@ class _Model:
             cost.bytes_read += int((~cut).sum()) * item_bytes
             file = files[cut]
             length = np.maximum(1, chunk[cut])
-            number = items[cut] // np.maximum(1, chunk[cut])
-            first = number * length
-            sizes.append(np.minimum(length, self._table.lengths[file] - first) * item_bytes)
-            stored.append(length * item_bytes)  # the last chunk of a file is stored as long as any
-            keys.append(self._firsts[file, array] + number)
+            index = items[cut] // length
+            rows = np.minimum(length, self._table.lengths[file] - index * length)
+            # what the cache holds of a file's last chunk is its rows, but it is stored whole
+            sizes.append(rows * item_bytes)
+            stored.append(length * item_bytes)
+            keys.append(self._firsts[file, array] + index)
             # A reader reads one array of a batch at a time.
             groups.append(batch[cut] * len(self._item_bytes) + array)
         key = np.concatenate(keys)
         size = np.concatenate(sizes)
         group = np.concatenate(groups)
-        turn = np.lexsort((key, group))
-        key = key[turn]
-        size = size[turn]
-        group = group[turn]
+        # as a reader goes: batch by batch, array by array, and each chunk of those once
+        sequence = np.lexsort((key, group))
+        key = key[sequence]
+        size = size[sequence]
+        group = group[sequence]
         new = np.ones(len(key), bool)
         new[1:] = (np.diff(key) != 0) | (np.diff(group) != 0)
         missed = _misses(cache, group[new].tolist(), key[new].tolist(), size[new].tolist())
         cost.decodes = len(missed)
-        cost.bytes_read += int(np.concatenate(stored)[turn][new][missed].sum())
+        cost.bytes_read += int(np.concatenate(stored)[sequence][new][missed].sum())
         return cost
 
-    def told(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
-        """The cost of so many samples, as that of the epoch."""
+    def estimate(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
+        """Scale the cost of the samples that were played out to an epoch of ``samples``."""
         scale = samples / max(1, cost.samples)
         useful = samples * sum(self._item_bytes)
         read = round(cost.bytes_read * scale)
@@ -207,12 +215,13 @@ class _Model:
 
 
 def _batches(
-    arrangement: Arrangement, lanes: Lanes, lane: int, numbers: range
+    arrangement: Arrangement, lanes: Lanes, lane: int, indices: range
 ) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
     """The ids of successive batches of a lane, some batches at a time, and where each begins."""
     batch = lanes.batch // lanes.ranks
-    at_once = max(1, 2**14 // batch) * batch
-    for start in range(numbers.start, numbers.stop, at_once):
-        some = np.arange(start, min(start + at_once, numbers.stop), dtype=np.int64)
+    # as many batches as make a block of ids, below which numpy's overhead per call counts
+    at_once = max(1, BLOCK // batch) * batch
+    for start in range(indices.start, indices.stop, at_once):
+        some = np.arange(start, min(start + at_once, indices.stop), dtype=np.int64)
         positions = lanes.inverse(np.full(len(some), lane, np.int64), some)
         yield arrangement.forward(positions), np.arange(0, len(some), batch)
