@@ -48,6 +48,7 @@ def _read(args: argparse.Namespace, indexed: Snapshot, executor: Executor) -> li
     progress = None if args.quiet else Progress(wanted=args.progress or None)
     few = len(indexed.table) < 2
     reports: list[ArrayReport] = []
+    # a process of its own costs more than reading one file
     executor_for_many = None if few else executor
     arrays_of_files = run(
         indexed,
@@ -67,7 +68,7 @@ def _read(args: argparse.Namespace, indexed: Snapshot, executor: Executor) -> li
 class _Report:
     """What was found in the arrays of ``num_files`` files.
 
-    ``unindexed`` has (path, reason) of those that cannot be indexed.
+    ``skipped`` has (path, reason) of those that cannot be indexed.
     """
 
     args: argparse.Namespace
@@ -103,6 +104,7 @@ class _Report:
         unfit = f", {len(self.skipped)} of them cannot be indexed" if self.skipped else ""
         yield f"files      {self.num_files}{unfit}"
         yield f"chunks     {value['chunks']}: {value['absent']} absent, {read}"
+        # Damage that changes neither a checksum nor a size is not detected by any reader.
         yield f"checksums  {f'none in {bare}: a flipped bit there would read as data' if bare else 'in every array'}"
         yield from _first(
             (f"problem    {path}: {reason}" for path, reason in self.skipped),
@@ -120,6 +122,7 @@ def _problem(one: ArrayReport) -> str:
 
 
 def _first(problems: Iterator[str], count: int, what: str) -> Iterator[str]:
+    # A folder of a million files may have as many problems; JSON lists all of them.
     for _, line in zip(range(_SHOWN), problems, strict=False):
         yield line
     if count > _SHOWN:

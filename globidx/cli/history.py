@@ -48,6 +48,7 @@ def arrangement_of(state: SamplerState) -> Any:
     None if it needs more than the record holds (weights, torch).
     """
     order = _ORDERS.get(str(state.order.get("algorithm")))
+    # another version of the algorithm, or other parameters, would be other ids
     if order is None or order.describe() != dict(state.order):
         return None
     return order.bind(state.dataset.num_samples, seed=state.seed, epoch=state.epoch)
@@ -59,6 +60,7 @@ def remaining_of(state: SamplerState, progress: Progress) -> Remaining | None:
     None where ids were left out of an order that cannot be computed here.
     """
     arrangement = arrangement_of(state)
+    # without skips the positions that remain do not depend on the order
     if arrangement is None and progress.left_out.pairs:
         return None
     return Remaining(progress, arrangement.occurrences if arrangement is not None else np.asarray)
@@ -138,6 +140,7 @@ def _positions(state: SamplerState, done: Progress) -> str:
         return "nothing"
     if remaining is None:
         return f"{done.remaining} positions, of an order that only its own run can compute"
+    # a stretch from the beginning and the last position: all of 10^12 would take minutes
     some = remaining.forward(np.arange(min(done.remaining, 2**12), dtype=np.int64))
     breaks = np.flatnonzero(np.diff(some) != 1) + 1
     starts = [0, *breaks.tolist()]

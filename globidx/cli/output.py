@@ -19,6 +19,7 @@ class StdoutClosedError(Exception):
 def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
     """Print ``value`` as JSON if ``--json`` was given, else ``lines``."""
     shown = (
+        # the one control character that JSON does not escape
         [json.dumps(value, indent=1).replace("\x7f", "\\u007f")]
         if args.json
         else map(printable, lines)
@@ -70,6 +71,7 @@ def write(text: str, stream: TextIO) -> None:
 def _discard(stream: TextIO) -> None:
     # a stream without a descriptor, as tests put in place, is not flushed at exit
     with suppress(OSError, ValueError):
+        # the descriptor itself is replaced, so that what Python flushes at exit goes nowhere
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
@@ -94,5 +96,6 @@ def printable(line: str) -> str:
     a\n9  b.zarr\x1b[2J
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    # control characters could move the cursor, or make a terminal type
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return shown.encode(encoding, "backslashreplace").decode(encoding)

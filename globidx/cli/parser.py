@@ -26,6 +26,7 @@ def positive(text: str) -> int:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
+    # as many ranks as a record may have; a typing error of a digit takes no memory
     if not 1 <= value <= 2**17:
         raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {value}")
     return value
@@ -45,6 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Show the usage and one line, with arguments of the user's in it escaped; exit code 2."""
+        # argparse's own would print the argument raw, with whatever a terminal makes of it
         self.print_usage(sys.stderr)
         print_error(message)
         self.exit(2)

@@ -42,8 +42,10 @@ class Plan:
     >>> sampler.commit(2)                                   # 2 ranks have 2 each; 7 remain
     >>> state = SamplerState.from_dict(sampler.state_dict())
     >>> plan = Plan.of(state, world_size=3, batch_size=2, tail="pad")
-    >>> [(s.samples, s.padding, s.batches, s.last_batch, s.first_position, s.last_position) for s in plan.shares]
-    [(3, 0, 2, 1, 4, 10), (3, 1, 2, 1, 5, 8), (3, 1, 2, 1, 6, 9)]
+    >>> [(s.samples, s.padding, s.batches, s.last_batch) for s in plan.shares]
+    [(3, 0, 2, 1), (3, 1, 2, 1), (3, 1, 2, 1)]
+    >>> [(s.first_position, s.last_position) for s in plan.shares]
+    [(4, 10), (5, 8), (6, 9)]
     """
 
     epoch: int
@@ -72,11 +74,13 @@ class Plan:
             partition.stream_length(left, rank=r, world_size=world_size, tail=tail)
             for r in range(world_size)
         ]
+        # what is dealt beyond a dropped tail is not read; what is read beyond the deal is padding
         real = np.minimum(dealt, lengths)
         ranks = np.arange(world_size, dtype=np.int64)[real > 0]
+        # only ranks that have any: the positions of the others would be those of nobody
         first = dict(zip(ranks.tolist(), positions.forward(ranks).tolist(), strict=True))
-        last_numbers = ranks + (real[ranks] - 1) * world_size
-        last = dict(zip(ranks.tolist(), positions.forward(last_numbers).tolist(), strict=True))
+        last_indices = ranks + (real[ranks] - 1) * world_size
+        last = dict(zip(ranks.tolist(), positions.forward(last_indices).tolist(), strict=True))
         for rank, samples in enumerate(lengths):
             batches = -(-samples // batch_size)
             last_batch = samples - (batches - 1) * batch_size if batches else 0
@@ -142,6 +146,7 @@ class Plan:
             partition.stream_length(
                 self.remaining, rank=rank, world_size=self.world_size, tail=tail
             )
+            # ranks are dealt in turn, so the first has the most and the last the fewest
             for rank in (0, self.world_size - 1)
         ]
         batches = [-(-length // self.batch_size) for length in lengths]
@@ -178,6 +183,8 @@ def _resumed(state: SamplerState) -> tuple[int, Progress]:
     Ids on its skip list are left out from here on.
     """
     epoch, progress = state.resumed()
+    # As `Tracker.load` does: what was skipped in an epoch that runs is left out from its next
+    # segment.
     more = (state.skip - progress.left_out).below(state.dataset.num_samples)
     if more.pairs:
         arrangement = arrangement_of(replace(state, epoch=epoch))

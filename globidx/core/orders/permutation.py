@@ -26,7 +26,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-# rows and columns of the grid then fit 31 bits, so that the sum of two halves fits 32
+# a side of the grid is then at most 2**31, so that the sum of two of its coordinates fits 32 bits
 LIMIT = 2**62
 
 # At n = 5, six rounds have a chi-square of 2283 where 119 is expected.
@@ -105,7 +105,7 @@ def _mixed(
 
     Overwrites ``scratch``.
     """
-    # Each step writes into memory that is there: with new arrays a block would leave the cache.
+    # each step writes into memory that is there, so that a block stays in the cache of one core
     mixed, shifted, wide = scratch
     np.bitwise_xor(half, key[0], out=mixed)
     np.right_shift(mixed, _U32(16), out=shifted)
