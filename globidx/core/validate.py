@@ -33,6 +33,7 @@ def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> in
 
 def _integer(value: Any, name: str) -> int:
     """Return ``value`` as an int of any size."""
+    # bool is an int to Python, but True for a seed or an id is a mistake
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r} (bool)")
     try:
@@ -87,12 +88,14 @@ def int64s(values: Any, name: str) -> NDArray[np.int64]:
     array = values if isinstance(values, np.ndarray) else _array(values, name)
     if array.dtype == np.int64 and array.ndim == 1:
         return array
+    # numpy makes an empty list an array of floats
     if array.size == 0 and array.ndim <= 1:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}s must be integers, got an array of {array.dtype}")
     if array.ndim != 1:
         raise ValueError(f"{name}s must be one-dimensional, got shape {array.shape}")
+    # astype would wrap it to a negative id
     if array.dtype == np.uint64 and array.max() > INT64_MAX:
         raise IndexError(f"{name} {array.max()} does not fit 64 bits")
     return array.astype(np.int64)
@@ -113,6 +116,7 @@ def _array(values: Any, name: str) -> NDArray[Any]:
         return np.asarray(values)
     if isinstance(values, (int, float)):
         raise TypeError(f"{name}s must be a sequence of integers, got {values!r}")
+    # numpy takes True for 1, 0.5 as it is, and 2**63 for a float: each item is checked first
     items = [value if type(value) is int else _integer(value, name) for value in values]
     try:
         return np.array(items, np.int64)

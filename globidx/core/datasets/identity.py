@@ -120,6 +120,7 @@ class DatasetIdentity:
         if self == DatasetIdentity.of(dataset):
             return True
         found = known(dataset)
+        # without a fingerprint a longer dataset is another one, for all that is known
         if self.fingerprint is None or self.num_samples > found.num_samples:
             return False
         if isinstance(found, Plain):
@@ -129,7 +130,9 @@ class DatasetIdentity:
                 or self.num_files >= found.num_files
             ):
                 return False
+            # whole files only: where samples were added within a file, all later ids mean others
             return found.of_files(self.num_files) == self.fingerprint
+        # what is made of others has no files of its own; its first samples have a fingerprint
         return found.covering(self.num_samples) == (self.num_samples, self.fingerprint)
 
 

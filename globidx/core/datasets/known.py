@@ -73,17 +73,20 @@ class Known(ABC):
 def known(dataset: Any) -> Known:
     """Return the metadata of ``dataset``; TypeError if it has no length."""
     length = _length(dataset)
+    # what a dataset says of itself goes before what its parts say
     if _own_fingerprint(dataset) is None:
         parts = getattr(dataset, "datasets", None)
         ends = getattr(dataset, "cumulative_sizes", None)
         if (
             isinstance(parts, (list, tuple))
             and isinstance(ends, list)
+            # a mixture that interleaves its parts may have both attributes, but not these sums
             and ends == list(accumulate(map(len, parts)))
         ):
             return Concatenation(dataset, length, parts)
         indices: Any = getattr(dataset, "indices", None)
         source = getattr(dataset, "dataset", None)
+        # a Subset by whatever name: the core knows no torch, and a registry of classes would
         if hasattr(source, "__len__") and _is_list(indices) and len(indices) == length:
             selection = Selection(dataset, length, indices, source)
             if selection.is_valid:
@@ -133,6 +136,7 @@ class Plain(Known):
         chunking = getattr(self.dataset, "chunking", None)
         has_files = isinstance(chunking, Chunking) and self.num_files == len(chunking.lengths)
         if self._fingerprint is not None and isinstance(chunking, Chunking) and has_files:
+            # the fewest whole files that hold `stop` samples
             count = int(np.searchsorted(chunking.offsets, stop, side="left"))
             fingerprint = self.of_files(count)
             if fingerprint is not None:
@@ -168,6 +172,7 @@ class Selection(Known):
         super().__init__(dataset, num_samples)
         self._indices, self._source = indices, known(source)
         spots = range(0, len(indices), 1 + len(indices) // _SPOTS)
+        # all indices would be read at every step, to find out that nobody has changed them
         self._version = id(indices), len(indices), *(indices[spot] for spot in spots)
         own = self._source.num_samples, self._source.num_files, self._source.fingerprint
         self._whole = _memo.get(
@@ -221,6 +226,7 @@ class Selection(Known):
         except (TypeError, ValueError, IndexError):
             return None
         digest = _digest("selection", [list(self._source.covering(_stop(ids)))])
+        # little-endian, so that a record is the same on every platform
         digest.update(ids.astype("<i8").tobytes())
         return Prefix(count, digest.hexdigest())
 
@@ -245,6 +251,7 @@ class Concatenation(Known):
             if covered < stop:
                 prefixes.append(part.covering(min(part.num_samples, stop - covered)))
                 covered += prefixes[-1].num_samples
+        # a digest of nothing but lengths would look like an identity
         if all(prefix.fingerprint is None for prefix in prefixes):
             return Prefix(covered, None)
         return Prefix(covered, _digest("concatenation", list(map(list, prefixes))).hexdigest())
@@ -266,6 +273,7 @@ def _length(dataset: Any) -> int:
     try:
         return validate.integer(len(dataset), "len(dataset)")
     except TypeError:
+        # its own `__len__` has raised: that is the error to show
         if hasattr(type(dataset), "__len__"):
             raise
         raise TypeError(
@@ -280,6 +288,7 @@ def _own_fingerprint(dataset: Any) -> str | None:
 
     It offers one as ``IdentifiedDataset`` or as Hugging Face's ``datasets`` do.
     """
+    # the second is Hugging Face's name for it
     for name in ("fingerprint", "_fingerprint"):
         fingerprint = getattr(dataset, name, None)
         if not isinstance(fingerprint, str):

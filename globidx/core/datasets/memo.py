@@ -59,6 +59,7 @@ class Memo:
         if held is None or held() is not owner:
             try:
                 self._owners[key] = ref(owner, lambda _: self._forget(key))
+            # a list or a tuple takes no weak reference, so nothing would tell when it is gone
             except TypeError:
                 return None
             self._results[key] = {}

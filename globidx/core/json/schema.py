@@ -18,6 +18,7 @@ def Integer(low: int, high: int) -> Checker:  # noqa: N802 - checkers read as ty
     """Make a checker of an int in ``[low, high]``; it refuses true and 1.0."""
 
     def check(value: Any, where: str) -> int:
+        # isinstance would let True through, which is an int
         if type(value) is not int or not low <= value <= high:
             raise RecordError(f"{where} must be an integer in [{low}, {high}], got {value!r:.80}")
         return value
@@ -112,7 +113,10 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
     present = [key for key in value if key not in ("format", "version")]
     missing = [key for key in checkers if key not in value]
     unknown = [
-        key[:40] if key.isidentifier() else f"{key!a:.40}" for key in present if key not in checkers
+        # a name from a hostile file is shown escaped and short
+        key[:40] if key.isidentifier() else f"{key!a:.40}"
+        for key in present
+        if key not in checkers
     ]
     if missing or unknown:
         lists = [
@@ -135,6 +139,7 @@ def header(value: Any, where: str, format: str, version: int) -> None:
             f"{where}: expected an object of format {format!r}, got {name or value!r:.80}"
         )
     written = value.get("version")
+    # before anything else is read: a newer version may have any fields
     if type(written) is not int or written < 1:
         raise RecordError(f"{where}: version must be a positive integer, got {written!r:.80}")
     if written > version:

@@ -54,6 +54,7 @@ class Arrangement(ABC):
 
     def __init__(self, num_samples: int, length: int | None = None) -> None:
         self.num_samples = num_samples
+        # an order that draws with replacement has as many positions as it draws
         self.length = num_samples if length is None else length
 
     def __len__(self) -> int:
@@ -118,6 +119,7 @@ class Arrangement(ABC):
         int
             Its position in ``[0, length)``.
         """
+        # one id goes the way of many: a scalar twin of each inverse could differ from it
         checked = validate.sample_id(sample_id, self.num_samples)
         return int(self.inverse(np.array([checked], np.int64))[0])
 
@@ -164,6 +166,7 @@ class Arrangement(ABC):
         end = self.length if stop is None else validate.integer(stop, "stop", high=self.length)
         stride = validate.integer(step, "step", low=1)
         positions = range(validate.integer(start, "start"), end, stride)
+        # positions are a range: nothing of the length of the epoch is made
         for first in range(0, len(positions), validate.integer(block, "block", low=1)):
             some = positions[first : first + block]
             yield self.forward(
@@ -326,9 +329,11 @@ class Order(ABC):
         """
 
     def __eq__(self, other: object) -> bool:
+        # by what a record keeps: two orders that are equal must read the same ids
         return self is other or (isinstance(other, Order) and self.describe() == other.describe())
 
     def __hash__(self) -> int:
+        # a description is a dict of JSON values, which has no hash
         return hash(repr(self.describe()))
 
     def __repr__(self) -> str:

@@ -44,12 +44,14 @@ class ChunkShuffled(Arrangement):
         lanes, indices = self._lanes.forward(positions)
         # until the end of an epoch all of them are in first stretches, whose indices stay as they are
         if len(indices) and indices.max() >= self._least:
+            # second stretches are numbered behind the first ones of all lanes
             second = indices >= self._whole[lanes]
             indices[second] -= self._whole[lanes[second]]
             lanes[second] += self._lanes.total
         ids = np.empty_like(positions)
         for some, keys, rows, within in self._by_window(lanes, indices + self._starts[lanes]):
             known, table = self._recent
+            # a loader asks for a batch at a time, of windows that it has begun
             if not np.isin(keys, known).all():
                 known, table = self._recent = keys, self._table(keys)
             ids[some] = table.ravel()[np.searchsorted(known, keys)[rows] * self._window + within]
@@ -62,6 +64,8 @@ class ChunkShuffled(Arrangement):
         indices = -self._starts[stretches]
         for some, keys, rows, within in self._by_window(stretches, on_ground):
             units, shuffled = self._shuffled(keys)
+            # argsort inverts the shuffle: its entry for an item is where that item stands in the
+            # window
             indices[some] += units[rows] * self._window + np.argsort(shuffled, axis=1)[rows, within]
         second, lanes = stretches // self._lanes.total, stretches % self._lanes.total
         return self._lanes.inverse(lanes, indices + second * self._whole[lanes])
@@ -76,6 +80,7 @@ class ChunkShuffled(Arrangement):
         units = on_ground // self._window
         within = on_ground - units * self._window
         keys, rows = _distinct((units - self._units[stretches]) * len(self._starts) + stretches)
+        # a call for many positions takes the memory of a few windows
         size = max(1, _AT_ONCE // self._window)
         if len(keys) <= size:
             yield slice(None), keys, rows, within

@@ -17,6 +17,7 @@ from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.permutation import LIMIT
 from globidx.errors import RecordError, RecordMismatchError
 
+# A record may be forged: these bound what its plan allocates.
 _MOST_LANES = 2**17
 _MOST_IN_ALL = 2**21
 _MOST = 2**40
@@ -78,6 +79,8 @@ class ChunkShuffle(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return window and chunk. The lanes are left out, because each epoch has its own."""
+        # `plan` is there though it is None: torch.distributed.checkpoint loads only keys that the
+        # state of a new sampler has
         return {"window": self._window, "chunk": self._chunk, "plan": None}
 
     def plan(
@@ -88,6 +91,7 @@ class ChunkShuffle(Order):
         ``lanes()`` is called for what was not passed to the constructor. TypeError if the chunks
         of ``dataset`` are not known and there is no ``chunk``.
         """
+        # with both given nothing is asked, so ranks need not be known yet
         given = Lanes(1, 1, 1) if self._lanes is not None and self._batch is not None else lanes()
         most_workers = max(1, _MOST_IN_ALL // given.ranks)
         ranks, workers = self._lanes or (given.ranks, min(given.workers, most_workers))
@@ -99,6 +103,7 @@ class ChunkShuffle(Order):
 
         RecordError if its plan is malformed.
         """
+        # the plan is the epoch's, and no reason to refuse a record of another world size
         if "plan" not in described or {**described, "plan": None} != self.describe():
             return False
         _read(described["plan"])
@@ -117,6 +122,7 @@ class ChunkShuffle(Order):
         plan = _read(described["plan"])
         digest = plan.pop("chunking")
         chunking = self._chunking(dataset, num_samples)
+        # other chunks would be other blocks, and every id would have another position
         if digest != chunking.digest:
             error = RecordMismatchError(
                 f"the epoch of the record was ordered by chunks with digest {digest!r}, but the dataset has chunks "
@@ -189,12 +195,14 @@ class PlannedChunkShuffle(Order):
         """Return those of the order, and the plan: lanes, and a digest of the chunks."""
         return {
             **self._order.parameters(),
+            # a digest: a list of chunks would be as long as the list of files
             "plan": {**self.lanes._asdict(), "chunking": self.chunking.digest},
         }
 
     @cached_property
     def tiling(self) -> Tiling:
         """How the files are cut into blocks and units."""
+        # a rank's share of a batch, since a window is read by one worker of one rank
         return Tiling.of(self.chunking, self._window, max(1, self.lanes.batch // self.lanes.ranks))
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
@@ -234,6 +242,7 @@ def _read(plan: Any) -> dict[str, Any]:
     RecordError if it is malformed, or has more lanes than are allowed.
     """
     fields = schema.fields(plan, "sampler state: order: plan", _PLAN)
+    # each is within its own limit, but a lane takes memory and there are this many
     if fields["ranks"] * fields["workers"] > _MOST_IN_ALL:
         raise RecordError(
             f"sampler state: order: plan: {fields['ranks']} ranks of {fields['workers']} workers are too many; "

@@ -65,19 +65,26 @@ class Tiling:
         chunks = chunking.chunks
         total = chunking.num_samples
         whole = lengths // chunks * chunks
+        # leaving aside the longest chunks: one file of long chunks must not make every window as
+        # long
         block = min(weighted_quantile(chunks, lengths, 0.95), _LARGEST_WINDOW) if total else 1
         values, where = np.unique(chunks, return_inverse=True)
         held = np.zeros(len(values), np.int64)
         np.add.at(held, where.ravel(), whole)
+        # a permutation and a prefix sum for each kind: a thousand lengths must not cost a thousand
+        # of them
         common = np.flatnonzero(held >= max(1, -(-total // _KINDS)))
         renumbered = np.full(len(values), len(common), np.int16)
         renumbered[common] = np.arange(len(common))
         kind_of = renumbered[where.ravel()]
+        # where chunks of one length fill a block, no unit cuts a chunk
         fitting = int(held[common][block % values[common] == 0].sum())
         unit, grain = min(window, max(1, _LARGEST_WINDOW // block)) * block, lcm(block, share)
         if fitting * 10 < total * 9:
             # Most units cut a chunk at either end.
             unit, grain = max(block, unit - 2 * block), share
+        # whole shares of a batch, so that a batch reads from one window, and one window is all the
+        # cache must hold
         unit -= unit % grain if grain < unit else 0
         return cls(
             chunking=chunking,
@@ -155,6 +162,7 @@ class _Ribbon:
         self._firsts = tiling.whole  # file -> where its stretch begins
         shuffled = _Shuffled(len(self._files), seed, epoch, "ends")
         # Stretch, by file -> its index on the ribbon.
+        # at most one stretch a file: what is as long as the list of files may be kept
         self._ranks = shuffled.inverse(np.arange(len(self._files)))
         order = shuffled.forward(np.arange(len(self._files)))
         files = self._files[order]
@@ -207,6 +215,7 @@ class Ground:
 
     def forward_units(self, units: Numbers) -> Numbers:
         """Return the ids of whole units, a row each; the last unit may reach past the end."""
+        # the rest fills no unit, and is read position by position
         last = units >= self.units
         kinds, starts = self._begin(units[~last])
         ids = np.empty((len(units), self._unit), np.int64)
@@ -243,6 +252,8 @@ class Ground:
     def _runs(self, number: int, items: Numbers) -> Numbers:
         """Return the ids of the units that begin at these items, by runs of successive ids."""
         kind = self._kinds[number]
+        # Units and chunks are both cut at multiples of it, so each run of this length has
+        # successive ids, and one look-up serves a run.
         run = gcd(self._unit, kind.chunk)
         starts = kind.forward((items[:, None] + np.arange(0, self._unit, run)).ravel())
         ids: Numbers = (starts[:, None] + np.arange(run)).reshape(len(items), self._unit)
@@ -250,6 +261,7 @@ class Ground:
 
     def _rest(self, start: int) -> Numbers:
         """Return the ids of one unit of the rest, from ``start`` on; zeros past the end."""
+        # the last unit of the rest may reach past the end; nobody asks for what is there
         places = np.arange(start, min(start + self._unit, int(self._rest_starts[-1])))
         kinds = _place(self._rest_starts, places)
         items = self._filled[kinds] + places - self._rest_starts[kinds]

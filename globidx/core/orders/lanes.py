@@ -46,6 +46,7 @@ class Lanes(NamedTuple):
 
     def _shares(self, slots: int) -> Numbers:
         """Return how many of the first ``slots`` slots of a batch each rank is dealt."""
+        # the slots q = rank modulo ranks that are below `slots`
         shares: Numbers = np.maximum(
             0, (slots - np.arange(self.ranks, dtype=np.int64) + self.ranks - 1) // self.ranks
         )
@@ -74,6 +75,7 @@ class Lanes(NamedTuple):
         rounds, rest = divmod(positions, self.workers * self.batch)
         batches, slots = divmod(rest, self.batch)
         share = self._shares(self.batch)
+        # whole rounds of all workers, then the batches that are begun, then a part of a batch
         quotas = np.tile(rounds * share, (self.workers, 1))
         quotas[:batches] += share
         if slots:
@@ -100,6 +102,7 @@ class Lanes(NamedTuple):
         rank = slot - row * self.ranks
         share = (
             self.batch // self.ranks
+            # the usual case: one division in place of a look-up for each position
             if self.batch % self.ranks == 0
             else self._shares(self.batch)[rank]
         )

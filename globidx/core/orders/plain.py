@@ -66,6 +66,7 @@ class Shuffle(Order):
 class _Shuffled(Arrangement):
     def __init__(self, num_samples: int, seed: int, epoch: int) -> None:
         super().__init__(num_samples)
+        # an empty epoch has no permutation, and is never asked for one of its ids
         self._permutation = Permutation(max(num_samples, 1), seed=seed, epoch=epoch)
 
     def forward(self, positions: Ids) -> Ids:
