@@ -247,6 +247,7 @@ class CheckpointManager:
             )
             if newest is None:
                 return None
+            # asked on all ranks before any loads: a refusal must leave every rank as it was
             self._ranks.gather(lambda: self._objects.refuse_other_run(newest["states"]))
             self._objects.load(newest["states"], self._ranks.gather)
             self._remember(newest)
@@ -274,6 +275,7 @@ class CheckpointManager:
         """
         with self._objects.still():
             states = self._objects.states()
+        # compared by value: whether the run has gone on since is not asked of any clock or counter
         if self._record is None or states != self._states:
             last = self._record or {"number": 0, "step": 0}
             unsaved = record.build(
@@ -328,12 +330,14 @@ class CheckpointManager:
 
         SaveError, before anybody is waited for, if it cannot be made here.
         """
+        # a forked child has its parent's connections, and would talk as its rank
         if get_worker_info() is not None or os.getpid() != self._process:
             raise SaveError(
                 f"{call}() in another process than the one that made the manager, such as a "
                 "DataLoader's worker, which is no rank; call it in the training loop. Nothing "
                 "was saved: not written"
             )
+        # not waited for: below a handler the call that holds it could never go on
         if not self._busy.acquire(blocking=False):
             raise SaveError(
                 f"{call}() while another save, restore or wait of this manager is under way, in "
@@ -353,6 +357,7 @@ class CheckpointManager:
         The loader has another one.
         """
         samplers = self._objects.samplers.values()
+        # before the first step a record may say that nothing was trained on
         unread = step and samplers and not any(held._ledger.was_read for held in samplers)
         if unread and not self._warned_unread and not self._ranks.rank:
             self._warned_unread = True
@@ -394,6 +399,7 @@ class CheckpointManager:
             "ranks": self._objects.ranks(),
             "extras": strict.plain(dict(extras or {}), "extras"),
         }
+        # checked on every rank, kept from one: a metric differs by rank, and one value is recorded
         return own if self._ranks.rank == 0 else own | {"extras": {}}
 
     def _remember(self, loaded: dict[str, Any]) -> None:

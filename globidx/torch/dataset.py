@@ -96,6 +96,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         on_error: OnError = "raise",
         **misplaced: Never,
     ) -> None:
+        # the usual mistake: key= and its like belong to the index, and Python would not say so
         if misplaced:
             raise TypeError(_misplaced(index_manager, list(misplaced)))
         if not isinstance(index_manager, GlobalIndexManager):
@@ -266,6 +267,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
     def _sample(self, arrays: tuple[Any, ...], id: int) -> Any:
         if len(arrays) == 1:
+            # no copy: samples of a batch share the memory that it was read into, and do not overlap
             sample: Any = torch.from_numpy(arrays[0])
         else:
             sample = dict(zip(self.fields, map(torch.from_numpy, arrays), strict=True))
@@ -316,6 +318,7 @@ def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> 
     for info in manager.arrays:
         if info.name in wanted:
             try:
+                # asked of torch itself: which dtypes it has differs by version
                 torch.from_numpy(np.empty(0, info.dtype))
             except TypeError:
                 raise ValueError(

@@ -45,6 +45,7 @@ class Ahead:
         return len(self._batches)
 
     def __next__(self) -> Any:
+        # the first batch of a pass has not begun to move, since nobody had asked for it
         coming, self._coming = self._coming or self._start(), None
         batch = coming()
         self._coming = self._start()
@@ -92,6 +93,7 @@ def destination(device: Any) -> torch.device | None:
             f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}; move its batches in the "
             "loop"
         )
+    # said here, where the argument is known, and not at the first batch
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (wanted.index or 0) >= count:
         raise ValueError(
@@ -132,6 +134,7 @@ class ToDevice:
 
         def deliver() -> Any:
             stream = torch.cuda.current_stream(self._device)
+            # blocking: while it waits the host sleeps, and does not spin
             came_back = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._requests.append(stream.record_event(came_back))
             stream.wait_event(arrived)
@@ -140,6 +143,7 @@ class ToDevice:
         return deliver
 
     def _copied(self, part: Any) -> Any:
+        # sparse tensors and foreign objects are moved where they are delivered
         return part.to(self._device, non_blocking=True) if _is_traceable(part) else part
 
     def _kept_for(self, stream: torch.cuda.Stream, part: Any) -> Any:
@@ -184,6 +188,7 @@ def rebuilt(data: Any, part: Callable[[Any], Any]) -> Any:
     if isinstance(data, tuple):
         parts = [rebuilt(value, part) for value in data]
         return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
+    # as torch's own pin_memory does: a subclass may have attributes besides its items
     if isinstance(data, MutableSequence) and not isinstance(data, bytearray):
         clone = copy.copy(data)
         for index, value in enumerate(data):

@@ -114,9 +114,11 @@ class DataLoader(ShieldedLoader):
 
     def __iter__(self) -> Any:
         if self._resumable is None:
+            # another sampler: this is a torch loader, with a device
             return self._on_device(super().__iter__())
         self._refuse_other_dataset()
         running = Deliveries(_Batches(self), self._resumable._ledger)
+        # weakly, so that a loop that was left is freed with its batch
         self._pass = ref(running)
         return running
 
@@ -130,6 +132,7 @@ class DataLoader(ShieldedLoader):
         """
         batching = self._batching()
         if self._resumable is None or batching.size is None:
+            # batches of unknown size cannot be counted in advance
             return super().__len__()
         ledger = self._resumable._ledger
         return batching.started(ledger.done) + batching.batches(ledger.left_to_deliver)
@@ -224,6 +227,7 @@ class DataLoader(ShieldedLoader):
         return now + sum(batching.batches(ledger.tracker.whole_epoch(epoch)) for epoch in later)
 
     def __getstate__(self) -> dict[str, Any]:
+        # a reference to a loop of this process means nothing in another
         return {name: value for name, value in self.__dict__.items() if name != "_pass"}
 
     # -- inside
@@ -234,6 +238,7 @@ class DataLoader(ShieldedLoader):
 
         None if neither is resumable.
         """
+        # frameworks wrap one or the other
         for sampler in (self.sampler, getattr(self.batch_sampler, "sampler", None)):
             if isinstance(sampler, ResumableDistributedSampler):
                 return sampler
@@ -246,6 +251,7 @@ class DataLoader(ShieldedLoader):
         if sampler is None:
             return inner
         if "_drawn_batches" not in self.__dict__:
+            # a subclass may yield other ids than the order's; then batches are compared with it
             own = type(sampler).__iter__ is ResumableDistributedSampler.__iter__
             in_order = own and (inner is sampler or type(inner) is torch.utils.data.BatchSampler)
             self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order)
@@ -309,6 +315,7 @@ class DataLoader(ShieldedLoader):
 
         They hold it as it was when they started.
         """
+        # the identity, for an index that was refreshed is the same object
         if self.__dict__.get("_opened_over", identity) != identity:
             self._iterator = None
         self._opened_over = identity

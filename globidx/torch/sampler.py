@@ -92,6 +92,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         # torch's __init__ is not called: it resolves rank and world size at once, and sets what are
         # properties here
         world = World(num_replicas, rank, group, mesh)
+        # both are given, so nothing is looked up, and a wrong one is refused where it stands
         if None not in (num_replicas, rank):
             world.resolve()
         order, tail = _order(order, shuffle), _tail(tail, drop_last)
@@ -156,6 +157,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         Those are what is already done, at any world size, and what is still to do.
         """
         state, rank = self._ledger.at()
+        # trainers count their steps from the old one, so what is done belongs to the length
         return state.progress.per_rank + state.stream_length(rank)
 
     @property
@@ -427,6 +429,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         It has the same position, no iterators, and rank and world size if they are known. The batch
         that the training loop holds counts as committed in it.
         """
+        # subclasses may have attributes of their own, which are copied as they are
         return self.__dict__ | {"_ledger": self._ledger.for_copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

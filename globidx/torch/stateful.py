@@ -63,6 +63,7 @@ class Objects:
                 raise TypeError(
                     f"state_dict() of {name!r} must be a dict, got {type(state).__name__}"
                 )
+        # fresh values: a state that the object goes on to change must not change in the record
         plain: dict[str, Any] = strict.plain(states, "states")
         return plain
 
@@ -90,6 +91,7 @@ class Objects:
         """Commit the batches that the loops hold; CommitError where deliveries are not reported."""
         for held in self.samplers.values():
             held._ledger.settle()
+            # after the settling, which is where a loop's last batch counts
             held._ledger.refuse_unreported()
 
     def learn_quarantined(self, saved: Mapping[str, Any], states: dict[str, Any]) -> dict[str, Any]:
@@ -137,10 +139,12 @@ class Objects:
         ``do`` calls a function here, or on all ranks or none.
         """
         others = {name: held for name, held in self.by_name.items() if name not in self.samplers}
+        # samplers can say in advance that they will load; of other objects that is not known
         before = {name: copy.deepcopy(held.state_dict()) for name, held in others.items()}
         loaded: list[str] = []
         try:
             do(lambda: _load_each(others, states, loaded))
+        # Ctrl-C as well: half of the objects of a step and half of another is no state
         except BaseException:
             _load_each({name: others[name] for name in loaded}, before, [])
             raise
@@ -167,6 +171,7 @@ def _is_ranked(held: Any) -> bool:
 def _refuse_stateless(name: Any, held: Any) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"names must be strings, got {name!r}")
+    # the usual mistake: a loader has a state_dict in some libraries, and it is not the sampler's
     owners = (held, getattr(held, "batch_sampler", None))
     if any(
         isinstance(getattr(owner, "sampler", None), ResumableDistributedSampler) for owner in owners

@@ -68,6 +68,7 @@ class Substitutes:
         """(samples, their ids, the indices at which that is not the requested id)."""
         ids = [int(id) for id in sample_ids]
         try:
+            # the usual case reads the batch as one; only after an error is it read sample by sample
             return self._read(ids), ids, ()
         except ReadError as error:
             _raise_if_process_error(error)
@@ -108,12 +109,14 @@ class Substitutes:
         path = scanning.printable(str(self._manager.locate(id).path))
         self._failures[path] += 1
         count = self._failures[path]
+        # one line for each of a million bad samples would hide all others
         if str(count).strip("0") == "1":
             message = "%d reads of %s failed so far; sample id %d stands in for the last: %s"
             _log.warning(message, count, path, other, str(error))
 
 
 def _raise_if_process_error(error: ReadError) -> None:
+    # substitutes would hide that the process is out of memory or descriptors, one by one
     cause = error.__cause__
     while cause is not None:
         if isinstance(cause, MemoryError) or (

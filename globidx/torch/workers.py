@@ -77,6 +77,8 @@ class Shield:
             signal.signal(number, signal.SIG_IGN)
         if signal.SIGTERM in self._signals and main is not None:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            # sigwaitinfo tells the sender, which neither a handler of Python's nor an ignored
+            # signal does
             threading.Thread(target=_end_when_terminated_by, args=(main.pid,), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals - {signal.SIGTERM})
         if self._own is not None:
@@ -89,6 +91,7 @@ def guard_with(guard: Guard) -> int:
     Returns how many older ones would not.
     """
     _guards.add(guard)
+    # of the living only: a worker of an earlier epoch needs no shield
     children = multiprocessing.active_children()
     return sum(
         not guard.signals <= survived for worker, survived in _shields.items() if worker in children
@@ -119,6 +122,7 @@ def _held_back(signals: Signals, context: Any) -> Iterator[None]:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
+        # the resource tracker is started with the first spawned process
         if context.get_start_method() != "fork":
             # its start unblocks some signals
             resource_tracker.ensure_running()

@@ -42,7 +42,7 @@ class ChunkShuffled(Arrangement):
     def forward(self, positions: Ids) -> Ids:
         """Map positions to sample ids; it is fastest for positions in sequence."""
         lanes, indices = self._lanes.forward(positions)
-        # until the end of an epoch all of them are in first stretches, whose indices stay as they are
+        # until the end of an epoch all are in first stretches, whose indices stay as they are
         if len(indices) and indices.max() >= self._least:
             # second stretches are numbered behind the first ones of all lanes
             second = indices >= self._whole[lanes]

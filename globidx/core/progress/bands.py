@@ -75,7 +75,7 @@ class Bands:
         """The ``nth`` smallest rank of the first ``width`` in the list, element by element."""
         rank = np.zeros_like(nth)
         for half, left in zip(self._halves, self._left, strict=True):
-            # The node of ``rank`` begins at index ``rank``, and half of what is before it went left.
+            # the node of ``rank`` begins at that index, and half of what is before it went left
             goes_left = left[rank + width] - (rank >> 1)
             right = nth >= goes_left
             nth = nth - goes_left * right

@@ -112,6 +112,7 @@ class SamplerState:
             return True
         if not self.committed or self.committed < self.stream_length(rank):
             return False
+        # padded or cut, all streams are equally long, so every rank is done when this one is
         return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
 
     def quarantine(self, ids: Ranges) -> SamplerState:
@@ -128,6 +129,7 @@ class SamplerState:
 
         Padding is not progress.
         """
+        # what is beyond is padding, which is never progress
         prefix = min(self.committed * self.world_size, self.progress.remaining)
         return replace(
             self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed
@@ -240,6 +242,7 @@ class SamplerState:
             skip=_ranges(fields["skip"], None),
             quarantined=_ranges(fields["quarantined"], None),
         )
+        # whose state it is, is not in it: the longest stream of any rank bounds its count
         longest = partition.stream_length(
             value.progress.remaining, rank=0, world_size=value.world_size, tail="pad"
         )
@@ -249,6 +252,7 @@ class SamplerState:
                 "edited or damaged"
             )
         done = value.closed()
+        # they are for people, but a record that says two things was edited
         sums = {"committed": done.committed, "skipped": done.skipped, "remaining": done.remaining}
         for name, computed in sums.items():
             if fields[name] != computed:
@@ -261,6 +265,7 @@ class SamplerState:
 
 def _refuse_whole_record(state: Any) -> None:
     states = state.get("states") if isinstance(state, Mapping) else None
+    # the usual mistake: the file that was read in place of the part of it that is the sampler's
     if isinstance(states, Mapping) and state.get("format") == "globidx.record":
         names = [
             name
@@ -301,6 +306,7 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
 
 def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
     ranges = Ranges(tuple((start, stop) for start, stop in pairs))
+    # ascending and disjoint in one look: every end is above the one before it
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: ranges of ids must ascend, got {list(pairs)!r:.80}")

@@ -69,12 +69,15 @@ class Tracker:
         renewed = self._renewed(untouched=untouched, unread=unread)
         state = self.state if renewed is None else renewed[0]
         rank, world_size = self.ranks.resolve()
+        # ids of this segment are dealt to as many ranks as it began with: nobody could say which
+        # are committed
         if self.state.committed and self.state.world_size != world_size:
             raise self.other_world(self.state.world_size, world_size)
         return state.dealt_to(world_size), rank
 
     def view(self) -> EpochView:
         """Return what remains of the epoch, in its order."""
+        # building one looks up all skips: it is kept until the epoch or its plan changes
         if self._view is None:
             self._view = self._viewed(self.state, self._planned)
         return self._view
@@ -111,6 +114,8 @@ class Tracker:
 
     def refuse_finished(self, epoch: int) -> None:
         """EpochError if ``epoch`` is finished according to the record that was loaded."""
+        # an empty pass would end a trainer, whose counter restarted at 0, untrained and without an
+        # error
         if epoch < self.loaded_epoch:
             raise EpochError(
                 f"set_epoch({epoch}), but epochs [0, {self.loaded_epoch}) are finished according to the loaded record, "
@@ -142,6 +147,7 @@ class Tracker:
 
     def commit(self, amount: int, rank: int, world_size: int) -> None:
         """Commit ``amount`` more ids of ``rank``; CommitError if it had fewer left."""
+        # the first commit of a segment fixes its world size
         self.state = self.state.dealt_to(world_size).commit(amount, rank)
 
     def begin(self, epoch: int, *, ended: bool = False) -> None:
@@ -168,6 +174,7 @@ class Tracker:
         A running epoch keeps its samples if files were appended.
         """
         epoch, progress = loaded.resumed()
+        # what was skipped before the load is still bad data
         skip = loaded.skip | self.state.skip
         if progress.committed:
             running = replace(
@@ -208,6 +215,7 @@ class Tracker:
         self.state = self.state.quarantine(ids)
 
     def __getstate__(self) -> dict[str, Any]:
+        # a view may be large, and a copy makes its own when it needs one
         return self.__dict__ | {"_view": None}
 
     # -- inside
@@ -231,6 +239,7 @@ class Tracker:
             )
             skip = state.skip if between else state.progress.left_out
             more = (skip - state.progress.left_out).below(here.num_samples)
+            # the usual case: nothing is made anew, and iterators of this pass stay good
             if here == state.dataset and planned == self._planned and not more.pairs:
                 return None
             fresh = replace(
@@ -240,6 +249,7 @@ class Tracker:
             fresh = replace(fresh, trail=state.trail, quarantined=state.quarantined)
             return self._leaving_out(fresh, planned, skip), planned
         if here != self._seen:
+            # appended samples have ids behind all of this epoch's
             if not state.dataset.begins(self.dataset):
                 raise RecordMismatchError(
                     f"the dataset changed in the middle of epoch {state.epoch}: {state.dataset} is now {here}, so that "
@@ -253,6 +263,7 @@ class Tracker:
         return EpochView(arrangement, state.progress)
 
     def _lanes(self) -> Lanes:
+        # a loader without workers reads in one process, which is one lane a rank
         (_, world_size), (workers, batch_size) = self.ranks.resolve(), self.loading
         return Lanes(ranks=world_size, workers=max(1, workers), batch=world_size * batch_size)
 
@@ -261,6 +272,7 @@ class Tracker:
 
         It keeps its plan if anything of the epoch is committed.
         """
+        # an epoch of which nothing is committed is planned again when a pass over it begins
         if state.closed().committed:
             return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
         return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
@@ -317,6 +329,7 @@ def refuse_other_run(state: SamplerState, *, dataset: Any, order: Order, seed: i
     """
     if not state.dataset.begins(dataset):
         here = DatasetIdentity.of(dataset)
+        # the most telling one first: another number of samples follows from other files
         names = ("fingerprint", "num_files", "num_samples")
         name = next(name for name in names if getattr(state.dataset, name) != getattr(here, name))
         raise _mismatch(

@@ -130,6 +130,7 @@ def every(steps: int) -> Policy:
     def choose(entries: Sequence[Entry]) -> frozenset[int]:
         first: dict[int, int] = {}
         for entry in entries:
+            # entries come oldest first, so this is the first save at or after the multiple
             first.setdefault(entry.step // size, entry.number)
         return frozenset(first.values())
 
@@ -171,6 +172,7 @@ def best(key: str, mode: Literal["min", "max"] = "min", count: int = 1) -> Polic
     most, sign = validate.integer(count, "count", low=1), 1 if mode == "min" else -1
 
     def choose(entries: Sequence[Entry]) -> frozenset[int]:
+        # a bool is no loss, and a NaN cannot be in a record
         known = [entry for entry in entries if type(entry.extras.get(key)) in (int, float)]
         return _numbers(
             sorted(known, key=lambda entry: (sign * entry.extras[key], entry.number))[:most]

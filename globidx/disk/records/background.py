@@ -47,6 +47,7 @@ class Background:
         """
         if self._thread is None:
             return
+        # not for ever: the other ranks wait for what this one has to say
         self._thread.join(patience)
         if self._thread.is_alive():
             raise SaveError(
@@ -59,6 +60,7 @@ class Background:
             late = SaveError(
                 f"{self._what}, saved with blocking=False before, has failed: {failure}"
             )
+            # whether the record may be there is what a caller must know
             late.state = getattr(failure, "state", late.state)
             raise late from failure
 

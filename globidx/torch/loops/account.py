@@ -73,6 +73,7 @@ class Account:
     @property
     def was_read(self) -> bool:
         """Whether ids were ever drawn or committed in this process."""
+        # commits by hand count too: who takes over another sampler's run need not draw
         return self.passes.ever_read or self.tracker.state.committed > 0
 
     @property
@@ -86,6 +87,7 @@ class Account:
         """The state as a record has it, with the batch that the loop holds."""
         with self.lock:
             state, rank = self.at()
+            # what is issued counts there, and what a loop holds was issued before
             if self._asked is not None:
                 return replace(state, committed=self._asked.issued).normal(rank)
             held = self.passes.held

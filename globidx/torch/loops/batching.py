@@ -57,6 +57,8 @@ class Batching(NamedTuple):
     @property
     def smallest(self) -> int:
         """How many ids must be left for another batch."""
+        # where it is not known how ids are cut, one id counts as another batch: a pass that was
+        # thought to be over would lose it
         return self.size or 1 if self.drops and self.known else 1
 
 

@@ -19,6 +19,7 @@ class Original:
     _living: ClassVar[WeakValueDictionary[str, Passes]] = WeakValueDictionary()
 
     def __init__(self, passes: Passes, parent: str | None = None) -> None:
+        # an id could be that of another sampler by the time a pickle is read
         self.name = uuid.uuid4().hex
         self._parent = parent
         self._living[self.name] = passes

@@ -62,6 +62,7 @@ class Cursor:
     @property
     def issued(self) -> int:
         """How many of the stream's ids were yielded, those before ``start`` included."""
+        # a list iterator knows how many are left; nothing is counted for each id
         return self._next - length_hint(self._rest)
 
     @property
@@ -73,6 +74,7 @@ class Cursor:
         """Make the next touch raise, unless nothing is left to yield."""
         if not self.exhausted:
             self._stale = why
+            # chain holds an iterator of this very list, which thus ends at once
             self._block.clear()
 
     def blocks(self) -> Iterator[Iterator[int]]:
@@ -131,7 +133,8 @@ class SampleIterator(chain):  # type: ignore[type-arg]
     def over(cls, source: Source, cursor: Cursor, sampler: Resumable) -> SampleIterator:
         """The iterator of ``sampler``, whose ledger is ``source``, that reads ``cursor``."""
         iterator: Any = cls.from_iterable(cursor.blocks())
-        iterator._source, iterator._cursor, iterator._sampler = source, cursor, sampler
+        iterator._source, iterator._cursor = source, cursor
+        iterator._sampler = sampler
         return cast(SampleIterator, iterator)
 
     # Both ask the sampler, and not its ledger: a subclass may write more into its record, and must

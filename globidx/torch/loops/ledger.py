@@ -68,6 +68,7 @@ class Ledger(Account):
                 tracker.state = with_batch(state, held, rank)
                 if held.is_last:
                     tracker.begin(self.running_epoch + 1, ended=True)
+        # a process group cannot be pickled, and a worker has none
         tracker.ranks = tracker.ranks.for_child()
         return {
             "tracker": tracker,
@@ -135,6 +136,7 @@ class Ledger(Account):
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a record; RecordMismatchError if it is another run's."""
         with self.lock:
+            # before anything changes: a record that is refused leaves all as it was
             loaded = self.tracker.check(state)
             self.passes.move("was loaded with a record")
             self.tracker.load(loaded)
@@ -193,6 +195,7 @@ class Ledger(Account):
         with self.lock:
             held = self.passes.held
             abandoned = self.passes.batch if held is None else None
+            # a last batch is settled where its pass is ended, which counts what is left besides
             if held is not None and not held.is_last:
                 self._settle(held)
             # a last batch that failed was abandoned, and is delivered again
@@ -232,6 +235,7 @@ class Ledger(Account):
         if self.passes.untouched:
             self._renew()
         state, rank = self.at()
+        # ids that were drawn as one rank of W are others than those of a rank of another W
         if self.passes.dealt_to not in (None, state.world_size):
             raise self.tracker.other_world(self.passes.dealt_to, state.world_size)
         self.tracker.commit(amount, rank, state.world_size)

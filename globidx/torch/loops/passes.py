@@ -95,11 +95,13 @@ class Passes:
     @property
     def issued(self) -> int:
         """How many ids were drawn in this pass, by the iterator that has come furthest."""
+        # a loader that is gone has drawn ids all the same, which may be committed by hand
         return max([self._dropped_at, *(cursor.issued for cursor in self._cursors)])
 
     def move(self, why: str) -> None:
         """Begin another pass; iterators of this one raise ``why`` at their next touch."""
         self.generation += 1
+        # a copy: the set loses members as iterators are collected
         for cursor in list(self._cursors):
             cursor.invalidate(why)
         self._forget()

@@ -52,7 +52,9 @@ class ReportingCollate:
         """The batch, or a ``BatchReport`` if there is something to report."""
         batch = self._collate(samples)
         replaced = samples.replaced if isinstance(samples, SubstitutedSamples) else ()
+        # totals and not differences: a batch that is lost is made up for by the next one
         counted = counters.reports() if get_worker_info() is not None else ()
+        # nothing to report is the usual case, and then the batch is what the user's collate made
         return BatchReport(batch, replaced, counted) if replaced or counted else batch
 
 

@@ -44,10 +44,12 @@ class Meetings:
 
         The first rank to do so records the call that failed.
         """
+        # first who gave up and over what: who reads the new number then finds this there
         self._store.compare_set(f"{self._key}/{meeting}/over", "", subject)
         self._store.compare_set(f"{self._key}/newest", str(meeting), str(meeting + 1))
 
     def _newest(self) -> tuple[int, str]:
+        # a key that is not there is made, in one step; `get` would wait for it
         meeting = int(self._store.compare_set(f"{self._key}/newest", "", "0"))
         if not meeting:
             return 0, ""
@@ -69,6 +71,7 @@ def answer_of(work: Callable[[], Answer], patience: float) -> Answer | None:
         with suppress(RuntimeError):
             answers.append(work())
 
+    # a daemon: a thread that hangs in the store must not keep the process from ending
     asking = threading.Thread(target=ask, daemon=True)
     try:
         asking.start()
