@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 class Lanes(NamedTuple):
@@ -44,15 +44,15 @@ class Lanes(NamedTuple):
         """The number of lanes."""
         return self.ranks * self.workers
 
-    def _shares(self, slots: int) -> Numbers:
+    def _shares(self, slots: int) -> Indices:
         """Return how many of the first ``slots`` slots of a batch each rank is dealt."""
         # the slots q = rank modulo ranks that are below `slots`
-        shares: Numbers = np.maximum(
+        shares: Indices = np.maximum(
             0, (slots - np.arange(self.ranks, dtype=np.int64) + self.ranks - 1) // self.ranks
         )
         return shares
 
-    def quotas(self, positions: int) -> Numbers:
+    def quotas(self, positions: int) -> Indices:
         """Return how many of the first ``positions`` positions each lane has.
 
         Nothing need divide anything.
@@ -82,7 +82,7 @@ class Lanes(NamedTuple):
             quotas[batches] += self._shares(slots)
         return quotas.ravel()
 
-    def forward(self, positions: Numbers) -> tuple[Numbers, Numbers]:
+    def forward(self, positions: Indices) -> tuple[Indices, Indices]:
         """Map positions to lanes.
 
         Parameters
@@ -108,7 +108,7 @@ class Lanes(NamedTuple):
         )
         return (batch - turn * self.workers) * self.ranks + rank, turn * share + row
 
-    def inverse(self, lanes: Numbers, indices: Numbers) -> Numbers:
+    def inverse(self, lanes: Indices, indices: Indices) -> Indices:
         """Map lanes to positions: the inverse of ``forward``.
 
         Parameters
@@ -123,5 +123,5 @@ class Lanes(NamedTuple):
         """
         worker, rank = np.divmod(lanes, self.ranks)
         turn, row = np.divmod(indices, self._shares(self.batch)[rank])
-        positions: Numbers = (turn * self.workers + worker) * self.batch + row * self.ranks + rank
+        positions: Indices = (turn * self.workers + worker) * self.batch + row * self.ranks + rank
         return positions

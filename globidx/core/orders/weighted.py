@@ -185,12 +185,12 @@ def _uniform(key: np.uint64, positions: Ids) -> NDArray[np.float64]:
     return (split_mix(key, positions) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def split_mix(key: np.uint64, numbers: Ids) -> NDArray[np.uint64]:
+def split_mix(key: np.uint64, counters: Ids) -> NDArray[np.uint64]:
     """Return 64 random bits for each of ``counters``.
 
     SplitMix64 (Steele, Lea and Flood, 2014) as a counter under ``key``.
     """
-    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
+    mixed = (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
