@@ -102,6 +102,15 @@ class Gaps:
         counts[gone] = self._before[run]
         return counts
 
+    def before(self, number: int) -> Gaps:
+        """The runs that lie before the ``number``-th of those that stay.
+
+        >>> Gaps.of(np.array([0, 3])).before(2).starts
+        array([0])
+        """
+        runs = int(np.searchsorted(self._before, number, side="left"))
+        return Gaps(self.starts[:runs], self.ends[:runs])
+
     def then(self, later: Gaps) -> Gaps:
         """These gaps and ``later`` ones, whose positions are indices of what stays here, as one."""
         # A run of here lies within a later one, apart from it, or touches it. The last index of a

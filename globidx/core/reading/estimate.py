@@ -10,20 +10,24 @@ the cache is decoded for every batch.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index.index import GlobalIndex
 from globidx.core.index.table import Table
 from globidx.core.orders.base import BLOCK, Arrangement, Ids, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.reading.lru import ByteLru
 from globidx.core.reading.planning import CACHE_BYTES
+from globidx.core.windows.anchors import Offsets
+from globidx.core.windows.sampling import Samples
+from globidx.core.windows.sequence_table import Units
 
 #: Samples that are played out, at most; of larger epochs one worker's stretch stands for all.
 MOST_SAMPLES = 2**19
@@ -38,7 +42,7 @@ class Estimate:
 
     ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a
     worker has open at a time. ``played`` is how many samples were played out: all, or a part that
-    stands for the rest.
+    stands for the rest. ``decodes_of`` is how often a chunk of each field is decoded.
     """
 
     samples: int
@@ -51,6 +55,7 @@ class Estimate:
     files_per_batch: float
     open_files: int
     played: int
+    decodes_of: Mapping[str, float]
 
 
 def estimate(
@@ -65,25 +70,27 @@ def estimate(
     seed: int = 0,
     epoch: int = 0,
     most_samples: int = MOST_SAMPLES,
+    samples: Samples | None = None,
 ) -> Estimate:
     """Estimate the cost of an epoch in ``order`` over the files of ``table``.
 
     ``GlobalIndexManager(...).now.table`` is one.
 
-    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in
-    its own), in turn.
+    ``samples`` are those that a window takes (``now.samples``); without them each item is one. Each
+    of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in its own), in turn.
     """
-    num_samples = int(table.lengths.sum())
+    chunking = table.chunking() if samples is None else samples.chunking
+    num_samples = chunking.num_samples
     batch = validate.integer(batch_size, "batch_size", low=1)
     ranks = validate.integer(world_size, "world_size", low=1)
     processes = max(1, validate.integer(workers, "workers"))
     capacity = validate.integer(cache_bytes, "cache_bytes")
     lanes = Lanes(ranks, processes, ranks * batch)
     # all that an order asks of a dataset when it plans an epoch
-    data = SimpleNamespace(chunking=table.chunking())
+    data = SimpleNamespace(chunking=chunking)
     planned = order.plan(data, num_samples, lambda: lanes)
     arrangement = planned.bind(num_samples, seed=seed, epoch=epoch)
-    model = _Model(table)
+    model = _Model(table, samples)
     total = _Cost()
     played = 0
     if len(arrangement) <= most_samples:
@@ -113,7 +120,7 @@ def estimate(
 class _Cost:
     samples: int = 0
     batches: int = 0
-    decodes: int = 0
+    decodes: Counter[str] = field(default_factory=Counter)
     bytes_read: int = 0
     files: int = 0
 
@@ -141,65 +148,122 @@ def _misses(
     return missed
 
 
-class _Model:
-    """The chunks of all arrays, each with an id of its own."""
+class _Field(NamedTuple):
+    """What one field takes of each sample, and the chunks of its array, each with an id of its own."""
 
-    def __init__(self, table: Table) -> None:
-        self._table, self._index = table, GlobalIndex(table.lengths)
-        self._chunks = table.chunk_items
-        self._item_bytes = [info.item_bytes for info in table.arrays]
+    name: str
+    row_bytes: int
+    offsets: Offsets | None
+    chunks: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+
+
+class _Model:
+    """The chunks of all arrays, and which of them each sample needs."""
+
+    def __init__(self, table: Table, samples: Samples | None) -> None:
+        self._samples = samples
+        self._units = Units.of_files(table) if samples is None else samples.sequences.units
+        chunks = table.chunk_items if samples is None else self._units.chunk_lengths
+        lengths = self._units.index.lengths
         # An array without chunks (contiguous, say) has none here: its rows are read as they are.
-        counts = np.where(
-            self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0
-        )
+        counts = np.where(chunks > 0, -(-lengths[:, None] // np.maximum(1, chunks)), 0)
+        # fields that read one array have its chunks in common
+        shared = table.shared
+        counts[:, [column for column, first in enumerate(shared) if column != first]] = 0
+        self._chunks_of = {
+            info.name: int(counts[:, shared[column]].sum())
+            for column, info in enumerate(table.arrays)
+        }
         self._num_chunks = int(counts.sum())
-        self._firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+        firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+        self._fields = [
+            _Field(
+                info.name,
+                info.item_bytes,
+                None
+                if samples is None or samples.window.is_whole
+                else samples.window.of(info.name),
+                chunks[:, column],
+                firsts[:, shared[column]],
+            )
+            for column, info in enumerate(table.arrays)
+        ]
+        self._num_files = int(np.count_nonzero(table.lengths))
 
     def read(self, ids: Ids, starts: NDArray[np.int64], cache: ByteLru[bool]) -> _Cost:
         """Batches of ids, beginning at ``starts``, read one after another."""
-        batch = np.searchsorted(starts, np.arange(len(ids)), side="right")
-        files, items = self._index.locate_many(ids)
+        batch_of = np.searchsorted(starts, np.arange(len(ids)), side="right")
         cost = _Cost(samples=len(ids), batches=len(starts))
-        cost.files = len(np.unique(batch * len(self._table) + files))
-        keys = []
-        sizes = []
-        stored = []
-        groups = []
-        for array, item_bytes in enumerate(self._item_bytes):
-            chunk = self._chunks[files, array]
-            cut = chunk > 0
-            cost.bytes_read += int((~cut).sum()) * item_bytes
-            file = files[cut]
-            length = np.maximum(1, chunk[cut])
-            index = items[cut] // length
-            rows = np.minimum(length, self._table.lengths[file] - index * length)
-            # what the cache holds of a file's last chunk is its rows, but it is stored whole
-            sizes.append(rows * item_bytes)
-            stored.append(length * item_bytes)
-            keys.append(self._firsts[file, array] + index)
-            # A reader reads one array of a batch at a time.
-            groups.append(batch[cut] * len(self._item_bytes) + array)
-        key = np.concatenate(keys)
-        size = np.concatenate(sizes)
-        group = np.concatenate(groups)
-        # as a reader goes: batch by batch, array by array, and each chunk of those once
-        sequence = np.lexsort((key, group))
-        key = key[sequence]
-        size = size[sequence]
-        group = group[sequence]
+        wanted = [
+            self._wanted(field, turn, batch_of, ids, cost)
+            for turn, field in enumerate(self._fields)
+        ]
+        group, key, size, stored = (
+            np.concatenate(columns) for columns in zip(*wanted, strict=True)
+        )
+        # as a reader goes: batch by batch, field by field, and each chunk of those once
+        order = np.lexsort((key, group))
+        group, key, size, stored = group[order], key[order], size[order], stored[order]
         new = np.ones(len(key), bool)
         new[1:] = (np.diff(key) != 0) | (np.diff(group) != 0)
-        missed = _misses(cache, group[new].tolist(), key[new].tolist(), size[new].tolist())
-        cost.decodes = len(missed)
-        cost.bytes_read += int(np.concatenate(stored)[sequence][new][missed].sum())
+        group, key, size, stored = group[new], key[new], size[new], stored[new]
+        missed = _misses(cache, group.tolist(), key.tolist(), size.tolist())
+        turns = np.bincount(group[missed] % len(self._fields), minlength=len(self._fields))
+        cost.decodes += Counter(
+            {field.name: int(count) for field, count in zip(self._fields, turns, strict=True)}
+        )
+        cost.bytes_read += int(stored[missed].sum())
         return cost
+
+    def _wanted(
+        self, field: _Field, turn: int, batch_of: NDArray[np.int64], ids: Ids, cost: _Cost
+    ) -> tuple[NDArray[np.int64], ...]:
+        """The chunks that the batches need of a field.
+
+        Of each the turn in which it is read, its key, and its bytes as kept and as stored.
+        """
+        owners, units, rows = self._rows(field, ids)
+        batch = batch_of[owners]
+        if turn == 0:
+            files = batch * len(self._units.index.lengths) + self._units.files_of(units)
+            cost.files = len(np.unique(files))
+        chunk = field.chunks[units]
+        cut = chunk > 0
+        # a row of a batch is read once
+        apart = np.stack([batch[~cut], units[~cut], rows[~cut]])
+        cost.bytes_read += np.unique(apart, axis=1).shape[1] * field.row_bytes
+        batch, units, rows, length = batch[cut], units[cut], rows[cut], chunk[cut]
+        index = rows // length
+        rest = self._units.index.lengths[units] - index * length
+        return (
+            # a reader reads one array of a batch at a time
+            batch * len(self._fields) + turn,
+            field.firsts[units] + index,
+            # what the cache holds of a file's last chunk is its rows, but it is stored whole
+            np.minimum(length, rest) * field.row_bytes,
+            length * field.row_bytes,
+        )
+
+    def _rows(self, field: _Field, ids: Ids) -> tuple[NDArray[np.int64], ...]:
+        """Which sample takes which row of which unit."""
+        if self._samples is None:
+            return np.arange(len(ids)), *self._units.index.locate_many(ids)
+        if field.offsets is None:
+            units, rows, counts = self._samples.index.whole(ids)
+            return np.repeat(np.arange(len(ids)), counts), units, rows
+        taken = self._samples.index.rows(ids, field.offsets)
+        # padding with zeros reads nothing
+        is_read = taken.inside if self._samples.window.pad == "zero" else np.ones_like(taken.inside)
+        owners = np.broadcast_to(np.arange(len(ids))[:, None], is_read.shape)
+        return owners[is_read], taken.files[is_read], taken.rows[is_read]
 
     def estimate(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
         """Scale the cost of the samples that were played out to an epoch of ``samples``."""
         scale = samples / max(1, cost.samples)
-        useful = samples * sum(self._item_bytes)
+        useful = round(samples * self._bytes_a_sample())
         read = round(cost.bytes_read * scale)
-        decodes = round(cost.decodes * scale)
+        decodes = round(cost.decodes.total() * scale)
         return Estimate(
             samples=samples,
             chunks=self._num_chunks,
@@ -209,9 +273,24 @@ class _Model:
             bytes_read=read,
             bytes_per_useful_byte=read / max(1, useful),
             files_per_batch=cost.files / max(1, cost.batches),
-            open_files=min(open_files, int(np.count_nonzero(self._table.lengths))),
+            open_files=min(open_files, self._num_files),
             played=cost.samples,
+            decodes_of={
+                name: cost.decodes[name] * scale / max(1, count)
+                for name, count in self._chunks_of.items()
+            },
         )
+
+    def _bytes_a_sample(self) -> float:
+        """The bytes of a sample in memory, on average where sequences are samples."""
+        if self._samples is not None and self._samples.window.is_whole:
+            rows = self._samples.index.sequences.lengths
+            return sum(field.row_bytes for field in self._fields) * float(rows[rows > 0].mean())
+        return sum(field.row_bytes * _width(field.offsets) for field in self._fields)
+
+
+def _width(offsets: Offsets | None) -> int:
+    return len(offsets) if isinstance(offsets, tuple) else 1
 
 
 def _batches(
