@@ -93,7 +93,7 @@ def destination(device: Any) -> torch.device | None:
             f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}; move its batches in the "
             "loop"
         )
-    # said here, where the argument is known, and not at the first batch
+    # refused here, where the argument is given, and not at the first batch
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (wanted.index or 0) >= count:
         raise ValueError(

@@ -145,7 +145,7 @@ def is_sealed(data: bytes) -> bool:
 
 def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
     try:
-        # who passes the model's checkpoint is told so, and not that byte 0 is no JSON
+        # for the model's checkpoint the error names that, and not a byte 0 that is no JSON
         _refuse_other_content(data)
         record = strict.parse(data)
         schema.header(record, "record", FORMAT, VERSION)
