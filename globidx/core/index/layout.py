@@ -79,6 +79,11 @@ class Layout:
         """Whether the keys are paths of arrays, and there is nothing else to look at in a file."""
         return self.keys is not None and self.rule is None and self.inner.is_plain
 
+    def form_along(self, axis: int) -> str:
+        """What an item of a field is whose rows lie along ``axis``."""
+        # beside arrays of many sequences, one that is the same for all of them
+        return "plain" if self.inner.kind == "axis" and not axis else self.form
+
     def fields(self, axis: int) -> list[tuple[str, str, int]]:
         """Name, key and axis of each field, ``axis`` where it has none of its own; of known keys alone."""
         keys = self.keys or ()
@@ -107,9 +112,10 @@ class Layout:
             name: validate.integer(one, f"axis of {name!r}", high=63) for name, one in axis.items()
         }
         axes = tuple(given.get(name, int(stacked)) for name in names)
-        if stacked and 0 in axes:
+        if stacked and not any(axes):
             raise ValueError(
-                "with sequences='axis', axis 0 is that of the sequences; rows lie along another"
+                "with sequences='axis', axis 0 is that of the sequences, and rows lie along another; axis=0 is for a "
+                "field that has no such axis, beside others that have"
             )
         layout = replace(self, axes=axes if len(set(axes)) > 1 else ())
         return layout._along(max(axes)), axes[0]

@@ -114,12 +114,13 @@ class WindowedIndex:
         return files, rows, counts
 
     def chunking(self, chunk_lengths: Numbers) -> Chunking:
-        """How samples lie in chunks, for ``ChunkShuffle``: each sequence is cut into blocks of neighbouring anchors.
+        """How samples lie in chunks, for ``ChunkShuffle``: blocks of neighbouring anchors.
 
         A block of anchors over whole chunks of ``c`` rows, with windows over ``s`` rows, touches its own chunks and up
         to ``ceil((s - 2) / c) + 1`` more, wherever it begins. The shortest block is taken for which these are at most
         0.3 times its own: so an epoch decodes a chunk at most 1.3 times, where windows in a random sequence decode it
-        about ``s`` times. Windows of one row that begin where chunks do need no more than the chunk itself.
+        about ``s`` times. Windows of one row that begin where chunks do need no more than the chunk itself. Sequences
+        that follow one another in a file are cut as one, since a chunk may hold rows of several.
 
         Parameters
         ----------
@@ -133,15 +134,23 @@ class WindowedIndex:
         array([112])
         """
         window, counts = self.anchors.window, self.anchors.counts
-        if window.is_whole:
+        if window.is_whole or not len(counts):
             return Chunking.of(counts, np.zeros((len(counts), 1), np.int64))
-        lengths = np.maximum(chunk_lengths, 1)
-        more = -(-(window.span - 2) // lengths) + 1
-        rows = -(-10 * more // 3) * chunk_lengths
-        if window.span == 1:
-            _, firsts = self._begin
-            rows = np.where(firsts % lengths == 0, chunk_lengths, rows)
-        return Chunking.of(counts, np.maximum(rows // window.stride, chunk_lengths > 0)[:, None])
+        files, rows = self._begin
+        firsts = np.flatnonzero(np.diff(files, prepend=-1))
+        lengths = chunk_lengths[firsts]
+        size = np.maximum(lengths, 1)
+        several = np.diff(firsts, append=len(counts)) > 1
+        # where one sequence begins with its chunks and ends with its file, blocks do, too
+        ends = rows[firsts] + self.sequences.lengths[firsts]
+        even = several | (rows[firsts] % size != 0) | (ends > self.files.lengths[files[firsts]])
+        more = -(-(window.span - 2) // size) + 1
+        block = np.where((window.span == 1) & ~even, lengths, -(-10 * more // 3) * lengths)
+        return Chunking.of(
+            np.add.reduceat(counts, firsts),
+            np.maximum(block // window.stride, lengths > 0)[:, None],
+            even=even,
+        )
 
     @property
     def _begin(self) -> tuple[Numbers, Numbers]:

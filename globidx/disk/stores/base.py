@@ -291,12 +291,7 @@ def make_entry(
 
     ``inside`` are the sequences in it, if the layout has such.
     """
-    lengths = {length for _, length in arrays}
-    if len(lengths) > 1:
-        lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
-        raise ValueError(
-            f"its arrays are not aligned: {lengths_by_name}; name arrays of equal length in key="
-        )
+    require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
     if inside is not None and inside.episodes is not None:
         some = inside.episodes
@@ -305,7 +300,7 @@ def make_entry(
         digest.update(inside.missing.rows.tobytes())
     return Entry(
         kind,
-        lengths.pop() if inside is None else inside.length,
+        arrays[0][1] if inside is None else inside.length,
         tuple(info for info, _ in arrays),
         digest.digest(),
         is_foreign=is_foreign or bool(sources),
@@ -314,6 +309,15 @@ def make_entry(
         episodes=None if inside is None else inside.episodes,
         missing=None if inside is None else inside.missing,
     )
+
+
+def require_aligned(arrays: Sequence[tuple[ArrayInfo, int]]) -> None:
+    """ValueError, with the counts, where arrays have different numbers of items."""
+    if len({length for _, length in arrays}) > 1:
+        lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
+        raise ValueError(
+            f"its arrays are not aligned: {lengths_by_name}; name arrays of equal length in key="
+        )
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:

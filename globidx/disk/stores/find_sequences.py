@@ -14,7 +14,7 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
-from globidx.disk.stores.base import Inside, array_info
+from globidx.disk.stores.base import Inside, array_info, require_aligned
 from globidx.disk.stores.find_arrays import Field
 
 #: Names of matches that an error lists.
@@ -56,6 +56,7 @@ def inside(
     """
     inner, rows = layout.inner, arrays[0][1]
     episodes = None
+    require_aligned(arrays)
     if inner.kind == "axis":
         episodes = _stacked(arrays, shapes)
         rows = int(episodes.lengths.sum())
@@ -79,12 +80,15 @@ def inside(
 
 
 def _stacked(arrays: Sequence[tuple[ArrayInfo, int]], shapes: Sequence[Sequence[int]]) -> Episodes:
-    """One sequence for each place along axis 0, which all arrays must have alike."""
-    counts = {int(shape[0]) for shape in shapes}
+    """One sequence for each place along axis 0, which all arrays that have such an axis must have alike."""
+    stacked = {
+        info.name: int(shape[0])
+        for (info, _), shape in zip(arrays, shapes, strict=True)
+        if info.form == "stacked"
+    }
+    counts = set(stacked.values())
     if len(counts) > 1:
-        told = ", ".join(
-            f"{info.name!r} has {shape[0]}" for (info, _), shape in zip(arrays, shapes, strict=True)
-        )
+        told = ", ".join(f"{name!r} has {count}" for name, count in stacked.items())
         raise ValueError(f"its arrays have different numbers of sequences along axis 0: {told}")
     count, rows = counts.pop(), arrays[0][1]
     chunk_lengths = np.tile([info.chunk_length for info, _ in arrays], (count, 1))

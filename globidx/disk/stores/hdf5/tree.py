@@ -55,7 +55,9 @@ class Hdf5Tree:
         filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
         if filters:
             require_filters(plist, path)
-        is_packed = h5a.exists(opened, b"scale_factor") or h5a.exists(opened, b"add_offset")
+        is_packed = h5a.get_num_attrs(opened) and (
+            h5a.exists(opened, b"scale_factor") or h5a.exists(opened, b"add_offset")
+        )
         packing = packing_of(h5py.Dataset(opened).attrs.get) if is_packed else ""
         chunks = plist.get_chunk() if layout == h5d.CHUNKED else None
         dtype = opened.dtype
