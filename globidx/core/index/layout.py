@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from globidx.core import validate
+from globidx.core.index.families import FAMILIES
 from globidx.core.index.patterns import Pattern, expanded, has_stars, require_alike
 
 #: Layouts that are only the names of their arrays.
 _KEYS = {"cxi": ("entry_1/data_1/data",), "peaknet": ("images", "labels")}
 #: Layouts whose arrays are looked up in each file.
 FOLLOWED = ("nexus", "anndata", "ome")
-NAMES = ("auto", *_KEYS, *FOLLOWED, "tokens:LENGTH")
+NAMES = ("auto", *_KEYS, *FOLLOWED, *FAMILIES, "tokens:LENGTH")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def parse(layout: Any, key: Any) -> Layout:
     >>> parse("imagenet", None)
     Traceback (most recent call last):
     ...
-    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, tokens:LENGTH, got 'imagenet'
+    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, robomimic, \
+the-well, tokens:LENGTH, got 'imagenet'
     """
     keys, names = _keys(key)
     name = "auto" if layout is None else layout
@@ -162,7 +164,7 @@ def parse(layout: Any, key: Any) -> Layout:
                 f"layout {name!r} cuts one array, but key names {len(keys)}: {keys}; pass one name"
             )
         return Layout(keys, length=int(length))
-    if name not in NAMES:
+    if name not in NAMES or name in FAMILIES:
         raise ValueError(f"layout must be one of {', '.join(NAMES)}, got {layout!r}")
     if name == "anndata":
         return Layout(keys or ("X",), rule=name)

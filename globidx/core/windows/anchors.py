@@ -365,7 +365,8 @@ def _offsets(given: Any, of: str) -> Offsets:
     if isinstance(given, (str, bytes)) or not (
         isinstance(given, Iterable) or hasattr(given, "__index__")
     ):
-        raise TypeError(f"offsets{of} must be an int or several, or 'all', got {given!r}")
+        whole = "; 'all' is for all fields alike" if of else ", or 'all'"
+        raise TypeError(f"offsets{of} must be an int or several{whole}, got {given!r}")
     if not isinstance(given, Iterable):
         return validate.integer(given, f"offset{of}", low=-_FARTHEST, high=_FARTHEST)
     several = tuple(

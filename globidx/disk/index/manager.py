@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index.changes import Changes, compare
+from globidx.core.index.changes import Changes
 from globidx.core.index.constants import Constant, parse_constants
 from globidx.core.index.index import GlobalIndex, Location
 from globidx.core.index.layout import Layout, require_apart
@@ -24,7 +24,7 @@ from globidx.core.windows.sampling import Samples, SequenceList, Where
 from globidx.disk.index.discover import find_files
 from globidx.disk.index.exchange import Peers, find_by_all
 from globidx.disk.index.samples import Side
-from globidx.disk.index.snapshot import Snapshot, with_common_names
+from globidx.disk.index.snapshot import Snapshot, changes_between
 from globidx.disk.index.spec import IndexSpec
 
 
@@ -46,7 +46,9 @@ class GlobalIndexManager:
         and ``{a,b}`` stands for several.
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
-        ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences.
+        ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences. ``aloha``,
+        ``diffusion-policy``, ``robomimic`` and ``the-well`` also say what a sequence is, and take
+        the arrays that the first file has.
     axis : int or dict of str to int, default 0
         The axis along which items lie, for all fields or by field.
     sequences : str or (str, str), default "row"
@@ -460,10 +462,7 @@ class GlobalIndexManager:
         """
         before = self._now
         self._now = self._look(executor, peers=peers)
-        changes = compare(*with_common_names(before, self._now))
-        if before.samples is None or self._now.samples is None:
-            return changes
-        return replace(changes, keep_ids=_begins(before.samples, self._now.samples))
+        return changes_between(before, self._now)
 
     def __repr__(self) -> str:
         return f"GlobalIndexManager({len(self)} samples in {self.num_files} files, fingerprint {self.fingerprint[:12]})"
@@ -528,12 +527,6 @@ def _number(sequence: object) -> int:
             f"samples are windows over sequences, so the first argument is the number of a sequence, got {sequence!r}"
         )
     return sequence  # type: ignore[return-value]
-
-
-def _begins(old: Samples, new: Samples) -> bool:
-    """Whether every id of ``old`` means the same sample in ``new``."""
-    count = len(old.index)
-    return count <= len(new.index) and new.fingerprint(count) == old.fingerprint()
 
 
 def _refuse_others(executor: object, peers: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,12 +72,6 @@ class SampleSpec:
         TypeError, ValueError
             If an option is of another kind, or has no use beside another.
         """
-        in_files = {
-            name: given
-            for name, given in (("only", only), ("missing", missing))
-            if isinstance(given, str)
-        }
-        layout = in_sequences(layout, sequences, **in_files)
         if isinstance(sequences, str) and sequences == "row":
             others = {"window": window, "only": only, "missing": missing, "chain_by": chain_by}
             for name, given in others.items():
@@ -86,7 +80,13 @@ class SampleSpec:
                         f"{name}={given!r:.80} is about sequences, and with sequences='row' each row is one: pass "
                         "sequences='file', 'chain', 'match', 'axis' or the name of an array of ends"
                     )
-            return layout, None
+            return in_sequences(layout, sequences), None
+        in_files = {
+            name: given
+            for name, given in (("only", only), ("missing", missing))
+            if isinstance(given, str)
+        }
+        layout = in_sequences(layout, sequences, **in_files)
         if chain_by is not None and sequences != "chain":
             raise ValueError(f"chain_by is for sequences='chain', got sequences={sequences!r}")
         return layout, cls(
@@ -99,6 +99,7 @@ class SampleSpec:
 
     def sampling(self, table: Table, paths: Paths, named: Any) -> Sampling:
         """What to take of the files of ``table``; ``named`` is how the user named them."""
+        require_fields(self.window, [info.name for info in table.arrays])
         in_order = isinstance(named, str) and not os.path.isfile(named)
         order = _natural_order(table) if in_order else None
         chains = self._chains(table, paths) if self.sequences == "chain" else None
@@ -153,18 +154,24 @@ class SampleSpec:
 def window_of(window: Any, layout: Layout) -> Window:
     """The window that a user gave: a ``Window``, offsets, ``"all"``, or None for single rows."""
     made = window if isinstance(window, Window) else Window(0 if window is None else window)
-    if isinstance(made.offsets, Mapping):
-        names = layout.names or layout.keys
-        if names is not None and set(made.offsets) != set(names):
-            absent = [name for name in names if name not in made.offsets]
-            unknown = [name for name in made.offsets if name not in names]
-            what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
-            raise ValueError(f"window has offsets by field, but {what}; the fields are {names}")
+    names = layout.names or layout.keys
+    if names is not None:
+        require_fields(made, names)
     if made.mask and "mask" in (layout.names or layout.keys or ()):
         raise ValueError(
             "window has mask=True, but a field is called 'mask' already; rename it in key"
         )
     return made
+
+
+def require_fields(window: Window, names: Sequence[str]) -> None:
+    """ValueError where a window has offsets by field, and the fields have other names."""
+    if not isinstance(window.offsets, Mapping) or set(window.offsets) == set(names):
+        return
+    absent = [name for name in names if name not in window.offsets]
+    unknown = [name for name in window.offsets if name not in names]
+    what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
+    raise ValueError(f"window has offsets by field, but {what}; the fields are {tuple(names)}")
 
 
 def _only(only: Any) -> frozenset[str] | Callable[[str], Any] | None:

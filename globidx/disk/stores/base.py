@@ -176,6 +176,20 @@ def open_store(
     return store
 
 
+def arrays_like(
+    path: str, pattern: str, varies: Sequence[str] = (), *, allow_external: bool
+) -> list[str]:
+    """The arrays of a file whose paths match ``pattern``, and of which all attributes ``varies`` are true.
+
+    In natural order. Errors say what is wrong, not where.
+    """
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    listed: list[str] = _module(f"{kind}.library").arrays_like(
+        path, pattern, varies, allow_external=allow_external
+    )
+    return listed
+
+
 def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of an array, without reading it."""
     if kind == "hdf5":

@@ -112,6 +112,13 @@ def _runs(paths: tuple[str, ...], read: Callable[[str], NDArray[Any]], rows: int
         raise ValueError(f"its sequences by {named} do not fit: {error}") from None
 
 
+def arrays_like(tree: Tree, pattern: str) -> list[str]:
+    """The arrays whose paths match ``pattern``, in natural order."""
+    like = Pattern(pattern)
+    names = sorted(set(matches(like, tree.groups)), key=natural) if like.stars else [""]
+    return [path for name in names if tree.describe(path := like.path(name)) is not None]
+
+
 def matched(
     tree: Tree, layout: Layout, axis: int
 ) -> tuple[list[tuple[ArrayInfo, int]], Inside, list[object]]:
