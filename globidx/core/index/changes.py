@@ -130,7 +130,10 @@ def _keep_ids(old: Table, new: Table, same: int) -> bool:
 
 
 def _differing(old: Table, new: Table, count: int) -> list[int]:
-    """Return which of the first ``count`` files, whose names are equal, differ in length, digest or stamp."""
+    """Return which of the first ``count`` files, whose names are equal, differ.
+
+    They may in length, digest or stamp.
+    """
     differs = (old.lengths[:count] != new.lengths[:count]) | (
         old.digests[:count] != new.digests[:count]
     ).any(axis=1)
@@ -154,7 +157,10 @@ def _kind(old: Table, one: int, new: Table, two: int) -> str | None:
 def _renamed(
     old: Table, new: Table, gone: dict[str, int], come: dict[str, int]
 ) -> list[tuple[str, str]]:
-    """Return pairs of a removed and a new file that are the same by inode, size, length and metadata."""
+    """Return pairs of a removed and a new file that are the same.
+
+    They are if inode, size, length and metadata are.
+    """
     by_identity = {
         _identity(new, row): (name, row) for name, row in come.items() if new.stamps[row, 0, 3]
     }

@@ -110,7 +110,10 @@ class GlobalIndex:
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """The first sample id of each file, and the total at the end: int64, ``num_files + 1`` long, read-only."""
+        """The first sample id of each file, and the total at the end.
+
+        int64, ``num_files + 1`` long, read-only.
+        """
         return self._offsets
 
     def locate(self, sample_id: int) -> tuple[int, int]:

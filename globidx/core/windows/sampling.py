@@ -190,6 +190,7 @@ class Samples:
         arrays = self.sequences.table.arrays
         sizes = [info.row_bytes * _count(self.window, info.name, info.rows) for info in arrays]
         lengths = self.sequences.units.chunk_lengths[self.index.first_files]
+        # once for each combination: sequences of an index are mostly chunked alike
         rows, which = np.unique(lengths, axis=0, return_inverse=True)
         blocks = np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)
         return blocks[which.ravel()]
@@ -201,7 +202,11 @@ class Samples:
         return self.index.fingerprint(self.sequences.table.described(), self._spelled(count), count)
 
     def _spelled(self, num_samples: int) -> list[bytes]:
-        """Names of the sequences of the first samples, counted from the deepest folder that holds those files."""
+        """Names of the sequences of the first samples.
+
+        They are counted from the deepest folder that holds those files.
+        """
+        # sequences of files that are appended later must not change what these mean
         used = int(np.searchsorted(self.by_sequence.offsets, num_samples, side="left"))
         names = self.sequences.spelled(min(used, len(self.sequences)))
         if self.sequences.chains is not None or not names:

@@ -107,7 +107,10 @@ class WindowedIndex:
         return WindowRows(files.reshape(rows.shape), items.reshape(rows.shape), inside)
 
     def whole(self, sample_ids: Any) -> tuple[Numbers, Numbers, Numbers]:
-        """Where all rows of whole sequences lie, and how many each sample has: files, rows and counts."""
+        """Where all rows of whole sequences lie, and how many each sample has.
+
+        Returns files, rows and counts.
+        """
         numbers, _ = self.anchors.locate_many(sample_ids)
         counts = self.sequences.lengths[numbers]
         files, rows = self.files.locate_many(spread(self.sequences.starts[numbers], counts))
@@ -166,7 +169,9 @@ class WindowedIndex:
         return self._begin[0]
 
     def fingerprint(self, schema: object, names: Sequence[bytes], num_samples: int) -> str:
-        """A digest of what the first samples mean, which does not change when others are added behind them.
+        """A digest of what the first samples mean.
+
+        It does not change when others are added behind them.
 
         Parameters
         ----------
@@ -181,6 +186,7 @@ class WindowedIndex:
         count = int(np.searchsorted(ends, num_samples, side="left")) + 1 if num_samples else 0
         # a sequence without samples changes nothing
         present = np.flatnonzero(np.diff(ends[:count], prepend=0))
+        # of the last sequence only as many samples as belong to these
         counts = np.minimum(ends[:count], num_samples)[present]
         spelled = [names[sequence] for sequence in present.tolist()]
         gaps = self.anchors.gaps_before(num_samples)
@@ -206,7 +212,10 @@ class WindowedIndex:
 
 
 def _inside(missing: Numbers, sequences: Sequences) -> tuple[Numbers, Numbers]:
-    """Which sequences hold each of the ``missing`` rows, and at which of their rows; sequences may overlap."""
+    """Which sequences hold each of the ``missing`` rows, and at which of their rows.
+
+    Sequences may overlap.
+    """
     first = np.searchsorted(missing, sequences.starts)
     counts = np.searchsorted(missing, sequences.starts + sequences.lengths) - first
     owners = np.repeat(np.arange(len(sequences)), counts)

@@ -1,4 +1,7 @@
-"""The groups and arrays of a zarr store, many of them: from their JSON where that is plain, else by zarr."""
+"""The groups and arrays of a zarr store, many of them.
+
+They are read from their JSON where that is plain, else by zarr.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ class ZarrTree:
         if not is_remote(self._path):
             try:
                 with os.scandir(os.path.join(self._path, path)) as listing:
+                    # zarr would open every member to list them
                     return [entry.name for entry in listing if entry.is_dir()]
             except (FileNotFoundError, NotADirectoryError):
                 return []
@@ -43,6 +47,7 @@ class ZarrTree:
             marker = os.path.join(self._path, path, self._marker)
             loaded = load(marker)
             if loaded is None:
+                # zarr, which is asked next, would wait for it
                 refuse_pipe(marker)
                 if not os.path.exists(marker):
                     return None
