@@ -81,7 +81,18 @@ class Constant:
         return has_stars(self.path)
 
     def path_in(self, match: str) -> str:
-        """Where it lies for the match of that name."""
+        """Where it lies for a match.
+
+        Parameters
+        ----------
+        match : str
+            The name of the match: what the stars stand for, joined by slashes.
+
+        Returns
+        -------
+        str
+            The path in the file.
+        """
         return Pattern(self.path).path(match) if self.is_of_match else self.path
 
     def __str__(self) -> str:

@@ -92,8 +92,11 @@ class Where(NamedTuple):
     rows: NDArray[np.int64] | dict[str, NDArray[np.int64]]
 
 
-class SequenceList(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SequenceList:
     """The sequences of an index, as columns; names and paths are made when they are read.
+
+    Its length is their number.
 
     Parameters
     ----------
@@ -106,13 +109,17 @@ class SequenceList(NamedTuple):
 
     Examples
     --------
-    >>> SequenceList(["demo_0"], np.array([7]), ["a.hdf5"]).lengths
-    array([7])
+    >>> found = SequenceList(["demo_0", "demo_1"], np.array([7, 4]), ["a.hdf5", "a.hdf5"])
+    >>> len(found), found.names[1], found.lengths
+    (2, 'demo_1', array([7, 4]))
     """
 
     names: Sequence[str]
     lengths: NDArray[np.int64]
     paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ It is a scan that is cached, and ids are looked up in it.
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -29,6 +30,8 @@ from globidx.disk.index.exchange import Peers, find_by_all
 from globidx.disk.index.samples import Side
 from globidx.disk.index.snapshot import Snapshot, changes_between
 from globidx.disk.index.spec import IndexSpec
+
+_log = logging.getLogger("globidx")
 
 
 class GlobalIndexManager:
@@ -407,7 +410,8 @@ class GlobalIndexManager:
         """Two indexes over the sequences of this one: each whole sequence is on one side.
 
         A hash of its name and the seed decides. So a sequence stays on its side when others are
-        added or taken away, and sides are only about as large as asked for.
+        added or taken away, and sides are only about as large as asked for: of few sequences, one
+        may have none, which a warning in the log tells.
 
         Parameters
         ----------
@@ -432,11 +436,18 @@ class GlobalIndexManager:
         halves = []
         for is_first in (True, False):
             half = copy.copy(self)
-            half._spec = replace(
-                self._spec, samples=samples.on_side(Side(fraction, seed, is_first))
-            )
+            side = Side(fraction, seed, is_first, depth=len(samples.split))
+            half._spec = replace(self._spec, samples=samples.on_side(side))
             half._now = half._sampled(self._now)
             halves.append(half)
+        if 0 < fraction < 1 and not all(len(half.sequences) for half in halves):
+            _log.warning(
+                "split(%s, seed=%s) leaves one side without any of %d sequences: the hash of a name decides; choose "
+                "another seed, or name sequences by only=",
+                fraction,
+                seed,
+                len(self.sequences),
+            )
         return halves[0], halves[1]
 
     def refresh(self, executor: Executor | None = None, *, peers: Peers | None = None) -> Changes:

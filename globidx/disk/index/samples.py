@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.index.layout import Layout, in_sequences
+from globidx.core.index.names import Names
 from globidx.core.index.patterns import natural
 from globidx.core.index.table import Table
 from globidx.core.windows.anchors import Window
@@ -29,15 +30,16 @@ ChainBy = str | Callable[[str], Any] | None
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a split of the sequences."""
+    """One side of a split of the sequences; ``depth`` splits came before it."""
 
     fraction: float
     seed: int
     is_first: bool
+    depth: int = 0
 
     def mask(self, names: Iterable[bytes]) -> NDArray[np.bool_]:
         """Which sequences of these names are on it."""
-        first = sides(names, self.fraction, self.seed)
+        first = sides(names, self.fraction, self.seed, depth=self.depth)
         return first if self.is_first else ~first
 
 
@@ -118,6 +120,12 @@ class SampleSpec:
             None if mask.all() else np.flatnonzero(mask),
             None if self.missing is None else self._missing_rows(len(found.units.index)),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Functions stay where they are: only a scan calls them, and few can be pickled."""
+        return {
+            name: _left_behind if callable(value) else value for name, value in vars(self).items()
+        }
 
     def on_side(self, side: Side) -> SampleSpec:
         """The samples of one side of a split alone."""
@@ -212,9 +220,26 @@ def _chain_by(chain_by: Any) -> ChainBy:
 
 def _natural_order(table: Table) -> NDArray[np.int64] | None:
     """The files with numbers in their names ordered by value; None where they are already."""
+    if _are_numbered_alike(table.names):
+        return None
     names = list(table.names)
     order = sorted(range(len(names)), key=lambda row: natural(names[row]))
     return None if order == list(range(len(names))) else np.array(order, np.int64)
+
+
+def _are_numbered_alike(names: Names) -> bool:
+    """Whether names differ in digits alone, at the same places: sorted by bytes, they are sorted by value.
+
+    So most of a million files need not be sorted anew.
+    """
+    blob, ends = names.arrays()
+    width = int(ends[0]) if len(ends) else 1
+    if len(blob) != width * len(ends) or (np.diff(ends) != width).any():
+        return False
+    letters = blob.reshape(-1, width)
+    are_digits = (letters >= ord("0")) & (letters <= ord("9"))
+    masked = np.where(are_digits, ord("0"), letters)
+    return bool((masked == masked[:1]).all())
 
 
 def _above(paths: Paths, named: Any) -> bytes:
@@ -228,3 +253,11 @@ def _above(paths: Paths, named: Any) -> bytes:
     root = named if os.path.isdir(named) else os.path.dirname(fixed)
     between = os.path.relpath(paths.root, root)
     return b"" if between.startswith(".") else os.fsencode(between) + b"/"
+
+
+def _left_behind(name: str) -> Any:
+    """What stands for a function in another process."""
+    raise TypeError(
+        f"only= or chain_by= is a function, which does not travel with a pickled index, so that {name!r} cannot be "
+        "judged here; refresh the index in the process that made it"
+    )
