@@ -60,8 +60,10 @@ class Archive:
         # A forked child is another process in the same folder, and must not take its parent's
         # records for its own.
         key = (os.getpid(), os.path.realpath(directory), *run)
-        self._line = self._lines.setdefault(key, _Line(directory))
-        self.lineage = self._line.lineage
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(directory)
+        self._line, self.lineage = line, line.lineage
 
     def publish(
         self,
