@@ -220,7 +220,7 @@ def in_sequences(
         raise ValueError(
             f"layout 'tokens:{layout.length}' cuts files into sequences itself; leave sequences out"
         )
-    if only is not None and kind == "file":
+    if only is not None and kind == "file" and sequences != "row":
         raise ValueError(
             f"only={only!r} names an array that lists sequences inside a file; with sequences={sequences!r} "
             "give a list of names or a function of a name"

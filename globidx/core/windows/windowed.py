@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -168,7 +168,33 @@ class WindowedIndex:
         """The file in which each sequence begins."""
         return self._begin[0]
 
-    def fingerprint(self, schema: object, names: Sequence[bytes], num_samples: int) -> str:
+    def reach(self, num_samples: int) -> tuple[Numbers, Numbers, Numbers]:
+        """The sequences that the first samples are of, and how much of each must stay.
+
+        That is how many samples are of it, and how many of its rows must stay. Rows beyond those
+        may be added and no window changes, but in its padding.
+
+        Examples
+        --------
+        >>> index = WindowedIndex.of(GlobalIndex([9]), Sequences.of_ends([4, 5, 9]), Window((0, 1)))
+        >>> [column.tolist() for column in index.reach(4)]
+        [[0, 2], [3, 1], [4, 2]]
+        """
+        ends = np.cumsum(self.anchors.counts)
+        used = int(np.searchsorted(ends, num_samples, side="left")) + 1 if num_samples else 0
+        counts = np.diff(np.minimum(ends[:used], num_samples), prepend=0)
+        # a sequence without samples changes nothing
+        present = np.flatnonzero(counts)
+        counts = counts[present]
+        _, last = self.anchors.locate_many(np.cumsum(counts) - 1)
+        window = self.anchors.window
+        if not window.is_whole:
+            last = last + window.hi - (window.after or 0)
+        return present, counts, np.maximum(last, 0) + 1
+
+    def fingerprint(
+        self, schema: object, origins: Callable[[Numbers, Numbers], list[bytes]], num_samples: int
+    ) -> str:
         """A digest of what the first samples mean.
 
         It does not change when others are added behind them.
@@ -177,18 +203,13 @@ class WindowedIndex:
         ----------
         schema
             What fields hold, as JSON values.
-        names
-            The name of each sequence that these samples are of, at least.
+        origins
+            Tells, of sequences and how many of their rows, where these lie.
         num_samples
             How many samples.
         """
-        ends = np.cumsum(self.anchors.counts)
-        count = int(np.searchsorted(ends, num_samples, side="left")) + 1 if num_samples else 0
-        # a sequence without samples changes nothing
-        present = np.flatnonzero(np.diff(ends[:count], prepend=0))
-        # of the last sequence only as many samples as belong to these
-        counts = np.minimum(ends[:count], num_samples)[present]
-        spelled = [names[sequence] for sequence in present.tolist()]
+        present, counts, rows = self.reach(num_samples)
+        spelled = origins(present, rows)
         gaps = self.anchors.gaps_before(num_samples)
         digest = hashlib.blake2b(b"globidx.windows.1", digest_size=16)
         for part in (

@@ -170,6 +170,8 @@ class GlobalIndexManager:
         self._lock_timeout = lock_timeout
         self._now = self._look(executor, peers=peers, progress=progress)
         self._refuse_clashes()
+        if self._now.samples is not None:
+            self._now.samples.refuse_none()
 
     # -- contents
 

@@ -112,7 +112,8 @@ class SampleSpec:
         order = _natural_order(table) if in_order else None
         chains = self._chains(table, paths) if self.sequences == "chain" else None
         found = SequenceTable.of(table, order, chains)
-        mask = self._mask(found, _above(paths, named))
+        by_path = self.sequences != "chain" or self.chain_by == "parent"
+        mask = self._mask(found, _above(paths, named) if by_path else b"")
         return Sampling(
             self.window,
             order,
@@ -145,7 +146,8 @@ class SampleSpec:
         elif self.only is not None:
             mask = mask & np.array([bool(self.only(name)) for name in found.names], bool)
         if self.split:
-            spelled = [above + name for name in found.spelled()]
+            # the folder of a chain may be the deepest that holds all files
+            spelled = [(above + name).rstrip(b"/") for name in found.spelled()]
             for side in self.split:
                 mask = mask & side.mask(spelled)
         return mask

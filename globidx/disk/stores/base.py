@@ -355,7 +355,9 @@ def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
     It is in native byte order, contiguous, writable and no view.
     """
     moved = np.moveaxis(block, axis, 0) if axis else block
-    return np.require(moved, moved.dtype.newbyteorder("="), ["C", "W", "O"])
+    # text of any length has no byte order
+    dtype = moved.dtype if moved.dtype.kind == "T" else moved.dtype.newbyteorder("=")
+    return np.require(moved, dtype, ["C", "W", "O"])
 
 
 def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[slice, ...]:

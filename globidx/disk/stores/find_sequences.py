@@ -19,6 +19,7 @@ from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
 from globidx.disk.stores.base import Inside, array_info, require_aligned
 from globidx.disk.stores.find_arrays import Field
+from globidx.errors import MissingChunkError
 
 #: Names of matches that an error lists.
 _FEW = 5
@@ -45,6 +46,12 @@ class Tree(Protocol):
 
     def read(self, path: str) -> NDArray[Any]:
         """All of the array at ``path``, which is small; ValueError where there is none."""
+
+
+def unwritten(error: MissingChunkError) -> str:
+    """The message for an array that tells sequences, and is not there in full: what it says would be invented."""
+    what = str(error).partition(";")[0]
+    return f"{what}; restore it, or write it anew, chunks of fill values too (zarr: write_empty_chunks=True)"
 
 
 def inside(
@@ -200,7 +207,7 @@ class _Column:
         axis = self.field.axis
         alike = (one.shape[:axis], one.shape[axis + 1 :], one.dtype, one.packing)
         # of many thousand groups nearly all are alike, and cost this comparison
-        if alike != self._like or not one.shape:
+        if alike != self._like or len(one.shape) <= axis:
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,
