@@ -125,10 +125,11 @@ def _runs(paths: tuple[str, ...], read: Callable[[str], NDArray[Any]], rows: int
 
 
 def arrays_like(tree: Tree, pattern: str) -> list[str]:
-    """The arrays whose paths match ``pattern``, in natural order."""
+    """The arrays with an axis whose paths match ``pattern``, in natural order."""
     like = Pattern(pattern)
     names = sorted(set(matches(like, tree.groups)), key=natural) if like.stars else [""]
-    return [path for name in names if tree.describe(path := like.path(name)) is not None]
+    found = {path: tree.describe(path) for path in map(like.path, names)}
+    return [path for path, one in found.items() if one is not None and one.shape]
 
 
 def matched(

@@ -1,4 +1,4 @@
-"""Which sequences are used: sides of splits, and functions that choose."""
+"""Which sequences are used: a split decides by names that stay, and tells of a side that gets none."""
 
 import pickle
 
@@ -14,6 +14,29 @@ def write(path):
     path.parent.mkdir(exist_ok=True)
     with h5py.File(path, "w") as file:
         file["x"] = np.arange(4)
+
+
+def sides(index):
+    """For 20 splits, which sequences are on the first side, by the path of their first file."""
+    return [set(index.split(0.5, seed=seed)[0].sequences.paths) for seed in range(20)]
+
+
+def test_a_sequence_stays_on_its_side_when_a_neighbour_comes(tmp_path):
+    """Also the first one: until then its folder was that of all files, and had no name in the index."""
+    for month in ("01", "02"):
+        write(tmp_path / "ic_1" / f"2021-{month}.nc")
+    for options in (
+        {"sequences": "chain", "chain_by": "parent"},
+        {"sequences": "chain", "chain_by": lambda path: path.split("/")[-2]},
+        {"sequences": "file"},
+    ):
+        index = GlobalIndexManager(f"{tmp_path}/*/*.nc", key="x", window=(0, 1), **options)
+        known, before = set(index.sequences.paths), sides(index)
+        assert any(before) and not all(before)
+        write(tmp_path / "ic_2" / "2021-01.nc")
+        assert index.refresh().keep_ids
+        assert [side & known for side in sides(index)] == before
+        (tmp_path / "ic_2" / "2021-01.nc").unlink()
 
 
 def test_a_side_without_sequences_is_told(tmp_path, caplog):
