@@ -68,8 +68,10 @@ def add(subparsers: Any) -> None:
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from globidx.core.orders.base import Order, Sequential, Shuffle
+    # numpy and zarr are imported by the command that needs them: `--help` must answer at once
+    from globidx.core.orders.base import Order
     from globidx.core.orders.chunk_shuffle import ChunkShuffle
+    from globidx.core.orders.plain import Sequential, Shuffle
     from globidx.core.reading.estimate import estimate
     from globidx.core.reading.planning import CACHE_BYTES
     from globidx.disk.files.lru import default_capacity
@@ -98,6 +100,7 @@ def _estimate(args: argparse.Namespace) -> None:
         f"files in a batch  {cost.files_per_batch:.1f}",
         f"open files        at most {cost.open_files} in a worker",
     ]
+    # a figure that stands for more than it was taken from must say so
     if cost.played < cost.samples:
         lines.append(f"from a part of    {cost.played} samples")
     print_result(args, asdict(cost), lines)

@@ -132,6 +132,7 @@ def _build(args: argparse.Namespace) -> int | None:
     build.require_writable()
     with pool(args.workers) as executor:
         if args.part:
+            # a part is never the index: it is kept beside the cache, until `merge` has them all
             path, count = replace(build, executor=executor).run_part(*args.part)
             value = {
                 "part": list(args.part),
@@ -168,6 +169,7 @@ def _merge(args: argparse.Namespace) -> int | None:
         )
     with pool(args.workers) as executor:
         snapshot = replace(build, executor=executor).run(merge=True)
+    # the parts are removed below, so what they hold must be in the cache by now
     build.require_written(snapshot, f", so its {len(parts)} parts stay")
     for part in parts:
         part.unlink(missing_ok=True)
@@ -247,6 +249,7 @@ def _diff(args: argparse.Namespace) -> int | None:
     from globidx.disk.index.snapshot import changes_between
 
     build = _build_of(args)
+    # what is there is compared and left: `diff` must say the same when it is asked again
     before = build.last()
     if before is None:
         raise OSError(
@@ -335,6 +338,7 @@ def _print(args: argparse.Namespace, value: Any, *lines: str) -> int:
 
 def _absent_parts(names: list[str], count: int) -> list[str]:
     """Which parts ``N-of-M`` of ``count`` files there should be and are not."""
+    # parts of several splits may lie beside each other; each is asked for its own rest
     present = {(int(n), int(of)) for n, of in re.findall(r"\.(\d+)-of-(\d+)\.", " ".join(names))}
     absent = []
     for of in sorted({of for _, of in present}):
@@ -350,6 +354,7 @@ def _parts_with_files(of: int, count: int) -> Iterable[int]:
     """
     return (
         range(1, of + 1)
+        # with more parts than files, some are dealt none, and are not missed
         if of <= count
         else [-(-(index + 1) * of // count) for index in range(count)]
     )

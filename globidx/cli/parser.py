@@ -1,4 +1,7 @@
-"""The parser of every command: its help ends in examples and exit codes, and its messages cannot be forged."""
+"""The parser of every command.
+
+Its help ends in examples and exit codes, and its messages cannot be forged.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ def between(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+# as many ranks as a record may have; a typing error of a digit takes no memory
 positive = between(1, 2**17)
 
 
@@ -152,6 +156,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Show the usage and one line, with arguments of the user's in it escaped; exit code 2."""
+        # argparse's own would print the argument raw, with whatever a terminal makes of it
         self.print_usage(sys.stderr)
         print_error(message)
         self.exit(2)

@@ -66,4 +66,5 @@ def _bar(total: int) -> Any:
         width = os.get_terminal_size(sys.stderr.fileno()).columns
     except (ImportError, OSError):
         return None
+    # a terminal that says no width (a fresh pty has 0 columns) has no room for a bar
     return tqdm(total=total, unit="file", file=sys.stderr) if width else None

@@ -51,6 +51,7 @@ def integer(value: Any, name: str, *, low: int = 0, high: int = INT64_MAX) -> in
 
 def _integer(value: Any, name: str) -> int:
     """Return ``value`` as an int of any size."""
+    # bool is an int to Python, but True for a seed or an id is a mistake
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {value!r} (bool)")
     try:
@@ -63,7 +64,9 @@ def _integer(value: Any, name: str) -> int:
 
 
 def sample_id(value: Any, num_samples: int) -> int:
-    """Return ``value`` as a sample id in ``[0, num_samples)``; IndexError for any other, as for any sequence.
+    """Return ``value`` as a sample id in ``[0, num_samples)``.
+
+    IndexError for any other, as for any sequence.
 
     Negative ids do not count from the end, so that a wrong id reads no sample.
 
@@ -104,12 +107,14 @@ def int64s(values: Any, name: str) -> NDArray[np.int64]:
     array = values if isinstance(values, np.ndarray) else _array(values, name)
     if array.dtype == np.int64 and array.ndim == 1:
         return array
+    # numpy makes an empty list an array of floats
     if array.size == 0 and array.ndim <= 1:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}s must be integers, got an array of {array.dtype}")
     if array.ndim != 1:
         raise ValueError(f"{name}s must be one-dimensional, got shape {array.shape}")
+    # astype would wrap it to a negative id
     if array.dtype == np.uint64 and array.max() > INT64_MAX:
         raise IndexError(
             f"{name} {array.max()} is outside the int64 range, which ends at 2**63 - 1"
@@ -118,17 +123,21 @@ def int64s(values: Any, name: str) -> NDArray[np.int64]:
 
 
 def outside(array: NDArray[np.int64], name: str, stop: int) -> IndexError:
-    """Return the error for an ``array`` that is not wholly in ``[0, stop)``; names its smallest or largest value."""
+    """Return the error for an ``array`` that is not wholly in ``[0, stop)``.
+
+    It names the smallest or largest value.
+    """
     low, high = int(array.min()), int(array.max())
     return IndexError(f"{name} {low if low < 0 else high} is outside [0, {stop})")
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:
-    """Return a sequence as an array after a check of each item: numpy would take True for 1, and 2**63 for a float."""
+    """Return a sequence as an array after a check of each item."""
     if isinstance(values, range) or hasattr(values, "__array__"):
         return np.asarray(values)
     if isinstance(values, (int, float)):
         raise TypeError(f"{name}s must be a sequence of integers, got {values!r}")
+    # numpy takes True for 1, 0.5 as it is, and 2**63 for a float: each item is checked first
     items = [value if type(value) is int else _integer(value, name) for value in values]
     try:
         return np.array(items, np.int64)

@@ -84,6 +84,7 @@ class PreemptionGuard:
             )
         chosen = _chosen(signals)
         before = {number: signal.getsignal(number) for number in chosen}
+        # getsignal returns None for it, and signal() takes no None
         foreign = [number.name for number, handler in before.items() if handler is None]
         if foreign:
             raise ValueError(
@@ -137,8 +138,10 @@ class PreemptionGuard:
         """
         if not self._stopping:
             with self._ranks.turn("should_stop"):
+                # one all_reduce and no more: this is called at each training step
                 self._stopping = self._ranks.any(self.received is not None)
                 if self._stopping:
+                    # the process may exit after this, which gloo must have released its tensors for
                     self._ranks.barrier()
         return self._stopping
 
@@ -155,6 +158,7 @@ class PreemptionGuard:
         self._closed = True
         unguard(self)
         for number, handler in self._before.items():
+            # handlers that were set since are somebody else's
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
 
@@ -182,6 +186,7 @@ class PreemptionGuard:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         before = self._before.get(signal.Signals(number), signal.SIG_DFL)
+        # a fork inherits handlers; a worker that only sets a flag could not be terminated
         if os.getpid() != self._process:
             return self._in_child(number)
         # this handler was restored by a guard that was closed after this one

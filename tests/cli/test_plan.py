@@ -8,7 +8,7 @@ import pytest
 from runs import said, saved, uneven
 
 from globidx import ResumableDistributedSampler
-from globidx.core.orders.base import Shuffle
+from globidx.core.orders.plain import Shuffle
 from globidx.core.records import record
 
 

@@ -38,7 +38,9 @@ class Family:
     varies: tuple[str, ...] = ()
 
     def keys(self, arrays: Callable[[str], list[str]]) -> dict[str, str]:
-        """The keys of its fields, by name; ``arrays(pattern)`` lists arrays of a file, in natural order.
+        """The keys of its fields, by name.
+
+        ``arrays(pattern)`` lists arrays of a file, in natural order.
 
         ValueError where the file has none of them.
         """

@@ -212,6 +212,7 @@ class Samples:
         arrays = self.sequences.table.arrays
         sizes = [info.row_bytes * _count(self.window, info.name, info.rows) for info in arrays]
         lengths = self.sequences.units.chunk_lengths[self.index.first_files]
+        # once for each combination: sequences of an index are mostly chunked alike
         rows, which = np.unique(lengths, axis=0, return_inverse=True)
         blocks = np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)
         return blocks[which.ravel()]

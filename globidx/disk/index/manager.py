@@ -1,4 +1,7 @@
-"""The index over files on a disk, as users hold it: a scan that is cached, and ids that are looked up in it."""
+"""The index over files on a disk, as users hold it.
+
+It is a scan that is cached, and ids are looked up in it.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +190,10 @@ class GlobalIndexManager:
 
     @property
     def now(self) -> Snapshot:
-        """The last scan as one frozen value, for two answers that must agree; ``refresh`` replaces it."""
+        """The last scan as one frozen value, for two answers that must agree.
+
+        ``refresh`` replaces it.
+        """
         return self._now
 
     @property

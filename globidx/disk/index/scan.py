@@ -1,4 +1,7 @@
-"""Scans files in batches, with any executor, assembles one table, and refuses files that do not fit together."""
+"""Scans files in batches, with any executor, and assembles one table.
+
+Files that do not fit together are refused.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,10 @@ class ScanResult:
 def examine(
     path: str, *, layout: Layout, axis: int, settled_ns: int = stamps.SETTLED_NS
 ) -> Entry | Failure:
-    """The entry of a file, with stamps, or the reason why it cannot be indexed. Runs in any process."""
+    """The entry of a file, with stamps, or the reason why it cannot be indexed.
+
+    Runs in any process.
+    """
     # a file that changes during the scan is scanned once more
     for _ in range(2):
         started = time.time_ns()
@@ -150,7 +156,10 @@ def _scan_batch(
 
 
 def assemble(result: ScanResult, paths: Paths) -> tuple[Piece | None, list[Failure]]:
-    """One table of all files that agree with the first one, and why not of the others, in the files' order."""
+    """One table of all files that agree with the first one, and why the others do not.
+
+    Both are in the order of the files.
+    """
     failures = dict(result.failures)
     pieces = sorted(result.pieces, key=lambda piece: int(piece.indices[0]))
     if not pieces:
@@ -219,7 +228,9 @@ def _by_kind(failures: Sequence[Failure]) -> Iterator[str]:
 
 
 def refuse_repeats(piece: Piece, paths: Paths) -> None:
-    """ValueError naming two paths of one file, under whatever names: its samples would be trained on twice.
+    """ValueError naming two paths of one file, under whatever names.
+
+    Its samples would be trained on twice.
 
     Inodes of the metadata that are the same raise the suspicion; what the paths themselves lead to
     is the proof, since tools that save space link equal metadata of different stores together.
@@ -242,7 +253,9 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
 def refuse_sources(
     piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths
 ) -> None:
-    """ValueError naming a file and one that it is made of, both among the files: samples would be trained on twice.
+    """ValueError naming a file and one that it is made of, both among the files.
+
+    Samples would be trained on twice.
 
     Leaving the sources out would be safe only if the file held all of each, which is not known.
     """
@@ -272,7 +285,7 @@ def refuse_sources(
 def _indexed_source(
     piece: Piece, rows: list[int], status: os.stat_result, dataset: str, paths: Paths
 ) -> str | None:
-    """The path of the one of these rows that is the file of ``status``, and whose array is its ``dataset``."""
+    """The path of the row that is the file of ``status`` and whose array is its ``dataset``."""
     for row in rows:
         source, entry = paths[int(piece.indices[row])], piece.table.entry(row)
         if not os.path.samestat(os.stat(source), status):

@@ -53,7 +53,9 @@ def without_racy_times(noted: Stamp, started: int, settled_ns: int = SETTLED_NS)
 
 
 def noted_of(path: bytes, entry: Entry) -> list[Stamp]:
-    """The stamps of the files whose metadata ``entry`` was read from; OSError where one is not there.
+    """The stamps of the files whose metadata ``entry`` was read from.
+
+    OSError where one is not there.
 
     A zarr store with sequences inside has one stamp for all files that tell where these are.
     """
@@ -76,7 +78,10 @@ def is_unchanged(path: str, entry: Entry) -> bool:
 def unchanged(
     table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether each of ``rows`` is proved unchanged; their files have the given ``indices`` in ``paths``."""
+    """Whether each of ``rows`` is proved unchanged.
+
+    Their files have the given ``indices`` in ``paths``.
+    """
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -169,7 +174,10 @@ def watched(path: bytes, entry: Entry) -> Iterator[bytes]:
 
 
 def _as_one(path: bytes, files: Iterable[bytes]) -> Stamp:
-    """One stamp for many files: as young as the youngest of them, and of no other size where any changed."""
+    """One stamp for many files: as young as the youngest of them.
+
+    It has another size where any of them changed.
+    """
     names = list(files)
     stamps = stamps_of(names)
     digest = hashlib.blake2b(stamps.tobytes(), digest_size=8)

@@ -31,7 +31,10 @@ class ConstantReader:
         self._bytes = 0
 
     def read(self, now: Snapshot, sample_ids: Sequence[int]) -> list[tuple[Any, ...]]:
-        """The values of all constants for each id; ReadError, naming file and constant, where one cannot be had."""
+        """The values of all constants for each id.
+
+        ReadError, naming file and constant, where one cannot be had.
+        """
         return [
             tuple(self._value(now, one, file, number) for one in self._constants)
             for file, number in _owners(now, sample_ids)
@@ -48,6 +51,7 @@ class ConstantReader:
                     f"{scanning.printable(now.paths[file])} has {count}, and this is sequence {number}"
                 )
             entry = entries[number]
+            # a number is an array of no dimension, as a constant that is no entry is
             return np.asarray(entry) if isinstance(entry, np.generic) else entry
         return self._kept(now, one, file, number if one.is_of_match else 0)
 
@@ -55,6 +59,7 @@ class ConstantReader:
         key = (now.look, file, number, one.path, one.attribute)
         cached = self._cached.get(key)
         if cached is None:
+            # in a tuple, since None may be a value
             cached = (self._read(now, one, file, number),)
             self._bytes += _size(cached[0])
             if self._bytes > _BYTES:
@@ -101,9 +106,9 @@ def _owners(now: Snapshot, sample_ids: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def plain(value: Any) -> Any:
-    """A value of a file as samples have it: an array of numbers, str, or a list of str; others of JSON as they are.
+    """A value of a file as samples have it: an array of numbers, str, or a list of str.
 
-    ValueError for what is none of these.
+    Others of JSON are given as they are. ValueError for what is none of these.
     """
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

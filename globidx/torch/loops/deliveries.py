@@ -39,9 +39,11 @@ class Deliveries:
         batching = self._source.batching()
         self._over = False
         self._failed = self._begun = False
+        # without a batch size no lane of positions is one worker's
         workers = batching.workers if batching.size else 0
         self._ledger.begin_pass(self, workers=workers, batch_size=batching.size or 1)
         self._generation = self._ledger.passes.generation
+        # counted down here: which batch is the last of the pass must be known as it is handed out
         self._left = self._ledger.left_to_deliver
         self._smallest = batching.smallest
         self.start = batching.started(self._ledger.done)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sampling import FixedRanks
 
 from globidx import errors
-from globidx.core.orders.base import Sequential, Shuffle
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.tracker import Tracker, refuse_other_run
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Epoch
 
-from globidx.core.orders.base import Sequential, Shuffle
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.segments import Progress
 from globidx.core.progress.view import EpochView

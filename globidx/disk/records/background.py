@@ -41,9 +41,13 @@ class Background:
             self._thread = thread
 
     def settle(self, patience: float) -> None:
-        """Wait for the work under way; SaveError, once, if it failed, or takes more than ``patience`` seconds."""
+        """Wait for the work under way.
+
+        SaveError, once, if it failed, or takes more than ``patience`` seconds.
+        """
         if self._thread is None:
             return
+        # not for ever: the other ranks wait for what this one has to say
         self._thread.join(patience)
         if self._thread.is_alive():
             raise SaveError(
@@ -56,6 +60,7 @@ class Background:
             late = SaveError(
                 f"{self._what}, saved with blocking=False before, has failed: {failure}"
             )
+            # whether the record may be there is what a caller must know
             late.state = getattr(failure, "state", late.state)
             raise late from failure
 
