@@ -122,6 +122,7 @@ class Watched:
             for old, new in zip(self.before, fresh, strict=False)
         )
         assert changes.keep_ids == kept
+        assert bool(changes) or fresh == self.before
         if count <= len(fresh):
             assert (self.manager.fingerprint_of_samples(count) == self.was) == kept
         self.before, self.was = fresh, self.manager.fingerprint
@@ -372,3 +373,18 @@ def test_sides_of_a_split_stay_when_files_come_elsewhere(tmp_path, kind, by):
         sides.append([set(side.sequences.paths) for side in manager.split(0.5, seed=3)])
     for before, after in zip(*sides, strict=True):
         assert before == after - {str(folder / "z/9.h5")}
+
+
+def test_the_only_chain_of_a_folder_stays_on_its_side(tmp_path):
+    """While there is one folder it is the deepest that holds all files; with another beside it, it no longer is."""
+    folder = tmp_path / "data"
+    put(folder / "north/1.h5", {"x": rows(5)})
+    options = {"key": "x", "sequences": "chain", "chain_by": "parent"}
+    sides = []
+    for _ in range(2):
+        manager = GlobalIndexManager(str(folder), cache_dir=tmp_path / "cache", **options)
+        halves = [manager.split(0.5, seed=seed)[0] for seed in range(12)]
+        sides.append([str(folder / "north/1.h5") in half.sequences.paths for half in halves])
+        put(folder / "south/1.h5", {"x": rows(5, 20)})
+    assert sides[0] == sides[1]
+    assert len(set(sides[0])) == 2
