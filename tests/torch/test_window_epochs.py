@@ -285,6 +285,28 @@ def test_a_chunk_is_decoded_about_once(tmp_path, kind, window):
     assert counts["all"] > 2 * chunks
 
 
+@pytest.mark.parametrize("order", [ChunkShuffle(2), Shuffle()])
+def test_windows_of_tokens_count_chunks_of_tokens(tmp_path, order):
+    """A chunk of 40 tokens is 4 items of 10: blocks and estimate go by these."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(40_000), chunks=(40,), compression="gzip")
+    manager = GlobalIndexManager(
+        tmp_path, key="x", layout="tokens:10", sequences="file", window=range(4)
+    )
+    dataset = FileCacheDataset(manager, cache_bytes=80 * 320)
+    sampler = ResumableDistributedSampler(dataset, 1, 0, order=order, tail="exact")
+    sampler._ledger.expect(workers=0, batch_size=16)
+    ids = list(sampler)
+    for start in range(0, len(ids), 16):
+        dataset.__getitems__(ids[start : start + 16])
+    found = estimate(
+        manager.now.table, order, batch_size=16, cache_bytes=80 * 320, samples=manager.now.samples
+    )
+    assert found.chunks == 1000
+    assert found.decodes == pytest.approx(dataset.counters().decodes, rel=0.05)
+    assert isinstance(order, Shuffle) or found.decodes <= 1300
+
+
 def test_the_cache_needs_no_more_than_a_window_of_blocks(tmp_path):
     """The same with a cache that holds a twentieth of the chunks: it is the order that keeps neighbours together."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
