@@ -15,17 +15,23 @@ from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
 from globidx.errors import ReadError
 
-#: Bytes of constants that a process keeps, the last one read in any case.
-_BYTES = 64 * 2**20
+#: Bytes of constants that a process keeps by default, the last one read in any case.
+CAPACITY = 64 * 2**20
 
 
 class ConstantReader:
-    """Reads ``constants``; numbers are arrays that samples share, text is str."""
+    """Reads ``constants``; numbers are arrays that samples share, text is str.
+
+    ``capacity`` is how many bytes of them are kept.
+    """
 
     def __init__(
-        self, constants: Sequence[Constant], handles: HandleCache[tuple[Snapshot, int], OpenFile]
+        self,
+        constants: Sequence[Constant],
+        handles: HandleCache[tuple[Snapshot, int], OpenFile],
+        capacity: int = CAPACITY,
     ) -> None:
-        self._constants, self._handles = constants, handles
+        self._constants, self._handles, self._capacity = constants, handles, capacity
         # no lock, which a fork could leave locked: each use is one step of the interpreter
         self._cached: dict[Hashable, tuple[Any]] = {}
         self._bytes = 0
@@ -61,10 +67,11 @@ class ConstantReader:
         if cached is None:
             # in a tuple, since None may be a value
             cached = (self._read(now, one, file, number),)
-            self._bytes += _size(cached[0])
-            if self._bytes > _BYTES:
+            size = _size(cached[0])
+            if self._bytes + size > self._capacity:
                 self.clear()
             self._cached[key] = cached
+            self._bytes += size
         return cached[0]
 
     def _read(self, now: Snapshot, one: Constant, file: int, number: int) -> Any:

@@ -222,17 +222,22 @@ class _Column:
                 self.info.packing,
             ):
                 raise ValueError(
-                    f"array {path!r} holds {info.item_shape} {info.dtype} a row, while that of the first match holds "
-                    f"{self.info.item_shape} {self.info.dtype}"
+                    f"array {path!r} holds {_row(info)}, while that of the first match holds {_row(self.info)}"
                 )
             if not self._like:
                 self.first = one.spelled
-                # the pattern stands for all matches, each of which has chunks of its own
-                self.info = replace(info, path=self.field.path, chunk_length=0)
+                # the pattern stands for the paths of all matches
+                self.info = replace(info, path=self.field.path)
             self._like = alike
         self.rows = int(one.shape[axis])
         self.chunk = int(one.chunks[axis]) if one.chunks else 0
         return self.rows
+
+
+def _row(info: ArrayInfo) -> str:
+    """What a row of an array is, in words."""
+    packed = f" packed by {info.packing}" if info.packing else ""
+    return f"{info.item_shape} {info.dtype}{packed} a row"
 
 
 def _present(patterns: Sequence[Pattern], name: str, found: Sequence[Described | None]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.errors import NodeTypeValidationError
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
@@ -228,7 +229,10 @@ class ZarrStore:
                     ).attrs[attribute]
                 except FileNotFoundError:
                     raise KeyError(path) from None
-            array = self._open(path)
+            try:
+                array = self._open(path)
+            except (FileNotFoundError, NodeTypeValidationError):
+                raise KeyError(path) from None
             if array.ndim and array.size and np.dtype(array.dtype).kind in "biufc":
                 return self.read(path, 0, array.shape[0], axis=0)
             return array[...]
