@@ -49,7 +49,7 @@ def test_ids_behind_two_dashes_are_no_offsets(tmp_path, capsys):
     given = [path, "--sequences", "file", "--", "--window", "-1"]
     with pytest.raises(SystemExit) as exit_:
         main(["index", "locate", *given])
-    assert exit_.value.code == 2 and "invalid int value: '--window'" in capsys.readouterr().err
+    assert exit_.value.code == 2 and "must be an integer, got '--window'" in capsys.readouterr().err
     assert run(capsys, "index", "locate", path, "--sequences", "file", "--", "-1")[0] == 1
 
 

@@ -48,7 +48,11 @@ class Counters:
             combine(self.bytes_read, other.bytes_read),
             combine(self.bytes_useful, other.bytes_useful),
             combine(self.opens, other.opens),
-            {name: combine(mine.get(name, 0), theirs.get(name, 0)) for name in {**mine, **theirs}},
+            {
+                name: count
+                for name in {**mine, **theirs}
+                if (count := combine(mine.get(name, 0), theirs.get(name, 0)))
+            },
         )
 
 

@@ -123,12 +123,12 @@ def test_missing_rows_are_counted_over_all_matches(missing, told, rows):
     [
         ({"data/a/y": [1]}, {}, "nothing in it matches key 'data/\\*/x'; of a none has it"),
         ({"other": [1]}, {}, "nothing in it matches key 'data/\\*/x'$"),
-        ({"data/a/x": 1.0}, {}, r"'data/a/x' has shape \(\): no axis 0"),
-        ({"data/a/x": [1], "data/b/x": 1}, {}, r"'data/b/x' has shape \(\): no axis 0"),
+        ({"data/a/x": 1.0}, {}, r"'data/a/x' is a single value"),
+        ({"data/a/x": [1], "data/b/x": 1}, {}, r"'data/b/x' is a single value"),
         (
             {"data/a/x": np.ones((2, 3)), "data/b/x": np.ones(2)},
             {"axis": 1},
-            r"'data/b/x' has shape \(2,\): no axis 1",
+            r"'data/b/x' has shape \(2,\), and no axis 1",
         ),
         (
             {"data/a/x": Array(np.ones(2), None, "scale_factor 2.0"), "data/b/x": np.ones(2)},
