@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import overload
@@ -13,7 +14,25 @@ from numpy.typing import NDArray
 _BLOCK = 16384
 
 
-class Names(Sequence[str]):
+class Strings(Sequence[str]):
+    """Strings that are made when they are read; a slice of them is a list."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _at(self, row: int) -> str:
+        """Return one string; ``row`` is in range."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        rows = range(len(self))[index]
+        return self._at(rows) if isinstance(rows, int) else [self._at(row) for row in rows]
+
+
+class Names(Strings):
     """A sequence of names in one block of bytes, without a Python object for each.
 
     Any file name fits: bytes that are not UTF-8 are returned as Python's surrogate escapes.
@@ -56,14 +75,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        row = range(len(self))[index]
+    def _at(self, row: int) -> str:
         return os.fsdecode(self._blob[self._start(row) : int(self._ends[row]) - 1].tobytes())
 
     def __iter__(self) -> Iterator[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from globidx.core.cached import cached_property
 from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
-from globidx.core.index.names import common_folder
+from globidx.core.index.names import Strings, common_folder
 from globidx.core.index.table import Table
 from globidx.core.windows.sequences import Numbers, Sequences, chain_files
 
@@ -226,8 +225,8 @@ class SequenceTable:
         return rows
 
 
-class Lazy(Sequence[str]):
-    """Strings that are made when they are read."""
+class Lazy(Strings):
+    """Strings that a function makes."""
 
     def __init__(self, count: int, make: Callable[[int], str]) -> None:
         self._count, self._make = count, make
@@ -235,14 +234,8 @@ class Lazy(Sequence[str]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._make(row) for row in range(*index.indices(self._count))]
-        return self._make(range(self._count)[index])
+    def _at(self, row: int) -> str:
+        return self._make(row)
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3]))

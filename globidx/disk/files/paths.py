@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
 
-from globidx.core.index.names import Names, common_folder
+from globidx.core.index.names import Names, Strings, common_folder
 
 
 def is_remote(path: str) -> bool:
@@ -72,7 +71,7 @@ def _scheme(path: str) -> str | None:
     )
 
 
-class Paths(Sequence[str]):
+class Paths(Strings):
     """``names`` in the folder ``root``, which may be a URL.
 
     >>> paths = Paths.of([b"/data/b/x.h5", b"/data/a/y.h5"])
@@ -116,14 +115,8 @@ class Paths(Sequence[str]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [os.path.join(self.root, name) for name in self.names[index]]
-        return os.path.join(self.root, self.names[index])
+    def _at(self, row: int) -> str:
+        return os.path.join(self.root, self.names[row])
 
     def __iter__(self) -> Iterator[str]:
         return (os.path.join(self.root, name) for name in self.names)

@@ -43,18 +43,31 @@ def test_joined_is_the_files_one_after_another(parts):
 
 
 @given(files, st.data())
-def test_the_first_samples_are_whole_files_or_refused(files, data):
-    """Later files do not count: appended ones change nothing of a running epoch."""
+def test_the_first_samples_are_those_of_shorter_files(files, data):
+    """As if nothing had been appended to them, or behind the last of them: a running epoch keeps its blocks."""
     chunking = made(files)
     count = data.draw(st.integers(0, chunking.num_samples))
-    ends = [sum(length for length, _ in files[:stop]) for stop in range(len(files) + 1)]
-    if count in ends:
-        assert described(chunking.first(count)) == described(made(files[: ends.index(count)])) or (
-            count == chunking.num_samples
-        )
-    else:
-        with pytest.raises(ValueError, match=f"the first {count} samples end inside file"):
-            chunking.first(count)
+    left, first = count, []
+    for length, chunk in files:
+        if left:
+            first.append((min(length, left), chunk))
+            left -= first[-1][0]
+    told = described(chunking.first(count))
+    assert told == described(made(first)) or count == chunking.num_samples
+    with pytest.raises(ValueError, match="num_samples"):
+        chunking.first(chunking.num_samples + 1)
+
+
+@given(st.integers(0, 200), st.integers(1, 30))
+def test_even_blocks_are_no_shorter_than_asked_for_and_nearly_alike(length, chunk):
+    """A file is cut into as many as fit, so that none of its blocks is a short rest."""
+    even = Chunking.of([length], [[chunk]], even=True)
+    block, count = int(even.chunks[0]), max(1, length // chunk)
+    assert -(-length // block) <= count
+    assert block == max(1, -(-length // count))
+    assert block >= min(chunk, max(1, length))
+    plain = Chunking.of([length], [[chunk]])
+    assert int(plain.chunks[0]) == min(chunk, max(1, length))
 
 
 def selected(files, ids):
