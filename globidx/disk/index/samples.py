@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.index.layout import Layout, in_sequences
-from globidx.core.index.names import Names
 from globidx.core.index.patterns import natural
 from globidx.core.index.table import Table
 from globidx.core.windows.anchors import Window
@@ -207,21 +206,9 @@ def _chain_by(chain_by: Any) -> ChainBy:
 
 def _natural_order(table: Table) -> NDArray[np.int64] | None:
     """The files with numbers in their names ordered by value; None where they are already."""
-    if _are_numbers_aligned(table.names):
-        return None
     names = list(table.names)
     order = sorted(range(len(names)), key=lambda row: natural(names[row]))
     return None if order == list(range(len(names))) else np.array(order, np.int64)
-
-
-def _are_numbers_aligned(names: Names) -> bool:
-    """Whether digits stand at the same places in all names: then their bytes have ordered them by value."""
-    blob, ends = names.arrays()
-    width = len(blob) // len(ends)
-    if (np.diff(ends, prepend=0) != width).any():
-        return False
-    digits = (blob.reshape(-1, width) >= ord("0")) & (blob.reshape(-1, width) <= ord("9"))
-    return bool((digits == digits[0]).all())
 
 
 def _above(paths: Paths, named: Any) -> bytes:
