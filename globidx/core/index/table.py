@@ -264,12 +264,7 @@ class Table:
     @property
     def chunk_items(self) -> NDArray[np.int64]:
         """Whole items in a chunk, files x arrays; 0 if an array is not chunked."""
-        return self.whole_items(self.chunk_lengths)
-
-    def whole_items(self, chunk_lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Whole items in chunks of so many rows, a column for each array; 0 where it is not chunked."""
-        rows = np.array([info.rows for info in self.arrays], np.int64)
-        return np.where(chunk_lengths > 0, np.maximum(1, chunk_lengths // rows), 0)
+        return whole_items(self.chunk_lengths, self.arrays)
 
     def chunking(self) -> Chunking:
         """Return how the samples are stored in chunks."""
@@ -317,6 +312,12 @@ class Table:
 def _all(join: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
     """The parts joined; None where the layout of their files has no such thing."""
     return None if parts[0] is None else join(parts)
+
+
+def whole_items(chunk_lengths: NDArray[np.int64], arrays: Sequence[ArrayInfo]) -> NDArray[np.int64]:
+    """Whole items in chunks of so many rows, a column for each array; 0 where it is not chunked."""
+    rows = np.array([info.rows for info in arrays], np.int64)
+    return np.where(chunk_lengths > 0, np.maximum(1, chunk_lengths // rows), 0)
 
 
 def describe(table: Table) -> str:

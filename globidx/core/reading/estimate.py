@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index.table import Table
+from globidx.core.index.table import Table, whole_items
 from globidx.core.orders.base import Arrangement, Ids, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.reading.lru import ByteLru
@@ -155,7 +155,7 @@ class _Model:
     def __init__(self, table: Table, samples: Samples | None) -> None:
         self._samples = samples
         self._units = Units.of_files(table) if samples is None else samples.sequences.units
-        chunks = table.whole_items(self._units.chunk_lengths)
+        chunks = whole_items(self._units.chunk_lengths, table.arrays)
         lengths = self._units.index.lengths
         counts = np.where(chunks > 0, -(-lengths[:, None] // np.maximum(1, chunks)), 0)
         # fields that read one array have its chunks in common

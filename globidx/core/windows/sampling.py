@@ -13,7 +13,7 @@ from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking, common_block
 from globidx.core.index.index import GlobalIndex
-from globidx.core.index.table import Table
+from globidx.core.index.table import Table, whole_items
 from globidx.core.windows.anchors import Numbers, Offsets, Window
 from globidx.core.windows.sequence_table import Lazy, SequenceTable
 from globidx.core.windows.windowed import WindowedIndex
@@ -205,9 +205,9 @@ class Samples:
         arrays = self.sequences.table.arrays
         sizes = [info.row_bytes * _count(self.window, info.name, info.rows) for info in arrays]
         lengths = self.sequences.units.chunk_lengths[self.index.first_files]
+        lengths = whole_items(lengths, arrays)
         rows, which = np.unique(lengths, axis=0, return_inverse=True)
-        items = self.sequences.table.whole_items(rows).tolist()
-        blocks = np.array([common_block(row, sizes) for row in items], np.int64)
+        blocks = np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)
         return blocks[which.ravel()]
 
     def fingerprint(self, num_samples: int | None = None) -> str:

@@ -202,7 +202,7 @@ class _Column:
                 )
             if not self._like:
                 self.first = one.spelled
-                self.info = replace(info, path=self.field.path, chunk_length=0)
+                self.info = replace(info, path=self.field.path)
             self._like = alike
         self.rows = int(one.shape[axis])
         self.chunk = int(one.chunks[axis]) if one.chunks else 0
