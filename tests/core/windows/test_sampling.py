@@ -137,6 +137,11 @@ def test_a_fingerprint_tells_what_is_read():
     every = [one.fingerprint() for one in other]
     assert base.fingerprint() not in every
     assert len(set(every)) == len(every)
+    # as many samples each, at other anchors
+    strides = [Sampling(Window(0, stride=stride)).of(files([4])) for stride in (2, 3)]
+    assert (
+        len({one.fingerprint() for one in strides}) == len({len(one.index) for one in strides}) + 1
+    )
 
 
 @given(
