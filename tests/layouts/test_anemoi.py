@@ -55,9 +55,10 @@ def write_store(path, missing, zarr_format):
 
 
 @pytest.fixture(autouse=True)
-def no_analytics(monkeypatch):
-    """The peer tells its makers of each store that it opens, by a process of its own; here it tells nobody."""
+def alone(monkeypatch, tmp_path):
+    """The peer reports each store that it opens, by a process of its own, and has files at home; here it does not."""
     monkeypatch.setattr("anemoi.datasets.usage.store.collect_analytics", lambda *_, **__: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture(params=[2, 3], ids=["zarr2", "zarr3"], scope="module")

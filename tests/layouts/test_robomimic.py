@@ -69,9 +69,9 @@ def window_of(frame_stack, seq_length, pad_frame_stack, pad_seq_length, *, mask=
     return Window(offsets, pad="edge", before=before, after=after, mask=mask)
 
 
-def opened(path, cache_dir, window, *, key=None, transform=None, **options):
+def opened(files, cache_dir, window, *, key=None, transform=None, **options):
     index = GlobalIndexManager(
-        str(path),
+        files if isinstance(files, list) else str(files),
         key=keys() if key is None else key,
         sequences="match",
         window=window,
@@ -133,6 +133,17 @@ def test_a_filter_key_leaves_the_demos_that_it_lists(long_demos, tmp_path):
     for number, only in enumerate(["mask/train", listed, lambda name: name in listed]):
         ours = opened(long_demos, tmp_path / str(number), window_of(*how), only=only)
         assert_all_same(ours, expected)
+
+
+def test_demos_of_several_files_follow_one_another(long_demos, short_demos, tmp_path):
+    """Files have demos of the same names; each file's own filter decides which of them stay."""
+    how = (2, 3, True, True)
+    both = [str(long_demos), str(short_demos)]
+    whole = [sample for path in both for sample in samples(peer(path, *how))]
+    assert_all_same(opened(both, tmp_path / "whole", window_of(*how)), whole)
+    some = [s for path in both for s in samples(peer(path, *how, filter_by_attribute="train"))]
+    ours = opened(both, tmp_path / "some", window_of(*how), only="mask/train")
+    assert_all_same(ours, some)
 
 
 def test_samples_are_told_where_they_come_from(long_demos, tmp_path):

@@ -78,7 +78,7 @@ def write_rich(path, *, trajectories, steps, seed):
 def rich(tmp_path_factory):
     """Files of different numbers of trajectories and steps."""
     folder = tmp_path_factory.mktemp("rich")
-    for number, (trajectories, steps) in enumerate([(3, 16), (1, 17), (2, 18)]):
+    for number, (trajectories, steps) in enumerate([(2, 16), (3, 17), (1, 18)]):
         write_rich(folder / f"{number}.hdf5", trajectories=trajectories, steps=steps, seed=number)
     return folder
 
