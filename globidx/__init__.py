@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from globidx import errors, orders, policies
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.index.changes import Changes
+    from globidx.core.index.constants import Constant
     from globidx.core.index.index import GlobalIndex, Location
     from globidx.core.index.table import ArrayInfo
     from globidx.core.progress.merge import merge_states
     from globidx.core.progress.ranges import Ranges
+    from globidx.core.windows.anchors import Window
+    from globidx.core.windows.sampling import SequenceList, Where
     from globidx.disk.index.manager import GlobalIndexManager
     from globidx.disk.records.folder import read_record
     from globidx.torch.checkpoint import CheckpointManager
@@ -31,6 +34,7 @@ _HOMES = {
     "ArrayInfo": "globidx.core.index.table",
     "Changes": "globidx.core.index.changes",
     "CheckpointManager": "globidx.torch.checkpoint",
+    "Constant": "globidx.core.index.constants",
     "DataLoader": "globidx.torch.loader",
     "FileCacheDataset": "globidx.torch.dataset",
     "GlobalIndex": "globidx.core.index.index",
@@ -41,6 +45,9 @@ _HOMES = {
     "Ranges": "globidx.core.progress.ranges",
     "RankPeers": "globidx.torch.ranks.peers",
     "ResumableDistributedSampler": "globidx.torch.sampler",
+    "SequenceList": "globidx.core.windows.sampling",
+    "Where": "globidx.core.windows.sampling",
+    "Window": "globidx.core.windows.anchors",
     "merge_states": "globidx.core.progress.merge",
     "read_record": "globidx.disk.records.folder",
 }
@@ -49,6 +56,7 @@ __all__ = [
     "ArrayInfo",
     "Changes",
     "CheckpointManager",
+    "Constant",
     "DataLoader",
     "FileCacheDataset",
     "GlobalIndex",
@@ -59,6 +67,9 @@ __all__ = [
     "Ranges",
     "RankPeers",
     "ResumableDistributedSampler",
+    "SequenceList",
+    "Where",
+    "Window",
     "errors",
     "merge_states",
     "orders",

@@ -48,7 +48,6 @@ def _read(args: argparse.Namespace, indexed: Snapshot, executor: Executor) -> li
     executor_for_many = None if few else executor
     arrays_of_files = run(
         indexed,
-        args.axis,
         decode=not args.no_decode,
         executor=executor_for_many,
         allow_external=args.allow_external,

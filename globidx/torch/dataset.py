@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Never
 
 import numpy as np
@@ -15,6 +15,7 @@ from globidx.core import validate
 from globidx.core.index.chunking import Chunking
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
@@ -26,7 +27,9 @@ from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
     """A map-style dataset over the files of a ``GlobalIndexManager``.
 
-    ``ds[id]`` is a tensor, or a dict of tensors by field. Files are opened on first use by the
+    ``ds[id]`` is a tensor, or a dict by field, nested where the index's key names ``"obs/image"``.
+    With a window, a field has a leading axis for its offsets, unless that is one int. Constants are
+    shared by the samples that have them: change none in place. Files are opened on first use by the
     process that reads, so the dataset can be pickled, forked and spawned at any time.
 
     Parameters
@@ -117,11 +120,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
+        specs, self._names = _parts(index_manager, self.fields)
         self.transform = transform
         self.with_id = with_id
         self._reader = Reader(
             index_manager,
-            self.fields,
+            specs,
             max_open_files=None
             if max_open_files is None
             else validate.integer(max_open_files, "max_open_files", low=1),
@@ -190,6 +194,31 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         arrays, ids, replaced = self._substitutes.read(sample_ids)
         samples = self._samples(arrays, ids)
         return SubstitutedSamples(samples, replaced) if replaced else samples
+
+    def fingerprint_of_samples(self, num_samples: int) -> str | None:
+        """The fingerprint of the first samples of windows alone, by which a record recognises growth.
+
+        Parameters
+        ----------
+        num_samples : int
+            How many samples.
+
+        Returns
+        -------
+        str or None
+            A hexadecimal digest; None where a sample is an item of a file.
+
+        Examples
+        --------
+        >>> import tempfile, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
+        ...     manager = GlobalIndexManager(folder, sequences="file", window=(0, 1))
+        ...     dataset = FileCacheDataset(manager)
+        ...     dataset.fingerprint_of_samples(2) == dataset.fingerprint
+        True
+        """
+        return self.index_manager.fingerprint_of_samples(num_samples)
 
     @property
     def may_substitute(self) -> bool:
@@ -262,11 +291,19 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def _samples(self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int]) -> list[Any]:
         return [self._sample(parts, id) for parts, id in zip(arrays, ids, strict=True)]
 
-    def _sample(self, arrays: tuple[Any, ...], id: int) -> Any:
-        if len(arrays) == 1:
-            sample: Any = torch.from_numpy(arrays[0])
+    def _sample(self, values: tuple[Any, ...], id: int) -> Any:
+        tensors = [
+            torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values
+        ]
+        if len(tensors) == 1:
+            sample: Any = tensors[0]
         else:
-            sample = dict(zip(self.fields, map(torch.from_numpy, arrays), strict=True))
+            sample = {}
+            for (groups, name), tensor in zip(self._names, tensors, strict=True):
+                within = sample
+                for group in groups:
+                    within = within.setdefault(group, {})
+                within[name] = tensor
         if self.transform is not None:
             try:
                 sample = self.transform(sample)
@@ -291,6 +328,34 @@ def _misplaced(index_manager: object, names: list[str]) -> str:
         f"{' and '.join(theirs)} {'belongs' if len(theirs) == 1 else 'belong'} to the index, "
         f"which knows files and arrays: FileCacheDataset(GlobalIndexManager({files}, {options}))"
     )
+
+
+def _parts(
+    manager: GlobalIndexManager, fields: Sequence[str]
+) -> tuple[list[FieldSpec], list[tuple[list[str], str]]]:
+    """What to read for a sample, and under which name in which nested dict each part of it belongs."""
+    columns = {info.name: column for column, info in enumerate(manager.arrays)}
+    window = manager.window
+    is_whole = window is None or window.is_whole
+    specs = [
+        FieldSpec(columns[name], None if window is None or is_whole else window.of(name))
+        for name in fields
+    ]
+    is_nested = manager.layout.names is not None
+    names = [_nested(name) if is_nested else ([], name) for name in fields]
+    if window is not None and window.mask:
+        if isinstance(window.offsets, Mapping):
+            specs += [spec._replace(is_mask=True) for spec in specs]
+            names += [(["mask", *groups], name) for groups, name in names]
+        else:
+            specs.append(specs[0]._replace(is_mask=True))
+            names.append(([], "mask"))
+    return specs, names + [_nested(one.name) for one in manager.constants]
+
+
+def _nested(name: str) -> tuple[list[str], str]:
+    *groups, last = name.split("/")
+    return groups, last
 
 
 def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> tuple[str, ...]:

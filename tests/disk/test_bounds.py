@@ -31,6 +31,7 @@ READ_ALONE = """
 import os, resource, sys
 import globidx.disk.stores.hdf5.library, globidx.disk.stores.zarr.fast, google_crc32c
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.reader import Reader
 from globidx.disk.stores.codecs import codec_of, inflater
 for name in ("zstd", "blosc", "lz4"):
@@ -39,7 +40,7 @@ inflater()
 path, more, cache, *ids = sys.argv[1:]
 manager = GlobalIndexManager(path, cache_dir=path + ".cache")
 options = dict(max_open_files=None, cache_bytes=int(cache), on_missing="error", backend="auto")
-reader = Reader(manager, [info.name for info in manager.arrays], **options)
+reader = Reader(manager, [FieldSpec(column) for column in range(len(manager.arrays))], **options)
 used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 resource.setrlimit(resource.RLIMIT_AS, (used + int(more), used + int(more)))
 try:

@@ -81,7 +81,7 @@ def table_of(lengths, chunk, item_bytes=1024):
         )
         for length in lengths
     ]
-    return Table.of([f"{number}.h5" for number in range(len(lengths))], entries, 0)
+    return Table.of([f"{number}.h5" for number in range(len(lengths))], entries)
 
 
 def test_it_is_the_model_of_caches():

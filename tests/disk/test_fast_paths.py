@@ -83,9 +83,7 @@ def check(path, data, axis, *, fast=True, on_missing="error"):
     entry = stores.scan(str(path), Layout(), axis)
     rows = np.moveaxis(data, axis, 0)
     for backend in ("auto", "library"):
-        opened = OpenFile(
-            str(path), entry, axis, on_missing=on_missing, backend=backend, forked=False
-        )
+        opened = OpenFile(str(path), entry, on_missing=on_missing, backend=backend, forked=False)
         source = opened.source(0)
         if backend == "auto":
             assert isinstance(source, LibrarySource) != fast, source.how
@@ -271,7 +269,7 @@ def test_tensorstore_reads_the_same(tmp_path, options, axis):
     zarr.create_array(tmp_path / "a", data=data, chunks=(2, 3), **options)
     entry = stores.scan(str(tmp_path / "a"), Layout(), axis)
     opened = OpenFile(
-        str(tmp_path / "a"), entry, axis, on_missing="error", backend="tensorstore", forked=False
+        str(tmp_path / "a"), entry, on_missing="error", backend="tensorstore", forked=False
     )
     rows = np.moveaxis(data, axis, 0)
     for start in range(len(rows)):
@@ -402,7 +400,7 @@ def test_no_damage_to_a_checked_chunk_gives_other_data(name, sharded, place, bit
         file.write_bytes(stored)
         entry = stores.scan(str(folder / "a"), Layout(), 0)
         opened = OpenFile(
-            str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False
+            str(folder / "a"), entry, on_missing="error", backend="auto", forked=False
         )
         out = np.zeros_like(data)
         try:

@@ -98,7 +98,6 @@ def test_every_chunk_layout_reads_as_h5py_reads_it(made, options, libver, userbl
             opened = OpenFile(
                 str(folder / "a.h5"),
                 entry,
-                axis,
                 on_missing=on_missing,
                 backend=backend,
                 forked=False,

@@ -22,7 +22,7 @@ from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
-from globidx.disk.reading.batch import Batch
+from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.open_file import OpenFile
 from globidx.errors import MissingChunkError, ReadError
 
@@ -166,18 +166,16 @@ def test_rows_make_items_whatever_the_chunks_are(
     entry = Entry(
         "zarr3" if stored == "zarr3" else "hdf5", total // rows, (info,), bytes(16), ((0,) * 4,)
     )
-    now = Snapshot(str(folder), Table.of(["a"], [entry], 0), (), Path("unused"), 0)
+    now = Snapshot(str(folder), Table.of(["a"], [entry]), (), Path("unused"))
 
     def opened(key):
         assert key == (now, 0)
-        return OpenFile(
-            str(folder / "a"), entry, 0, on_missing="error", backend="auto", forked=False
-        )
+        return OpenFile(str(folder / "a"), entry, on_missing="error", backend="auto", forked=False)
 
     handles, cached = HandleCache(1, opened), BlockCache(cache_bytes)
     ids = random.Random(seed).choices(range(total // rows), k=12)
     batch = Batch(now, ids, handles, cached)
-    for id, (sample,) in zip(ids, batch.samples([0]), strict=True):
+    for id, (sample,) in zip(ids, batch.samples([FieldSpec(0)]), strict=True):
         assert sample.tolist() == data[id * rows : (id + 1) * rows].tolist()
     if cache_bytes and chunk > 1:
         chunks = {row // chunk for id in ids for row in range(id * rows, (id + 1) * rows)}

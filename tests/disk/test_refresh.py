@@ -274,7 +274,7 @@ def test_many_files_are_proven_as_one_by_one(data, tmp_path_factory):
             noted.append(tuple(stamp))
         names.append(str(number))
         entries.append(Entry(kind, 1, tuple(infos), bytes(16), tuple(noted)))
-    table = Table.of(names, entries, 0)
+    table = Table.of(names, entries)
     paths = Paths.of(os.fsencode(folder / name) for name in names)
     chosen = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
     rows = np.array(chosen, np.int64)

@@ -193,7 +193,7 @@ def test_a_chunk_that_the_server_does_not_have_is_an_error(server, options):
         FileCacheDataset(GlobalIndexManager(url))[10]
     filled = FileCacheDataset(GlobalIndexManager(url), on_missing="fill")
     np.testing.assert_array_equal(filled[10].numpy(), [0, 0])
-    absent = verify.check(GlobalIndexManager(url).now, 0, decode=True, executor=None)
+    absent = verify.check(GlobalIndexManager(url).now, decode=True, executor=None)
     assert [(one.absent, one.unreadable) for file in absent for one in file] == [(1, ())]
 
 

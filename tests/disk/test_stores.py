@@ -120,7 +120,9 @@ def test_the_scan_tells_length_item_shape_dtype_and_chunk(written, layout):
     native = written.data.dtype.newbyteorder("=").name
     chunk = 0 if "contiguous" in layout else 2 if "sharded" in layout else 4
     assert written.entry.length == LENGTH
-    assert written.entry.arrays == (ArrayInfo(written.array, SHAPE, native, chunk, written.array),)
+    assert written.entry.arrays == (
+        ArrayInfo(written.array, SHAPE, native, chunk, written.array, axis=written.axis),
+    )
     assert written.entry.kind == ("hdf5" if layout.startswith("hdf5") else layout[:5])
 
 

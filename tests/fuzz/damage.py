@@ -69,6 +69,7 @@ def mutated(whole: bytes, telling: list[int], chance: random.Random) -> bytes:
 def by_globidx(path: Path, cache: Path, on_missing: str) -> None:
     """Index and read as a dataset does; what cannot be is an error of globidx."""
     from globidx.disk.index.manager import GlobalIndexManager
+    from globidx.disk.reading.batch import FieldSpec
     from globidx.disk.reading.reader import Reader
     from globidx.errors import GlobidxError
 
@@ -79,7 +80,12 @@ def by_globidx(path: Path, cache: Path, on_missing: str) -> None:
     if manager.arrays[0].item_bytes > 2**20:
         return
     reader = Reader(
-        manager, ["x"], max_open_files=4, cache_bytes=2**20, on_missing=on_missing, backend="auto"
+        manager,
+        [FieldSpec(0)],
+        max_open_files=4,
+        cache_bytes=2**20,
+        on_missing=on_missing,
+        backend="auto",
     )
     for item in range(min(len(manager), 48)):
         try:

@@ -72,6 +72,21 @@ class IdentifiedDataset(Protocol):
         """
         return self.fingerprint if num_files == self.num_files else None
 
+    def fingerprint_of_samples(self, num_samples: int) -> str | None:
+        """Return the fingerprint of the first samples alone, where they are not those of whole files.
+
+        Parameters
+        ----------
+        num_samples : int
+            How many of the first samples.
+
+        Returns
+        -------
+        str or None
+            What ``fingerprint`` was when there were no others; None if ``fingerprint_of`` tells.
+        """
+        return self.fingerprint if num_samples == len(self) else None
+
     @property
     def chunking(self) -> Chunking | None:
         """How samples are stored in chunks, for ``ChunkShuffle``: ``orders.Chunking.of(lengths, chunk_lengths)``."""
@@ -109,7 +124,7 @@ class DatasetIdentity:
         found = known(dataset)
         if self.fingerprint is None or self.num_samples > found.num_samples:
             return False
-        if isinstance(found, Plain):
+        if isinstance(found, Plain) and found.of_samples(self.num_samples) is None:
             if (
                 self.num_files is None
                 or found.num_files is None

@@ -119,8 +119,17 @@ class Plain(Known):
         fingerprint = fingerprint_of(count) if callable(fingerprint_of) else None
         return fingerprint if isinstance(fingerprint, str) else None
 
+    def of_samples(self, count: int) -> str | None:
+        """Return the fingerprint of the first ``count`` samples, if the dataset tells that of any number."""
+        fingerprint_of = getattr(self.dataset, "fingerprint_of_samples", None)
+        fingerprint = fingerprint_of(count) if callable(fingerprint_of) else None
+        return fingerprint if isinstance(fingerprint, str) else None
+
     def covering(self, stop: int) -> Prefix:
-        """Return whole files if it is known where they end, else the whole dataset."""
+        """Return as many samples if the dataset tells their fingerprint, else whole files, else all of it."""
+        fingerprint = self.of_samples(stop) if stop <= self.num_samples else None
+        if fingerprint is not None:
+            return Prefix(stop, fingerprint)
         chunking = getattr(self.dataset, "chunking", None)
         has_files = isinstance(chunking, Chunking) and self.num_files == len(chunking.lengths)
         if self._fingerprint is not None and isinstance(chunking, Chunking) and has_files:

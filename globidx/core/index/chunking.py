@@ -177,7 +177,7 @@ class Chunking:
         return int(self.offsets[-1])
 
     def first(self, num_samples: int) -> Chunking:
-        """Describe the first files, as many as hold ``num_samples``.
+        """Describe the first samples.
 
         Parameters
         ----------
@@ -187,25 +187,23 @@ class Chunking:
         Returns
         -------
         Chunking
-            That of those files.
+            That of the files which hold them, the last one as if it ended with them.
 
         Raises
         ------
         ValueError
-            If the last of those samples is not the last one of a file.
+            If there are fewer samples.
         """
         validate.integer(num_samples, "num_samples", high=self.num_samples)
         count = int(np.searchsorted(self.offsets, num_samples, side="left"))
-        if self.offsets[count] != num_samples:
-            raise ValueError(
-                f"the first {num_samples} samples end inside file {count - 1}, which holds ids "
-                f"[{self.offsets[count - 1]}, {self.offsets[count]}); an order is made over whole files"
-            )
-        if count == len(self.lengths):
+        beyond = int(self.offsets[count]) - num_samples
+        if count == len(self.lengths) and not beyond:
             return self
+        lengths = self.lengths[:count].copy()
+        lengths[count - 1 :] -= beyond
         # Later files do not count for the usual chunk length: a running epoch keeps its chunks when
         # files are appended.
-        return self._filled(self.lengths[:count], self.stored_chunks[:count])
+        return self._filled(lengths, self.stored_chunks[:count])
 
     @cached_property
     def digest(self) -> str:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import episodes as inner
+from globidx.core.index.episodes import Episodes, Missing
+from globidx.core.index.layout import Inner
 from globidx.core.index.names import Names
 from globidx.core.index.table import DIGEST_SIZE, KINDS, PER_FILE, ArrayInfo, Table
 from globidx.core.json import schema, strict
@@ -35,6 +39,17 @@ _COLUMNS = {
     "paths": "|u1",
     "path_ends": "<i8",
 }
+#: Those of an index whose files hold sequences, or lack rows.
+_EPISODES = {
+    "episode_counts": "<i8",
+    "episode_starts": "<i8",
+    "episode_lengths": "<i8",
+    "episode_listed": "|b1",
+    "episode_chunk_lengths": "<i8",
+    "episode_names": "|u1",
+    "episode_name_ends": "<i8",
+}
+_MISSING = {"missing_counts": "<i8", "missing_rows": "<i8"}
 
 
 def encode(table: Table) -> bytes:
@@ -47,9 +62,12 @@ def parts(table: Table) -> list[bytes | memoryview]:
     columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
     columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
     columns |= {name: getattr(table, name) for name in PER_FILE}
+    columns |= _inner_columns(table)
     body: list[bytes | memoryview] = []
     offsets, size = {}, 0
-    for name, dtype in _COLUMNS.items():
+    for name, dtype in (_COLUMNS | _EPISODES | _MISSING).items():
+        if name not in columns:
+            continue
         column = np.ascontiguousarray(columns[name], dtype)
         padding = b"\0" * (-size % _ALIGNMENT)
         size += len(padding)
@@ -59,7 +77,6 @@ def parts(table: Table) -> list[bytes | memoryview]:
     header = {
         "format": FORMAT,
         "version": VERSION,
-        "axis": table.axis,
         "arrays": [
             {
                 "name": a.name,
@@ -68,9 +85,11 @@ def parts(table: Table) -> list[bytes | memoryview]:
                 "path": a.path,
                 "form": a.form,
                 "packing": a.packing,
+                "axis": a.axis,
             }
             for a in table.arrays
         ],
+        "inner": {**asdict(table.inner), "arrays": list(table.inner.arrays)},
         "columns": offsets,
         "bytes": size,
     }
@@ -78,6 +97,19 @@ def parts(table: Table) -> list[bytes | memoryview]:
     text = json.dumps(header, separators=(",", ":")).encode() + b"\n"
     start = _MAGIC + b"%d\n" % len(text) + text
     return [start + b"\0" * (-len(start) % _ALIGNMENT), *body]
+
+
+def _inner_columns(table: Table) -> dict[str, NDArray[Any]]:
+    """The columns of sequences inside files and of missing rows, where there are such."""
+    columns: dict[str, NDArray[Any]] = {}
+    if table.episodes is not None:
+        names = ("counts", *inner.COLUMNS)
+        columns |= {f"episode_{name}": getattr(table.episodes, name) for name in names}
+        blob, ends = table.episodes.names.arrays()
+        columns |= {"episode_names": blob, "episode_name_ends": ends}
+    if table.missing is not None:
+        columns |= {"missing_counts": table.missing.counts, "missing_rows": table.missing.rows}
+    return columns
 
 
 def digest(data: memoryview | bytes) -> str:
@@ -99,9 +131,17 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
         raise ValueError(f"it has {len(view)} bytes, but its header says {start + header['bytes']}")
     if verified != header["blake2b"] and _digest(header, [body]) != header["blake2b"]:
         raise ValueError("it does not match its digest")
+    present = header["columns"]
+    if _COLUMNS.keys() - present or present.keys() - (_COLUMNS | _EPISODES | _MISSING):
+        raise ValueError(
+            f"its columns are not those of an index: {', '.join(sorted(present))[:200]}"
+        )
     columns = {
-        name: _column(body, header["columns"][name], dtype) for name, dtype in _COLUMNS.items()
+        name: _column(body, present[name], dtype)
+        for name, dtype in (_COLUMNS | _EPISODES | _MISSING).items()
+        if name in present
     }
+    episodes, missing = _episodes(columns), _missing(columns)
     arrays = tuple(
         ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0)
         for a in header["arrays"]
@@ -113,10 +153,66 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     paths = Names(columns.pop("paths"), columns.pop("path_ends"))
     if len(paths) not in (0, files * len(arrays)):
         raise ValueError("its paths are not one for each array and file")
-    table = Table(names=names, arrays=arrays, axis=header["axis"], paths=paths, **columns)
+    inside = header["inner"]
+    table = Table(
+        names=names,
+        arrays=arrays,
+        paths=paths,
+        inner=Inner(**{**inside, "arrays": tuple(inside["arrays"])}),
+        episodes=episodes,
+        missing=missing,
+        **columns,
+    )
     if verified != header["blake2b"]:
         _refuse_odd(table)
     return table
+
+
+def _episodes(columns: dict[str, NDArray[Any]]) -> Episodes | None:
+    """The sequences inside files, out of ``columns``; None where there are none of theirs."""
+    own = {name: columns.pop(name) for name in _EPISODES if name in columns}
+    if not own:
+        return None
+    if len(own) < len(_EPISODES):
+        raise ValueError("it has only some of the columns of sequences")
+    return Episodes(
+        names=Names(own["episode_names"], own["episode_name_ends"]),
+        **{name: own[f"episode_{name}"] for name in ("counts", *inner.COLUMNS)},
+    )
+
+
+def _missing(columns: dict[str, NDArray[Any]]) -> Missing | None:
+    own = [columns.pop(name) for name in _MISSING if name in columns]
+    if len(own) == 1:
+        raise ValueError("it has only some of the columns of missing rows")
+    return Missing(*own) if own else None
+
+
+def _refuse_odd_inner(table: Table) -> None:
+    """ValueError if sequences and missing rows do not fit the files that they are said to be in."""
+    files = len(table)
+    if table.episodes is not None:
+        some = table.episodes
+        total = int(some.counts.sum()) if some.counts.shape == (files,) else -1
+        apart = len(some.chunk_lengths) != 0
+        if (
+            any(getattr(some, name).shape != (total,) for name in ("starts", "lengths", "listed"))
+            or some.chunk_lengths.shape != (total * apart, len(table.arrays))
+            or len(some.names) not in (0, total)
+            or some.counts.min() < 0
+        ):
+            raise ValueError("its columns of sequences are not as long as it has sequences")
+        rows = table.lengths[some.files]
+        # compared in this sequence, no sum can leave int64
+        outside = (some.starts < 0) | (some.lengths < 0) | (some.lengths > rows)
+        if (outside | (some.starts > rows - some.lengths)).any():
+            raise ValueError("it has sequences that leave their files")
+    if table.missing is not None:
+        counts, rows = table.missing.counts, table.missing.rows
+        if counts.shape != (files,) or rows.shape != (int(counts.sum()),) or counts.min() < 0:
+            raise ValueError("its columns of missing rows are not as long as it says")
+        if (rows < 0).any() or (rows >= np.repeat(table.lengths, counts)).any():
+            raise ValueError("it lacks rows that no file has")
 
 
 def _refuse_odd(table: Table) -> None:
@@ -137,7 +233,9 @@ def _refuse_odd(table: Table) -> None:
         or table.kinds.max() >= len(KINDS)
     ):
         raise ValueError("its columns have values that no file can have")
-    for names in (table.names, table.paths):
+    _refuse_odd_inner(table)
+    inner_names = () if table.episodes is None else (table.episodes.names,)
+    for names in (table.names, table.paths, *inner_names):
         blob, ends = names.arrays()
         if blob.ndim != 1 or ends.ndim != 1:
             raise ValueError("its names are not one-dimensional")
@@ -184,7 +282,6 @@ def _column(body: memoryview, column: dict[str, Any], dtype: str) -> NDArray[Any
 
 _SIZE = schema.Integer(0, 2**48)
 _HEADER = {
-    "axis": schema.Integer(0, 64),
     "arrays": schema.List(
         schema.Fields(
             name=schema.Text(4096),
@@ -193,15 +290,17 @@ _HEADER = {
             path=schema.Text(4096),
             form=schema.Text(16),
             packing=schema.Text(128),
+            axis=schema.Integer(0, 64),
         ),
         at_least=1,
     ),
-    "columns": schema.Fields(
-        **{
-            name: schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE)
-            for name in _COLUMNS
-        }
+    "inner": schema.Fields(
+        kind=schema.Text(16),
+        arrays=schema.List(schema.Text(4096)),
+        only=schema.Optional(schema.Text(4096)),
+        missing=schema.Optional(schema.Text(4096)),
     ),
+    "columns": schema.Json(schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE)),
     "bytes": _SIZE,
     "blake2b": schema.Text(64),
 }

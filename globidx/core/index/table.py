@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking
+from globidx.core.index.episodes import Episodes, Missing
+from globidx.core.index.layout import PLAIN, Inner
 from globidx.core.index.names import Names, common_folder
 
 #: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray``
@@ -24,7 +27,7 @@ DIGEST_SIZE = 16
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
 Stamp = tuple[int, int, int, int]
-Schema = tuple[str, tuple[int, ...], str, str, str]
+Schema = tuple[str, tuple[int, ...], str, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,13 @@ class ArrayInfo:
         Rows in a chunk, 0 if the array is not chunked.
     path : str
         Its path in the file, "" for a bare zarr array.
-    form : {"plain", "tokens", "csr"}
-        What an item is: a row, ``item_shape[0]`` successive rows, or a sparse row as AnnData
-        stores it.
+    form : {"plain", "tokens", "csr", "stacked"}
+        What an item is: a row, ``item_shape[0]`` successive rows, a sparse row as AnnData
+        stores it, or a row of one place along axis 0.
     packing : str
         In words, how values are computed from what is stored; "" if they are stored themselves.
+    axis : int
+        The axis along which its rows lie.
 
     Examples
     --------
@@ -62,6 +67,7 @@ class ArrayInfo:
     path: str
     form: str = "plain"
     packing: str = ""
+    axis: int = 0
 
     @property
     def rows(self) -> int:
@@ -91,7 +97,8 @@ class Entry:
     A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata. It is all zeros if
     it cannot prove that nothing changed. The data of a *foreign* file lie in other files too, so
     that no stamp of its own proves anything. ``sources`` are those files and the dataset in each,
-    "" for raw bytes.
+    "" for raw bytes. ``episodes`` are the sequences inside it, where the layout has such, found as
+    ``inner`` says.
     """
 
     kind: str
@@ -101,10 +108,13 @@ class Entry:
     stamps: tuple[Stamp, ...] = ()
     is_foreign: bool = False
     sources: tuple[tuple[str, str], ...] = ()
+    inner: Inner = PLAIN
+    episodes: Episodes | None = None
+    missing: Missing | None = None
 
     @property
     def schema(self) -> tuple[Schema, ...]:
-        """Name, item shape, dtype, form and packing of each array: the same in all files of an index."""
+        """What all files of an index must have in common: all of an array but its path and chunks."""
         return _schema(self.arrays)
 
 
@@ -116,21 +126,25 @@ class Table:
     array are the same in every file; what may differ is a column: ``lengths`` (int64), ``kinds``
     (uint8, indices of ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8,
     files x 16), ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays, file by file)
-    is empty if every array has the same path in all files: ``arrays`` has it.
+    is empty if every array has the same path in all files: ``arrays`` has it. ``episodes`` are the
+    sequences inside the files, and ``missing`` the rows that they lack, where the layout has such;
+    ``inner`` is how they were found.
     """
 
     names: Names
     arrays: tuple[ArrayInfo, ...]
-    axis: int
     lengths: NDArray[np.int64]
     kinds: NDArray[np.uint8]
     chunk_lengths: NDArray[np.int64]
     digests: NDArray[np.uint8]
     stamps: NDArray[np.int64]
     paths: Names
+    inner: Inner = PLAIN
+    episodes: Episodes | None = None
+    missing: Missing | None = None
 
     @classmethod
-    def of(cls, names: Iterable[str], entries: Sequence[Entry], axis: int) -> Table:
+    def of(cls, names: Iterable[str], entries: Sequence[Entry]) -> Table:
         """Make a table of files, at least one, whose entries have the same ``schema``."""
         arrays = tuple(replace(info, chunk_length=0) for info in entries[0].arrays)
         paths = [[info.path for info in entry.arrays] for entry in entries]
@@ -142,7 +156,6 @@ class Table:
         return cls(
             names=Names.of(names),
             arrays=arrays,
-            axis=axis,
             lengths=np.array([entry.length for entry in entries], np.int64),
             kinds=np.array([KINDS.index(entry.kind) for entry in entries], np.uint8),
             chunk_lengths=np.array(
@@ -153,10 +166,22 @@ class Table:
             ),
             stamps=stamps,
             paths=Names.of(() if alike else (path for row in paths for path in row)),
+            inner=entries[0].inner,
+            episodes=_all(Episodes.joined, [entry.episodes for entry in entries]),
+            missing=_all(Missing.joined, [entry.missing for entry in entries]),
         )
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @cached_property
+    def shared(self) -> list[int]:
+        """For each array, the first one that is the same array of the file under another name."""
+        alike = [(info.path, info.axis, info.form, info.rows) for info in self.arrays]
+        if len(self.paths):
+            # paths differ from file to file
+            return list(range(len(alike)))
+        return [alike.index(one) for one in alike]
 
     @classmethod
     def joined(cls, tables: Sequence[Table]) -> Table:
@@ -174,6 +199,8 @@ class Table:
             paths=first.paths
             if alike
             else Names.joined([table._spelled_paths() for table in tables]),
+            episodes=_all(Episodes.joined, [table.episodes for table in tables]),
+            missing=_all(Missing.joined, [table.missing for table in tables]),
             **columns,
         )
 
@@ -192,11 +219,19 @@ class Table:
             )
             paths = Names.of(() if alike else spelled)
         columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in PER_FILE}
-        return replace(self, names=self.names.take(rows), arrays=arrays, paths=paths, **columns)
+        return replace(
+            self,
+            names=self.names.take(rows),
+            arrays=arrays,
+            paths=paths,
+            episodes=None if self.episodes is None else self.episodes.take(rows),
+            missing=None if self.missing is None else self.missing.take(rows),
+            **columns,
+        )
 
     @property
     def schema(self) -> tuple[Schema, ...]:
-        """Name, item shape, dtype, form and packing of each array: the same in all files of an index."""
+        """What all files of an index must have in common: all of an array but its path and chunks."""
         return _schema(self.arrays)
 
     def _spelled_paths(self) -> Names:
@@ -222,6 +257,8 @@ class Table:
             arrays=tuple(arrays),
             digest=self.digests[row].tobytes(),
             stamps=tuple((a, b, c, d) for a, b, c, d in self.stamps[row].tolist()),
+            inner=self.inner,
+            episodes=None if self.episodes is None else self.episodes.of_file(row),
         )
 
     @property
@@ -236,6 +273,12 @@ class Table:
             self.lengths, self.chunk_items, [info.item_bytes for info in self.arrays]
         )
 
+    def described(self) -> list[Any]:
+        """The axes, names, item shapes and dtypes of the arrays, as JSON values."""
+        axes = [info.axis for info in self.arrays]
+        arrays = [[info.name, list(info.item_shape), info.dtype] for info in self.arrays]
+        return [axes[0] if len(set(axes)) == 1 else axes, arrays]
+
     def fingerprint(self, num_files: int | None = None) -> str:
         """Return a digest of the names, item counts, item shapes and dtypes of the first files, by default all.
 
@@ -249,10 +292,7 @@ class Table:
             some = self.names[:count]
             cut = common_folder(some)
             names = b"".join(os.fsencode(name[cut:]) + b"\0" for name in some)
-        schema = [
-            self.axis,
-            [[info.name, list(info.item_shape), info.dtype] for info in self.arrays],
-        ]
+        schema = self.described()
         digest = hashlib.blake2b(b"globidx.index.1", digest_size=16)
         for part in (
             json.dumps(schema).encode(),
@@ -262,18 +302,29 @@ class Table:
             # The size goes first, so that no two lists of parts are the same bytes.
             digest.update(b"%d:" % memoryview(part).nbytes)
             digest.update(part)
+        if self.episodes is not None:
+            first = self.episodes.take(np.arange(count))
+            for column in (first.counts, first.starts, first.lengths, first.listed):
+                digest.update(column.astype("<i8").tobytes())
+            digest.update(first.names.spelled(len(first.names)))
         return digest.hexdigest()
+
+
+def _all(join: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
+    """The parts joined; None where the layout of their files has no such thing."""
+    return None if parts[0] is None else join(parts)
 
 
 def describe(table: Table) -> str:
     """Return the arrays of a table for messages: ``images of (128, 128) uint16, labels of () int64``."""
     return ", ".join(
         f"{name or 'array'} of {shape} {dtype}" + (f" packed by {packing}" if packing else "")
-        for name, shape, dtype, _, packing in table.schema
+        for name, shape, dtype, _, packing, _ in table.schema
     )
 
 
 def _schema(arrays: Sequence[ArrayInfo]) -> tuple[Schema, ...]:
     return tuple(
-        (info.name, info.item_shape, info.dtype, info.form, info.packing) for info in arrays
+        (info.name, info.item_shape, info.dtype, info.form, info.packing, info.axis)
+        for info in arrays
     )

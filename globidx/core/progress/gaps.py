@@ -94,6 +94,15 @@ class Gaps:
         ranks[gone] = self._before[run]
         return ranks
 
+    def before(self, number: int) -> Gaps:
+        """The runs that lie before the ``number``-th of those that stay.
+
+        >>> Gaps.of(np.array([0, 3])).before(2).starts
+        array([0])
+        """
+        runs = int(np.searchsorted(self._before, number, side="left"))
+        return Gaps(self.starts[:runs], self.ends[:runs])
+
     def then(self, later: Gaps) -> Gaps:
         """These gaps and ``later`` ones, which are given as numbers of what stays here, as one."""
         # a run of here lies within a later one, apart from it, or touches it

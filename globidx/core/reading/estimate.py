@@ -8,20 +8,24 @@ the cache is decoded for every batch.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index.index import GlobalIndex
 from globidx.core.index.table import Table
 from globidx.core.orders.base import Arrangement, Ids, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.reading.lru import ByteLru
 from globidx.core.reading.planning import CACHE_BYTES
+from globidx.core.windows.anchors import Offsets
+from globidx.core.windows.sampling import Samples
+from globidx.core.windows.sequence_table import Units
 
 #: Samples that are played out, at most; of larger epochs one worker's stretch stands for all.
 MOST_SAMPLES = 2**19
@@ -36,7 +40,7 @@ class Estimate:
 
     ``files_per_batch`` is the mean number of files in a batch, ``open_files`` the most that a
     worker has open at a time. ``played`` is how many samples were played out: all, or a part that
-    stands for the rest.
+    stands for the rest. ``decodes_of`` is how often a chunk of each field is decoded.
     """
 
     samples: int
@@ -49,6 +53,7 @@ class Estimate:
     files_per_batch: float
     open_files: int
     played: int
+    decodes_of: Mapping[str, float]
 
 
 def estimate(
@@ -63,20 +68,22 @@ def estimate(
     seed: int = 0,
     epoch: int = 0,
     most_samples: int = MOST_SAMPLES,
+    samples: Samples | None = None,
 ) -> Estimate:
     """Cost of an epoch over the files of ``table`` (``GlobalIndexManager(...).now.table``) in ``order``.
 
-    Each of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in
-    its own), in turn.
+    ``samples`` are those that a window takes (``now.samples``); without them each item is one. Each
+    of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in its own), in turn.
     """
-    n, batch = int(table.lengths.sum()), validate.integer(batch_size, "batch_size", low=1)
+    chunking = table.chunking() if samples is None else samples.chunking
+    n, batch = chunking.num_samples, validate.integer(batch_size, "batch_size", low=1)
     ranks = validate.integer(world_size, "world_size", low=1)
     processes = max(1, validate.integer(workers, "workers"))
     capacity = validate.integer(cache_bytes, "cache_bytes")
-    data = SimpleNamespace(chunking=table.chunking())
+    data = SimpleNamespace(chunking=chunking)
     planned = order.plan(data, n, lambda: Lanes(ranks, processes, ranks * batch))
     arrangement = planned.bind(n, seed=seed, epoch=epoch)
-    model = _Model(table)
+    model = _Model(table, samples)
     total = _Cost()
     played = 0
     lanes = Lanes(ranks, processes, ranks * batch)
@@ -104,7 +111,7 @@ def estimate(
 class _Cost:
     samples: int = 0
     batches: int = 0
-    decodes: int = 0
+    decodes: Counter[str] = field(default_factory=Counter)
     bytes_read: int = 0
     files: int = 0
 
@@ -132,62 +139,116 @@ def _misses(
     return missed
 
 
-class _Model:
-    """The chunks of all arrays, numbered through."""
+class _Field(NamedTuple):
+    """What one field takes of each sample, and the chunks that its array has, numbered through."""
 
-    def __init__(self, table: Table) -> None:
-        self._table, self._index = table, GlobalIndex(table.lengths)
-        self._chunks = table.chunk_items
-        self._item_bytes = [info.item_bytes for info in table.arrays]
-        counts = np.where(
-            self._chunks > 0, -(-table.lengths[:, None] // np.maximum(1, self._chunks)), 0
-        )
+    name: str
+    row_bytes: int
+    offsets: Offsets | None
+    chunks: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+
+
+class _Model:
+    """The chunks of all arrays, and which of them each sample needs."""
+
+    def __init__(self, table: Table, samples: Samples | None) -> None:
+        self._samples = samples
+        self._units = Units.of_files(table) if samples is None else samples.sequences.units
+        chunks = table.chunk_items if samples is None else self._units.chunk_lengths
+        lengths = self._units.index.lengths
+        counts = np.where(chunks > 0, -(-lengths[:, None] // np.maximum(1, chunks)), 0)
+        # fields that read one array have its chunks in common
+        shared = table.shared
+        counts[:, [column for column, first in enumerate(shared) if column != first]] = 0
+        self._chunks_of = {
+            info.name: int(counts[:, shared[column]].sum())
+            for column, info in enumerate(table.arrays)
+        }
         self._num_chunks = int(counts.sum())
-        self._firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+        firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+        self._fields = [
+            _Field(
+                info.name,
+                info.item_bytes,
+                None
+                if samples is None or samples.window.is_whole
+                else samples.window.of(info.name),
+                chunks[:, column],
+                firsts[:, shared[column]],
+            )
+            for column, info in enumerate(table.arrays)
+        ]
+        self._num_files = int(np.count_nonzero(table.lengths))
 
     def read(self, ids: Ids, starts: NDArray[np.int64], cache: ByteLru[bool]) -> _Cost:
         """Batches of ids, beginning at ``starts``, read one after another."""
-        batch = np.searchsorted(starts, np.arange(len(ids)), side="right")
-        files, items = self._index.locate_many(ids)
+        batch_of = np.searchsorted(starts, np.arange(len(ids)), side="right")
         cost = _Cost(samples=len(ids), batches=len(starts))
-        cost.files = len(np.unique(batch * len(self._table) + files))
-        keys = []
-        sizes = []
-        stored = []
-        groups = []
-        for array, item_bytes in enumerate(self._item_bytes):
-            chunk = self._chunks[files, array]
-            cut = chunk > 0
-            cost.bytes_read += int((~cut).sum()) * item_bytes
-            file = files[cut]
-            length = np.maximum(1, chunk[cut])
-            number = items[cut] // np.maximum(1, chunk[cut])
-            first = number * length
-            sizes.append(np.minimum(length, self._table.lengths[file] - first) * item_bytes)
-            stored.append(length * item_bytes)  # the last chunk of a file is stored as long as any
-            keys.append(self._firsts[file, array] + number)
-            # A reader reads one array of a batch at a time.
-            groups.append(batch[cut] * len(self._item_bytes) + array)
-        key = np.concatenate(keys)
-        size = np.concatenate(sizes)
-        group = np.concatenate(groups)
-        turn = np.lexsort((key, group))
-        key = key[turn]
-        size = size[turn]
-        group = group[turn]
+        wanted = [
+            self._wanted(field, turn, batch_of, ids, cost)
+            for turn, field in enumerate(self._fields)
+        ]
+        group, key, size, stored = (
+            np.concatenate(columns) for columns in zip(*wanted, strict=True)
+        )
+        order = np.lexsort((key, group))
+        group, key, size, stored = group[order], key[order], size[order], stored[order]
         new = np.ones(len(key), bool)
         new[1:] = (np.diff(key) != 0) | (np.diff(group) != 0)
-        missed = _misses(cache, group[new].tolist(), key[new].tolist(), size[new].tolist())
-        cost.decodes = len(missed)
-        cost.bytes_read += int(np.concatenate(stored)[turn][new][missed].sum())
+        group, key, size, stored = group[new], key[new], size[new], stored[new]
+        missed = _misses(cache, group.tolist(), key.tolist(), size.tolist())
+        turns = np.bincount(group[missed] % len(self._fields), minlength=len(self._fields))
+        cost.decodes += Counter(
+            {field.name: int(count) for field, count in zip(self._fields, turns, strict=True)}
+        )
+        cost.bytes_read += int(stored[missed].sum())
         return cost
+
+    def _wanted(
+        self, field: _Field, turn: int, batch_of: NDArray[np.int64], ids: Ids, cost: _Cost
+    ) -> tuple[NDArray[np.int64], ...]:
+        """The chunks that the batches need of a field: turn of reading, key, bytes as kept and as stored."""
+        owners, units, rows = self._rows(field, ids)
+        batch = batch_of[owners]
+        if turn == 0:
+            files = batch * len(self._units.index.lengths) + self._units.files_of(units)
+            cost.files = len(np.unique(files))
+        chunk = field.chunks[units]
+        cut = chunk > 0
+        # a row of a batch is read once
+        apart = np.stack([batch[~cut], units[~cut], rows[~cut]])
+        cost.bytes_read += np.unique(apart, axis=1).shape[1] * field.row_bytes
+        batch, units, rows, length = batch[cut], units[cut], rows[cut], chunk[cut]
+        number = rows // length
+        rest = self._units.index.lengths[units] - number * length
+        return (
+            # a reader reads one array of a batch at a time
+            batch * len(self._fields) + turn,
+            field.firsts[units] + number,
+            np.minimum(length, rest) * field.row_bytes,
+            # the last chunk of a file is stored as long as any
+            length * field.row_bytes,
+        )
+
+    def _rows(self, field: _Field, ids: Ids) -> tuple[NDArray[np.int64], ...]:
+        """Which sample takes which row of which unit."""
+        if self._samples is None:
+            return np.arange(len(ids)), *self._units.index.locate_many(ids)
+        if field.offsets is None:
+            units, rows, counts = self._samples.index.whole(ids)
+            return np.repeat(np.arange(len(ids)), counts), units, rows
+        found = self._samples.index.rows(ids, field.offsets)
+        taken = found.inside if self._samples.window.pad == "zero" else np.ones_like(found.inside)
+        owners = np.broadcast_to(np.arange(len(ids))[:, None], taken.shape)
+        return owners[taken], found.files[taken], found.rows[taken]
 
     def told(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
         """The cost of so many samples, as that of the epoch."""
         scale = samples / max(1, cost.samples)
-        useful = samples * sum(self._item_bytes)
+        useful = round(samples * self._bytes_a_sample())
         read = round(cost.bytes_read * scale)
-        decodes = round(cost.decodes * scale)
+        decodes = round(cost.decodes.total() * scale)
         return Estimate(
             samples=samples,
             chunks=self._num_chunks,
@@ -197,9 +258,24 @@ class _Model:
             bytes_read=read,
             bytes_per_useful_byte=read / max(1, useful),
             files_per_batch=cost.files / max(1, cost.batches),
-            open_files=min(open_files, int(np.count_nonzero(self._table.lengths))),
+            open_files=min(open_files, self._num_files),
             played=cost.samples,
+            decodes_of={
+                name: cost.decodes[name] * scale / max(1, count)
+                for name, count in self._chunks_of.items()
+            },
         )
+
+    def _bytes_a_sample(self) -> float:
+        """The bytes of a sample in memory, on average where sequences are samples."""
+        if self._samples is not None and self._samples.window.is_whole:
+            rows = self._samples.index.sequences.lengths
+            return sum(field.row_bytes for field in self._fields) * float(rows[rows > 0].mean())
+        return sum(field.row_bytes * _width(field.offsets) for field in self._fields)
+
+
+def _width(offsets: Offsets | None) -> int:
+    return len(offsets) if isinstance(offsets, tuple) else 1
 
 
 def _batches(

@@ -25,6 +25,8 @@ from globidx.core.progress.gaps import Gaps
 
 Numbers = NDArray[np.int64]
 Offsets = int | tuple[int, ...]
+#: Offsets that take the whole sequence as one sample.
+ALL = "all"
 
 #: Offsets are bounded, so that no arithmetic on anchors can leave int64.
 _FARTHEST = 2**40
@@ -40,7 +42,7 @@ class Window:
     ----------
     offsets
         Rows relative to the anchor: an int (the field has no extra axis), or a range or iterable of ints (a new
-        leading axis). A mapping gives each field offsets of its own.
+        leading axis). A mapping gives each field offsets of its own. ``"all"`` takes each sequence as one sample.
     stride
         Only every ``stride``-th anchor of a sequence is a sample, counted from its first.
     pad
@@ -68,7 +70,7 @@ class Window:
     [4, 0]
     """
 
-    offsets: Offsets | Mapping[str, Offsets]
+    offsets: Offsets | Mapping[str, Offsets] | str
     stride: int = field(default=1, kw_only=True)
     pad: str | None = field(default=None, kw_only=True)
     before: int | None = field(default=None, kw_only=True)
@@ -76,6 +78,9 @@ class Window:
     mask: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.is_whole:
+            self._set_whole()
+            return
         if isinstance(self.offsets, Mapping):
             if not self.offsets:
                 raise ValueError(
@@ -105,9 +110,22 @@ class Window:
             )
             self._set(**{name: reach if padded else 0})
 
+    def _set_whole(self) -> None:
+        """The window of whole sequences, which nothing else can be said of."""
+        if self.stride != 1 or self.pad or self.before or self.after or self.mask:
+            raise ValueError(
+                "window='all' takes each sequence as one sample; stride, pad, before, after and mask have no use there"
+            )
+        self._set(before=0, after=0)
+
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each sequence is one sample."""
+        return isinstance(self.offsets, str) and self.offsets == ALL
 
     @property
     def lo(self) -> int:
@@ -137,10 +155,28 @@ class Window:
         KeyError
             If offsets are given by field, and none for this one.
         """
-        return self.offsets[name] if isinstance(self.offsets, Mapping) else self.offsets
+        if isinstance(self.offsets, Mapping):
+            return self.offsets[name]
+        assert not isinstance(self.offsets, str), "rows of whole sequences have no offsets"
+        return self.offsets
+
+    def describe(self) -> dict[str, Any]:
+        """The window as JSON values: the same of windows that take the same rows."""
+        offsets = self.offsets
+        if isinstance(offsets, Mapping):
+            offsets = dict(sorted(offsets.items()))
+        return {
+            "offsets": offsets,
+            "stride": self.stride,
+            "pad": self.pad,
+            "before": self.before,
+            "after": self.after,
+        }
 
     def count(self, lengths: Numbers) -> Numbers:
         """How many anchors sequences of ``lengths`` rows have, int64; a sequence without rows has none."""
+        if self.is_whole:
+            return (lengths > 0).astype(np.int64)
         last = lengths - 1 - self.hi + (self.after or 0)
         return np.where(lengths > 0, np.maximum((last - self.first) // self.stride + 1, 0), 0)
 
@@ -183,6 +219,8 @@ class Window:
         sequences, starts, stops : int64 arrays
             Anchors ``[starts[i], stops[i])`` of ``sequences[i]``; runs may be empty and may overlap.
         """
+        if self.is_whole:
+            return sequences, np.zeros_like(sequences), np.ones_like(sequences)
         own, counts = lengths[sequences], self.count(lengths)[sequences]
         runs = Gaps.of(np.array(self._all(), np.int64))
         lows, highs = runs.starts, runs.ends - 1
@@ -198,6 +236,8 @@ class Window:
 
     def _all(self) -> list[int]:
         """All offsets of all fields, distinct and ascending."""
+        if isinstance(self.offsets, str):
+            return [0]
         given = self.offsets.values() if isinstance(self.offsets, Mapping) else [self.offsets]
         return sorted(
             {one for some in given for one in ([some] if isinstance(some, int) else some)}
@@ -309,6 +349,10 @@ class Anchors:
             )
         return int(ids[0])
 
+    def gaps_before(self, num_samples: int) -> Gaps:
+        """The anchors without an id among those of the first samples."""
+        return self._gaps.before(num_samples)
+
     def sample_ids(self, sequences: Numbers, anchors: Numbers) -> Numbers:
         """The ids of many anchors, -1 where there is none: the vectorised inverse of ``locate_many``."""
         steps, rest = np.divmod(anchors - self.window.first, self.window.stride)
@@ -321,7 +365,7 @@ def _offsets(given: Any, of: str) -> Offsets:
     if isinstance(given, (str, bytes)) or not (
         isinstance(given, Iterable) or hasattr(given, "__index__")
     ):
-        raise TypeError(f"offsets{of} must be an int or several, got {given!r}")
+        raise TypeError(f"offsets{of} must be an int or several, or 'all', got {given!r}")
     if not isinstance(given, Iterable):
         return validate.integer(given, f"offset{of}", low=-_FARTHEST, high=_FARTHEST)
     several = tuple(

@@ -8,7 +8,6 @@ above it (windows, orders, progress) need not know which of these it is.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,6 @@ from numpy.typing import NDArray
 from globidx.core import validate
 
 Numbers = NDArray[np.int64]
-
-_DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,21 +158,7 @@ def chain_files(lengths: Numbers, chains: Sequence[Hashable]) -> tuple[Numbers, 
     return np.argsort(owners, kind="stable"), Sequences.of_lengths(totals)
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
-    """A sort key that orders numbers in names by value.
-
-    Examples
-    --------
-    >>> sorted(["demo_10", "demo_2", "demo_1"], key=natural)
-    ['demo_1', 'demo_2', 'demo_10']
-    """
-    # the parts alternate, text first, so that text meets text and a number meets a number
-    parts: list[str | int] = list(_DIGITS.split(name))
-    parts[1::2] = map(int, parts[1::2])
-    return parts, name  # equal values written differently still have an order
-
-
-def sides(names: Iterable[str], fraction: float, seed: int = 0) -> NDArray[np.bool_]:
+def sides(names: Iterable[str | bytes], fraction: float, seed: int = 0) -> NDArray[np.bool_]:
     """Which side of a split each sequence is on, by a hash of its name: True with probability ``fraction``.
 
     A sequence stays on its side when others are added, taken away or reordered.
@@ -201,10 +184,11 @@ def sides(names: Iterable[str], fraction: float, seed: int = 0) -> NDArray[np.bo
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be in [0, 1], got {fraction}")
     key = validate.integer(seed, "seed").to_bytes(8, "little")
-    hashes = [
-        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8, key=key).digest()
+    encoded = (
+        name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
         for name in names
-    ]
+    )
+    hashes = [hashlib.blake2b(name, digest_size=8, key=key).digest() for name in encoded]
     # 53 bits are what a float holds: 1.0 takes all of them, and 0.0 none
     values = np.frombuffer(b"".join(hashes), "<u8") >> np.uint64(11)
     return values < np.uint64(int(fraction * 2**53))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Table
+from globidx.core.windows.sampling import Sampling
 from globidx.disk.files.lock import work_lock
 from globidx.disk.files.paths import Paths
 from globidx.disk.index import exchange
@@ -57,7 +58,8 @@ class Build:
     ``executor`` scans files in batches; ``peers`` are other processes that each scan a share;
     ``progress`` is called with the number of files scanned and to scan. Without ``keep`` nothing is
     written. ``also`` are caches of other users, which are only read. ``on_bad`` is ``"error"``,
-    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself.
+    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself. ``sample`` says which
+    samples are taken of the files that are indexed.
     """
 
     paths: Paths
@@ -72,6 +74,7 @@ class Build:
     keep: bool = True
     also: tuple[Path, ...] = ()
     searched: bool = False
+    sample: Callable[[Table, Paths], Sampling | None] | None = None
 
     def run(self, *, merge: bool = False) -> Snapshot:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
@@ -91,7 +94,7 @@ class Build:
     def require_written(self, snapshot: Snapshot, consequence: str = "") -> None:
         """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
         written = IndexCache(self.cache).load()
-        if written is None or written.fingerprint() != snapshot.fingerprint:
+        if written is None or written.fingerprint() != snapshot.table.fingerprint():
             raise OSError(
                 f"the index of {len(snapshot.table)} files was not written to {self.cache}{consequence}"
             )
@@ -240,7 +243,10 @@ class Build:
                 _tell_packed(info.name or "the array", info.packing)
         table, digest = self._kept(piece, assembled.digest, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
-        indexed = Snapshot(self.paths.root, table, skipped, cache.path, digest)
+        sampling = None
+        if self.sample is not None:
+            sampling = self.sample(table, Paths(self.paths.root, table.names))
+        indexed = Snapshot(self.paths.root, table, skipped, cache.path, digest, sampling)
         # totals beyond 64 bits are refused here, not at the first read
         len(indexed.index)
         return indexed

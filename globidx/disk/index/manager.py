@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,15 @@ from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.index.changes import Changes, compare
+from globidx.core.index.constants import Constant, parse_constants
 from globidx.core.index.index import GlobalIndex, Location
-from globidx.core.index.layout import Layout
+from globidx.core.index.layout import Layout, require_apart
 from globidx.core.index.table import ArrayInfo
+from globidx.core.windows.anchors import Window
+from globidx.core.windows.sampling import Samples, SequenceList, Where
 from globidx.disk.index.discover import find_files
 from globidx.disk.index.exchange import Peers, find_by_all
+from globidx.disk.index.samples import Side
 from globidx.disk.index.snapshot import Snapshot, with_common_names
 from globidx.disk.index.spec import IndexSpec
 
@@ -34,14 +39,37 @@ class GlobalIndexManager:
     files : str, path, or list of either
         A directory (every store below it), a glob, a list of paths, or a text or CSV file with a
         path a line. zarr stores may be named by URL.
-    key : str or list of str, optional
+    key : str, list of str, or dict of str to str, optional
         The array or dataset in each file, or several aligned ones. Without it each file must hold
-        exactly one.
+        exactly one. A dict gives the fields names of their own; ``"obs/image"`` puts it into a dict
+        ``obs`` of the sample. With ``sequences="match"`` the parts ``*`` and ``**`` match groups,
+        and ``{a,b}`` stands for several.
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
         ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences.
-    axis : int, default 0
-        The axis along which items lie.
+    axis : int or dict of str to int, default 0
+        The axis along which items lie, for all fields or by field.
+    sequences : str or (str, str), default "row"
+        What rows follow one another: ``"row"`` (none: each row is a sample), ``"file"``,
+        ``"chain"`` (the files, one behind the other), ``"match"`` (each group that the keys match),
+        ``"axis"`` (each place along axis 0, its rows along axis 1), an array of the file with the
+        row behind each sequence (``"meta/episode_ends"``), or two with first rows and lengths.
+    window : Window, int, iterable of int, dict of these by field, or "all", optional
+        Which rows around an anchor make up a sample; see ``Window``. By default a row.
+        ``"all"`` takes each sequence as one sample.
+    constants : dict of str to str, optional
+        What belongs to a sequence or file as a whole and is given with each of its samples:
+        arrays (``"dimensions/x"``), attributes (``"data/*@instruction"``, ``"@name"`` of the
+        file), or the entry of an array for each sequence of the file (``"labels[*]"``).
+    only : str, list of str, or callable, optional
+        Which sequences to use: an array of the file that lists their names, numbers or flags; the
+        names; or a function of a name.
+    missing : str or list of int, optional
+        Rows that are not there: an array of the file with flags or rows, or rows counted over all
+        files. Samples whose window touches one are left out.
+    chain_by : {"parent"} or callable, optional
+        With ``sequences="chain"``, the chain of a file: its folder, or a function of its path. By
+        default all files are one chain.
     cache_dir : path, optional
         The folder of the cache file. By default ``$GLOBIDX_CACHE_DIR``, else beside the data, else,
         where the data cannot be written, ``~/.cache/globidx``.
@@ -92,9 +120,15 @@ class GlobalIndexManager:
         self,
         files: Any,
         *,
-        key: str | Sequence[str] | None = None,
+        key: str | Sequence[str] | Mapping[str, str] | None = None,
         layout: str | None = None,
-        axis: int = 0,
+        axis: int | Mapping[str, int] = 0,
+        sequences: str | tuple[str, str] = "row",
+        window: Window | Any = None,
+        constants: Mapping[str, str] | None = None,
+        only: str | Iterable[str] | Callable[[str], Any] | None = None,
+        missing: str | Iterable[int] | None = None,
+        chain_by: Literal["parent"] | Callable[[str], Any] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         on_bad: Literal["error", "skip"] = "error",
         executor: Executor | None = None,
@@ -112,7 +146,13 @@ class GlobalIndexManager:
             axis=axis,
             cache_dir=cache_dir,
             allow_external=allow_external,
+            sequences=sequences,
+            window=window,
+            only=only,
+            missing=missing,
+            chain_by=chain_by,
         )
+        self._constants = parse_constants(constants, self._spec.layout)
         self._on_bad = on_bad
         _refuse_others(executor, peers)
         if not 0 <= lock_timeout < float("inf"):
@@ -121,6 +161,7 @@ class GlobalIndexManager:
             )
         self._lock_timeout = lock_timeout
         self._now = self._look(executor, peers=peers, progress=progress)
+        self._refuse_clashes()
 
     # -- contents
 
@@ -184,6 +225,30 @@ class GlobalIndexManager:
             validate.integer(num_files, "num_files", high=self.num_files)
         )
 
+    def fingerprint_of_samples(self, num_samples: int) -> str | None:
+        """The fingerprint of the first ``num_samples`` samples of windows alone.
+
+        If it is that of an earlier index, rows, sequences or files were appended, and no id means
+        another sample.
+
+        Parameters
+        ----------
+        num_samples : int
+            How many samples, in ``[0, len(self)]``.
+
+        Returns
+        -------
+        str or None
+            The fingerprint; None where a sample is an item of a file, and ``fingerprint_of`` tells.
+
+        Raises
+        ------
+        ValueError
+            If ``num_samples`` is out of range.
+        """
+        samples = self._now.samples
+        return None if samples is None else samples.fingerprint(num_samples)
+
     @property
     def arrays(self) -> tuple[ArrayInfo, ...]:
         """The arrays that every file has: their names, item shapes and dtypes."""
@@ -196,8 +261,30 @@ class GlobalIndexManager:
 
     @property
     def axis(self) -> int:
-        """The axis along which items lie."""
+        """The axis along which items lie, of the first field where fields differ."""
         return self._spec.axis
+
+    @property
+    def window(self) -> Window | None:
+        """Which rows make up a sample; None where each item of a file is one."""
+        samples = self._now.samples
+        return None if samples is None else samples.window
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """What is given with each sample of a sequence or file."""
+        return self._constants
+
+    @property
+    def sequences(self) -> SequenceList:
+        """The names, lengths and paths of the sequences, in their order.
+
+        Raises
+        ------
+        ValueError
+            If each row is a sample: the index knows files then, and no sequences.
+        """
+        return _windowed(self._now).listed(self._now.paths)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -212,7 +299,7 @@ class GlobalIndexManager:
     # -- look-ups
 
     def locate(self, sample_id: int) -> Location:
-        """The file and item of a sample.
+        """The file and item of a sample; of a windowed one, the file and row of its anchor.
 
         Parameters
         ----------
@@ -232,7 +319,7 @@ class GlobalIndexManager:
         return self._now.locate(sample_id)
 
     def locate_many(self, sample_ids: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The files and items of many samples.
+        """The files and items of many samples; of windowed ones, those of their anchors.
 
         Parameters
         ----------
@@ -251,17 +338,18 @@ class GlobalIndexManager:
         IndexError
             If an id is out of range.
         """
-        return self.index.locate_many(sample_ids)
+        return self._now.locate_many(sample_ids)
 
     def sample_id(self, file: int | str | os.PathLike[str], item: int) -> int:
-        """The id of an item of a file.
+        """The id of an item of a file, or of an anchor of a sequence.
 
         Parameters
         ----------
         file : int, str or path
-            The index of the file in ``paths``, or its path.
+            The index of the file in ``paths``, or its path; with a window, the number of the
+            sequence.
         item : int
-            The item in the file.
+            The item in the file; with a window, the anchor.
 
         Returns
         -------
@@ -271,14 +359,77 @@ class GlobalIndexManager:
         Raises
         ------
         IndexError
-            If the file has no such item, or there is no such file.
+            If there is no such file or item, sequence or anchor.
         ValueError
             If the path is not one of ``paths``.
         """
+        now = self._now
+        if now.samples is not None:
+            return now.samples.index.anchors.sample_id(_number(file), item)
         if isinstance(file, (str, os.PathLike)):
-            now = self._now
             return now.index.sample_id(now.number_of(os.fspath(file)), item)
-        return self.index.sample_id(file, item)
+        return now.index.sample_id(file, item)
+
+    def where(self, sample_id: int) -> Where:
+        """The sequence, anchor, file and rows of a windowed sample.
+
+        Parameters
+        ----------
+        sample_id : int
+            An id in ``[0, len(self))``.
+
+        Returns
+        -------
+        Where
+            What the id means.
+
+        Raises
+        ------
+        IndexError
+            If the id is out of range.
+        ValueError
+            If each row is a sample: ``locate`` tells all there is.
+        """
+        now = self._now
+        return _windowed(now).where(validate.sample_id(sample_id, len(self)), now.paths)
+
+    def split(
+        self, fraction: float, seed: int = 0
+    ) -> tuple[GlobalIndexManager, GlobalIndexManager]:
+        """Two indexes over the sequences of this one: each whole sequence is on one side.
+
+        A hash of its name and the seed decides. So a sequence stays on its side when others are
+        added or taken away, and sides are only about as large as asked for.
+
+        Parameters
+        ----------
+        fraction : float
+            The expected share of the first side, in ``[0, 1]``.
+        seed : int, default 0
+            Another seed is another split.
+
+        Returns
+        -------
+        first, second : GlobalIndexManager
+            The two sides.
+
+        Raises
+        ------
+        ValueError
+            If ``fraction`` is out of range, or each row is a sample: name the sequences.
+        """
+        _windowed(self._now)
+        samples = self._spec.samples
+        assert samples is not None, "an index with windows has a spec of them"
+        halves = []
+        for is_first in (True, False):
+            half = copy.copy(self)
+            half._spec = replace(
+                self._spec, samples=samples.on_side(Side(fraction, seed, is_first))
+            )
+            half._now = half._sampled(self._now)
+            halves.append(half)
+        return halves[0], halves[1]
 
     def refresh(self, executor: Executor | None = None, *, peers: Peers | None = None) -> Changes:
         """Scan the files again; only those that changed are opened.
@@ -309,12 +460,31 @@ class GlobalIndexManager:
         """
         before = self._now
         self._now = self._look(executor, peers=peers)
-        return compare(*with_common_names(before, self._now))
+        changes = compare(*with_common_names(before, self._now))
+        if before.samples is None or self._now.samples is None:
+            return changes
+        return replace(changes, keep_ids=_begins(before.samples, self._now.samples))
 
     def __repr__(self) -> str:
         return f"GlobalIndexManager({len(self)} samples in {self.num_files} files, fingerprint {self.fingerprint[:12]})"
 
     # -- inside
+
+    def _sampled(self, snapshot: Snapshot) -> Snapshot:
+        """The same scan, sampled anew."""
+        assert self._spec.samples is not None, "only samples of sequences are sampled"
+        sampling = self._spec.samples.sampling(snapshot.table, snapshot.paths, self._spec.files)
+        return replace(snapshot, sampling=sampling)
+
+    def _refuse_clashes(self) -> None:
+        """ValueError if two parts of a sample have one name."""
+        window = self.window
+        mask = ["mask"] if window is not None and window.mask else []
+        names = [info.name for info in self.arrays] + [one.name for one in self._constants]
+        require_apart(
+            [*names, *mask],
+            "key, constants and mask together:" if mask else "key and constants together:",
+        )
 
     def _look(
         self,
@@ -340,6 +510,30 @@ class GlobalIndexManager:
             # the list is the index itself by now, and a million paths are not kept twice
             self._spec = replace(self._spec, files=None)
         return snapshot
+
+
+def _windowed(now: Snapshot) -> Samples:
+    """The samples of sequences; ValueError where each row is a sample."""
+    if now.samples is None:
+        raise ValueError(
+            "each row of this index is a sample, so it has no sequences; pass sequences='file', 'chain', 'match', "
+            "'axis' or the name of an array of ends"
+        )
+    return now.samples
+
+
+def _number(sequence: object) -> int:
+    if isinstance(sequence, (str, os.PathLike)):
+        raise TypeError(
+            f"samples are windows over sequences, so the first argument is the number of a sequence, got {sequence!r}"
+        )
+    return sequence  # type: ignore[return-value]
+
+
+def _begins(old: Samples, new: Samples) -> bool:
+    """Whether every id of ``old`` means the same sample in ``new``."""
+    count = len(old.index)
+    return count <= len(new.index) and new.fingerprint(count) == old.fingerprint()
 
 
 def _refuse_others(executor: object, peers: object) -> None:

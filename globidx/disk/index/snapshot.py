@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.index import GlobalIndex, Location
 from globidx.core.index.names import Names, common_folder
 from globidx.core.index.table import Entry, Table
+from globidx.core.windows.sampling import Samples, Sampling
+from globidx.core.windows.sequence_table import Units
 from globidx.disk.files.paths import Paths, is_remote
 from globidx.disk.index.cache import holds, map_cache
 
@@ -31,12 +37,20 @@ class Snapshot:
     skipped: tuple[tuple[str, str], ...]
     cache_path: Path
     digest: str | None = None
+    sampling: Sampling | None = None
 
     def __reduce__(self) -> tuple[Callable[..., Snapshot], tuple[Any, ...]]:
         if self.digest is not None and holds(self.cache_path, self.digest):
-            content = self.root, self.skipped, self.cache_path, self.digest, self.fingerprint
-            return _mapped, content
-        return Snapshot, (self.root, self.table, self.skipped, self.cache_path)
+            known = self.root, self.skipped, self.cache_path, self.digest
+            return _mapped, (*known, self.table.fingerprint(), self.sampling)
+        return Snapshot, (
+            self.root,
+            self.table,
+            self.skipped,
+            self.cache_path,
+            None,
+            self.sampling,
+        )
 
     @cached_property
     def look(self) -> object:
@@ -44,19 +58,33 @@ class Snapshot:
         return object()
 
     @cached_property
+    def samples(self) -> Samples | None:
+        """The samples that a window takes of sequences; None where each item of a file is one."""
+        return None if self.sampling is None else self.sampling.of(self.table)
+
+    @cached_property
+    def units(self) -> Units:
+        """What items are read from."""
+        if self.samples is not None:
+            return self.samples.sequences.units
+        return Units.of_files(self.table)
+
+    @cached_property
     def index(self) -> GlobalIndex:
-        """The arithmetic."""
+        """The arithmetic: ids over the items of files, or over the samples of sequences."""
+        if self.samples is not None:
+            return self.samples.by_sequence
         return GlobalIndex.sharing(self.table.lengths)
 
     @cached_property
     def chunking(self) -> Chunking:
         """How the samples lie in chunks."""
-        return self.table.chunking()
+        return self.table.chunking() if self.samples is None else self.samples.chunking
 
     @cached_property
     def fingerprint(self) -> str:
-        """Content identity of all files."""
-        return self.table.fingerprint()
+        """Content identity of all samples."""
+        return self.table.fingerprint() if self.samples is None else self.samples.fingerprint()
 
     @property
     def paths(self) -> Paths:
@@ -64,9 +92,18 @@ class Snapshot:
         return Paths(self.root, self.table.names)
 
     def locate(self, sample_id: int) -> Location:
-        """Path and item of a sample."""
-        file, item = self.index.locate(sample_id)
-        return Location(self.paths[file], item)
+        """Path and item of a sample; of a windowed one, those of its anchor."""
+        if self.samples is None:
+            file, item = self.index.locate(sample_id)
+            return Location(self.paths[file], item)
+        files, rows = self.samples.anchor_rows([validate.sample_id(sample_id, len(self.index))])
+        return Location(self.paths[int(files[0])], int(rows[0]))
+
+    def locate_many(self, sample_ids: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Files and items of many samples; of windowed ones, those of their anchors."""
+        if self.samples is None:
+            return self.index.locate_many(sample_ids)
+        return self.samples.anchor_rows(validate.int64s(sample_ids, "sample id"))
 
     def entry(self, file: int) -> Entry:
         """What is known of one file."""
@@ -87,7 +124,12 @@ class Snapshot:
 
 
 def _mapped(
-    root: str, skipped: tuple[tuple[str, str], ...], path: Path, digest: str, fingerprint: str
+    root: str,
+    skipped: tuple[tuple[str, str], ...],
+    path: Path,
+    digest: str,
+    fingerprint: str,
+    sampling: Sampling | None,
 ) -> Snapshot:
     try:
         table, digest = map_cache(os.fspath(path), digest, fingerprint)
@@ -96,7 +138,7 @@ def _mapped(
             f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
-    return Snapshot(root, table, skipped, path, digest)
+    return Snapshot(root, table, skipped, path, digest, sampling)
 
 
 def with_common_names(one: Snapshot, other: Snapshot) -> tuple[Table, Table]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from globidx.core import validate
 from globidx.core.index.layout import Layout, parse
+from globidx.core.index.table import Table
+from globidx.core.windows.sampling import Sampling
 from globidx.disk.files.paths import Paths, is_remote
 from globidx.disk.index.build import Build
 from globidx.disk.index.cache import cache_path, chosen_folder, path_beside
 from globidx.disk.index.discover import absolute_names, find_files
+from globidx.disk.index.samples import SampleSpec
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,29 @@ class IndexSpec:
     layout: Layout
     axis: int
     cache_dir: Path | None
+    samples: SampleSpec | None = None
 
     @classmethod
     def of(
         cls,
         files: Any,
         *,
-        key: str | Sequence[str] | None = None,
+        key: str | Sequence[str] | Mapping[str, str] | None = None,
         layout: str | None = None,
-        axis: int = 0,
+        axis: int | Mapping[str, int] = 0,
         cache_dir: str | os.PathLike[str] | None = None,
         allow_external: bool = False,
+        **sampling: Any,
     ) -> IndexSpec:
-        """The options as a user gives them; ValueError or TypeError for what they cannot be."""
-        along = validate.integer(axis, "axis", high=63)
-        arrays = replace(parse(layout, key).along(along), allow_external=bool(allow_external))
+        """The options as a user gives them; ValueError or TypeError for what they cannot be.
+
+        ``sampling`` are the options of ``SampleSpec.of``.
+        """
+        inside, samples = SampleSpec.of(parse(layout, key), **sampling)
+        arrays, along = inside.along(axis)
+        arrays = replace(arrays, allow_external=bool(allow_external))
         folder = None if cache_dir is None else Path(cache_dir).absolute()
-        return cls(absolute_names(files), arrays, along, folder)
+        return cls(absolute_names(files), arrays, along, folder, samples)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
         """The build of the index, over ``paths`` if they were found already; ``options`` are those of ``Build``."""
@@ -61,4 +69,17 @@ class IndexSpec:
         # a process that can write beside the data may have left a cache there
         also = () if folder is not None or cache == beside or is_remote(paths.root) else (beside,)
         searched = is_local and os.path.isdir(str(self.files))
-        return Build(paths, cache, self.layout, self.axis, also=also, searched=searched, **options)
+        return Build(
+            paths,
+            cache,
+            self.layout,
+            self.axis,
+            also=also,
+            searched=searched,
+            sample=self._sampling,
+            **options,
+        )
+
+    def _sampling(self, table: Table, paths: Paths) -> Sampling | None:
+        """What to take of the files that were found."""
+        return None if self.samples is None else self.samples.sampling(table, paths, self.files)

@@ -7,12 +7,15 @@ its data lie in other files too.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index.layout import Inner
+from globidx.core.index.patterns import Pattern
 from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths
 
@@ -46,14 +49,22 @@ def without_racy_times(noted: Stamp, started: int) -> Stamp:
     return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else noted
 
 
-def metadata_files(path: bytes, kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
-    """The files to stat to see whether the metadata of these arrays changed."""
-    return [path + suffix for suffix in _suffixes(kind, arrays)]
+def noted_of(path: bytes, entry: Entry) -> list[Stamp]:
+    """The stamps of the files whose metadata ``entry`` was read from; OSError where one is not there.
+
+    A zarr store with sequences inside has one stamp for all files that tell where these are.
+    """
+    if _is_watched_as_one(entry.kind, entry.inner):
+        return [_as_one(path, watched(path, entry))]
+    return [stamp(os.stat(path + suffix)) for suffix in _suffixes(entry.kind, entry.arrays)]
 
 
 def is_unchanged(path: str, entry: Entry) -> bool:
     """Whether a file is provably as it was when ``entry`` was made."""
-    now = stamps_of(metadata_files(os.fsencode(path), entry.kind, entry.arrays))
+    try:
+        now = np.array(noted_of(os.fsencode(path), entry), np.int64)
+    except (OSError, ValueError):
+        return False
     # an HDF5 file has one stamp, whatever it holds
     noted = np.array(entry.stamps, np.int64).reshape(-1, 4)[: len(now)]
     return len(noted) == len(now) and bool(_are_same(now, noted).all())
@@ -83,19 +94,25 @@ def _unchanged(
     counts = np.where(table.kinds[rows] == single, 1, width)
     # an HDF5 file has one stamp, whatever it holds
     noted = noted[np.arange(width) < counts[:, None]]
-    if len(table.paths):
+    watched_as_one = any(
+        _is_watched_as_one(kind, table.inner) for kind in KINDS[: int(table.kinds[rows].max()) + 1]
+    )
+    if len(table.paths) or watched_as_one:
         entries = (table.entry(row) for row in rows.tolist())
-        files = []
-        for path, entry in zip(selected, entries, strict=True):
-            files += metadata_files(path, entry.kind, entry.arrays)
-    else:
-        suffixes = [_suffixes(kind, table.arrays) for kind in KINDS]
-        kinds = table.kinds[rows].tolist()
-        files = [
-            path + suffix
-            for path, kind in zip(selected, kinds, strict=True)
-            for suffix in suffixes[kind]
-        ]
+        return np.array(
+            [
+                is_unchanged(os.fsdecode(path), entry)
+                for path, entry in zip(selected, entries, strict=True)
+            ],
+            bool,
+        )
+    suffixes = [_suffixes(kind, table.arrays) for kind in KINDS]
+    kinds = table.kinds[rows].tolist()
+    files = [
+        path + suffix
+        for path, kind in zip(selected, kinds, strict=True)
+        for suffix in suffixes[kind]
+    ]
     same = _are_same(stamps_of(files), noted)
     return np.logical_and.reduceat(same, np.concatenate([[0], np.cumsum(counts)[:-1]]))
 
@@ -114,3 +131,51 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
         os.fsencode(info.path + ("/indptr" if info.form == "csr" else "")) for info in arrays
     )
     return [b"/" + folder + b"/" + marker if folder else b"/" + marker for folder in folders]
+
+
+def _is_watched_as_one(kind: str, inner: Inner) -> bool:
+    return kind != "hdf5" and inner.kind != "axis" and not inner.is_plain
+
+
+def watched(path: bytes, entry: Entry) -> Iterator[bytes]:
+    """All files and folders of a zarr store from whose state the sequences inside it follow."""
+    marker = ".zarray" if entry.kind == "zarr2" else "zarr.json"
+    keys = [info.path for info in entry.arrays]
+    inner = entry.inner
+    names = list(entry.episodes.names) if entry.episodes is not None else []
+    if inner.kind == "match":
+        patterns = [Pattern(key) for key in keys]
+        # a group that comes or goes changes the folder that it is in
+        yield from _folders(path, patterns[0], names)
+        keys = [pattern.path(name) for name in names for pattern in patterns]
+    for key in keys:
+        yield os.path.join(path, os.fsencode(key), os.fsencode(marker))
+    told = [key for key in (*inner.arrays, inner.only, inner.missing) if key is not None]
+    for key in told:
+        starred = Pattern(key)
+        for one in [starred.path(name) for name in names] if starred.stars else [key]:
+            # what these hold matters, too
+            for folder, _, files in os.walk(os.path.join(path, os.fsencode(one))):
+                yield folder
+                yield from (os.path.join(folder, file) for file in sorted(files))
+
+
+def _folders(path: bytes, pattern: Pattern, names: Sequence[str]) -> list[bytes]:
+    """The folders in which groups were looked for."""
+    stem = pattern.stem
+    found = {""}
+    for name in names:
+        parts = pattern.path(name).split("/")[: len(stem) - 1]
+        found |= {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
+    return [os.path.join(path, os.fsencode(one)) for one in sorted(found)]
+
+
+def _as_one(path: bytes, files: Iterable[bytes]) -> Stamp:
+    """One stamp for many files: as young as the youngest of them, and of no other size where any changed."""
+    names = list(files)
+    stamps = stamps_of(names)
+    digest = hashlib.blake2b(stamps.tobytes(), digest_size=8)
+    digest.update(b"\0".join(names))
+    size = int.from_bytes(digest.digest(), "little") >> 1
+    written, changed = stamps[:, 1:3].max(axis=0).tolist()
+    return size, written, changed, os.stat(path).st_ino & 0x7FFF_FFFF_FFFF_FFFF

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading import planning
-from globidx.core.reading.planning import Run
+from globidx.core.reading.planning import Plan, Run
+from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index import scan as scanning
@@ -23,7 +25,78 @@ from globidx.disk.reading.open_file import OpenFile, pick
 from globidx.disk.stores import base as stores
 from globidx.errors import MissingChunkError, ReadError
 
-_FILE, _CHUNK = itemgetter(0), itemgetter(1)
+_UNIT, _CHUNK = itemgetter(0), itemgetter(1)
+
+
+class FieldSpec(NamedTuple):
+    """A field to read: the column of its array, and the offsets that it takes around an anchor.
+
+    ``offsets`` is None where a sample takes an item, or all rows of a sequence. With ``is_mask``
+    the field says which of these rows are there.
+    """
+
+    column: int
+    offsets: Offsets | None = None
+    is_mask: bool = False
+
+
+class Take(NamedTuple):
+    """What samples take of an array: distinct rows, and for each sample which of them.
+
+    ``places`` is samples, or samples x offsets, or all rows of all samples where ``counts`` says
+    how many each has. Where ``inside`` is False nothing is taken.
+    """
+
+    plan: Plan
+    places: NDArray[np.intp]
+    inside: NDArray[np.bool_] | None = None
+    counts: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, now: Snapshot, sample_ids: Sequence[int], offsets: Offsets | None) -> Take:
+        """What samples take that need these rows around their anchors."""
+        samples = now.samples
+        if samples is None:
+            plan = planning.plan(*now.index.locate_many(sample_ids))
+            return cls(plan, plan.places)
+        if offsets is None:
+            units, rows, counts = samples.index.whole(sample_ids)
+            plan = planning.plan(units, rows)
+            return cls(plan, plan.places, None, counts)
+        units, rows, inside = samples.index.rows(sample_ids, offsets)
+        shape = units.shape[:1] if isinstance(offsets, int) else units.shape
+        if samples.window.pad != "zero" or inside.all():
+            plan = planning.plan(units.ravel(), rows.ravel())
+            return cls(plan, plan.places.reshape(shape), inside.reshape(shape))
+        # zeros are not read
+        plan = planning.plan(units[inside], rows[inside])
+        places = np.zeros(units.shape, np.intp)
+        places[inside] = plan.places
+        return cls(plan, places.reshape(shape), inside.reshape(shape))
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether no two samples take one row, so that each can have its rows as they were read."""
+        return len(self.plan.items) == self.places.size and (
+            self.places.ndim == 1 or bool((np.diff(self.places.ravel()) == 1).all())
+        )
+
+    def given(self, rows: NDArray[Any], *, zeros: bool) -> Sequence[NDArray[Any]]:
+        """What each sample gets of the distinct ``rows``, writable and no other's; ``zeros`` where nothing is."""
+        if self.counts is not None:
+            return np.split(rows[self.places], np.cumsum(self.counts)[:-1])
+        is_empty = not len(rows)
+        if self.places.ndim == 1 and self.is_apart and not is_empty and not zeros:
+            return [rows[place, ...] for place in self.places.tolist()]
+        if is_empty:
+            block = np.zeros((*self.places.shape, *rows.shape[1:]), rows.dtype)
+        elif self.places.ndim > 1 and self.is_apart:
+            block = rows.reshape(*self.places.shape, *rows.shape[1:])
+        else:
+            block = rows[self.places]
+        if zeros and self.inside is not None:
+            block[~self.inside] = 0
+        return [block[index, ...] for index in range(len(block))]
 
 
 class Batch:
@@ -38,42 +111,61 @@ class Batch:
     ) -> None:
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
-        self._plan = planning.plan(*now.index.locate_many(sample_ids))
-        self._hits = self._decodes = self._taken = self._useful = 0
+        self._takes: dict[Offsets | None, Take] = {}
+        self._hits = self._taken = self._useful = 0
+        self._decodes: Counter[str] = Counter()
 
-    def samples(self, columns: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
-        """A tuple of these arrays' items for each id."""
-        fields = [self._field(column) for column in columns]
-        rows = self._plan.places.tolist()
-        one = fields[0]
-        if len(fields) == 1:
-            samples_of: list[tuple[NDArray[Any], ...]] = [(one[row, ...],) for row in rows]
-        else:
-            samples_of = [tuple([field[row, ...] for field in fields]) for row in rows]
-        if len(rows) > len(self._plan.items):
-            _part_repeats(samples_of, rows)
-        self._useful = (
-            sum(array.nbytes for array in samples_of[0]) * len(samples_of) if samples_of else 0
-        )
+    def samples(self, fields: Sequence[FieldSpec]) -> list[tuple[NDArray[Any], ...]]:
+        """A tuple of these fields' arrays for each id."""
+        window = None if self._now.samples is None else self._now.samples.window
+        zeros = window is not None and window.pad == "zero"
+        columns: list[Sequence[NDArray[Any]]] = []
+        for field in fields:
+            take = self._take(field.offsets)
+            if field.is_mask:
+                assert take.inside is not None, "only padded windows have a mask"
+                columns.append([flags.copy() for flags in map(np.asarray, take.inside)])
+            else:
+                rows = self._field(field.column, take.plan)
+                columns.append(take.given(rows, zeros=zeros))
+        samples_of = list(zip(*columns, strict=True))
+        self._useful = sum(array.nbytes for sample in samples_of[:1] for array in sample)
+        self._useful *= len(samples_of)
+        if window is not None and window.is_whole:
+            self._useful = sum(array.nbytes for sample in samples_of for array in sample)
         return samples_of
 
     @property
     def counts(self) -> Counters:
         """What it took so far, the opening of files left out."""
-        return Counters(self._hits, self._decodes, self._taken, self._useful)
+        decodes = self._decodes.total()
+        return Counters(
+            self._hits, decodes, self._taken, self._useful, decodes_of=dict(self._decodes)
+        )
 
-    def _field(self, column: int) -> NDArray[Any]:
+    def _take(self, offsets: Offsets | None) -> Take:
+        """One take for all fields that take the same rows."""
+        take = self._takes.get(offsets)
+        if take is None:
+            take = self._takes[offsets] = Take.of(self._now, self._ids, offsets)
+        return take
+
+    def _field(self, column: int, plan: Plan) -> NDArray[Any]:
         """All distinct items of one array, in the plan's sequence."""
-        info, plan = self._now.table.arrays[column], self._plan
+        info = self._now.table.arrays[column]
         field = np.empty((len(plan.items), *info.item_shape), info.dtype)
         rows = field.reshape(len(plan.items) * info.rows, *info.row_shape)
-        chunks = self._now.table.chunk_lengths[plan.files, column]
+        chunks = self._now.units.chunk_lengths[plan.files, column]
         # decoded once for a batch, also where it is too large to be kept
         whole = np.where(chunks > 1, chunks, 0)
         missing = self._from_cache(planning.runs(plan, info.rows, whole), column, rows)
-        for _, runs in groupby(missing, _FILE):
-            self._fill(list(runs), column, info, rows)
+        for _, runs in groupby(missing, _UNIT):
+            self._fill(list(runs), column, info, rows, plan)
         return field
+
+    def _key(self, run: Run, column: int) -> tuple[object, int, int, int]:
+        """The name of a chunk in the cache: the same for all fields that read one array."""
+        return self._now.look, run.file, self._now.table.shared[column], run.chunk
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
@@ -81,9 +173,9 @@ class Batch:
         last = (-1, -1)
         block = None
         for run in runs:
-            file, chunk, start, stop, target = run
-            if chunk >= 0 and (file, chunk) != last:
-                block, last = self._cached.get((self._now.look, file, column, chunk)), (file, chunk)
+            unit, chunk, start, stop, target = run
+            if chunk >= 0 and (unit, chunk) != last:
+                block, last = self._cached.get(self._key(run, column)), (unit, chunk)
                 self._hits += block is not None
             if chunk < 0 or block is None:
                 left.append(run)
@@ -97,36 +189,38 @@ class Batch:
         column: int,
         info: ArrayInfo,
         rows: NDArray[Any],
+        plan: Plan,
         *,
         again: bool = True,
     ) -> None:
-        """Carry out the runs of one file: through chunks that are kept, or straight into the result."""
+        """Carry out the runs of one unit: through chunks that are kept, or straight into the result."""
         run = runs[0]
-        length = int(self._now.table.chunk_lengths[run.file, column])
+        length = int(self._now.units.chunk_lengths[run.file, column])
+        file, number = self._now.units.place(run.file)
         try:
             if run.chunk >= 0:
                 for _, group in groupby(runs, _CHUNK):
                     run, *others = group
                     self._fill_from_chunk([run, *others], length, column, info, rows)
                 return
-            with self._handles.use((self._now, run.file)) as opened:
-                read = opened.source(column).read
+            with self._handles.use((self._now, file)) as opened:
+                read = opened.source(column, number).read
                 for run in runs:
                     _, _, start, stop, target = run
                     self._taken += read(start, stop, rows[target : target + stop - start])
                     if length:
                         # the chunks that it touched
-                        self._decodes += (stop - 1) // length - start // length + 1
+                        self._decodes[info.name] += (stop - 1) // length - start // length + 1
         except MissingChunkError as error:
-            raise MissingChunkError(self._describe(run, info, error)) from error
+            raise MissingChunkError(self._describe(run, info, plan, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 # a chunk file is opened for a moment, which other files must make
                 # room for
                 self._handles.give_back()
-                self._fill(runs, column, info, rows, again=False)
+                self._fill(runs, column, info, rows, plan, again=False)
                 return
-            raise ReadError(self._describe(run, info, error)) from error
+            raise ReadError(self._describe(run, info, plan, error)) from error
 
     def _fill_from_chunk(
         self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]
@@ -137,12 +231,13 @@ class Batch:
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
         how long chunks are.
         """
-        file, chunk = runs[0].file, runs[0].chunk
-        stop = min(chunk + length, int(self._now.table.lengths[file]) * info.rows)
+        unit, chunk = runs[0].file, runs[0].chunk
+        stop = min(chunk + length, int(self._now.units.index.lengths[unit]) * info.rows)
         size = (stop - chunk) * info.row_bytes
-        self._decodes += 1
+        self._decodes[info.name] += 1
+        file, number = self._now.units.place(unit)
         with self._handles.use((self._now, file)) as opened:
-            source = opened.source(column)
+            source = opened.source(column, number)
             if size > max(self._cached.capacity, rows.nbytes):
                 self._taken += pick(
                     source, [(run.start, run.stop, run.target) for run in runs], rows
@@ -151,26 +246,34 @@ class Batch:
             self._cached.make_room(size)
             block = np.empty((stop - chunk, *info.row_shape), info.dtype)
             self._taken += source.read(chunk, stop, block)
-        self._cached.put((self._now.look, file, column, chunk), block)
+        self._cached.put(self._key(runs[0], column), block)
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
 
-    def _describe(self, run: Run, info: ArrayInfo, error: Exception) -> str:
+    def _describe(self, run: Run, info: ArrayInfo, plan: Plan, error: Exception) -> str:
         """An error with the file, the items and the first ids that it keeps from being read."""
         first, last = run.target // info.rows, (run.target + run.stop - run.start - 1) // info.rows
-        start, stop = int(self._plan.items[first]), int(self._plan.items[last]) + 1
-        affected = np.flatnonzero((self._plan.places >= first) & (self._plan.places <= last))
-        ids = ", ".join(str(int(self._ids[index])) for index in affected[:3].tolist())
+        start, stop = int(plan.items[first]), int(plan.items[last]) + 1
+        ids = ", ".join(str(int(self._ids[index])) for index in self._affected(plan, first, last))
         items = f"item {start}" if stop == start + 1 else f"items [{start}, {stop})"
         plain = isinstance(error, (ReadError, ValueError)) and str(error)
-        path = scanning.printable(self._now.paths[run.file])
+        file, number = self._now.units.place(run.file)
+        path = scanning.printable(self._now.paths[file])
+        episodes = self._now.table.episodes
+        if episodes is not None and episodes.is_apart:
+            name = episodes.name(int(episodes.offsets[file]) + number)
+            path = f"{scanning.printable(name)} in {path}"
         return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
 
-
-def _part_repeats(samples: list[tuple[NDArray[Any], ...]], rows: list[int]) -> None:
-    """Give each repeat of a sample memory of its own."""
-    seen: set[int] = set()
-    for index, row in enumerate(rows):
-        if row in seen:
-            samples[index] = tuple(array.copy() for array in samples[index])
-        seen.add(row)
+    def _affected(self, plan: Plan, first: int, last: int) -> list[int]:
+        """Which of the samples, three at most, take one of the distinct items from ``first`` to ``last``."""
+        for take in self._takes.values():
+            if take.plan is not plan:
+                continue
+            hit = (take.places >= first) & (take.places <= last)
+            if take.counts is not None:
+                owners = np.repeat(np.arange(len(take.counts)), take.counts)
+                return [int(index) for index in np.unique(owners[hit])[:3]]
+            samples = np.flatnonzero(hit.reshape(len(hit), -1).any(axis=1))
+            return [int(index) for index in samples[:3]]
+        return []

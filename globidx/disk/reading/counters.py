@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import secrets
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -20,10 +21,10 @@ class Counters:
     ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the
     index counts them, was decoded. ``bytes_read``: stored bytes that this took; where a library
     reads, the decoded bytes that were asked of it. ``bytes_useful``: decoded bytes that reached a
-    sample. ``opens``: files opened.
+    sample. ``opens``: files opened. ``decodes_of``: decodes by field.
 
-    >>> Counters(decodes=2) + Counters(hits=1, decodes=1)
-    Counters(hits=1, decodes=3, bytes_read=0, bytes_useful=0, opens=0)
+    >>> Counters(decodes=2, decodes_of={"image": 2}) + Counters(hits=1, decodes=1, decodes_of={"image": 1})
+    Counters(hits=1, decodes=3, bytes_read=0, bytes_useful=0, opens=0, decodes_of={'image': 3})
     """
 
     hits: int = 0
@@ -31,23 +32,23 @@ class Counters:
     bytes_read: int = 0
     bytes_useful: int = 0
     opens: int = 0
+    decodes_of: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Counters) -> Counters:
-        return Counters(
-            self.hits + other.hits,
-            self.decodes + other.decodes,
-            self.bytes_read + other.bytes_read,
-            self.bytes_useful + other.bytes_useful,
-            self.opens + other.opens,
-        )
+        return self._with(other, operator.add)
 
     def __sub__(self, other: Counters) -> Counters:
+        return self._with(other, operator.sub)
+
+    def _with(self, other: Counters, combine: Callable[[int, int], int]) -> Counters:
+        mine, theirs = self.decodes_of, other.decodes_of
         return Counters(
-            self.hits - other.hits,
-            self.decodes - other.decodes,
-            self.bytes_read - other.bytes_read,
-            self.bytes_useful - other.bytes_useful,
-            self.opens - other.opens,
+            combine(self.hits, other.hits),
+            combine(self.decodes, other.decodes),
+            combine(self.bytes_read, other.bytes_read),
+            combine(self.bytes_useful, other.bytes_useful),
+            combine(self.opens, other.opens),
+            {name: combine(mine.get(name, 0), theirs.get(name, 0)) for name in {**mine, **theirs}},
         )
 
 

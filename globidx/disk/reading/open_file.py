@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from globidx.core.index.patterns import Pattern
 from globidx.core.index.table import ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
@@ -19,6 +20,12 @@ from globidx.errors import MissingChunkError, ReadError
 #: ``auto`` reads plain layouts without the libraries; ``library`` reads everything by zarr-python
 #: and h5py; ``tensorstore`` reads zarr by tensorstore.
 BACKENDS = ("auto", "library", "tensorstore")
+
+
+#: Sources that an open file keeps.
+_MOST_SOURCES = 1024
+#: In place of the number of an episode: all of them.
+_WHOLE = -1
 
 
 class Source(Protocol):
@@ -42,6 +49,14 @@ class SpanSource(Protocol):
         """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
 
 
+@runtime_checkable
+class StackedSource(Protocol):
+    """A source of an array with many sequences along axis 0."""
+
+    def at(self, place: int) -> Source:
+        """The rows at one place along axis 0."""
+
+
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
     """Spans of one row of chunks by ``source``, one by one where it has no better way."""
     if isinstance(source, SpanSource):
@@ -63,7 +78,6 @@ class OpenFile:
         self,
         path: str,
         entry: Entry,
-        axis: int,
         *,
         on_missing: str,
         backend: str,
@@ -73,23 +87,41 @@ class OpenFile:
     ) -> None:
         self._path = path
         self._entry = entry
-        self._axis = axis
         self._allow_external, self._cached = allow_external, cached
         self._on_missing = on_missing
         self._backend = backend
         self._forked = forked
-        self._sources: dict[int, Source] = {}
+        self._sources: dict[tuple[int, int], Source] = {}
         self._store: Any = None
         if entry.kind == "hdf5":
             # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
             self.library()
 
-    def source(self, column: int) -> Source:
-        """The way to the ``column``-th array."""
-        source = self._sources.get(column)
+    def source(self, column: int, number: int = 0) -> Source:
+        """The way to the ``column``-th array, of the file or of its ``number``-th episode."""
+        source = self._sources.get((column, number))
         if source is None:
-            source = self._sources[column] = self._source(self._entry.arrays[column])
+            if len(self._sources) >= _MOST_SOURCES:
+                # a file of many groups; to open them again costs less than to keep all
+                self._sources.clear()
+            info = self._entry.arrays[column]
+            if info.form == "stacked":
+                source = self._stacked(column, number)
+            else:
+                source = self._source(info, self.path(column, number))
+            self._sources[column, number] = source
         return source
+
+    def path(self, column: int, number: int = 0) -> str:
+        """Where in the file the array lies."""
+        key, episodes = self._entry.arrays[column].path, self._entry.episodes
+        if episodes is None or self._entry.inner.kind != "match":
+            return key
+        return Pattern(key).path(episodes.name(number))
+
+    def value(self, path: str, attribute: str | None) -> Any:
+        """An attribute of what lies at ``path``, or all of the array there; KeyError where there is none."""
+        return self.library().value(path, attribute)
 
     def close(self) -> None:
         """Close it; reading afterwards is an error."""
@@ -97,35 +129,46 @@ class OpenFile:
         if self._store is not None:
             self._store.close()
 
-    def _source(self, info: ArrayInfo) -> Source:
+    def _stacked(self, column: int, place: int) -> Source:
+        """The rows at one place along axis 0, by the source of all of the array where it has a way."""
+        whole = self._sources.get((column, _WHOLE))
+        info = self._entry.arrays[column]
+        if whole is None:
+            whole = self._sources[column, _WHOLE] = self._source(info, info.path)
+        return whole.at(place) if isinstance(whole, StackedSource) else whole
+
+    def _source(self, info: ArrayInfo, path: str) -> Source:
         if info.form == "csr":
-            return SparseSource(self.library, info.path)
-        library = LibrarySource(self.library, info.path)
+            return SparseSource(self.library, path)
+        library = LibrarySource(self.library, path, info.axis)
         if self._backend == "library":
             library.how += " (as asked)"
             return library
         try:
-            fast = self._fast(info)
+            fast = self._fast(info, path)
         except NotPlainError as error:
             library.how += f" ({error})"
             return library
         return FillingSource(fast, library) if self._on_missing == "fill" else fast
 
-    def _fast(self, info: ArrayInfo) -> Source:
+    def _fast(self, info: ArrayInfo, path: str) -> Source:
+        is_stacked = info.form == "stacked"
         if self._entry.kind == "hdf5":
-            fast: Source = self.library().source(info.path)
+            fast: Source = self.library().source(path, info.axis, is_stacked=is_stacked)
             return fast
         if is_remote(self._path):
             raise NotPlainError("by URL")
         if self._backend == "tensorstore":
+            if is_stacked:
+                raise NotPlainError("many sequences in an array")
             tensors: Any = forks.import_module("globidx.disk.stores.tensors")
             by_tensorstore: Source = tensors.TensorSource(
-                self._path, info.path, self._entry.kind, self._axis, forked=self._forked
+                self._path, path, self._entry.kind, info.axis, forked=self._forked
             )
             return by_tensorstore
         plain: Any = forks.import_module("globidx.disk.stores.zarr.fast")
         marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
-        source: Source = plain.ZarrSource(self._path, info.path, self._axis, marker, self._cached)
+        source: Source = plain.ZarrSource(self._path, path, info.axis, marker, self._cached)
         return source
 
     def library(self) -> Any:
@@ -136,7 +179,7 @@ class OpenFile:
             self._store = stores.open_store(
                 self._path,
                 self._entry.kind,
-                self._axis,
+                self._entry.arrays[0].axis,
                 on_missing=self._on_missing,
                 allow_external=self._allow_external,
             )
@@ -144,18 +187,25 @@ class OpenFile:
 
 
 class LibrarySource:
-    """An array as its library reads it, by plain slices."""
+    """An array as its library reads it, by plain slices; at one ``place`` along axis 0 where there is one."""
 
-    def __init__(self, store: Callable[[], Store], array: str) -> None:
+    def __init__(
+        self, store: Callable[[], Store], array: str, axis: int = 0, place: int | None = None
+    ) -> None:
         self._store, self._array = store, array
+        self._axis, self._place = axis, place
         self.how = "read by its library"
+
+    def at(self, place: int) -> LibrarySource:
+        """The rows at one place along axis 0."""
+        return LibrarySource(self._store, self._array, self._axis, place)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``.
 
         Returns the decoded bytes, since libraries do not report stored ones.
         """
-        block = self._store().read(self._array, start, stop)
+        block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
         if block.shape != out.shape:
             raise ReadError(
                 f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}"
@@ -171,6 +221,14 @@ class FillingSource:
         self._source = source
         self.library = library
         self.how = source.how
+
+    def at(self, place: int) -> FillingSource:
+        """The rows at one place along axis 0."""
+        at = [
+            source.at(place) if isinstance(source, StackedSource) else source
+            for source in (self._source, self.library)
+        ]
+        return FillingSource(*at)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""

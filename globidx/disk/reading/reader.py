@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache, default_capacity
@@ -15,14 +13,15 @@ from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
-from globidx.disk.reading.batch import Batch
+from globidx.disk.reading.batch import Batch, FieldSpec
+from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
-_OF_A_PROCESS = ("_born_in", "_indexes", "_now", "_tally", "handles", "cached")
+_OF_A_PROCESS = ("_born_in", "_constants", "_indexes", "_now", "_tally", "handles", "cached")
 
 
 class Reader:
@@ -33,7 +32,7 @@ class Reader:
     def __init__(
         self,
         manager: GlobalIndexManager,
-        fields: Sequence[str],
+        fields: Sequence[FieldSpec],
         *,
         max_open_files: int | None,
         cache_bytes: int,
@@ -41,7 +40,7 @@ class Reader:
         backend: str,
     ) -> None:
         self.manager = manager
-        self.columns = [[info.name for info in manager.arrays].index(field) for field in fields]
+        self.fields = fields
         self.max_open_files = max_open_files
         self.cache_bytes = cache_bytes
         self.on_missing = on_missing
@@ -49,10 +48,10 @@ class Reader:
         self._counts_for: str | None = None
         self._start()
 
-    def read(self, sample_ids: Sequence[int]) -> list[tuple[NDArray[Any], ...]]:
-        """One tuple of arrays, a field each, for every id, in their sequence.
+    def read(self, sample_ids: Sequence[int]) -> list[tuple[Any, ...]]:
+        """One tuple for every id, in their sequence: an array for each field, then the constants.
 
-        Each array is writable and no other's; those of one batch lie in one block of memory a
+        Each array of a field is writable and no other's; those of one batch lie in one block of memory a
         field, which stays as long as any of them. IndexError for an id that is none; ReadError,
         naming file, item and id, where the data cannot be had.
         """
@@ -64,9 +63,18 @@ class Reader:
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached)
         try:
-            return batch.samples(self.columns)
+            samples: list[tuple[Any, ...]] = batch.samples(self.fields)
+            if self.manager.constants:
+                constants = self._constants.read(now, sample_ids)
+                return [one + more for one, more in zip(samples, constants, strict=True)]
+            return samples
         finally:
             self._tally.add(batch.counts)
+
+    @property
+    def columns(self) -> list[int]:
+        """The columns of the arrays that are read."""
+        return [field.column for field in self.fields if not field.is_mask]
 
     def counters(self, *, reset: bool = False) -> Counters:
         """What was read so far, here and by workers that reported; counted from zero again after a ``reset``."""
@@ -76,6 +84,7 @@ class Reader:
         """Close all files and drop cached data; the next read opens again."""
         self.handles.close()
         self.cached.clear()
+        self._constants.clear()
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
         """A file of the index; ReadError if it changed since it was indexed."""
@@ -87,7 +96,6 @@ class Reader:
         return OpenFile(
             path,
             entry,
-            self.manager.axis,
             on_missing=self.on_missing,
             backend=self.backend,
             forked=forked,
@@ -114,6 +122,7 @@ class Reader:
             capacity, self._counted
         )
         self.cached = BlockCache(self.cache_bytes)
+        self._constants = ConstantReader(self.manager.constants, self.handles)
         self._indexes = ShardIndexes(self.cached)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:

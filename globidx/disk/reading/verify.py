@@ -36,7 +36,6 @@ class ArrayReport:
 
 def check(
     indexed: Snapshot,
-    axis: int,
     *,
     decode: bool,
     executor: Executor | None,
@@ -45,15 +44,15 @@ def check(
     """Every array of every file of an index, file by file; with ``decode`` all data are read."""
     jobs = [(path, indexed.entry(file)) for file, path in enumerate(indexed.paths)]
     run = map if executor is None else executor.map
-    repeated = [[value] * len(jobs) for value in (axis, decode, allow_external)]
+    repeated = [[value] * len(jobs) for value in (decode, allow_external)]
     return iter(run(_check_file, *zip(*jobs, strict=True), *repeated))
 
 
-def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -> list[ArrayReport]:
+def _check_file(path: str, entry: Entry, decode: bool, allow: bool) -> list[ArrayReport]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
     try:
         opened = OpenFile(
-            path, entry, axis, on_missing="fill", backend="auto", forked=False, allow_external=allow
+            path, entry, on_missing="fill", backend="auto", forked=False, allow_external=allow
         )
     except stores.UNREADABLE as error:
         return [
@@ -61,58 +60,78 @@ def _check_file(path: str, entry: Entry, axis: int, decode: bool, allow: bool) -
         ]
     try:
         return [
-            _check_array(
-                path, entry.kind, partial(_read, opened, column, part), part, axis, decode, allow
-            )
-            for column, info in enumerate(entry.arrays)
-            for part in _parts(info)
+            _check_array(path, entry.kind, one, decode, allow) for one in _stored(opened, entry)
         ]
     finally:
         opened.close()
 
 
-def _check_array(
-    path: str,
-    kind: str,
-    read: Callable[[int, int], object],
-    info: ArrayInfo,
-    axis: int,
-    decode: bool,
-    allow: bool,
-) -> ArrayReport:
+@dataclass(frozen=True)
+class _Stored:
+    """One stored array: where it lies, how it is chunked, and how its rows are read."""
+
+    path: str
+    axis: int
+    chunk_length: int
+    places: int
+    read: Callable[[int, int, int], object]
+
+
+def _check_array(path: str, kind: str, one: _Stored, decode: bool, allow: bool) -> ArrayReport:
     try:
-        audit = stores.audit(path, kind, info.path, allow_external=allow)
+        audit = stores.audit(path, kind, one.path, allow_external=allow)
     except stores.UNREADABLE as error:
-        return ArrayReport(path, info.path, 0, 0, (_describe(error),), False)
+        return ArrayReport(path, one.path, 0, 0, (_describe(error),), False)
     problems = []
-    step, rows = info.chunk_length or _ROWS_AT_ONCE, audit.shape[axis] if decode else 0
-    for start in range(0, rows, step):
-        try:
-            read(start, min(start + step, rows))
-        except stores.UNREADABLE as error:
-            problems.append(f"rows [{start}, {min(start + step, rows)}): {_describe(error)}")
+    step, rows = one.chunk_length or _ROWS_AT_ONCE, audit.shape[one.axis] if decode else 0
+    for place in range(one.places):
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            try:
+                one.read(place, start, stop)
+            except stores.UNREADABLE as error:
+                at = f"sequence {place}, " if one.places > 1 else ""
+                problems.append(f"{at}rows [{start}, {stop}): {_describe(error)}")
     return ArrayReport(
-        path, info.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums
+        path, one.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums
     )
 
 
-def _read(opened: OpenFile, column: int, part: ArrayInfo, start: int, stop: int) -> None:
-    if part.form == "part":
-        opened.library().read(part.path, start, stop)
-    else:
-        opened.source(column).read(
-            start, stop, np.empty((stop - start, *part.row_shape), part.dtype)
-        )
+def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
+    """The stored arrays behind all arrays of a file, those of every match one by one."""
+    episodes = entry.episodes
+    for column, info in enumerate(entry.arrays):
+        if info.form == "csr":
+            for part in stores.parts_of(info.path, info.form):
+                yield _Stored(part, 0, 0, 1, partial(_read_part, opened, part))
+        elif info.form == "stacked":
+            places = 0 if episodes is None else len(episodes)
+            read = partial(_read, opened, column, info)
+            yield _Stored(info.path, info.axis, info.chunk_length, places, read)
+        elif episodes is not None and episodes.is_apart:
+            for number, chunk in enumerate(episodes.chunk_lengths[:, column].tolist()):
+                read = partial(_read_match, opened, column, info, number)
+                yield _Stored(opened.path(column, number), info.axis, chunk, 1, read)
+        else:
+            read = partial(_read, opened, column, info)
+            yield _Stored(info.path, info.axis, info.chunk_length, 1, read)
 
 
-def _parts(info: ArrayInfo) -> list[ArrayInfo]:
-    """The stored arrays behind an array."""
-    if info.form != "csr":
-        return [info]
-    return [
-        ArrayInfo(info.name, (), info.dtype, 0, part, "part")
-        for part in stores.parts_of(info.path, info.form)
-    ]
+def _read(
+    opened: OpenFile, column: int, info: ArrayInfo, number: int, start: int, stop: int
+) -> None:
+    rows = np.empty((stop - start, *info.row_shape), info.dtype)
+    opened.source(column, number).read(start, stop, rows)
+
+
+def _read_match(
+    opened: OpenFile, column: int, info: ArrayInfo, number: int, _: int, start: int, stop: int
+) -> None:
+    _read(opened, column, info, number, start, stop)
+
+
+def _read_part(opened: OpenFile, part: str, _: int, start: int, stop: int) -> None:
+    opened.library().read(part, start, stop, axis=0)
 
 
 def _describe(error: Exception) -> str:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index.layout import Layout
+from globidx.core.index.episodes import Episodes, Missing
+from globidx.core.index.layout import Inner, Layout
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
@@ -60,14 +61,26 @@ _OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 class Store(Protocol):
     """An open file. Not shared between processes; closed once, by its owner."""
 
-    def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
+    def read(
+        self,
+        array: str,
+        start: int,
+        stop: int,
+        *,
+        axis: int | None = None,
+        place: int | None = None,
+    ) -> NDArray[Any]:
         """Items ``[start, stop)`` of one array, the item axis first, in native byte order.
 
-        The caller owns the result.
+        Items lie along ``axis``, by default the one that the file was opened with; with a
+        ``place``, they are those at this place along axis 0. The caller owns the result.
 
         MissingChunkError where the store has no data for them, any OSError or ValueError where it
         cannot be read.
         """
+
+    def value(self, path: str, attribute: str | None) -> Any:
+        """An attribute of the node at ``path``, or all of the array there; KeyError where there is none."""
 
     def close(self) -> None:
         """Release the file; reading afterwards is an error."""
@@ -80,6 +93,15 @@ class Audit(NamedTuple):
     chunks: int
     absent: int
     has_checksums: bool
+
+
+class Inside(NamedTuple):
+    """The rows of a file, the sequences of them, and those that are missing."""
+
+    length: int
+    inner: Inner
+    episodes: Episodes | None
+    missing: Missing | None
 
 
 class UnknownKindError(GlobidxError, ValueError):
@@ -183,7 +205,6 @@ def array_info(
     shape: Sequence[int],
     dtype: Any,
     chunks: Sequence[int] | None,
-    axis: int,
     *,
     length: int = 0,
     packing: str = "",
@@ -199,6 +220,7 @@ def array_info(
         raise ValueError(
             f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
         )
+    axis = field.axis
     if not 0 <= axis < len(shape):
         raise ValueError(f"{label} has shape {tuple(shape)}: no axis {axis} to take items from")
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
@@ -211,13 +233,16 @@ def array_info(
         raise ValueError(
             f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays"
         )
-    item_shape = tuple(int(size) for dimension, size in enumerate(shape) if dimension != axis)
+    ahead = 0 if field.form == "stacked" else axis
+    item_shape = tuple(
+        int(size) for dimension, size in enumerate(shape) if dimension not in (ahead, axis)
+    )
     count = int(shape[axis])
     if field.form == "tokens":
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
     return ArrayInfo(
-        field.name, item_shape, dtype_name, chunk, field.path, field.form, packing
+        field.name, item_shape, dtype_name, chunk, field.path, field.form, packing, axis
     ), count
 
 
@@ -260,18 +285,34 @@ def make_entry(
     *,
     is_foreign: bool = False,
     sources: tuple[tuple[str, str], ...] = (),
+    inside: Inside | None = None,
 ) -> Entry:
-    """The entry of a file whose arrays were found; ValueError where they are not aligned."""
+    """The entry of a file whose arrays were found; ValueError where they are not aligned.
+
+    ``inside`` are the sequences in it, if the layout has such.
+    """
     lengths = {length for _, length in arrays}
     if len(lengths) > 1:
         lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
         raise ValueError(
             f"its arrays are not aligned: {lengths_by_name}; name arrays of equal length in key="
         )
-    digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE).digest()
-    schema = tuple(info for info, _ in arrays)
+    digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
+    if inside is not None and inside.episodes is not None:
+        some = inside.episodes
+        digest.update(some.starts.tobytes() + some.lengths.tobytes() + some.listed.tobytes())
+    if inside is not None and inside.missing is not None:
+        digest.update(inside.missing.rows.tobytes())
     return Entry(
-        kind, lengths.pop(), schema, digest, is_foreign=is_foreign or bool(sources), sources=sources
+        kind,
+        lengths.pop() if inside is None else inside.length,
+        tuple(info for info, _ in arrays),
+        digest.digest(),
+        is_foreign=is_foreign or bool(sources),
+        sources=sources,
+        inner=Inner() if inside is None else inside.inner,
+        episodes=None if inside is None else inside.episodes,
+        missing=None if inside is None else inside.missing,
     )
 
 
@@ -281,9 +322,12 @@ def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.require(moved, moved.dtype.newbyteorder("="), ["C", "W", "O"])
 
 
-def slab(axis: int, start: int, stop: int) -> tuple[slice, ...]:
-    """The selection of items ``[start, stop)`` of an array whose items lie along ``axis``."""
-    return (*(slice(None),) * axis, slice(start, stop))
+def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[slice, ...]:
+    """The selection of items ``[start, stop)`` along ``axis`` of an array; at one ``place`` along axis 0."""
+    ahead = [slice(None)] * axis
+    if place is not None:
+        ahead[0] = slice(place, place + 1)
+    return (*ahead, slice(start, stop))
 
 
 @lru_cache(64)

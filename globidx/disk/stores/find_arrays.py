@@ -15,30 +15,38 @@ _DEPTH = 32
 
 
 class Field(NamedTuple):
-    """An array to read: its name in the index, its path in this file, and how its rows make items."""
+    """An array to read: its name in the index, its path in this file, how its rows make items, and their axis."""
 
     name: str
     path: str
     form: str
+    axis: int = 0
 
 
 def find(
-    root: Any, layout: Layout, arrays: Callable[[], Mapping[str, Sequence[int]]]
+    root: Any, layout: Layout, axis: int, arrays: Callable[[], Mapping[str, Sequence[int]]]
 ) -> list[Field]:
     """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
 
     ValueError names what is missing or ambiguous.
     """
     if layout.rule == "nexus":
-        return [Field("data", _nexus(root), "plain")]
+        return [Field("data", _nexus(root), "plain", axis)]
     if layout.rule == "ome":
-        return [Field("image", _ome(root), "plain")]
+        return [Field("image", _ome(root), "plain", axis)]
     if layout.rule == "anndata":
-        return [Field(key, key, _anndata(root, key)) for key in layout.keys or ()]
+        return [Field(key, key, _anndata(root, key), axis) for key in layout.keys or ()]
     keys = layout.keys
     if keys is None or not all(is_array(_get(root, key)) for key in keys):
         keys = _choose(keys, arrays())
-    return [Field(key, key, layout.form) for key in keys]
+    if layout.keys is None:
+        return [Field(key, key, layout.form, axis) for key in keys]
+    return fields_of(layout, axis)
+
+
+def fields_of(layout: Layout, axis: int) -> list[Field]:
+    """The fields of a layout that names its keys, each at its key."""
+    return [Field(name, key, layout.form, along) for name, key, along in layout.fields(axis)]
 
 
 def is_array(node: Any) -> bool:

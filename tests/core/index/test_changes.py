@@ -31,7 +31,7 @@ def table(files, *, is_proven=True):
         times = (file.mtime, file.mtime) if is_proven else (0, 0)
         stamp = (100 + file.length, *times, file.inode)
         entries.append(Entry("hdf5", file.length, arrays, bytes([file.digest]) * 16, (stamp,)))
-    return Table.of([file.name for file in files], entries, 0)
+    return Table.of([file.name for file in files], entries)
 
 
 class History:
@@ -185,6 +185,6 @@ def test_files_of_another_number_of_arrays_are_compared(count):
     """An index may be refreshed over files that hold other arrays by now; nothing breaks."""
     arrays = tuple(ArrayInfo(f"x{n}", (3,), "uint16", 4, f"x{n}") for n in range(count))
     stamps = tuple((1, 2, 3, 4 + n) for n in range(count))
-    new = Table.of(["a"], [Entry("zarr3", 3, arrays, bytes(16), stamps)], 0)
+    new = Table.of(["a"], [Entry("zarr3", 3, arrays, bytes(16), stamps)])
     changes = compare(table([File("a", 3, 9)]), new)
     assert changes.replaced == ("a",) and changes.keep_ids

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from test_table import rows
 
 from globidx.core.index import encoding
+from globidx.core.index.episodes import Episodes, Missing
+from globidx.core.index.layout import Inner
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.core.json import strict
 from globidx.errors import RecordVersionError
@@ -46,21 +49,34 @@ SMALL = Table.of(
         Entry("zarr3", n, (ArrayInfo("x", (3,), "uint16", 4, "x"),), bytes(16), ((1, 2, 3, 4),))
         for n in (3, 4)
     ],
-    0,
+)
+#: The same, with two sequences and a missing row in each file.
+INNER = Table.of(
+    ["a", "b"],
+    [
+        replace(
+            SMALL.entry(row),
+            inner=Inner("ends", ("ends",), "only", "gone"),
+            episodes=Episodes.of([0, 1], [1, 2], listed=np.array([True, False])),
+            missing=Missing.of([2]),
+        )
+        for row in range(2)
+    ],
 )
 
 
 def test_a_resealed_cache_is_read():
     """The helper makes what the library makes."""
-    data = encoding.encode(SMALL)
-    assert resealed(*opened(data)) == data
+    for table in (SMALL, INNER):
+        data = encoding.encode(table)
+        assert resealed(*opened(data)) == data
 
 
 @settings(max_examples=400)
 @given(st.data())
 def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
     """Whoever can write a cache can seal one: it is a ValueError, or a table that can be used like any."""
-    header, body = opened(encoding.encode(SMALL))
+    header, body = opened(encoding.encode(data.draw(st.sampled_from([SMALL, INNER]))))
     body = bytearray(body)
     if data.draw(st.booleans()):
         column = header["columns"][data.draw(st.sampled_from(sorted(header["columns"])))]
@@ -90,8 +106,9 @@ def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
         {"columns": None},
         {"arrays": []},
         {"arrays": [{"name": "x"}]},
-        {"axis": -1},
-        {"axis": 1.5},
+        {"inner": None},
+        {"inner": {"kind": "file"}},
+        {"columns": {}},
         {"bytes": -1},
         {"extra": 1},
         {"format": "globidx.record"},
@@ -128,7 +145,7 @@ def test_columns_are_the_bytes_that_were_given():
 
 
 def golden_table():
-    """Two arrays in files of three kinds, one of them without a stamp, with a name outside ASCII."""
+    """Two arrays and sequences in files of three kinds, one without a stamp, with a name outside ASCII."""
 
     def entry(kind, length, chunk, *stamps):
         arrays = (
@@ -143,7 +160,18 @@ def golden_table():
         entry("zarr2", 0, 8, stamp, (0, 0, 0, 0)),
         entry("zarr3", 2**40, 4),
     ]
-    return Table.of(["a.h5", "g/\u00e9.zarr", "g/z.zarr"], every, 1)
+    runs = [([0, 3], [3, 4]), ([], []), ([5], [2**39])]
+    inside = [Episodes.of(starts, lengths, arrays=2) for starts, lengths in runs]
+    every = [
+        replace(
+            entry,
+            inner=Inner("ends", ("meta/ends",), None, "gone"),
+            episodes=episodes,
+            missing=Missing.of([2] if entry.length == 7 else []),
+        )
+        for entry, episodes in zip(every, inside, strict=True)
+    ]
+    return Table.of(["a.h5", "g/\u00e9.zarr", "g/z.zarr"], every)
 
 
 def test_golden_bytes():

@@ -87,7 +87,7 @@ def test_a_key_given_twice_is_refused(key):
 def test_layouts_of_rows_have_no_other_axis(layout, key):
     """ValueError names layout and axis; along the first they are themselves."""
     parsed = parse(layout, key)
-    assert parsed.along(0) == parsed
+    assert parsed.along(0) == (parsed, 0)
     with pytest.raises(ValueError, match=f"layout '{layout}' has its items along axis 0, not 1"):
         parsed.along(1)
-    assert parse("cxi", None).along(2) == parse("cxi", None)
+    assert parse("cxi", None).along(2) == (parse("cxi", None), 2)

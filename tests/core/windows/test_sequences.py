@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.windows.sequences import Sequences, chain_files, natural, sides
+from globidx.core.index.patterns import natural
+from globidx.core.windows.sequences import Sequences, chain_files, sides
 
 
 def listed(sequences):

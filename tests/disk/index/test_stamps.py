@@ -30,6 +30,6 @@ def test_one_file_and_a_table_of_files_are_judged_alike(tmp_path, monkeypatch):
         entry = replace(whole, stamps=noted)
         row = np.zeros(1, np.int64)
         assert stamps.is_unchanged(str(path), entry) is expected
-        assert stamps.unchanged(Table.of(["a.zarr"], [entry], 0), row, paths, row).tolist() == [
+        assert stamps.unchanged(Table.of(["a.zarr"], [entry]), row, paths, row).tolist() == [
             expected
         ]

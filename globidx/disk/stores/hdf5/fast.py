@@ -6,7 +6,7 @@ knows and these functions do not (LZF, bitshuffle, szip, ...) are left to it.
 
 from __future__ import annotations
 
-import itertools
+import copy
 import math
 import os
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
+from globidx.disk.stores.grid import ChunkGrid
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
 from globidx.errors import MissingChunkError, ReadError
@@ -41,36 +42,40 @@ class ChunkedSource:
                 raise NotPlainError(
                     f"filter {plist.get_filter(index)[3].decode(errors='replace') or code}"
                 )
-        if dataset.is_virtual or 0 in dataset.shape[:axis] + dataset.shape[axis + 1 :]:
-            raise NotPlainError("a virtual or empty dataset")
+        if dataset.is_virtual:
+            raise NotPlainError("a virtual dataset")
         self._file = RawFile(dataset)
         table = table_of(dataset)
         if table is None:
             raise NotPlainError("chunks whose offsets HDF5 does not list")
         self._table = table
         self._dataset = dataset
-        self._axis = axis
         self._chunks, self._dtype = dataset.chunks, dataset.dtype
-        self._length = self._chunks[axis]
-        others = [other for other in range(len(self._chunks)) if other != axis]
-        self._beside = [range(table.grid[other]) for other in others]
-        self._sides = [self._chunks[other] for other in others]
-        whole = all(self._chunks[other] == dataset.shape[other] for other in others)
-        self._direct = whole and axis == 0 and self._dtype.isnative
+        self._set_grid(ChunkGrid(dataset.shape, dataset.chunks, axis))
         self._nbytes = math.prod(self._chunks) * self._dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._filters))
         named = ", ".join(_NAMES[code] for code in self._filters) or "raw"
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
         self.how = f"chunks decoded without HDF5's filters ({named}{by})"
 
+    def at(self, place: int) -> ChunkedSource:
+        """The rows at one place along axis 0."""
+        other = copy.copy(self)
+        other._set_grid(self._grid.at(place))
+        return other
+
+    def _set_grid(self, grid: ChunkGrid) -> None:
+        self._grid = grid
+        self._direct = grid.is_direct and self._dtype.isnative
+
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
-        nbytes, length = 0, self._length
+        nbytes, length = 0, self._grid.length
         for first in range(start - start % length, stop, length):
             begin, end = max(start, first), min(stop, first + length)
             rows = out[begin - start : end - start]
             if self._direct and end - begin == length:
-                coordinates = (first // length,) + (0,) * len(self._beside)
+                coordinates = self._grid.only(first // length)
                 nbytes += self._decode(coordinates, rows.reshape(-1).view(np.uint8))
             else:
                 nbytes += self.pick([(begin, end, 0)], rows)
@@ -81,27 +86,13 @@ class ChunkedSource:
 
         One decoded chunk is in memory at a time.
         """
-        nbytes, axis = 0, self._axis
-        row = spans[0][0] // self._length
-        first_row = row * self._length
+        nbytes, grid = 0, self._grid
+        row = spans[0][0] // grid.length
         buffer = np.empty(self._nbytes, np.uint8)
-        rows = np.moveaxis(buffer.view(self._dtype).reshape(self._chunks), axis, 0)
-        for coordinates in itertools.product(*self._beside):
-            nbytes += self._decode((*coordinates[:axis], row, *coordinates[axis:]), buffer)
-            corner = [
-                coordinate * side for coordinate, side in zip(coordinates, self._sides, strict=True)
-            ]
-            region = tuple(
-                slice(coordinate, coordinate + side)
-                for coordinate, side in zip(corner, self._sides, strict=True)
-            )
-            for start, stop, target in spans:
-                part = out[(slice(target, target + stop - start), *region)]
-                within = (
-                    slice(start - first_row, stop - first_row),
-                    *(slice(size) for size in part.shape[1:]),
-                )
-                part[...] = rows[within]
+        rows = grid.rows_of(buffer.view(self._dtype).reshape(self._chunks))
+        for coordinates, region in grid.row(row):
+            nbytes += self._decode(coordinates, buffer)
+            grid.put(rows, region, row, spans, out)
         return nbytes
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
@@ -173,16 +164,26 @@ class ChunkedSource:
 
 
 class ContiguousSource:
-    """One contiguous dataset, rows first, read by its offset in the file."""
+    """One contiguous dataset, rows along its first axis, read by its offset in the file.
 
-    def __init__(self, dataset: Any) -> None:
+    With ``is_stacked``, rows are those along axis 1 at one place along axis 0.
+    """
+
+    def __init__(self, dataset: Any, *, is_stacked: bool = False) -> None:
         offset = dataset.id.get_offset()
         if offset is None or dataset.is_virtual or dataset.external:
             raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = RawFile(dataset), offset
-        self._row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+        self._rows = dataset.shape[1] if is_stacked else 0
+        self._row = math.prod(dataset.shape[1 + is_stacked :]) * dataset.dtype.itemsize
         self._swapped = not dataset.dtype.isnative
         self.how = "contiguous, read without HDF5"
+
+    def at(self, place: int) -> ContiguousSource:
+        """The rows at one place along axis 0."""
+        other = copy.copy(self)
+        other._offset = self._offset + place * self._rows * self._row
+        return other
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
 from globidx.disk.index import stamps
-from globidx.disk.stores import find_arrays
+from globidx.disk.stores import find_arrays, find_sequences
 from globidx.disk.stores.base import (
     Audit,
     NotPlainError,
@@ -34,7 +34,10 @@ from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
 from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
+from globidx.disk.stores.hdf5.tree import Hdf5Tree
 
+#: Datasets that a file keeps open: one of a hundred thousand groups would keep as many.
+_MOST_DATASETS = 1024
 Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
 
@@ -48,25 +51,26 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
 
     By HDF5's own functions: the objects that h5py makes around them cost as much again.
     """
-    if layout.keys is None or layout.rule is not None:
+    if not layout.is_plain:
         return None
     try:
         file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(path))
     except (OSError, ValueError):
         return None
     try:
-        datasets = [_plain(file, key) for key in layout.keys]
+        fields = find_arrays.fields_of(layout, axis)
+        datasets = [_plain(file, field.path) for field in fields]
     except (KeyError, OSError, RuntimeError, UnicodeError):
         return None
     finally:
         file.close()
     arrays, digested = [], list[object]()
-    for key, dataset in zip(layout.keys, datasets, strict=True):
+    for field, dataset in zip(fields, datasets, strict=True):
         if dataset is None:
             return None
-        field, ((shape, dtype, chunks, filters), packing) = Field(key, key, layout.form), dataset
+        (shape, dtype, chunks, filters), packing = dataset
         arrays.append(
-            array_info(field, shape, dtype, chunks, axis, length=layout.length, packing=packing)
+            array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
         )
         digested.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
     return make_entry("hdf5", arrays, repr(digested).encode())
@@ -89,13 +93,15 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
     with h5py.File(path, "r", driver=_driver(path)) as file:
         allow = layout.allow_external
+        if layout.inner.kind == "match":
+            return _scan_matches(file, layout, axis)
         for key in layout.keys or ():
             # its errors about links are the clearest
             external.follow_links(file, key, allow=allow)
         fields = find_arrays.find(
-            external.GuardedGroup(file, allow=allow), layout, lambda: _datasets(file)
+            external.GuardedGroup(file, allow=allow), layout, axis, lambda: _datasets(file)
         )
-        arrays = []
+        arrays, shapes = [], []
         described = []
         targets = list[Target]()
         shape: tuple[int, ...]
@@ -111,9 +117,10 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
             arrays.append(
                 array_info(
-                    field, shape, dataset.dtype, chunks, axis, length=layout.length, packing=packing
+                    field, shape, dataset.dtype, chunks, length=layout.length, packing=packing
                 )
             )
+            shapes.append(shape)
             require_filters(dataset.id.get_create_plist(), field.path)
             targets += sources
             _, dtype, stored, filters = _described(dataset.id)
@@ -121,9 +128,24 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             described.append(
                 (shape, dtype.str, stored, filters, [*names, packing] if packing else names)
             )
+        tree = Hdf5Tree(file, allow=allow)
+        inside = find_sequences.inside(arrays, shapes, layout, tree.read)
+        targets += tree.targets
     return make_entry(
-        "hdf5", arrays, repr(described).encode(), sources=tuple(dict.fromkeys(targets))
+        "hdf5",
+        arrays,
+        repr(described).encode(),
+        sources=tuple(dict.fromkeys(targets)),
+        inside=inside,
     )
+
+
+def _scan_matches(file: h5py.File, layout: Layout, axis: int) -> Entry:
+    """The file's groups that the keys of ``layout`` match."""
+    tree = Hdf5Tree(file, allow=layout.allow_external)
+    arrays, inside, identity = find_sequences.matched(tree, layout, axis)
+    sources = tuple(dict.fromkeys(tree.targets))
+    return make_entry("hdf5", arrays, repr(identity).encode(), sources=sources, inside=inside)
 
 
 def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
@@ -190,38 +212,63 @@ class Hdf5Store:
         self._axis = axis
         self._fill = fill
         self._allow = allow
-        self._datasets: dict[str, tuple[h5py.Dataset, Presence]] = {}
+        self._datasets: dict[tuple[str, int], tuple[h5py.Dataset, Presence]] = {}
         self._opened_by = os.getpid()
         _open_stores.add(self)
 
-    def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
+    def read(
+        self,
+        array: str,
+        start: int,
+        stop: int,
+        *,
+        axis: int | None = None,
+        place: int | None = None,
+    ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times more."""
-        dataset, presence = self._datasets.get(array) or self._open(array)
-        presence.require(start, stop, fill=self._fill)
-        return item_first(dataset[slab(self._axis, start, stop)], self._axis)
+        along = self._axis if axis is None else axis
+        dataset, presence = self._datasets.get((array, along)) or self._open(array, along)
+        presence.require(start, stop, fill=self._fill, place=place)
+        block = dataset[slab(along, start, stop, place)]
+        return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
-    def source(self, array: str) -> ChunkedSource | ContiguousSource:
+    def source(
+        self, array: str, axis: int | None = None, *, is_stacked: bool = False
+    ) -> ChunkedSource | ContiguousSource:
         """A way to a dataset's rows around the library's filters; NotPlainError where there is none."""
+        along = self._axis if axis is None else axis
         dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):
             raise NotPlainError("a group")
         if not h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()):
             raise NotPlainError("numbers of an unusual form")
         if dataset.chunks is not None:
-            return ChunkedSource(dataset, self._axis)
-        if self._axis:
+            return ChunkedSource(dataset, along)
+        if along != is_stacked:
             raise NotPlainError("contiguous data with items along a later axis")
-        return ContiguousSource(dataset)
+        return ContiguousSource(dataset, is_stacked=is_stacked)
+
+    def value(self, path: str, attribute: str | None) -> Any:
+        """An attribute, or all of an array, as h5py gives it; KeyError where there is none."""
+        node = self._file if not path else self._dataset(path)
+        if attribute is not None:
+            return node.attrs[attribute]
+        if not isinstance(node, h5py.Dataset):
+            raise KeyError(f"{path!r} is a group")
+        Presence(node, 0, allow=self._allow).require_all(fill=self._fill)
+        return node.asstr()[()] if h5py.check_string_dtype(node.dtype) else node[()]
 
     def close(self) -> None:
         """Close the file."""
         self._datasets.clear()
         self._file.close()
 
-    def _open(self, array: str) -> tuple[h5py.Dataset, Presence]:
+    def _open(self, array: str, axis: int) -> tuple[h5py.Dataset, Presence]:
         dataset = self._dataset(array)
         require_filters(dataset.id.get_create_plist(), array)
-        self._datasets[array] = pair = dataset, Presence(dataset, self._axis, allow=self._allow)
+        if len(self._datasets) >= _MOST_DATASETS:
+            self._datasets.clear()
+        self._datasets[array, axis] = pair = dataset, Presence(dataset, axis, allow=self._allow)
         return pair
 
     def _dataset(self, array: str) -> Any:

@@ -28,10 +28,11 @@ class Presence:
         self._table: ChunkTable | None = None
         self._is_whole: bool | None = None
 
-    def require(self, start: int, stop: int, *, fill: bool) -> None:
+    def require(self, start: int, stop: int, *, fill: bool, place: int | None = None) -> None:
         """MissingChunkError where part of rows ``[start, stop)`` was never written, unless ``fill``.
 
-        ValueError where the data lie in a file that may not be opened.
+        With a ``place``, the rows at this place along axis 0. ValueError where the data lie in a
+        file that may not be opened.
         """
         if self._dataset.size == 0 or (fill and not self._is_elsewhere):
             return
@@ -41,7 +42,11 @@ class Presence:
                     missing_message(self._dataset, "what other files should hold")
                 )
         elif not self.is_whole:
-            self._require_chunks(start, stop)
+            self._require_chunks(start, stop, place)
+
+    def require_all(self, *, fill: bool) -> None:
+        """The same of all rows."""
+        self.require(0, self._dataset.shape[self._axis] if self._dataset.shape else 1, fill=fill)
 
     @property
     def is_whole(self) -> bool:
@@ -87,7 +92,7 @@ class Presence:
             )
         return self._map.holds(start, stop)
 
-    def _require_chunks(self, start: int, stop: int) -> None:
+    def _require_chunks(self, start: int, stop: int, place: int | None) -> None:
         dataset, axis = self._dataset, self._axis
         if dataset.chunks is None:
             raise MissingChunkError(missing_message(dataset, "its data"))
@@ -98,6 +103,8 @@ class Presence:
         # a damaged indptr may ask for far more than there is
         end = min(stop, dataset.shape[axis])
         spans[axis] = range(start // dataset.chunks[axis], -(-end // dataset.chunks[axis]))
+        if place is not None:
+            spans[0] = range(place // dataset.chunks[0], place // dataset.chunks[0] + 1)
         for coordinates in itertools.product(*spans):
             corner = tuple(
                 coordinate * size

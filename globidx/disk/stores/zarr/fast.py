@@ -8,6 +8,7 @@ costs.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -20,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
+from globidx.disk.stores.base import UNREADABLE, Span
 from globidx.disk.stores.codecs import decode, most_stored
+from globidx.disk.stores.grid import ChunkGrid
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
@@ -38,38 +40,39 @@ class ZarrSource:
     ) -> None:
         with open(os.path.join(folder, name, marker), "rb") as file:
             array = parse_array(file.read())
-        others = [other for other in range(len(array.shape)) if other != axis]
-        if axis >= len(array.shape) or any(array.shape[other] == 0 for other in others):
-            raise NotPlainError(f"shape {array.shape}")
         self._folder, self._name = os.path.join(folder, name), name
-        self._array, self._axis = array, axis
-        self._codecs, self._length = array.codecs(), array.chunks[axis]
-        self._sides = [array.chunks[other] for other in others]
+        self._array = array
+        self._codecs = array.codecs()
         self.sharding = array.sharding
-        self._grid = [range(-(-array.shape[other] // array.chunks[other])) for other in others]
-        is_whole = all(array.chunks[other] == array.shape[other] for other in others)
-        is_in_order = (
-            axis == 0 and array.axes == tuple(range(len(array.axes))) and array.dtype.isnative
-        )
-        # then the bytes of a chunk are its rows
-        self._direct = is_whole and is_in_order
+        self._set_grid(ChunkGrid(array.shape, array.chunks, axis))
         self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._codecs))
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
         names = ", ".join(name for name, _ in array.steps) or "raw"
         self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''})"
 
+    def at(self, place: int) -> ZarrSource:
+        """The rows at one place along axis 0."""
+        other = copy.copy(self)
+        other._set_grid(self._grid.at(place))
+        return other
+
+    def _set_grid(self, grid: ChunkGrid) -> None:
+        array = self._array
+        self._grid = grid
+        is_in_order = array.axes == tuple(range(len(array.axes))) and array.dtype.isnative
+        # then the bytes of a chunk are its rows
+        self._direct = grid.is_direct and is_in_order
+
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""
-        nbytes = 0
-        for row in range(start // self._length, -(-stop // self._length)):
-            first = row * self._length
-            begin, end = max(start, first), min(stop, first + self._length)
+        nbytes, length = 0, self._grid.length
+        for row in range(start // length, -(-stop // length)):
+            first = row * length
+            begin, end = max(start, first), min(stop, first + length)
             rows = out[begin - start : end - start]
-            if self._direct and end - begin == self._length:
-                nbytes += self._decode(
-                    (row,) + (0,) * len(self._grid), rows.reshape(-1).view(np.uint8)
-                )
+            if self._direct and end - begin == length:
+                nbytes += self._decode(self._grid.only(row), rows.reshape(-1).view(np.uint8))
             else:
                 nbytes += self.pick([(begin, end, 0)], rows)
         return nbytes
@@ -79,26 +82,16 @@ class ZarrSource:
 
         One decoded chunk is in memory at a time.
         """
-        array = self._array
-        axis = self._axis
+        array, grid = self._array, self._grid
         nbytes = 0
-        row = spans[0][0] // self._length
-        first_row = row * self._length
+        row = spans[0][0] // grid.length
         stored = tuple(array.chunks[coordinates] for coordinates in array.axes)
         buffer = np.empty(self._nbytes, np.uint8)
         chunk = buffer.view(array.dtype).reshape(stored).transpose(np.argsort(array.axes))
-        rows = np.moveaxis(chunk, axis, 0)
-        for coordinates in itertools.product(*self._grid):
-            nbytes += self._decode((*coordinates[:axis], row, *coordinates[axis:]), buffer)
-            region = tuple(
-                slice(n * side, (n + 1) * side)
-                for n, side in zip(coordinates, self._sides, strict=True)
-            )
-            for start, stop, target in spans:
-                part = out[(slice(target, target + stop - start), *region)]
-                part[...] = rows[
-                    (slice(start - first_row, stop - first_row), *map(slice, part.shape[1:]))
-                ]
+        rows = grid.rows_of(chunk)
+        for coordinates, region in grid.row(row):
+            nbytes += self._decode(coordinates, buffer)
+            grid.put(rows, region, row, spans, out)
         return nbytes
 
     def in_shards(self, sharding: Sharding) -> tuple[int, int]:

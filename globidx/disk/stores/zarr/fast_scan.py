@@ -15,7 +15,7 @@ import numpy as np
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
 from globidx.disk.stores.base import NotPlainError, array_info, make_entry, packing_of
-from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.find_arrays import Field, fields_of
 from globidx.disk.stores.zarr.metadata import parse_metadata
 
 _MOST_BYTES = 2**20
@@ -25,28 +25,30 @@ _MOST_OFTEN = 2**13
 
 def scan(path: str, layout: Layout, axis: int) -> Entry | None:
     """The entry of a store whose root and arrays (``layout.keys``, or the root itself) are plain, or None."""
-    root = _load(f"{path}/zarr.json")
+    root = load(f"{path}/zarr.json")
     if root is not None:
         marker, zarr_format = "zarr.json", 3
         is_array = root[0].get("node_type") == "array"
     else:
-        root = _load(f"{path}/.zarray") or _load(f"{path}/.zgroup")
+        root = load(f"{path}/.zarray") or load(f"{path}/.zgroup")
         marker, zarr_format = ".zarray", 2
         is_array = root is not None and "shape" in root[0]
-    if root is None or layout.rule is not None or is_array != (layout.keys is None):
+    if root is None or not _is_simple(layout) or is_array != (layout.keys is None):
         return None
     if is_array:
-        documents = [("", root)]
+        fields = [Field("", "", layout.form, axis)]
+        documents = [root]
     else:
         if root[0].get("zarr_format") != zarr_format:
             return None
-        loaded = [(key, _load(f"{path}/{key}/{marker}")) for key in layout.keys or ()]
-        documents = [(name, array) for name, array in loaded if array is not None]
-        if len(documents) < len(loaded):
-            return None
+        fields = fields_of(layout, axis)
+        loaded = (load(f"{path}/{field.path}/{marker}") for field in fields)
+        documents = [one for one in loaded if one is not None]
+    if len(documents) < len(fields):
+        return None
     arrays = []
-    for name, (document, _) in documents:
-        attributes_file = _load(f"{path}/{name}/.zattrs") if marker == ".zarray" else None
+    for field, (document, _) in zip(fields, documents, strict=True):
+        attributes_file = load(f"{path}/{field.path}/.zattrs") if marker == ".zarray" else None
         attributes: Any = attributes_file[0] if attributes_file else document.get("attributes", {})
         try:
             array = parse_metadata(document)
@@ -56,21 +58,24 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
             return None
         if not _is_common_fill(document.get("fill_value", ""), array.dtype, is_v2=zarr_format == 2):
             return None
-        field = Field(name, name, layout.form)
         info = array_info(
             field,
             array.shape,
             array.dtype,
             array.chunks,
-            axis,
             length=layout.length,
             packing=packing_of(attributes.get),
         )
         arrays.append(info)
-    return make_entry(f"zarr{zarr_format}", arrays, b"".join(data for _, (_, data) in documents))
+    return make_entry(f"zarr{zarr_format}", arrays, b"".join(data for _, data in documents))
 
 
-def _load(path: str) -> tuple[dict[str, Any], bytes] | None:
+def _is_simple(layout: Layout) -> bool:
+    """Whether there is nothing to look for but the arrays that are named, or the one that a store is."""
+    return layout.rule is None and layout.inner.is_plain
+
+
+def load(path: str) -> tuple[dict[str, Any], bytes] | None:
     """A JSON object and its bytes; None where there is no such file, or not that in it."""
     try:
         # a FIFO must not be waited for

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
 from globidx.disk.files.paths import is_remote, join
-from globidx.disk.stores import find_arrays, remote
+from globidx.disk.stores import find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     Audit,
     NotPlainError,
@@ -31,7 +31,11 @@ from globidx.disk.stores.base import (
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
+from globidx.disk.stores.zarr.tree import ZarrTree
 from globidx.errors import MissingChunkError, ReadError
+
+#: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
+_MOST_ARRAYS = 1024
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -47,18 +51,26 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
     if not is_remote(path):
-        refuse_pipes(path, None if layout.rule else layout.keys)
+        keys = () if layout.inner.kind == "match" else layout.keys
+        refuse_pipes(path, None if layout.rule else keys)
     node = _open_plain(path)
+    store = ZarrStore(path, 0, fill=False)
+    if layout.inner.kind == "match" and not isinstance(node, zarr.Array):
+        found, inside, identity = find_sequences.matched(ZarrTree(path, node, store), layout, axis)
+        kind = f"zarr{node.metadata.zarr_format}"
+        metadata = repr(identity).encode()
+        return make_entry(kind, found, metadata, is_foreign=is_remote(path), inside=inside)
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
             wanted = layout.keys[0] if layout.keys else layout.rule
             raise ValueError(
                 f"it is a bare array, so it has no {wanted!r} in it; leave key and layout out"
             )
-        fields, root = [Field("", "", layout.form)], {"": node}
+        fields, root = [Field("", "", layout.form, axis)], {"": node}
     else:
-        fields, root = find_arrays.find(node, layout, lambda: _arrays(path, node)), node
-    infos, documents = [], []
+        fields = find_arrays.find(node, layout, axis, lambda: _arrays(path, node))
+        root = node
+    infos, documents, shapes = [], [], []
     for field in fields:
         array = root[field.path]
         shape, chunks = None, None
@@ -70,13 +82,19 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             shape, chunks = array.shape, array.chunks
         packing = "" if field.form == "csr" else packing_of(array.attrs.get)
         infos.append(
-            array_info(
-                field, shape, array.dtype, chunks, axis, length=layout.length, packing=packing
-            )
+            array_info(field, shape, array.dtype, chunks, length=layout.length, packing=packing)
         )
+        shapes.append(shape)
         documents.append(_metadata(path, array))
     kind = f"zarr{array.metadata.zarr_format}"
-    return make_entry(kind, infos, b"".join(documents), is_foreign=is_remote(path))
+    read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(path, node, store).read
+    inside = find_sequences.inside(infos, shapes, layout, read)
+    metadata = b"".join(documents)
+    return make_entry(kind, infos, metadata, is_foreign=is_remote(path), inside=inside)
+
+
+def _refuse_read(path: str) -> NDArray[Any]:
+    raise ValueError(f"it is a bare array, so it has no {path!r} in it")
 
 
 def audit(path: str | Path, array: str) -> Audit:
@@ -154,20 +172,49 @@ class ZarrStore:
         self._fill = fill
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
-    def read(self, array: str, start: int, stop: int) -> NDArray[Any]:
+    def read(
+        self,
+        array: str,
+        start: int,
+        stop: int,
+        *,
+        axis: int | None = None,
+        place: int | None = None,
+    ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one basic slice."""
+        along = self._axis if axis is None else axis
         with remote.as_os_errors():
-            opened = self._arrays.get(array)
-            if opened is None:
-                opened = self._arrays[array] = zarr.open_array(
-                    _zarr_path(_path_in(self._path, array)), mode="r"
-                )
+            opened = self._open(array)
             if not self._is_remote:
-                self._refuse_missing(array, opened, start, stop)
-            block = np.asarray(opened[slab(self._axis, start, stop)])
+                self._refuse_missing(array, opened, along, start, stop, place)
+            block = np.asarray(opened[slab(along, start, stop, place)])
             if not self._fill and self._is_remote:
-                self._refuse_missing(array, opened, start, stop, block)
-        return item_first(block, self._axis)
+                self._refuse_missing(array, opened, along, start, stop, place, block)
+        return item_first(block, along) if place is None else item_first(block[0], along - 1)
+
+    def value(self, path: str, attribute: str | None) -> Any:
+        """An attribute, or all of an array; KeyError where there is none."""
+        with remote.as_os_errors():
+            if attribute is not None:
+                try:
+                    return zarr.open(
+                        _zarr_path(_path_in(self._path, path)), mode="r", use_consolidated=False
+                    ).attrs[attribute]
+                except FileNotFoundError:
+                    raise KeyError(path) from None
+            array = self._open(path)
+            if array.ndim and array.size and np.dtype(array.dtype).kind in "biufc":
+                return self.read(path, 0, array.shape[0], axis=0)
+            return array[...]
+
+    def _open(self, name: str) -> zarr.Array[Any]:
+        opened = self._arrays.get(name)
+        if opened is None:
+            if len(self._arrays) >= _MOST_ARRAYS:
+                self._arrays.clear()
+            path = _zarr_path(_path_in(self._path, name))
+            opened = self._arrays[name] = zarr.open_array(path, mode="r")
+        return opened
 
     def close(self) -> None:
         """Forget the arrays."""
@@ -177,8 +224,10 @@ class ZarrStore:
         self,
         name: str,
         array: zarr.Array[Any],
+        axis: int,
         start: int,
         stop: int,
+        place: int | None,
         block: NDArray[Any] | None = None,
     ) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
@@ -189,14 +238,17 @@ class ZarrStore:
         units = array.shards or array.chunks
         spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
         # a damaged indptr may ask for far more than there is
-        end = spans[self._axis].stop
-        spans[self._axis] = range(
-            start // units[self._axis], min(end, -(-stop // units[self._axis]))
-        )
+        end = spans[axis].stop
+        spans[axis] = range(start // units[axis], min(end, -(-stop // units[axis])))
+        corner = [0] * len(spans)
+        corner[axis] = start
+        if place is not None:
+            spans[0] = range(place // units[0], place // units[0] + 1)
+            corner[0] = place
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
             if block is not None and not _is_fill(
-                self._part(block, coordinates, units, start), array.fill_value
+                _part(block, coordinates, units, corner), array.fill_value
             ):
                 continue
             if self._fill:
@@ -209,17 +261,15 @@ class ZarrStore:
                     "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
                 )
 
-    def _part(
-        self, block: NDArray[Any], coordinates: Sequence[int], units: Sequence[int], start: int
-    ) -> NDArray[Any]:
-        """What a read of items from ``start`` on holds of the chunk at these coordinates."""
-        spans = [
-            slice(coordinate * unit, (coordinate + 1) * unit)
-            for coordinate, unit in zip(coordinates, units, strict=True)
-        ]
-        along = spans[self._axis]
-        spans[self._axis] = slice(max(0, along.start - start), along.stop - start)
-        return block[tuple(spans)]
+
+def _part(
+    block: NDArray[Any], coordinates: Sequence[int], units: Sequence[int], corner: Sequence[int]
+) -> NDArray[Any]:
+    """What a read from ``corner`` on holds of the chunk at these coordinates."""
+    spans = zip(coordinates, units, corner, strict=True)
+    return block[
+        tuple(slice(max(0, n * unit - first), (n + 1) * unit - first) for n, unit, first in spans)
+    ]
 
 
 def _is_fill(part: NDArray[Any], fill: Any) -> bool:

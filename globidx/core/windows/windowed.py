@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.index.chunking import Chunking
+from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
 from globidx.core.windows.anchors import Anchors, Numbers, Offsets, Window
 from globidx.core.windows.sequences import Sequences
@@ -102,13 +106,20 @@ class WindowedIndex:
         )
         return WindowRows(files.reshape(rows.shape), items.reshape(rows.shape), inside)
 
+    def whole(self, sample_ids: Any) -> tuple[Numbers, Numbers, Numbers]:
+        """Where all rows of whole sequences lie, and how many each sample has: files, rows and counts."""
+        numbers, _ = self.anchors.locate_many(sample_ids)
+        counts = self.sequences.lengths[numbers]
+        files, rows = self.files.locate_many(spread(self.sequences.starts[numbers], counts))
+        return files, rows, counts
+
     def chunking(self, chunk_lengths: Numbers) -> Chunking:
         """How samples lie in chunks, for ``ChunkShuffle``: each sequence is cut into blocks of neighbouring anchors.
 
         A block of anchors over whole chunks of ``c`` rows, with windows over ``s`` rows, touches its own chunks and up
         to ``ceil((s - 2) / c) + 1`` more, wherever it begins. The shortest block is taken for which these are at most
         0.3 times its own: so an epoch decodes a chunk at most 1.3 times, where windows in a random sequence decode it
-        about ``s`` times.
+        about ``s`` times. Windows of one row that begin where chunks do need no more than the chunk itself.
 
         Parameters
         ----------
@@ -122,10 +133,61 @@ class WindowedIndex:
         array([112])
         """
         window, counts = self.anchors.window, self.anchors.counts
+        if window.is_whole:
+            return Chunking.of(counts, np.zeros((len(counts), 1), np.int64))
         lengths = np.maximum(chunk_lengths, 1)
         more = -(-(window.span - 2) // lengths) + 1
         rows = -(-10 * more // 3) * chunk_lengths
+        if window.span == 1:
+            _, firsts = self._begin
+            rows = np.where(firsts % lengths == 0, chunk_lengths, rows)
         return Chunking.of(counts, np.maximum(rows // window.stride, chunk_lengths > 0)[:, None])
+
+    @property
+    def _begin(self) -> tuple[Numbers, Numbers]:
+        """The file and row in which each sequence begins; an empty one may begin behind all."""
+        starts = np.minimum(self.sequences.starts, max(0, len(self.files) - 1))
+        if not len(self.files):
+            return np.zeros_like(starts), starts
+        return self.files.locate_many(starts)
+
+    @property
+    def first_files(self) -> Numbers:
+        """The file in which each sequence begins."""
+        return self._begin[0]
+
+    def fingerprint(self, schema: object, names: Sequence[bytes], num_samples: int) -> str:
+        """A digest of what the first samples mean, which does not change when others are added behind them.
+
+        Parameters
+        ----------
+        schema
+            What fields hold, as JSON values.
+        names
+            The name of each sequence that these samples are of, at least.
+        num_samples
+            How many samples.
+        """
+        ends = np.cumsum(self.anchors.counts)
+        count = int(np.searchsorted(ends, num_samples, side="left")) + 1 if num_samples else 0
+        # a sequence without samples changes nothing
+        present = np.flatnonzero(np.diff(ends[:count], prepend=0))
+        counts = np.minimum(ends[:count], num_samples)[present]
+        spelled = [names[sequence] for sequence in present.tolist()]
+        gaps = self.anchors.gaps_before(num_samples)
+        digest = hashlib.blake2b(b"globidx.windows.1", digest_size=16)
+        for part in (
+            json.dumps([schema, self.anchors.window.describe()]).encode(),
+            counts.astype("<i8").tobytes(),
+            np.array([len(name) for name in spelled], "<i8").tobytes(),
+            b"".join(spelled),
+            gaps.starts.astype("<i8").tobytes(),
+            gaps.ends.astype("<i8").tobytes(),
+        ):
+            # the size goes first, so that no two lists of parts are the same bytes
+            digest.update(b"%d:" % len(part))
+            digest.update(part)
+        return digest.hexdigest()
 
     def take(self, indices: Numbers, *, missing: Numbers | None = None) -> WindowedIndex:
         """The index of the sequences at ``indices``, in that order: one side of a split, say."""

@@ -8,8 +8,8 @@ from test_anchors import every_anchor, windows
 
 from globidx.core.index.index import GlobalIndex
 from globidx.core.windows.anchors import Window
-from globidx.core.windows.samples import WindowedIndex
 from globidx.core.windows.sequences import Sequences
+from globidx.core.windows.windowed import WindowedIndex
 
 
 @st.composite

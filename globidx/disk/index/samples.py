@@ -1,0 +1,216 @@
+"""Which samples a user asks for: sequences, a window, and what to leave out, checked once for every look."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core import validate
+from globidx.core.index.layout import Layout, in_sequences
+from globidx.core.index.patterns import natural
+from globidx.core.index.table import Table
+from globidx.core.windows.anchors import Window
+from globidx.core.windows.sampling import Sampling
+from globidx.core.windows.sequence_table import SequenceTable
+from globidx.core.windows.sequences import sides
+from globidx.disk.files.paths import Paths, is_remote
+
+ChainBy = str | Callable[[str], Any] | None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a split of the sequences."""
+
+    fraction: float
+    seed: int
+    is_first: bool
+
+    def mask(self, names: Iterable[bytes]) -> NDArray[np.bool_]:
+        """Which sequences of these names are on it."""
+        first = sides(names, self.fraction, self.seed)
+        return first if self.is_first else ~first
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """Windows over sequences, as a user asks for them.
+
+    ``only`` is a list of names or a function of a name, ``missing`` rows that are not there,
+    ``chain_by`` what files of a chain have in common, and ``split`` the sides of splits, one inside
+    the other.
+    """
+
+    sequences: str
+    window: Window
+    only: frozenset[str] | Callable[[str], Any] | None = None
+    missing: tuple[int, ...] | None = None
+    chain_by: ChainBy = None
+    split: tuple[Side, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        layout: Layout,
+        *,
+        sequences: Any = "row",
+        window: Any = None,
+        only: Any = None,
+        missing: Any = None,
+        chain_by: ChainBy = None,
+    ) -> tuple[Layout, SampleSpec | None]:
+        """The layout whose files have these sequences, and what to take of them; None where a row is a sample.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an option is of another kind, or has no use beside another.
+        """
+        in_files = {
+            name: given
+            for name, given in (("only", only), ("missing", missing))
+            if isinstance(given, str)
+        }
+        layout = in_sequences(layout, sequences, **in_files)
+        if isinstance(sequences, str) and sequences == "row":
+            others = {"window": window, "only": only, "missing": missing, "chain_by": chain_by}
+            for name, given in others.items():
+                if given is not None:
+                    raise ValueError(
+                        f"{name}={given!r:.80} is about sequences, and with sequences='row' each row is one: pass "
+                        "sequences='file', 'chain', 'match', 'axis' or the name of an array of ends"
+                    )
+            return layout, None
+        if chain_by is not None and sequences != "chain":
+            raise ValueError(f"chain_by is for sequences='chain', got sequences={sequences!r}")
+        return layout, cls(
+            sequences if isinstance(sequences, str) else "runs",
+            window_of(window, layout),
+            _only(only),
+            _missing(missing),
+            _chain_by(chain_by),
+        )
+
+    def sampling(self, table: Table, paths: Paths, named: Any) -> Sampling:
+        """What to take of the files of ``table``; ``named`` is how the user named them."""
+        in_order = isinstance(named, str) and not os.path.isfile(named)
+        order = _natural_order(table) if in_order else None
+        chains = self._chains(table, paths) if self.sequences == "chain" else None
+        found = SequenceTable.of(table, order, chains)
+        mask = self._mask(found, _above(paths, named))
+        return Sampling(
+            self.window,
+            order,
+            chains,
+            None if mask.all() else np.flatnonzero(mask),
+            None if self.missing is None else self._missing_rows(len(found.units.index)),
+        )
+
+    def on_side(self, side: Side) -> SampleSpec:
+        """The samples of one side of a split alone."""
+        return replace(self, split=(*self.split, side))
+
+    def _mask(self, found: SequenceTable, above: bytes) -> NDArray[np.bool_]:
+        """Which of all sequences to use."""
+        mask = found.listed
+        if isinstance(self.only, frozenset):
+            names = list(found.names)
+            if unknown := self.only.difference(names):
+                raise ValueError(
+                    f"only names {min(unknown)!r}, which is none of the {len(names)} sequences {found.names!r}"
+                )
+            mask = mask & np.array([name in self.only for name in names], bool)
+        elif self.only is not None:
+            mask = mask & np.array([bool(self.only(name)) for name in found.names], bool)
+        if self.split:
+            spelled = [above + name for name in found.spelled()]
+            for side in self.split:
+                mask = mask & side.mask(spelled)
+        return mask
+
+    def _chains(self, table: Table, paths: Paths) -> list[str]:
+        if self.chain_by is None:
+            return [""] * len(table)
+        if self.chain_by == "parent":
+            return [os.path.dirname(name) for name in table.names]
+        assert callable(self.chain_by), "checked when it was given"
+        return [str(self.chain_by(path)) for path in paths]
+
+    def _missing_rows(self, rows: int) -> NDArray[np.int64]:
+        numbers = np.array(self.missing, np.int64)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < rows:
+            wrong = numbers[(numbers < 0) | (numbers >= rows)][0]
+            raise ValueError(f"missing lists row {wrong}, but there are {rows} rows in all files")
+        return np.unique(numbers)
+
+
+def window_of(window: Any, layout: Layout) -> Window:
+    """The window that a user gave: a ``Window``, offsets, ``"all"``, or None for single rows."""
+    made = window if isinstance(window, Window) else Window(0 if window is None else window)
+    if isinstance(made.offsets, Mapping):
+        names = layout.names or layout.keys
+        if names is not None and set(made.offsets) != set(names):
+            absent = [name for name in names if name not in made.offsets]
+            unknown = [name for name in made.offsets if name not in names]
+            what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
+            raise ValueError(f"window has offsets by field, but {what}; the fields are {names}")
+    if made.mask and "mask" in (layout.names or layout.keys or ()):
+        raise ValueError(
+            "window has mask=True, but a field is called 'mask' already; rename it in key"
+        )
+    return made
+
+
+def _only(only: Any) -> frozenset[str] | Callable[[str], Any] | None:
+    if only is None or isinstance(only, str):
+        return None
+    if callable(only):
+        return only  # type: ignore[no-any-return]
+    names = list(only) if isinstance(only, Iterable) else [only]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"only must be the name of an array, a list of names or a function of a name, got {only!r:.80}"
+        )
+    return frozenset(names)
+
+
+def _missing(missing: Any) -> tuple[int, ...] | None:
+    if missing is None or isinstance(missing, str):
+        return None
+    if not isinstance(missing, (Iterable, np.ndarray)):
+        raise TypeError(
+            f"missing must be the name of an array or a list of rows, got {missing!r:.80}"
+        )
+    return tuple(validate.integer(row, "missing row") for row in missing)
+
+
+def _chain_by(chain_by: Any) -> ChainBy:
+    if chain_by is None or chain_by == "parent" or callable(chain_by):
+        return chain_by  # type: ignore[no-any-return]
+    raise ValueError(f"chain_by must be 'parent' or a function of a path, got {chain_by!r:.80}")
+
+
+def _natural_order(table: Table) -> NDArray[np.int64] | None:
+    """The files with numbers in their names ordered by value; None where they are already."""
+    names = list(table.names)
+    order = sorted(range(len(names)), key=lambda row: natural(names[row]))
+    return None if order == list(range(len(names))) else np.array(order, np.int64)
+
+
+def _above(paths: Paths, named: Any) -> bytes:
+    """The folders between what the user named and the deepest that holds all files.
+
+    With them, the name of a sequence stays when files elsewhere are added.
+    """
+    if not isinstance(named, str) or is_remote(named):
+        return b""
+    fixed = re.split(r"[*?\[]", named, maxsplit=1)[0]
+    root = named if os.path.isdir(named) else os.path.dirname(fixed)
+    between = os.path.relpath(paths.root, root)
+    return b"" if between.startswith(".") else os.fsencode(between) + b"/"

@@ -1,0 +1,263 @@
+"""Finding the sequences inside one file: the same rules for zarr and HDF5, whose groups look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.index.episodes import Episodes, Missing
+from globidx.core.index.layout import Layout
+from globidx.core.index.patterns import Pattern, matches, natural
+from globidx.core.index.table import ArrayInfo
+from globidx.core.windows.sequences import Sequences
+from globidx.disk.stores.base import Inside, array_info
+from globidx.disk.stores.find_arrays import Field
+
+#: Names of matches that an error lists.
+_FEW = 5
+
+
+class Described(NamedTuple):
+    """What the metadata of an array say of it, and in ``spelled`` all that identifies them."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    chunks: tuple[int, ...] | None
+    packing: str
+    spelled: object
+
+
+class Tree(Protocol):
+    """The groups and arrays of an open file."""
+
+    def groups(self, path: str) -> Iterable[str]:
+        """The names of all that is in the group at ``path``; nothing where there is no group."""
+
+    def describe(self, path: str) -> Described | None:
+        """The array at ``path``; None where there is none."""
+
+    def read(self, path: str) -> NDArray[Any]:
+        """All of the array at ``path``, which is small; ValueError where there is none."""
+
+
+def inside(
+    arrays: Sequence[tuple[ArrayInfo, int]],
+    shapes: Sequence[Sequence[int]],
+    layout: Layout,
+    read: Callable[[str], NDArray[Any]],
+) -> Inside:
+    """The sequences of a file whose aligned ``arrays`` of these ``shapes`` were found, by ``layout.inner``.
+
+    ``read(path)`` is all of a small array. ValueError where arrays and sequences do not fit.
+    """
+    inner, rows = layout.inner, arrays[0][1]
+    episodes = None
+    if inner.kind == "axis":
+        episodes = _stacked(arrays, shapes)
+        rows = int(episodes.lengths.sum())
+    elif inner.kind in ("ends", "runs"):
+        found = _runs(inner.arrays, read, rows)
+        episodes = Episodes.of(found.starts, found.lengths, arrays=len(arrays))
+    if episodes is not None and inner.only is not None:
+        names = [str(number) for number in range(len(episodes))]
+        listed = _listed(read(inner.only), names, inner.only)
+        episodes = Episodes.of(
+            episodes.starts,
+            episodes.lengths,
+            listed=listed,
+            chunk_lengths=episodes.chunk_lengths if episodes.is_apart else None,
+            arrays=len(arrays),
+        )
+    missing = None
+    if inner.missing is not None:
+        missing = Missing.of(_missing(read(inner.missing), rows, inner.missing))
+    return Inside(rows, inner, episodes, missing)
+
+
+def _stacked(arrays: Sequence[tuple[ArrayInfo, int]], shapes: Sequence[Sequence[int]]) -> Episodes:
+    """One sequence for each place along axis 0, which all arrays must have alike."""
+    counts = {int(shape[0]) for shape in shapes}
+    if len(counts) > 1:
+        told = ", ".join(
+            f"{info.name!r} has {shape[0]}" for (info, _), shape in zip(arrays, shapes, strict=True)
+        )
+        raise ValueError(f"its arrays have different numbers of sequences along axis 0: {told}")
+    count, rows = counts.pop(), arrays[0][1]
+    chunk_lengths = np.tile([info.chunk_length for info, _ in arrays], (count, 1))
+    return Episodes.of(
+        np.arange(count) * rows,
+        np.full(count, rows),
+        chunk_lengths=chunk_lengths if count else None,
+        arrays=len(arrays),
+    )
+
+
+def _runs(paths: tuple[str, ...], read: Callable[[str], NDArray[Any]], rows: int) -> Sequences:
+    """The runs of rows that arrays of the file tell; ValueError names the arrays."""
+    named = " and ".join(map(repr, paths))
+    try:
+        first, *others = [read(path) for path in paths]
+        if not others:
+            return Sequences.of_ends(first, rows)
+        return Sequences.of_runs(first, others[0], rows)
+    except ValueError as error:
+        raise ValueError(f"its sequences by {named} do not fit: {error}") from None
+
+
+def matched(
+    tree: Tree, layout: Layout, axis: int
+) -> tuple[list[tuple[ArrayInfo, int]], Inside, list[object]]:
+    """The arrays of each match of the keys of ``layout``, as one aligned set; their rows; and what identifies both.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches, a match lacks an array that others have, or arrays of matches differ in
+        more than their length.
+    """
+    patterns = [Pattern(key) for key in layout.keys or ()]
+    columns = [
+        _Column(Field(name, key, layout.form, along)) for name, key, along in layout.fields(axis)
+    ]
+    names, lengths, chunks = list[str](), list[int](), list[list[int]]()
+    without: list[str] = []
+    for name in sorted(set(matches(patterns[0], tree.groups)), key=natural):
+        found = [tree.describe(pattern.path(name)) for pattern in patterns]
+        if all(one is None for one in found):
+            without.append(name)
+            continue
+        counts = set[int]()
+        for column, pattern, one in zip(columns, patterns, found, strict=True):
+            if one is None:
+                raise ValueError(
+                    f"match {name!r} has no array {pattern.path(name)!r}, while it has "
+                    f"{_present(patterns, name, found)!r}; each match must have all keys"
+                )
+            counts.add(column.add(one, pattern.path(name)))
+        if len(counts) > 1:
+            told = ", ".join(f"{column.field.name!r} has {column.rows}" for column in columns)
+            raise ValueError(f"arrays of match {name!r} are not aligned: {told} rows")
+        names.append(name)
+        lengths.append(counts.pop())
+        chunks.append([column.chunk for column in columns])
+    if not names:
+        near = f"; of {', '.join(without[:_FEW])} none has it" if without else ""
+        raise ValueError(f"nothing in it matches key {patterns[0].key!r}{near}")
+    inner, rows = layout.inner, np.array(lengths, np.int64)
+    starts = np.cumsum(rows) - rows
+    listed = None if inner.only is None else _listed(tree.read(inner.only), names, inner.only)
+    missing = None
+    if inner.missing is not None:
+        missing = Missing.of(
+            np.concatenate(list(_missing_of_each(tree, inner.missing, names, rows)))
+        )
+    episodes = Episodes.of(
+        starts, rows, listed=listed, chunk_lengths=chunks, names=names, arrays=len(columns)
+    )
+    identity = [column.first for column in columns] + [names, lengths, chunks]
+    infos = [(column.info, int(rows.sum())) for column in columns]
+    return infos, Inside(int(rows.sum()), inner, episodes, missing), identity
+
+
+class _Column:
+    """One key's arrays, match after match: all of one shape, but for their length, and dtype."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.rows = self.chunk = 0
+        self.info: ArrayInfo
+        self.first: object = None
+        self._like: tuple[object, ...] = ()
+
+    def add(self, one: Described, path: str) -> int:
+        """How many rows the array at ``path`` has; ValueError where it does not go with those before."""
+        axis = self.field.axis
+        alike = (one.shape[:axis], one.shape[axis + 1 :], one.dtype, one.packing)
+        if alike != self._like or not one.shape:
+            info, _ = array_info(
+                self.field._replace(path=path),
+                one.shape,
+                one.dtype,
+                one.chunks,
+                packing=one.packing,
+            )
+            if self._like and (info.item_shape, info.dtype, info.packing) != (
+                self.info.item_shape,
+                self.info.dtype,
+                self.info.packing,
+            ):
+                raise ValueError(
+                    f"array {path!r} holds {info.item_shape} {info.dtype} a row, while that of the first match holds "
+                    f"{self.info.item_shape} {self.info.dtype}"
+                )
+            if not self._like:
+                self.first = one.spelled
+                self.info = replace(info, path=self.field.path, chunk_length=0)
+            self._like = alike
+        self.rows = int(one.shape[axis])
+        self.chunk = int(one.chunks[axis]) if one.chunks else 0
+        return self.rows
+
+
+def _present(patterns: Sequence[Pattern], name: str, found: Sequence[Described | None]) -> str:
+    return next(
+        pattern.path(name) for pattern, one in zip(patterns, found, strict=True) if one is not None
+    )
+
+
+def _missing_of_each(
+    tree: Tree, key: str, names: Sequence[str], lengths: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    """The missing rows of each match, counted over the rows of all; of one array for all where ``key`` has no star."""
+    if "*" not in key:
+        yield _missing(tree.read(key), int(lengths.sum()), key)
+        return
+    pattern, start = Pattern(key), 0
+    for name, rows in zip(names, lengths.tolist(), strict=True):
+        path = pattern.path(name)
+        yield start + _missing(tree.read(path), rows, path)
+        start += rows
+
+
+def _missing(values: NDArray[Any], rows: int, path: str) -> NDArray[np.int64]:
+    """The rows that an array says are missing: those where it is True, or those that it lists."""
+    flat = values.reshape(-1)
+    if flat.dtype.kind == "b":
+        if len(flat) != rows:
+            raise ValueError(
+                f"missing={path!r} has {len(flat)} flags for {rows} rows; there must be one a row"
+            )
+        return np.flatnonzero(flat)
+    if flat.dtype.kind not in "iu":
+        raise ValueError(f"missing={path!r} has dtype {values.dtype}; it must hold flags or rows")
+    numbers = flat.astype(np.int64)
+    outside = (numbers < 0) | (numbers >= rows)
+    if outside.any():
+        raise ValueError(f"missing={path!r} lists row {numbers[outside][0]} of {rows} rows")
+    return numbers
+
+
+def _listed(values: NDArray[Any], names: Sequence[str], path: str) -> NDArray[np.bool_]:
+    """Which of the sequences an array lists: by a flag each, by numbers, or by names."""
+    flat = values.reshape(-1)
+    if flat.dtype.kind == "b":
+        if len(flat) != len(names):
+            raise ValueError(f"only={path!r} has {len(flat)} flags for {len(names)} sequences")
+        return flat
+    listed = np.zeros(len(names), bool)
+    if flat.dtype.kind in "iu":
+        numbers = flat.astype(np.int64)
+        outside = (numbers < 0) | (numbers >= len(names))
+        if outside.any():
+            raise ValueError(f"only={path!r} lists sequence {numbers[outside][0]} of {len(names)}")
+        listed[numbers] = True
+        return listed
+    wanted = {one.decode() if isinstance(one, bytes) else str(one) for one in flat.tolist()}
+    if unknown := wanted - set(names):
+        raise ValueError(f"only={path!r} lists {min(unknown)!r}, which is no sequence of the file")
+    listed[:] = [name in wanted for name in names]
+    return listed

@@ -1,0 +1,91 @@
+"""The groups and datasets of an HDF5 file, many of them, by HDF5's own functions.
+
+The objects that h5py makes around a dataset cost several times what HDF5 needs to look it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5o
+from numpy.typing import NDArray
+
+from globidx.disk.stores.base import packing_of
+from globidx.disk.stores.find_sequences import Described
+from globidx.disk.stores.hdf5 import external
+from globidx.disk.stores.hdf5.external import Target
+from globidx.disk.stores.hdf5.filters import require_filters
+
+
+class Hdf5Tree:
+    """What lies in an open file. ``targets`` are the other files that data was seen to come from."""
+
+    def __init__(self, file: h5py.File, *, allow: bool) -> None:
+        self._file, self._allow = file, allow
+        self.targets: list[Target] = []
+        #: Paths to which hard links alone lead: what lies there is in this very file.
+        self._plain = {""}
+
+    def groups(self, path: str) -> Iterable[str]:
+        """The names of all that is in the group at ``path``; nothing where there is no group."""
+        if path and not self._exists(path):
+            return []
+        node = self._file[path or "/"]
+        if not isinstance(node, h5py.Group):
+            return []
+        return list(node)
+
+    def describe(self, path: str) -> Described | None:
+        """The dataset at ``path``; None where there is none."""
+        if not self._exists(path):
+            return None
+        name = path.encode()
+        is_plain = path in self._plain
+        opened = h5o.open(self._file.id, name)
+        if not isinstance(opened, h5d.DatasetID):
+            return None
+        plist = opened.get_create_plist()
+        layout = plist.get_layout()
+        if not is_plain or layout == h5d.VIRTUAL or plist.get_external_count():
+            self.targets += external.follow_links(self._file, path, allow=self._allow)
+            self.targets += external.sources(h5py.Dataset(opened), allow=self._allow)
+        filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
+        if filters:
+            require_filters(plist, path)
+        is_packed = h5a.exists(opened, b"scale_factor") or h5a.exists(opened, b"add_offset")
+        packing = packing_of(h5py.Dataset(opened).attrs.get) if is_packed else ""
+        chunks = plist.get_chunk() if layout == h5d.CHUNKED else None
+        dtype = opened.dtype
+        spelled = (opened.shape, dtype.str, chunks, filters, packing)
+        return Described(opened.shape or (), dtype, chunks, packing, spelled)
+
+    def read(self, path: str) -> NDArray[Any]:
+        """All of the dataset at ``path``; ValueError where there is none."""
+        node = self._file[path] if self._exists(path) else None
+        if not isinstance(node, h5py.Dataset):
+            raise ValueError(f"it has no array {path!r}")
+        self.targets += external.sources(node, allow=self._allow)
+        return np.asarray(node[()])
+
+    def _exists(self, path: str) -> bool:
+        """Whether there is something at ``path``, no part of which leads to a file that may not be opened."""
+        if path in self._plain:
+            return True
+        parent = path.rpartition("/")[0]
+        if not self._exists(parent):
+            return False
+        try:
+            kind = self._file.id.links.get_info(path.encode()).type
+        except (KeyError, RuntimeError):
+            return False
+        if kind == h5l.TYPE_HARD and parent in self._plain:
+            self._plain.add(path)
+            return True
+        self.targets += external.follow_links(self._file, path, allow=self._allow)
+        try:
+            return isinstance(self._file[path], (h5py.Group, h5py.Dataset))
+        except KeyError:
+            return False

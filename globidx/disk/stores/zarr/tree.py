@@ -1,0 +1,95 @@
+"""The groups and arrays of a zarr store, many of them: from their JSON where that is plain, else by zarr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.disk.files.paths import is_remote
+from globidx.disk.stores.base import NotPlainError, packing_of
+from globidx.disk.stores.find_arrays import is_array
+from globidx.disk.stores.find_sequences import Described
+from globidx.disk.stores.zarr.fast_scan import load
+from globidx.disk.stores.zarr.metadata import parse_metadata
+from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
+from globidx.errors import MissingChunkError
+
+
+class ZarrTree:
+    """What lies in the store whose root group is ``root``; ``store`` reads its arrays."""
+
+    def __init__(self, path: str, root: Any, store: Any) -> None:
+        self._path, self._root, self._store = path, root, store
+        self._marker = "zarr.json" if root.metadata.zarr_format == 3 else ".zarray"
+
+    def groups(self, path: str) -> Iterable[str]:
+        """The names of all that is in the group at ``path``; nothing where there is no group."""
+        if not is_remote(self._path):
+            try:
+                with os.scandir(os.path.join(self._path, path)) as listing:
+                    return [entry.name for entry in listing if entry.is_dir()]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        node = self._node(path)
+        return [name for name, _ in node.members()] if hasattr(node, "members") else []
+
+    def describe(self, path: str) -> Described | None:
+        """The array at ``path``; None where there is none."""
+        if not is_remote(self._path):
+            marker = os.path.join(self._path, path, self._marker)
+            loaded = load(marker)
+            if loaded is None:
+                refuse_pipe(marker)
+                if not os.path.exists(marker):
+                    return None
+            elif loaded[0].get("node_type", "array") == "group":
+                return None
+            else:
+                try:
+                    array = parse_metadata(loaded[0])
+                except NotPlainError:
+                    pass
+                else:
+                    packing = packing_of(self._attributes(path, loaded[0]).get)
+                    return Described(array.shape, array.dtype, array.chunks, packing, loaded[0])
+        node = self._node(path)
+        if not is_array(node):
+            return None
+        spelled = node.metadata.to_dict()
+        return Described(node.shape, node.dtype, node.chunks, packing_of(node.attrs.get), spelled)
+
+    def read(self, path: str) -> NDArray[Any]:
+        """All of the array at ``path``; ValueError where there is none, or a chunk of it is absent.
+
+        An absent chunk of flags holds no set flag: writers leave such chunks out.
+        """
+        node = self._node(path)
+        if not is_array(node):
+            raise ValueError(f"it has no array {path!r}")
+        if node.dtype.kind == "b" or not node.ndim:
+            return np.asarray(node[...])
+        try:
+            rows: NDArray[Any] = self._store.read(path, 0, node.shape[0])
+        except MissingChunkError as error:
+            raise ValueError(f"array {path!r} cannot be read: {error}") from None
+        return rows
+
+    def _node(self, path: str) -> Any:
+        if not is_remote(self._path):
+            refuse_pipes(self._path, [path])
+        try:
+            return self._root[path] if path else self._root
+        except KeyError:
+            return None
+
+    def _attributes(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+        if self._marker == "zarr.json":
+            attributes = document.get("attributes", {})
+        else:
+            found = load(os.path.join(self._path, path, ".zattrs"))
+            attributes = found[0] if found else {}
+        return attributes if isinstance(attributes, dict) else {}
