@@ -91,6 +91,7 @@ def peer(path, frame_stack, seq_length, pad_frame_stack, pad_seq_length, **optio
         pad_frame_stack=pad_frame_stack,
         pad_seq_length=pad_seq_length,
         hdf5_cache_mode=None,
+        hdf5_use_swmr=False,  # HDF5 opens no file in two ways at once in one process
         **options,
     )
 
