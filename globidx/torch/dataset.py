@@ -121,6 +121,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
         specs, self._names = _parts(index_manager, self.fields)
+        # fields alone, as most data sets have them, take a shorter way
+        self._is_flat = self._names == [([], name) for name in self.fields]
         self.transform = transform
         self.with_id = with_id
         self._reader = Reader(
@@ -292,18 +294,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return [self._sample(parts, id) for parts, id in zip(arrays, ids, strict=True)]
 
     def _sample(self, values: tuple[Any, ...], id: int) -> Any:
-        tensors = [
-            torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values
-        ]
-        if len(tensors) == 1:
-            sample: Any = tensors[0]
+        if len(values) == 1:
+            sample: Any = torch.from_numpy(values[0])
+        elif self._is_flat:
+            sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
         else:
-            sample = {}
-            for (groups, name), tensor in zip(self._names, tensors, strict=True):
-                within = sample
-                for group in groups:
-                    within = within.setdefault(group, {})
-                within[name] = tensor
+            sample = self._nested_sample(values)
         if self.transform is not None:
             try:
                 sample = self.transform(sample)
@@ -311,6 +307,17 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
                 error.add_note(f"raised by transform, for sample id {id}")
                 raise
         return (sample, operator.index(id)) if self.with_id else sample
+
+    def _nested_sample(self, values: tuple[Any, ...]) -> dict[str, Any]:
+        """Fields, masks and constants in the dicts that their names say."""
+        sample: dict[str, Any] = {}
+        for (groups, name), value in zip(self._names, values, strict=True):
+            within = sample
+            for group in groups:
+                within = within.setdefault(group, {})
+            # text has no tensor
+            within[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        return sample
 
     def __repr__(self) -> str:
         size = f"{len(self)} samples in {self.num_files} files"

@@ -163,19 +163,17 @@ class Batch:
             self._fill(list(runs), column, info, rows, plan)
         return field
 
-    def _key(self, run: Run, column: int) -> tuple[object, int, int, int]:
-        """The name of a chunk in the cache: the same for all fields that read one array."""
-        return self._now.look, run.file, self._now.table.shared[column], run.chunk
-
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
         left = []
         last = (-1, -1)
         block = None
+        # fields that read one array share its chunks
+        look, shared, cached = self._now.look, self._now.table.shared[column], self._cached
         for run in runs:
             unit, chunk, start, stop, target = run
             if chunk >= 0 and (unit, chunk) != last:
-                block, last = self._cached.get(self._key(run, column)), (unit, chunk)
+                block, last = cached.get((look, unit, shared, chunk)), (unit, chunk)
                 self._hits += block is not None
             if chunk < 0 or block is None:
                 left.append(run)
@@ -246,7 +244,7 @@ class Batch:
             self._cached.make_room(size)
             block = np.empty((stop - chunk, *info.row_shape), info.dtype)
             self._taken += source.read(chunk, stop, block)
-        self._cached.put(self._key(runs[0], column), block)
+        self._cached.put((self._now.look, unit, self._now.table.shared[column], chunk), block)
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
 
