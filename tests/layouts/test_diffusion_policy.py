@@ -6,6 +6,7 @@ first k of the horizon's rows only.
 """
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -110,6 +111,22 @@ def test_windows_are_the_samplers(tmp_path, pad_before, pad_after, zarr_format):
             after=padding["pad_after"],
         )
         assert_all_same(opened(path, window), samples(Sampler(arrays, ends, horizon, **padding)))
+
+
+def test_a_zipped_buffer_is_read_where_it_lies(tmp_path):
+    """UMI's ``.zarr.zip``, named as fsspec names what lies in an archive."""
+    pytest.importorskip("fsspec")
+    arrays, ends = write_buffer(tmp_path / "umi.zarr")
+    shutil.make_archive(str(tmp_path / "umi.zarr"), "zip", tmp_path / "umi.zarr")
+    index = GlobalIndexManager(
+        [f"zip://::{tmp_path}/umi.zarr.zip"],
+        key=KEY,
+        sequences="meta/episode_ends",
+        window=Window(range(4), pad="edge", before=1, after=3),
+        cache_dir=tmp_path / "cache",
+    )
+    sampler = Sampler(arrays, ends, 4, pad_before=1, pad_after=3)
+    assert_all_same(FileCacheDataset(index), samples(sampler))
 
 
 def test_without_padding_episodes_shorter_than_the_horizon_have_no_sample(tmp_path):
