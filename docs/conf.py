@@ -37,7 +37,13 @@ html_show_sourcelink = False
 def plural_of_code(*event):
     """``x``s is a plural to a reader, and an error to docutils, which wants a separator behind the code."""
     lines = event[-1]
-    lines[:] = [re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", line) for line in lines]
+    # every code is matched, so that what stands between two is not taken for one
+    lines[:] = [re.sub(r"(``[^`]+``)", _apart, line) for line in lines]
+
+
+def _apart(code):
+    """A code, and a separator where a letter follows it."""
+    return code[1] + ("\\ " if re.match(r"\w", code.string[code.end() :]) else "")
 
 
 def setup(app):

@@ -65,9 +65,10 @@ def listing(folder):
 # -- what each says
 
 KEYS = {
-    "build": "arrays cache fingerprint longest num_files num_samples shortest skipped",
-    "info": "arrays cache fingerprint longest num_files num_samples shortest skipped",
-    "merge": "absent_parts arrays cache fingerprint longest num_files num_samples parts shortest skipped",
+    "build": "arrays cache fingerprint left_out longest num_files num_samples sequences shortest skipped window",
+    "info": "arrays cache fingerprint left_out longest num_files num_samples sequences shortest skipped window",
+    "merge": "absent_parts arrays cache fingerprint left_out longest num_files num_samples parts sequences shortest "
+    "skipped window",
     "check": "absent chunks num_files problems skipped unreadable without_checksums",
     "diff": "appended grown inserted keep_ids moved removed renamed replaced rewritten shrunk",
 }

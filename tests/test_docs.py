@@ -58,7 +58,8 @@ def blocks(page):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder that pages run in: data/ holds three files with images and labels."""
+    """The folder that pages run in: data/ holds three files with images and labels, examples/ the examples."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "data").mkdir()
     random = np.random.default_rng(0)
     for number, write in enumerate((write_zarr, write_zarr, write_hdf5)):

@@ -31,6 +31,18 @@ def test_examples_are_short(path):
     assert len(path.read_text().splitlines()) < 80
 
 
+WINDOWS = sorted((EXAMPLES / "windows").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", WINDOWS, ids=lambda path: path.name)
+def test_examples_of_layouts_are_shown_and_run_by_a_page(path):
+    """Under 60 lines each, those that write the files included; ``test_docs.py`` compares what they print."""
+    assert len(path.read_text().splitlines()) < 60
+    page = (EXAMPLES.parent / "docs" / "howto" / "windows" / f"{path.stem}.md").read_text()
+    assert f"examples/windows/{path.name}\n:language: python" in page
+    assert f"```sh\npython examples/windows/{path.name}\n```\n\n<!-- output -->" in page
+
+
 @pytest.mark.slow
 def test_the_demo_misses_nothing_and_repeats_nothing():
     """The README's table: a kill in mid-epoch on 2 processes, the rest on 3."""

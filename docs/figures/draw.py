@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from canvas import GREY, INK, RANKS, Canvas
 
-from globidx import GlobalIndex, ResumableDistributedSampler, merge_states, orders
+from globidx import GlobalIndex, ResumableDistributedSampler, Window, merge_states, orders
+from globidx.core.windows.sequences import Sequences
+from globidx.core.windows.windowed import WindowedIndex
 
 HERE = Path(__file__).parent
 
@@ -206,7 +209,103 @@ def chunk_shuffle() -> Canvas:
     return canvas
 
 
-FIGURES = (idea, arithmetic, deliveries, uneven, chunk_shuffle)
+def windowed(window: Window, files: list[int]) -> WindowedIndex:
+    """Windows over files that are one chain."""
+    return WindowedIndex.of(GlobalIndex(files), Sequences.of_lengths([sum(files)]), window)
+
+
+def lay_windows(canvas: Canvas, x: float, y: float, window: Window, files: list[int]) -> None:
+    """Every sample of a chain of files on a line of its own, below the rows."""
+    index, step = windowed(window, files), 30
+    owners, items = index.files.locate_many(np.arange(sum(files)))
+
+    def row(at: int, y: float, file: int, item: int, *, filled: bool) -> None:
+        canvas.box(x + 66 + step * at, y, item, RANKS[file], filled=filled, width=step - 1)
+
+    canvas.text(x, y + 17, "rows", colour=GREY)
+    for at, (file, item) in enumerate(zip(owners.tolist(), items.tolist(), strict=True)):
+        row(at, y, file, item, filled=False)
+    for id in range(len(index)):
+        at = y + 34 + 28 * id
+        _, anchor = index.anchors.locate(id)
+        canvas.text(x, at + 17, f"id {id}")
+        taken = index.rows([id], window.of(""))
+        offsets = np.atleast_1d(window.of(""))
+        for offset, file, item, inside in zip(
+            offsets, *(part[0].tolist() for part in taken), strict=True
+        ):
+            row(anchor + int(offset), at, file, item, filled=inside)
+        place = x + 66 + step * anchor + (step - 1) / 2
+        canvas.line(place - 11, at + 26, place + 11, at + 26)
+
+
+def windows() -> Canvas:
+    """Window, stride, padding and chain, each as all samples of a few rows."""
+    canvas = Canvas(
+        700,
+        462,
+        "Samples as windows of rows: without padding, with a stride, with padding, and over a chain of files",
+    )
+    panels = [
+        (10, 10, "Window(range(-1, 3))", Window(range(-1, 3)), [7]),
+        (370, 10, "Window(range(3), stride=2)", Window(range(3), stride=2), [7]),
+        (
+            10,
+            210,
+            'Window(range(-1, 3), pad="edge", after=1)',
+            Window(range(-1, 3), pad="edge", after=1),
+            [7],
+        ),
+        (370, 210, 'Window(range(3)), sequences="chain"', Window(range(3)), [4, 3]),
+    ]
+    for x, y, title, window, files in panels:
+        canvas.text(x, y + 14, title)
+        lay_windows(canvas, x, y + 26, window, files)
+    canvas.text(
+        10,
+        452,
+        "Underlined: the anchor. An outline: padding repeats a row. A colour: a file, whose rows are numbered.",
+    )
+    return canvas
+
+
+def sequences() -> Canvas:
+    """From a position to the rows of a file."""
+    lengths, files = [4, 3, 5], [7, 5]
+    canvas = Canvas(700, 322, "position, sample id, sequence and anchor, rows of files")
+    index = WindowedIndex.of(GlobalIndex(files), Sequences.of_lengths(lengths), Window(range(2)))
+    canvas.text(10, 24, "position in the epoch")
+    canvas.text(
+        10, 84, "order: sample id, a bijection from (algorithm, seed, epoch, number of samples)"
+    )
+    canvas.text(10, 156, "sequence and anchor, by the prefix sums of the sequences' anchors")
+    canvas.text(10, 228, "rows, by the first row of the sequence and the prefix sums of the files")
+    (sampler,) = samplers(1, range(len(index)))
+    for position, sample in enumerate(list(sampler)):
+        x = 10 + 76 * position
+        sequence, anchor = index.anchors.locate(sample)
+        taken = index.rows([sample], (0, 1))
+        colour = RANKS[sequence]
+        canvas.box(x + 14, 34, position, GREY, filled=False)
+        canvas.arrow(x + 29, 90, 102)
+        canvas.box(x + 14, 104, sample, colour, filled=False)
+        canvas.arrow(x + 29, 162, 174)
+        canvas.box(x, 176, f"{sequence}, {anchor}", colour, filled=False, width=58)
+        canvas.arrow(x + 29, 234, 246)
+        for turn, row in enumerate(taken.rows[0].tolist()):
+            canvas.box(x + 29 * turn, 248, row, colour, filled=True, width=28)
+        canvas.text(
+            x + 29, 290, "ab"[taken.files[0, 0]] + ".zarr", anchor="middle", colour=GREY, size=11
+        )
+    canvas.text(
+        10,
+        314,
+        "a.zarr: rows 0 to 3 and 4 to 6 are sequences 0 and 1; b.zarr: rows 0 to 4 are sequence 2",
+    )
+    return canvas
+
+
+FIGURES = (idea, arithmetic, deliveries, uneven, chunk_shuffle, windows, sequences)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,8 @@ def add(subparsers: Any) -> None:
         "estimate",
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4",
+        examples="  globidx estimate data/ --key images --order chunk-shuffle --batch-size 32 --world-size 4\n"
+        "  globidx estimate data/ --key images --sequences file --window 0:16 --order chunk-shuffle --batch-size 32",
     )
     add_files(command)
     command.add_argument(
@@ -32,7 +34,11 @@ def add(subparsers: Any) -> None:
         help="order of the samples (default: shuffle)",
     )
     command.add_argument(
-        "--window", type=int, default=8, help="chunks in a window of chunk-shuffle (default: 8)"
+        "--shuffle-window",
+        type=int,
+        default=8,
+        metavar="CHUNKS",
+        help="chunks among which chunk-shuffle shuffles (default: 8)",
     )
     command.add_argument(
         "--batch-size", type=positive, required=True, help="samples in a batch of one rank"
@@ -67,11 +73,12 @@ def _estimate(args: argparse.Namespace) -> None:
     from globidx.disk.index.manager import GlobalIndexManager
 
     orders: dict[str, Order] = {"shuffle": Shuffle(), "sequential": Sequential()}
-    orders["chunk-shuffle"] = ChunkShuffle(args.window)
+    orders["chunk-shuffle"] = ChunkShuffle(args.shuffle_window)
     manager = GlobalIndexManager(**files_of(args))
     cost = estimate(
         manager.now.table,
         orders[args.order],
+        samples=manager.now.samples,
         batch_size=args.batch_size,
         world_size=args.world_size,
         workers=args.workers,
@@ -82,7 +89,7 @@ def _estimate(args: argparse.Namespace) -> None:
     lines = [
         f"samples           {cost.samples}",
         f"chunks            {cost.chunks}",
-        f"decodes a chunk   {cost.decodes_per_chunk:.2f}",
+        f"decodes a chunk   {cost.decodes_per_chunk:.2f}{_by_field(cost.decodes_of)}",
         f"bytes read        {cost.bytes_per_useful_byte:.2f} for each useful one, "
         f"{cost.bytes_read / 2**30:.3g} GiB an epoch before compression",
         f"files in a batch  {cost.files_per_batch:.1f}",
@@ -91,3 +98,10 @@ def _estimate(args: argparse.Namespace) -> None:
     if cost.played < cost.samples:
         lines.append(f"from a part of    {cost.played} samples")
     print_result(args, asdict(cost), lines)
+
+
+def _by_field(decodes: Mapping[str, float]) -> str:
+    """How often a chunk of each field is decoded, where there are several."""
+    if len(decodes) < 2:
+        return ""
+    return f" ({', '.join(f'{name} {count:.2f}' for name, count in decodes.items())})"

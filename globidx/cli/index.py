@@ -29,12 +29,21 @@ def add(things: Any) -> None:
         "build",
         _build,
         "scan the files and write the cache that training reads",
-        example="'data/*.zarr' --key images\n  globidx index build data/ --key images --part 3/16",
+        example="'data/*.zarr' --key images\n"
+        "  globidx index build data/ --key images --part 3/16\n"
+        "  globidx index build 'demos/*.hdf5' --key 'data/*/actions' --sequences match --only mask/train --window 0:16",
     )
     build.add_argument(
         "--part", type=_part, metavar="N/OF", help="scan one share of the files, for a job array"
     )
-    _command(index, "info", _info, "show what the index of these files holds")
+    _command(
+        index,
+        "info",
+        _info,
+        "show what the index of these files holds, and what a window takes and leaves of it",
+        example="'data/*.zarr' --key images\n"
+        "  globidx index info buffer.zarr --key data/action --sequences meta/episode_ends --window -1:15 --pad edge",
+    )
     check = _command(
         index,
         "check",
@@ -62,9 +71,10 @@ def add(things: Any) -> None:
         index,
         "locate",
         _locate,
-        "show which file and item a sample id is",
+        "show which file and item a sample id is, and of a window its sequence, anchor and rows",
         files=1,
-        example="data/ --key images 17 2000",
+        example="data/ --key images 17 2000\n"
+        "  globidx index locate 2020/ --key t2m --sequences chain --window -2:2 --json 17",
     )
     locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
     _command(
@@ -131,7 +141,7 @@ def _build(args: argparse.Namespace) -> int | None:
             )
         snapshot = replace(build, executor=executor).run()
     build.require_written(snapshot)
-    text = f"{len(snapshot.index)} samples in {len(snapshot.table)} files, cached in {snapshot.cache_path}"
+    text = f"{_counts(snapshot)}, cached in {snapshot.cache_path}"
     return _print(args, _summary(snapshot), text)
 
 
@@ -153,49 +163,87 @@ def _merge(args: argparse.Namespace) -> int | None:
         part.unlink(missing_ok=True)
         part.with_suffix(".lock").unlink(missing_ok=True)
     value = {**_summary(snapshot), "parts": len(parts), "absent_parts": absent}
-    counts = f"{len(snapshot.index)} samples in {len(snapshot.table)} files from {len(parts)} parts"
-    return _print(args, value, f"{counts}, cached in {snapshot.cache_path}")
+    text = f"{_counts(snapshot)} from {len(parts)} parts, cached in {snapshot.cache_path}"
+    return _print(args, value, text)
 
 
 def _info(args: argparse.Namespace) -> int | None:
-    value = _summary(_snapshot_of(args))
+    from globidx.cli.sequences import lines as sequence_lines
+
+    snapshot = _snapshot_of(args)
+    value, samples = _summary(snapshot), snapshot.samples
     lines = [
         f"samples      {value['num_samples']}",
         f"files        {value['num_files']}",
         f"fingerprint  {value['fingerprint']}",
     ]
+    what = "items" if samples is None else "rows"
     lines += [
-        f"array        {a['name'] or '(bare)'}: items of {tuple(a['item_shape'])} {a['dtype']}"
+        f"array        {a['name'] or '(bare)'}: {what} of {tuple(a['item_shape'])} {a['dtype']}"
         for a in value["arrays"]
     ]
-    lines += [
-        f"items/file   {value['shortest']} to {value['longest']}",
-        f"cache        {value['cache']}",
-    ]
+    if samples is None:
+        lines.append(f"items/file   {value['shortest']} to {value['longest']}")
+    else:
+        lines += sequence_lines(value, samples.window)
+    lines.append(f"cache        {value['cache']}")
     return _print(args, value, *lines)
 
 
 def _locate(args: argparse.Namespace) -> int | None:
     snapshot = _snapshot_of(args)
-    locations = [(id, *snapshot.locate(id)) for id in args.ids]
-    value = [{"id": id, "path": path, "item": item} for id, path, item in locations]
-    return _print(args, value, *(f"{id}  {path}  item {item}" for id, path, item in locations))
+    value = [_located(snapshot, id) for id in args.ids]
+    return _print(args, value, *map(_in_line, value))
+
+
+def _located(snapshot: Snapshot, id: int) -> dict[str, Any]:
+    """What an id means, as JSON values: file and item, and of a window sequence, anchor and rows as well."""
+    path, item = snapshot.locate(id)
+    value = {"id": id, "path": path, "item": item}
+    samples = snapshot.samples
+    if samples is None:
+        return value
+    where = samples.where(id, snapshot.paths)
+    rows = where.rows
+    return value | {
+        "sequence": where.sequence,
+        "name": samples.sequences.name(where.sequence),
+        "anchor": where.anchor,
+        "rows": {field: some.tolist() for field, some in rows.items()}
+        if isinstance(rows, dict)
+        else rows.tolist(),
+    }
+
+
+def _in_line(value: dict[str, Any]) -> str:
+    """What ``_located`` found, for people."""
+    from globidx.cli.sequences import rows_in_words
+
+    found = f"{value['id']}  {value['path']}  item {value['item']}"
+    if "rows" not in value:
+        return found
+    rows = value["rows"]
+    by_field = rows.items() if isinstance(rows, dict) else [("", rows)]
+    taken = "; ".join(
+        f"{rows_in_words(some)}{f' of {field}' if field else ''}" for field, some in by_field
+    )
+    named = f" {value['name']!r}" if value["name"] else ""
+    return f"{found}  sequence {value['sequence']}{named}, anchor {value['anchor']}: {taken}"
 
 
 def _diff(args: argparse.Namespace) -> int | None:
     from dataclasses import asdict
 
-    from globidx.core.index.changes import compare
-    from globidx.disk.index.cache import IndexCache
+    from globidx.disk.index.snapshot import changes_between
 
     build = _build_of(args)
-    before = IndexCache(build.cache).load()
+    before = build.last()
     if before is None:
         raise OSError(
             f"there is no index of these files at {build.cache} to compare with; build it first"
         )
     with pool(args.workers) as executor:
-        changes = compare(before, replace(build, executor=executor, keep=False).run().table)
+        changes = changes_between(before, replace(build, executor=executor, keep=False).run())
     lines = [f"{what:<10} {name}" for what, names in changes.by_kind.items() for name in names]
     lines += (
         [f"sample ids {'keep' if changes.keep_ids else 'lose'} their places"]
@@ -240,8 +288,19 @@ def _print_dry_run(
     )
 
 
+def _counts(snapshot: Snapshot) -> str:
+    """How many samples there are, and in how many sequences and files."""
+    files = f"{len(snapshot.table)} files"
+    if snapshot.samples is None:
+        return f"{len(snapshot.index)} samples in {files}"
+    sequences = len(snapshot.samples.sequences)
+    return f"{len(snapshot.index)} samples in {sequences} sequences in {files}"
+
+
 def _summary(snapshot: Snapshot) -> dict[str, Any]:
-    lengths = snapshot.index.lengths
+    from globidx.cli.sequences import summary
+
+    lengths = snapshot.table.lengths
     return {
         "num_samples": len(snapshot.index),
         "num_files": len(snapshot.table),
@@ -252,6 +311,7 @@ def _summary(snapshot: Snapshot) -> dict[str, Any]:
         ],
         "shortest": int(lengths.min()),
         "longest": int(lengths.max()),
+        **summary(snapshot.samples),
         "skipped": [list(pair) for pair in snapshot.skipped],
         "cache": os.fspath(snapshot.cache_path),
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -17,15 +19,93 @@ exit codes:
   130  interrupted"""
 
 
-def positive(text: str) -> int:
-    """A positive integer: the type of an argument."""
+def integer(text: str) -> int:
+    """An integer: the type of an argument."""
     try:
-        value = int(text)
+        return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
-    if not 1 <= value <= 2**17:
-        raise argparse.ArgumentTypeError(f"must be in [1, {2**17}], got {value}")
-    return value
+        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r:.80}") from None
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
+    """The type of an argument that is an integer in ``[low, high]``."""
+
+    def parse(text: str) -> int:
+        value = integer(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be in [{low}, {high}], got {value}")
+        return value
+
+    return parse
+
+
+positive = between(1, 2**17)
+
+
+def of_field(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None, Any]]:
+    """The type of an argument ``VALUE``, for all fields, or ``FIELD=VALUE``; for ``ByField``."""
+
+    def pair(text: str) -> tuple[str | None, Any]:
+        field, equals, value = text.partition("=")
+        if not equals:
+            return None, parse(text)
+        if not field or not value:
+            raise argparse.ArgumentTypeError(f"a field is given as FIELD=VALUE, got {text!r}")
+        return field, parse(value)
+
+    return pair
+
+
+class ByField(argparse.Action):
+    """One value for all fields, or a dict of them by field; with ``is_list`` a list of values or a dict."""
+
+    def __init__(self, *args: Any, is_list: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._is_list = is_list
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        """Add one pair to what the namespace has."""
+        given = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, self._joined(given, *values))
+
+    def _joined(self, given: Any, field: str | None, value: Any) -> Any:
+        if field is not None and (given is None or isinstance(given, dict)):
+            if given and field in given:
+                raise argparse.ArgumentError(self, f"is given twice for field {field!r}")
+            return {**(given or {}), field: value}
+        if field is not None or isinstance(given, dict):
+            raise argparse.ArgumentError(
+                self,
+                "is given with a field and without; give it as FIELD=VALUE each time, or never",
+            )
+        if self._is_list:
+            return [*(given or []), value]
+        if given is not None:
+            raise argparse.ArgumentError(
+                self, "is given twice; give it once, or as FIELD=VALUE for each field"
+            )
+        return value
+
+
+def with_joined_negatives(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--window -1,0`` as ``--window=-1,0``: argparse takes the former for two options.
+
+    >>> with_joined_negatives(["info", "data", "--window", "-1,0", "--pad", "edge"])
+    ['info', 'data', '--window=-1,0', '--pad', 'edge']
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined[-1:] == ["--window"] and re.match("-[0-9]", argument) and "--" not in joined:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +119,11 @@ class Parser(argparse.ArgumentParser):
         options["epilog"] = "\n\n".join([*parts, EXIT_CODES])
         options["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(*args, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, with values that begin with a minus sign."""
+        given = with_joined_negatives(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Show the usage and one line, with arguments of the user's in it escaped; exit code 2."""

@@ -141,7 +141,16 @@ def test_the_command_tells_it(manager, capsys):
     ]
     assert (
         main(
-            [*given, "--order", "chunk-shuffle", "--window", "4", "--cache-bytes", "2560", "--json"]
+            [
+                *given,
+                "--order",
+                "chunk-shuffle",
+                "--shuffle-window",
+                "4",
+                "--cache-bytes",
+                "2560",
+                "--json",
+            ]
         )
         == 0
     )
@@ -165,7 +174,7 @@ def test_the_command_tells_it(manager, capsys):
         f"samples           {len(manager)}\n" in said
         and "open files        at most 3 in a worker" in said
     )
-    assert main([*given, "--window", "0", "--order", "chunk-shuffle"]) == 1
+    assert main([*given, "--shuffle-window", "0", "--order", "chunk-shuffle"]) == 1
     assert "window must be in" in capsys.readouterr().err
 
 

@@ -74,7 +74,6 @@ def write_cache(path: Path, files: int) -> None:
             arrays=(
                 ArrayInfo("entry_1/data_1/data", (128, 128), "uint16", 0, "entry_1/data_1/data"),
             ),
-            axis=0,
             lengths=dice.integers(0, 1000, files),
             kinds=np.zeros(files, np.uint8),
             chunk_lengths=np.full((files, 1), 16),

@@ -33,6 +33,9 @@ class Chunking:
         The number of items in a chunk of each file, int64, read-only; never more than the file has.
     stored_chunks : numpy.ndarray
         The same as it is stored, 0 where a file is not chunked.
+    even : numpy.ndarray
+        Whether each file is cut into blocks of nearly equal length, none shorter than that, instead
+        of at multiples of it: bool, read-only. So are files whose items begin anywhere in a chunk.
 
     Examples
     --------
@@ -44,9 +47,17 @@ class Chunking:
     lengths: Numbers
     chunks: Numbers
     stored_chunks: Numbers
+    even: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, lengths: object, chunk_lengths: object, item_bytes: object = (1,)) -> Chunking:
+    def of(
+        cls,
+        lengths: object,
+        chunk_lengths: object,
+        item_bytes: object = (1,),
+        *,
+        even: object = False,
+    ) -> Chunking:
         """Describe files of one array, or of several aligned arrays.
 
         Parameters
@@ -58,6 +69,8 @@ class Chunking:
         item_bytes : array_like of int
             The bytes of an item of each array. Several arrays get one block length in common: one
             that decodes nearly the fewest bytes.
+        even : array_like of bool
+            Whether to cut a file into blocks of nearly equal length instead of at multiples of it.
 
         Returns
         -------
@@ -66,13 +79,14 @@ class Chunking:
         """
         counts = np.asarray(lengths, np.int64)
         if not len(counts):
-            return cls._filled(counts, counts)
+            return cls._filled(counts, counts, even)
         table = np.asarray(chunk_lengths, np.int64).reshape(len(counts), -1)
         sizes = np.broadcast_to(np.asarray(item_bytes, np.int64), table.shape[1:]).tolist()
         rows, where = np.unique(table, axis=0, return_inverse=True)
         return cls._filled(
             counts,
             np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)[where.ravel()],
+            even,
         )
 
     @classmethod
@@ -94,7 +108,7 @@ class Chunking:
         return cls._filled(np.array([num_samples], np.int64), np.array([chunk], np.int64))
 
     @classmethod
-    def _filled(cls, lengths: Numbers, stored: Numbers) -> Chunking:
+    def _filled(cls, lengths: Numbers, stored: Numbers, even: object = False) -> Chunking:
         """Use the usual chunk length of these files, and of no others, for those that are not chunked."""
         chunked = stored > 0
         usual = (
@@ -103,10 +117,13 @@ class Chunking:
             else UNCHUNKED
         )
         lengths, stored = lengths.copy(), stored.copy()
-        chunks = np.minimum(np.where(chunked, stored, usual), np.maximum(lengths, 1))
-        for column in (lengths, chunks, stored):
+        wanted, some = np.where(chunked, stored, usual), np.maximum(lengths, 1)
+        flags = np.broadcast_to(np.asarray(even, bool), lengths.shape).copy()
+        wanted = np.where(flags, -(-some // np.maximum(1, some // wanted)), wanted)
+        chunks = np.minimum(wanted, some)
+        for column in (lengths, chunks, stored, flags):
             column.flags.writeable = False
-        return cls(lengths, chunks, stored)
+        return cls(lengths, chunks, stored, flags)
 
     @classmethod
     def joined(cls, parts: Sequence[Chunking]) -> Chunking:
@@ -129,7 +146,8 @@ class Chunking:
         """
         lengths = [part.lengths for part in parts] or [np.empty(0, np.int64)]
         stored = [part.stored_chunks for part in parts] or [np.empty(0, np.int64)]
-        return cls._filled(np.concatenate(lengths), np.concatenate(stored))
+        even = [part.even for part in parts] or [np.empty(0, bool)]
+        return cls._filled(np.concatenate(lengths), np.concatenate(stored), np.concatenate(even))
 
     def select(self, sample_ids: Numbers) -> Chunking | None:
         """Describe a dataset that is made of some of the samples, as ``Subset`` is.
@@ -203,7 +221,7 @@ class Chunking:
         lengths[count - 1 :] -= beyond
         # Later files do not count for the usual chunk length: a running epoch keeps its chunks when
         # files are appended.
-        return self._filled(lengths, self.stored_chunks[:count])
+        return self._filled(lengths, self.stored_chunks[:count], self.even[:count])
 
     @cached_property
     def digest(self) -> str:

@@ -78,7 +78,18 @@ class Constant:
         return has_stars(self.path)
 
     def path_in(self, match: str) -> str:
-        """Where it lies for the match of that name."""
+        """Where it lies for a match.
+
+        Parameters
+        ----------
+        match : str
+            The name of the match: what the stars stand for, joined by slashes.
+
+        Returns
+        -------
+        str
+            The path in the file.
+        """
         return Pattern(self.path).path(match) if self.is_of_match else self.path
 
     def __str__(self) -> str:
@@ -106,6 +117,11 @@ def parse_constants(constants: Any, layout: Layout) -> tuple[Constant, ...]:
     parsed = tuple(Constant.parse(name, spelled) for name, spelled in constants.items())
     require_apart([one.name for one in parsed], "constants")
     for one in parsed:
+        if one.is_entry and (one.is_of_match or layout.inner.kind == "file"):
+            raise ValueError(
+                f"constant {one.name!r} is {str(one)!r}, an entry for each sequence inside a file: it takes one array "
+                "of the file, and sequences='match', 'axis' or the name of an array of ends"
+            )
         if not one.is_of_match:
             continue
         if layout.inner.kind != "match":

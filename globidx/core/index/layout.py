@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from globidx.core import validate
+from globidx.core.index.families import FAMILIES
 from globidx.core.index.patterns import Pattern, expanded, has_stars, require_alike
 
 #: Layouts that are only the names of their arrays.
 _KEYS = {"cxi": ("entry_1/data_1/data",), "peaknet": ("images", "labels")}
 #: Layouts whose arrays are looked up in each file.
 FOLLOWED = ("nexus", "anndata", "ome")
-NAMES = ("auto", *_KEYS, *FOLLOWED, "tokens:LENGTH")
+NAMES = ("auto", *_KEYS, *FOLLOWED, *FAMILIES, "tokens:LENGTH")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Layout:
         """Whether the keys are paths of arrays, and there is nothing else to look at in a file."""
         return self.keys is not None and self.rule is None and self.inner.is_plain
 
+    def form_along(self, axis: int) -> str:
+        """What an item of a field is whose rows lie along ``axis``."""
+        # beside arrays of many sequences, one that is the same for all of them
+        return "plain" if self.inner.kind == "axis" and not axis else self.form
+
     def fields(self, axis: int) -> list[tuple[str, str, int]]:
         """Name, key and axis of each field, ``axis`` where it has none of its own; of known keys alone."""
         keys = self.keys or ()
@@ -107,9 +113,10 @@ class Layout:
             name: validate.integer(one, f"axis of {name!r}", high=63) for name, one in axis.items()
         }
         axes = tuple(given.get(name, int(stacked)) for name in names)
-        if stacked and 0 in axes:
+        if stacked and not any(axes):
             raise ValueError(
-                "with sequences='axis', axis 0 is that of the sequences; rows lie along another"
+                "with sequences='axis', axis 0 is that of the sequences, and rows lie along another; axis=0 is for a "
+                "field that has no such axis, beside others that have"
             )
         layout = replace(self, axes=axes if len(set(axes)) > 1 else ())
         return layout._along(max(axes)), axes[0]
@@ -132,7 +139,8 @@ def parse(layout: Any, key: Any) -> Layout:
     >>> parse("imagenet", None)
     Traceback (most recent call last):
     ...
-    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, tokens:LENGTH, got 'imagenet'
+    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, robomimic, \
+the-well, tokens:LENGTH, got 'imagenet'
     """
     keys, names = _keys(key)
     name = "auto" if layout is None else layout
@@ -156,7 +164,7 @@ def parse(layout: Any, key: Any) -> Layout:
                 f"layout {name!r} cuts one array, but key names {len(keys)}: {keys}; pass one name"
             )
         return Layout(keys, length=int(length))
-    if name not in NAMES:
+    if name not in NAMES or name in FAMILIES:
         raise ValueError(f"layout must be one of {', '.join(NAMES)}, got {layout!r}")
     if name == "anndata":
         return Layout(keys or ("X",), rule=name)
@@ -205,7 +213,7 @@ def in_sequences(
         raise ValueError(
             f"layout 'tokens:{layout.length}' cuts files into sequences itself; leave sequences out"
         )
-    if only is not None and kind == "file":
+    if only is not None and kind == "file" and sequences != "row":
         raise ValueError(
             f"only={only!r} names an array that lists sequences inside a file; with sequences={sequences!r} "
             "give a list of names or a function of a name"

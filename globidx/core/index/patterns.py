@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from globidx.core.cached import cached_property
+
 #: Groups that are looked into for ``**``; no file nests deeper but by a circle of links.
 _DEPTH = 64
 _DIGITS = re.compile(r"(\d+)")
@@ -27,17 +29,17 @@ class Pattern:
 
     key: str
 
-    @property
+    @cached_property
     def parts(self) -> tuple[str, ...]:
         """The key between its slashes."""
         return tuple(self.key.split("/"))
 
-    @property
+    @cached_property
     def stars(self) -> tuple[str, ...]:
         """The parts that match."""
         return tuple(part for part in self.parts if "*" in part)
 
-    @property
+    @cached_property
     def stem(self) -> tuple[str, ...]:
         """The parts up to the last one that matches."""
         last = max((index for index, part in enumerate(self.parts) if "*" in part), default=-1)
@@ -48,16 +50,26 @@ class Pattern:
         """What stands behind the last part that matches: the name of a field without another."""
         return "/".join(self.parts[len(self.stem) :])
 
+    @cached_property
+    def _between(self) -> list[str]:
+        """The text before, between and behind the parts that match."""
+        return "/".join("\0" if "*" in part else part for part in self.parts).split("\0")
+
     def path(self, name: str) -> str:
         """The path of what the match of that name has at this key."""
-        bound = iter(self._bound(name))
-        return "/".join(
-            part for part in (next(bound) if "*" in one else one for one in self.parts) if part
-        )
+        between = self._between
+        if len(between) == 2 and name:
+            return between[0] + name + between[1]
+        bound = [*self._bound(name), ""]
+        path = "".join(text + group for text, group in zip(between, bound, strict=True))
+        # ** may stand for no group at all
+        return path.replace("//", "/").strip("/")
 
     def _bound(self, name: str) -> list[str]:
         """What each part with a star stands for."""
         groups, stars = name.split("/"), self.stars
+        if not stars:
+            return []
         if "**" not in stars:
             return groups
         at = stars.index("**")

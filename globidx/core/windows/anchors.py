@@ -40,18 +40,18 @@ class Window:
 
     Parameters
     ----------
-    offsets
+    offsets : int, iterable of int, dict of these by field, or "all"
         Rows relative to the anchor: an int (the field has no extra axis), or a range or iterable of ints (a new
         leading axis). A mapping gives each field offsets of its own. ``"all"`` takes each sequence as one sample.
-    stride
+    stride : int, default 1
         Only every ``stride``-th anchor of a sequence is a sample, counted from its first.
-    pad
+    pad : {None, "edge", "zero"}
         What stands for rows beyond the ends of a sequence: ``None`` (windows must lie inside), ``"edge"`` (the first or
         the last row again) or ``"zero"``.
-    before, after
+    before, after : int, optional
         With padding, how many rows a window may reach beyond the first and the last row. By default so many that every
         row is an anchor: ``max(0, -lo)`` and ``max(0, hi)``.
-    mask
+    mask : bool, default False
         Whether a sample has a bool field ``mask`` as well, False on rows that padding made.
 
     Raises
@@ -150,6 +150,16 @@ class Window:
     def of(self, name: str) -> Offsets:
         """The offsets of a field.
 
+        Parameters
+        ----------
+        name : str
+            The field; any name where all fields have the same offsets.
+
+        Returns
+        -------
+        int or tuple of int
+            Rows relative to the anchor.
+
         Raises
         ------
         KeyError
@@ -161,7 +171,13 @@ class Window:
         return self.offsets
 
     def describe(self) -> dict[str, Any]:
-        """The window as JSON values: the same of windows that take the same rows."""
+        """The window as JSON values: the same of windows that take the same rows.
+
+        Returns
+        -------
+        dict
+            Its offsets, stride and padding.
+        """
         offsets = self.offsets
         if isinstance(offsets, Mapping):
             offsets = dict(sorted(offsets.items()))
@@ -174,7 +190,18 @@ class Window:
         }
 
     def count(self, lengths: Numbers) -> Numbers:
-        """How many anchors sequences of ``lengths`` rows have, int64; a sequence without rows has none."""
+        """How many anchors sequences have; one without rows has none.
+
+        Parameters
+        ----------
+        lengths : ndarray of int64
+            How many rows each sequence has.
+
+        Returns
+        -------
+        ndarray of int64
+            How many samples each has, if no row is missing.
+        """
         if self.is_whole:
             return (lengths > 0).astype(np.int64)
         last = lengths - 1 - self.hi + (self.after or 0)
@@ -183,13 +210,22 @@ class Window:
     def rows(
         self, offsets: Offsets, anchors: Numbers, lengths: Numbers
     ) -> tuple[Numbers, NDArray[np.bool_]]:
-        """The rows that ``offsets`` take around ``anchors`` in sequences of ``lengths`` rows.
+        """The rows that offsets take around anchors.
+
+        Parameters
+        ----------
+        offsets : int or tuple of int
+            Rows relative to the anchor.
+        anchors : ndarray of int64
+            Rows of sequences; they may lie beyond the ends, as padding allows.
+        lengths : ndarray of int64
+            How many rows the sequence of each anchor has, at least 1.
 
         Returns
         -------
-        rows : int64 array, anchors x offsets
+        rows : ndarray of int64, anchors x offsets
             Those beyond an end are the first or the last row.
-        inside : bool array, anchors x offsets
+        inside : ndarray of bool, anchors x offsets
             False where padding stands for the row.
 
         Examples
@@ -365,7 +401,8 @@ def _offsets(given: Any, of: str) -> Offsets:
     if isinstance(given, (str, bytes)) or not (
         isinstance(given, Iterable) or hasattr(given, "__index__")
     ):
-        raise TypeError(f"offsets{of} must be an int or several, or 'all', got {given!r}")
+        whole = "; 'all' is for all fields alike" if of else ", or 'all'"
+        raise TypeError(f"offsets{of} must be an int or several{whole}, got {given!r}")
     if not isinstance(given, Iterable):
         return validate.integer(given, f"offset{of}", low=-_FARTHEST, high=_FARTHEST)
     several = tuple(

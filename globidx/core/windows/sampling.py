@@ -13,7 +13,6 @@ from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking, common_block
 from globidx.core.index.index import GlobalIndex
-from globidx.core.index.names import common_folder
 from globidx.core.index.table import Table
 from globidx.core.windows.anchors import Numbers, Offsets, Window
 from globidx.core.windows.sequence_table import Lazy, SequenceTable
@@ -92,8 +91,11 @@ class Where(NamedTuple):
     rows: NDArray[np.int64] | dict[str, NDArray[np.int64]]
 
 
-class SequenceList(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SequenceList:
     """The sequences of an index, as columns; names and paths are made when they are read.
+
+    Its length is their number.
 
     Parameters
     ----------
@@ -106,13 +108,17 @@ class SequenceList(NamedTuple):
 
     Examples
     --------
-    >>> SequenceList(["demo_0"], np.array([7]), ["a.hdf5"]).lengths
-    array([7])
+    >>> found = SequenceList(["demo_0", "demo_1"], np.array([7, 4]), ["a.hdf5", "a.hdf5"])
+    >>> len(found), found.names[1], found.lengths
+    (2, 'demo_1', array([7, 4]))
     """
 
     names: Sequence[str]
     lengths: NDArray[np.int64]
     paths: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +138,22 @@ class Samples:
     def window(self) -> Window:
         """Which rows make up a sample."""
         return self.index.anchors.window
+
+    def refuse_none(self) -> None:
+        """ValueError where there are rows, and no sample of them: it would be trained on nothing, and say nothing."""
+        lengths = self.index.sequences.lengths
+        if len(self.index) or not len(self.index.files) or not self.num_found:
+            return
+        if not len(lengths):
+            raise ValueError(
+                f"only= leaves none of {self.num_found} sequences; name some, or leave it out"
+            )
+        window, longest = self.window, int(lengths.max())
+        lacks = f" and {self.num_missing} rows are missing" if self.num_missing else ""
+        raise ValueError(
+            f"there is no sample: a window takes {window.span} rows, {window.lo} to {window.hi} from its anchor, and "
+            f"the longest of {len(lengths)} sequences has {longest}{lacks}; shorten the window, or pad it"
+        )
 
     @cached_property
     def by_sequence(self) -> GlobalIndex:
@@ -198,20 +220,8 @@ class Samples:
         """A digest of what the first samples mean, by default all."""
         count = len(self.index) if num_samples is None else num_samples
         validate.integer(count, "num_samples", high=len(self.index))
-        return self.index.fingerprint(self.sequences.table.described(), self._spelled(count), count)
-
-    def _spelled(self, num_samples: int) -> list[bytes]:
-        """Names of the sequences of the first samples, counted from the deepest folder that holds those files."""
-        used = int(np.searchsorted(self.by_sequence.offsets, num_samples, side="left"))
-        names = self.sequences.spelled(min(used, len(self.sequences)))
-        if self.sequences.chains is not None or not names:
-            return names
-        ends = [
-            name.split(b"\0")[0].decode("utf-8", "surrogateescape")
-            for name in (min(names), max(names))
-        ]
-        cut = len(ends[0][: common_folder(ends)].encode("utf-8", "surrogateescape"))
-        return [name[cut:] for name in names] if cut else names
+        schema = self.sequences.table.described()
+        return self.index.fingerprint(schema, self.sequences.origins, count)
 
 
 def _count(window: Window, name: str, rows: int) -> int:

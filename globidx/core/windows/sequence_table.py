@@ -6,6 +6,7 @@ units are numbered through, and sequences are runs of these rows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
+from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
+from globidx.core.index.names import common_folder
 from globidx.core.index.table import Table
 from globidx.core.windows.sequences import Numbers, Sequences, chain_files
 
@@ -177,6 +180,31 @@ class SequenceTable:
         return [
             files[file] + b"\0" + own[label]
             for file, label in zip(owners, labels.tolist(), strict=True)
+        ]
+
+    def origins(self, sequences: Numbers, rows: Numbers) -> list[bytes]:
+        """Where the first ``rows`` of each of these sequences lie: each stretch by its file, its name in it and where.
+
+        Names of files are counted from the deepest folder that holds these files.
+        """
+        index, starts = self.units.index, self.sequences.starts[sequences]
+        first, _ = index.locate_many(starts)
+        counts = index.locate_many(starts + rows - 1)[0] - first + 1
+        units = spread(first, counts)
+        owners = np.repeat(np.arange(len(first)), counts)
+        # a file without rows adds nothing to a chain
+        holds = index.lengths[units] > 0
+        units, owners = units[holds], owners[holds]
+        files = self.table.names.encoded(0, len(self.table))
+        paths = [files[file] for file in self.units.files_of(units).tolist()]
+        ends = [os.fsdecode(path) for path in (min(paths), max(paths))] if paths else []
+        cut = len(os.fsencode(ends[0][: common_folder(ends)])) if ends else 0
+        episodes, labels = self.table.episodes, self.labels[sequences[owners]].tolist()
+        own = None if episodes is None else episodes.spelled(0, len(episodes))
+        shifts = (index.offsets[units] - starts[owners]).tolist()
+        return [
+            b"%b\0%b\0%d" % (path[cut:], b"" if own is None else own[label], shift)
+            for path, label, shift in zip(paths, labels, shifts, strict=True)
         ]
 
     def missing_rows(self) -> Numbers:

@@ -158,7 +158,9 @@ def chain_files(lengths: Numbers, chains: Sequence[Hashable]) -> tuple[Numbers, 
     return np.argsort(owners, kind="stable"), Sequences.of_lengths(totals)
 
 
-def sides(names: Iterable[str | bytes], fraction: float, seed: int = 0) -> NDArray[np.bool_]:
+def sides(
+    names: Iterable[str | bytes], fraction: float, seed: int = 0, *, depth: int = 0
+) -> NDArray[np.bool_]:
     """Which side of a split each sequence is on, by a hash of its name: True with probability ``fraction``.
 
     A sequence stays on its side when others are added, taken away or reordered.
@@ -171,6 +173,8 @@ def sides(names: Iterable[str | bytes], fraction: float, seed: int = 0) -> NDArr
         Expected share of the first side, in ``[0, 1]``.
     seed
         Another seed is another split.
+    depth
+        How many splits came before: with the same seed a side of a split is split independently of it.
 
     Returns
     -------
@@ -188,7 +192,8 @@ def sides(names: Iterable[str | bytes], fraction: float, seed: int = 0) -> NDArr
         name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
         for name in names
     )
-    hashes = [hashlib.blake2b(name, digest_size=8, key=key).digest() for name in encoded]
+    salt = depth.to_bytes(8, "little")
+    hashes = [hashlib.blake2b(name, digest_size=8, key=key, salt=salt).digest() for name in encoded]
     # 53 bits are what a float holds: 1.0 takes all of them, and 0.0 none
     values = np.frombuffer(b"".join(hashes), "<u8") >> np.uint64(11)
     return values < np.uint64(int(fraction * 2**53))

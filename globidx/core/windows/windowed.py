@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -114,12 +114,13 @@ class WindowedIndex:
         return files, rows, counts
 
     def chunking(self, chunk_lengths: Numbers) -> Chunking:
-        """How samples lie in chunks, for ``ChunkShuffle``: each sequence is cut into blocks of neighbouring anchors.
+        """How samples lie in chunks, for ``ChunkShuffle``: blocks of neighbouring anchors.
 
         A block of anchors over whole chunks of ``c`` rows, with windows over ``s`` rows, touches its own chunks and up
         to ``ceil((s - 2) / c) + 1`` more, wherever it begins. The shortest block is taken for which these are at most
         0.3 times its own: so an epoch decodes a chunk at most 1.3 times, where windows in a random sequence decode it
-        about ``s`` times. Windows of one row that begin where chunks do need no more than the chunk itself.
+        about ``s`` times. Windows of one row that begin where chunks do need no more than the chunk itself. Sequences
+        that follow one another in a file are cut as one, since a chunk may hold rows of several.
 
         Parameters
         ----------
@@ -133,15 +134,23 @@ class WindowedIndex:
         array([112])
         """
         window, counts = self.anchors.window, self.anchors.counts
-        if window.is_whole:
+        if window.is_whole or not len(counts):
             return Chunking.of(counts, np.zeros((len(counts), 1), np.int64))
-        lengths = np.maximum(chunk_lengths, 1)
-        more = -(-(window.span - 2) // lengths) + 1
-        rows = -(-10 * more // 3) * chunk_lengths
-        if window.span == 1:
-            _, firsts = self._begin
-            rows = np.where(firsts % lengths == 0, chunk_lengths, rows)
-        return Chunking.of(counts, np.maximum(rows // window.stride, chunk_lengths > 0)[:, None])
+        files, rows = self._begin
+        firsts = np.flatnonzero(np.diff(files, prepend=-1))
+        lengths = chunk_lengths[firsts]
+        size = np.maximum(lengths, 1)
+        several = np.diff(firsts, append=len(counts)) > 1
+        # where one sequence begins with its chunks and ends with its file, blocks do, too
+        ends = rows[firsts] + self.sequences.lengths[firsts]
+        even = several | (rows[firsts] % size != 0) | (ends > self.files.lengths[files[firsts]])
+        more = -(-(window.span - 2) // size) + 1
+        block = np.where((window.span == 1) & ~even, lengths, -(-10 * more // 3) * lengths)
+        return Chunking.of(
+            np.add.reduceat(counts, firsts),
+            np.maximum(block // window.stride, lengths > 0)[:, None],
+            even=even,
+        )
 
     @property
     def _begin(self) -> tuple[Numbers, Numbers]:
@@ -156,24 +165,45 @@ class WindowedIndex:
         """The file in which each sequence begins."""
         return self._begin[0]
 
-    def fingerprint(self, schema: object, names: Sequence[bytes], num_samples: int) -> str:
+    def reach(self, num_samples: int) -> tuple[Numbers, Numbers, Numbers]:
+        """The sequences that the first samples are of, how many are of each, and how many of its rows must stay.
+
+        Rows beyond those may be added and no window changes, but in its padding.
+
+        Examples
+        --------
+        >>> index = WindowedIndex.of(GlobalIndex([9]), Sequences.of_ends([4, 5, 9]), Window((0, 1)))
+        >>> [column.tolist() for column in index.reach(4)]
+        [[0, 2], [3, 1], [4, 2]]
+        """
+        ends = np.cumsum(self.anchors.counts)
+        used = int(np.searchsorted(ends, num_samples, side="left")) + 1 if num_samples else 0
+        counts = np.diff(np.minimum(ends[:used], num_samples), prepend=0)
+        # a sequence without samples changes nothing
+        present = np.flatnonzero(counts)
+        counts = counts[present]
+        _, last = self.anchors.locate_many(np.cumsum(counts) - 1)
+        window = self.anchors.window
+        if not window.is_whole:
+            last = last + window.hi - (window.after or 0)
+        return present, counts, np.maximum(last, 0) + 1
+
+    def fingerprint(
+        self, schema: object, origins: Callable[[Numbers, Numbers], list[bytes]], num_samples: int
+    ) -> str:
         """A digest of what the first samples mean, which does not change when others are added behind them.
 
         Parameters
         ----------
         schema
             What fields hold, as JSON values.
-        names
-            The name of each sequence that these samples are of, at least.
+        origins
+            Tells, of sequences and how many of their rows, where these lie.
         num_samples
             How many samples.
         """
-        ends = np.cumsum(self.anchors.counts)
-        count = int(np.searchsorted(ends, num_samples, side="left")) + 1 if num_samples else 0
-        # a sequence without samples changes nothing
-        present = np.flatnonzero(np.diff(ends[:count], prepend=0))
-        counts = np.minimum(ends[:count], num_samples)[present]
-        spelled = [names[sequence] for sequence in present.tolist()]
+        present, counts, rows = self.reach(num_samples)
+        spelled = origins(present, rows)
         gaps = self.anchors.gaps_before(num_samples)
         digest = hashlib.blake2b(b"globidx.windows.1", digest_size=16)
         for part in (

@@ -32,6 +32,15 @@ def split_chain(url: str) -> tuple[str, str, str]:
     return scheme + separator, path, link + behind
 
 
+def subfolders(path: str) -> list[str]:
+    """The names of the folders in a local folder; none where there is no folder."""
+    try:
+        with os.scandir(path) as listing:
+            return [entry.name for entry in listing if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def join(path: str, *names: str) -> str:
     """A path or URL below another one.
 

@@ -87,6 +87,11 @@ class Build:
             assembled = self._assemble(self._shared(caches, self.peers))
         return self._indexed(assembled, cache)
 
+    def last(self) -> Snapshot | None:
+        """The index as the cache file holds it, without a look at any file; None where there is none."""
+        table = IndexCache(self.cache).load()
+        return None if table is None else self._snapshot(table)
+
     def require_writable(self) -> None:
         """OSError where the index could not be written: before any file is opened."""
         IndexCache(self.cache).require_writable()
@@ -243,13 +248,19 @@ class Build:
                 _tell_packed(info.name or "the array", info.packing)
         table, digest = self._kept(piece, assembled.digest, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
-        sampling = None
-        if self.sample is not None:
-            sampling = self.sample(table, Paths(self.paths.root, table.names))
-        indexed = Snapshot(self.paths.root, table, skipped, cache.path, digest, sampling)
+        indexed = self._snapshot(table, skipped, digest)
         # totals beyond 64 bits are refused here, not at the first read
         len(indexed.index)
         return indexed
+
+    def _snapshot(
+        self, table: Table, skipped: tuple[tuple[str, str], ...] = (), digest: str | None = None
+    ) -> Snapshot:
+        """The files of ``table`` with the samples that are taken of them."""
+        sampling = None
+        if self.sample is not None:
+            sampling = self.sample(table, Paths(self.paths.root, table.names))
+        return Snapshot(self.paths.root, table, skipped, self.cache, digest, sampling)
 
     def _relevant(self, failures: Sequence[Failure]) -> list[Failure]:
         """Failures, less files of other formats that a search of a folder met; a warning counts those."""

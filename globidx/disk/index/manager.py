@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index.changes import Changes, compare
+from globidx.core.index.changes import Changes
 from globidx.core.index.constants import Constant, parse_constants
 from globidx.core.index.index import GlobalIndex, Location
 from globidx.core.index.layout import Layout, require_apart
@@ -24,8 +25,10 @@ from globidx.core.windows.sampling import Samples, SequenceList, Where
 from globidx.disk.index.discover import find_files
 from globidx.disk.index.exchange import Peers, find_by_all
 from globidx.disk.index.samples import Side
-from globidx.disk.index.snapshot import Snapshot, with_common_names
+from globidx.disk.index.snapshot import Snapshot, changes_between
 from globidx.disk.index.spec import IndexSpec
+
+_log = logging.getLogger("globidx")
 
 
 class GlobalIndexManager:
@@ -46,7 +49,9 @@ class GlobalIndexManager:
         and ``{a,b}`` stands for several.
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
-        ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences.
+        ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences. ``aloha``,
+        ``diffusion-policy``, ``robomimic`` and ``the-well`` also say what a sequence is, and take
+        the arrays that the first file has.
     axis : int or dict of str to int, default 0
         The axis along which items lie, for all fields or by field.
     sequences : str or (str, str), default "row"
@@ -162,6 +167,8 @@ class GlobalIndexManager:
         self._lock_timeout = lock_timeout
         self._now = self._look(executor, peers=peers, progress=progress)
         self._refuse_clashes()
+        if self._now.samples is not None:
+            self._now.samples.refuse_none()
 
     # -- contents
 
@@ -399,7 +406,8 @@ class GlobalIndexManager:
         """Two indexes over the sequences of this one: each whole sequence is on one side.
 
         A hash of its name and the seed decides. So a sequence stays on its side when others are
-        added or taken away, and sides are only about as large as asked for.
+        added or taken away, and sides are only about as large as asked for: of few sequences, one
+        may have none, which a warning in the log tells.
 
         Parameters
         ----------
@@ -424,11 +432,18 @@ class GlobalIndexManager:
         halves = []
         for is_first in (True, False):
             half = copy.copy(self)
-            half._spec = replace(
-                self._spec, samples=samples.on_side(Side(fraction, seed, is_first))
-            )
+            side = Side(fraction, seed, is_first, depth=len(samples.split))
+            half._spec = replace(self._spec, samples=samples.on_side(side))
             half._now = half._sampled(self._now)
             halves.append(half)
+        if 0 < fraction < 1 and not all(len(half.sequences) for half in halves):
+            _log.warning(
+                "split(%s, seed=%s) leaves one side without any of %d sequences: the hash of a name decides; choose "
+                "another seed, or name sequences by only=",
+                fraction,
+                seed,
+                len(self.sequences),
+            )
         return halves[0], halves[1]
 
     def refresh(self, executor: Executor | None = None, *, peers: Peers | None = None) -> Changes:
@@ -460,10 +475,7 @@ class GlobalIndexManager:
         """
         before = self._now
         self._now = self._look(executor, peers=peers)
-        changes = compare(*with_common_names(before, self._now))
-        if before.samples is None or self._now.samples is None:
-            return changes
-        return replace(changes, keep_ids=_begins(before.samples, self._now.samples))
+        return changes_between(before, self._now)
 
     def __repr__(self) -> str:
         return f"GlobalIndexManager({len(self)} samples in {self.num_files} files, fingerprint {self.fingerprint[:12]})"
@@ -528,12 +540,6 @@ def _number(sequence: object) -> int:
             f"samples are windows over sequences, so the first argument is the number of a sequence, got {sequence!r}"
         )
     return sequence  # type: ignore[return-value]
-
-
-def _begins(old: Samples, new: Samples) -> bool:
-    """Whether every id of ``old`` means the same sample in ``new``."""
-    count = len(old.index)
-    return count <= len(new.index) and new.fingerprint(count) == old.fingerprint()
 
 
 def _refuse_others(executor: object, peers: object) -> None:

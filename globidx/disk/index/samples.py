@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.index.layout import Layout, in_sequences
+from globidx.core.index.names import Names
 from globidx.core.index.patterns import natural
 from globidx.core.index.table import Table
 from globidx.core.windows.anchors import Window
@@ -26,15 +27,16 @@ ChainBy = str | Callable[[str], Any] | None
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a split of the sequences."""
+    """One side of a split of the sequences; ``depth`` splits came before it."""
 
     fraction: float
     seed: int
     is_first: bool
+    depth: int = 0
 
     def mask(self, names: Iterable[bytes]) -> NDArray[np.bool_]:
         """Which sequences of these names are on it."""
-        first = sides(names, self.fraction, self.seed)
+        first = sides(names, self.fraction, self.seed, depth=self.depth)
         return first if self.is_first else ~first
 
 
@@ -72,12 +74,6 @@ class SampleSpec:
         TypeError, ValueError
             If an option is of another kind, or has no use beside another.
         """
-        in_files = {
-            name: given
-            for name, given in (("only", only), ("missing", missing))
-            if isinstance(given, str)
-        }
-        layout = in_sequences(layout, sequences, **in_files)
         if isinstance(sequences, str) and sequences == "row":
             others = {"window": window, "only": only, "missing": missing, "chain_by": chain_by}
             for name, given in others.items():
@@ -86,7 +82,13 @@ class SampleSpec:
                         f"{name}={given!r:.80} is about sequences, and with sequences='row' each row is one: pass "
                         "sequences='file', 'chain', 'match', 'axis' or the name of an array of ends"
                     )
-            return layout, None
+            return in_sequences(layout, sequences), None
+        in_files = {
+            name: given
+            for name, given in (("only", only), ("missing", missing))
+            if isinstance(given, str)
+        }
+        layout = in_sequences(layout, sequences, **in_files)
         if chain_by is not None and sequences != "chain":
             raise ValueError(f"chain_by is for sequences='chain', got sequences={sequences!r}")
         return layout, cls(
@@ -99,11 +101,13 @@ class SampleSpec:
 
     def sampling(self, table: Table, paths: Paths, named: Any) -> Sampling:
         """What to take of the files of ``table``; ``named`` is how the user named them."""
+        require_fields(self.window, [info.name for info in table.arrays])
         in_order = isinstance(named, str) and not os.path.isfile(named)
         order = _natural_order(table) if in_order else None
         chains = self._chains(table, paths) if self.sequences == "chain" else None
         found = SequenceTable.of(table, order, chains)
-        mask = self._mask(found, _above(paths, named))
+        by_path = self.sequences != "chain" or self.chain_by == "parent"
+        mask = self._mask(found, _above(paths, named) if by_path else b"")
         return Sampling(
             self.window,
             order,
@@ -111,6 +115,12 @@ class SampleSpec:
             None if mask.all() else np.flatnonzero(mask),
             None if self.missing is None else self._missing_rows(len(found.units.index)),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Functions stay where they are: only a scan calls them, and few can be pickled."""
+        return {
+            name: _left_behind if callable(value) else value for name, value in vars(self).items()
+        }
 
     def on_side(self, side: Side) -> SampleSpec:
         """The samples of one side of a split alone."""
@@ -129,7 +139,8 @@ class SampleSpec:
         elif self.only is not None:
             mask = mask & np.array([bool(self.only(name)) for name in found.names], bool)
         if self.split:
-            spelled = [above + name for name in found.spelled()]
+            # the folder of a chain may be the deepest that holds all files
+            spelled = [(above + name).rstrip(b"/") for name in found.spelled()]
             for side in self.split:
                 mask = mask & side.mask(spelled)
         return mask
@@ -153,18 +164,24 @@ class SampleSpec:
 def window_of(window: Any, layout: Layout) -> Window:
     """The window that a user gave: a ``Window``, offsets, ``"all"``, or None for single rows."""
     made = window if isinstance(window, Window) else Window(0 if window is None else window)
-    if isinstance(made.offsets, Mapping):
-        names = layout.names or layout.keys
-        if names is not None and set(made.offsets) != set(names):
-            absent = [name for name in names if name not in made.offsets]
-            unknown = [name for name in made.offsets if name not in names]
-            what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
-            raise ValueError(f"window has offsets by field, but {what}; the fields are {names}")
+    names = layout.names or layout.keys
+    if names is not None:
+        require_fields(made, names)
     if made.mask and "mask" in (layout.names or layout.keys or ()):
         raise ValueError(
             "window has mask=True, but a field is called 'mask' already; rename it in key"
         )
     return made
+
+
+def require_fields(window: Window, names: Sequence[str]) -> None:
+    """ValueError where a window has offsets by field, and the fields have other names."""
+    if not isinstance(window.offsets, Mapping) or set(window.offsets) == set(names):
+        return
+    absent = [name for name in names if name not in window.offsets]
+    unknown = [name for name in window.offsets if name not in names]
+    what = f"none for field {absent[0]!r}" if absent else f"some for {unknown[0]!r}"
+    raise ValueError(f"window has offsets by field, but {what}; the fields are {tuple(names)}")
 
 
 def _only(only: Any) -> frozenset[str] | Callable[[str], Any] | None:
@@ -198,9 +215,26 @@ def _chain_by(chain_by: Any) -> ChainBy:
 
 def _natural_order(table: Table) -> NDArray[np.int64] | None:
     """The files with numbers in their names ordered by value; None where they are already."""
+    if _are_numbered_alike(table.names):
+        return None
     names = list(table.names)
     order = sorted(range(len(names)), key=lambda row: natural(names[row]))
     return None if order == list(range(len(names))) else np.array(order, np.int64)
+
+
+def _are_numbered_alike(names: Names) -> bool:
+    """Whether names differ in digits alone, at the same places: sorted by bytes, they are sorted by value.
+
+    So most of a million files need not be sorted anew.
+    """
+    blob, ends = names.arrays()
+    width = int(ends[0]) if len(ends) else 1
+    if len(blob) != width * len(ends) or (np.diff(ends) != width).any():
+        return False
+    letters = blob.reshape(-1, width)
+    are_digits = (letters >= ord("0")) & (letters <= ord("9"))
+    masked = np.where(are_digits, ord("0"), letters)
+    return bool((masked == masked[:1]).all())
 
 
 def _above(paths: Paths, named: Any) -> bytes:
@@ -214,3 +248,11 @@ def _above(paths: Paths, named: Any) -> bytes:
     root = named if os.path.isdir(named) else os.path.dirname(fixed)
     between = os.path.relpath(paths.root, root)
     return b"" if between.startswith(".") else os.fsencode(between) + b"/"
+
+
+def _left_behind(name: str) -> Any:
+    """What stands for a function in another process."""
+    raise TypeError(
+        f"only= or chain_by= is a function, which does not travel with a pickled index, so that {name!r} cannot be "
+        "judged here; refresh the index in the process that made it"
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.cached import cached_property
+from globidx.core.index.changes import Changes, compare
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.index import GlobalIndex, Location
 from globidx.core.index.names import Names, common_folder
@@ -139,6 +140,20 @@ def _mapped(
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
     return Snapshot(root, table, skipped, path, digest, sampling)
+
+
+def changes_between(before: Snapshot, now: Snapshot) -> Changes:
+    """What happened to the files between two looks, and whether every id still means the same sample."""
+    changes = compare(*with_common_names(before, now))
+    if before.samples is None or now.samples is None:
+        return changes
+    return replace(changes, keep_ids=_begins(before.samples, now.samples))
+
+
+def _begins(old: Samples, new: Samples) -> bool:
+    """Whether every id of ``old`` means the same sample in ``new``."""
+    count = len(old.index)
+    return count <= len(new.index) and new.fingerprint(count) == old.fingerprint()
 
 
 def with_common_names(one: Snapshot, other: Snapshot) -> tuple[Table, Table]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from globidx.core.index.families import FAMILIES
 from globidx.core.index.layout import Layout, parse
 from globidx.core.index.table import Table
 from globidx.core.windows.sampling import Sampling
@@ -17,6 +18,8 @@ from globidx.disk.index.build import Build
 from globidx.disk.index.cache import cache_path, chosen_folder, path_beside
 from globidx.disk.index.discover import absolute_names, find_files
 from globidx.disk.index.samples import SampleSpec
+from globidx.disk.index.scan import printable
+from globidx.disk.stores import base as stores
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,15 @@ class IndexSpec:
 
         ``sampling`` are the options of ``SampleSpec.of``.
         """
+        named = absolute_names(files)
+        if isinstance(layout, str) and layout in FAMILIES:
+            key, sampling = _family(layout, key, named, sampling, allow_external=allow_external)
+            layout = None
         inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         arrays, along = inside.along(axis)
         arrays = replace(arrays, allow_external=bool(allow_external))
         folder = None if cache_dir is None else Path(cache_dir).absolute()
-        return cls(absolute_names(files), arrays, along, folder, samples)
+        return cls(named, arrays, along, folder, samples)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
         """The build of the index, over ``paths`` if they were found already; ``options`` are those of ``Build``."""
@@ -83,3 +90,26 @@ class IndexSpec:
     def _sampling(self, table: Table, paths: Paths) -> Sampling | None:
         """What to take of the files that were found."""
         return None if self.samples is None else self.samples.sampling(table, paths, self.files)
+
+
+def _family(
+    layout: str, key: Any, named: Any, sampling: dict[str, Any], *, allow_external: bool
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The keys and sequences of the files of a family, by what the first file has."""
+    if key is not None:
+        raise ValueError(
+            f"layout {layout!r} has its own arrays, so that key={key!r} has no use; leave key out"
+        )
+    family = FAMILIES[layout]
+    path = find_files(named)[0]
+
+    def arrays(pattern: str) -> list[str]:
+        return stores.arrays_like(path, pattern, family.varies, allow_external=allow_external)
+
+    try:
+        keys = family.keys(arrays)
+    except stores.UNREADABLE as error:
+        raise ValueError(f"layout {layout!r}: {printable(path)}: {error}") from error
+    if sampling.get("sequences", "row") == "row":
+        sampling = sampling | {"sequences": family.sequences}
+    return keys, sampling

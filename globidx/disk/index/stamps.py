@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index.layout import Inner
-from globidx.core.index.patterns import Pattern
+from globidx.core.index.layout import PLAIN, Inner
+from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
-from globidx.disk.files.paths import Paths
+from globidx.disk.files.paths import Paths, subfolders
 
 #: A file changed this recently might change again without its stamp moving.
 RACY_NS = 2 * 10**9
@@ -134,19 +134,24 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 
 
 def _is_watched_as_one(kind: str, inner: Inner) -> bool:
-    return kind != "hdf5" and inner.kind != "axis" and not inner.is_plain
+    return kind != "hdf5" and inner not in (PLAIN, Inner("axis"))
 
 
 def watched(path: bytes, entry: Entry) -> Iterator[bytes]:
-    """All files and folders of a zarr store from whose state the sequences inside it follow."""
+    """All files and folders of a zarr store from whose state the sequences inside it follow.
+
+    Of the groups that the keys match all are, those without arrays too: a writer may add these later.
+    """
     marker = ".zarray" if entry.kind == "zarr2" else "zarr.json"
     keys = [info.path for info in entry.arrays]
     inner = entry.inner
-    names = list(entry.episodes.names) if entry.episodes is not None else []
+    names: list[str] = []
     if inner.kind == "match":
         patterns = [Pattern(key) for key in keys]
-        # a group that comes or goes changes the folder that it is in
-        yield from _folders(path, patterns[0], names)
+        store = os.fsdecode(path)
+        names = sorted(
+            set(matches(patterns[0], lambda group: subfolders(os.path.join(store, group))))
+        )
         keys = [pattern.path(name) for name in names for pattern in patterns]
     for key in keys:
         yield os.path.join(path, os.fsencode(key), os.fsencode(marker))
@@ -158,16 +163,6 @@ def watched(path: bytes, entry: Entry) -> Iterator[bytes]:
             for folder, _, files in os.walk(os.path.join(path, os.fsencode(one))):
                 yield folder
                 yield from (os.path.join(folder, file) for file in sorted(files))
-
-
-def _folders(path: bytes, pattern: Pattern, names: Sequence[str]) -> list[bytes]:
-    """The folders in which groups were looked for."""
-    stem = pattern.stem
-    found = {""}
-    for name in names:
-        parts = pattern.path(name).split("/")[: len(stem) - 1]
-        found |= {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
-    return [os.path.join(path, os.fsencode(one)) for one in sorted(found)]
 
 
 def _as_one(path: bytes, files: Iterable[bytes]) -> Stamp:

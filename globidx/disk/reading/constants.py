@@ -101,18 +101,28 @@ def _owners(now: Snapshot, sample_ids: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def plain(value: Any) -> Any:
-    """A value of a file as samples have it: an array of numbers, str, or a list of str; others as they are."""
+    """A value of a file as samples have it: an array of numbers, str, or a list of str; others of JSON as they are.
+
+    ValueError for what is none of these.
+    """
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, (str, dict)) or value is None:
         return value
-    array = np.asarray(value)
-    if array.dtype.kind in "biufc":
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        # lists of different lengths
+        return value
+    kind = array.dtype.kind
+    if kind in "biufc":
         return np.require(array, array.dtype.newbyteorder("="), ["C", "W", "O"])
-    if array.dtype.kind in "SUOT":
-        texts = array.tolist()
-        return plain(texts) if array.ndim == 0 and not isinstance(texts, list) else _texts(texts)
-    raise ValueError(f"it has dtype {array.dtype}; numbers, bools and text can be given")
+    if isinstance(value, (list, int)):
+        return value
+    if kind in "SUT" or (kind == "O" and all(isinstance(one, (str, bytes)) for one in array.flat)):
+        return _texts(array.tolist())
+    what = f"has dtype {array.dtype}" if array.ndim else f"is {value!r:.80}"
+    raise ValueError(f"it {what}; numbers, bools and text can be given")
 
 
 def _texts(values: Any) -> Any:

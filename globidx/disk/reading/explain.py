@@ -26,13 +26,16 @@ def explain(reader: Reader) -> str:
         reader.manager.now,
         [f"backend {reader.backend!r}, missing chunks: {reader.on_missing}"],
     )
-    columns = np.column_stack((now.table.kinds, now.table.chunk_lengths[:, reader.columns]))
+    units = now.units
+    kinds = now.table.kinds[units.files_of(np.arange(units.index.num_files))]
+    columns = np.column_stack((kinds, units.chunk_lengths[:, reader.columns]))
     _, firsts, counts = np.unique(columns, axis=0, return_index=True, return_counts=True)
+    what = "file" if units.numbers is None else "sequence"
     for first, count in sorted(zip(firsts.tolist(), counts.tolist(), strict=True))[:_MOST_GROUPS]:
-        alike = "1 file" if count == 1 else f"{count} files"
-        lines.append(
-            f"{KINDS[now.table.kinds[first]]}, {alike} like {scanning.printable(now.paths[first])}"
-        )
+        alike = f"1 {what}" if count == 1 else f"{count} {what}s"
+        file, number = units.place(first)
+        path = scanning.printable(now.paths[file])
+        lines.append(f"{KINDS[kinds[first]]}, {alike} like {_named(now, file, number)}{path}")
         lines += _arrays(reader, now, first)
     if len(firsts) > _MOST_GROUPS:
         lines.append(f"and {len(firsts) - _MOST_GROUPS} more kinds of chunks")
@@ -41,14 +44,26 @@ def explain(reader: Reader) -> str:
     return "\n".join(lines)
 
 
-def _arrays(reader: Reader, now: Snapshot, file: int) -> Iterator[str]:
+def _named(now: Snapshot, file: int, number: int) -> str:
+    """The name of an episode that has arrays of its own, for a text that goes on with its file."""
+    episodes = now.table.episodes
+    if episodes is None or not episodes.is_apart:
+        return ""
+    return f"{scanning.printable(episodes.name(int(episodes.offsets[file]) + number))} in "
+
+
+def _arrays(reader: Reader, now: Snapshot, unit: int) -> Iterator[str]:
+    file, number = now.units.place(unit)
     try:
         opened = reader.open((now, file))
         try:
             for column in reader.columns:
-                info, chunk = now.table.arrays[column], int(now.table.chunk_lengths[file, column])
-                kept = _kept(info, chunk, reader.cache_bytes)
-                yield f"  {info.name or 'the array'}: {opened.source(column).how}; {kept}"
+                info, chunk = now.table.arrays[column], int(now.units.chunk_lengths[unit, column])
+                kept, how = (
+                    _kept(info, chunk, reader.cache_bytes),
+                    opened.source(column, number).how,
+                )
+                yield f"  {info.name or 'the array'}: {how}; {kept}"
         finally:
             opened.close()
     except (*stores.UNREADABLE, MemoryError) as error:

@@ -99,12 +99,15 @@ class OpenFile:
 
     def source(self, column: int, number: int = 0) -> Source:
         """The way to the ``column``-th array, of the file or of its ``number``-th episode."""
+        info, kind = self._entry.arrays[column], self._entry.inner.kind
+        if kind == "axis" and info.form != "stacked":
+            # the same for all sequences
+            number = 0
         source = self._sources.get((column, number))
         if source is None:
             if len(self._sources) >= _MOST_SOURCES:
                 # a file of many groups; to open them again costs less than to keep all
                 self._sources.clear()
-            info = self._entry.arrays[column]
             if info.form == "stacked":
                 source = self._stacked(column, number)
             else:

@@ -108,7 +108,7 @@ def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
             places = 0 if episodes is None else len(episodes)
             read = partial(_read, opened, column, info)
             yield _Stored(info.path, info.axis, info.chunk_length, places, read)
-        elif episodes is not None and episodes.is_apart:
+        elif episodes is not None and entry.inner.kind == "match":
             for number, chunk in enumerate(episodes.chunk_lengths[:, column].tolist()):
                 read = partial(_read_match, opened, column, info, number)
                 yield _Stored(opened.path(column, number), info.axis, chunk, 1, read)

@@ -176,6 +176,20 @@ def open_store(
     return store
 
 
+def arrays_like(
+    path: str, pattern: str, varies: Sequence[str] = (), *, allow_external: bool
+) -> list[str]:
+    """The arrays of a file whose paths match ``pattern``, and of which all attributes ``varies`` are true.
+
+    In natural order. Errors say what is wrong, not where.
+    """
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    listed: list[str] = _module(f"{kind}.library").arrays_like(
+        path, pattern, varies, allow_external=allow_external
+    )
+    return listed
+
+
 def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of an array, without reading it."""
     if kind == "hdf5":
@@ -291,12 +305,7 @@ def make_entry(
 
     ``inside`` are the sequences in it, if the layout has such.
     """
-    lengths = {length for _, length in arrays}
-    if len(lengths) > 1:
-        lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
-        raise ValueError(
-            f"its arrays are not aligned: {lengths_by_name}; name arrays of equal length in key="
-        )
+    require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
     if inside is not None and inside.episodes is not None:
         some = inside.episodes
@@ -305,7 +314,7 @@ def make_entry(
         digest.update(inside.missing.rows.tobytes())
     return Entry(
         kind,
-        lengths.pop() if inside is None else inside.length,
+        arrays[0][1] if inside is None else inside.length,
         tuple(info for info, _ in arrays),
         digest.digest(),
         is_foreign=is_foreign or bool(sources),
@@ -316,10 +325,21 @@ def make_entry(
     )
 
 
+def require_aligned(arrays: Sequence[tuple[ArrayInfo, int]]) -> None:
+    """ValueError, with the counts, where arrays have different numbers of items."""
+    if len({length for _, length in arrays}) > 1:
+        lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
+        raise ValueError(
+            f"its arrays are not aligned: {lengths_by_name}; name arrays of equal length in key="
+        )
+
+
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
     """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and its own."""
     moved = np.moveaxis(block, axis, 0) if axis else block
-    return np.require(moved, moved.dtype.newbyteorder("="), ["C", "W", "O"])
+    # text of any length has no byte order
+    dtype = moved.dtype if moved.dtype.kind == "T" else moved.dtype.newbyteorder("=")
+    return np.require(moved, dtype, ["C", "W", "O"])
 
 
 def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[slice, ...]:

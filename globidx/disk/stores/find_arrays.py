@@ -46,7 +46,10 @@ def find(
 
 def fields_of(layout: Layout, axis: int) -> list[Field]:
     """The fields of a layout that names its keys, each at its key."""
-    return [Field(name, key, layout.form, along) for name, key, along in layout.fields(axis)]
+    return [
+        Field(name, key, layout.form_along(along), along)
+        for name, key, along in layout.fields(axis)
+    ]
 
 
 def is_array(node: Any) -> bool:

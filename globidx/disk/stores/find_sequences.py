@@ -14,8 +14,9 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
-from globidx.disk.stores.base import Inside, array_info
+from globidx.disk.stores.base import Inside, array_info, require_aligned
 from globidx.disk.stores.find_arrays import Field
+from globidx.errors import MissingChunkError
 
 #: Names of matches that an error lists.
 _FEW = 5
@@ -44,6 +45,12 @@ class Tree(Protocol):
         """All of the array at ``path``, which is small; ValueError where there is none."""
 
 
+def unwritten(error: MissingChunkError) -> str:
+    """The message for an array that tells sequences, and is not there in full: what it says would be invented."""
+    what = str(error).partition(";")[0]
+    return f"{what}; restore it, or write it anew, chunks of fill values too (zarr: write_empty_chunks=True)"
+
+
 def inside(
     arrays: Sequence[tuple[ArrayInfo, int]],
     shapes: Sequence[Sequence[int]],
@@ -56,6 +63,7 @@ def inside(
     """
     inner, rows = layout.inner, arrays[0][1]
     episodes = None
+    require_aligned(arrays)
     if inner.kind == "axis":
         episodes = _stacked(arrays, shapes)
         rows = int(episodes.lengths.sum())
@@ -79,12 +87,15 @@ def inside(
 
 
 def _stacked(arrays: Sequence[tuple[ArrayInfo, int]], shapes: Sequence[Sequence[int]]) -> Episodes:
-    """One sequence for each place along axis 0, which all arrays must have alike."""
-    counts = {int(shape[0]) for shape in shapes}
+    """One sequence for each place along axis 0, which all arrays that have such an axis must have alike."""
+    stacked = {
+        info.name: int(shape[0])
+        for (info, _), shape in zip(arrays, shapes, strict=True)
+        if info.form == "stacked"
+    }
+    counts = set(stacked.values())
     if len(counts) > 1:
-        told = ", ".join(
-            f"{info.name!r} has {shape[0]}" for (info, _), shape in zip(arrays, shapes, strict=True)
-        )
+        told = ", ".join(f"{name!r} has {count}" for name, count in stacked.items())
         raise ValueError(f"its arrays have different numbers of sequences along axis 0: {told}")
     count, rows = counts.pop(), arrays[0][1]
     chunk_lengths = np.tile([info.chunk_length for info, _ in arrays], (count, 1))
@@ -106,6 +117,14 @@ def _runs(paths: tuple[str, ...], read: Callable[[str], NDArray[Any]], rows: int
         return Sequences.of_runs(first, others[0], rows)
     except ValueError as error:
         raise ValueError(f"its sequences by {named} do not fit: {error}") from None
+
+
+def arrays_like(tree: Tree, pattern: str) -> list[str]:
+    """The arrays with an axis whose paths match ``pattern``, in natural order."""
+    like = Pattern(pattern)
+    names = sorted(set(matches(like, tree.groups)), key=natural) if like.stars else [""]
+    found = {path: tree.describe(path) for path in map(like.path, names)}
+    return [path for path, one in found.items() if one is not None and one.shape]
 
 
 def matched(
@@ -177,7 +196,7 @@ class _Column:
         """How many rows the array at ``path`` has; ValueError where it does not go with those before."""
         axis = self.field.axis
         alike = (one.shape[:axis], one.shape[axis + 1 :], one.dtype, one.packing)
-        if alike != self._like or not one.shape:
+        if alike != self._like or len(one.shape) <= axis:
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,

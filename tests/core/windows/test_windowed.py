@@ -109,7 +109,8 @@ def test_a_block_decodes_its_chunks_a_third_more_often_at_most(offsets, chunk, s
         ids = np.arange(first, min(first + block, len(index)))
         decoded += len(np.unique(index.rows(ids, tuple(offsets)).rows // chunk))
     assert decoded <= 1.31 * (start + length) / chunk
-    assert block <= 7 * chunk + 4 * (max(offsets) - min(offsets) + 1)  # no longer than it must be
+    # no longer than it must be, but for what makes blocks of an unaligned sequence even
+    assert block <= 1.05 * (7 * chunk + 4 * (max(offsets) - min(offsets) + 1))
 
 
 def test_sequences_end_where_files_do():

@@ -6,6 +6,7 @@ import atexit
 import math
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,15 @@ def _described(dataset: Any, plist: Any = None) -> Description:
     chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
     filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
     return dataset.shape or (), dataset.dtype, chunks, filters
+
+
+def arrays_like(
+    path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
+) -> list[str]:
+    """The datasets whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
+    with h5py.File(path, "r", driver=_driver(path)) as file:
+        listed = find_sequences.arrays_like(Hdf5Tree(file, allow=allow_external), pattern)
+        return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
 
 
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:

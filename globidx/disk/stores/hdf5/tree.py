@@ -14,10 +14,12 @@ from h5py import h5a, h5d, h5l, h5o
 from numpy.typing import NDArray
 
 from globidx.disk.stores.base import packing_of
-from globidx.disk.stores.find_sequences import Described
+from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.hdf5 import external
 from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.filters import require_filters
+from globidx.disk.stores.hdf5.presence import Presence
+from globidx.errors import MissingChunkError
 
 
 class Hdf5Tree:
@@ -55,7 +57,9 @@ class Hdf5Tree:
         filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
         if filters:
             require_filters(plist, path)
-        is_packed = h5a.exists(opened, b"scale_factor") or h5a.exists(opened, b"add_offset")
+        is_packed = h5a.get_num_attrs(opened) and (
+            h5a.exists(opened, b"scale_factor") or h5a.exists(opened, b"add_offset")
+        )
         packing = packing_of(h5py.Dataset(opened).attrs.get) if is_packed else ""
         chunks = plist.get_chunk() if layout == h5d.CHUNKED else None
         dtype = opened.dtype
@@ -63,11 +67,19 @@ class Hdf5Tree:
         return Described(opened.shape or (), dtype, chunks, packing, spelled)
 
     def read(self, path: str) -> NDArray[Any]:
-        """All of the dataset at ``path``; ValueError where there is none."""
+        """All of the dataset at ``path``; ValueError where there is none, or a part of it was never written.
+
+        Flags that were never written are not set.
+        """
         node = self._file[path] if self._exists(path) else None
         if not isinstance(node, h5py.Dataset):
             raise ValueError(f"it has no array {path!r}")
         self.targets += external.sources(node, allow=self._allow)
+        if node.dtype.kind != "b":
+            try:
+                Presence(node, 0, allow=self._allow).require_all(fill=False)
+            except MissingChunkError as error:
+                raise ValueError(unwritten(error)) from None
         return np.asarray(node[()])
 
     def _exists(self, path: str) -> bool:

@@ -97,6 +97,20 @@ def _refuse_read(path: str) -> NDArray[Any]:
     raise ValueError(f"it is a bare array, so it has no {path!r} in it")
 
 
+def arrays_like(
+    path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
+) -> list[str]:
+    """The arrays whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
+    del allow_external  # zarr arrays have their data in their store
+    root = _open_plain(path)
+    if isinstance(root, zarr.Array):
+        return []
+    listed = find_sequences.arrays_like(
+        ZarrTree(path, root, ZarrStore(path, 0, fill=False)), pattern
+    )
+    return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
+
+
 def audit(path: str | Path, array: str) -> Audit:
     """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
     opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")

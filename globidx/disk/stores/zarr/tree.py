@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.disk.files.paths import is_remote
+from globidx.disk.files.paths import is_remote, subfolders
 from globidx.disk.stores.base import NotPlainError, packing_of
 from globidx.disk.stores.find_arrays import is_array
-from globidx.disk.stores.find_sequences import Described
+from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.zarr.fast_scan import load
 from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
@@ -29,11 +29,7 @@ class ZarrTree:
     def groups(self, path: str) -> Iterable[str]:
         """The names of all that is in the group at ``path``; nothing where there is no group."""
         if not is_remote(self._path):
-            try:
-                with os.scandir(os.path.join(self._path, path)) as listing:
-                    return [entry.name for entry in listing if entry.is_dir()]
-            except (FileNotFoundError, NotADirectoryError):
-                return []
+            return subfolders(os.path.join(self._path, path))
         node = self._node(path)
         return [name for name, _ in node.members()] if hasattr(node, "members") else []
 
@@ -75,7 +71,7 @@ class ZarrTree:
         try:
             rows: NDArray[Any] = self._store.read(path, 0, node.shape[0])
         except MissingChunkError as error:
-            raise ValueError(f"array {path!r} cannot be read: {error}") from None
+            raise ValueError(unwritten(error)) from None
         return rows
 
     def _node(self, path: str) -> Any:
