@@ -113,3 +113,23 @@ def test_an_episode_is_one_sample(episodes, tmp_path):
     folder, written = episodes
     ours = opened(folder, tmp_path, "all", key={"action": "action"})
     assert_all_same(ours, [episode["action"] for episode in written])
+
+
+def test_the_layout_aloha_takes_the_arrays_of_an_episode(episodes, tmp_path):
+    """``layout="aloha"`` stands for actions, states and all cameras, and for files as episodes."""
+    folder, written = episodes
+    index = GlobalIndexManager(
+        str(folder / "*.hdf5"), layout="aloha", window=Window((0, 1)), cache_dir=tmp_path
+    )
+    expected = [
+        {
+            "action": episode["action"][time : time + 2],
+            "observations": {
+                "qpos": episode["qpos"][time : time + 2],
+                "images": {"cam_high": episode["image"][time : time + 2]},
+            },
+        }
+        for episode in written
+        for time in range(len(episode["action"]) - 1)
+    ]
+    assert_all_same(FileCacheDataset(index), expected)

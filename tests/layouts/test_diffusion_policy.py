@@ -193,3 +193,17 @@ def test_starts_and_lengths_say_the_same_as_ends(tmp_path):
     )
     sampler = Sampler(arrays, ends, 3, pad_before=1, pad_after=2)
     assert_all_same(FileCacheDataset(index), samples(sampler))
+
+
+def test_the_layout_diffusion_policy_takes_all_of_a_buffer(tmp_path):
+    """``layout="diffusion-policy"`` stands for all arrays below data, and for the episodes."""
+    path = tmp_path / "pusht.zarr"
+    arrays, ends = write_buffer(path)
+    index = GlobalIndexManager(
+        [str(path)],
+        layout="diffusion-policy",
+        window=Window(range(4), pad="edge", before=1, after=3),
+        cache_dir=tmp_path / "cache",
+    )
+    sampler = Sampler(arrays, ends, 4, pad_before=1, pad_after=3)
+    assert_all_same(FileCacheDataset(index), samples(sampler))

@@ -208,3 +208,14 @@ def test_fields_have_offsets_of_their_own(long_demos, tmp_path):
         for sample in samples(peer(long_demos, *how, get_pad_mask=True))
     ]
     assert_all_same(opened(long_demos, tmp_path, window, key=key), expected)
+
+
+def test_the_layout_robomimic_takes_all_of_a_demo(long_demos, tmp_path):
+    """``layout="robomimic"`` stands for all arrays of a demo, and for demos as sequences."""
+    how = (2, 5, True, True)
+    index = GlobalIndexManager(
+        str(long_demos), layout="robomimic", window=window_of(*how), cache_dir=tmp_path
+    )
+    theirs = peer(long_demos, *how)
+    theirs.dataset_keys = (*DATA, "states")
+    assert_all_same(FileCacheDataset(index), samples(theirs))

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from equality import assert_all_same
+from equality import assert_all_same, read_all
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
 
@@ -96,44 +96,37 @@ def dummy(tmp_path_factory):
 
 
 class Described:
-    """What a Well file says of its arrays: which vary by time, by trajectory, or not at all."""
+    """What a Well file says of its arrays: which are windowed, which come whole, and how they make up a sample."""
 
     def __init__(self, path):
-        self.windowed, self.timed, self.constants = {}, {}, {}
+        self.keys, self.axes, self.constants, self.expanded = [], {}, {}, {}
         with h5py.File(path) as file:
             for group in GROUPS:
                 for name in file[group].attrs["field_names"]:
                     self._add(f"{group}/{name}", file[f"{group}/{name}"].attrs)
+            self.arrays = [*self.keys]  # in the order in which the Well puts them together
+            self.keys = [key for key in self.keys if key not in self.constants]
             self.dims = list(file["dimensions"].attrs["spatial_dims"])
-            for dim in ("time", *self.dims):
-                self.constants[f"dimensions/{dim}"] = f"dimensions/{dim}"
-            # in the file a boundary's name is free; its dimension is an attribute
-            self.boundaries = {
-                name: file[f"boundary_conditions/{name}"].attrs["associated_dims"][0]
-                for name in file["boundary_conditions"]
-            }
-            for name in self.boundaries:
-                place = f"boundary_conditions/{name}"
+            self.keys.append("dimensions/time")
+            self.axes["dimensions/time"] = 0
+            self.constants |= {f"dimensions/{dim}": f"dimensions/{dim}" for dim in self.dims}
+            self.boundaries = {}
+            for name, boundary in file["boundary_conditions"].items():
+                self.boundaries[name] = boundary.attrs["associated_dims"][0]
+                path = f"boundary_conditions/{name}"
                 self.constants |= {
-                    f"{place}/mask": f"{place}/mask",
-                    f"{place}/type": f"{place}@bc_type",
+                    f"{path}/mask": f"{path}/mask",
+                    f"{path}/type": f"{path}@bc_type",
                 }
-            self.order = [
-                f"{group}/{name}" for group in GROUPS for name in file[group].attrs["field_names"]
-            ]
-            self.expanded = {
-                key: np.flatnonzero(~file[key].attrs["dim_varying"])
-                for key in self.order
-                if "dim_varying" in file[key].attrs
-            }
 
-    def _add(self, key, varying):
-        if varying["time_varying"] and varying["sample_varying"]:
-            self.windowed[key] = key
-        else:
-            self.constants[key] = f"{key}[*]" if varying["sample_varying"] else key
-            if varying["time_varying"]:
-                self.timed[key] = key
+    def _add(self, key, attributes):
+        self.keys.append(key)
+        if not attributes["time_varying"]:
+            self.constants[key] = f"{key}[*]" if attributes["sample_varying"] else key
+        elif not attributes["sample_varying"]:
+            self.axes[key] = 0  # all trajectories share it
+        if "dim_varying" in attributes:
+            self.expanded[key] = np.flatnonzero(~attributes["dim_varying"])
 
 
 def at(sample, key):
@@ -143,31 +136,26 @@ def at(sample, key):
 
 
 class AsWell:
-    """Puts a sample of ours together as the Well does: channels last, variable beside constant, input before output."""
+    """Puts a sample together as the Well does: channels last, variable beside constant, input before output."""
 
-    def __init__(self, path, n_input):
-        self.described, self.n_input = Described(path), n_input
+    def __init__(self, described, n_input):
+        self.described, self.n_input = described, n_input
 
-    def _value(self, sample, key, rows):
+    def _value(self, sample, key):
         value = at(sample, key)
-        if key in self.described.timed:
-            return value[rows]
-        lead = 1 if key in self.described.windowed else 0
         repeats = [1] * value.ndim
         for axis in self.described.expanded.get(key, ()):
-            repeats[lead + axis] = SHAPE[axis]
+            repeats[axis + (key in self.described.keys)] = SHAPE[axis]
         return torch.tile(value, repeats)
 
-    def _channels(self, sample, rows, *, of_fields, variable):
-        described = self.described
+    def _channels(self, sample, *, of_fields, variable):
         parts = []
-        for key in described.order:
-            if (key in {**described.windowed, **described.timed}) is not variable:
-                continue
+        for key in self.described.arrays:
             if key.startswith("scalars/") is of_fields:
                 continue
-            order = int(key[1]) if of_fields else 0
-            parts.append(self._value(sample, key, rows).unsqueeze(-1).flatten(-order - 1))
+            if (key in self.described.keys) is variable:
+                order = int(key[1]) if of_fields else 0
+                parts.append(self._value(sample, key).unsqueeze(-1).flatten(-order - 1))
         return torch.cat(parts, dim=-1) if parts else torch.tensor([])
 
     def _boundaries(self, sample):
@@ -180,19 +168,19 @@ class AsWell:
                     sides[self.described.dims.index(dim), side] = code
         return sides
 
-    def __call__(self, sample, rows):
-        n, time = self.n_input, sample["dimensions"]["time"][rows]
+    def __call__(self, sample):
+        n, time = self.n_input, sample["dimensions"]["time"]
         time = time - time.min()
         grid = [sample["dimensions"][dim] for dim in self.described.dims]
-        fields = self._channels(sample, rows, of_fields=True, variable=True)
-        scalars = self._channels(sample, rows, of_fields=False, variable=True)
+        fields = self._channels(sample, of_fields=True, variable=True)
+        scalars = self._channels(sample, of_fields=False, variable=True)
         parts = {
             "input_fields": fields[:n],
             "output_fields": fields[n:],
-            "constant_fields": self._channels(sample, rows, of_fields=True, variable=False),
+            "constant_fields": self._channels(sample, of_fields=True, variable=False),
             "input_scalars": scalars[:n],
             "output_scalars": scalars[n:],
-            "constant_scalars": self._channels(sample, rows, of_fields=False, variable=False),
+            "constant_scalars": self._channels(sample, of_fields=False, variable=False),
             "boundary_conditions": self._boundaries(sample),
             "space_grid": torch.stack(torch.meshgrid(*grid, indexing="ij"), -1),
             "input_time_grid": time[:n],
@@ -201,33 +189,18 @@ class AsWell:
         return {name: part for name, part in parts.items() if part.numel()}
 
 
-class Assembled:
-    """A dataset of ours, its samples put together as the Well's."""
-
-    def __init__(self, folder, n_input, n_output, stride, cache_dir):
-        self.offsets = np.arange(n_input + n_output) * stride
-        described = Described(folder / "0.hdf5")
-        index = GlobalIndexManager(
-            str(folder / "*.hdf5"),
-            key=described.windowed,
-            sequences="axis",
-            window=Window(tuple(self.offsets.tolist())),
-            constants=described.constants,
-            cache_dir=cache_dir,
-        )
-        self.dataset = FileCacheDataset(index)
-        self.as_well = AsWell(folder / "0.hdf5", n_input)
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, sample_id):
-        return self.__getitems__([sample_id])[0]
-
-    def __getitems__(self, ids):
-        anchors = [self.dataset.index_manager.where(sample_id).anchor for sample_id in ids]
-        read = zip(self.dataset.__getitems__(ids), anchors, strict=True)
-        return [self.as_well(sample, self.offsets + anchor) for sample, anchor in read]
+def opened(folder, n_input, n_output, stride, cache_dir):
+    described = Described(folder / "0.hdf5")
+    index = GlobalIndexManager(
+        str(folder / "*.hdf5"),
+        key={key: key for key in described.keys},
+        axis=described.axes,
+        sequences="axis",
+        window=Window(range(0, (n_input + n_output) * stride, stride)),
+        constants=described.constants,
+        cache_dir=cache_dir,
+    )
+    return FileCacheDataset(index, transform=AsWell(described, n_input))
 
 
 def peer(folder, n_input, n_output, stride):
@@ -251,7 +224,7 @@ def test_samples_are_the_wells(request, tmp_path, files, n_input, n_output, stri
     if files == "dummy" and (n_input + n_output - 1) * stride >= 10:
         n_input = 2  # the generator writes ten steps
     theirs = peer(folder, n_input, n_output, stride)
-    ours = Assembled(folder, n_input, n_output, stride, tmp_path)
+    ours = opened(folder, n_input, n_output, stride, tmp_path)
     assert_all_same(ours, [theirs[index] for index in range(len(theirs))])
 
 
@@ -265,7 +238,7 @@ def test_samples_are_told_where_they_come_from(rich, tmp_path):
 
     theirs = peer(rich, 2, 1, 2)
     theirs.transform = note
-    index = Assembled(rich, 2, 1, 2, tmp_path).dataset.index_manager
+    index = opened(rich, 2, 1, 2, tmp_path).index_manager
     first_of_file = np.cumsum([0, *theirs.n_trajectories_per_file])
     assert len(index) == len(theirs)
     for sample_id in range(len(theirs)):
@@ -309,3 +282,19 @@ def test_a_file_of_the_well_is_read_as_it_lies(rich, tmp_path):
     with h5py.File(rich / "0.hdf5") as file:
         velocity = file["t1_fields/velocity"][:]
     assert_all_same(FileCacheDataset(index), [*velocity.reshape(-1, *velocity.shape[2:])])
+
+
+def test_the_layout_the_well_takes_the_fields_that_vary(rich, tmp_path):
+    """``layout="the-well"`` stands for the fields that vary by trajectory and by time, and for their sequences."""
+    window = Window(range(3))
+    varying = ["t0_fields/density", "t0_fields/forcing", "t1_fields/velocity", "t2_fields/stress"]
+    files = str(rich / "*.hdf5")
+    named = GlobalIndexManager(files, layout="the-well", window=window, cache_dir=tmp_path / "a")
+    spelled = GlobalIndexManager(
+        files,
+        key={name: name for name in varying},
+        sequences="axis",
+        window=window,
+        cache_dir=tmp_path / "b",
+    )
+    assert_all_same(FileCacheDataset(named), read_all(FileCacheDataset(spelled)))
