@@ -1,4 +1,6 @@
-"""globidx: stop an epoch at any step, resume it on any number of ranks, and train on every sample exactly once.
+"""globidx: stop an epoch at any step, and resume it on any number of ranks.
+
+Every sample is trained on exactly once.
 
 The names below are imported when they are first used: ``import globidx`` alone does nothing.
 """

@@ -56,7 +56,10 @@ class EpochError(GlobidxError, ValueError):
 
 
 class EarlyStopError(GlobidxError, RuntimeError):
-    """A dataset or a collate function raised StopIteration, which would have ended the pass silently."""
+    """A dataset or a collate function raised StopIteration.
+
+    That would have ended the pass silently.
+    """
 
 
 class RecordError(GlobidxError, ValueError):

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from globidx.core.index.chunking import Chunking
-from globidx.core.orders.base import Arrangement, Order, Sequential, Shuffle
+from globidx.core.orders.base import Arrangement, Order
 from globidx.core.orders.chunk_shuffle import ChunkShuffle, PlannedChunkShuffle
 from globidx.core.orders.lanes import Lanes
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.orders.weighted import Weighted
 
 if TYPE_CHECKING:

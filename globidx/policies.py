@@ -1,4 +1,4 @@
-"""Which records to keep: ``last(3)``, ``every(1000)``, ``best("loss")``, and any of them combined by ``|``.
+"""Which records to keep: ``last(3)``, ``every(1000)``, ``best("loss")``, or several by ``|``.
 
 Pass one as ``CheckpointManager(..., keep=...)``. A function is a policy too, if it takes the
 entries of a folder, oldest first, and returns the numbers of those to keep.

@@ -15,8 +15,11 @@ import globidx
 
 TESTS = Path(__file__).parent
 _ON_PURPOSE = {"PYTHONHOME", "GLOBIDX_SIMULATION_SEEDS"}
-_TOOLS = TESTS.parent / "tools"
-sys.path[:0] = [str(TESTS), str(TESTS / "simulation"), str(_TOOLS), str(_TOOLS / "bench")]
+_REPOSITORY = TESTS.parent
+_TOOLS = _REPOSITORY / "tools"
+# The repository is first, so that a spawned process finds what a test module defines by its full name.
+_HELPERS = [TESTS, TESTS / "simulation", TESTS / "faults", TESTS / "fuzz", _TOOLS, _TOOLS / "bench"]
+sys.path[:0] = [str(folder) for folder in [_REPOSITORY, *_HELPERS]]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes on few cores
 # Processes that multiprocessing starts inherit the environment: a developer's shell must not change what they do.
 for name in [
@@ -47,13 +50,22 @@ _NEEDS_TORCH = re.compile(
     rf"^ *import torch|^ *from torch|globidx\.torch|torch\.utils|\b({'|'.join(_OF_TORCH)})\b",
     re.MULTILINE,
 )
+# Helpers in this folder whose import imports torch, and so the tests that use them.
+_IMPORTS_TORCH = re.compile(
+    rf"^from globidx import (\([^)]*|.*)\b({'|'.join(_OF_TORCH)})\b|^import torch|^from torch",
+    re.MULTILINE,
+)
+_HELPERS_OF_TORCH = [
+    path.stem for path in TESTS.glob("*.py") if _IMPORTS_TORCH.search(path.read_text())
+]
+_USES_HELPER = re.compile(rf"^from ({'|'.join(_HELPERS_OF_TORCH)}) import", re.MULTILINE)
+
+
+def _uses_torch(text):
+    return _NEEDS_TORCH.search(text) or _USES_HELPER.search(text)
 
 
 def pytest_ignore_collect(collection_path):
     """Files of tests that use torch are left out where it is not installed: ``tox -e core``, and newer Pythons."""
     is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return (
-        True
-        if is_test and not _HAS_TORCH and _NEEDS_TORCH.search(collection_path.read_text())
-        else None
-    )
+    return True if is_test and not _HAS_TORCH and _uses_torch(collection_path.read_text()) else None

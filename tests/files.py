@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 
 import h5py
 import numpy as np
 import zarr
 from processes import clean_environment
+
+from globidx import GlobalIndexManager
 
 
 def numbers(length, item_shape=(3,), dtype="u2", start=1):
@@ -62,6 +65,10 @@ def write_hdf5(path, data, *, key="x", chunk=None, axis=0, userblock=0, **option
             maxshape = tuple(None for _ in stored.shape) if chunk else None
             file.create_dataset(name, data=stored, chunks=chunks, maxshape=maxshape, **options)
     return str(path)
+
+
+#: A manager to which a file that was written just now is at rest, as one of yesterday is.
+settled_manager = partial(GlobalIndexManager, settled_after=0)
 
 
 def run_python(code, *arguments, flags=(), check=True, env=None, **options):

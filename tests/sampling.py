@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from globidx.core.orders.base import Sequential, Shuffle
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.tracker import Tracker
 
 

@@ -246,3 +246,19 @@ def test_the_linter_of_a_commit_is_that_of_tox():
     )
     pins = set(re.findall(r"\bruff==[\d.]+", hooks))
     assert pins == set(re.findall(r"\bruff==[\d.]+", constraints)) and len(pins) == 1
+
+
+#: Modules without rules of their own: names that stand elsewhere.
+DOORS = {"globidx/orders.py", "globidx/policies.py"}
+
+
+def test_every_module_has_a_test_of_its_own_name_where_it_lies():
+    """``tests/disk/files/test_lock.py`` for ``globidx/disk/files/lock.py``: a reader finds the law beside the code."""
+    tests = Path(__file__).parent
+    lacking = []
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE)
+        test = tests / inside.parent / f"test_{inside.stem}.py"
+        if not inside.stem.startswith("__") and not test.exists():
+            lacking.append(f"globidx/{inside}")
+    assert set(lacking) == DOORS

@@ -238,7 +238,9 @@ class _Maker:
                 tuple(rng.integers(-4, 5, rng.integers(1, 6)).tolist()),
             ][rng.integers(2)]
 
-        several = {name: offsets() for name in self.fields} if self.flip(0.5) else offsets()
+        several = {name: offsets() for name in self.fields} if self.flip(0.6) else offsets()
+        if isinstance(several, dict) and self.flip(0.3):
+            several = dict.fromkeys(several, offsets())
         pad = [None, "edge", "zero"][rng.integers(3)]
         more = {}
         if pad:

@@ -1,4 +1,6 @@
-"""The ``globidx`` command. Nothing here, or below it, imports torch: it must answer at once on a login node.
+"""The ``globidx`` command.
+
+Nothing here, or below it, imports torch: it must answer at once on a login node.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 it could not be done, 2 the
 command was wrong, 130 interrupted.
@@ -34,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     try:
         return _run(argv)
+    # as `head` does: there is nobody left to tell, and it is the reader who wanted no more
     except StdoutClosedError:
         return 1
+    # the kernel may have killed it for want of memory, so fewer at a time may do
     except BrokenExecutor:
         print_error(
             "a process that looked at files died; what was scanned is kept, so run it again, with fewer --workers"
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     if sys.stdout is None:
+        # started with `>&-`; what the command would print is lost, however well it went
         raise OSError("stdout is closed")
     args = _parser().parse_args(argv)
     with _warnings_shown(is_quiet=getattr(args, "quiet", False)):

@@ -21,7 +21,10 @@ _SHOWN = 10
 
 
 def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
-    """Check every file; 1 where anything is absent or cannot be read, or a file cannot be indexed at all."""
+    """Check every file.
+
+    Returns 1 where anything is absent or cannot be read, or a file cannot be indexed at all.
+    """
     try:
         indexed = replace(build, on_bad="report").run()
     except BadFilesError as error:
@@ -45,6 +48,7 @@ def _read(args: argparse.Namespace, indexed: Snapshot, executor: Executor) -> li
     progress = None if args.quiet else Progress(wanted=args.progress or None)
     few = len(indexed.table) < 2
     reports: list[ArrayReport] = []
+    # a process of its own costs more than reading one file
     executor_for_many = None if few else executor
     arrays_of_files = run(
         indexed,
@@ -61,7 +65,10 @@ def _read(args: argparse.Namespace, indexed: Snapshot, executor: Executor) -> li
 
 @dataclass(frozen=True)
 class _Report:
-    """What was found in the arrays of ``num_files`` files, and (path, reason) of those that cannot be indexed."""
+    """What was found in the arrays of ``num_files`` files.
+
+    ``skipped`` has (path, reason) of those that cannot be indexed.
+    """
 
     args: argparse.Namespace
     num_files: int
@@ -96,6 +103,7 @@ class _Report:
         unfit = f", {len(self.skipped)} of them cannot be indexed" if self.skipped else ""
         yield f"files      {self.num_files}{unfit}"
         yield f"chunks     {value['chunks']}: {value['absent']} absent, {read}"
+        # Damage that changes neither a checksum nor a size is not detected by any reader.
         yield f"checksums  {f'none in {bare}: a flipped bit there would read as data' if bare else 'in every array'}"
         yield from _first(
             (f"problem    {path}: {reason}" for path, reason in self.skipped),
@@ -113,6 +121,7 @@ def _problem(one: ArrayReport) -> str:
 
 
 def _first(problems: Iterator[str], count: int, what: str) -> Iterator[str]:
+    # A folder of a million files may have as many problems; JSON lists all of them.
     for _, line in zip(range(_SHOWN), problems, strict=False):
         yield line
     if count > _SHOWN:

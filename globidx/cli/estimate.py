@@ -9,7 +9,7 @@ from typing import Any
 
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_result
-from globidx.cli.parser import positive
+from globidx.cli.parser import integer, positive
 
 _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 
@@ -47,26 +47,31 @@ def add(subparsers: Any) -> None:
         "--world-size", type=positive, default=1, help="number of ranks (default: 1)"
     )
     command.add_argument(
-        "--workers", type=int, default=0, help="loader workers of a rank (default: 0, none)"
+        "--workers",
+        type=integer,
+        default=0,
+        help="num_workers of the loader, on each rank; estimate itself starts no process (default: 0)",
     )
     command.add_argument(
         "--cache-bytes",
-        type=int,
+        type=integer,
         help="bytes of decoded chunks that a worker keeps (default: 67108864)",
     )
     command.add_argument(
         "--max-open-files",
-        type=int,
+        type=integer,
         help="files that a worker keeps open (default: a quarter of the limit, at most 128)",
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the order (default: 0)")
+    command.add_argument("--seed", type=integer, default=0, help="seed of the order (default: 0)")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_estimate)
 
 
 def _estimate(args: argparse.Namespace) -> None:
-    from globidx.core.orders.base import Order, Sequential, Shuffle
+    # numpy and zarr are imported by the command that needs them: `--help` must answer at once
+    from globidx.core.orders.base import Order
     from globidx.core.orders.chunk_shuffle import ChunkShuffle
+    from globidx.core.orders.plain import Sequential, Shuffle
     from globidx.core.reading.estimate import estimate
     from globidx.core.reading.planning import CACHE_BYTES
     from globidx.disk.files.lru import default_capacity
@@ -95,6 +100,7 @@ def _estimate(args: argparse.Namespace) -> None:
         f"files in a batch  {cost.files_per_batch:.1f}",
         f"open files        at most {cost.open_files} in a worker",
     ]
+    # a figure that stands for more than it was taken from must say so
     if cost.played < cost.samples:
         lines.append(f"from a part of    {cost.played} samples")
     print_result(args, asdict(cost), lines)

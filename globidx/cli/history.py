@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from globidx.cli.output import printable
-from globidx.core.orders.base import Order, Sequential, Shuffle
+from globidx.core.orders.base import Order
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.remaining import Remaining
 from globidx.core.progress.segments import Progress, Segment, Skip
 from globidx.core.progress.state import FORMAT, SamplerState
@@ -42,16 +43,24 @@ def word(value: Any) -> str:
 
 
 def arrangement_of(state: SamplerState) -> Any:
-    """The order of the state's epoch, or None if it needs more than the record holds (weights, torch)."""
+    """The order of the state's epoch.
+
+    None if it needs more than the record holds (weights, torch).
+    """
     order = _ORDERS.get(str(state.order.get("algorithm")))
+    # another version of the algorithm, or other parameters, would be other ids
     if order is None or order.describe() != dict(state.order):
         return None
     return order.bind(state.dataset.num_samples, seed=state.seed, epoch=state.epoch)
 
 
 def remaining_of(state: SamplerState, progress: Progress) -> Remaining | None:
-    """The positions that remain, or None where ids were left out of an order that cannot be computed here."""
+    """The positions that remain.
+
+    None where ids were left out of an order that cannot be computed here.
+    """
     arrangement = arrangement_of(state)
+    # without skips the positions that remain do not depend on the order
     if arrangement is None and progress.left_out.pairs:
         return None
     return Remaining(progress, arrangement.occurrences if arrangement is not None else np.asarray)
@@ -131,6 +140,7 @@ def _positions(state: SamplerState, done: Progress) -> str:
         return "nothing"
     if remaining is None:
         return f"{done.remaining} positions, of an order that only its own run can compute"
+    # a stretch from the beginning and the last position: all of 10^12 would take minutes
     some = remaining.forward(np.arange(min(done.remaining, 2**12), dtype=np.int64))
     breaks = np.flatnonzero(np.diff(some) != 1) + 1
     starts = [0, *breaks.tolist()]

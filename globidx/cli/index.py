@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_error, print_result
+from globidx.cli.parser import integer
 from globidx.cli.progress import Progress
 from globidx.cli.workers import pool
 
@@ -76,7 +77,7 @@ def add(things: Any) -> None:
         example="data/ --key images 17 2000\n"
         "  globidx index locate 2020/ --key t2m --sequences chain --window -2:2 --json 17",
     )
-    locate.add_argument("ids", nargs="+", type=int, metavar="ID", help="sample ids")
+    locate.add_argument("ids", nargs="+", type=integer, metavar="ID", help="sample ids")
     _command(
         index,
         "merge",
@@ -105,7 +106,9 @@ def _command(
     add_files(command, nargs=files)
     command.add_argument("--on-bad", choices=("error", "skip"), default="error", help=on_bad)
     command.add_argument(
-        "--workers", type=_workers, help="processes that scan files (default: one a core)"
+        "--workers",
+        type=_workers,
+        help="processes of this command that scan files, whatever workers a loader has (default: one a core)",
     )
     command.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and do nothing"
@@ -129,6 +132,7 @@ def _build(args: argparse.Namespace) -> int | None:
     build.require_writable()
     with pool(args.workers) as executor:
         if args.part:
+            # a part is never the index: it is kept beside the cache, until `merge` has them all
             path, count = replace(build, executor=executor).run_part(*args.part)
             value = {
                 "part": list(args.part),
@@ -148,6 +152,14 @@ def _build(args: argparse.Namespace) -> int | None:
 def _merge(args: argparse.Namespace) -> int | None:
     build = _build_of(args)
     parts = build.part_files()
+    if not args.dry_run:
+        build.require_writable()
+    if not parts and not os.path.exists(build.cache):
+        raise OSError(
+            f"there is no part to merge, {build.cache.stem}.N-of-OF{build.cache.suffix}, in {build.cache.parent}: make "
+            "parts with `globidx index build ... --part N/OF`, with the same files and options as here, or the whole "
+            "index with `globidx index build`"
+        )
     absent = _absent_parts([os.path.basename(part) for part in parts], len(build.paths))
     if absent and not args.quiet:
         print_error(f"parts {', '.join(absent)} are missing; their files are scanned now")
@@ -155,9 +167,9 @@ def _merge(args: argparse.Namespace) -> int | None:
         return _print_dry_run(
             args, build, f"and the index put together from {len(parts)} parts in", None
         )
-    build.require_writable()
     with pool(args.workers) as executor:
         snapshot = replace(build, executor=executor).run(merge=True)
+    # the parts are removed below, so what they hold must be in the cache by now
     build.require_written(snapshot, f", so its {len(parts)} parts stay")
     for part in parts:
         part.unlink(missing_ok=True)
@@ -237,6 +249,7 @@ def _diff(args: argparse.Namespace) -> int | None:
     from globidx.disk.index.snapshot import changes_between
 
     build = _build_of(args)
+    # what is there is compared and left: `diff` must say the same when it is asked again
     before = build.last()
     if before is None:
         raise OSError(
@@ -325,6 +338,7 @@ def _print(args: argparse.Namespace, value: Any, *lines: str) -> int:
 
 def _absent_parts(names: list[str], count: int) -> list[str]:
     """Which parts ``N-of-M`` of ``count`` files there should be and are not."""
+    # parts of several splits may lie beside each other; each is asked for its own rest
     present = {(int(n), int(of)) for n, of in re.findall(r"\.(\d+)-of-(\d+)\.", " ".join(names))}
     absent = []
     for of in sorted({of for _, of in present}):
@@ -340,6 +354,7 @@ def _parts_with_files(of: int, count: int) -> Iterable[int]:
     """
     return (
         range(1, of + 1)
+        # with more parts than files, some are dealt none, and are not missed
         if of <= count
         else [-(-(index + 1) * of // count) for index in range(count)]
     )

@@ -19,6 +19,7 @@ class StdoutClosedError(Exception):
 def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
     """Print ``value`` as JSON if ``--json`` was given, else ``lines``."""
     shown = (
+        # the one control character that JSON does not escape
         [json.dumps(value, indent=1).replace("\x7f", "\\u007f")]
         if args.json
         else map(printable, lines)
@@ -27,7 +28,10 @@ def print_result(args: argparse.Namespace, value: Any, lines: Iterable[str]) -> 
 
 
 def write_stdout(text: str) -> None:
-    """Write to stdout; StdoutClosedError if its reader has closed it, OSError if it cannot be written."""
+    """Write to stdout.
+
+    StdoutClosedError if its reader has closed it, OSError if it cannot be written.
+    """
     try:
         write(text, sys.stdout)
     except BrokenPipeError as error:
@@ -67,6 +71,7 @@ def write(text: str, stream: TextIO) -> None:
 def _discard(stream: TextIO) -> None:
     # a stream without a descriptor, as tests put in place, is not flushed at exit
     with suppress(OSError, ValueError):
+        # the descriptor itself is replaced, so that what Python flushes at exit goes nowhere
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
@@ -81,7 +86,9 @@ class StderrHandler(logging.Handler):
 
 
 def printable(line: str) -> str:
-    r"""One line for a terminal, whatever is in it: names of files and arrays, and records, may hold anything.
+    r"""One line for a terminal, whatever is in it.
+
+    Names of files and arrays, and records, may hold anything.
 
     Line breaks are escaped too, so that no name can forge a line of its own.
 
@@ -89,5 +96,6 @@ def printable(line: str) -> str:
     a\n9  b.zarr\x1b[2J
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    # control characters could move the cursor, or make a terminal type
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     return shown.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,7 @@
-"""The parser of every command: its help ends in examples and exit codes, and its messages cannot be forged."""
+"""The parser of every command.
+
+Its help ends in examples and exit codes, and its messages cannot be forged.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from globidx.cli.output import print_error, write, write_stdout
@@ -39,6 +44,7 @@ def between(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+# as many ranks as a record may have; a typing error of a digit takes no memory
 positive = between(1, 2**17)
 
 
@@ -121,12 +127,36 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, with values that begin with a minus sign."""
+        """Parse as argparse does: values may begin with a minus sign, and misspelt options are named first."""
         given = with_joined_negatives(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:
+            self._refuse_misspelt(given)
         return super().parse_known_args(given, namespace)
+
+    def _refuse_misspelt(self, given: Sequence[str]) -> None:
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        # behind a bare -- stand names of files
+        for word in takewhile(lambda word: word != "--", given):
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(option.startswith(name) for option in known):
+                similar = get_close_matches(name, known, 1)
+                hint = f"did you mean {similar[0]}?" if similar else "--help lists those there are"
+                self.error(f"there is no option {name}; {hint}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is none of the choices, with the one that was probably meant."""
+        choices = list(map(str, action.choices or ()))
+        similar = get_close_matches(str(value), choices, 1)
+        if action.choices is not None and value not in action.choices and similar:
+            raise argparse.ArgumentError(
+                action,
+                f"there is no {value!r}; did you mean {similar[0]}? Choose from {', '.join(choices)}",
+            )
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         """Show the usage and one line, with arguments of the user's in it escaped; exit code 2."""
+        # argparse's own would print the argument raw, with whatever a terminal makes of it
         self.print_usage(sys.stderr)
         print_error(message)
         self.exit(2)

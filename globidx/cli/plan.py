@@ -1,4 +1,4 @@
-"""The samples that each rank would get if a record were resumed: arithmetic over a sampler's state."""
+"""The samples that each rank would get if a record were resumed, from a sampler's state alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from globidx.errors import RecordError
 
 @dataclass(frozen=True)
 class Share:
-    """One rank's part: how many samples, how many of them padding, in how many batches, and between which positions."""
+    """One rank's part of the rest of an epoch.
+
+    How many samples, how many of them padding, in how many batches, and between which positions.
+    """
 
     rank: int
     samples: int
@@ -39,8 +42,10 @@ class Plan:
     >>> sampler.commit(2)                                   # 2 ranks have 2 each; 7 remain
     >>> state = SamplerState.from_dict(sampler.state_dict())
     >>> plan = Plan.of(state, world_size=3, batch_size=2, tail="pad")
-    >>> [(s.samples, s.padding, s.batches, s.last_batch, s.first_position, s.last_position) for s in plan.shares]
-    [(3, 0, 2, 1, 4, 10), (3, 1, 2, 1, 5, 8), (3, 1, 2, 1, 6, 9)]
+    >>> [(s.samples, s.padding, s.batches, s.last_batch) for s in plan.shares]
+    [(3, 0, 2, 1), (3, 1, 2, 1), (3, 1, 2, 1)]
+    >>> [(s.first_position, s.last_position) for s in plan.shares]
+    [(4, 10), (5, 8), (6, 9)]
     """
 
     epoch: int
@@ -53,7 +58,10 @@ class Plan:
 
     @classmethod
     def of(cls, state: SamplerState, *, world_size: int, batch_size: int, tail: Tail) -> Plan:
-        """The plan for a sampler's state; RecordError where its order cannot be computed here and ids are left out."""
+        """The plan for a sampler's state.
+
+        RecordError where its order cannot be computed here and ids are left out.
+        """
         epoch, progress = _resumed(state)
         positions = remaining_of(replace(state, epoch=epoch), progress)
         if positions is None:
@@ -66,11 +74,13 @@ class Plan:
             partition.stream_length(left, rank=r, world_size=world_size, tail=tail)
             for r in range(world_size)
         ]
+        # what is dealt beyond a dropped tail is not read; what is read beyond the deal is padding
         real = np.minimum(dealt, lengths)
         ranks = np.arange(world_size, dtype=np.int64)[real > 0]
+        # only ranks that have any: the positions of the others would be those of nobody
         first = dict(zip(ranks.tolist(), positions.forward(ranks).tolist(), strict=True))
-        last_numbers = ranks + (real[ranks] - 1) * world_size
-        last = dict(zip(ranks.tolist(), positions.forward(last_numbers).tolist(), strict=True))
+        last_indices = ranks + (real[ranks] - 1) * world_size
+        last = dict(zip(ranks.tolist(), positions.forward(last_indices).tolist(), strict=True))
         for rank, samples in enumerate(lengths):
             batches = -(-samples // batch_size)
             last_batch = samples - (batches - 1) * batch_size if batches else 0
@@ -128,11 +138,15 @@ class Plan:
         yield from _table(rows)
 
     def _tail(self, tail: Tail) -> dict[str, Any]:
-        """What another tail would mean, over all ranks: fewest and most samples and batches of one, and the rest."""
+        """What another tail would mean, over all ranks.
+
+        The fewest and the most samples and batches of a rank, and what is left over.
+        """
         lengths = [
             partition.stream_length(
                 self.remaining, rank=rank, world_size=self.world_size, tail=tail
             )
+            # ranks are dealt in turn, so the first has the most and the last the fewest
             for rank in (0, self.world_size - 1)
         ]
         batches = [-(-length // self.batch_size) for length in lengths]
@@ -164,8 +178,13 @@ def sampler_of(record: Mapping[str, Any], name: str | None) -> tuple[str, Sample
 
 
 def _resumed(state: SamplerState) -> tuple[int, Progress]:
-    """The epoch and progress with which samplers go on from a state: ids on its skip list are left out from here on."""
+    """The epoch and progress with which samplers go on from a state.
+
+    Ids on its skip list are left out from here on.
+    """
     epoch, progress = state.resumed()
+    # As `Tracker.load` does: what was skipped in an epoch that runs is left out from its next
+    # segment.
     more = (state.skip - progress.left_out).below(state.dataset.num_samples)
     if more.pairs:
         arrangement = arrangement_of(replace(state, epoch=epoch))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,12 +21,13 @@ _EVERY = 5.0
 class Progress:
     """Prints how many files are done, with rate and time left, each time it is called.
 
-    Silent where stderr is no terminal, unless it is ``wanted``.
+    Silent where stderr is no terminal, unless it is ``wanted``. ``clock`` counts seconds.
     """
 
-    def __init__(self, *, wanted: bool | None) -> None:
+    def __init__(self, *, wanted: bool | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._shown = sys.stderr is not None and (sys.stderr.isatty() if wanted is None else wanted)
-        self._began = self._printed = time.monotonic()
+        self._clock = clock
+        self._began = self._printed = clock()
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -38,7 +40,7 @@ class Progress:
             if done == total:
                 bar.close()
             return
-        now = time.monotonic()
+        now = self._clock()
         if now - self._printed >= _EVERY or done == total:
             self._printed = now
             with suppress(OSError):
@@ -64,4 +66,5 @@ def _bar(total: int) -> Any:
         width = os.get_terminal_size(sys.stderr.fileno()).columns
     except (ImportError, OSError):
         return None
+    # a terminal that says no width (a fresh pty has 0 columns) has no room for a bar
     return tqdm(total=total, unit="file", file=sys.stderr) if width else None

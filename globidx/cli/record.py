@@ -1,4 +1,4 @@
-"""``globidx record``: how far a run has come, whether its records are whole, and what a resume would do."""
+"""``globidx record``: how far a run has come, and what a resume would do."""
 
 from __future__ import annotations
 
@@ -119,6 +119,7 @@ def _check(args: argparse.Namespace) -> None:
     ]
     lines += [f"{len(report.records)} records, {report.problems} damaged"]
     print_result(args, value, lines)
+    # after the list, so that what is printed is whole and the exit code still tells
     if report.problems:
         raise RecordError(
             f"{report.problems} of {len(report.records)} records in {args.path} are damaged"
@@ -139,6 +140,7 @@ def _reseal(args: argparse.Namespace) -> None:
     path = Path(args.path)
     data = records.read_bytes(path)
     sealed = record.reseal(data, args.path)
+    # a second call must not make a second record of the same content
     if record.is_sealed(data):
         print_result(
             args,
@@ -151,6 +153,7 @@ def _reseal(args: argparse.Namespace) -> None:
     else:
         folder = Path(os.path.abspath(path)).parent
         token = secrets.token_hex(6)
+        # a new number and token, for one id must never mean two contents
         sealed = record.reseal(data, args.path, number=records.next_number(folder), token=token)
         written = records.publish(folder, sealed, durable=True)
     kept = "" if args.in_place else f"; {path} is left as it is"

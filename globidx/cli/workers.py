@@ -11,10 +11,17 @@ from multiprocessing.connection import wait
 
 
 def pool(workers: int | None) -> ProcessPoolExecutor:
-    """Processes that are started when the first of them has anything to do; few files are looked at without."""
+    """Processes that are started when the first of them has anything to do.
+
+    Few files are looked at without any.
+    """
+    # cores that this process may use: a container or a job has fewer than the machine
     count = workers or min(32, len(os.sched_getaffinity(0)))
     return ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("forkserver"), initializer=_begin
+        # a forked child would inherit locks that other threads of this process hold
+        count,
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=_begin,
     )
 
 

@@ -44,5 +44,7 @@ class cached_property(Generic[Value]):  # noqa: N801 - it stands in for the one 
         if instance is None:
             return self
         value = self._compute(instance)
+        # read there from now on: an attribute of the instance goes before this descriptor, which
+        # has no `__set__`
         instance.__dict__[self._name] = value
         return value

@@ -1,20 +1,15 @@
-"""Checkpoints: every rank's progress, gathered into one record that any number of ranks can start from."""
+"""Checkpoints: the progress of all ranks as one record, for any number of ranks to start from."""
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
-import secrets
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from torch.utils.data import get_worker_info
 
@@ -22,12 +17,9 @@ from globidx.core import validate
 from globidx.core.datasets.identity import unidentified
 from globidx.core.json import strict
 from globidx.core.records import record
-from globidx.core.records.gather import united
 from globidx.core.records.policies import Keep
-from globidx.disk.records import folder as records
-from globidx.disk.records.lineage import Lineage
-from globidx.errors import RecordMismatchError, SaveError
-from globidx.torch.background import Background
+from globidx.disk.records.archive import Archive
+from globidx.errors import SaveError
 from globidx.torch.ranks.agreement import Agreement
 from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.stateful import Objects, Stateful
@@ -105,14 +97,16 @@ class CheckpointManager:
             )
         self._directory = Path(directory)
         self._objects = Objects(sampler_or_dict_of_stateful)
-        self._keep = _keep(keep, keep_last)
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
-        self._ranks = Agreement(group, float(timeout), purpose="records")
-        self._durable = durable
+        chosen = _keep(keep, keep_last)
+        self._ranks = Agreement(group, timeout, purpose="records")
         # only rank 0 uses it, as it alone reads and writes
-        self._line = line = _line_of(self._directory, self._objects)
-        self._lineage, self._background = line.lineage, line.background
+        self._archive = Archive(
+            self._directory,
+            self._objects.identities(),
+            keep=chosen,
+            durable=durable,
+        )
+        self._lineage = self._archive.lineage
         self._busy = threading.Lock()
         self._process = os.getpid()
         self._warned_unidentified = self._warned_unread = False
@@ -174,7 +168,13 @@ class CheckpointManager:
             own: dict[str, Any] = {}
             parts = self._ranks.gather(lambda: own.update(self._own_part(step, extras)) or own)
             saved: dict[str, Any] = self._ranks.broadcast(
-                lambda: self._publish(parts, blocking), lost=_IN_DOUBT
+                lambda: self._archive.publish(
+                    parts,
+                    self._objects.merges(),
+                    blocking=blocking,
+                    patience=self._ranks.patience,
+                ),
+                lost=_IN_DOUBT,
             )
         self._record = saved
         self._states = self._objects.learn_quarantined(saved["states"], own["states"])
@@ -200,7 +200,9 @@ class CheckpointManager:
         ...     manager.wait()
         """
         with self._turn("wait"):
-            self._ranks.broadcast(self._settle, lost=_IN_DOUBT)
+            self._ranks.broadcast(
+                lambda: self._archive.settle(self._ranks.patience), lost=_IN_DOUBT
+            )
 
     def restore(self, expect: str | None = None, fallback: bool = False) -> dict[str, Any] | None:
         """Load the newest record into the objects.
@@ -238,9 +240,12 @@ class CheckpointManager:
         """
         with self._turn("restore"):
             requests = self._ranks.gather(lambda: [expect, bool(fallback)])
-            newest, passed_over = self._ranks.broadcast(lambda: self._find(requests))
+            newest, passed_over = self._ranks.broadcast(
+                lambda: self._archive.find(requests, self._ranks.patience)
+            )
             if newest is None:
                 return None
+            # asked on all ranks before any loads: a refusal must leave every rank as it was
             self._ranks.gather(lambda: self._objects.refuse_other_run(newest["states"]))
             self._objects.load(newest["states"], self._ranks.gather)
             self._remember(newest)
@@ -268,6 +273,7 @@ class CheckpointManager:
         """
         with self._objects.still():
             states = self._objects.states()
+        # compared by value: whether the run has gone on since is not asked of any clock or counter
         if self._record is None or states != self._states:
             last = self._record or {"number": 0, "step": 0}
             unsaved = record.build(
@@ -318,13 +324,18 @@ class CheckpointManager:
 
     @contextmanager
     def _turn(self, call: str, what: str = "") -> Iterator[None]:
-        """Make one call at a time; SaveError, before anybody is waited for, if it cannot be made here."""
+        """Make one call at a time.
+
+        SaveError, before anybody is waited for, if it cannot be made here.
+        """
+        # a forked child has its parent's connections, and would talk as its rank
         if get_worker_info() is not None or os.getpid() != self._process:
             raise SaveError(
                 f"{call}() in another process than the one that made the manager, such as a "
                 "DataLoader's worker, which is no rank; call it in the training loop. Nothing "
                 "was saved: not written"
             )
+        # not waited for: below a handler the call that holds it could never go on
         if not self._busy.acquire(blocking=False):
             raise SaveError(
                 f"{call}() while another save, restore or wait of this manager is under way, in "
@@ -339,8 +350,12 @@ class CheckpointManager:
             self._busy.release()
 
     def _warn_of_unread_samplers(self, step: int) -> None:
-        """Log on rank 0, once, that steps were made and no sampler was ever read: its loader has another one."""
+        """Log on rank 0, once, that steps were made and no sampler was ever read.
+
+        The loader has another one.
+        """
         samplers = self._objects.samplers.values()
+        # before the first step a record may say that nothing was trained on
         unread = step and samplers and not any(held._ledger.was_read for held in samplers)
         if unread and not self._warned_unread and not self._ranks.rank:
             self._warned_unread = True
@@ -382,82 +397,12 @@ class CheckpointManager:
             "ranks": self._objects.ranks(),
             "extras": strict.plain(dict(extras or {}), "extras"),
         }
+        # checked on every rank, kept from one: a metric differs by rank, and one value is recorded
         return own if self._ranks.rank == 0 else own | {"extras": {}}
-
-    def _publish(self, gathered: list[bytes], blocking: bool) -> dict[str, Any]:
-        """On rank 0: the parts of all ranks as one record, on disk or on its way there."""
-        self._settle()
-        number = self._lineage.next_number()
-        parts = [_part(rank, data) for rank, data in enumerate(gathered)]
-        sealed = record.build(
-            number=number,
-            token=secrets.token_hex(6),
-            time=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
-            step=parts[0]["step"],
-            states=strict.plain(united(parts, self._objects.merges()), "states"),
-            extras=parts[0]["extras"],
-        )
-        if blocking:
-            self._write(sealed)
-        else:
-            # what no reader would accept is refused at once
-            record.decode(record.encode(sealed), "the record to be written")
-            self._background.start(f"record {sealed['id']}", lambda: self._write(sealed))
-        return sealed
-
-    def _write(self, sealed: dict[str, Any]) -> None:
-        self._lineage.write(sealed, durable=self._durable)
-        self._lineage.prune(self._keep)
-
-    def _settle(self) -> None:
-        """On rank 0: wait for a write in the background, a little less than the others wait, to report it to them."""
-        self._background.settle(0.8 * self._ranks.patience)
-
-    def _find(self, requests: list[bytes]) -> tuple[dict[str, Any] | None, list[str]]:
-        """On rank 0: the record that all ranks ask for, and why newer ones were passed over."""
-        self._settle()
-        wanted = [json.loads(data) for data in requests]
-        for rank, wish in enumerate(wanted):
-            if wish != wanted[0]:
-                raise RecordMismatchError(
-                    f"rank {rank} restores with expect, fallback = {wish}, rank 0 with "
-                    f"{wanted[0]}; ask for the same on every rank: let rank 0 broadcast the id "
-                    "that its model checkpoint holds"
-                )
-        self._lineage.look()
-        expect, fallback = wanted[0]
-        newest, passed_over = records.find(self._directory, expect, fallback=fallback)
-        if newest is None:
-            _log.info("no record in %s: the run begins afresh", self._directory.absolute())
-        for reason in passed_over:
-            _log.warning("passed over a record newer than %s: %s", (newest or {}).get("id"), reason)
-        return newest, passed_over
 
     def _remember(self, loaded: dict[str, Any]) -> None:
         with self._objects.still():
             self._record, self._states = loaded, self._objects.states()
-
-
-class _Line:
-    """What managers of one run in one folder share: records, and a background write.
-
-    A manager that is made anew each epoch, or by a signal handler, belongs to the same run.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.lineage = Lineage(directory)
-        self.background = Background()
-
-
-_lines: WeakValueDictionary[tuple[Any, ...], _Line] = WeakValueDictionary()
-
-
-def _line_of(directory: Path, objects: Objects) -> _Line:
-    # ids are not reused while a line lives: its managers hold the objects, and it is gone with the
-    # last of them
-    held = ((name, id(objects.by_name[name])) for name in sorted(objects.by_name))
-    key = (os.getpid(), os.path.realpath(directory), *held)
-    return _lines.setdefault(key, _Line(directory))
 
 
 def _keep(keep: Keep | None, keep_last: int) -> Keep | int:
@@ -471,13 +416,3 @@ def _keep(keep: Keep | None, keep_last: int) -> Keep | int:
             "such as keep=policies.last(n) | policies.every(m)"
         )
     return keep or validate.integer(keep_last, "keep_last", low=1)
-
-
-def _part(rank: int, data: bytes) -> dict[str, Any]:
-    try:
-        part: dict[str, Any] = json.loads(data)
-    except ValueError as error:
-        raise SaveError(
-            f"rank {rank} sent what is no part of a record: {error}. Nothing is saved: not written"
-        ) from None
-    return part

@@ -99,6 +99,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         on_error: OnError = "raise",
         **misplaced: Never,
     ) -> None:
+        # the usual mistake: key= and its like belong to the index, and Python would not say so
         if misplaced:
             raise TypeError(_misplaced(index_manager, list(misplaced)))
         if not isinstance(index_manager, GlobalIndexManager):
@@ -185,7 +186,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return self.__getitems__([validate.sample_id(sample_id, len(self))])[0]
 
     def __getitems__(self, sample_ids: Sequence[int]) -> list[Any]:
-        """Samples of a batch of ids, in the same sequence; each file and contiguous run is read once.
+        """Samples of a batch of ids, in the same sequence.
+
+        Each file and contiguous run is read once.
 
         torch's loader calls it. Samples are writable and do not overlap, but those of a batch share
         their memory, which is freed with the last of them: ``clone()`` a sample that is kept for
@@ -294,6 +297,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return [self._sample(parts, id) for parts, id in zip(arrays, ids, strict=True)]
 
     def _sample(self, values: tuple[Any, ...], id: int) -> Any:
+        # no copy: samples of a batch share the memory that it was read into, and do not overlap
         if len(values) == 1:
             sample: Any = torch.from_numpy(values[0])
         elif self._is_flat:
@@ -378,14 +382,15 @@ def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> 
     for name in wanted:
         if name not in present:
             raise ValueError(
-                f"the index has no array {name!r}; there is {', '.join(map(repr, present))}. Name "
-                "it in the index's key"
+                f"the index has no array {name!r}; there is {', '.join(map(repr, present))}. "
+                "Choose fields= among these, or name more arrays in key= of the GlobalIndexManager"
             )
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(f"fields must name at least one array, and each once, got {fields!r}")
     for info in manager.arrays:
         if info.name in wanted:
             try:
+                # asked of torch itself: which dtypes it has differs by version
                 torch.from_numpy(np.empty(0, info.dtype))
             except TypeError:
                 raise ValueError(

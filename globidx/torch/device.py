@@ -45,13 +45,17 @@ class Ahead:
         return len(self._batches)
 
     def __next__(self) -> Any:
+        # the first batch of a pass has not begun to move, since nobody had asked for it
         coming, self._coming = self._coming or self._start(), None
         batch = coming()
         self._coming = self._start()
         return batch
 
     def _start(self) -> Callable[[], Any]:
-        """Begin to move the next batch; returns a function that returns it, or raises the error that came instead."""
+        """Begin to move the next batch.
+
+        Returns a function that returns it, or raises the error that came instead.
+        """
         try:
             return self._move(next(self._batches))
         # whatever it is, the loop must first get the batch before it
@@ -89,6 +93,7 @@ def destination(device: Any) -> torch.device | None:
             f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}; move its batches in the "
             "loop"
         )
+    # refused here, where the argument is given, and not at the first batch
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (wanted.index or 0) >= count:
         raise ValueError(
@@ -99,7 +104,9 @@ def destination(device: Any) -> torch.device | None:
 
 
 class ToDevice:
-    """The mover to a CUDA device: copies run on a stream of their own, for which the loop's stream waits.
+    """The mover to a CUDA device.
+
+    Copies run on a stream of their own, for which the loop's stream waits.
 
     A tensor may be freed while the loop's kernels still read it, so its memory is marked as used by
     the loop's stream (``record_stream``). A loop that queues its work faster than the device runs
@@ -115,7 +122,10 @@ class ToDevice:
         self._requests: deque[torch.cuda.Event] = deque()
 
     def __call__(self, batch: Any) -> Callable[[], Any]:
-        """Begin to copy ``batch``; returns a function that returns it for the stream that is current then."""
+        """Begin to copy ``batch``.
+
+        Returns a function that returns it for the stream that is current then.
+        """
         while len(self._requests) > 1:
             self._requests.popleft().synchronize()
         with torch.cuda.stream(self._stream):
@@ -124,6 +134,7 @@ class ToDevice:
 
         def deliver() -> Any:
             stream = torch.cuda.current_stream(self._device)
+            # blocking: while it waits the host sleeps, and does not spin
             came_back = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._requests.append(stream.record_event(came_back))
             stream.wait_event(arrived)
@@ -132,6 +143,7 @@ class ToDevice:
         return deliver
 
     def _copied(self, part: Any) -> Any:
+        # sparse tensors and foreign objects are moved where they are delivered
         return part.to(self._device, non_blocking=True) if _is_traceable(part) else part
 
     def _kept_for(self, stream: torch.cuda.Stream, part: Any) -> Any:
@@ -176,6 +188,7 @@ def rebuilt(data: Any, part: Callable[[Any], Any]) -> Any:
     if isinstance(data, tuple):
         parts = [rebuilt(value, part) for value in data]
         return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
+    # as torch's own pin_memory does: a subclass may have attributes besides its items
     if isinstance(data, MutableSequence) and not isinstance(data, bytearray):
         clone = copy.copy(data)
         for index, value in enumerate(data):

@@ -1,4 +1,7 @@
-"""The loader that commits: a torch DataLoader that reports to its sampler what the training loop has had."""
+"""The loader that commits.
+
+It is a torch DataLoader that reports to its sampler what the training loop has had.
+"""
 
 from __future__ import annotations
 
@@ -111,20 +114,25 @@ class DataLoader(ShieldedLoader):
 
     def __iter__(self) -> Any:
         if self._resumable is None:
+            # another sampler: this is a torch loader, with a device
             return self._on_device(super().__iter__())
         self._refuse_other_dataset()
         running = Deliveries(_Batches(self), self._resumable._ledger)
+        # weakly, so that a loop that was left is freed with its batch
         self._pass = ref(running)
         return running
 
     def __len__(self) -> int:
-        """How many batches the epoch has on this rank: those done before, and those that the pass delivers.
+        """How many batches the epoch has on this rank.
+
+        Those are what was done before, and what the pass delivers.
 
         Samples that were done at other world sizes or batch sizes are counted in today's batches,
         rounded up.
         """
         batching = self._batching()
         if self._resumable is None or batching.size is None:
+            # batches of unknown size cannot be counted in advance
             return super().__len__()
         ledger = self._resumable._ledger
         return batching.started(ledger.done) + batching.batches(ledger.left_to_deliver)
@@ -219,13 +227,18 @@ class DataLoader(ShieldedLoader):
         return now + sum(batching.batches(ledger.tracker.whole_epoch(epoch)) for epoch in later)
 
     def __getstate__(self) -> dict[str, Any]:
+        # a reference to a loop of this process means nothing in another
         return {name: value for name, value in self.__dict__.items() if name != "_pass"}
 
     # -- inside
 
     @property
     def _resumable(self) -> ResumableDistributedSampler | None:
-        """The sampler to report to: ``sampler`` or ``batch_sampler.sampler``; None if neither is resumable."""
+        """The sampler to report to: ``sampler`` or ``batch_sampler.sampler``.
+
+        None if neither is resumable.
+        """
+        # frameworks wrap one or the other
         for sampler in (self.sampler, getattr(self.batch_sampler, "sampler", None)):
             if isinstance(sampler, ResumableDistributedSampler):
                 return sampler
@@ -238,6 +251,7 @@ class DataLoader(ShieldedLoader):
         if sampler is None:
             return inner
         if "_drawn_batches" not in self.__dict__:
+            # a subclass may yield other ids than the order's; then batches are compared with it
             own = type(sampler).__iter__ is ResumableDistributedSampler.__iter__
             in_order = own and (inner is sampler or type(inner) is torch.utils.data.BatchSampler)
             self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order)
@@ -251,8 +265,8 @@ class DataLoader(ShieldedLoader):
         if self._resumable is None or self._batching().size is None:
             raise TypeError(
                 f"{what} needs a ResumableDistributedSampler, and batches of one size "
-                f"(batch_size=, or torch's BatchSampler), got sampler {self.sampler!r} and batch "
-                f"sampler {self.batch_sampler!r}"
+                f"(batch_size=, or torch's BatchSampler), got a {type(self.sampler).__name__} and "
+                f"a {type(self.batch_sampler).__name__}"
             )
         return self._resumable
 
@@ -273,7 +287,10 @@ class DataLoader(ShieldedLoader):
             )
 
     def _open(self) -> tuple[Any, deque[list[int]]]:
-        """The batches of a new pass, on their device, each with its report, and the ids of each as they are drawn."""
+        """The batches of a new pass, and the ids of each.
+
+        Batches are on their device and have their report; ids are appended as they are drawn.
+        """
         self._renew_workers(DatasetIdentity.of(self.dataset))
         user_collate = self.collate_fn
         # torch reads the attribute here only; whoever reads it later must get the user's own
@@ -294,7 +311,11 @@ class DataLoader(ShieldedLoader):
         return Ahead(batches, self._to_device)
 
     def _renew_workers(self, identity: DatasetIdentity) -> None:
-        """End persistent workers if the dataset has changed: they hold it as it was when they started."""
+        """End persistent workers if the dataset has changed.
+
+        They hold it as it was when they started.
+        """
+        # the identity, for an index that was refreshed is the same object
         if self.__dict__.get("_opened_over", identity) != identity:
             self._iterator = None
         self._opened_over = identity

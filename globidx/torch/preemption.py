@@ -77,8 +77,6 @@ class PreemptionGuard:
         group: Any = None,
         timeout: float = 60.0,
     ) -> None:
-        if not timeout > 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         if threading.current_thread() is not threading.main_thread():
             raise ValueError(
                 "PreemptionGuard must be made in the main thread: Python sets signal handlers "
@@ -86,6 +84,7 @@ class PreemptionGuard:
             )
         chosen = _chosen(signals)
         before = {number: signal.getsignal(number) for number in chosen}
+        # getsignal returns None for it, and signal() takes no None
         foreign = [number.name for number, handler in before.items() if handler is None]
         if foreign:
             raise ValueError(
@@ -139,8 +138,10 @@ class PreemptionGuard:
         """
         if not self._stopping:
             with self._ranks.turn("should_stop"):
+                # one all_reduce and no more: this is called at each training step
                 self._stopping = self._ranks.any(self.received is not None)
                 if self._stopping:
+                    # the process may exit after this, which gloo must have released its tensors for
                     self._ranks.barrier()
         return self._stopping
 
@@ -157,6 +158,7 @@ class PreemptionGuard:
         self._closed = True
         unguard(self)
         for number, handler in self._before.items():
+            # handlers that were set since are somebody else's
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
 
@@ -184,6 +186,7 @@ class PreemptionGuard:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         before = self._before.get(signal.Signals(number), signal.SIG_DFL)
+        # a fork inherits handlers; a worker that only sets a flag could not be terminated
         if os.getpid() != self._process:
             return self._in_child(number)
         # this handler was restored by a guard that was closed after this one
@@ -219,5 +222,6 @@ def _chosen(signals: Iterable[int]) -> list[signal.Signals]:
         return [signal.Signals(number) for number in signals]
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"signals must be signals, such as (signal.SIGTERM, signal.SIGUSR1), got {signals!r}"
+            "signals must be a sequence of signal numbers of this system, such as (signal.SIGTERM, "
+            f"signal.SIGUSR1), got {signals!r:.80}: {error}"
         ) from error

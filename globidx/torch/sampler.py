@@ -8,7 +8,8 @@ from typing import Any
 from torch.utils.data.distributed import DistributedSampler
 
 from globidx.core import validate
-from globidx.core.orders.base import Order, Sequential, Shuffle
+from globidx.core.orders.base import Order
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress import partition
 from globidx.core.progress.partition import TAILS, Tail
 from globidx.core.progress.ranges import Ranges
@@ -91,6 +92,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         # torch's __init__ is not called: it resolves rank and world size at once, and sets what are
         # properties here
         world = World(num_replicas, rank, group, mesh)
+        # both are given, so nothing is looked up, and a wrong one is refused where it stands
         if None not in (num_replicas, rank):
             world.resolve()
         order, tail = _order(order, shuffle), _tail(tail, drop_last)
@@ -150,8 +152,12 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         return self._ledger.epoch
 
     def __len__(self) -> int:
-        """How many ids of the epoch are this rank's: those already done, at any world size, and those still to do."""
+        """How many ids of the epoch are this rank's.
+
+        Those are what is already done, at any world size, and what is still to do.
+        """
         state, rank = self._ledger.at()
+        # trainers count their steps from the old one, so what is done belongs to the length
         return state.progress.per_rank + state.stream_length(rank)
 
     @property
@@ -215,8 +221,11 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
     # -- changes
 
     def __iter__(self) -> Iterator[int]:
-        """This rank's ids of the epoch that are not committed; it raises when touched after the sampler moved on."""
-        return self._ledger.iterate()
+        """This rank's ids of the epoch that are not committed.
+
+        The iterator raises when it is touched after the sampler has moved on.
+        """
+        return self._ledger.iterate(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to read.
@@ -420,6 +429,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         It has the same position, no iterators, and rank and world size if they are known. The batch
         that the training loop holds counts as committed in it.
         """
+        # subclasses may have attributes of their own, which are copied as they are
         return self.__dict__ | {"_ledger": self._ledger.for_copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -449,7 +459,10 @@ def _order(order: Order | None, shuffle: bool) -> Order:
     if order is None:
         return Shuffle() if shuffle else Sequential()
     if not isinstance(order, Order):
-        raise TypeError(f"order must be one of globidx.orders, such as Shuffle(), got {order!r}")
+        raise TypeError(
+            f"order must be one of globidx.orders, such as Shuffle(), got {order!r}"
+            f"{', a class without ()' if isinstance(order, type) else ''}"
+        )
     if not shuffle and not isinstance(order, Sequential):
         raise ValueError(
             f"shuffle=False and order={order!r} contradict each other; pass one of them"

@@ -17,7 +17,7 @@ from globidx.torch.sampler import ResumableDistributedSampler
 
 
 class Stateful(Protocol):
-    """What a record can hold: an object whose ``state_dict`` is JSON values, the same on every rank.
+    """What a record can hold: an object whose state is JSON values, the same on every rank.
 
     If they differ by rank (the sums of a metric, say) it also has ``merge_states(states)``, which
     makes one state of all ranks', in rank order; every rank loads that one. An object with ``rank``
@@ -50,6 +50,11 @@ class Objects:
             if isinstance(held, ResumableDistributedSampler)
         }
 
+    def identities(self) -> Iterator[tuple[str, int]]:
+        """(name, id) of each object, the same for whoever holds these objects."""
+        # Ids are not reused while they matter: the manager that was given these holds the objects.
+        return ((name, id(self.by_name[name])) for name in sorted(self.by_name))
+
     def states(self) -> dict[str, Any]:
         """This rank's own states, as fresh JSON values."""
         states = {name: held.state_dict() for name, held in self.by_name.items()}
@@ -58,6 +63,7 @@ class Objects:
                 raise TypeError(
                     f"state_dict() of {name!r} must be a dict, got {type(state).__name__}"
                 )
+        # fresh values: a state that the object goes on to change must not change in the record
         plain: dict[str, Any] = strict.plain(states, "states")
         return plain
 
@@ -71,7 +77,10 @@ class Objects:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Keep all samplers as they are: a training loop in another thread waits with what it would commit."""
+        """Keep all samplers as they are.
+
+        A training loop in another thread waits with what it would commit.
+        """
         with ExitStack() as stack:
             # in the same sequence as any other manager's thread would take the locks
             for held in sorted(self.samplers.values(), key=id):
@@ -82,6 +91,7 @@ class Objects:
         """Commit the batches that the loops hold; CommitError where deliveries are not reported."""
         for held in self.samplers.values():
             held._ledger.settle()
+            # after the settling, which is where a loop's last batch counts
             held._ledger.refuse_unreported()
 
     def learn_quarantined(self, saved: Mapping[str, Any], states: dict[str, Any]) -> dict[str, Any]:
@@ -122,15 +132,19 @@ class Objects:
                 raise named from None
 
     def load(self, states: Mapping[str, Any], do: Callable[[Callable[[], None]], Any]) -> None:
-        """Load all objects: first the others, which may refuse; then samplers, which were asked before.
+        """Load all objects.
+
+        First the others, which may refuse; then samplers, which were asked before.
 
         ``do`` calls a function here, or on all ranks or none.
         """
         others = {name: held for name, held in self.by_name.items() if name not in self.samplers}
+        # samplers can say in advance that they will load; of other objects that is not known
         before = {name: copy.deepcopy(held.state_dict()) for name, held in others.items()}
         loaded: list[str] = []
         try:
             do(lambda: _load_each(others, states, loaded))
+        # Ctrl-C as well: half of the objects of a step and half of another is no state
         except BaseException:
             _load_each({name: others[name] for name in loaded}, before, [])
             raise
@@ -157,6 +171,7 @@ def _is_ranked(held: Any) -> bool:
 def _refuse_stateless(name: Any, held: Any) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"names must be strings, got {name!r}")
+    # the usual mistake: a loader has a state_dict in some libraries, and it is not the sampler's
     owners = (held, getattr(held, "batch_sampler", None))
     if any(
         isinstance(getattr(owner, "sampler", None), ResumableDistributedSampler) for owner in owners
@@ -169,5 +184,6 @@ def _refuse_stateless(name: Any, held: Any) -> None:
         getattr(held, "load_state_dict", None)
     ):
         raise TypeError(
-            f"{name!r} has no state_dict and load_state_dict, got {type(held).__name__}"
+            f"{name!r} has no state_dict and load_state_dict, got {type(held).__name__}; a record "
+            "holds a ResumableDistributedSampler, or a dict of objects that have both, by name"
         )

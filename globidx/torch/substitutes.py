@@ -23,7 +23,9 @@ _PROCESS_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def neighbours(item: int, start: int, stop: int, num_samples: int) -> Iterator[int]:
-    """Ids to try in place of ``item``: first those of its file, ``[start, stop)``, and near ones before far ones.
+    """Ids to try in place of ``item``: near ones before far ones.
+
+    Those of its file, ``[start, stop)``, come first.
 
     Distances double, so that few steps lead out of a bad chunk, file or run of files, however long
     it is.
@@ -63,9 +65,10 @@ class Substitutes:
         self._failures: Counter[str] = Counter()
 
     def read(self, sample_ids: Sequence[int]) -> tuple[list[Any], list[int], tuple[int, ...]]:
-        """(samples, their ids, the indices at which that is another id than the one that was requested)."""
+        """(samples, their ids, the indices at which that is not the requested id)."""
         ids = [int(id) for id in sample_ids]
         try:
+            # the usual case reads the batch as one; only after an error is it read sample by sample
             return self._read(ids), ids, ()
         except ReadError as error:
             _raise_if_process_error(error)
@@ -87,7 +90,14 @@ class Substitutes:
         if callable(self._on_error):
             # the function may well collect its errors
             kept = without_frames(error, noted=False)
-            other = validate.sample_id(self._on_error(id, kept), len(self._manager))
+            returned = self._on_error(id, kept)
+            try:
+                other = validate.sample_id(returned, len(self._manager))
+            except (TypeError, IndexError) as wrong:
+                raise type(wrong)(
+                    f"on_error returned {returned!r:.80} for sample id {id}: it must return the id of another sample, "
+                    f"or raise; {wrong}"
+                ) from error
             return other, self._read([other])[0]
         index = self._manager.index
         file, item = index.locate(id)
@@ -106,12 +116,15 @@ class Substitutes:
         path = scanning.printable(str(self._manager.locate(id).path))
         self._failures[path] += 1
         count = self._failures[path]
+        # one line for each of a million bad samples would hide all others
         if str(count).strip("0") == "1":
-            message = "%d reads of %s failed so far; sample id %d stands in for the last: %s"
-            _log.warning(message, count, path, other, str(error))
+            reads = "1 read" if count == 1 else f"{count} reads"
+            message = "%s of %s failed so far: %s; sample id %d is delivered in place of %d"
+            _log.warning(message, reads, path, str(error), other, id)
 
 
 def _raise_if_process_error(error: ReadError) -> None:
+    # substitutes would hide that the process is out of memory or descriptors, one by one
     cause = error.__cause__
     while cause is not None:
         if isinstance(cause, MemoryError) or (

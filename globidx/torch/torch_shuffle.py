@@ -55,6 +55,7 @@ class TorchShuffle(Order):
         True
         """
         generator = torch.Generator()
+        # as torch's sampler does; so seed 1 in epoch 0 has the order of seed 0 in epoch 1
         generator.manual_seed(seed + epoch)
         return _Permutation(torch.randperm(num_samples, generator=generator).numpy())
 
@@ -70,5 +71,6 @@ class _Permutation(Arrangement):
 
     def inverse(self, sample_ids: Ids) -> Ids:
         if self._inverse is None:
+            # only records and lookups need it, and it costs as much as the order
             self._inverse = np.argsort(self._table)
         return self._inverse[sample_ids]

@@ -14,7 +14,9 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 def without_frames(error: _Error, *, noted: bool = True) -> _Error:
-    """``error`` itself without its tracebacks and those of its causes; ``noted`` keeps them as text, in a note.
+    """``error`` itself without its tracebacks and those of its causes.
+
+    ``noted`` keeps them as text, in a note.
 
     >>> try:
     ...     1 / 0
@@ -31,6 +33,7 @@ def without_frames(error: _Error, *, noted: bool = True) -> _Error:
     while parts:
         part = parts.pop()
         if part is not None and part.__traceback__ is not None:
+            # causes have tracebacks of their own, and through them the same frames
             part.__traceback__ = None
             parts += [part.__cause__, part.__context__]
     return error

@@ -1,4 +1,6 @@
-"""Loader workers and signals: a signal that a ``PreemptionGuard`` handles in the main process ends no worker.
+"""Loader workers and signals.
+
+A signal that a ``PreemptionGuard`` handles in the main process ends no worker.
 
 A scheduler, ``timeout`` or Ctrl-C sends its signal to every process of a job. torch's workers would
 die of it, and the main process, which has received the signal and wants to save, would fail with
@@ -35,7 +37,10 @@ _shields: WeakKeyDictionary[Any, Signals] = WeakKeyDictionary()
 
 
 class ShieldedLoader(torch.utils.data.DataLoader[Any]):
-    """A torch loader whose workers survive the signals that a guard handles when they start, by any start method."""
+    """A torch loader whose workers survive the signals that a guard handles.
+
+    Those are the guard's when they start, by any start method.
+    """
 
     def _get_iterator(self) -> Any:
         guarded = guarded_signals()
@@ -72,6 +77,8 @@ class Shield:
             signal.signal(number, signal.SIG_IGN)
         if signal.SIGTERM in self._signals and main is not None:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            # sigwaitinfo tells the sender, which neither a handler of Python's nor an ignored
+            # signal does
             threading.Thread(target=_end_when_terminated_by, args=(main.pid,), daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals - {signal.SIGTERM})
         if self._own is not None:
@@ -79,8 +86,12 @@ class Shield:
 
 
 def guard_with(guard: Guard) -> int:
-    """Let workers that start from here on survive the guard's signals; returns how many older ones would not."""
+    """Let workers that start from here on survive the guard's signals.
+
+    Returns how many older ones would not.
+    """
     _guards.add(guard)
+    # of the living only: a worker of an earlier epoch needs no shield
     children = multiprocessing.active_children()
     return sum(
         not guard.signals <= survived for worker, survived in _shields.items() if worker in children
@@ -105,9 +116,13 @@ def _with_noted_workers(batches: Any, survived: Signals) -> Any:
 
 @contextmanager
 def _held_back(signals: Signals, context: Any) -> Iterator[None]:
-    """Block signals while processes start, which inherit that; signals that come meanwhile are handled afterwards."""
+    """Block signals while processes start, which inherit that.
+
+    Signals that come meanwhile are handled afterwards.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
+        # the resource tracker is started with the first spawned process
         if context.get_start_method() != "fork":
             # its start unblocks some signals
             resource_tracker.ensure_running()

@@ -4,13 +4,12 @@ import os
 
 import pytest
 
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 
 
 @pytest.fixture
 def scans(monkeypatch):
-    """The names of files that were opened to look inside, and no stamp too young to prove anything."""
+    """The names of files that were opened to look inside."""
     real, seen = stores.scan, []
 
     def counted(path, layout, axis):
@@ -18,5 +17,4 @@ def scans(monkeypatch):
         return real(path, layout, axis)
 
     monkeypatch.setattr(stores, "scan", counted)
-    monkeypatch.setattr(stamps, "RACY_NS", 0)
     return seen

@@ -13,7 +13,7 @@ from writers import prune, record_files, sealed
 
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.json import strict
-from globidx.core.orders.base import Sequential, Shuffle
+from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress import tracker
 from globidx.core.progress.merge import merge_states
 from globidx.core.progress.segments import Progress

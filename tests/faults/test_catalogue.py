@@ -22,19 +22,12 @@ ROWS = [
     for faults, cells in re.findall(r"^\| ((?:[CAF]\d+(?:, )?)+)(.*) \|$", PAGES, re.MULTILINE)
     for fault in faults.strip().split(", ")
 ]
-# `tests/a/test_b.py::test_c`, or shorter: `T b`: c, where T is tests/disk/test_, and `a/test_b`: c, d
-_FULL = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
-_SHORT = re.compile(r"`(T \w+|[\w/]*\btest_\w+)`(?:: (\w+(?:, \w+_\w+)*))?")
+_NAMED = re.compile(r"`tests/([\w/]+\.py)(?:::(\w+))?`")
 
 
 def named_tests(cells):
-    """Yield (path below tests/, beginning of a test's name, or None for the whole file) for each test that a row names."""
-    for path, name in _FULL.findall(cells):
-        yield path.removeprefix("tests/"), name or None
-    for module, names in _SHORT.findall(cells):
-        path = module.replace("T ", "disk/test_") + ".py"
-        for name in names.split(", "):
-            yield path, f"test_{name}" if "_" in name else None
+    """(path below tests/, name of a test, or None for the whole file) of each test that a row names."""
+    return [(path, name or None) for path, name in _NAMED.findall(cells)]
 
 
 @functools.cache
@@ -61,12 +54,10 @@ def test_every_fault_stands_in_a_table_once():
 @pytest.mark.parametrize(("fault", "cells"), ROWS, ids=[fault for fault, _ in ROWS])
 def test_a_fault_names_tests_that_exist(fault, cells):
     """A row names a function, or a whole file of tests/faults, or says why the fault does not apply."""
-    named = list(named_tests(cells))
+    named = named_tests(cells)
     for path, name in named:
         assert (TESTS / path).exists(), f"{fault}: tests/{path}"
-        assert not name or any(test.startswith(name) for test in functions_of(path)), (
-            f"{fault}: {path}::{name}"
-        )
+        assert not name or name in functions_of(path), f"{fault}: {path}::{name}"
     assert (
         any(name or path.startswith("faults/") for path, name in named)
         or "does not apply: " in cells

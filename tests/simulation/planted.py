@@ -40,7 +40,10 @@ class CountsDraws(ResumableDistributedSampler):
 
     def state_dict(self):
         cursor = self._ledger.passes._last
-        return super().state_dict() if cursor is None else self._ledger.state_of(cursor)
+        if cursor is None:
+            return super().state_dict()
+        with self._ledger.as_issued_by(cursor):
+            return super().state_dict()
 
 
 class _Reshuffled(Tracker):

@@ -102,7 +102,7 @@ def test_a_damaged_newest_record_is_an_error_unless_fallback_is_asked_for(tmp_pa
     found = manager.restore(fallback=True)
     assert found["id"] == old
     assert new.name in found["passed_over"][0]
-    assert f"passed over a record newer than {old}" in caplog.text
+    assert f"restored record {old}, and not a newer one, because of fallback=True: " in caplog.text
 
 
 def test_ids_drawn_and_never_told_of_are_not_saved(tmp_path):

@@ -419,8 +419,6 @@ def test_several_arrays_have_one_block(tmp_path):
         8,
         8,
     ]
-    chunking = Chunking.of([1000, 1000, 50], [[16, 512], [10, 20], [64, 0]], [8192, 8])
-    assert chunking.chunks.tolist() == [16, 10, 50]
 
 
 @pytest.mark.parametrize("bad", [range(10), [1, 2, 3]])

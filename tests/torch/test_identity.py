@@ -1,15 +1,12 @@
 """Identity of datasets that are made of others: ids that mean other samples are never taken for the same ones."""
 
-import pickle
 import shutil
-from types import SimpleNamespace
 
-import numpy as np
+import derived
 import pytest
 import torch
 from files import numbers, write_hdf5
 from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 
 import globidx
@@ -22,162 +19,35 @@ from globidx import (
     orders,
 )
 from globidx.core.datasets.identity import DatasetIdentity, IdentifiedDataset
-from globidx.core.index.chunking import Chunking
 
 
-class Files(Dataset):
-    """Samples (name, file, item); it tells of its files by naming them."""
-
-    def __init__(self, name, lengths, chunk=4):
-        self.name, self.lengths, self.chunk = name, tuple(lengths), chunk
-
-    def __len__(self):
-        return sum(self.lengths)
-
-    def __getitem__(self, id):
-        return [
-            (self.name, file, item)
-            for file, length in enumerate(self.lengths)
-            for item in range(length)
-        ][id]
-
-    @property
-    def num_files(self):
-        return len(self.lengths)
-
-    @property
-    def fingerprint(self):
-        return self.fingerprint_of(self.num_files)
-
-    def fingerprint_of(self, count):
-        return f"{self.name}{self.lengths[:count]}"
-
-    @property
-    def chunking(self):
-        return Chunking.of(self.lengths, [self.chunk] * len(self.lengths))
+class Files(derived.Files, Dataset):
+    """As in tests without torch."""
 
 
-LEAVES = st.builds(
-    Files, st.sampled_from("ab"), st.lists(st.integers(0, 5), min_size=1, max_size=3)
-)
+def through_torch(dataset):
+    """The same construction of torch's own classes."""
+    if isinstance(dataset, derived.Picked):
+        return Subset(through_torch(dataset.dataset), dataset.indices)
+    if isinstance(dataset, derived.Joined):
+        return ConcatDataset([through_torch(part) for part in dataset.datasets])
+    return Files(dataset.name, dataset.lengths)
 
 
-def of_others(inner):
-    """Subsets and concatenations of what ``inner`` draws."""
-    picked = inner.flatmap(
-        lambda d: st.lists(st.integers(0, max(0, len(d) - 1)), max_size=6 if len(d) else 0).map(
-            lambda ids: Subset(d, ids)
-        )
-    )
-    return picked | st.lists(inner, min_size=1, max_size=3).map(ConcatDataset)
+@given(derived.TREES)
+def test_torchs_own_classes_are_known_by_what_they_hold(dataset):
+    """The laws of tests/core/datasets hold for them, too."""
+    made = through_torch(dataset)
+    assert [made[id] for id in range(len(made))] == derived.samples(dataset)
+    assert DatasetIdentity.of(made) == DatasetIdentity.of(dataset)
 
 
-TREES = st.recursive(LEAVES, of_others, max_leaves=4)
-
-
-def samples(dataset):
-    """What the ids mean, one after another."""
-    return [dataset[id] for id in range(len(dataset))]
-
-
-def grown(dataset, more):
-    """The same construction after files were appended to each leaf."""
-    if isinstance(dataset, Subset):
-        return Subset(grown(dataset.dataset, more), dataset.indices)
-    if isinstance(dataset, ConcatDataset):
-        return ConcatDataset([grown(part, more) for part in dataset.datasets])
-    return Files(dataset.name, dataset.lengths + more)
-
-
-@given(TREES, TREES)
-def test_equal_identities_mean_equal_samples(one, other):
-    """And the same construction in another process is the same dataset."""
-    if DatasetIdentity.of(one) == DatasetIdentity.of(other):
-        assert samples(one) == samples(other)
-    assert DatasetIdentity.of(pickle.loads(pickle.dumps(one))) == DatasetIdentity.of(one)
-
-
-@given(TREES, st.lists(st.integers(1, 3), min_size=1, max_size=2))
-def test_appended_files_are_growth_exactly_where_no_id_moves(before, more):
-    """A selection does not notice them, a concatenation grows at its end alone."""
-    after = grown(before, tuple(more))
-    keeps_ids = samples(after)[: len(before)] == samples(before)
-    assert DatasetIdentity.of(before).begins(after) == keeps_ids or not len(before)
-
-
-@given(TREES, TREES)
-def test_a_longer_selection_begins_with_the_shorter(dataset, other):
-    """``Subset(d, ids)`` may grow at its end, and be nothing else."""
-    ids = list(range(len(dataset)))
-    assert (
-        DatasetIdentity.of(Subset(dataset, ids[: len(ids) // 2])).begins(Subset(dataset, ids))
-        or len(ids) < 2
-    )
-    known = DatasetIdentity.of(dataset)
-    if known.begins(other):
-        assert samples(other)[: len(dataset)] == samples(dataset)
-
-
-@pytest.mark.parametrize(
-    "indices", [[2, 0, 1], np.array([2, 0, 1]), torch.tensor([2, 0, 1]), (2, 0, 1)], ids=type
-)
-def test_a_selection_is_the_same_however_its_ids_are_kept(indices):
-    """As list, tuple, array or tensor."""
+def test_a_selection_by_a_tensor_is_the_one_by_a_list():
+    """torch's users make indices so."""
     inner = Files("a", [5])
-    assert DatasetIdentity.of(Subset(inner, indices)) == DatasetIdentity.of(
+    assert DatasetIdentity.of(Subset(inner, torch.tensor([2, 0, 1]))) == DatasetIdentity.of(
         Subset(inner, [2, 0, 1])
     )
-    assert DatasetIdentity.of(Subset(inner, range(3))) == DatasetIdentity.of(
-        Subset(inner, [0, 1, 2])
-    )
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        SimpleNamespace(dataset=[1, 2], indices="ab", __len__=None),
-        type(
-            "Callable",
-            (),
-            {"dataset": [1, 2], "indices": lambda self: [0], "__len__": lambda self: 1},
-        )(),
-        type("Sampling", (), {"dataset": [1, 2], "indices": [0.5], "__len__": lambda self: 1})(),
-        type("Outside", (), {"dataset": [1, 2], "indices": [7], "__len__": lambda self: 1})(),
-        type("Stacked", (), {"datasets": ([1], [2]), "__len__": lambda self: 1})(),
-    ],
-    ids=["length", "method", "fractions", "outside", "stacked"],
-)
-def test_what_only_looks_like_one_is_known_by_its_length(other):
-    """Attributes of the same names that mean something else."""
-    if isinstance(other, SimpleNamespace):
-        with pytest.raises(TypeError, match="has no __len__"):
-            DatasetIdentity.of(other)
-    else:
-        assert DatasetIdentity.of(other) == DatasetIdentity(1)
-
-
-class Read(list):
-    """A list that counts how often it is read through."""
-
-    times = 0
-
-    def __iter__(self):
-        self.times += 1
-        return super().__iter__()
-
-
-def test_ids_are_read_once_and_not_at_every_look():
-    """Ten million ids may be looked at between any two steps; what is put in their place is read anew."""
-    subset = Subset(Files("a", [50] * 40), Read(range(2000)))
-    sampler = ResumableDistributedSampler(subset, 1, 0, order=orders.ChunkShuffle())
-    for _ in range(3):
-        next(iter(sampler)), sampler.state_dict(), sampler.remaining, len(sampler)
-    assert subset.indices.times == 2  # for the fingerprint, and for the chunks
-    before = DatasetIdentity.of(subset)
-    subset.indices = subset.indices[::-1]
-    assert DatasetIdentity.of(subset) != before
-    subset.indices.reverse()
-    assert DatasetIdentity.of(subset) == before
 
 
 @pytest.fixture
@@ -304,15 +174,6 @@ def test_a_hugging_face_dataset_is_known_by_its_own_fingerprint():
     assert record["dataset"]["fingerprint"] == "5f1b"
     with pytest.raises(errors.RecordMismatchError, match="with a fixed seed"):
         ResumableDistributedSampler(other, 1, 0).load_state_dict(record)
-
-
-@pytest.mark.parametrize("word", ["", "x" * 257])
-def test_a_fingerprint_that_no_record_takes_is_refused_at_once(word):
-    """Rather than written and never read again."""
-    with pytest.raises(ValueError, match="digest"):
-        ResumableDistributedSampler(
-            type("D", (), {"fingerprint": word, "__len__": lambda self: 3})(), 1, 0
-        )
 
 
 def test_the_protocol_is_met_by_our_dataset_and_gives_defaults(dataset):

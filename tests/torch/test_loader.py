@@ -356,17 +356,22 @@ def test_passes_follow_each_other_with_workers(persistent):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    "move",
-    [lambda s: s.set_epoch(5), lambda s: s.load_state_dict(s.state_dict()), lambda s: s.reset()],
+    ("move", "why"),
+    [
+        (lambda s: s.set_epoch(5), "its sampler was set to epoch 5"),
+        (lambda s: s.load_state_dict(s.state_dict()), "its sampler was loaded with a record"),
+        (lambda s: s.reset(), "its sampler was reset"),
+        (lambda s: s.finish_epoch(), "its sampler finished epoch 0"),
+    ],
 )
-def test_a_loop_of_before_raises_when_its_sampler_moved_on(workers, move):
+def test_a_loop_of_before_raises_when_its_sampler_moved_on(workers, move, why):
     """Also where workers had already fetched everything: stale batches are not delivered, and nothing is committed."""
     sampler, loader = made(20, 4, workers)
     stream = iter(loader)
     next(stream)
     move(sampler)
     before = so_far(sampler)
-    with pytest.raises(errors.StaleIteratorError):
+    with pytest.raises(errors.StaleIteratorError, match=f"^{why} since this loop began, so"):
         next(stream)
     assert so_far(sampler) == before
 
@@ -379,7 +384,10 @@ def test_only_the_newest_loop_counts():
     assert next(iter(loader)).tolist() == [0, 1, 2, 3]
     inner = iter(loader)
     next(inner)
-    with pytest.raises(errors.StaleIteratorError, match="another loop"):
+    with pytest.raises(
+        errors.StaleIteratorError,
+        match="^another loop over its loader began since this loop began, so",
+    ):
         next(outer)
     next(inner)
     assert so_far(sampler) == (0, 8)

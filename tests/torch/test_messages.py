@@ -10,6 +10,7 @@ import globidx
 from globidx import (
     CheckpointManager,
     PreemptionGuard,
+    RankPeers,
     ResumableDistributedSampler,
     errors,
     merge_states,
@@ -25,6 +26,21 @@ class Stream(IterableDataset):
 
     def __iter__(self):
         return iter(range(10))
+
+
+class Unfinished(orders.Order):
+    """An order whose author has not come to the end."""
+
+    algorithm = "example.unfinished"
+
+    def bind(self, num_samples, *, seed, epoch):
+        return None
+
+
+class Nameless(Unfinished):
+    """An order without a name."""
+
+    algorithm = None
 
 
 def sampler(**options):
@@ -84,11 +100,43 @@ MISTAKES = {
     ),
     "a signal by name": (
         lambda folder: PreemptionGuard("SIGTERM"),
-        "signals must be signals, such as .*got 'SIGTERM'",
+        r"a sequence of signal numbers of this system, such as \(signal\.SIGTERM.*got 'SIGTERM': 'S'",
+    ),
+    "an order's class": (
+        lambda folder: ResumableDistributedSampler(range(5), 1, 0, order=orders.Shuffle),
+        r"order must be one of globidx\.orders, such as Shuffle\(\), got .*, a class without \(\)",
+    ),
+    "an order without a name": (
+        lambda folder: ResumableDistributedSampler(range(5), 1, 0, order=Nameless()),
+        r"Nameless has no `algorithm`, .*; give the class one, such as algorithm = 'mine\.reversed'",
+    ),
+    "an order that arranges nothing": (
+        lambda folder: list(ResumableDistributedSampler(range(5), 1, 0, order=Unfinished())),
+        r"Unfinished\.bind\(\) must return an orders\.Arrangement, got None",
+    ),
+    "weights that are words": (
+        lambda folder: orders.Weighted("ab"),
+        "weights must be numbers, one for each sample, got 'ab'",
+    ),
+    "no time for the ranks": (
+        lambda folder: RankPeers(timeout=-1),
+        "timeout must be a positive number of seconds, got -1",
+    ),
+    "no sampler": (
+        lambda folder: CheckpointManager(folder, None),
+        "got NoneType; a record holds a ResumableDistributedSampler, or a dict of objects",
+    ),
+    "a tensor among the extras": (
+        lambda folder: CheckpointManager(folder, sampler()).save(1, {"loss": torch.ones(2)}),
+        r"extras\['loss'\] is of type Tensor; .*, such as its \.tolist\(\)",
+    ),
+    "a state that was edited": (
+        lambda folder: sampler().load_state_dict(sampler().state_dict() | {"sead": 1}),
+        "sampler state: unknown sead; pass what globidx wrote, unchanged",
     ),
     "a signal alone": (
         lambda folder: PreemptionGuard(15),
-        "signals must be signals, such as .*got 15",
+        "a sequence of signal numbers of this system, such as .*got 15: ",
     ),
     "a record that is not there": (
         lambda folder: read_record("gone.json"),

@@ -21,74 +21,6 @@ def alone(n=10, **arguments):
     return ResumableDistributedSampler(range(n), 1, 0, **{"shuffle": False} | arguments)
 
 
-# iterators
-
-
-def test_throw_away_iterators_cost_nothing():
-    """Position lives in the iterator: however many are started and dropped, the next one starts from what is committed."""
-    sampler = alone()
-    for drawn in range(4):
-        list(itertools.islice(sampler, drawn))
-    assert list(sampler) == list(range(10))
-    sampler.commit(3)
-    list(itertools.islice(sampler, 5))
-    assert list(sampler) == list(range(3, 10))
-
-
-def test_two_iterators_at_once_do_not_disturb_each_other():
-    """Each has a position of its own."""
-    sampler = alone()
-    one, other = iter(sampler), iter(sampler)
-    assert [next(one), next(other), next(one), next(other)] == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize(
-    "move",
-    [
-        lambda s: s.set_epoch(1),
-        lambda s: s.load_state_dict(s.state_dict()),
-        lambda s: s.reset(),
-        lambda s: s.finish_epoch(),
-        lambda s: (list(s), s.commit(1000)),
-    ],
-)
-@pytest.mark.parametrize("drawn", [0, 1, 127, 128, 129, 999])
-def test_an_iterator_of_before_raises_when_its_sampler_moved_on(move, drawn):
-    """Rather than hand out stale ids, wherever in a block it stands."""
-    sampler = alone(1000)
-    stream = iter(sampler)
-    list(itertools.islice(stream, drawn))
-    move(sampler)
-    with pytest.raises(errors.StaleIteratorError, match="before its sampler"):
-        next(stream)
-
-
-def test_an_iterator_at_its_end_just_ends():
-    """The loader's last look at a pass whose ids were all committed is no mistake."""
-    sampler = alone(3)
-    stream = iter(sampler)
-    assert list(itertools.islice(stream, 3)) == [0, 1, 2]
-    sampler.commit(3)
-    assert list(stream) == []
-
-
-def test_an_iterator_tells_the_record_of_what_it_issued():
-    """torchdata's StatefulDataLoader publishes it with the batch: exact there, at any point of a block, and it loads."""
-    sampler = alone(1000)
-    stream = iter(sampler)
-    for issued in (0, 1, 2, 127, 128, 129, 500, 999):
-        list(itertools.islice(stream, issued - stream._cursor.issued))
-        state = stream.state_dict()
-        assert (state["committed"], state["remaining"]) == (issued, 1000 - issued)
-        resumed = alone(1000)
-        fresh = iter(resumed)
-        fresh.load_state_dict(json.loads(json.dumps(state)))
-        assert next(fresh) == issued
-        assert resumed.state_dict()["committed"] == issued
-    list(stream)
-    assert (stream.state_dict()["epoch"], stream.state_dict()["committed"]) == (1, 0)
-
-
 # commits
 
 
@@ -449,76 +381,6 @@ def test_a_damaged_state_is_refused(damage):
 # merging
 
 
-def rank_states(world_size=3, commits=(2, 2, 1), n=12, **by_rank):
-    """States of all ranks; ``by_rank`` gives one rank's argument another value: rank_1={'seed': 5}."""
-    states = []
-    for rank in range(world_size):
-        sampler = ResumableDistributedSampler(
-            range(n), world_size, rank, **by_rank.get(f"rank_{rank}", {})
-        )
-        sampler.commit(commits[rank])
-        states.append(sampler.state_dict())
-    return states
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 4])
-def test_merge_wants_every_rank(count):
-    """One state too few or too many is refused with both numbers."""
-    states = rank_states()
-    with pytest.raises(errors.RecordError, match="merge_states"):
-        merge_states((states * 2)[:count])
-
-
-@pytest.mark.parametrize(
-    ("rank", "arguments", "field"),
-    [
-        (1, {"seed": 5}, "seed"),
-        (0, {"seed": 5}, "seed"),
-        (2, {"shuffle": False}, "order"),
-        (1, {"tail": "exact"}, "tail"),
-    ],
-)
-def test_merge_names_the_rank_and_the_field_that_disagree(rank, arguments, field):
-    """The odd one out, also where it is rank 0."""
-    with pytest.raises(
-        errors.RecordMismatchError, match=f"rank {rank} disagrees on {field}"
-    ) as caught:
-        merge_states(rank_states(**{f"rank_{rank}": arguments}))
-    assert caught.value.field == field
-
-
-def test_merge_refuses_ranks_of_different_epochs_and_datasets():
-    """A rank that was set to the next epoch has not finished this one: counting it as done would lose its samples."""
-    states = rank_states()
-    ahead = ResumableDistributedSampler(range(12), 3, 1)
-    ahead.set_epoch(1)
-    with pytest.raises(errors.RecordMismatchError, match="rank 1 disagrees on epoch"):
-        merge_states([states[0], ahead.state_dict(), states[2]])
-    other = ResumableDistributedSampler(range(13), 3, 1)
-    with pytest.raises(errors.RecordMismatchError, match="rank 1 disagrees on dataset"):
-        merge_states([states[0], other.state_dict(), states[2]])
-
-
-def test_merge_counts_a_rank_that_finished_the_epoch_as_done():
-    """It already says (next epoch, nothing done), while the others are still in this one."""
-    states = rank_states(commits=(4, 3, 0))
-    assert states[0]["epoch"] == 1
-    record = merge_states(states)
-    assert (record["epoch"], record["committed"]) == (0, 7)
-    assert merge_states(rank_states(commits=(4, 4, 4)))["epoch"] == 1
-
-
-def test_merge_refuses_a_finished_rank_of_other_data():
-    """Its epoch was not the others'."""
-    ranks = [
-        ResumableDistributedSampler(range(n), 2, rank, shuffle=False)
-        for rank, n in enumerate((8, 12))
-    ]
-    ranks[1].commit(6)
-    with pytest.raises(errors.RecordMismatchError, match="disagrees on dataset"):
-        merge_states([rank.state_dict() for rank in ranks])
-
-
 def test_a_rank_that_is_dealt_nothing_holds_nobody_up():
     """Two ids, three ranks, an exact tail: the third has nothing to commit, in any epoch."""
     ranks = [
@@ -666,16 +528,6 @@ def test_ids_drawn_at_one_world_size_are_not_committed_at_another(monkeypatch):
     assert list(sampler) == list(range(0, 16, 2))
     sampler.commit(1)
     assert sampler.state_dict()["committed"] == 2
-
-
-def test_an_iterator_of_before_has_nothing_to_tell():
-    """Its issued ids are not the new pass's: it speaks with the sampler's own record."""
-    sampler = alone(10)
-    stream = iter(sampler)
-    next(stream)
-    sampler.set_epoch(1)
-    assert stream.state_dict() == sampler.state_dict()
-    assert (stream.state_dict()["epoch"], stream.state_dict()["committed"]) == (1, 0)
 
 
 def test_an_epoch_ended_by_hand_on_one_rank_only_is_refused_at_a_merge():

@@ -1,8 +1,10 @@
 """torchdata's StatefulDataLoader over our sampler: what it publishes is exact, and the sampler's part goes on anywhere."""
 
+import itertools
 import json
 
 import pytest
+import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from globidx import ResumableDistributedSampler, errors
@@ -95,6 +97,42 @@ def test_its_record_goes_on_with_other_ranks_and_workers(workers):
         sampler, _ = made(50, 4, 0, rank=rank, world=3, record=json.loads(json.dumps(record)))
         rest += list(sampler)[: sampler.num_valid - 12]
     assert sorted(seen + rest) == list(range(50))
+
+
+class Annotated(ResumableDistributedSampler):
+    """A sampler whose record says who wrote it; one that does not is refused."""
+
+    def state_dict(self):
+        return {**super().state_dict(), "writer": "annotated"}
+
+    def load_state_dict(self, state):
+        record = dict(state)
+        assert record.pop("writer") == "annotated"
+        super().load_state_dict(record)
+
+
+@pytest.mark.parametrize("batch", [None, 8])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_subclass_reads_what_it_wrote(batch, workers):
+    """Its own ``state_dict`` writes all of a loader's state, and its own ``load_state_dict`` reads all of it."""
+
+    def loader():
+        sampler = Annotated(range(50), 1, 0, seed=4)
+        return StatefulDataLoader(
+            list(range(50)), batch_size=batch, sampler=sampler, num_workers=workers
+        )
+
+    def ids(batches):
+        return [id for batch in batches for id in torch.as_tensor(batch).reshape(-1).tolist()]
+
+    first = loader()
+    stream = iter(first)
+    seen = ids(itertools.islice(stream, 3))
+    state = first.state_dict()
+    del stream
+    again = loader()
+    again.load_state_dict(state)
+    assert seen + ids(again) == list(ResumableDistributedSampler(range(50), 1, 0, seed=4))
 
 
 def test_passes_after_a_resumed_one_are_whole():

@@ -285,6 +285,66 @@ def test_a_chunk_is_decoded_about_once(tmp_path, kind, window):
     assert counts["all"] > 2 * chunks
 
 
+@pytest.mark.parametrize("order", [ChunkShuffle(2), Shuffle()])
+def test_windows_of_tokens_count_chunks_of_tokens(tmp_path, order):
+    """A chunk of 40 tokens is 4 items of 10: blocks and estimate go by these."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(40_000), chunks=(40,), compression="gzip")
+    manager = GlobalIndexManager(
+        tmp_path, key="x", layout="tokens:10", sequences="file", window=range(4)
+    )
+    dataset = FileCacheDataset(manager, cache_bytes=80 * 320)
+    sampler = ResumableDistributedSampler(dataset, 1, 0, order=order, tail="exact")
+    sampler._ledger.expect(workers=0, batch_size=16)
+    ids = list(sampler)
+    for start in range(0, len(ids), 16):
+        dataset.__getitems__(ids[start : start + 16])
+    found = estimate(
+        manager.now.table, order, batch_size=16, cache_bytes=80 * 320, samples=manager.now.samples
+    )
+    assert found.chunks == 1000
+    assert found.decodes == pytest.approx(dataset.counters().decodes, rel=0.05)
+    assert isinstance(order, Shuffle) or found.decodes <= 1300
+
+
+@pytest.mark.parametrize(("image", "state"), [(1, 16), (4, 16), (16, 5), (None, 16)])
+def test_fields_cost_only_the_rows_that_they_ask_for(tmp_path, image, state):
+    """One image at the anchor beside 16 actions is one image, whatever the chunks of each are; each field is counted."""
+    rows = 2000
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        images = np.ones((rows, 8, 8), "u1")
+        chunks = None if image is None else (image, 8, 8)
+        file.create_dataset("image", data=images, chunks=chunks)
+        for name, length in (("action", 16), ("state", state)):
+            file.create_dataset(name, data=np.ones((rows, 7), "f4"), chunks=(length, 7))
+    window = Window({"image": 0, "action": range(16), "state": (-1, 0)}, pad="edge")
+    names = ["image", "action", "state"]
+    manager = GlobalIndexManager(tmp_path, key=names, sequences="file", window=window)
+    order = ChunkShuffle(4)
+    dataset = FileCacheDataset(manager, cache_bytes=2**16)
+    sampler = ResumableDistributedSampler(dataset, 1, 0, order=order, tail="exact")
+    sampler._ledger.expect(workers=0, batch_size=32)
+    ids = list(sampler)
+    for start in range(0, len(ids), 32):
+        dataset.__getitems__(ids[start : start + 32])
+    told = dataset.counters()
+    stored = {"image": image, "action": 16, "state": state}
+    for name, length in stored.items():
+        chunks = 0 if length is None else -(-rows // length)
+        assert told.decodes_of.get(name, 0) <= 1.3 * chunks
+    assert told.bytes_useful == rows * (64 + 16 * 28 + 2 * 28)
+    if image in (1, None):
+        assert told.bytes_read <= rows * 64 + 1.3 * 2 * rows * 28 + 32 * 28
+    found = estimate(
+        manager.now.table, order, batch_size=32, cache_bytes=2**16, samples=manager.now.samples
+    )
+    assert found.decodes == pytest.approx(told.decodes, rel=0.05)
+    for name, length in stored.items():
+        if length is not None:
+            real = told.decodes_of[name] / -(-rows // length)
+            assert found.decodes_of[name] == pytest.approx(real, rel=0.05)
+
+
 def test_the_cache_needs_no_more_than_a_window_of_blocks(tmp_path):
     """The same with a cache that holds a twentieth of the chunks: it is the order that keeps neighbours together."""
     with h5py.File(tmp_path / "a.h5", "w") as file:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from measure import count, forget_peak, fresh_process, mebibytes, memory, seconds, table
 
-from globidx.core.orders.base import Shuffle
+from globidx.core.orders.plain import Shuffle
 from globidx.core.progress.segments import Progress
 from globidx.core.progress.state import DatasetIdentity, SamplerState
 from globidx.core.progress.view import EpochView

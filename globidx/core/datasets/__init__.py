@@ -1,1 +1,1 @@
-"""What identifies a dataset's samples: its own fingerprint, or what follows from the datasets it is made of."""
+"""What identifies a dataset's samples: its fingerprint, or what its parts have."""

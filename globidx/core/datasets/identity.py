@@ -1,4 +1,7 @@
-"""The identity of a dataset: which samples its ids mean, as far as it can tell, and what a record keeps of that."""
+"""The identity of a dataset: which samples its ids mean, as far as it can tell.
+
+A record keeps it.
+"""
 
 from __future__ import annotations
 
@@ -54,11 +57,13 @@ class IdentifiedDataset(Protocol):
 
     @property
     def num_files(self) -> int | None:
-        """The number of files, or other parts, that hold the samples in the sequence of their ids."""
+        """The number of files, or other parts, which hold the samples in id order."""
         return None
 
     def fingerprint_of(self, num_files: int) -> str | None:
-        """Return the fingerprint of the first files alone, so that appended files are told from other data.
+        """Return the fingerprint of the first files alone.
+
+        It distinguishes appended files from other data.
 
         Parameters
         ----------
@@ -89,13 +94,19 @@ class IdentifiedDataset(Protocol):
 
     @property
     def chunking(self) -> Chunking | None:
-        """How samples are stored in chunks, for ``ChunkShuffle``: ``orders.Chunking.of(lengths, chunk_lengths)``."""
+        """How samples are stored in chunks: ``orders.Chunking.of(lengths, chunk_lengths)``.
+
+        ``ChunkShuffle`` asks for it.
+        """
         return None
 
 
 @dataclass(frozen=True)
 class DatasetIdentity:
-    """What must not change under a record: the number of samples and, if the dataset has a fingerprint, which."""
+    """What must not change under a record: how many samples there are, and which.
+
+    Which is known only if the dataset has a fingerprint.
+    """
 
     num_samples: int
     num_files: int | None = None
@@ -103,7 +114,9 @@ class DatasetIdentity:
 
     @classmethod
     def of(cls, dataset: Any) -> DatasetIdentity:
-        """Return the identity of anything with ``len()``; ``IdentifiedDataset`` says what it may offer.
+        """Return the identity of anything with ``len()``.
+
+        ``IdentifiedDataset`` says what it may offer.
 
         Raises
         ------
@@ -118,10 +131,11 @@ class DatasetIdentity:
         )
 
     def begins(self, dataset: Any) -> bool:
-        """Return whether ``dataset`` is the one identified here, or that one with samples appended."""
+        """Return whether ``dataset`` is this one, or this one with samples appended."""
         if self == DatasetIdentity.of(dataset):
             return True
         found = known(dataset)
+        # without a fingerprint a longer dataset is another one, for all that is known
         if self.fingerprint is None or self.num_samples > found.num_samples:
             return False
         if isinstance(found, Plain) and found.of_samples(self.num_samples) is None:
@@ -131,7 +145,9 @@ class DatasetIdentity:
                 or self.num_files >= found.num_files
             ):
                 return False
+            # whole files only: where samples were added within a file, all later ids mean others
             return found.of_files(self.num_files) == self.fingerprint
+        # what is made of others has no files of its own; its first samples have a fingerprint
         return found.covering(self.num_samples) == (self.num_samples, self.fingerprint)
 
 
@@ -141,7 +157,7 @@ def advice(dataset: Any) -> str:
 
 
 def unidentified(dataset: Any) -> str | None:
-    """Return a warning if a record cannot tell this dataset from another one of the same length, else None.
+    """Return a warning if a record cannot tell this dataset from others of its length, else None.
 
     >>> unidentified(range(10)) is None
     True

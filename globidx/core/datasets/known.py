@@ -1,4 +1,4 @@
-"""Metadata of a dataset: what it offers itself or, for a dataset made of others, what follows from theirs.
+"""Metadata of a dataset: its own or, if it is made of others, what follows from theirs.
 
 torch's ``Subset`` and ``ConcatDataset``, and classes built like them, offer none themselves. They
 are recognised by their attributes, so that this needs no torch: a selection has ``dataset`` and as
@@ -53,11 +53,17 @@ class Known(ABC):
 
     @abstractmethod
     def covering(self, stop: int) -> Prefix:
-        """Return the shortest prefix that holds ids ``[0, stop)`` and does not change when the dataset grows."""
+        """Return the shortest prefix that holds ids ``[0, stop)`` and survives growth.
+
+        It does not change when samples are appended.
+        """
 
     @abstractmethod
     def chunking(self, num_samples: int) -> Chunking:
-        """Return how the first samples are stored in chunks; TypeError, with the reason, if that is not known."""
+        """Return how the first samples are stored in chunks.
+
+        TypeError, with the reason, if that is not known.
+        """
 
     @abstractmethod
     def unidentified(self) -> Iterator[Any]:
@@ -67,17 +73,20 @@ class Known(ABC):
 def known(dataset: Any) -> Known:
     """Return the metadata of ``dataset``; TypeError if it has no length."""
     length = _length(dataset)
+    # what a dataset says of itself goes before what its parts say
     if _own_fingerprint(dataset) is None:
         parts = getattr(dataset, "datasets", None)
         ends = getattr(dataset, "cumulative_sizes", None)
         if (
             isinstance(parts, (list, tuple))
             and isinstance(ends, list)
+            # a mixture that interleaves its parts may have both attributes, but not these sums
             and ends == list(accumulate(map(len, parts)))
         ):
             return Concatenation(dataset, length, parts)
         indices: Any = getattr(dataset, "indices", None)
         source = getattr(dataset, "dataset", None)
+        # a Subset by whatever name: the core knows no torch, and a registry of classes would
         if hasattr(source, "__len__") and _is_list(indices) and len(indices) == length:
             selection = Selection(dataset, length, indices, source)
             if selection.is_valid:
@@ -86,7 +95,10 @@ def known(dataset: Any) -> Known:
 
 
 def chunking_of(dataset: Any, num_samples: int) -> Chunking:
-    """Return how the first samples are stored in chunks; TypeError, with the reason, if that is not known."""
+    """Return how the first samples are stored in chunks.
+
+    TypeError, with the reason, if that is not known.
+    """
     chunking = getattr(dataset, "chunking", None)
     if isinstance(chunking, Chunking):
         return chunking.first(num_samples)
@@ -133,6 +145,7 @@ class Plain(Known):
         chunking = getattr(self.dataset, "chunking", None)
         has_files = isinstance(chunking, Chunking) and self.num_files == len(chunking.lengths)
         if self._fingerprint is not None and isinstance(chunking, Chunking) and has_files:
+            # the fewest whole files that hold `stop` samples
             count = int(np.searchsorted(chunking.offsets, stop, side="left"))
             fingerprint = self.of_files(count)
             if fingerprint is not None:
@@ -168,6 +181,7 @@ class Selection(Known):
         super().__init__(dataset, num_samples)
         self._indices, self._source = indices, known(source)
         spots = range(0, len(indices), 1 + len(indices) // _SPOTS)
+        # all indices would be read at every step, to find out that nobody has changed them
         self._version = id(indices), len(indices), *(indices[spot] for spot in spots)
         own = self._source.num_samples, self._source.num_files, self._source.fingerprint
         self._whole = _memo.get(
@@ -180,12 +194,18 @@ class Selection(Known):
         return self._whole is not None
 
     def covering(self, stop: int) -> Prefix:
-        """Return exactly the first ``stop`` samples: none of them is in a file that was appended later."""
+        """Return exactly the first ``stop`` samples.
+
+        None of them is in a file that was appended later.
+        """
         prefix = self._whole if stop == self.num_samples else self._prefix(stop)
         return prefix or Prefix(stop, None)
 
     def chunking(self, num_samples: int) -> Chunking:
-        """Return the chunks of the selected samples; TypeError if those of a chunk are not next to each other."""
+        """Return the chunks of the selected samples.
+
+        TypeError if those of a chunk are not next to each other.
+        """
         version = (
             *self._version,
             num_samples,
@@ -215,6 +235,7 @@ class Selection(Known):
         except (TypeError, ValueError, IndexError):
             return None
         digest = _digest("selection", [list(self._source.covering(_stop(ids)))])
+        # little-endian, so that a record is the same on every platform
         digest.update(ids.astype("<i8").tobytes())
         return Prefix(count, digest.hexdigest())
 
@@ -239,6 +260,7 @@ class Concatenation(Known):
             if covered < stop:
                 prefixes.append(part.covering(min(part.num_samples, stop - covered)))
                 covered += prefixes[-1].num_samples
+        # a digest of nothing but lengths would look like an identity
         if all(prefix.fingerprint is None for prefix in prefixes):
             return Prefix(covered, None)
         return Prefix(covered, _digest("concatenation", list(map(list, prefixes))).hexdigest())
@@ -260,6 +282,7 @@ def _length(dataset: Any) -> int:
     try:
         return validate.integer(len(dataset), "len(dataset)")
     except TypeError:
+        # its own `__len__` has raised: that is the error to show
         if hasattr(type(dataset), "__len__"):
             raise
         raise TypeError(
@@ -270,7 +293,11 @@ def _length(dataset: Any) -> int:
 
 
 def _own_fingerprint(dataset: Any) -> str | None:
-    """Return the fingerprint that a dataset offers: as ``IdentifiedDataset`` or as Hugging Face's ``datasets``."""
+    """Return the fingerprint that a dataset offers.
+
+    It offers one as ``IdentifiedDataset`` or as Hugging Face's ``datasets`` do.
+    """
+    # the second is Hugging Face's name for it
     for name in ("fingerprint", "_fingerprint"):
         fingerprint = getattr(dataset, name, None)
         if not isinstance(fingerprint, str):

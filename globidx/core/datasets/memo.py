@@ -10,7 +10,9 @@ _Value = TypeVar("_Value")
 
 
 class Memo:
-    """The last result of each name for an object, kept until the object has another version or is collected.
+    """The last result of each name for an object.
+
+    It is kept until the object has another version or is collected.
 
     Objects are compared by identity, since datasets need not be hashable. For an object that takes
     no weak references, results are computed each time.
@@ -36,7 +38,10 @@ class Memo:
     def get(
         self, owner: Any, name: str, version: tuple[Any, ...], compute: Callable[[], _Value]
     ) -> _Value:
-        """Return what ``compute`` returned when it was last called for this ``version``; call it if there is none."""
+        """Return what ``compute`` returned for this ``version``.
+
+        It is called if that was not computed last.
+        """
         results = self._of(owner)
         if results is None:
             return compute()
@@ -54,6 +59,7 @@ class Memo:
         if held is None or held() is not owner:
             try:
                 self._owners[key] = ref(owner, lambda _: self._forget(key))
+            # a list or a tuple takes no weak reference, so nothing would tell when it is gone
             except TypeError:
                 return None
             self._results[key] = {}

@@ -1,1 +1,1 @@
-"""The global index: which file and item a sample id means, as columns, and how two indexes differ."""
+"""The global index: which file and item a sample id means, and how two indexes differ."""

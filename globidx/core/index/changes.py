@@ -80,6 +80,7 @@ class Changes:
 
 def compare(old: Table, new: Table) -> Changes:
     """Return what changed from ``old`` to ``new``."""
+    # nearly always all names are the same: only those behind the first difference become strings
     same = min(old.names.shared_with(new.names), len(old), len(new))
     before = {name: same + row for row, name in enumerate(old.names[same:])}
     after = {name: same + row for row, name in enumerate(new.names[same:])}
@@ -89,6 +90,7 @@ def compare(old: Table, new: Table) -> Changes:
     renamed = _renamed(old, new, gone, come)
     for one, other in renamed:
         del gone[one], come[other]
+    # appended is what comes behind every file that was there before
     last = max((row for name, row in after.items() if name not in come), default=same - 1)
     changed: dict[str, list[str]] = {}
     for name, row in come.items():
@@ -130,10 +132,14 @@ def _keep_ids(old: Table, new: Table, same: int) -> bool:
 
 
 def _differing(old: Table, new: Table, count: int) -> list[int]:
-    """Return which of the first ``count`` files, whose names are equal, differ in length, digest or stamp."""
+    """Return which of the first ``count`` files, whose names are equal, differ.
+
+    They may in length, digest or stamp.
+    """
     differs = (old.lengths[:count] != new.lengths[:count]) | (
         old.digests[:count] != new.digests[:count]
     ).any(axis=1)
+    # a file that was rewritten alike has the same metadata and another stamp
     differs |= (old.stamps[:count, 0] != new.stamps[:count, 0]).any(axis=1)
     return [int(row) for row in np.flatnonzero(differs)]
 
@@ -147,6 +153,7 @@ def _kind(old: Table, one: int, new: Table, two: int) -> str | None:
     first, second = old.stamps[one, 0], new.stamps[two, 0]
     if first[3] and second[3] and first[3] != second[3]:
         return "replaced"
+    # a stamp without times proves nothing, and so no change either
     proven = first[2] and second[2]
     return "rewritten" if proven and (first != second).any() else None
 
@@ -154,7 +161,10 @@ def _kind(old: Table, one: int, new: Table, two: int) -> str | None:
 def _renamed(
     old: Table, new: Table, gone: dict[str, int], come: dict[str, int]
 ) -> list[tuple[str, str]]:
-    """Return pairs of a removed and a new file that are the same by inode, size, length and metadata."""
+    """Return pairs of a removed and a new file that are the same.
+
+    They are if inode, size, length and metadata are.
+    """
     by_identity = {
         _identity(new, row): (name, row) for name, row in come.items() if new.stamps[row, 0, 3]
     }

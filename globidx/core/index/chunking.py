@@ -1,4 +1,4 @@
-"""How samples are stored in chunks: what an order must know of the files to read each chunk about once."""
+"""How samples are stored in chunks, which an order must know to read each about once."""
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ class Chunking:
 
     @classmethod
     def _filled(cls, lengths: Numbers, stored: Numbers, even: object = False) -> Chunking:
-        """Use the usual chunk length of these files, and of no others, for those that are not chunked."""
+        """Use the usual chunk length of these files for those that are not chunked.
+
+        Of other files none is taken.
+        """
         chunked = stored > 0
         usual = (
             weighted_quantile(stored[chunked], lengths[chunked], 0.5)
@@ -257,7 +260,7 @@ def common_block(chunks: list[int], item_bytes: list[int]) -> int:
 
 
 def weighted_quantile(values: Numbers, weights: Numbers, share: float) -> int:
-    """Return the smallest value such that the values up to it have at least ``share`` of all weight.
+    """Return the smallest value up to which there is at least ``share`` of all weight.
 
     >>> weighted_quantile(np.array([16, 4, 999]), np.array([90, 5, 5]), 0.95)
     16

@@ -1,4 +1,7 @@
-"""Constants: what belongs to a sequence or a file as a whole, and is given with each of its samples."""
+"""Constants: what belongs to a sequence or a file as a whole.
+
+They are given with each of its samples.
+"""
 
 from __future__ import annotations
 
@@ -129,6 +132,7 @@ def parse_constants(constants: Any, layout: Layout) -> tuple[Constant, ...]:
                 f"constant {one.name!r} is {str(one)!r}, which matches groups; that goes with sequences='match'"
             )
         stars = Pattern((layout.keys or ("",))[0]).stars
+        # one name of a match must tell the paths of its fields and of its constants
         if Pattern(one.path).stars != stars:
             raise ValueError(
                 f"constant {one.name!r} is {str(one)!r}, but the keys match {stars}; use the same parts with a star"

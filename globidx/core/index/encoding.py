@@ -1,4 +1,4 @@
-"""An index table as the bytes of a cache file that can be mapped: a JSON header and aligned columns.
+"""An index table as the bytes of a cache file: a JSON header and columns that can be mapped.
 
 Format: the line ``globidx.index``, a line with the length of the header, the header, and at
 multiples of 64 bytes the columns in little-endian order, named with shape and offset in the
@@ -69,6 +69,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
         if name not in columns:
             continue
         column = np.ascontiguousarray(columns[name], dtype)
+        # columns are mapped as they are, so each begins where its values are aligned
         padding = b"\0" * (-size % _ALIGNMENT)
         size += len(padding)
         offsets[name] = {"shape": list(column.shape), "offset": size}
@@ -93,6 +94,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
         "columns": offsets,
         "bytes": size,
     }
+    # a cache is not synchronised, so a torn one must be noticed
     header["blake2b"] = _digest(header, body)
     text = json.dumps(header, separators=(",", ":")).encode() + b"\n"
     start = _MAGIC + b"%d\n" % len(text) + text
@@ -119,7 +121,9 @@ def digest(data: memoryview | bytes) -> str:
 
 
 def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
-    """Return the table in ``data``, whose columns are views of ``data``; ValueError if it is not a whole cache file.
+    """Return the table in ``data``, whose columns are views of ``data``.
+
+    ValueError if it is not a whole cache file.
 
     ``verified`` is the digest of a file that was verified before: if it is still that of the
     header, nothing else is read. RecordVersionError if a later version of globidx wrote the file.
@@ -239,6 +243,7 @@ def _refuse_odd(table: Table) -> None:
         blob, ends = names.arrays()
         if blob.ndim != 1 or ends.ndim != 1:
             raise ValueError("its names are not one-dimensional")
+        # each name ends in a zero byte, which no name can hold
         zeros = np.flatnonzero(blob == 0) + 1
         if not np.array_equal(zeros, ends) or (len(ends) and ends[-1] != len(blob)):
             raise ValueError("its names do not end where it says")

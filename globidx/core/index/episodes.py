@@ -1,4 +1,6 @@
-"""Episodes: sequences of rows that lie inside files, as columns; and the rows of files that are missing.
+"""Episodes: sequences of rows that lie inside files, as columns.
+
+The rows of files that are missing are columns as well.
 
 A file may hold many sequences: one for each group that a key matches, one for each place along the
 first axis of its arrays, or runs of rows that an array of the file tells. A few integers describe
@@ -92,9 +94,12 @@ class Episodes:
 
     def take(self, files: Numbers) -> Episodes:
         """The episodes of these files, in that sequence."""
+        # the episodes of a file are neighbours in each column
         rows = spread(self.offsets[files], self.counts[files])
         columns = {
-            name: column[rows] if len(column := getattr(self, name)) else column for name in COLUMNS
+            # chunk lengths are there only where episodes have arrays of their own
+            name: column[rows] if len(column := getattr(self, name)) else column
+            for name in COLUMNS
         }
         names = self.names.take(rows) if len(self.names) else self.names
         return replace(self, counts=self.counts[files], names=names, **columns)
@@ -136,13 +141,17 @@ class Episodes:
         """The names of the episodes ``[start, stop)`` as bytes."""
         if len(self.names):
             return self.names.encoded(start, stop)
+        # the number in the file is the name, and is not stored
         numbers = np.arange(start, stop) - self.offsets[self.files[start:stop]]
         return [b"%d" % number for number in numbers.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
 class Missing:
-    """Rows of files that are not there: how many each file lacks, and which, ascending and distinct."""
+    """Rows of files that are not there: how many each file lacks, and which.
+
+    Those are ascending and distinct.
+    """
 
     counts: Numbers
     rows: Numbers

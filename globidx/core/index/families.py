@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from globidx.core.index.patterns import Pattern
+from globidx.core.index.patterns import Pattern, natural
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,21 @@ class Family:
     varies: tuple[str, ...] = ()
 
     def keys(self, arrays: Callable[[str], list[str]]) -> dict[str, str]:
-        """The keys of its fields, by name; ``arrays(pattern)`` lists arrays of a file, in natural order.
+        """The keys of its fields, by name.
+
+        ``arrays(pattern)`` lists arrays of a file, in natural order.
 
         ValueError where the file has none of them.
         """
-        found: dict[str, str] = {}
-        for pattern in self.arrays:
-            below = f"{self.match}/{pattern}" if self.match else pattern
-            first: str | None = None
-            for path in arrays(below):
-                name, group = self._parted(path)
-                # one match tells for all: what others lack is an error when they are scanned
-                first = group if first is None else first
-                if group == first:
-                    found[name] = f"{self.match}/{name}" if self.match else path
+        listed = [
+            self._parted(path)
+            for pattern in self.arrays
+            for path in arrays(f"{self.match}/{pattern}" if self.match else pattern)
+        ]
+        # one match tells for all: what others lack is an error when they are scanned
+        first = min((group for _, group in listed), key=natural, default="")
+        within = self.match or self.above
+        found = {name: f"{within}/{name}".lstrip("/") for name, group in listed if group == first}
         if not found:
             raise ValueError(
                 f"its arrays are not those of this layout, which has {', '.join(self.arrays)}"
@@ -62,7 +63,7 @@ class Family:
     def _parted(self, path: str) -> tuple[str, str]:
         """The name of the field at ``path``, and the match that it is of."""
         if not self.match:
-            return path.removeprefix(self.above), ""
+            return path.removeprefix(f"{self.above}/"), ""
         depth = len(Pattern(self.match).parts)
         parts = path.split("/")
         return "/".join(parts[depth:]), "/".join(parts[:depth])
@@ -73,7 +74,7 @@ FAMILIES = {
     "aloha": Family(
         "file", ("action", "observations/qpos", "observations/qvel", "observations/images/*")
     ),
-    "diffusion-policy": Family("meta/episode_ends", ("data/*",), above="data/"),
+    "diffusion-policy": Family("meta/episode_ends", ("data/*",), above="data"),
     "robomimic": Family(
         "match",
         ("obs/*", "next_obs/*", "actions", "rewards", "dones", "states"),

@@ -110,7 +110,10 @@ class GlobalIndex:
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """The first sample id of each file, and the total at the end: int64, ``num_files + 1`` long, read-only."""
+        """The first sample id of each file, and the total at the end.
+
+        int64, ``num_files + 1`` long, read-only.
+        """
         return self._offsets
 
     def locate(self, sample_id: int) -> tuple[int, int]:
@@ -157,6 +160,7 @@ class GlobalIndex:
         try:
             return files, ids - self._offsets[:-1].take(files)
         except IndexError:
+            # `take` has found a file that is none: ids are checked only where one is wrong
             raise validate.outside(ids, "sample id", len(self)) from None
 
     def sample_id(self, file: int, item: int) -> int:
@@ -179,6 +183,7 @@ class GlobalIndex:
         IndexError
             If there is no such file, or no such item in it.
         """
+        # wide bounds, so that what does not fit is an IndexError, as for any sequence
         row = validate.integer(file, "file index", low=-(2**64), high=2**64)
         if not 0 <= row < self.num_files:
             raise IndexError(f"file index {row} is outside [0, {self.num_files})")
@@ -193,6 +198,7 @@ class GlobalIndex:
         return isinstance(other, GlobalIndex) and np.array_equal(self.lengths, other.lengths)
 
     def __hash__(self) -> int:
+        # equal lengths are an equal index, wherever the arrays came from
         return hash(self.lengths.tobytes())
 
     def __reduce__(self) -> tuple[type[GlobalIndex], tuple[NDArray[np.int64]]]:

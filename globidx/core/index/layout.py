@@ -86,12 +86,17 @@ class Layout:
         return "plain" if self.inner.kind == "axis" and not axis else self.form
 
     def fields(self, axis: int) -> list[tuple[str, str, int]]:
-        """Name, key and axis of each field, ``axis`` where it has none of its own; of known keys alone."""
+        """Name, key and axis of each field, ``axis`` where it has none of its own.
+
+        It is for keys that are known.
+        """
         keys = self.keys or ()
         return list(zip(self.names or keys, keys, self.axes or (axis,) * len(keys), strict=True))
 
     def along(self, axis: int | Mapping[str, int]) -> tuple[Layout, int]:
-        """This layout with its rows along ``axis``, one for all or by field, and the axis of all others.
+        """This layout with its rows along ``axis``, which is one for all or by field.
+
+        All others get an axis as well.
 
         Raises
         ------
@@ -130,7 +135,9 @@ class Layout:
 
 
 def parse(layout: Any, key: Any) -> Layout:
-    """Return the layout that a user named; ValueError for an unknown name, or a key that it does not allow.
+    """Return the layout that a user named.
+
+    ValueError for an unknown name, or a key that it does not allow.
 
     >>> parse(None, "images").keys, parse("tokens:1024", None).length
     (('images',), 1024)
@@ -304,7 +311,10 @@ def _renamed(key: Mapping[Any, Any]) -> tuple[tuple[str, ...], list[Any]]:
 
 
 def require_apart(names: Sequence[str], what: str) -> None:
-    """ValueError if two names cannot both be in one nested dict: the same twice, or one inside the other."""
+    """ValueError if two names cannot both be in one nested dict.
+
+    They are the same, or one is inside the other.
+    """
     for name in sorted(names):
         if names.count(name) > 1:
             raise ValueError(f"{what} names {name!r} twice")

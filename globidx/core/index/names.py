@@ -78,6 +78,7 @@ class Names(Sequence[str]):
 
     def encoded(self, start: int, stop: int) -> list[bytes]:
         """Return the names ``[start, stop)`` as bytes."""
+        # one split for all, in C
         block = self._blob[self._start(start) : self._start(stop)].tobytes()
         return block.split(b"\0")[:-1]
 
@@ -102,6 +103,7 @@ class Names(Sequence[str]):
         1
         """
         count = min(len(self._blob), len(other._blob))
+        # a million names are compared as one block of bytes
         differs = self._blob[:count] != other._blob[:count]
         same = int(np.argmax(differs)) if differs.any() else count
         return int(np.searchsorted(self._ends, same, side="right"))

@@ -15,7 +15,9 @@ _DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True)
 class Pattern:
-    """A key whose parts with ``*`` match one group each, and whose part ``**`` matches any depth of groups.
+    """A key whose parts with ``*`` match one group each.
+
+    Its part ``**`` matches any depth of groups.
 
     A *match* is named by the groups that the parts with a star stand for, joined by slashes. All
     keys of an index have the same parts with stars, so that one name tells the paths of all.
@@ -72,6 +74,7 @@ class Pattern:
             return []
         if "**" not in stars:
             return groups
+        # there is one ** at most: what the parts before and behind it do not take is its own
         at = stars.index("**")
         behind = len(stars) - at - 1
         stop = len(groups) - behind
@@ -166,6 +169,7 @@ def _matches(
                 below = _join(path, child)
                 yield from _matches(below, parts, groups, _join(name, child), depth + 1)
         return
+    # DOTALL, because a name may hold a line break
     fits = re.compile(".*".join(map(re.escape, part.split("*"))), re.DOTALL).fullmatch
     for child in groups(path):
         if fits(child):

@@ -1,4 +1,7 @@
-"""The table: what every file of an index holds, a million files in a few arrays, and the fingerprint over it."""
+"""The table: what every file of an index holds, and the fingerprint over it.
+
+A million files are a few arrays.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,9 @@ class ArrayInfo:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: its kind, arrays of ``length`` items each, a digest of its metadata, and its stamps.
+    """One file: its kind, its arrays of ``length`` items each, and what it is recognised by.
+
+    That is a digest of its metadata, and its stamps.
 
     A stamp is (size, mtime_ns, ctime_ns, inode) of a file that holds metadata. It is all zeros if
     it cannot prove that nothing changed. The data of a *foreign* file lie in other files too, so
@@ -114,7 +119,10 @@ class Entry:
 
     @property
     def schema(self) -> tuple[Schema, ...]:
-        """What all files of an index must have in common: all of an array but its path and chunks."""
+        """What all files of an index must have in common.
+
+        That is all of an array but its path and chunks.
+        """
         return _schema(self.arrays)
 
 
@@ -185,7 +193,10 @@ class Table:
 
     @classmethod
     def joined(cls, tables: Sequence[Table]) -> Table:
-        """Make a table of the files of several tables, which have the same ``schema``, one after the other."""
+        """Make a table of the files of several tables, one after the other.
+
+        They have the same ``schema``.
+        """
         first = tables[0]
         if len(tables) == 1:
             return first
@@ -231,7 +242,10 @@ class Table:
 
     @property
     def schema(self) -> tuple[Schema, ...]:
-        """What all files of an index must have in common: all of an array but its path and chunks."""
+        """What all files of an index must have in common.
+
+        That is all of an array but its path and chunks.
+        """
         return _schema(self.arrays)
 
     def _spelled_paths(self) -> Names:
@@ -264,8 +278,7 @@ class Table:
     @property
     def chunk_items(self) -> NDArray[np.int64]:
         """Whole items in a chunk, files x arrays; 0 if an array is not chunked."""
-        rows = np.array([info.rows for info in self.arrays], np.int64)
-        return np.where(self.chunk_lengths > 0, np.maximum(1, self.chunk_lengths // rows), 0)
+        return whole_items(self.chunk_lengths, self.arrays)
 
     def chunking(self) -> Chunking:
         """Return how the samples are stored in chunks."""
@@ -280,7 +293,9 @@ class Table:
         return [axes[0] if len(set(axes)) == 1 else axes, arrays]
 
     def fingerprint(self, num_files: int | None = None) -> str:
-        """Return a digest of the names, item counts, item shapes and dtypes of the first files, by default all.
+        """Return a digest of the first files, by default all.
+
+        It is of their names, item counts, item shapes and dtypes.
 
         Folder, age and data are not in it, so that a dataset may move. Names are relative to the
         deepest folder that holds *those* files: files that are appended elsewhere do not change
@@ -315,8 +330,17 @@ def _all(join: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
     return None if parts[0] is None else join(parts)
 
 
+def whole_items(chunk_lengths: NDArray[np.int64], arrays: Sequence[ArrayInfo]) -> NDArray[np.int64]:
+    """Whole items in chunks of so many rows, a column for each array; 0 where it is not chunked."""
+    rows = np.array([info.rows for info in arrays], np.int64)
+    return np.where(chunk_lengths > 0, np.maximum(1, chunk_lengths // rows), 0)
+
+
 def describe(table: Table) -> str:
-    """Return the arrays of a table for messages: ``images of (128, 128) uint16, labels of () int64``."""
+    """Return the arrays of a table for messages.
+
+    For example ``images of (128, 128) uint16, labels of () int64``.
+    """
     return ", ".join(
         f"{name or 'array'} of {shape} {dtype}" + (f" packed by {packing}" if packing else "")
         for name, shape, dtype, _, packing, _ in table.schema

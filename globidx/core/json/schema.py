@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from globidx.core.validate import bound
 from globidx.errors import RecordError, RecordVersionError
 
 Checker = Callable[[Any, str], Any]
@@ -18,8 +19,11 @@ def Integer(low: int, high: int) -> Checker:  # noqa: N802 - checkers read as ty
     """Make a checker of an int in ``[low, high]``; it refuses true and 1.0."""
 
     def check(value: Any, where: str) -> int:
+        # isinstance would let True through, which is an int
         if type(value) is not int or not low <= value <= high:
-            raise RecordError(f"{where} must be an integer in [{low}, {high}], got {value!r:.80}")
+            raise RecordError(
+                f"{where} must be an integer in [{bound(low)}, {bound(high)}], got {value!r:.80}"
+            )
         return value
 
     return check
@@ -73,7 +77,10 @@ def List(  # noqa: N802
 
 
 def Json(values: Checker | None = None) -> Checker:  # noqa: N802
-    """Make a checker of an object with any keys, whose values are checked by ``values``, or elsewhere."""
+    """Make a checker of an object with any keys.
+
+    Its values are checked by ``values``, or elsewhere.
+    """
 
     def check(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -102,14 +109,17 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
     >>> fields({"sead": 7}, "state", {"seed": Integer(0, 9)})
     Traceback (most recent call last):
     ...
-    globidx.errors.RecordError: state: missing seed, unknown sead
+    globidx.errors.RecordError: state: missing seed, unknown sead; pass what globidx wrote, unchanged
     """
     if not isinstance(value, Mapping):
         raise RecordError(f"{where} must be an object, got {value!r:.80}")
     present = [key for key in value if key not in ("format", "version")]
     missing = [key for key in checkers if key not in value]
     unknown = [
-        key[:40] if key.isidentifier() else f"{key!a:.40}" for key in present if key not in checkers
+        # a name from a hostile file is shown escaped and short
+        key[:40] if key.isidentifier() else f"{key!a:.40}"
+        for key in present
+        if key not in checkers
     ]
     if missing or unknown:
         lists = [
@@ -117,20 +127,28 @@ def fields(value: Any, where: str, checkers: Mapping[str, Checker]) -> dict[str,
             for word, keys in (("missing", missing), ("unknown", unknown))
             if keys
         ]
-        raise RecordError(f"{where}: {', '.join(lists)}")
+        raise RecordError(f"{where}: {', '.join(lists)}; pass what globidx wrote, unchanged")
     return {key: check(value[key], f"{where}: {key}") for key, check in checkers.items()}
 
 
 def header(value: Any, where: str, format: str, version: int) -> None:
-    """RecordError unless ``value`` is an object of this format; RecordVersionError if its version is newer."""
+    """RecordError unless ``value`` is an object of this format.
+
+    RecordVersionError if its version is newer.
+    """
     name = value.get("format") if isinstance(value, Mapping) else None
     if name != format:
+        has = f"its format is {name!r:.80}" if name is not None else f"it is {value!r:.80}"
         raise RecordError(
-            f"{where}: expected an object of format {format!r}, got {name or value!r:.80}"
+            f"{where} is not of format {format!r}, which it must name under the key 'format': {has}; "
+            "pass what globidx wrote, unchanged"
         )
     written = value.get("version")
+    # before anything else is read: a newer version may have any fields
     if type(written) is not int or written < 1:
-        raise RecordError(f"{where}: version must be a positive integer, got {written!r:.80}")
+        raise RecordError(
+            f"{where}: version must be a positive integer, got {written!r:.80}; the file was edited or damaged"
+        )
     if written > version:
         raise RecordVersionError(
             f"{where}: written in version {written} of {format}, but this globidx reads up to {version}; upgrade it"

@@ -38,12 +38,16 @@ def parse(data: bytes) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from None
+    # before json recurses, which is what a deep document is made for
     if _depth(text) > MAX_DEPTH:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}") from None
+        what = error.msg.removesuffix(" at")
+        raise ValueError(
+            f"it is not JSON: {what} at line {error.lineno}; it was cut, edited or damaged"
+        ) from None
 
 
 def canonical(value: Any) -> bytes:
@@ -56,7 +60,10 @@ def canonical(value: Any) -> bytes:
 
 
 def pretty(value: Any) -> bytes:
-    """Return ``value`` for people: indented, each list of integers on one line, a newline at the end."""
+    """Return ``value`` as text for people.
+
+    It is indented, has each list of integers on one line, and ends in a newline.
+    """
     text = json.dumps(value, indent=1, allow_nan=False)
     return (
         _INTEGER_LIST.sub(
@@ -75,6 +82,7 @@ def plain(value: Any, where: str, *, depth: int = 0) -> Any:
     >>> plain({"loss": np.float32(0.5), "shape": (2, 3)}, "extras")
     {'loss': 0.5, 'shape': [2, 3]}
     """
+    # a value that contains itself would end in a RecursionError without a path
     if depth > _CIRCLE:
         raise ValueError(
             f"{where:.80} contains itself, or is nested deeper than the {MAX_DEPTH} levels that can be read"
@@ -106,14 +114,19 @@ def plain(value: Any, where: str, *, depth: int = 0) -> Any:
         return [
             plain(item, f"{where}[{index}]", depth=depth + 1) for index, item in enumerate(value)
         ]
+    hint = ", such as its .tolist()" if hasattr(value, "tolist") else ""
     raise TypeError(
-        f"{where} is of type {type(value).__name__}; a record holds None, bool, int, float, str, list and dict"
+        f"{where} is of type {type(value).__name__}; a record holds None, bool, int, float, str, list and dict{hint}"
     )
 
 
 def refuse_half_characters(value: Any) -> None:
-    """ValueError if a string in ``value`` has a lone surrogate: JSON allows it, but no text file can hold it."""
+    """ValueError if a string in ``value`` has a lone surrogate.
+
+    JSON allows it, but no text file can hold it.
+    """
     try:
+        # all strings at once, at the speed of C
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError(
@@ -158,6 +171,7 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _int(digits: str) -> int:
+    # int() of many digits takes quadratic time, and its own limit is another error
     if len(digits.lstrip("-")) > MAX_DIGITS:
         raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
     return int(digits)
@@ -170,6 +184,7 @@ def _float(digits: str) -> float:
         )
     value = float(digits)
     if not math.isfinite(value):
+        # 1e999 is infinite to Python
         raise ValueError(f"{digits[:40]} is too large for a float")
     return value
 

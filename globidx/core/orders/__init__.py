@@ -1,1 +1,1 @@
-"""Orders: in which sequence an epoch visits the sample ids, as bijections that are computed, not stored."""
+"""Orders: in which sequence an epoch visits the sample ids, computed and never stored."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.orders.lanes import Lanes
-from globidx.core.orders.permutation import LIMIT, Permutation
 
 Ids = NDArray[np.int64]
 
@@ -55,6 +54,7 @@ class Arrangement(ABC):
 
     def __init__(self, num_samples: int, length: int | None = None) -> None:
         self.num_samples = num_samples
+        # an order that draws with replacement has as many positions as it draws
         self.length = num_samples if length is None else length
 
     def __len__(self) -> int:
@@ -119,6 +119,7 @@ class Arrangement(ABC):
         int
             Its position in ``[0, length)``.
         """
+        # one id goes the way of many: a scalar twin of each inverse could differ from it
         checked = validate.sample_id(sample_id, self.num_samples)
         return int(self.inverse(np.array([checked], np.int64))[0])
 
@@ -142,7 +143,7 @@ class Arrangement(ABC):
     def ids(
         self, start: int = 0, stop: int | None = None, step: int = 1, *, block: int = BLOCK
     ) -> Iterator[Ids]:
-        """Iterate over the sample ids at positions ``start, start + step, ...`` below ``stop``, in blocks.
+        """Iterate over the sample ids at some positions, in blocks.
 
         Parameters
         ----------
@@ -158,12 +159,14 @@ class Arrangement(ABC):
 
         Examples
         --------
+        >>> from globidx.core.orders.plain import Sequential
         >>> [ids.tolist() for ids in Sequential().bind(10, seed=0, epoch=0).ids(1, 10, 3, block=2)]
         [[1, 4], [7]]
         """
         end = self.length if stop is None else validate.integer(stop, "stop", high=self.length)
         stride = validate.integer(step, "step", low=1)
         positions = range(validate.integer(start, "start"), end, stride)
+        # positions are a range: nothing of the length of the epoch is made
         for first in range(0, len(positions), validate.integer(block, "block", low=1)):
             some = positions[first : first + block]
             yield self.forward(
@@ -226,11 +229,22 @@ class Order(ABC):
         dict
             ``algorithm``, ``version`` and ``parameters()``.
 
+        Raises
+        ------
+        TypeError
+            If the class has no ``algorithm``.
+
         Examples
         --------
+        >>> from globidx.core.orders.plain import Shuffle
         >>> Shuffle().describe()
         {'algorithm': 'shuffle', 'version': 1}
         """
+        if not isinstance(getattr(self, "algorithm", None), str):
+            raise TypeError(
+                f"{type(self).__name__} has no `algorithm`, the name of an order in records; give the class one, "
+                "such as algorithm = 'mine.reversed'"
+            )
         return {"algorithm": self.algorithm, "version": self.version, **self.parameters()}
 
     def length(self, num_samples: int) -> int:
@@ -272,7 +286,7 @@ class Order(ABC):
         return self
 
     def matches(self, described: Mapping[str, Any]) -> bool:
-        """Return whether a record was written in this order, however the order was planned for that epoch.
+        """Return whether a record was written in this order, however planned for that epoch.
 
         Parameters
         ----------
@@ -325,78 +339,12 @@ class Order(ABC):
         """
 
     def __eq__(self, other: object) -> bool:
+        # by what a record keeps: two orders that are equal must read the same ids
         return self is other or (isinstance(other, Order) and self.describe() == other.describe())
 
     def __hash__(self) -> int:
+        # a description is a dict of JSON values, which has no hash
         return hash(repr(self.describe()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters().items())})"
-
-
-class Sequential(Order):
-    """Samples in the sequence of their ids.
-
-    Examples
-    --------
-    >>> Sequential().bind(4, seed=0, epoch=9).take([0, 3])
-    array([0, 3])
-    """
-
-    algorithm = "sequential"
-
-    def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """Return the identity: ``seed`` and ``epoch`` do not matter."""
-        return _Identity(num_samples)
-
-
-class _Identity(Arrangement):
-    def forward(self, positions: Ids) -> Ids:
-        return positions
-
-    def inverse(self, sample_ids: Ids) -> Ids:
-        return sample_ids
-
-
-class Shuffle(Order):
-    """Another pseudo-random order every epoch, computed in blocks.
-
-    Memory is constant, and a look-up takes the same time, for up to 2**62 samples.
-
-    See Also
-    --------
-    ChunkShuffle : reads each chunk of the files about once.
-
-    Notes
-    -----
-    A keyed permutation by a generalised Feistel network with cycle walking [1]_.
-
-    References
-    ----------
-    .. [1] J. Black and P. Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002.
-
-    Examples
-    --------
-    >>> epoch = Shuffle().bind(10**12, seed=7, epoch=0)
-    >>> epoch.position(int(epoch.take([123456789])[0]))
-    123456789
-    """
-
-    algorithm = "shuffle"
-
-    def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """Return the permutation of ``[0, num_samples)`` that ``seed`` and ``epoch`` key."""
-        n = validate.integer(num_samples, "num_samples", high=LIMIT)
-        return _Shuffled(n, validate.integer(seed, "seed"), validate.integer(epoch, "epoch"))
-
-
-class _Shuffled(Arrangement):
-    def __init__(self, num_samples: int, seed: int, epoch: int) -> None:
-        super().__init__(num_samples)
-        self._permutation = Permutation(max(num_samples, 1), seed=seed, epoch=epoch)
-
-    def forward(self, positions: Ids) -> Ids:
-        return self._permutation.forward(positions)
-
-    def inverse(self, sample_ids: Ids) -> Ids:
-        return self._permutation.inverse(sample_ids)

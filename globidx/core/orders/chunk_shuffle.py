@@ -1,30 +1,26 @@
-"""``ChunkShuffle``: a shuffle that reads each chunk of the files about once. ARCHITECTURE.md has its algebra."""
+"""``ChunkShuffle``: a shuffle that decodes each chunk about once, planned for each epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.datasets.known import chunking_of
 from globidx.core.index.chunking import Chunking
 from globidx.core.json import schema
-from globidx.core.orders.base import Arrangement, Ids, Order
-from globidx.core.orders.ground import Ground, Tiling
+from globidx.core.orders.base import Arrangement, Order
+from globidx.core.orders.chunk_epoch import ChunkShuffled
+from globidx.core.orders.ground import Tiling
 from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.permutation import LIMIT
-from globidx.core.orders.weighted import counter_key, split_mix
 from globidx.errors import RecordError, RecordMismatchError
 
+# A record may be forged: these bound what its plan allocates.
 _MOST_LANES = 2**17
 _MOST_IN_ALL = 2**21
 _MOST = 2**40
-#: The most items of windows that are computed at a time and kept; but one window at least.
-_AT_ONCE = 2**18
 
 
 class ChunkShuffle(Order):
@@ -83,6 +79,8 @@ class ChunkShuffle(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return window and chunk. The lanes are left out, because each epoch has its own."""
+        # `plan` is there though it is None: torch.distributed.checkpoint loads only keys that the
+        # state of a new sampler has
         return {"window": self._window, "chunk": self._chunk, "plan": None}
 
     def plan(
@@ -93,6 +91,7 @@ class ChunkShuffle(Order):
         ``lanes()`` is called for what was not passed to the constructor. TypeError if the chunks
         of ``dataset`` are not known and there is no ``chunk``.
         """
+        # with both given nothing is asked, so ranks need not be known yet
         given = Lanes(1, 1, 1) if self._lanes is not None and self._batch is not None else lanes()
         most_workers = max(1, _MOST_IN_ALL // given.ranks)
         ranks, workers = self._lanes or (given.ranks, min(given.workers, most_workers))
@@ -100,7 +99,11 @@ class ChunkShuffle(Order):
         return self._planned(Lanes(ranks, workers, batch), self._chunking(dataset, num_samples))
 
     def matches(self, described: Mapping[str, Any]) -> bool:
-        """Return whether a record describes this order, for any lanes; RecordError if its plan is malformed."""
+        """Return whether a record describes this order, for any lanes.
+
+        RecordError if its plan is malformed.
+        """
+        # the plan is the epoch's, and no reason to refuse a record of another world size
         if "plan" not in described or {**described, "plan": None} != self.describe():
             return False
         _read(described["plan"])
@@ -119,6 +122,7 @@ class ChunkShuffle(Order):
         plan = _read(described["plan"])
         digest = plan.pop("chunking")
         chunking = self._chunking(dataset, num_samples)
+        # other chunks would be other blocks, and every id would have another position
         if digest != chunking.digest:
             error = RecordMismatchError(
                 f"the epoch of the record was ordered by chunks with digest {digest!r}, but the dataset has chunks "
@@ -130,7 +134,10 @@ class ChunkShuffle(Order):
         return self._planned(Lanes(**plan), chunking)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
-        """Return the order of one epoch as planned for one rank without workers; this needs ``chunk``."""
+        """Return the order of one epoch as planned for one rank without workers.
+
+        It needs ``chunk``, since there is no dataset to ask.
+        """
         return self.plan(range(num_samples), num_samples, Lanes).bind(
             num_samples, seed=seed, epoch=epoch
         )
@@ -188,12 +195,14 @@ class PlannedChunkShuffle(Order):
         """Return those of the order, and the plan: lanes, and a digest of the chunks."""
         return {
             **self._order.parameters(),
+            # a digest: a list of chunks would be as long as the list of files
             "plan": {**self.lanes._asdict(), "chunking": self.chunking.digest},
         }
 
     @cached_property
     def tiling(self) -> Tiling:
         """How the files are cut into blocks and units."""
+        # a rank's share of a batch, since a window is read by one worker of one rank
         return Tiling.of(self.chunking, self._window, max(1, self.lanes.batch // self.lanes.ranks))
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
@@ -209,127 +218,12 @@ class PlannedChunkShuffle(Order):
             raise ValueError(
                 f"the order was planned for {self.chunking.num_samples} samples, but is bound to {n}; call plan() again"
             )
-        return _ChunkShuffled(
+        return ChunkShuffled(
             self.tiling,
             self.lanes,
             validate.integer(seed, "seed"),
             validate.integer(epoch, "epoch"),
         )
-
-
-class _ChunkShuffled(Arrangement):
-    """Position -> (lane, index in it) -> position on the ground -> sample id.
-
-    A lane reads two stretches of the ground: first whole units, which are its windows; then its
-    share of the rest.
-    """
-
-    def __init__(self, tiling: Tiling, lanes: Lanes, seed: int, epoch: int) -> None:
-        super().__init__(tiling.chunking.num_samples)
-        self._ground = Ground(tiling, seed, epoch)
-        self._window = tiling.unit
-        self._lanes = lanes
-        quotas = lanes.quotas(self.length)
-        self._whole = _dealt(quotas // self._window, self._ground.units) * self._window
-        # The first stretches of all lanes, then the second ones.
-        self._starts = np.zeros(2 * lanes.total + 1, np.int64)
-        np.cumsum(np.concatenate([self._whole, quotas - self._whole]), out=self._starts[1:])
-        self._least, self._units = int(self._whole.min()), self._starts // self._window
-        # The windows of the last call, keys and ids: the next call mostly continues in them.
-        self._recent: tuple[Ids, Ids] = np.empty(0, np.int64), np.empty((0, self._window), np.int64)
-        self._key = counter_key(f"chunk-shuffle.1 windows {seed} {epoch}")
-
-    def forward(self, positions: Ids) -> Ids:
-        lanes, indices = self._lanes.forward(positions)
-        if len(indices) and indices.max() >= self._least:
-            second = indices >= self._whole[lanes]
-            indices[second] -= self._whole[lanes[second]]
-            lanes[second] += self._lanes.total
-        ids = np.empty_like(positions)
-        for some, keys, rows, within in self._by_window(lanes, indices + self._starts[lanes]):
-            known, table = self._recent
-            if not np.isin(keys, known).all():
-                known, table = self._recent = keys, self._table(keys)
-            ids[some] = table.ravel()[np.searchsorted(known, keys)[rows] * self._window + within]
-        return ids
-
-    def inverse(self, sample_ids: Ids) -> Ids:
-        on_ground = self._ground.inverse(sample_ids)
-        stretches = np.searchsorted(self._starts, on_ground, side="right") - 1
-        indices = -self._starts[stretches]
-        for some, keys, rows, within in self._by_window(stretches, on_ground):
-            units, shuffled = self._shuffled(keys)
-            indices[some] += units[rows] * self._window + np.argsort(shuffled, axis=1)[rows, within]
-        second, lanes = stretches // self._lanes.total, stretches % self._lanes.total
-        return self._lanes.inverse(lanes, indices + second * self._whole[lanes])
-
-    def _by_window(self, stretches: Ids, on_ground: Ids) -> Iterator[tuple[Any, Ids, Ids, Ids]]:
-        """Iterate over windows, some at a time.
-
-        Yields which of the ground positions are in them, the keys of the windows, and for each of
-        those positions its row among the keys and its index in the window. A key means a unit and
-        a stretch: where a stretch ends inside a unit, the unit is two windows.
-        """
-        units = on_ground // self._window
-        within = on_ground - units * self._window
-        keys, rows = _distinct((units - self._units[stretches]) * len(self._starts) + stretches)
-        size = max(1, _AT_ONCE // self._window)
-        if len(keys) <= size:
-            yield slice(None), keys, rows, within
-            return
-        for first in range(0, len(keys), size):
-            some = np.flatnonzero((rows >= first) & (rows < first + size))
-            yield some, keys[first : first + size], rows[some] - first, within[some]
-
-    def _table(self, keys: Ids) -> Ids:
-        """Return the ids of windows in their shuffled sequence, a row each."""
-        units, shuffled = self._shuffled(keys)
-        table: Ids = np.take_along_axis(self._ground.forward_units(units), shuffled, axis=1)
-        return table
-
-    def _shuffled(self, keys: Ids) -> tuple[Ids, Ids]:
-        """Return the units of windows, and their items in shuffled sequence, a row each.
-
-        Items are sorted by random numbers. Those of the unit that are before or after the stretch
-        stay where they are.
-        """
-        units, stretches = np.divmod(keys, len(self._starts))
-        units += self._units[stretches]
-        items = np.arange(self._window)
-        low = np.uint64((1 << max(1, (self._window - 1).bit_length())) - 1)
-        begins = units * self._window
-        # The low bits are the item, so that they survive the sort, and break ties.
-        drawn = split_mix(self._key, begins[:, None] + items) & ~low
-        before, behind = self._starts[stretches] - begins, self._starts[stretches + 1] - begins
-        for row in np.flatnonzero((before > 0) | (behind < self._window)).tolist():
-            drawn[row, : max(0, int(before[row]))] = 0
-            drawn[row, int(behind[row]) :] = ~low
-        drawn |= items.astype(np.uint64)
-        drawn.sort(axis=1)
-        return units, (drawn & low).astype(np.int64)
-
-
-def _dealt(wanted: Ids, units: int) -> Ids:
-    """Deal ``units`` to lanes: as many as each wants or, if there are not enough, nearly as many."""
-    short = max(0, int(wanted.sum()) - units)
-    less, more = divmod(short, len(wanted))
-    given = np.maximum(0, wanted - less - (np.arange(len(wanted)) < more))
-    dealt: Ids = np.diff(np.minimum(np.cumsum(given), units), prepend=0)
-    return dealt
-
-
-def _distinct(keys: Ids) -> tuple[Ids, NDArray[np.intp]]:
-    """Return the distinct keys, ascending, and the index of each key among them."""
-    if not len(keys):
-        return keys, np.empty(0, np.intp)
-    low, high = int(keys.min()), int(keys.max())
-    # Marking costs the range of the keys, sorting costs their count.
-    if high - low > 4 * len(keys) + 4096:
-        distinct, rows = np.unique(keys, return_inverse=True)
-        return distinct, rows.ravel()
-    seen = np.zeros(high - low + 1, bool)
-    seen[keys - low] = True
-    return np.flatnonzero(seen) + low, (np.cumsum(seen) - 1)[keys - low]
 
 
 def _lanes(lanes: Any) -> tuple[int, int]:
@@ -343,8 +237,12 @@ def _lanes(lanes: Any) -> tuple[int, int]:
 
 
 def _read(plan: Any) -> dict[str, Any]:
-    """Return the plan of a record; RecordError if it is malformed, or has more lanes than are allowed."""
+    """Return the plan of a record.
+
+    RecordError if it is malformed, or has more lanes than are allowed.
+    """
     fields = schema.fields(plan, "sampler state: order: plan", _PLAN)
+    # each is within its own limit, but a lane takes memory and there are this many
     if fields["ranks"] * fields["workers"] > _MOST_IN_ALL:
         raise RecordError(
             f"sampler state: order: plan: {fields['ranks']} ranks of {fields['workers']} workers are too many; "

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 class Lanes(NamedTuple):
@@ -44,15 +44,18 @@ class Lanes(NamedTuple):
         """The number of lanes."""
         return self.ranks * self.workers
 
-    def _shares(self, slots: int) -> Numbers:
+    def _shares(self, slots: int) -> Indices:
         """Return how many of the first ``slots`` slots of a batch each rank is dealt."""
-        shares: Numbers = np.maximum(
+        # the slots q = rank modulo ranks that are below `slots`
+        shares: Indices = np.maximum(
             0, (slots - np.arange(self.ranks, dtype=np.int64) + self.ranks - 1) // self.ranks
         )
         return shares
 
-    def quotas(self, positions: int) -> Numbers:
-        """Return how many of the first ``positions`` positions each lane has, with no divisibility rule.
+    def quotas(self, positions: int) -> Indices:
+        """Return how many of the first ``positions`` positions each lane has.
+
+        Nothing need divide anything.
 
         Parameters
         ----------
@@ -72,13 +75,14 @@ class Lanes(NamedTuple):
         rounds, rest = divmod(positions, self.workers * self.batch)
         batches, slots = divmod(rest, self.batch)
         share = self._shares(self.batch)
+        # whole rounds of all workers, then the batches that are begun, then a part of a batch
         quotas = np.tile(rounds * share, (self.workers, 1))
         quotas[:batches] += share
         if slots:
             quotas[batches] += self._shares(slots)
         return quotas.ravel()
 
-    def forward(self, positions: Numbers) -> tuple[Numbers, Numbers]:
+    def forward(self, positions: Indices) -> tuple[Indices, Indices]:
         """Map positions to lanes.
 
         Parameters
@@ -98,12 +102,13 @@ class Lanes(NamedTuple):
         rank = slot - row * self.ranks
         share = (
             self.batch // self.ranks
+            # the usual case: one division in place of a look-up for each position
             if self.batch % self.ranks == 0
             else self._shares(self.batch)[rank]
         )
         return (batch - turn * self.workers) * self.ranks + rank, turn * share + row
 
-    def inverse(self, lanes: Numbers, indices: Numbers) -> Numbers:
+    def inverse(self, lanes: Indices, indices: Indices) -> Indices:
         """Map lanes to positions: the inverse of ``forward``.
 
         Parameters
@@ -118,5 +123,5 @@ class Lanes(NamedTuple):
         """
         worker, rank = np.divmod(lanes, self.ranks)
         turn, row = np.divmod(indices, self._shares(self.batch)[rank])
-        positions: Numbers = (turn * self.workers + worker) * self.batch + row * self.ranks + rank
+        positions: Indices = (turn * self.workers + worker) * self.batch + row * self.ranks + rank
         return positions

@@ -1,4 +1,7 @@
-"""Weighted sampling as an order: each position is drawn independently, so any rank can compute any of them."""
+"""Weighted sampling as an order.
+
+Each position is drawn independently, so any rank can compute any of them.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,7 @@ class Weighted(Order):
     def __init__(
         self, weights: ArrayLike, num_samples: int | None = None, replacement: bool = True
     ) -> None:
+        # a copy: a caller who changes the array must not change the epoch
         self._weights = _weights(weights)
         self._replacement = bool(replacement)
         self._num_draws = len(self._weights)
@@ -73,6 +77,7 @@ class Weighted(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return the number of draws, ``replacement``, and a digest of the weights."""
+        # little-endian doubles, the same on every platform
         digest = hashlib.blake2b(self._weights.astype("<f8").tobytes(), digest_size=16).hexdigest()
         return {"weights": digest, "num_samples": self._num_draws, "replacement": self._replacement}
 
@@ -108,6 +113,8 @@ class _Drawn(Arrangement):
         self._key = key
 
     def forward(self, positions: Ids) -> Ids:
+        # which sample covers a point of [0, total) is found by search; a sample of weight 0 covers
+        # none
         total = self._cumulated[-1]
         drawn = np.searchsorted(
             self._cumulated, _uniform(self._key, positions) * total, side="right"
@@ -140,6 +147,7 @@ class _Ranked(Arrangement):
     def __init__(self, weights: Weights, length: int, key: np.uint64) -> None:
         super().__init__(len(weights), length)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            # log1p keeps the bits of numbers near 0, where the smallest ranks are
             ranks = -np.log1p(-_uniform(key, np.arange(len(weights)))) / weights
         # Samples of weight zero are sorted to the end.
         self._table = np.lexsort((ranks, weights == 0))[:length].astype(np.int64)
@@ -173,19 +181,28 @@ def counter_key(text: str) -> np.uint64:
 
 def _uniform(key: np.uint64, positions: Ids) -> NDArray[np.float64]:
     """Return a random number in [0, 1) for each position, with 53 bits."""
+    # 53 bits are what a double holds; a rounded 64-bit number could become 1.0
     return (split_mix(key, positions) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def split_mix(key: np.uint64, numbers: Ids) -> NDArray[np.uint64]:
-    """Return 64 random bits for each number: SplitMix64 (Steele, Lea and Flood, 2014) as a counter under ``key``."""
-    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
+def split_mix(key: np.uint64, counters: Ids) -> NDArray[np.uint64]:
+    """Return 64 random bits for each of ``counters``.
+
+    SplitMix64 (Steele, Lea and Flood, 2014) as a counter under ``key``.
+    """
+    mixed = (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
 def _weights(weights: ArrayLike) -> Weights:
-    array = np.array(weights, np.float64)
+    try:
+        array = np.array(weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"weights must be numbers, one for each sample, got {weights!r:.80}: {error}"
+        ) from None
     if array.ndim != 1 or not len(array):
         raise ValueError(
             f"weights must be one-dimensional, one for each sample, got shape {array.shape}"

@@ -1,1 +1,1 @@
-"""Progress: which positions of an epoch are done, as algebra over segments, for any number of ranks."""
+"""Progress: which positions of an epoch are done, as algebra over segments."""

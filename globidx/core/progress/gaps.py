@@ -1,7 +1,7 @@
-"""Gaps: numbers that are left out, as runs, and the numbering of those that stay.
+"""Gaps: positions that are left out, as runs, and the enumeration of those that stay.
 
-Many layers of a history commit or leave out few numbers each. Such a layer is a list of runs, and
-two in a row are one: so a thousand uneven restarts cost one binary search for each number.
+Many layers of a history commit or leave out few positions each. Such a layer is a list of runs, and
+two in a row are one: so a thousand uneven restarts cost one binary search for each index.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Numbers in ``[starts[i], ends[i])`` are left out.
+    """Positions in ``[starts[i], ends[i])`` are left out.
 
     Parameters
     ----------
@@ -34,22 +34,28 @@ class Gaps:
     array([3, 4, 6, 7])
     """
 
-    starts: Numbers
-    ends: Numbers
+    starts: Indices
+    ends: Indices
 
     @classmethod
-    def of(cls, numbers: Numbers) -> Gaps:
-        """The gaps that leave out ``numbers``, ascending and distinct."""
-        breaks = np.flatnonzero(np.diff(numbers) != 1)
-        firsts = np.concatenate([np.zeros(min(1, len(numbers)), np.int64), breaks + 1])
-        lasts = np.concatenate([breaks, np.full(min(1, len(numbers)), len(numbers) - 1, np.int64)])
-        return cls(numbers[firsts], numbers[lasts] + 1)
+    def of(cls, positions: Indices) -> Gaps:
+        """The gaps that leave out ``positions``, ascending and distinct."""
+        # of no position there is no run: neither a first nor a last
+        ends = min(1, len(positions))
+        breaks = np.flatnonzero(np.diff(positions) != 1)
+        firsts = np.concatenate([np.zeros(ends, np.int64), breaks + 1])
+        lasts = np.concatenate([breaks, np.full(ends, len(positions) - 1, np.int64)])
+        return cls(positions[firsts], positions[lasts] + 1)
 
     @classmethod
-    def united(cls, starts: Numbers, ends: Numbers) -> Gaps:
-        """The gaps that leave out ``[starts[i], ends[i])``, in any sequence; runs may be empty, overlap or touch."""
+    def united(cls, starts: Indices, ends: Indices) -> Gaps:
+        """The gaps that leave out ``[starts[i], ends[i])``.
+
+        Runs come in any sequence, and may be empty, overlap or touch.
+        """
         runs = np.flatnonzero(starts < ends)
         runs = runs[np.argsort(starts[runs], kind="stable")]
+        # A run ends where the furthest of those before it does, since a long one may hold others.
         starts, reach = starts[runs], np.maximum.accumulate(ends[runs])
         first = np.concatenate([np.ones(min(1, len(starts)), bool), starts[1:] > reach[:-1]])
         last = np.concatenate([first[1:], np.ones(min(1, len(starts)), bool)])
@@ -60,39 +66,41 @@ class Gaps:
 
     @property
     def size(self) -> int:
-        """How many numbers are left out."""
+        """How many positions are left out."""
         return int(self._gone[-1])
 
     @cached_property
-    def _gone(self) -> Numbers:
-        """How many numbers the first i runs leave out."""
+    def _gone(self) -> Indices:
+        """How many positions the first i runs leave out."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.ends - self.starts)])
 
     @cached_property
-    def _before(self) -> Numbers:
-        """How many numbers stay before each run."""
+    def _before(self) -> Indices:
+        """How many positions stay before each run."""
         return self.starts - self._gone[:-1]
 
-    def forward(self, numbers: Numbers) -> Numbers:
-        """The ``numbers``-th of those that stay."""
-        return numbers + self._gone[np.searchsorted(self._before, numbers, side="right")]
+    def forward(self, indices: Indices) -> Indices:
+        """The positions at ``indices`` of those that stay."""
+        return indices + self._gone[np.searchsorted(self._before, indices, side="right")]
 
-    def inverse(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """The inverse of ``forward``: whether each number is left out, and if not, which of those that stay it is."""
-        run = np.searchsorted(self.starts, numbers, side="right")
-        gone = np.concatenate([np.zeros(1, np.int64), self.ends])[run] > numbers
-        return gone, numbers - self._gone[run]
+    def inverse(self, positions: Indices) -> tuple[NDArray[np.bool_], Indices]:
+        """The inverse of ``forward``: whether each position is left out, and its index if not."""
+        run = np.searchsorted(self.starts, positions, side="right")
+        # a run that begins at or before a position leaves it out if it ends behind it
+        gone = np.concatenate([np.zeros(1, np.int64), self.ends])[run] > positions
+        return gone, positions - self._gone[run]
 
-    def below(self, numbers: Numbers) -> Numbers:
-        """How many of those that stay are less than each number.
+    def below(self, positions: Indices) -> Indices:
+        """How many of those that stay are before each position.
 
         >>> Gaps.of(np.array([1, 2])).below(np.arange(5))
         array([0, 1, 1, 1, 2])
         """
-        gone, ranks = self.inverse(numbers)
-        run = np.searchsorted(self.starts, numbers[gone], side="right") - 1
-        ranks[gone] = self._before[run]
-        return ranks
+        gone, counts = self.inverse(positions)
+        # inside a run nothing stays, so the count is that at its start
+        run = np.searchsorted(self.starts, positions[gone], side="right") - 1
+        counts[gone] = self._before[run]
+        return counts
 
     def before(self, number: int) -> Gaps:
         """The runs that lie before the ``number``-th of those that stay.
@@ -104,7 +112,8 @@ class Gaps:
         return Gaps(self.starts[:runs], self.ends[:runs])
 
     def then(self, later: Gaps) -> Gaps:
-        """These gaps and ``later`` ones, which are given as numbers of what stays here, as one."""
-        # a run of here lies within a later one, apart from it, or touches it
+        """These gaps and ``later`` ones, whose positions are indices of what stays here, as one."""
+        # A run of here lies within a later one, apart from it, or touches it. The last index of a
+        # later run is mapped, not its end: that is past the run, perhaps behind a run of here.
         starts = np.concatenate([self.starts, self.forward(later.starts)])
         return Gaps.united(starts, np.concatenate([self.ends, self.forward(later.ends - 1) + 1]))

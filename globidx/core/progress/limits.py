@@ -40,6 +40,7 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
         If one of the limits is exceeded; the message names it.
     """
     layers = list(history)
+    # a prefix is one integer, whatever the world size was
     uneven = [layer for layer in layers if isinstance(layer, Segment) and not layer.is_prefix]
     skips = [layer for layer in layers if isinstance(layer, Skip)]
     _at_most(
@@ -64,6 +65,7 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
         fewer,
     )
     _at_most(MAX_IDS, sum(layer.ids.size for layer in skips), "ids left out", fewer)
+    # without both, each id is looked up in nothing but runs
     if uneven and skips:
         _at_most(
             MAX_LOOKUPS,

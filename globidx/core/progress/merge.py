@@ -1,4 +1,4 @@
-"""Merging: the states of all ranks as one record, or an error that names the rank that disagrees."""
+"""Merging: the states of all ranks as one record, or an error that names who disagrees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from globidx.errors import RecordError, RecordMismatchError
 def merge_states(
     states: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Merge the ``state_dict()``s of all ranks into one record, even if they have progressed by different amounts.
+    """Merge the ``state_dict()``s of all ranks into one record.
+
+    The ranks may have progressed by different amounts.
 
     Parameters
     ----------
@@ -54,26 +56,30 @@ def merge_states(
     ranks = [SamplerState.from_dict(state) for state in _in_rank_order(states)]
     if not ranks:
         raise RecordError("merge_states needs the state of every rank, got none")
+    # compared first: with another number of states all that follows would name the wrong rank
     _agree("world size", [rank.world_size for rank in ranks])
     if len(ranks) != ranks[0].world_size:
         raise RecordError(
             f"merge_states got {len(ranks)} states, but they were taken at world size {ranks[0].world_size}; "
             "pass the state of every rank, in rank order"
         )
-    for number, rank in enumerate(ranks):
-        _refuse_impossible(rank, number)
+    for rank, state in enumerate(ranks):
+        _refuse_impossible(state, rank)
     for name, value in _RUN.items():
         _agree(name, [value(rank) for rank in ranks])
-    done = [_has_done_its_share(rank, number, ranks) for number, rank in enumerate(ranks)]
+    # A rank whose share is done may not have noticed yet that the epoch is over.
+    done = [_has_done_its_share(state, rank, ranks) for rank, state in enumerate(ranks)]
     ranks = [rank.after_epoch() if over else rank for rank, over in zip(ranks, done, strict=True)]
     idle = [
-        over or _is_idle(rank, number)
-        for number, (rank, over) in enumerate(zip(ranks, done, strict=True))
+        over or _is_idle(state, rank)
+        for rank, (state, over) in enumerate(zip(ranks, done, strict=True))
     ]
+    # The epoch that is merged is the first that any rank with samples in it has not left.
     epoch = min(
         rank.epoch for rank, nothing in zip(ranks, idle, strict=True) if not nothing or all(idle)
     )
     ended = [_has_finished(rank, epoch) for rank in ranks]
+    # a rank that has ended the epoch has a say in how it began, even if it was dealt nothing
     idle = [nothing and not done for nothing, done in zip(idle, ended, strict=True)]
     running = [not nothing and not done for nothing, done in zip(idle, ended, strict=True)]
     for name, value in _EPOCH.items():
@@ -115,7 +121,10 @@ def _in_rank_order(
 
 
 def _refuse_impossible(state: SamplerState, rank: int) -> None:
-    """RecordError if a state has more committed than its rank was dealt: it is the state of another rank."""
+    """RecordError if a state has more committed than its rank was dealt.
+
+    It is then the state of another rank.
+    """
     most = state.stream_length(rank)
     if state.committed > most:
         raise RecordError(
@@ -127,7 +136,9 @@ def _refuse_impossible(state: SamplerState, rank: int) -> None:
 def _agreed_start(
     ranks: Sequence[SamplerState], running: Sequence[bool], *, begun: bool
 ) -> SamplerState:
-    """Return the state of a rank that has committed ids of the epoch: these ranks must agree on its start.
+    """Return the state of a rank that has committed ids of the epoch.
+
+    These ranks must agree on its start.
 
     A rank that has committed nothing may still plan the epoch again. If no rank has, and none has
     ended it, all may.
@@ -155,12 +166,14 @@ def _merged(
 ) -> SamplerState:
     remaining, world_size = first.progress.remaining, first.world_size
     counts = []
-    for number, (rank, done) in enumerate(zip(ranks, ended, strict=True)):
-        share = partition.share(remaining, rank=number, world_size=world_size)
+    for rank, (state, done) in enumerate(zip(ranks, ended, strict=True)):
+        share = partition.share(remaining, rank=rank, world_size=world_size)
+        # what such a rank had committed is not in its state any more: it was all of its stream
         whole = partition.stream_length(
-            remaining, rank=number, world_size=world_size, tail=first.tail
+            remaining, rank=rank, world_size=world_size, tail=first.tail
         )
-        counts.append(min(share, whole if done else rank.committed))
+        # padding is delivered, but is never progress
+        counts.append(min(share, whole if done else state.committed))
     progress = first.progress.extend(counts)
     # One rank may have listed ids that the others have not.
     skip = bounded(reduce(or_, (rank.skip for rank in ranks)), "the ranks together would leave out")
@@ -168,18 +181,20 @@ def _merged(
         reduce(or_, (rank.quarantined for rank in ranks)), "the ranks together would quarantine"
     )
     merged = replace(first, progress=progress, committed=0, skip=skip, quarantined=quarantined)
+    # the end of an epoch is written as the start of the next one
     return merged.next_epoch() if progress.committed and not progress.remaining else merged
 
 
-def _is_idle(rank: SamplerState, number: int) -> bool:
+def _is_idle(state: SamplerState, rank: int) -> bool:
     """True if this rank had no samples in the epoch while others did, so that it may lag behind."""
-    remaining = rank.progress.remaining
-    share = partition.share(remaining, rank=number, world_size=rank.world_size)
-    return rank.tail == "exact" and remaining > 0 and not rank.committed and not share
+    # only with an exact tail: else ranks without samples are padded, or all ranks have none
+    remaining = state.progress.remaining
+    share = partition.share(remaining, rank=rank, world_size=state.world_size)
+    return state.tail == "exact" and remaining > 0 and not state.committed and not share
 
 
 def _has_done_its_share(state: SamplerState, rank: int, ranks: Sequence[SamplerState]) -> bool:
-    """True if this rank, with an exact tail, has completed its share of an epoch that another rank has left.
+    """Whether this rank has completed its share of an epoch that another rank has left.
 
     It is then at the start of the next epoch, of which it has committed nothing yet.
     """
@@ -203,10 +218,14 @@ def _has_finished(rank: SamplerState, epoch: int) -> bool:
 
 
 def _agree(name: str, values: Sequence[Any]) -> None:
-    """RecordMismatchError naming the rank that disagrees, if any; a rank with None need not agree."""
+    """RecordMismatchError naming the rank that disagrees, if any.
+
+    A rank with None need not agree.
+    """
     reprs = [repr(value) for value in values if value is not None]
     if len(set(reprs)) <= 1:
         return
+    # the odd one out is named, and not whichever is compared second
     usual = Counter(reprs).most_common(1)[0][0]
     rank, value = next(
         (rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual
@@ -222,6 +241,7 @@ def _agree(name: str, values: Sequence[Any]) -> None:
 
 _Value = Callable[[SamplerState], Any]
 _RUN: dict[str, _Value] = {
+    # the plan may differ between ranks of which some have not begun
     "order": lambda s: {key: value for key, value in s.order.items() if key != "plan"},
     "seed": lambda s: s.seed,
     "tail": lambda s: s.tail,

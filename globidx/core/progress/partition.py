@@ -1,7 +1,7 @@
 """The partition: which of the remaining positions a rank takes, and how many.
 
-Remaining positions are dealt like cards: with m of them and world size W, rank r takes numbers r,
-r + W, r + 2W, ... . So what the ranks have taken in lock-step is always a prefix, and one integer
+Remaining positions are dealt like cards: with m of them and world size W, rank r takes those at the
+indices r, r + W, r + 2W, ... . So what the ranks have taken in lock-step is always a prefix, and one integer
 says how far a run has come, on any number of ranks.
 """
 
@@ -22,11 +22,14 @@ def share(remaining: int, *, rank: int, world_size: int) -> int:
     >>> [share(11, rank=r, world_size=4) for r in range(4)]
     [3, 3, 3, 2]
     """
+    # integers throughout: a float division is wrong for epochs of more than 2**53 samples
     return max(0, -(-(remaining - rank) // world_size))
 
 
 def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> int:
-    """How many ids ``rank`` yields: its share, padded or cut to that of all ranks unless ``tail`` is ``exact``.
+    """How many ids ``rank`` yields.
+
+    That is its share, padded or cut to that of all ranks unless ``tail`` is ``exact``.
 
     >>> [[stream_length(11, rank=r, world_size=4, tail=t) for r in range(4)] for t in TAILS]
     [[3, 3, 3, 3], [2, 2, 2, 2], [3, 3, 3, 2]]
@@ -41,7 +44,7 @@ def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> 
 def stream(
     start: int, stop: int, *, remaining: int, rank: int, world_size: int
 ) -> NDArray[np.int64]:
-    """Numbers of the remaining positions that ``rank`` yields as its ``start``-th to ``stop - 1``-th, int64.
+    """The remaining positions that ``rank`` yields as its ``[start, stop)``, by their index, int64.
 
     Past the end it wraps round to the beginning: that is the padding, and it stands last. Below,
     rank 3 of 4 pads.
@@ -49,9 +52,10 @@ def stream(
     >>> [stream(0, 3, remaining=11, rank=r, world_size=4).tolist() for r in range(4)]
     [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 0]]
     """
-    numbers = np.arange(
+    indices = np.arange(
         rank + start * world_size, rank + stop * world_size, world_size, dtype=np.int64
     )
-    if len(numbers) and int(numbers[-1]) >= remaining:
-        numbers %= remaining
-    return numbers
+    # only a block at the end of a stream may reach past what remains; all others save the division
+    if len(indices) and int(indices[-1]) >= remaining:
+        indices %= remaining
+    return indices

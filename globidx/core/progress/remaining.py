@@ -1,4 +1,4 @@
-"""What remains of an epoch, enumerated: a history of segments and skips as a few maps from numbers to numbers."""
+"""What remains of an epoch, enumerated: a history as a few maps from index to index."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from globidx.core.progress.gaps import Gaps
 from globidx.core.progress.segments import Progress, Segment, Skip
 from globidx.errors import RecordError
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 class Remaining:
-    """The remaining positions of an epoch, enumerated: a history with its skips looked up in the epoch's order.
+    """The remaining positions of an epoch, enumerated.
+
+    It is a history with its skips looked up in the epoch's order.
 
     Parameters
     ----------
@@ -25,8 +27,8 @@ class Remaining:
     where
         Returns the positions of ids, each once, in any sequence: ``Arrangement.occurrences``.
     few, effort
-        A segment of at most ``few`` committed numbers is listed, as gaps, and joined with its
-        neighbours, until ``effort`` numbers were listed or joined. All else stays arithmetic: so
+        A segment of at most ``few`` committed positions is listed, as gaps, and joined with its
+        neighbours, until ``effort`` of them were listed or joined. All else stays arithmetic: so
         no history costs more time than that to begin with.
 
     Raises
@@ -45,40 +47,47 @@ class Remaining:
     def __init__(
         self,
         progress: Progress,
-        where: Callable[[Numbers], Numbers],
+        where: Callable[[Indices], Indices],
         *,
         few: int = 2**14,
         effort: int = 2**22,
     ) -> None:
         self._maps: list[Gaps | Bands] = []
         self._few, self._effort = few, effort
+        # Sorted within each skip: what is left out becomes runs, and runs are found in sequence.
         skips = [
             np.sort(where(layer.ids.ids())) for layer in progress.history if isinstance(layer, Skip)
         ]
+        # All ids of later skips go through a layer together, and once: a look-up for each skip and
+        # each layer before it would cost a long history their product.
         skipped = _Followed(np.concatenate([np.empty(0, np.int64), *skips]))
         for layer in progress.history:
             if isinstance(layer, Skip):
-                found: Gaps | Bands = Gaps.of(
+                gone: Gaps | Bands = Gaps.of(
                     skipped.take(len(skips.pop(0)), expected=layer.positions)
                 )
             else:
-                found = self._map_of(layer)
-            skipped.follow(found)
-            self._add(found)
+                gone = self._map_of(layer)
+            skipped.follow(gone)
+            self._add(gone)
         self._join(0)
 
-    def forward(self, numbers: Numbers) -> Numbers:
-        """Return the ``numbers``-th remaining positions; numbers are trusted to be in ``[0, remaining)``."""
+    def forward(self, indices: Indices) -> Indices:
+        """Return the positions at some indices, which are trusted to be in ``[0, remaining)``."""
+        # each layer maps what remains after it to what remained before it; the last comes first
         for layer in reversed(self._maps):
-            numbers = layer.forward(numbers)
-        return numbers
+            indices = layer.forward(indices)
+        return indices
 
-    def inverse(self, positions: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """Return whether each position is committed or left out, and else its number among the others."""
+    def inverse(self, positions: Indices) -> tuple[NDArray[np.bool_], Indices]:
+        """Return whether each position is gone, and else its index among those that remain.
+
+        Gone is what is committed or left out.
+        """
         followed = _Followed(positions)
         for layer in self._maps:
             followed.follow(layer)
-        return followed.gone, followed.numbers
+        return followed.gone, followed.indices
 
     # -- inside
 
@@ -88,18 +97,19 @@ class Remaining:
         if segment.committed > min(self._few, self._effort):
             return segment.bands
         self._effort -= segment.committed
-        return Gaps.of(np.sort(segment.numbers()))
+        return Gaps.of(np.sort(segment.indices()))
 
-    def _add(self, found: Gaps | Bands) -> None:
-        """Add a map. Gaps are joined with earlier ones that are not much longer, so a few times each."""
-        if isinstance(found, Bands):
+    def _add(self, layer: Gaps | Bands) -> None:
+        """Add a map, and join it with earlier ones that are gaps as well."""
+        if isinstance(layer, Bands):
+            # nothing after bands can be joined with what is before them
             self._join(0)
-        self._maps.append(found)
-        if isinstance(found, Gaps):
-            self._join(len(found))
+        self._maps.append(layer)
+        if isinstance(layer, Gaps):
+            self._join(len(layer))
 
     def _join(self, longest: int) -> None:
-        """Join the last two maps while both are gaps and the first has at most twice as many runs as the second.
+        """Join the last two maps while both are gaps and the first is not much longer.
 
         With ``longest`` 0 the number of runs does not matter.
         """
@@ -109,32 +119,41 @@ class Remaining:
                 first
             ) + len(second):
                 return
+            # As sorted files are merged in a log-structured tree: a list is copied only when
+            # another of about its size has come, so each run is copied a few times in all.
             if longest and len(first) > 2 * len(second):
                 return
             self._effort -= len(first) + len(second)
+            # committed positions soon fill each other's holes, so the runs of both are few
             self._maps[-2:] = [first.then(second)]
 
 
 class _Followed:
-    """Numbers that are followed through a sequence of maps, until they are gone or taken."""
+    """Indices that are followed through a sequence of maps, until they are gone or taken."""
 
-    def __init__(self, numbers: Numbers) -> None:
-        self.numbers, self.gone = numbers, np.zeros(len(numbers), bool)
+    def __init__(self, indices: Indices) -> None:
+        self.indices, self.gone = indices, np.zeros(len(indices), bool)
 
-    def follow(self, found: Gaps | Bands) -> None:
+    def follow(self, layer: Gaps | Bands) -> None:
         """Apply the next map."""
-        if len(self.numbers):
-            gone, numbers = found.inverse(self.numbers)
-            self.numbers = np.where(self.gone, self.numbers, numbers)
+        if len(self.indices):
+            gone, indices = layer.inverse(self.indices)
+            # an index that is gone stays what it was: it means nothing to later maps
+            self.indices = np.where(self.gone, self.indices, indices)
             self.gone |= gone
 
-    def take(self, count: int, *, expected: int) -> Numbers:
-        """Remove the first ``count`` numbers; return those not gone, or RecordError unless ``expected``."""
-        numbers, gone = self.numbers[:count], self.gone[:count]
-        self.numbers, self.gone = self.numbers[count:], self.gone[count:]
+    def take(self, count: int, *, expected: int) -> Indices:
+        """Remove the first ``count`` indices, and return those of them that are not gone.
+
+        RecordError unless there are as many as ``expected``.
+        """
+        indices, gone = self.indices[:count], self.gone[:count]
+        self.indices, self.gone = self.indices[count:], self.gone[count:]
+        # A state is JSON that anybody may have edited: its count of skipped positions is compared
+        # with the order, or else ids would be shifted.
         if int((~gone).sum()) != expected:
             raise RecordError(
                 f"the record leaves out {expected} positions, but its ids have {int((~gone).sum())} in its order; it "
                 "was edited or damaged"
             )
-        return numbers[~gone]
+        return indices[~gone]

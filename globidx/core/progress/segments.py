@@ -1,4 +1,4 @@
-"""Progress: which positions of an epoch are committed or left out, after any history of world sizes and uneven ranks.
+"""Progress: which positions of an epoch are committed or left out, after any history.
 
 A *segment* is what was committed while the world size was W: ``counts[r]`` positions by rank r,
 the first of those dealt to it. What remains after a segment is what remained before it, minus
@@ -9,11 +9,12 @@ map of the same kind: some ids, not committed by then, are left out from there o
 Histories have one normal form (``Progress.extend`` and ``Progress.skip``), which is what keeps
 them short:
 
-* counts that together cover the first k remaining positions are the segment ``(k,)``: one rank, k positions, whatever W
-was;
+* counts that together cover the first k remaining positions are the segment ``(k,)``: one rank, k
+  positions, whatever W was;
 * rows that all ranks have committed are split off an uneven segment, as such a prefix;
 * two prefixes in a row are one;
-* a prefix that covers every hole an uneven segment left behind swallows it: together they are a prefix again.
+* a prefix that covers every hole an uneven segment left behind swallows it: together they are a
+  prefix again.
 
 So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only
 until the next segment has read past it. Skips stay where they are, since they say something of
@@ -34,14 +35,14 @@ from globidx.core.progress import partition
 from globidx.core.progress.bands import Bands
 from globidx.core.progress.ranges import Ranges
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Segment:
     """Counts committed by each rank of one world size.
 
-    Four ranks were dealt the numbers below as columns; rank 0 committed 3, rank 2 only 1, and so
+    Four ranks were dealt the positions below as columns; rank 0 committed 3, rank 2 only 1, and so
     on. What remains is read row by row::
 
         0  1  2  3        counts (3, 2, 1, 2)
@@ -74,12 +75,17 @@ class Segment:
         """The number of positions before the last committed one that are not committed."""
         if self.is_prefix:
             return 0
+        # The last committed position is in the last row that any rank has committed, in the column
+        # of the last rank that did.
         last = max(self.counts)
         rank = max(rank for rank, count in enumerate(self.counts) if count == last)
         return (last - 1) * self.world_size + rank + 1 - self.committed
 
-    def numbers(self) -> Numbers:
-        """Return the committed positions, numbered as what remained before the segment, in any sequence."""
+    def indices(self) -> Indices:
+        """Return the committed positions, as indices of what remained before the segment.
+
+        They come in any sequence.
+        """
         each = np.array(self.counts, np.int64)
         row = np.arange(self.committed) - np.repeat(np.cumsum(each) - each, each)
         return row * self.world_size + np.repeat(np.arange(self.world_size), each)
@@ -92,7 +98,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Skip:
-    """Ids that are left out from here on, and the number of their positions that were not committed before."""
+    """Ids that are left out from here on.
+
+    ``positions`` is how many of their positions were not committed before.
+    """
 
     ids: Ranges
     positions: int
@@ -130,7 +139,7 @@ class Progress:
         return Ranges.of([pair for layer in skips for pair in layer.ids.pairs])
 
     def extend(self, counts: Sequence[int]) -> Progress:
-        """Return the progress after one more segment: ``counts[r]`` positions committed by rank r of ``len(counts)``.
+        """Return the progress after one more segment: ``counts[r]`` positions by each rank r.
 
         ValueError if a rank has more than it was dealt.
         """
@@ -138,6 +147,7 @@ class Progress:
         validate.integer(world_size, "world size", low=1)
         _refuse_more_than_dealt(counts, remaining)
         history = self.history
+        # The prefix comes first: it is what may swallow holes of before.
         for segment in _normal(counts):
             history = _push(history, segment)
         committed = self.committed + sum(counts)
@@ -146,7 +156,10 @@ class Progress:
         )
 
     def skip(self, ids: Ranges, positions: int) -> Progress:
-        """Return the progress with ``ids`` left out from here on; they have ``positions`` positions, none committed."""
+        """Return the progress with ``ids`` left out from here on.
+
+        They have ``positions`` positions, none of which is committed.
+        """
         if not ids.pairs:
             return self
         validate.integer(
@@ -175,7 +188,7 @@ def _refuse_more_than_dealt(counts: Sequence[int], remaining: int) -> None:
 
 
 def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:
-    """Split ``counts`` into at most one prefix, and one uneven segment whose smallest count is 0."""
+    """Split ``counts`` into a prefix and an uneven segment whose smallest count is 0."""
     rows, world_size = int(min(counts)), len(counts)
     rest = tuple(int(count) - rows for count in counts)
     extra = sum(rest)
@@ -191,6 +204,8 @@ def _push(history: tuple[Segment | Skip, ...], layer: Segment | Skip) -> tuple[S
     kept = list(history)
     while kept and isinstance(layer, Segment) and layer.is_prefix:
         last = kept[-1]
+        # A skip stays where it is: a sample that a weighted order draws twice may have been
+        # committed once before it.
         if isinstance(last, Skip) or layer.committed < last.holes:
             break
         kept.pop()

@@ -90,7 +90,10 @@ class SamplerState:
         return self if self.world_size == world_size else replace(self, world_size=world_size)
 
     def commit(self, amount: int, rank: int) -> SamplerState:
-        """Return the state with ``amount`` more ids of ``rank`` committed; CommitError if it had fewer left."""
+        """Return the state with ``amount`` more ids of ``rank`` committed.
+
+        CommitError if it had fewer left.
+        """
         left = self.stream_length(rank) - self.committed
         if amount > left:
             raise CommitError(
@@ -109,23 +112,34 @@ class SamplerState:
             return True
         if not self.committed or self.committed < self.stream_length(rank):
             return False
+        # padded or cut, all streams are equally long, so every rank is done when this one is
         return self.tail == "drop" or self.committed * self.world_size >= self.progress.remaining
 
     def quarantine(self, ids: Ranges) -> SamplerState:
-        """Return the state with ``ids`` in quarantine as well; RecordError if a record cannot hold so many."""
+        """Return the state with ``ids`` in quarantine as well.
+
+        RecordError if a record cannot hold so many.
+        """
         return replace(
             self, quarantined=bounded(self.quarantined | ids, "the quarantine would have")
         )
 
     def closed(self) -> Progress:
-        """Return the progress after the open segment, as if all ranks had come as far as this one, without padding."""
+        """Return the progress after the open segment, as if all ranks were as far as this one.
+
+        Padding is not progress.
+        """
+        # what is beyond is padding, which is never progress
         prefix = min(self.committed * self.world_size, self.progress.remaining)
         return replace(
             self.progress.extend((prefix,)), per_rank=self.progress.per_rank + self.committed
         )
 
     def resumed(self) -> tuple[int, Progress]:
-        """The epoch and progress that a run goes on with: of an epoch that is not running, the start of one."""
+        """The epoch and progress that a run goes on with.
+
+        If no epoch is running, that is the start of one.
+        """
         progress = self.closed()
         if progress.committed and progress.remaining:
             return self.epoch, progress
@@ -201,7 +215,10 @@ class SamplerState:
 
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
-        """Return the state that ``to_dict`` wrote; RecordError names what is missing, unknown or impossible."""
+        """Return the state that ``to_dict`` wrote.
+
+        RecordError names what is missing, unknown or impossible.
+        """
         _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
         fields = schema.fields(state, "sampler state", _FIELDS)
@@ -225,6 +242,7 @@ class SamplerState:
             skip=_ranges(fields["skip"], None),
             quarantined=_ranges(fields["quarantined"], None),
         )
+        # whose state it is, is not in it: the longest stream of any rank bounds its count
         longest = partition.stream_length(
             value.progress.remaining, rank=0, world_size=value.world_size, tail="pad"
         )
@@ -234,6 +252,7 @@ class SamplerState:
                 "edited or damaged"
             )
         done = value.closed()
+        # they are for people, but a record that says two things was edited
         sums = {"committed": done.committed, "skipped": done.skipped, "remaining": done.remaining}
         for name, computed in sums.items():
             if fields[name] != computed:
@@ -246,6 +265,7 @@ class SamplerState:
 
 def _refuse_whole_record(state: Any) -> None:
     states = state.get("states") if isinstance(state, Mapping) else None
+    # the usual mistake: the file that was read in place of the part of it that is the sampler's
     if isinstance(states, Mapping) and state.get("format") == "globidx.record":
         names = [
             name
@@ -286,6 +306,7 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
 
 def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
     ranges = Ranges(tuple((start, stop) for start, stop in pairs))
+    # ascending and disjoint in one look: every end is above the one before it
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: ranges of ids must ascend, got {list(pairs)!r:.80}")
@@ -301,7 +322,10 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
 
 
 def _layer(value: Any, where: str) -> Any:
-    """Check one layer of a history: ``["skip", positions, ranges]``, or the counts of the ranks of a segment."""
+    """Check one layer of a history.
+
+    It is ``["skip", positions, ranges]``, or the counts of the ranks of a segment.
+    """
     if type(value) is list and value[:1] == ["skip"]:
         if len(value) != 3:
             raise RecordError(f'{where} must be ["skip", positions, ranges], got {value!r:.80}')

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity, advice
 from globidx.core.json import strict
-from globidx.core.orders.base import Order
+from globidx.core.orders.base import Arrangement, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.progress.limits import bounded
 from globidx.core.progress.partition import Tail
@@ -69,12 +69,15 @@ class Tracker:
         renewed = self._renewed(untouched=untouched, unread=unread)
         state = self.state if renewed is None else renewed[0]
         rank, world_size = self.ranks.resolve()
+        # ids of this segment are dealt to as many ranks as it began with: nobody could say which
+        # are committed
         if self.state.committed and self.state.world_size != world_size:
             raise self.other_world(self.state.world_size, world_size)
         return state.dealt_to(world_size), rank
 
     def view(self) -> EpochView:
         """Return what remains of the epoch, in its order."""
+        # building one looks up all skips: it is kept until the epoch or its plan changes
         if self._view is None:
             self._view = self._viewed(self.state, self._planned)
         return self._view
@@ -87,7 +90,10 @@ class Tracker:
         return begun.stream_length(rank)
 
     def check(self, state: Mapping[str, Any]) -> SamplerState:
-        """Return ``state``, parsed; RecordMismatchError if another run wrote it. Changes nothing."""
+        """Return ``state``, parsed.
+
+        RecordMismatchError if another run wrote it. Nothing changes.
+        """
         loaded = SamplerState.from_dict(state)
         refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
         planned = self._recorded(loaded)
@@ -108,6 +114,8 @@ class Tracker:
 
     def refuse_finished(self, epoch: int) -> None:
         """EpochError if ``epoch`` is finished according to the record that was loaded."""
+        # an empty pass would end a trainer, whose counter restarted at 0, untrained and without an
+        # error
         if epoch < self.loaded_epoch:
             raise EpochError(
                 f"set_epoch({epoch}), but epochs [0, {self.loaded_epoch}) are finished according to the loaded record, "
@@ -117,7 +125,7 @@ class Tracker:
             )
 
     def other_world(self, before: int | None, now: int) -> CommitError:
-        """Return the error for ids that were dealt at one world size and are committed at another."""
+        """Return the error for ids dealt at one world size and committed at another."""
         return CommitError(
             f"ids of epoch {self.state.epoch} were dealt at world size {before}, but it is {now} now; build a new "
             "sampler and load the record to go on with other ranks"
@@ -126,7 +134,9 @@ class Tracker:
     # -- changes
 
     def renew(self, *, unread: bool) -> bool:
-        """Begin a pass: an epoch of which nothing is committed takes the current dataset, plan and skips.
+        """Begin a pass.
+
+        An epoch of which nothing is committed takes the current dataset, plan and skips.
 
         Returns whether that changed the epoch, so that samples drawn before do not count.
         """
@@ -137,10 +147,14 @@ class Tracker:
 
     def commit(self, amount: int, rank: int, world_size: int) -> None:
         """Commit ``amount`` more ids of ``rank``; CommitError if it had fewer left."""
+        # the first commit of a segment fixes its world size
         self.state = self.state.dealt_to(world_size).commit(amount, rank)
 
     def begin(self, epoch: int, *, ended: bool = False) -> None:
-        """Start ``epoch`` over the current dataset; ``ended`` says that the epoch before was completed."""
+        """Start ``epoch`` over the current dataset.
+
+        ``ended`` says that the epoch before was completed.
+        """
         left = replace(self.state, world_size=self.ranks.resolve()[1])
         # The trail must be the same on every rank, so an epoch without commits is planned again.
         if not left.committed and not left.progress.committed:
@@ -155,8 +169,12 @@ class Tracker:
         self._start(replace(fresh, trail=left.left_behind(), finished_epoch=finished), planned)
 
     def load(self, loaded: SamplerState) -> None:
-        """Go on from ``loaded``, of any world size. A running epoch keeps its samples if files were appended."""
+        """Go on from ``loaded``, of any world size.
+
+        A running epoch keeps its samples if files were appended.
+        """
         epoch, progress = loaded.resumed()
+        # what was skipped before the load is still bad data
         skip = loaded.skip | self.state.skip
         if progress.committed:
             running = replace(
@@ -179,7 +197,10 @@ class Tracker:
         self._start(replace(fresh, trail=self.state.trail), planned)
 
     def skip(self, ids: Ranges) -> None:
-        """Leave ``ids`` out from the next epoch or load on; IndexError if one is outside the dataset."""
+        """Leave ``ids`` out from the next epoch or load on.
+
+        IndexError if one is outside the dataset.
+        """
         if ids.pairs:
             validate.sample_id(ids.pairs[-1][1] - 1, DatasetIdentity.of(self.dataset).num_samples)
         self.state = replace(
@@ -187,16 +208,22 @@ class Tracker:
         )
 
     def quarantine(self, ids: Ranges) -> None:
-        """Add ``ids``, which were replaced by others; RecordError if a record cannot hold so many."""
+        """Add ``ids``, which were replaced by others.
+
+        RecordError if a record cannot hold so many.
+        """
         self.state = self.state.quarantine(ids)
 
     def __getstate__(self) -> dict[str, Any]:
+        # a view may be large, and a copy makes its own when it needs one
         return self.__dict__ | {"_view": None}
 
     # -- inside
 
     def _renewed(self, *, untouched: bool, unread: bool) -> tuple[SamplerState, Order] | None:
-        """Return the epoch for the current dataset and readers, and its order; None if it is the same as before.
+        """Return the epoch for the current dataset and readers, and its order.
+
+        None if both are the same as before.
 
         An epoch that runs stays as it is; RecordMismatchError if its ids mean other samples now.
         Ids that were skipped since the epoch before ended are left out of this one, unless a
@@ -212,6 +239,7 @@ class Tracker:
             )
             skip = state.skip if between else state.progress.left_out
             more = (skip - state.progress.left_out).below(here.num_samples)
+            # the usual case: nothing is made anew, and iterators of this pass stay good
             if here == state.dataset and planned == self._planned and not more.pairs:
                 return None
             fresh = replace(
@@ -221,6 +249,7 @@ class Tracker:
             fresh = replace(fresh, trail=state.trail, quarantined=state.quarantined)
             return self._leaving_out(fresh, planned, skip), planned
         if here != self._seen:
+            # appended samples have ids behind all of this epoch's
             if not state.dataset.begins(self.dataset):
                 raise RecordMismatchError(
                     f"the dataset changed in the middle of epoch {state.epoch}: {state.dataset} is now {here}, so that "
@@ -230,21 +259,35 @@ class Tracker:
         return None
 
     def _viewed(self, state: SamplerState, planned: Order) -> EpochView:
-        arrangement = planned.bind(state.dataset.num_samples, seed=self.seed, epoch=state.epoch)
+        arrangement: object = planned.bind(
+            state.dataset.num_samples, seed=self.seed, epoch=state.epoch
+        )
+        if not isinstance(arrangement, Arrangement):
+            raise TypeError(
+                f"{type(planned).__name__}.bind() must return an orders.Arrangement, got {arrangement!r:.80}"
+            )
         return EpochView(arrangement, state.progress)
 
     def _lanes(self) -> Lanes:
+        # a loader without workers reads in one process, which is one lane a rank
         (_, world_size), (workers, batch_size) = self.ranks.resolve(), self.loading
         return Lanes(ranks=world_size, workers=max(1, workers), batch=world_size * batch_size)
 
     def _recorded(self, state: SamplerState) -> Order:
-        """Return the order of the epoch of a record, which keeps its plan if anything of it is committed."""
+        """Return the order of the epoch of a record.
+
+        It keeps its plan if anything of the epoch is committed.
+        """
+        # an epoch of which nothing is committed is planned again when a pass over it begins
         if state.closed().committed:
             return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
         return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
 
     def _fresh(self, epoch: int, skip: Ranges) -> tuple[SamplerState, Order]:
-        """Return the start of an epoch. It is planned for one rank until a pass begins and asks for the ranks."""
+        """Return the start of an epoch.
+
+        It is planned for one rank until a pass begins and asks for the ranks.
+        """
         dataset = DatasetIdentity.of(self.dataset)
         planned = self.order.plan(self.dataset, dataset.num_samples, Lanes)
         return self._of(planned, dataset, epoch, skip), planned
@@ -263,7 +306,7 @@ class Tracker:
         )
 
     def _start(self, state: SamplerState, planned: Order) -> None:
-        """Go on from ``state``, and leave out the ids of its ``skip`` that its epoch does not leave out yet.
+        """Go on from ``state``, and leave out all ids of its ``skip``.
 
         The quarantine is of the whole run, so the ids in it are kept.
         """
@@ -277,7 +320,7 @@ class Tracker:
         self._view = None
 
     def _leaving_out(self, state: SamplerState, planned: Order, ids: Ranges) -> SamplerState:
-        """Return ``state`` with ``ids`` left out from here on, apart from those that are left out already."""
+        """Return ``state`` with ``ids`` left out from here on, if they are not left out already."""
         more = (ids - state.progress.left_out).below(state.dataset.num_samples)
         if not more.pairs:
             return state
@@ -286,9 +329,13 @@ class Tracker:
 
 
 def refuse_other_run(state: SamplerState, *, dataset: Any, order: Order, seed: int) -> None:
-    """RecordMismatchError, naming the first field that differs, if ``state`` belongs to another run."""
+    """RecordMismatchError if ``state`` belongs to another run.
+
+    It names the first field that differs.
+    """
     if not state.dataset.begins(dataset):
         here = DatasetIdentity.of(dataset)
+        # the most telling one first: another number of samples follows from other files
         names = ("fingerprint", "num_files", "num_samples")
         name = next(name for name in names if getattr(state.dataset, name) != getattr(here, name))
         raise _mismatch(

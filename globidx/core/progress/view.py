@@ -18,19 +18,22 @@ class EpochView:
         self._count = progress.remaining
 
     def stream(self, start: int, stop: int, *, rank: int, world_size: int) -> Ids:
-        """Return the ids ``[start, stop)`` of the stream of ``rank``, padded past the end of its share.
+        """Return the ids ``[start, stop)`` of the stream of ``rank``.
 
-        >>> from globidx.core.orders.base import Sequential
+        Past the end of its share it is padded.
+
+        >>> from globidx.core.orders.plain import Sequential
         >>> view = EpochView(Sequential().bind(11, seed=0, epoch=0), Progress(11).extend((4,)))
         >>> [view.stream(0, 3, rank=r, world_size=3).tolist() for r in range(3)]
         [[4, 7, 10], [5, 8, 4], [6, 9, 5]]
         """
-        numbers = partition.stream(
+        indices = partition.stream(
             start, stop, remaining=self._count, rank=rank, world_size=world_size
         )
-        return self._arrangement.forward(self._remaining.forward(numbers))
+        return self._arrangement.forward(self._remaining.forward(indices))
 
     def positions_left(self, ids: Ranges) -> int:
         """Return how many remaining positions have one of these ids."""
+        # an order that draws a sample twice has two positions of it, and both may remain
         gone, _ = self._remaining.inverse(self._arrangement.occurrences(ids.ids()))
         return int((~gone).sum())

@@ -1,1 +1,1 @@
-"""Reading before any file is opened: which rows of which arrays a batch needs, and what an order costs."""
+"""Reading before any file is opened: what a batch needs, and what an order costs."""

@@ -1,7 +1,9 @@
-"""What reading an epoch will cost: the order's ids played out against a model of each worker's cache. No file is read.
+"""What reading an epoch will cost, played out against a model of each worker's cache.
+
+No file is read.
 
 The model is that of ``globidx.disk``: a worker keeps decoded chunks up to a number of bytes and
-drops the least recently used, a batch is read by file and place, and a chunk that alone exceeds
+drops the least recently used, a batch is read by file and item, and a chunk that alone exceeds
 the cache is decoded for every batch.
 """
 
@@ -18,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index.table import Table
-from globidx.core.orders.base import Arrangement, Ids, Order
+from globidx.core.index.table import Table, whole_items
+from globidx.core.orders.base import BLOCK, Arrangement, Ids, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.reading.lru import ByteLru
 from globidx.core.reading.planning import CACHE_BYTES
@@ -70,39 +72,46 @@ def estimate(
     most_samples: int = MOST_SAMPLES,
     samples: Samples | None = None,
 ) -> Estimate:
-    """Cost of an epoch over the files of ``table`` (``GlobalIndexManager(...).now.table``) in ``order``.
+    """Estimate the cost of an epoch in ``order`` over the files of ``table``.
+
+    ``GlobalIndexManager(...).now.table`` is one.
 
     ``samples`` are those that a window takes (``now.samples``); without them each item is one. Each
     of ``world_size`` ranks reads batches of ``batch_size`` in ``workers`` processes (0: in its own), in turn.
     """
     chunking = table.chunking() if samples is None else samples.chunking
-    n, batch = chunking.num_samples, validate.integer(batch_size, "batch_size", low=1)
+    num_samples = chunking.num_samples
+    batch = validate.integer(batch_size, "batch_size", low=1)
     ranks = validate.integer(world_size, "world_size", low=1)
     processes = max(1, validate.integer(workers, "workers"))
     capacity = validate.integer(cache_bytes, "cache_bytes")
+    lanes = Lanes(ranks, processes, ranks * batch)
+    # all that an order asks of a dataset when it plans an epoch
     data = SimpleNamespace(chunking=chunking)
-    planned = order.plan(data, n, lambda: Lanes(ranks, processes, ranks * batch))
-    arrangement = planned.bind(n, seed=seed, epoch=epoch)
+    planned = order.plan(data, num_samples, lambda: lanes)
+    arrangement = planned.bind(num_samples, seed=seed, epoch=epoch)
     model = _Model(table, samples)
     total = _Cost()
     played = 0
-    lanes = Lanes(ranks, processes, ranks * batch)
     if len(arrangement) <= most_samples:
         for lane, length in enumerate(lanes.quotas(len(arrangement)).tolist()):
+            # each worker of each rank has a cache of its own
             cache = ByteLru[bool](capacity)
             for ids, starts in _batches(arrangement, lanes, lane, range(length)):
                 total += model.read(ids, starts, cache)
     else:
         cache, length = ByteLru[bool](capacity), int(lanes.quotas(len(arrangement))[0])
+        # from the middle on, at the beginning of a batch: neither end of an epoch is typical
         middle = length // (2 * batch) * batch
         for ids, starts in _batches(arrangement, lanes, 0, range(middle, length)):
             cost = model.read(ids, starts, cache)
             played += cost.samples
-            if played > most_samples // 2:  # the first half filled the cache
+            # the first half filled the cache
+            if played > most_samples // 2:
                 total += cost
             if played >= most_samples:
                 break
-    return model.told(
+    return model.estimate(
         total, len(arrangement), min(max_open_files, -(-len(arrangement) // (ranks * processes)))
     )
 
@@ -140,7 +149,7 @@ def _misses(
 
 
 class _Field(NamedTuple):
-    """What one field takes of each sample, and the chunks that its array has, numbered through."""
+    """What one field takes of each sample, and the chunks of its array, each with an id of its own."""
 
     name: str
     row_bytes: int
@@ -155,8 +164,9 @@ class _Model:
     def __init__(self, table: Table, samples: Samples | None) -> None:
         self._samples = samples
         self._units = Units.of_files(table) if samples is None else samples.sequences.units
-        chunks = table.chunk_items if samples is None else self._units.chunk_lengths
+        chunks = whole_items(self._units.chunk_lengths, table.arrays)
         lengths = self._units.index.lengths
+        # An array without chunks (contiguous, say) has none here: its rows are read as they are.
         counts = np.where(chunks > 0, -(-lengths[:, None] // np.maximum(1, chunks)), 0)
         # fields that read one array have its chunks in common
         shared = table.shared
@@ -192,6 +202,7 @@ class _Model:
         group, key, size, stored = (
             np.concatenate(columns) for columns in zip(*wanted, strict=True)
         )
+        # as a reader goes: batch by batch, field by field, and each chunk of those once
         order = np.lexsort((key, group))
         group, key, size, stored = group[order], key[order], size[order], stored[order]
         new = np.ones(len(key), bool)
@@ -208,7 +219,10 @@ class _Model:
     def _wanted(
         self, field: _Field, turn: int, batch_of: NDArray[np.int64], ids: Ids, cost: _Cost
     ) -> tuple[NDArray[np.int64], ...]:
-        """The chunks that the batches need of a field: turn of reading, key, bytes as kept and as stored."""
+        """The chunks that the batches need of a field.
+
+        Of each the turn in which it is read, its key, and its bytes as kept and as stored.
+        """
         owners, units, rows = self._rows(field, ids)
         batch = batch_of[owners]
         if turn == 0:
@@ -220,14 +234,14 @@ class _Model:
         apart = np.stack([batch[~cut], units[~cut], rows[~cut]])
         cost.bytes_read += np.unique(apart, axis=1).shape[1] * field.row_bytes
         batch, units, rows, length = batch[cut], units[cut], rows[cut], chunk[cut]
-        number = rows // length
-        rest = self._units.index.lengths[units] - number * length
+        index = rows // length
+        rest = self._units.index.lengths[units] - index * length
         return (
             # a reader reads one array of a batch at a time
             batch * len(self._fields) + turn,
-            field.firsts[units] + number,
+            field.firsts[units] + index,
+            # what the cache holds of a file's last chunk is its rows, but it is stored whole
             np.minimum(length, rest) * field.row_bytes,
-            # the last chunk of a file is stored as long as any
             length * field.row_bytes,
         )
 
@@ -238,13 +252,14 @@ class _Model:
         if field.offsets is None:
             units, rows, counts = self._samples.index.whole(ids)
             return np.repeat(np.arange(len(ids)), counts), units, rows
-        found = self._samples.index.rows(ids, field.offsets)
-        taken = found.inside if self._samples.window.pad == "zero" else np.ones_like(found.inside)
-        owners = np.broadcast_to(np.arange(len(ids))[:, None], taken.shape)
-        return owners[taken], found.files[taken], found.rows[taken]
+        taken = self._samples.index.rows(ids, field.offsets)
+        # padding with zeros reads nothing
+        is_read = taken.inside if self._samples.window.pad == "zero" else np.ones_like(taken.inside)
+        owners = np.broadcast_to(np.arange(len(ids))[:, None], is_read.shape)
+        return owners[is_read], taken.files[is_read], taken.rows[is_read]
 
-    def told(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
-        """The cost of so many samples, as that of the epoch."""
+    def estimate(self, cost: _Cost, samples: int, open_files: int) -> Estimate:
+        """Scale the cost of the samples that were played out to an epoch of ``samples``."""
         scale = samples / max(1, cost.samples)
         useful = round(samples * self._bytes_a_sample())
         read = round(cost.bytes_read * scale)
@@ -279,12 +294,13 @@ def _width(offsets: Offsets | None) -> int:
 
 
 def _batches(
-    arrangement: Arrangement, lanes: Lanes, lane: int, numbers: range
+    arrangement: Arrangement, lanes: Lanes, lane: int, indices: range
 ) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
-    """Ids of the batches that ``numbers`` of a lane make, some batches at a time, and where each begins among them."""
+    """The ids of successive batches of a lane, some batches at a time, and where each begins."""
     batch = lanes.batch // lanes.ranks
-    at_once = max(1, 2**14 // batch) * batch
-    for start in range(numbers.start, numbers.stop, at_once):
-        some = np.arange(start, min(start + at_once, numbers.stop), dtype=np.int64)
+    # as many batches as make a block of ids, below which numpy's overhead per call counts
+    at_once = max(1, BLOCK // batch) * batch
+    for start in range(indices.start, indices.stop, at_once):
+        some = np.arange(start, min(start + at_once, indices.stop), dtype=np.int64)
         positions = lanes.inverse(np.full(len(some), lane, np.int64), some)
         yield arrangement.forward(positions), np.arange(0, len(some), batch)

@@ -1,4 +1,4 @@
-"""The values that were used last, as many as fit into a number of bytes: the rule of what a reader keeps."""
+"""The rule of what a reader keeps: what was used last, as much as fits into its bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Value = TypeVar("Value")
 class ByteLru(Generic[Value]):
     """Values by key, at most ``capacity`` bytes of them; the least recently used are dropped first.
 
-    The reader keeps decoded chunks in one, and the estimate plays an epoch out in another. It takes no lock.
+    The reader keeps decoded chunks in one, and the estimate plays an epoch out in another. It takes
+    no lock.
 
     >>> lru = ByteLru[str](10)
     >>> lru.put("a", "A", 4); lru.put("b", "B", 4)
@@ -37,6 +38,7 @@ class ByteLru(Generic[Value]):
 
     def put(self, key: Hashable, value: Value, size: int) -> None:
         """Keep a value of ``size`` bytes, unless it alone exceeds the capacity."""
+        # it would push out all else, and itself be gone at the next one
         if size > self.capacity:
             return
         _, old = self._kept.pop(key, (None, 0))

@@ -1,4 +1,4 @@
-"""The reading plan: where each item of a batch lies, each once, in as few contiguous runs of rows as there can be."""
+"""The reading plan of a batch: each item once, in as few runs of rows as there can be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ CACHE_BYTES = 64 * 2**20
 
 
 class Plan(NamedTuple):
-    """The distinct items of a batch, sorted by file and item; the batch's i-th sample is ``places[i]``-th of them."""
+    """The distinct items of a batch, sorted by file and item.
+
+    Sample i of the batch is the one at ``places[i]``.
+    """
 
     files: NDArray[np.int64]
     items: NDArray[np.int64]
@@ -20,7 +23,7 @@ class Plan(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Rows ``[start, stop)`` of a file's array, which are rows ``target``, ``target + 1``, ... of the result.
+    """Rows ``[start, stop)`` of a file's array, which are those from ``target`` on of the result.
 
     They lie in the chunk that begins at row ``chunk``; -1 where they are read without regard to
     chunks.
@@ -41,6 +44,7 @@ def plan(files: NDArray[np.int64], items: NDArray[np.int64]) -> Plan:
     """
     order = np.lexsort((items, files))
     file, item = files[order], items[order]
+    # a sample may come twice, by a padded tail or an order with replacement, and is read once
     new = np.ones(len(order), bool)
     np.logical_or(file[1:] != file[:-1], item[1:] != item[:-1], out=new[1:])
     places = np.empty(len(order), np.intp)
@@ -71,22 +75,24 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     files, items = batch.files, batch.items
     if not len(files):
         return []
-    apart = np.ones(len(files), bool)
-    np.logical_or(files[1:] != files[:-1], items[1:] != items[:-1] + 1, out=apart[1:])
-    begins = np.flatnonzero(apart)
+    # first neighbours are joined into runs, then runs are cut where chunks end
+    begins_run = np.ones(len(files), bool)
+    np.logical_or(files[1:] != files[:-1], items[1:] != items[:-1] + 1, out=begins_run[1:])
+    begins = np.flatnonzero(begins_run)
     counts = np.diff(begins, append=len(files))
     start, length = items[begins] * rows, chunks[begins]
     stop = start + counts * rows
-    # A run that is not cut lies in one unit.
+    # A run without chunks is handled as if it lay in one, of a length that reaches its end.
     unit = np.where(length, length, np.maximum(stop, 1))
-    first = start // unit
-    pieces = np.where(length, (stop - 1) // unit - first + 1, 1)  # the chunks that a run touches
-    whole = np.repeat(np.arange(len(begins)), pieces)
-    number = first[whole] + np.arange(len(whole)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    chunk = np.where(length[whole], number * unit[whole], -1)
-    cut = chunk >= 0
-    here = np.where(cut, np.maximum(start[whole], chunk), start[whole])
-    there = np.where(cut, np.minimum(stop[whole], chunk + unit[whole]), stop[whole])
-    target = begins[whole] * rows + here - start[whole]
-    columns = (files[begins][whole], chunk, here, there, target)
+    first_chunk = start // unit
+    num_chunks = np.where(length, (stop - 1) // unit - first_chunk + 1, 1)
+    # the run of each piece, and the piece's index in its run
+    run = np.repeat(np.arange(len(begins)), num_chunks)
+    nth = np.arange(len(run)) - np.repeat(np.cumsum(num_chunks) - num_chunks, num_chunks)
+    chunk_start = np.where(length[run], (first_chunk[run] + nth) * unit[run], -1)
+    is_cut = chunk_start >= 0
+    piece_start = np.where(is_cut, np.maximum(start[run], chunk_start), start[run])
+    piece_stop = np.where(is_cut, np.minimum(stop[run], chunk_start + unit[run]), stop[run])
+    target = begins[run] * rows + piece_start - start[run]
+    columns = (files[begins][run], chunk_start, piece_start, piece_stop, target)
     return [Run(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -32,6 +32,7 @@ def united(parts: Sequence[Mapping[str, Any]], merges: Mapping[str, Merge]) -> d
 
 
 def _united(name: str, parts: Sequence[Mapping[str, Any]], merge: Merge | None) -> dict[str, Any]:
+    # an object that knows no rank of its own has that of the process which brings it
     ranked = [(rank, part["states"][name]) for rank, part in enumerate(parts)]
     if any(name in part["ranks"] for part in parts):
         ranked = _by_own_rank(name, parts)
@@ -44,15 +45,21 @@ def _united(name: str, parts: Sequence[Mapping[str, Any]], merge: Merge | None) 
 
 
 def _by_own_rank(name: str, parts: Sequence[Mapping[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """Return (process that has it, state) for each rank of the objects of that name, in rank order."""
+    """Return (process that has it, state) for each rank of the objects of that name.
+
+    They are in rank order.
+    """
+    # (0, 0) disagrees with every world size: an object ranked on one process only is refused
     own = [part["ranks"].get(name, (0, 0)) for part in parts]
     _same(f"a world size of {name!r},", [size for _, size in own])
     ranks, size = [int(rank) for rank, _ in own], int(own[0][1])
+    # the process group was made after the manager, or the manager has a smaller group
     if size > len(parts):
         raise CommitError(
             f"the sampler {name!r} has {size} ranks, but the manager gathers from {len(parts)}; call "
             "init_process_group first, or pass the same group= to both"
         )
+    # tensor-parallel peers have the same rank, and each rank has as many of them
     if sorted(ranks) != sorted([*range(size)] * (len(parts) // size)):
         raise RecordMismatchError(
             f"the samplers {name!r} of ranks [0, {len(parts)}) have the ranks {ranks} of {size}, but each of these "
@@ -62,6 +69,7 @@ def _by_own_rank(name: str, parts: Sequence[Mapping[str, Any]]) -> list[tuple[in
         _refuse_difference(
             name, [(who, parts[who]["states"][name]) for who, r in enumerate(ranks) if r == rank]
         )
+    # of equal peers the first speaks for its rank
     return [(ranks.index(rank), parts[ranks.index(rank)]["states"][name]) for rank in range(size)]
 
 

@@ -1,4 +1,6 @@
-"""Which records to keep: policies are values that choose among the records of a folder, and delete nothing.
+"""Which records to keep.
+
+Policies are values that choose among the records of a folder, and delete nothing.
 
 A policy is called with the entries of a folder, oldest first, and returns the numbers of those to
 keep. ``a | b`` keeps what either keeps. Any function of that signature is a policy too. The newest
@@ -128,6 +130,7 @@ def every(steps: int) -> Policy:
     def choose(entries: Sequence[Entry]) -> frozenset[int]:
         first: dict[int, int] = {}
         for entry in entries:
+            # entries come oldest first, so this is the first save at or after the multiple
             first.setdefault(entry.step // size, entry.number)
         return frozenset(first.values())
 
@@ -135,7 +138,9 @@ def every(steps: int) -> Policy:
 
 
 def best(key: str, mode: Literal["min", "max"] = "min", count: int = 1) -> Policy:
-    """Keep the ``count`` records with the smallest, or largest, ``extras[key]``; of equal ones, the older.
+    """Keep the ``count`` records with the smallest, or largest, ``extras[key]``.
+
+    Of equal ones, the older is better.
 
     Parameters
     ----------
@@ -167,6 +172,7 @@ def best(key: str, mode: Literal["min", "max"] = "min", count: int = 1) -> Polic
     most, sign = validate.integer(count, "count", low=1), 1 if mode == "min" else -1
 
     def choose(entries: Sequence[Entry]) -> frozenset[int]:
+        # a bool is no loss, and a NaN cannot be in a record
         known = [entry for entry in entries if type(entry.extras.get(key)) in (int, float)]
         return _numbers(
             sorted(known, key=lambda entry: (sign * entry.extras[key], entry.number))[:most]

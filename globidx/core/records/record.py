@@ -37,6 +37,7 @@ def build(
     body = {
         "format": FORMAT,
         "version": VERSION,
+        # the id has the number, so that a name of a file says which record is newer
         "id": _id(number, token),
         "number": number,
         "step": step,
@@ -72,6 +73,7 @@ def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise RecordCorruptError(
             f"{source} is not a whole record: its text is a {type(text).__name__}"
         )
+    # what is no UTF-8 is damage, which the checksum will find
     record = decode(text.encode(errors="replace"), source)
     if not _is_part({key: value for key, value in state.items() if key != "text"}, record):
         raise RecordCorruptError(
@@ -81,7 +83,10 @@ def uncarried(state: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _is_part(some: Any, whole: Any) -> bool:
-    """Return whether each key of ``some`` has the same value in ``whole``, which may have more keys."""
+    """Return whether each key of ``some`` has the same value in ``whole``.
+
+    ``whole`` may have more keys.
+    """
     if isinstance(some, Mapping) and isinstance(whole, Mapping):
         return all(key in whole and _is_part(value, whole[key]) for key, value in some.items())
     return bool(some == whole)
@@ -89,12 +94,16 @@ def _is_part(some: Any, whole: Any) -> bool:
 
 def seal(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``body`` with its checksum."""
+    # the checksum is of all else; in canonical form, so that white space does not count
     open_body = {key: value for key, value in body.items() if key != "sha256"}
     return {**open_body, "sha256": hashlib.sha256(strict.canonical(open_body)).hexdigest()}
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a sealed record, indented; RecordError if they are more than a reader accepts."""
+    """Return the bytes of a sealed record, indented.
+
+    RecordError if they are more than a reader accepts.
+    """
     data = strict.pretty(record)
     if len(data) > strict.MAX_BYTES:
         raise RecordError(
@@ -104,7 +113,9 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes, source: str) -> dict[str, Any]:
-    """Return the record in ``data``, verified with its sampler states; RecordCorruptError names ``source`` and reason.
+    """Return the record in ``data``, verified with its sampler states.
+
+    RecordCorruptError names ``source`` and reason.
 
     It runs no code, and opens no path that the data names.
     """
@@ -114,7 +125,9 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
 def reseal(
     data: bytes, source: str, *, number: int | None = None, token: str = ""
 ) -> dict[str, Any]:
-    """Return the record in ``data``, which may have been edited, with a new checksum. All else is verified.
+    """Return the record in ``data``, which may have been edited, with a new checksum.
+
+    All else is verified.
 
     With ``number`` and ``token`` it becomes another record, with another id.
     """
@@ -132,6 +145,7 @@ def is_sealed(data: bytes) -> bool:
 
 def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
     try:
+        # for the model's checkpoint the error names that, and not a byte 0 that is no JSON
         _refuse_other_content(data)
         record = strict.parse(data)
         schema.header(record, "record", FORMAT, VERSION)
@@ -145,11 +159,15 @@ def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
                 "its checksum does not match its content: it was edited or damaged; after an edit on purpose, run "
                 "globidx record reseal"
             )
+        # a name with one could be neither printed nor written back
         strict.refuse_half_characters(checked)
+        # an id becomes a name of a file: nothing but the number and twelve digits of hexadecimal
+        # may be in it
         if not _TOKEN.fullmatch(checked["id"].removeprefix(f"{checked['number']:08d}-")):
             raise ValueError(
                 f"its id is {checked['id']!a}, which does not begin with its number {checked['number']}"
             )
+        # parsed as a sampler would, so that a bad state is found before any rank loads its own
         for state in checked["states"].values():
             if state.get("format") == SAMPLER_FORMAT:
                 SamplerState.from_dict(state)
@@ -162,6 +180,7 @@ def _verified(data: bytes, source: str, *, sealed: bool) -> dict[str, Any]:
 
 def _refuse_other_content(data: bytes) -> None:
     """ValueError, with the probable cause, if the content is not text."""
+    # some file systems leave the length of a file after a power loss, and none of its bytes
     if not data.strip(b"\0"):
         what = f"has nothing but {len(data)} NUL bytes" if data else "is empty"
         raise ValueError(f"it {what}, as a file may be after a power loss while it was written")

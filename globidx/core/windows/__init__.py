@@ -1,1 +1,1 @@
-"""Windows over sequences: samples that are several rows, as arithmetic; no store offers them yet."""
+"""Windows over sequences: samples that are several rows, as arithmetic."""

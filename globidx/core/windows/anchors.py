@@ -1,4 +1,6 @@
-"""Windows: samples as anchors in sequences of rows, and the offsets around an anchor that a field takes.
+"""Windows: samples as anchors in sequences of rows, and the offsets around an anchor.
+
+A field takes the rows at some of the offsets.
 
 A sequence of ``L`` rows has the anchors ``first, first + stride, first + 2 stride, ...`` up to ``last``, where ``lo``
 and ``hi`` are the least and the greatest of all offsets::
@@ -241,7 +243,9 @@ class Window:
     def touched(
         self, sequences: Numbers, missing: Numbers, lengths: Numbers
     ) -> tuple[Numbers, Numbers, Numbers]:
-        """Which anchors read rows that are missing, as runs: which of a sequence's anchors, counted from its first.
+        """Which anchors read rows that are missing, as runs.
+
+        Anchors are counted from the first of their sequence.
 
         Parameters
         ----------
@@ -352,7 +356,7 @@ class Anchors:
         return sequence, self.window.first + self.window.stride * step
 
     def locate_many(self, sample_ids: Any) -> tuple[Numbers, Numbers]:
-        """Sequence numbers and anchors of many sample ids: two int64 arrays as long as ``sample_ids``."""
+        """Sequences and anchors of many sample ids: two int64 arrays as long as ``sample_ids``."""
         ids = validate.integers(sample_ids, "sample id", self._len)
         sequences, steps = self._grid.locate_many(
             self._gaps.forward(ids) if len(self._gaps) else ids
@@ -390,7 +394,10 @@ class Anchors:
         return self._gaps.before(num_samples)
 
     def sample_ids(self, sequences: Numbers, anchors: Numbers) -> Numbers:
-        """The ids of many anchors, -1 where there is none: the vectorised inverse of ``locate_many``."""
+        """The ids of many anchors, -1 where there is none.
+
+        It is the vectorised inverse of ``locate_many``.
+        """
         steps, rest = np.divmod(anchors - self.window.first, self.window.stride)
         known = (rest == 0) & (steps >= 0) & (steps < self._grid.lengths[sequences])
         gone, ids = self._gaps.inverse(self._grid.offsets[sequences] + steps)

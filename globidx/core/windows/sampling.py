@@ -13,7 +13,7 @@ from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking, common_block
 from globidx.core.index.index import GlobalIndex
-from globidx.core.index.table import Table
+from globidx.core.index.table import Table, whole_items
 from globidx.core.windows.anchors import Numbers, Offsets, Window
 from globidx.core.windows.sequence_table import Lazy, SequenceTable
 from globidx.core.windows.windowed import WindowedIndex
@@ -212,6 +212,8 @@ class Samples:
         arrays = self.sequences.table.arrays
         sizes = [info.row_bytes * _count(self.window, info.name, info.rows) for info in arrays]
         lengths = self.sequences.units.chunk_lengths[self.index.first_files]
+        lengths = whole_items(lengths, arrays)
+        # once for each combination: sequences of an index are mostly chunked alike
         rows, which = np.unique(lengths, axis=0, return_inverse=True)
         blocks = np.array([common_block(row, sizes) for row in rows.tolist()], np.int64)
         return blocks[which.ravel()]

@@ -1,4 +1,6 @@
-"""The sequence table: the sequences that the files of an index hold, and the rows that they are runs of.
+"""The sequence table: the sequences that the files of an index hold.
+
+They are runs of rows, which it numbers.
 
 A *unit* is what rows are read from: a file, or an episode that has arrays of its own. Rows of all
 units are numbered through, and sequences are runs of these rows.
@@ -167,7 +169,10 @@ class SequenceTable:
         return Lazy(len(self), self.name)
 
     def spelled(self, count: int | None = None) -> list[bytes]:
-        """The full names of the first ``count`` sequences: with that of their file, so that no two are the same."""
+        """The full names of the first ``count`` sequences.
+
+        They have that of their file, so that no two are the same.
+        """
         labels = self.labels[:count]
         if self.chains is not None:
             return [self.chains[label].encode("utf-8", "surrogateescape") for label in labels]
@@ -208,11 +213,15 @@ class SequenceTable:
         ]
 
     def missing_rows(self) -> Numbers:
-        """The rows that the files say are missing, as the units number them: ascending and distinct."""
+        """The rows that the files say are missing, as the units number them.
+
+        They are ascending and distinct.
+        """
         missing = self.table.missing
         if missing is None:
             return np.empty(0, np.int64)
         rows = np.repeat(self.first_rows, missing.counts) + missing.rows
+        # files may follow one another in another order than in the table
         rows.sort()
         return rows
 

@@ -56,7 +56,9 @@ class Sequences:
 
     @classmethod
     def of_ends(cls, ends: Any, rows: int | None = None) -> Sequences:
-        """Sequences from the row behind each of them, as ``meta/episode_ends`` of a replay buffer holds it.
+        """Sequences from the row behind each of them.
+
+        ``meta/episode_ends`` of a replay buffer holds it so.
 
         Parameters
         ----------
@@ -92,7 +94,9 @@ class Sequences:
 
     @classmethod
     def of_runs(cls, starts: Any, lengths: Any, rows: int | None = None) -> Sequences:
-        """Sequences from the first row and the length of each: they may lie in any sequence, and leave rows out.
+        """Sequences from the first row and the length of each.
+
+        They may lie in any sequence, and leave rows out.
 
         Raises
         ------
@@ -161,7 +165,9 @@ def chain_files(lengths: Numbers, chains: Sequence[Hashable]) -> tuple[Numbers, 
 def sides(
     names: Iterable[str | bytes], fraction: float, seed: int = 0, *, depth: int = 0
 ) -> NDArray[np.bool_]:
-    """Which side of a split each sequence is on, by a hash of its name: True with probability ``fraction``.
+    """Which side of a split each sequence is on, by a hash of its name.
+
+    True with probability ``fraction``.
 
     A sequence stays on its side when others are added, taken away or reordered.
 

@@ -107,7 +107,10 @@ class WindowedIndex:
         return WindowRows(files.reshape(rows.shape), items.reshape(rows.shape), inside)
 
     def whole(self, sample_ids: Any) -> tuple[Numbers, Numbers, Numbers]:
-        """Where all rows of whole sequences lie, and how many each sample has: files, rows and counts."""
+        """Where all rows of whole sequences lie, and how many each sample has.
+
+        Returns files, rows and counts.
+        """
         numbers, _ = self.anchors.locate_many(sample_ids)
         counts = self.sequences.lengths[numbers]
         files, rows = self.files.locate_many(spread(self.sequences.starts[numbers], counts))
@@ -166,9 +169,10 @@ class WindowedIndex:
         return self._begin[0]
 
     def reach(self, num_samples: int) -> tuple[Numbers, Numbers, Numbers]:
-        """The sequences that the first samples are of, how many are of each, and how many of its rows must stay.
+        """The sequences that the first samples are of, and how much of each must stay.
 
-        Rows beyond those may be added and no window changes, but in its padding.
+        That is how many samples are of it, and how many of its rows must stay. Rows beyond those
+        may be added and no window changes, but in its padding.
 
         Examples
         --------
@@ -191,7 +195,9 @@ class WindowedIndex:
     def fingerprint(
         self, schema: object, origins: Callable[[Numbers, Numbers], list[bytes]], num_samples: int
     ) -> str:
-        """A digest of what the first samples mean, which does not change when others are added behind them.
+        """A digest of what the first samples mean.
+
+        It does not change when others are added behind them.
 
         Parameters
         ----------
@@ -227,7 +233,10 @@ class WindowedIndex:
 
 
 def _inside(missing: Numbers, sequences: Sequences) -> tuple[Numbers, Numbers]:
-    """Which sequences hold each of the ``missing`` rows, and at which of their rows; sequences may overlap."""
+    """Which sequences hold each of the ``missing`` rows, and at which of their rows.
+
+    Sequences may overlap.
+    """
     first = np.searchsorted(missing, sequences.starts)
     counts = np.searchsorted(missing, sequences.starts + sequences.lengths) - first
     owners = np.repeat(np.arange(len(sequences)), counts)

@@ -1,1 +1,1 @@
-"""What every file needs: atomic replacement, locks, names, and open files that stay within a bound."""
+"""What every file needs: atomic replacement, locks, names, a bound on open ones."""

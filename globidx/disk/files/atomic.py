@@ -26,6 +26,7 @@ _TEMPORARY = re.compile(
     rf"\.(.+)\.([0-9a-f]{{12}})([0-9a-f]{{8}}){re.escape(TEMPORARY_SUFFIX)}", re.DOTALL
 )
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# a name that is there, or a link, is somebody else's file: it is never written to
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -47,6 +48,8 @@ def write_atomic(path: Path, *data: bytes | memoryview, durable: bool = True) ->
         try:
             written = _write_new(temporary, data, folder, durable=durable)
             try:
+                # by descriptor: a folder that is renamed meanwhile still gets the file, and no
+                # other does
                 os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 if _is_file(path.name, folder, written):
@@ -78,6 +81,7 @@ def make_directory(directory: Path) -> None:
         directory = directory.parent
     if not directory.is_dir():
         raise NotADirectoryError(f"{directory} is not a folder")
+    # a file in a folder that a power cut took is as lost as the file
     for each in reversed(missing):
         # another process may be making it as well
         each.mkdir(exist_ok=True)
@@ -91,14 +95,17 @@ def make_directory(directory: Path) -> None:
 def temporary_name(name: str) -> str:
     """A name for a new temporary file of the file ``name``, which ``is_temporary`` recognises."""
     token = secrets.token_hex(6)
+    # in the same folder, since a rename cannot cross file systems; hidden from globs
     return f".{name}.{token}{_proof(name, token)}{TEMPORARY_SUFFIX}"
 
 
 def is_temporary(name: str) -> bool:
     """Whether a file's name proves that this module made it.
 
-    >>> is_temporary(temporary_name("a.json")), is_temporary(".a.json.0123456789ab01234567.globidx-tmp")
-    (True, False)
+    >>> is_temporary(temporary_name("a.json"))
+    True
+    >>> is_temporary(".a.json.0123456789ab01234567.globidx-tmp")
+    False
     """
     parts = _TEMPORARY.fullmatch(name)
     return parts is not None and parts[3] == _proof(parts[1], parts[2])
@@ -114,9 +121,11 @@ def sweep(directory: Path, *, older_than: float = DAY, limit: int = 1000) -> int
     removed, youngest = 0, time.time() - older_than
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
+            # ten thousand of them are swept by ten saves
             if removed == limit:
                 break
             with suppress(OSError):
+                # by name and age both: a younger one may be another job's, at work
                 if is_temporary(entry.name) and _is_stale(
                     entry.stat(follow_symlinks=False), youngest
                 ):

@@ -47,7 +47,10 @@ class BlockCache:
             self._lru.put(key, array, array.nbytes)
 
     def make_room(self, nbytes: int) -> None:
-        """Drop what must go before ``nbytes`` more are kept, so that these are never in memory together."""
+        """Drop what must go before ``nbytes`` more are kept.
+
+        So these are never in memory together.
+        """
         with self._lock:
             self._lru.shrink(self.capacity - nbytes)
 

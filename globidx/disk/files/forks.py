@@ -1,4 +1,6 @@
-"""What a forked child must not inherit: locks that a thread of its parent may hold for ever, and what they guard.
+"""What a forked child must not inherit: locks, and what they guard.
+
+A thread of its parent may hold them for ever.
 
 Only the thread that forks lives on in the child. A lock that another one held at that moment stays
 held, and what it guards may be half changed. So such objects are made anew in the child before any
@@ -38,6 +40,7 @@ def renew_in_child(owner: Owner, renew: Callable[[Owner], None]) -> None:
     ``renew`` must not wait for anything, and belongs to the class, since a bound method would keep
     ``owner`` alive.
     """
+    # a strong one would keep every cache of the process alive until it ends
     reference = weakref.ref(owner, _forget)
     _renewals[id(reference)] = reference, renew
 
@@ -63,6 +66,7 @@ class _Imports:
 
 
 def _await_imports() -> None:
+    # what could not be taken is not released afterwards
     _Imports.held = _Imports.lock.acquire(timeout=_IMPORT_SECONDS)
 
 
@@ -72,6 +76,7 @@ def _go_on() -> None:
 
 
 def _renew_all() -> None:
+    # the one from before is held: it was taken for the fork
     _Imports.lock = threading.RLock()
     for reference, renew in list(_renewals.values()):
         owner = reference()

@@ -54,8 +54,9 @@ def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
 
 
 def _file_lock(path: Path) -> FileLock:
-    """An flock. filelock's fallback, a file that exists while it is held, would outlive a killed holder."""
-    # newer versions of filelock
+    """An flock, which the kernel releases with its holder."""
+    # Newer versions of filelock fall back to a file that exists while it is held, which would
+    # outlive a killed holder.
     if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
         return FileLock(path, fallback_to_soft=False)
     return FileLock(path)
@@ -66,6 +67,7 @@ def _refuse_odd(path: Path) -> None:
 
     A lock through them could be anywhere, or be waited for in vain.
     """
+    # not to be kept waiting by a FIFO, nor led elsewhere by a link
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
@@ -93,6 +95,7 @@ def _sign(path: Path) -> None:
 def _holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
+            # anybody may have written into it, and it goes into a message
             signature = file.read(_MOST_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
         return f"an unknown process ({error})"

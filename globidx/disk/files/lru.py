@@ -32,7 +32,9 @@ class _Slot(Generic[Handle]):
 
 
 class HandleCache(Generic[Key, Handle]):
-    """At most ``capacity`` handles, opened by ``open_handle(key)`` on first use and closed when they are pushed out.
+    """At most ``capacity`` handles, opened by ``open_handle(key)`` on first use.
+
+    They are closed when they are pushed out.
 
     A handle in use is never closed under its user. Handles belong to the process that opened them:
     a forked child starts with none, and leaves its parent's alone.
@@ -67,9 +69,11 @@ class HandleCache(Generic[Key, Handle]):
         with self._lock:
             slot = self._slots.get(key)
             if slot is None:
+                # before it is opened: descriptors may be all but used up
                 self._shrink(self.capacity - 1)
                 slot = self._slots[key] = _Slot(self._opened(key))
             self._slots.move_to_end(key)
+            # counted under the lock, so that no other thread closes the file under this one
             slot.users += 1
         try:
             yield slot.handle
@@ -112,12 +116,14 @@ class HandleCache(Generic[Key, Handle]):
     def _shrink(self, size: int) -> None:
         if len(self._slots) <= size:
             return
+        # the cache may hold more than its capacity for as long as more are in use
         idle = [key for key, slot in self._slots.items() if not slot.users]
         for key in idle[: len(self._slots) - size]:
             self._slots.pop(key).handle.close()
 
 
 def default_capacity() -> int:
-    """A quarter of the files this process may open, 128 at most: the rest is for sockets and the user."""
+    """A quarter of the files that this process may open, 128 at most."""
+    # the rest is for sockets, the loader's pipes and the user
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 128 if soft == resource.RLIM_INFINITY else max(1, min(128, soft // 4))

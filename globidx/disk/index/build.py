@@ -1,4 +1,6 @@
-"""Builds an index: reads what caches hold, scans the other files, and writes the result for the next build.
+"""Builds an index: reads what caches hold, scans the other files, and writes the result.
+
+The next build reads it.
 
 Cache and lock only save work: every cached row is compared with its file's stamp.
 """
@@ -25,7 +27,7 @@ from globidx.core.index.table import Table
 from globidx.core.windows.sampling import Sampling
 from globidx.disk.files.lock import work_lock
 from globidx.disk.files.paths import Paths
-from globidx.disk.index import exchange
+from globidx.disk.index import exchange, stamps
 from globidx.disk.index import scan as scanning
 from globidx.disk.index.cache import IndexCache, map_cache, siblings
 from globidx.disk.index.discover import count_by_suffix
@@ -40,7 +42,9 @@ Indices = NDArray[np.int64]
 
 
 class Assembly(NamedTuple):
-    """One table of the files that agree, the failures of the others, and the files that some are made of.
+    """One table of the files that agree, and the failures of the others.
+
+    ``sources`` are files that some are made of.
 
     ``digest`` is that of the cache file which the table was written to.
     """
@@ -58,8 +62,9 @@ class Build:
     ``executor`` scans files in batches; ``peers`` are other processes that each scan a share;
     ``progress`` is called with the number of files scanned and to scan. Without ``keep`` nothing is
     written. ``also`` are caches of other users, which are only read. ``on_bad`` is ``"error"``,
-    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself. ``sample`` says which
-    samples are taken of the files that are indexed.
+    ``"skip"``, or ``"report"`` for a caller that reports skipped files itself. A file that changed
+    within ``settled_ns`` is opened again by the next build; an executor gets ``batch`` files at once.
+    ``sample`` says which samples are taken of the files that are indexed.
     """
 
     paths: Paths
@@ -75,6 +80,8 @@ class Build:
     also: tuple[Path, ...] = ()
     searched: bool = False
     sample: Callable[[Table, Paths], Sampling | None] | None = None
+    settled_ns: int = stamps.SETTLED_NS
+    batch: int = scanning.BATCH
 
     def run(self, *, merge: bool = False) -> Snapshot:
         """The index of all files; ``merge`` takes the parts that other processes built, too."""
@@ -88,7 +95,10 @@ class Build:
         return self._indexed(assembled, cache)
 
     def last(self) -> Snapshot | None:
-        """The index as the cache file holds it, without a look at any file; None where there is none."""
+        """The index as the cache file holds it, without a look at any file.
+
+        None where there is none.
+        """
         table = IndexCache(self.cache).load()
         return None if table is None else self._snapshot(table)
 
@@ -97,7 +107,10 @@ class Build:
         IndexCache(self.cache).require_writable()
 
     def require_written(self, snapshot: Snapshot, consequence: str = "") -> None:
-        """OSError, which ends in ``consequence``, where the cache file does not hold the index that was found."""
+        """OSError where the cache file does not hold the index that was found.
+
+        Its message ends in ``consequence``.
+        """
         written = IndexCache(self.cache).load()
         if written is None or written.fingerprint() != snapshot.table.fingerprint():
             raise OSError(
@@ -105,7 +118,9 @@ class Build:
             )
 
     def run_part(self, part: int, of: int) -> tuple[Path, int]:
-        """Look at the ``part``-th (from 1) of ``of`` shares of the files, and keep that for ``merge``.
+        """Look at one share of the files, and keep that for ``merge``.
+
+        It is the ``part``-th, from 1, of ``of``.
 
         Returns the file it is kept in, and how many files it holds.
         """
@@ -135,7 +150,10 @@ class Build:
         return [IndexCache(path) for path in (self.cache, *self.also)]
 
     def _siblings(self) -> Iterator[IndexCache]:
-        """The caches of the same files named in another way; looked for when the first of them is asked for."""
+        """The caches of the same files named in another way.
+
+        They are looked for when the first of them is asked for.
+        """
         yield from map(IndexCache, siblings(self.cache))
 
     def part_files(self) -> list[Path]:
@@ -154,7 +172,7 @@ class Build:
     def _collect(
         self, indices: Indices, caches: Sequence[IndexCache], kept: IndexCache
     ) -> Assembly:
-        """What is known of the files at ``indices`` after all that no cache knows have been scanned.
+        """What is known of the files at ``indices``, once those that no cache knows are scanned.
 
         The result is assembled once. Where a file was scanned it is also written to ``kept``, while
         the lock is held, and also where the scan is interrupted.
@@ -180,7 +198,10 @@ class Build:
     def _recall(
         self, indices: Indices, caches: Sequence[IndexCache], result: ScanResult
     ) -> Indices:
-        """Add to ``result`` what caches know, or else their siblings; the places that are still missing."""
+        """Add to ``result`` what caches know, or else their siblings.
+
+        Returns the indices that are still missing.
+        """
         for known in chain(caches, self._siblings()):
             if not len(indices):
                 break
@@ -193,13 +214,23 @@ class Build:
     def _scan(self, indices: Indices, result: ScanResult) -> None:
         """Add to ``result`` what the files at ``indices`` hold, batch by batch."""
         done = 0
-        for batch in scanning.scan(
-            self.paths, indices, layout=self.layout, axis=self.axis, executor=self.executor
-        ):
+        for batch in self._scanned(indices):
             result.add(batch)
             done += sum(len(piece.indices) for piece in batch.pieces) + len(batch.failures)
             if self.progress is not None:
                 self.progress(done, len(indices))
+
+    def _scanned(self, indices: Indices) -> Iterator[ScanResult]:
+        """What the files at ``indices`` hold, batch by batch."""
+        return scanning.scan(
+            self.paths,
+            indices,
+            layout=self.layout,
+            axis=self.axis,
+            executor=self.executor,
+            settled_ns=self.settled_ns,
+            batch=self.batch,
+        )
 
     def _assemble(self, result: ScanResult) -> Assembly:
         piece, failures = scanning.assemble(result, self.paths)
@@ -212,16 +243,17 @@ class Build:
         def mine() -> bytes:
             result = ScanResult()
             missing = self._recall(share, caches, result)
-            for batch in scanning.scan(
-                self.paths, missing, layout=self.layout, axis=self.axis, executor=self.executor
-            ):
+            for batch in self._scanned(missing):
                 result.add(batch)
             return exchange.encode(result, self.paths)
 
         return exchange.merge(peers.gather(mine), self.paths)
 
     def _indexed(self, assembled: Assembly, cache: IndexCache) -> Snapshot:
-        """The index of the files that can be indexed; the others are refused or, with a warning, skipped."""
+        """The index of the files that can be indexed.
+
+        The others are refused or, with a warning, skipped.
+        """
         piece, failures = assembled.piece, self._relevant(assembled.failures)
         if piece is None or self.on_bad == "error":
             scanning.refuse_bad(failures, len(self.paths))
@@ -263,7 +295,10 @@ class Build:
         return Snapshot(self.paths.root, table, skipped, self.cache, digest, sampling)
 
     def _relevant(self, failures: Sequence[Failure]) -> list[Failure]:
-        """Failures, less files of other formats that a search of a folder met; a warning counts those."""
+        """Failures, less files of other formats that a search of a folder met.
+
+        A warning counts those.
+        """
         others = [failure for failure in failures if failure.is_other and self.searched]
         if others:
             counts, first = count_by_suffix(failure.path for failure in others), others[0]
@@ -290,7 +325,10 @@ class Build:
 
 
 def _saved(piece: Piece, digest: str | None, cache: IndexCache) -> str | None:
-    """The digest of the cache file with this table: the one that it was written with, is read from, or gets now."""
+    """The digest of the cache file with this table.
+
+    It is the one that it was written with, is read from, or gets now.
+    """
     return digest or cache.digest_of(piece.table) or cache.save(piece.table)
 
 

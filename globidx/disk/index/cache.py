@@ -64,7 +64,10 @@ class IndexCache:
         return self._table
 
     def recall(self, paths: Paths, indices: NDArray[np.int64]) -> Piece | None:
-        """Of the files at ``indices``, those that the cache knows and their own stamps prove to be as they were."""
+        """Those of the files at ``indices`` that the cache knows and that are as they were.
+
+        Their own stamps must prove it.
+        """
         table = self.load()
         if table is None:
             return None
@@ -107,7 +110,9 @@ class IndexCache:
         return digest
 
     def require_writable(self) -> None:
-        """Refuse a place that cannot be written, before anything is done for it; what is there stays as it is.
+        """Refuse a place that cannot be written, before anything is done for it.
+
+        What is there stays as it is.
 
         Raises
         ------
@@ -148,7 +153,9 @@ class IndexCache:
 
 
 def map_cache(path: str, digest: str, fingerprint: str | None = None) -> tuple[Table, str]:
-    """The table of the cache file at ``path``, which was verified when it got its ``digest``; a large one is mapped.
+    """The table of the cache file at ``path``, which was verified when it got its ``digest``.
+
+    A large one is mapped.
 
     A file that was written anew since is as good where its ``fingerprint`` is the same: it has
     other stamps, or chunks. Its own digest is returned. FileNotFoundError or ValueError where the
@@ -174,7 +181,10 @@ def holds(path: Path, digest: str) -> bool:
 
 
 def chosen_folder(cache_dir: Path | None) -> Path | None:
-    """The folder for caches that a user chose: ``cache_dir``, else ``$GLOBIDX_CACHE_DIR`` unless that is empty."""
+    """The folder for caches that a user chose.
+
+    It is ``cache_dir``, else ``$GLOBIDX_CACHE_DIR`` unless that is empty.
+    """
     if cache_dir is not None:
         return cache_dir
     variable = os.environ.get("GLOBIDX_CACHE_DIR")
@@ -199,7 +209,9 @@ def path_beside(root: str, spec: str, options: str) -> Path:
 
 
 def siblings(path: Path) -> list[Path]:
-    """Caches beside the one at ``path`` that hold the same arrays of files with the same root, the newest first.
+    """Caches beside the one at ``path`` that hold the same arrays of files with the same root.
+
+    The newest comes first.
 
     The files were named in another way: ``data/`` once and ``data/*.h5`` now. At most 8, since each
     is read whole.
@@ -219,7 +231,10 @@ _SPEC, _SPEC_PATTERN = f"{0:016x}.index", r"[0-9a-f]{16}\.index"
 
 
 def _name(root: str | None, spec: str, options: str) -> str:
-    """``.globidx-OPTIONS-SPEC.index``: the first digest covers the options, the second how the files were named."""
+    """``.globidx-OPTIONS-SPEC.index``, where both are digests.
+
+    The first covers the options, the second how the files were named.
+    """
     first, second = (
         hashlib.blake2b(os.fsencode(repr(what)), digest_size=8).hexdigest()
         for what in ((root, options), spec)
@@ -269,7 +284,10 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 def _rows(
     table: Table, paths: Paths, indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of ``table`` and the places of ``paths`` that have the same names, as far as they are among ``indices``."""
+    """Rows of ``table`` and indices of ``paths`` that have the same names.
+
+    Only those among ``indices``.
+    """
     shared = table.names.shared_with(paths.names)
     rows, selected = indices[indices < shared], indices[indices < shared]
     rest = indices[indices >= shared]

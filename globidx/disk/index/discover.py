@@ -112,6 +112,7 @@ def _listed(names: Sequence[str]) -> list[bytes]:
             f"{remote} of {len(names)} files are URLs; an index is over local paths or over URLs, not both"
         )
     paths = [os.fsencode(_absolute(name)) for name in names]
+    # each sample would be read twice in an epoch, under two ids
     if len(set(paths)) < len(paths):
         twice = next(path for path, count in Counter(paths).items() if count > 1)
         raise ValueError(
@@ -121,9 +122,13 @@ def _listed(names: Sequence[str]) -> list[bytes]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a glob matches, ``**`` walked by ourselves: glob's own follows links in circles, two of them for ever."""
+    """What a glob matches, with ``**`` walked by ourselves.
+
+    glob's own follows links in circles, two of them for ever.
+    """
     head, stars, tail = pattern.partition("**")
     if not stars or (head and not head.endswith("/")) or (tail and not tail.startswith("/")):
+        # by bytes: the order must not depend on a locale or a file system
         return sorted(glob.glob(pattern), key=os.fsencode)
     bases = glob.glob(head) if head else ["."]
     folders = (folder for base in bases if os.path.isdir(base) for folder in _folders(base))
@@ -145,7 +150,9 @@ def _is_store(path: Path) -> bool:
 def _stores_below(
     folder: bytes, seen: set[tuple[int, int]], passed: Counter[str]
 ) -> Iterator[bytes]:
-    """Every zarr store and HDF5 file in a tree, hidden ones left out, in the order of their paths' bytes.
+    """Every zarr store and HDF5 file in a tree, sorted by the bytes of their paths.
+
+    Hidden ones are left out.
 
     Files are taken by their suffix, so that a folder costs no more than listing it; ``passed``
     counts the others.
@@ -177,7 +184,9 @@ def _stores_below(
 
 
 def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
-    """NoFilesError where arrays of one folder, which no group's metadata binds, look like the arrays of one store.
+    """NoFilesError where arrays of one folder look like the arrays of one store.
+
+    No group's metadata binds them.
 
     ``images`` and ``labels`` would be read one after the other, as two files. Numbered names are
     those of files, and so are names that end with ``.zarr``; of the others, one of each kind of
@@ -237,6 +246,7 @@ def _folders(directory: str) -> Iterator[str]:
 
 def _seen_before(folder: bytes | str, seen: set[tuple[int, int]]) -> bool:
     status = os.stat(folder)
+    # links may lead in a circle, or to one folder by two names
     identity = status.st_dev, status.st_ino
     known = identity in seen
     seen.add(identity)

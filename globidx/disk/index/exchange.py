@@ -25,7 +25,10 @@ class Peers(Protocol):
     def world_size(self) -> int: ...  # noqa: D102
 
     def gather(self, work: Callable[[], bytes]) -> list[bytes]:
-        """``work()`` of every process, in their order, in every process; where one raises, all raise."""
+        """``work()`` of every process, in their order, in every process.
+
+        Where one raises, all raise.
+        """
 
 
 def find_by_all(peers: Peers, find: Callable[[], Paths]) -> Paths:
@@ -63,7 +66,10 @@ def encode(result: ScanResult, paths: Paths) -> bytes:
 
 
 def merge(parts: Sequence[bytes], paths: Paths) -> ScanResult:
-    """The scan results of all processes; NoFilesError names the first rank that saw other files than this one."""
+    """The scan results of all processes.
+
+    NoFilesError names the first rank that saw other files than this one.
+    """
     result, digest = ScanResult(), _digest(paths)
     for rank, part in enumerate(parts):
         text, _, body = part.partition(b"\n")

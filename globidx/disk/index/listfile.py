@@ -22,6 +22,7 @@ def read_list(path: Path) -> list[str]:
     from the list file.
     """
     try:
+        # a byte order mark is no part of the first name, and a name need not be text
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise NoFilesError(f"the list file {path} cannot be read: {error}") from None
@@ -54,7 +55,10 @@ def read_list(path: Path) -> list[str]:
 
 
 def _refuse_json(path: Path, text: str) -> None:
-    """NoFilesError where the file is JSON, as references of kerchunk are: its lines are no paths."""
+    """NoFilesError where the file is JSON, as references of kerchunk are.
+
+    Its lines are no paths.
+    """
     begins = text.lstrip()[:1] in ("{", "[")
     if path.suffix.lower() != ".json" and not begins:
         return

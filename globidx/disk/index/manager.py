@@ -1,4 +1,7 @@
-"""The index over files on a disk, as users hold it: a scan that is cached, and ids that are looked up in it."""
+"""The index over files on a disk, as users hold it.
+
+It is a scan that is cached, and ids are looked up in it.
+"""
 
 from __future__ import annotations
 
@@ -89,6 +92,10 @@ class GlobalIndexManager:
         Called with the number of files scanned so far, and the number of files to scan.
     lock_timeout : float, default 60.0
         Seconds to wait for another process that builds the same index.
+    settled_after : float, default 2.0
+        A file that changed less than this many seconds before it was scanned is opened again by the
+        next scan: another change might not have moved its timestamps. Raise it where files lie on a
+        server whose clock may be behind by more.
     allow_external : bool, default False
         Whether HDF5 files may take data from files outside their own folder, by external links,
         virtual datasets or raw storage. Folders that the environment names for HDF5
@@ -140,6 +147,7 @@ class GlobalIndexManager:
         peers: Peers | None = None,
         progress: Callable[[int, int], None] | None = None,
         lock_timeout: float = 60.0,
+        settled_after: float = 2.0,
         allow_external: bool = False,
     ) -> None:
         if on_bad not in ("error", "skip"):
@@ -165,6 +173,11 @@ class GlobalIndexManager:
                 f"lock_timeout must be a number of seconds from 0 on, got {lock_timeout}"
             )
         self._lock_timeout = lock_timeout
+        if not 0 <= settled_after < 2**31:
+            raise ValueError(
+                f"settled_after must be a number of seconds in [0, 2**31), got {settled_after}"
+            )
+        self._settled_ns = round(settled_after * 1e9)
         self._now = self._look(executor, peers=peers, progress=progress)
         self._refuse_clashes()
         if self._now.samples is not None:
@@ -177,7 +190,10 @@ class GlobalIndexManager:
 
     @property
     def now(self) -> Snapshot:
-        """The last scan as one frozen value, for two answers that must agree; ``refresh`` replaces it."""
+        """The last scan as one frozen value, for two answers that must agree.
+
+        ``refresh`` replaces it.
+        """
         return self._now
 
     @property
@@ -513,6 +529,7 @@ class GlobalIndexManager:
             paths,
             on_bad=self._on_bad,
             lock_timeout=self._lock_timeout,
+            settled_ns=self._settled_ns,
             executor=executor,
             peers=peers,
             progress=progress,

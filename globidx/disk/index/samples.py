@@ -1,4 +1,7 @@
-"""Which samples a user asks for: sequences, a window, and what to leave out, checked once for every look."""
+"""Which samples a user asks for: sequences, a window, and what to leave out.
+
+It is checked once for every look.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,9 @@ class SampleSpec:
         missing: Any = None,
         chain_by: ChainBy = None,
     ) -> tuple[Layout, SampleSpec | None]:
-        """The layout whose files have these sequences, and what to take of them; None where a row is a sample.
+        """The layout whose files have these sequences, and what to take of them.
+
+        None where a row is a sample.
 
         Raises
         ------
@@ -103,6 +108,7 @@ class SampleSpec:
         """What to take of the files of ``table``; ``named`` is how the user named them."""
         require_fields(self.window, [info.name for info in table.arrays])
         in_order = isinstance(named, str) and not os.path.isfile(named)
+        # a list is taken as it was given
         order = _natural_order(table) if in_order else None
         chains = self._chains(table, paths) if self.sequences == "chain" else None
         found = SequenceTable.of(table, order, chains)
@@ -131,6 +137,7 @@ class SampleSpec:
         mask = found.listed
         if isinstance(self.only, frozenset):
             names = list(found.names)
+            # a misspelt name would leave a sequence out without a word
             if unknown := self.only.difference(names):
                 raise ValueError(
                     f"only names {min(unknown)!r}, which is none of the {len(names)} sequences {found.names!r}"

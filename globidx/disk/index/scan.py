@@ -1,9 +1,13 @@
-"""Scans files in batches, with any executor, assembles one table, and refuses files that do not fit together."""
+"""Scans files in batches, with any executor, and assembles one table.
+
+Files that do not fit together are refused.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -21,7 +25,8 @@ from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError
 
-_BATCH = 64
+#: Files of one task for an executor, unless there are very many.
+BATCH = 64
 _BATCHES_AT_MOST = 1024
 #: The most files that are named in one error message.
 _SHOWN = 10
@@ -41,8 +46,8 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        """What failures of the same kind share: the reason up to what is there instead."""
-        return self.reason.partition(";")[0]
+        """What failures of the same kind share: the reason up to what is there instead, whatever its numbers."""
+        return re.sub(r"[0-9]+", "0", self.reason.partition(";")[0])
 
 
 class Piece(NamedTuple):
@@ -71,8 +76,13 @@ class ScanResult:
         self.sources |= other.sources
 
 
-def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
-    """The entry of a file, with stamps, or the reason why it cannot be indexed. Runs in any process."""
+def examine(
+    path: str, *, layout: Layout, axis: int, settled_ns: int = stamps.SETTLED_NS
+) -> Entry | Failure:
+    """The entry of a file, with stamps, or the reason why it cannot be indexed.
+
+    Runs in any process.
+    """
     # a file that changes during the scan is scanned once more
     for _ in range(2):
         started = time.time_ns()
@@ -92,7 +102,8 @@ def examine(path: str, *, layout: Layout, axis: int) -> Entry | Failure:
     if entry.is_foreign:
         after = [(size, 0, 0, inode) for size, _, _, inode in after]
     return replace(
-        entry, stamps=tuple(stamps.without_racy_times(stamp, started) for stamp in after)
+        entry,
+        stamps=tuple(stamps.without_racy_times(stamp, started, settled_ns) for stamp in after),
     )
 
 
@@ -103,24 +114,33 @@ def scan(
     layout: Layout,
     axis: int,
     executor: Executor | None,
+    settled_ns: int = stamps.SETTLED_NS,
+    batch: int = BATCH,
 ) -> Iterator[ScanResult]:
     """Look at the files at ``indices``, in batches, each as it is done."""
-    size = max(_BATCH, -(-len(indices) // _BATCHES_AT_MOST))
+    size = max(batch, -(-len(indices) // _BATCHES_AT_MOST))
     batches = [indices[start : start + size] for start in range(0, len(indices), size)]
     names = [[paths.names[index] for index in batch.tolist()] for batch in batches]
-    look = partial(_scan_batch, paths.root, layout=layout, axis=axis)
+    look = partial(_scan_batch, paths.root, layout=layout, axis=axis, settled_ns=settled_ns)
     if executor is None or len(batches) == 1:
         return map(look, batches, names)
     return executor.map(look, batches, names)
 
 
 def _scan_batch(
-    root: str, indices: NDArray[np.int64], names: Sequence[str], *, layout: Layout, axis: int
+    root: str,
+    indices: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    layout: Layout,
+    axis: int,
+    settled_ns: int,
 ) -> ScanResult:
     by_schema: dict[object, list[tuple[int, str, Entry]]] = {}
     result = ScanResult()
     for index, name in zip(indices.tolist(), names, strict=True):
-        examined = examine(os.path.join(root, name), layout=layout, axis=axis)
+        path = os.path.join(root, name)
+        examined = examine(path, layout=layout, axis=axis, settled_ns=settled_ns)
         if isinstance(examined, Failure):
             result.failures[index] = examined
         else:
@@ -136,7 +156,10 @@ def _scan_batch(
 
 
 def assemble(result: ScanResult, paths: Paths) -> tuple[Piece | None, list[Failure]]:
-    """One table of all files that agree with the first one, and why not of the others, in the files' order."""
+    """One table of all files that agree with the first one, and why the others do not.
+
+    Both are in the order of the files.
+    """
     failures = dict(result.failures)
     pieces = sorted(result.pieces, key=lambda piece: int(piece.indices[0]))
     if not pieces:
@@ -199,11 +222,15 @@ def _by_kind(failures: Sequence[Failure]) -> Iterator[str]:
         by_kind.setdefault(failure.kind, []).append(failure)
     for kind in by_kind.values():
         names = ", ".join(printable(failure.path) for failure in kind)
-        yield f"{names}: {printable(kind[0].reason)}"
+        differ = any(failure.reason != kind[0].reason for failure in kind)
+        more = " (the first of them; the others differ in numbers)" if differ else ""
+        yield f"{names}: {printable(kind[0].reason)}{more}"
 
 
 def refuse_repeats(piece: Piece, paths: Paths) -> None:
-    """ValueError naming two paths of one file, under whatever names: its samples would be trained on twice.
+    """ValueError naming two paths of one file, under whatever names.
+
+    Its samples would be trained on twice.
 
     Inodes of the metadata that are the same raise the suspicion; what the paths themselves lead to
     is the proof, since tools that save space link equal metadata of different stores together.
@@ -226,7 +253,9 @@ def refuse_repeats(piece: Piece, paths: Paths) -> None:
 def refuse_sources(
     piece: Piece, sources: Mapping[int, Sequence[tuple[str, str]]], paths: Paths
 ) -> None:
-    """ValueError naming a file and one that it is made of, both among the files: samples would be trained on twice.
+    """ValueError naming a file and one that it is made of, both among the files.
+
+    Samples would be trained on twice.
 
     Leaving the sources out would be safe only if the file held all of each, which is not known.
     """
@@ -256,7 +285,7 @@ def refuse_sources(
 def _indexed_source(
     piece: Piece, rows: list[int], status: os.stat_result, dataset: str, paths: Paths
 ) -> str | None:
-    """The path of the one of these rows that is the file of ``status``, and whose array is its ``dataset``."""
+    """The path of the row that is the file of ``status`` and whose array is its ``dataset``."""
     for row in rows:
         source, entry = paths[int(piece.indices[row])], piece.table.entry(row)
         if not os.path.samestat(os.stat(source), status):

@@ -120,7 +120,7 @@ class Snapshot:
             )
         except ValueError:
             raise ValueError(
-                f"{path} is not one of the {len(self.table)} files of this index"
+                f"{path} is not one of the {len(self.table)} files of this index, which its paths list"
             ) from None
 
 
@@ -157,7 +157,10 @@ def _begins(old: Samples, new: Samples) -> bool:
 
 
 def with_common_names(one: Snapshot, other: Snapshot) -> tuple[Table, Table]:
-    """Two looks' tables, names in both counted from one folder: files added elsewhere move the deepest common one."""
+    """The tables of two looks, with names in both counted from one folder.
+
+    Files that were added elsewhere move the deepest common one.
+    """
     if one.root == other.root:
         return one.table, other.table
     cut = common_folder([os.path.join(look.root, "") for look in (one, other)])

@@ -63,7 +63,10 @@ class IndexSpec:
         return cls(named, arrays, along, folder, samples)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
-        """The build of the index, over ``paths`` if they were found already; ``options`` are those of ``Build``."""
+        """The build of the index, over ``paths`` if they were found already.
+
+        ``options`` are those of ``Build``.
+        """
         if paths is None:
             paths = find_files(self.files)
         is_local = isinstance(self.files, str) and not is_remote(self.files)

@@ -19,8 +19,8 @@ from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
 
-#: A file changed this recently might change again without its stamp moving.
-RACY_NS = 2 * 10**9
+#: A file that changed within so many nanoseconds might change again without its stamp moving.
+SETTLED_NS = 2 * 10**9
 _BLOCK = 16384
 _GONE = (-1, 0, 0, 0)
 
@@ -43,14 +43,19 @@ def stamps_of(paths: Iterable[bytes]) -> NDArray[np.int64]:
     return np.array(stamps, np.int64).reshape(-1, 4)
 
 
-def without_racy_times(noted: Stamp, started: int) -> Stamp:
-    """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing."""
+def without_racy_times(noted: Stamp, started: int, settled_ns: int = SETTLED_NS) -> Stamp:
+    """A stamp that was taken at the time ``started`` (ns), without its times where it proves nothing.
+
+    It proves something of a file whose last change was more than ``settled_ns`` before.
+    """
     size, written, changed, inode = noted
-    return (size, 0, 0, inode) if max(written, changed) >= started - RACY_NS else noted
+    return (size, 0, 0, inode) if max(written, changed) >= started - settled_ns else noted
 
 
 def noted_of(path: bytes, entry: Entry) -> list[Stamp]:
-    """The stamps of the files whose metadata ``entry`` was read from; OSError where one is not there.
+    """The stamps of the files whose metadata ``entry`` was read from.
+
+    OSError where one is not there.
 
     A zarr store with sequences inside has one stamp for all files that tell where these are.
     """
@@ -73,7 +78,10 @@ def is_unchanged(path: str, entry: Entry) -> bool:
 def unchanged(
     table: Table, rows: NDArray[np.int64], paths: Paths, indices: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether each of ``rows`` is proved unchanged; their files have the given ``indices`` in ``paths``."""
+    """Whether each of ``rows`` is proved unchanged.
+
+    Their files have the given ``indices`` in ``paths``.
+    """
     answers = [np.zeros(0, bool)]
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -166,7 +174,10 @@ def watched(path: bytes, entry: Entry) -> Iterator[bytes]:
 
 
 def _as_one(path: bytes, files: Iterable[bytes]) -> Stamp:
-    """One stamp for many files: as young as the youngest of them, and of no other size where any changed."""
+    """One stamp for many files: as young as the youngest of them.
+
+    It has another size where any of them changed.
+    """
     names = list(files)
     stamps = stamps_of(names)
     digest = hashlib.blake2b(stamps.tobytes(), digest_size=8)

@@ -82,13 +82,17 @@ class Take(NamedTuple):
         )
 
     def given(self, rows: NDArray[Any], *, zeros: bool) -> Sequence[NDArray[Any]]:
-        """What each sample gets of the distinct ``rows``, writable and no other's; ``zeros`` where nothing is."""
+        """What each sample gets of the distinct ``rows``, writable and no other's.
+
+        ``zeros`` where nothing is.
+        """
         if self.counts is not None:
             return np.split(rows[self.places], np.cumsum(self.counts)[:-1])
         is_empty = not len(rows)
         if self.places.ndim == 1 and self.is_apart and not is_empty and not zeros:
             return [rows[place, ...] for place in self.places.tolist()]
         if is_empty:
+            # nothing was read: all of it is padding
             block = np.zeros((*self.places.shape, *rows.shape[1:]), rows.dtype)
         elif self.places.ndim > 1 and self.is_apart:
             block = rows.reshape(*self.places.shape, *rows.shape[1:])
@@ -100,7 +104,10 @@ class Take(NamedTuple):
 
 
 class Batch:
-    """The samples of some ids, out of what the files held at one look, whatever a refresh does meanwhile."""
+    """The samples of some ids, out of what the files held at one look.
+
+    A refresh meanwhile changes nothing.
+    """
 
     def __init__(
         self,
@@ -124,11 +131,13 @@ class Batch:
             take = self._take(field.offsets)
             if field.is_mask:
                 assert take.inside is not None, "only padded windows have a mask"
+                # a copy for each sample, which may be written to
                 columns.append([flags.copy() for flags in map(np.asarray, take.inside)])
             else:
                 rows = self._field(field.column, take.plan)
                 columns.append(take.given(rows, zeros=zeros))
         samples_of = list(zip(*columns, strict=True))
+        # all samples are of one size, unless they are whole sequences
         self._useful = sum(array.nbytes for sample in samples_of[:1] for array in sample)
         self._useful *= len(samples_of)
         if window is not None and window.is_whole:
@@ -164,7 +173,10 @@ class Batch:
         return field
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
-        """Carry out the runs whose chunks are kept, before other chunks can push those out; the runs that are left."""
+        """Carry out the runs whose chunks are kept, before other chunks can push those out.
+
+        Returns the runs that are left.
+        """
         left = []
         last = (-1, -1)
         block = None
@@ -191,7 +203,7 @@ class Batch:
         *,
         again: bool = True,
     ) -> None:
-        """Carry out the runs of one unit: through chunks that are kept, or straight into the result."""
+        """Carry out the runs of one unit, by chunks that are kept or straight into the result."""
         run = runs[0]
         length = int(self._now.units.chunk_lengths[run.file, column])
         file, number = self._now.units.place(run.file)
@@ -264,7 +276,10 @@ class Batch:
         return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
 
     def _affected(self, plan: Plan, first: int, last: int) -> list[int]:
-        """Which of the samples, three at most, take one of the distinct items from ``first`` to ``last``."""
+        """Which of the samples take one of the distinct items from ``first`` to ``last``.
+
+        Three of them at most.
+        """
         for take in self._takes.values():
             if take.plan is not plan:
                 continue

@@ -15,23 +15,32 @@ from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
 from globidx.errors import ReadError
 
-#: Bytes of constants that a process keeps, the last one read in any case.
-_BYTES = 64 * 2**20
+#: Bytes of constants that a process keeps by default, the last one read in any case.
+CAPACITY = 64 * 2**20
 
 
 class ConstantReader:
-    """Reads ``constants``; numbers are arrays that samples share, text is str."""
+    """Reads ``constants``; numbers are arrays that samples share, text is str.
+
+    ``capacity`` is how many bytes of them are kept.
+    """
 
     def __init__(
-        self, constants: Sequence[Constant], handles: HandleCache[tuple[Snapshot, int], OpenFile]
+        self,
+        constants: Sequence[Constant],
+        handles: HandleCache[tuple[Snapshot, int], OpenFile],
+        capacity: int = CAPACITY,
     ) -> None:
-        self._constants, self._handles = constants, handles
+        self._constants, self._handles, self._capacity = constants, handles, capacity
         # no lock, which a fork could leave locked: each use is one step of the interpreter
         self._cached: dict[Hashable, tuple[Any]] = {}
         self._bytes = 0
 
     def read(self, now: Snapshot, sample_ids: Sequence[int]) -> list[tuple[Any, ...]]:
-        """The values of all constants for each id; ReadError, naming file and constant, where one cannot be had."""
+        """The values of all constants for each id.
+
+        ReadError, naming file and constant, where one cannot be had.
+        """
         return [
             tuple(self._value(now, one, file, number) for one in self._constants)
             for file, number in _owners(now, sample_ids)
@@ -48,6 +57,7 @@ class ConstantReader:
                     f"{scanning.printable(now.paths[file])} has {count}, and this is sequence {number}"
                 )
             entry = entries[number]
+            # a number is an array of no dimension, as a constant that is no entry is
             return np.asarray(entry) if isinstance(entry, np.generic) else entry
         return self._kept(now, one, file, number if one.is_of_match else 0)
 
@@ -55,11 +65,13 @@ class ConstantReader:
         key = (now.look, file, number, one.path, one.attribute)
         cached = self._cached.get(key)
         if cached is None:
+            # in a tuple, since None may be a value
             cached = (self._read(now, one, file, number),)
-            self._bytes += _size(cached[0])
-            if self._bytes > _BYTES:
+            size = _size(cached[0])
+            if self._bytes + size > self._capacity:
                 self.clear()
             self._cached[key] = cached
+            self._bytes += size
         return cached[0]
 
     def _read(self, now: Snapshot, one: Constant, file: int, number: int) -> Any:
@@ -101,9 +113,9 @@ def _owners(now: Snapshot, sample_ids: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def plain(value: Any) -> Any:
-    """A value of a file as samples have it: an array of numbers, str, or a list of str; others of JSON as they are.
+    """A value of a file as samples have it: an array of numbers, str, or a list of str.
 
-    ValueError for what is none of these.
+    Others of JSON are given as they are. ValueError for what is none of these.
     """
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

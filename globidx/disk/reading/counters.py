@@ -1,4 +1,4 @@
-"""What reading cost, counted in the process that reads and reported to the process that started it."""
+"""What reading cost, counted where it is done and reported to the process that asked for it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,10 @@ class Tally:
 
     @property
     def name(self) -> str:
-        """The tally that this one's reports are for: a forked copy has the name of what it is a copy of."""
+        """The tally that this one's reports are for.
+
+        A forked copy has the name of what it is a copy of.
+        """
         return self._speaks_for if self._speaks_for and os.getpid() == self._made_in else self._name
 
     def add(self, counters: Counters) -> None:
@@ -109,7 +112,10 @@ class Tally:
             return total
 
     def report(self) -> Report | None:
-        """All that was counted in this process; None where there was nothing since the last report."""
+        """All that was counted in this process.
+
+        None where there was nothing since the last report.
+        """
         with self._lock:
             if self._own == self._reported:
                 return None
@@ -117,7 +123,10 @@ class Tally:
             return Report(self.name, self._process, self._own)
 
     def receive(self, report: Report) -> None:
-        """Take in what another process has counted; totals, so one that got lost with its batch is made up for."""
+        """Take in what another process has counted.
+
+        Those are totals, so one that got lost with its batch is made up for.
+        """
         with self._lock:
             self._others += report.total - self._received.get(report.process, Counters())
             self._received[report.process] = report.total

@@ -1,4 +1,4 @@
-"""How each array of a file is read: without its library if its layout is plain, else by the library."""
+"""How each array of a file is read: if its layout is plain, without its library."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Source(Protocol):
     how: str
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
-        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``; returns the stored bytes it took.
+        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``.
+
+        Returns the stored bytes it took.
 
         MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they
         cannot be had.
@@ -46,7 +48,10 @@ class SpanSource(Protocol):
     """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out``; returns the stored bytes it took. One chunk is decoded at a time."""
+        """Fill rows of ``out``; returns the stored bytes it took.
+
+        One chunk is decoded at a time.
+        """
 
 
 @runtime_checkable
@@ -123,7 +128,10 @@ class OpenFile:
         return Pattern(key).path(episodes.name(number))
 
     def value(self, path: str, attribute: str | None) -> Any:
-        """An attribute of what lies at ``path``, or all of the array there; KeyError where there is none."""
+        """An attribute of what lies at ``path``, or all of the array there.
+
+        KeyError where there is none.
+        """
         return self.library().value(path, attribute)
 
     def close(self) -> None:
@@ -133,7 +141,7 @@ class OpenFile:
             self._store.close()
 
     def _stacked(self, column: int, place: int) -> Source:
-        """The rows at one place along axis 0, by the source of all of the array where it has a way."""
+        """The rows at one place along axis 0, by the source of the array where that has a way."""
         whole = self._sources.get((column, _WHOLE))
         info = self._entry.arrays[column]
         if whole is None:
@@ -175,7 +183,10 @@ class OpenFile:
         return source
 
     def library(self) -> Any:
-        """The file as zarr-python or h5py opens it, once it is needed: zarr takes half a second to import."""
+        """The file as zarr-python or h5py opens it, once it is needed.
+
+        zarr takes half a second to import.
+        """
         if self._store is None:
             if self._forked and self._entry.kind != "hdf5":
                 stores.refuse_fork()
@@ -190,7 +201,10 @@ class OpenFile:
 
 
 class LibrarySource:
-    """An array as its library reads it, by plain slices; at one ``place`` along axis 0 where there is one."""
+    """An array as its library reads it, by plain slices.
+
+    At one ``place`` along axis 0 where there is one.
+    """
 
     def __init__(
         self, store: Callable[[], Store], array: str, axis: int = 0, place: int | None = None
@@ -209,6 +223,7 @@ class LibrarySource:
         Returns the decoded bytes, since libraries do not report stored ones.
         """
         block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
+        # a slice that reaches beyond the end is shorter, without an error
         if block.shape != out.shape:
             raise ReadError(
                 f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}"

@@ -25,7 +25,10 @@ _OF_A_PROCESS = ("_born_in", "_constants", "_indexes", "_now", "_tally", "handle
 
 
 class Reader:
-    """Reads samples of ``fields`` by id. Pickles without open files or cached data; a forked child opens its own."""
+    """Reads samples of ``fields`` by id. Pickles without open files or cached data.
+
+    A forked child opens its own.
+    """
 
     _now: Snapshot | None
 
@@ -77,7 +80,10 @@ class Reader:
         return [field.column for field in self.fields if not field.is_mask]
 
     def counters(self, *, reset: bool = False) -> Counters:
-        """What was read so far, here and by workers that reported; counted from zero again after a ``reset``."""
+        """What was read so far, here and by workers that reported.
+
+        Counted from zero again after a ``reset``.
+        """
         return self._tally.take(reset=reset)
 
     def close(self) -> None:
@@ -131,10 +137,14 @@ class Reader:
         return opened
 
     def _refuse_changed(self, path: str, known: Entry) -> None:
-        """ReadError if the file is not what was indexed: its stamp differs, and so does its metadata."""
+        """ReadError if the file is not what was indexed.
+
+        Its stamp differs, and so does its metadata.
+        """
         now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)
+        # a file that was touched, or copied back, has another stamp and the same samples
         if (now.length, now.digest) != (known.length, known.digest):
             raise ReadError(
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "

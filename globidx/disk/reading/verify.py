@@ -1,4 +1,7 @@
-"""Checking data: which chunks are absent, which cannot be read, and in which arrays damage would go unnoticed."""
+"""Checking data: which chunks are absent, or cannot be read.
+
+It also tells in which arrays damage would go unnoticed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record files of one folder: their names, which is the newest, and reading, publishing and removing one."""
+"""Record files of one folder: names, the newest one, and how one is read and written."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from globidx.errors import (
     WriteError,
 )
 
+# at least eight digits, so that names sort as numbers do in any listing
 _NAME = re.compile(r"record-([0-9]{8,18})-([0-9a-f]{12})\.json")
 _LAST_NUMBER = 10**18 - 1
 # How often a folder is listed anew because a record was pruned by a running job between the listing
@@ -31,7 +32,9 @@ _log = logging.getLogger("globidx")
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Read a record file. It is parsed strictly and verified; no code runs, and no other file is opened.
+    """Read a record file.
+
+    It is parsed strictly and verified. No code runs, and no other file is opened.
 
     Parameters
     ----------
@@ -91,6 +94,7 @@ def read_bytes(path: str | Path) -> bytes:
                 f"{path} is not a whole record: it has {status.st_size} bytes, the most is {strict.MAX_BYTES}"
             )
         with open(descriptor, "rb", closefd=False) as stream:
+            # one byte more, so that a file which grows meanwhile is refused, and not cut
             return stream.read(status.st_size + 1)
     finally:
         os.close(descriptor)
@@ -102,7 +106,9 @@ def record_path(directory: Path, id: str) -> Path:
 
 
 def publish(directory: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
-    """Write a record beside the others, all or nothing; RecordError, and nothing, where it could not be read back.
+    """Write a record beside the others, all or nothing.
+
+    RecordError, and nothing is written, where it could not be read back.
 
     SaveError where it could not be written; its ``state`` is ``NOT_WRITTEN``, or ``UNKNOWN`` if the
     record may be there.
@@ -115,6 +121,7 @@ def publish(directory: Path, sealed: Mapping[str, Any], *, durable: bool) -> Pat
 def write(path: Path, sealed: Mapping[str, Any], *, durable: bool) -> Path:
     """Make ``path`` hold a record, as ``publish`` does."""
     data = record.encode(sealed)
+    # read back as a reader would: a record that none accepts must not take the place of a good one
     record.decode(data, "the record to be written")
     try:
         write_atomic(path, data, durable=durable)
@@ -135,7 +142,10 @@ def list_records(directory: Path) -> list[Path]:
 
 
 def newest(path: str | Path) -> Path:
-    """``path`` itself, or the newest record in it where it is a folder; FileNotFoundError where it holds none."""
+    """``path`` itself, or the newest record in it where it is a folder.
+
+    FileNotFoundError where it holds none.
+    """
     path_given = Path(path)
     if not path_given.is_dir():
         return path_given
@@ -146,7 +156,10 @@ def newest(path: str | Path) -> Path:
 
 
 def read_newest(path: str | Path) -> dict[str, Any]:
-    """The record in a file, or the newest one of a folder, also while a running job prunes there."""
+    """The record in a file, or the newest one of a folder.
+
+    A running job may prune there meanwhile.
+    """
     for _ in range(_TRIES):
         record_file = newest(path)
         try:
@@ -170,6 +183,7 @@ def next_number(directory: Path) -> int:
         existing = list_records(directory)
     except OSError as error:
         raise SaveError(f"no record can be written in the folder {directory}: {error}") from error
+    # from the names alone: a damaged record still counts, so that no number is used twice
     number = int(existing[-1].name.split("-")[1]) + 1 if existing else 0
     if number > _LAST_NUMBER:
         raise SaveError(
@@ -204,6 +218,7 @@ def remove(path: Path) -> bool:
     saved by then.
     """
     try:
+        # the file is read whole before it is removed: its name alone proves nothing
         if path.is_symlink() or path != record_path(path.parent, read_record(path)["id"]):
             return False
         path.unlink()
@@ -243,12 +258,14 @@ def _found(
     directory: Path, expect: str | None, *, fallback: bool
 ) -> tuple[dict[str, Any] | None, list[str]]:
     passed_over: list[str] = []
+    # newest first, by number: clocks of two nodes, or of one that was set back, do not decide
     for path in reversed(list_records(directory)):
         try:
             record_found = read_record(path)
         except RecordError as error:
             if not fallback:
                 message = f"{error}. restore(fallback=True) goes back to the newest whole record before it"
+                # of the same class: a newer version is no damage
                 raise type(error)(message) from None
             passed_over.append(str(error))
             continue

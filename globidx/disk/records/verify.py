@@ -1,4 +1,7 @@
-"""Verifies a folder of records without changing it: which are whole, and what killed writers left."""
+"""Verifies a folder of records without changing it.
+
+It tells which are whole, and what killed writers left.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,7 @@ def _inspected(path: Path) -> tuple[Path, str | None, str | None]:
         return path, None, str(error)
     problem = (
         None
+        # the name decides which record is the newest, so it must be the record's own
         if is_name_of(path, id)
         else f"{path} holds record {id}: it was renamed or copied over another"
     )

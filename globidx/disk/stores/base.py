@@ -80,14 +80,20 @@ class Store(Protocol):
         """
 
     def value(self, path: str, attribute: str | None) -> Any:
-        """An attribute of the node at ``path``, or all of the array there; KeyError where there is none."""
+        """An attribute of the node at ``path``, or all of the array there.
+
+        KeyError where there is none.
+        """
 
     def close(self) -> None:
         """Release the file; reading afterwards is an error."""
 
 
 class Audit(NamedTuple):
-    """The shape of an array, its chunks (or shards), how many are absent, and whether each has a checksum."""
+    """The shape of an array, its chunks or shards, and how many of these are absent.
+
+    Also whether each has a checksum.
+    """
 
     shape: tuple[int, ...]
     chunks: int
@@ -109,11 +115,14 @@ class UnknownKindError(GlobidxError, ValueError):
 
 
 class OtherFormatError(UnknownKindError):
-    """A file is one of a known format that is not read here: certainly no HDF5 file that was cut."""
+    """A file is of a known format that is not read here, and so no HDF5 file that was cut."""
 
 
 class NotPlainError(ValueError):
-    """A fast path does not understand this array, so its library reads it; the message says the unusual part."""
+    """A fast path does not understand this array, so its library reads it.
+
+    The message says the unusual part.
+    """
 
 
 def format_of(path: Path) -> str:
@@ -153,6 +162,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
             )
         remote: Entry = _module("zarr.library").scan(path, layout, axis)
         return remote
+    # a file of a usual suffix is not opened only to see what it is
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:
         plain: Entry | None = _module("zarr.fast_scan").scan(path, layout, axis)
@@ -200,7 +210,9 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
-    """Whether ``dataset``, which another file takes from this one, is its ``array``, by whatever name.
+    """Whether ``dataset``, which another file takes from this one, is its ``array``.
+
+    Names do not matter.
 
     An empty name is all of the file.
     """
@@ -223,7 +235,9 @@ def array_info(
     length: int = 0,
     packing: str = "",
 ) -> tuple[ArrayInfo, int]:
-    """An array as the index keeps it, and its item count; ValueError for what no sample can be made of.
+    """An array as the index keeps it, and its item count.
+
+    ValueError for what no sample can be made of.
 
     ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` returns
     for its attributes.
@@ -235,8 +249,15 @@ def array_info(
             f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
         )
     axis = field.axis
-    if not 0 <= axis < len(shape):
-        raise ValueError(f"{label} has shape {tuple(shape)}: no axis {axis} to take items from")
+    if not shape:
+        raise ValueError(
+            f"{label} is a single value, with no axis of items; choose another with key= (--key)"
+        )
+    if axis >= len(shape):
+        raise ValueError(
+            f"{label} has shape {tuple(shape)}, and no axis {axis}; axis must be in [0, {len(shape)})"
+        )
+    # a damaged file may claim any size, and what no int64 holds cannot be indexed
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
         chunks and min(chunks) < 1
     ):
@@ -335,7 +356,10 @@ def require_aligned(arrays: Sequence[tuple[ArrayInfo, int]]) -> None:
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
-    """``block`` with ``axis`` moved to the front, in native byte order, contiguous, writable and its own."""
+    """``block`` with ``axis`` moved to the front.
+
+    It is in native byte order, contiguous, writable and no view.
+    """
     moved = np.moveaxis(block, axis, 0) if axis else block
     # text of any length has no byte order
     dtype = moved.dtype if moved.dtype.kind == "T" else moved.dtype.newbyteorder("=")
@@ -343,7 +367,10 @@ def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
 
 
 def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[slice, ...]:
-    """The selection of items ``[start, stop)`` along ``axis`` of an array; at one ``place`` along axis 0."""
+    """The selection of items ``[start, stop)`` along ``axis`` of an array.
+
+    With a ``place``, at that one along axis 0.
+    """
     ahead = [slice(None)] * axis
     if place is not None:
         ahead[0] = slice(place, place + 1)
@@ -352,7 +379,10 @@ def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[sl
 
 @lru_cache(64)
 def _native_name(dtype: np.dtype[Any]) -> str | None:
-    """The name of a dtype of numbers or bools in native byte order; numpy takes its time over it."""
+    """The name of a dtype of numbers or bools in native byte order.
+
+    It is kept, for numpy takes its time over it.
+    """
     return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
 
 

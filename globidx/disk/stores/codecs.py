@@ -49,8 +49,12 @@ class Codec(NamedTuple):
 
 
 def decode(codecs: Sequence[Codec], data: Data, out: NDArray[np.uint8]) -> None:
-    """Undo ``codecs``, the last one first, and fill ``out``; ValueError where that is not what comes out."""
+    """Undo ``codecs``, the last one first, and fill ``out``.
+
+    ValueError where that is not what comes out.
+    """
     for step in range(len(codecs) - 1, 0, -1):
+        # what comes out of all but the first codec has no known size, only a bound
         data = codecs[step].expand(data, most_stored(len(out), step))
     if codecs and codecs[0].into is not None:
         codecs[0].into(data, out)
@@ -85,7 +89,10 @@ def expect(nbytes: int, expected: int) -> None:
 
 
 def is_known(name: str, configuration: Mapping[str, Any]) -> bool:
-    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3; imports nothing."""
+    """Whether ``codec_of`` has the codec that zarr calls ``name``, in format 2 or 3.
+
+    Imports nothing.
+    """
     if name == "crc32c":
         # format 2 may have the checksum before the bytes
         return bool(configuration.get("location", "end") == "end")
@@ -115,7 +122,9 @@ def codec_of(name: str, configuration: Mapping[str, Any]) -> Codec:
 
 
 def inflate(data: Data, limit: int) -> bytes:
-    """What a zlib or gzip stream holds, its checksum verified: by zlib-ng or isal where one is installed.
+    """What a zlib or gzip stream holds, its checksum verified.
+
+    zlib-ng or isal inflates it where one is installed.
 
     ValueError where that is more than ``limit`` bytes, as soon as one of them too many is there.
     """
@@ -123,13 +132,17 @@ def inflate(data: Data, limit: int) -> bytes:
 
 
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
-    """``inflate`` into ``out``, which it must fill: a piece at a time, so that there is no second copy of all of it."""
+    """``inflate`` into ``out``, which it must fill.
+
+    It goes a piece at a time, so that there is no second copy of all of it.
+    """
     filled = 0
     # the rest of the stream is copied once a piece
     piece = max(_PIECE, len(out) // 8)
     with _inflating(_EITHER) as stream:
         while not stream.eof:
             part = stream.decompress(data, min(piece, len(out) - filled + 1))
+            # no progress: the stream was cut
             if not part and not stream.eof:
                 break
             refuse_more(filled + len(part), len(out))
@@ -160,7 +173,10 @@ def without_crc32c(data: Data) -> Data:
 
 
 def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
-    """ValueError unless ``stored`` is the little-endian CRC-32C of the pieces, one after the other."""
+    """ValueError unless ``stored`` is the CRC-32C of the pieces, one after the other.
+
+    It is little-endian.
+    """
     checksum = 0
     for piece in pieces:
         checksum = _crc32c().extend(
@@ -180,6 +196,7 @@ _NAMES = frozenset({"zlib", "gzip", "bz2", "lzma", *_CLASSES})
 def _inflated(data: Data, limit: int, wbits: int) -> tuple[bytes, bytes]:
     """The content of one stream, and the bytes after it."""
     with _inflating(wbits) as stream:
+        # one byte too many shows that there is more, whatever that would be
         inflated: bytes = stream.decompress(data, limit + 1)
     refuse_more(len(inflated), limit)
     _expect_whole(stream)
@@ -202,7 +219,10 @@ def _expect_whole(stream: Any) -> None:
 
 
 def _gunzip(data: Data, limit: int) -> Data:
-    """All members of a gzip stream, zeros between and behind them left out, as Python's gzip does."""
+    """All members of a gzip stream, as Python's gzip reads it.
+
+    Zeros between and behind them are left out.
+    """
     parts: list[bytes] = []
     while data or not parts:
         part, rest = _inflated(data, limit, 31)
@@ -263,6 +283,7 @@ def _framed(decompress: Callable[..., Any], size: Callable[[Data], int]) -> Code
 
 def _blosc_size(data: Data) -> int:
     """Bytes of the header: 4 to 7 how many it decodes to, 12 to 15 how long the frame is."""
+    # Blosc itself decodes a cut frame into something
     if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
         raise ValueError(f"{len(data)} bytes are not the whole Blosc frame: it was cut, or is none")
     return int.from_bytes(data[4:8], "little")

@@ -1,4 +1,7 @@
-"""Finding the arrays of a layout in one file: the same rules for zarr groups and HDF5 groups, which look alike."""
+"""Finding the arrays of a layout in one file.
+
+The rules are the same for zarr groups and HDF5 groups, which look alike.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ _DEPTH = 32
 
 
 class Field(NamedTuple):
-    """An array to read: its name in the index, its path in this file, how its rows make items, and their axis."""
+    """An array to read: its name in the index, and its path in this file.
+
+    ``form`` says how its rows make items, and ``axis`` where they lie.
+    """
 
     name: str
     path: str
@@ -26,7 +32,9 @@ class Field(NamedTuple):
 def find(
     root: Any, layout: Layout, axis: int, arrays: Callable[[], Mapping[str, Sequence[int]]]
 ) -> list[Field]:
-    """The fields of ``layout`` in the file whose root group is ``root``; ``arrays()`` lists all arrays, with shapes.
+    """The fields of ``layout`` in the file whose root group is ``root``.
+
+    ``arrays()`` lists all arrays, with shapes.
 
     ValueError names what is missing or ambiguous.
     """
@@ -62,6 +70,7 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
     if keys is None and len(present) == 1:
         return tuple(present)
     names = sorted(present)
+    # a file may hold thousands of arrays
     listed = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
     available = (
         listed + (f" and {len(names) - 20} more" if len(names) > 20 else "")
@@ -73,15 +82,20 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
     missing = next(key for key in keys if key not in present)
     similar = get_close_matches(missing, names, 1)
     hint = f" (did you mean {similar[0]!r}?)" if similar else ""
-    raise ValueError(f"it has no array {missing!r}{hint}; there is {available}")
+    is_group = any(name.startswith(f"{missing}/") for name in names)
+    group = f"; {missing!r} is a group: name an array in it" if is_group else ""
+    raise ValueError(f"it has no array {missing!r}{hint}; there is {available}{group}")
 
 
 def _nexus(root: Any) -> str:
-    """The signal of the default plot: ``default`` attributes followed to a group that has a ``signal``.
+    """The signal of the default plot.
+
+    ``default`` attributes are followed to a group that has a ``signal``.
 
     https://manual.nexusformat.org/datarules.html
     """
     node, path = root, ""
+    # attributes may lead in a circle
     for _ in range(_DEPTH):
         signal = _text(node.attrs.get("signal")) or _old_signal(node)
         if signal is not None:
@@ -102,7 +116,7 @@ def _nexus(root: Any) -> str:
 
 
 def _only_entry(node: Any) -> str | None:
-    """A file without ``default`` is clear, too, where there is one NXentry, or one NXdata, to go to."""
+    """The one NXentry, or NXdata, that a file without ``default`` can mean."""
     for kind in ("NXentry", "NXdata"):
         named = [name for name in node if _class(_get(node, name)) == kind]
         if len(named) == 1:
@@ -138,7 +152,10 @@ def _class(node: Any) -> str | None:
 
 
 def _ome(root: Any) -> str:
-    """The full resolution: https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``)."""
+    """The full resolution of an OME-Zarr image.
+
+    https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``).
+    """
     attributes = dict(root.attrs)
     within = attributes.get("ome")
     scales = (within if isinstance(within, dict) else attributes).get("multiscales")

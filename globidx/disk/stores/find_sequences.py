@@ -1,4 +1,7 @@
-"""Finding the sequences inside one file: the same rules for zarr and HDF5, whose groups look alike."""
+"""Finding the sequences inside one file.
+
+The rules are the same for zarr and HDF5, whose groups look alike.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,9 @@ def inside(
     layout: Layout,
     read: Callable[[str], NDArray[Any]],
 ) -> Inside:
-    """The sequences of a file whose aligned ``arrays`` of these ``shapes`` were found, by ``layout.inner``.
+    """The sequences of a file, by ``layout.inner``.
+
+    Its aligned ``arrays``, of these ``shapes``, were found.
 
     ``read(path)`` is all of a small array. ValueError where arrays and sequences do not fit.
     """
@@ -130,7 +135,9 @@ def arrays_like(tree: Tree, pattern: str) -> list[str]:
 def matched(
     tree: Tree, layout: Layout, axis: int
 ) -> tuple[list[tuple[ArrayInfo, int]], Inside, list[object]]:
-    """The arrays of each match of the keys of ``layout``, as one aligned set; their rows; and what identifies both.
+    """The arrays of each match of the keys of ``layout``, as one aligned set; their rows.
+
+    And what identifies both.
 
     Raises
     ------
@@ -147,6 +154,7 @@ def matched(
     for name in sorted(set(matches(patterns[0], tree.groups)), key=natural):
         found = [tree.describe(pattern.path(name)) for pattern in patterns]
         if all(one is None for one in found):
+            # a group that has none of the arrays is something else, and no incomplete match
             without.append(name)
             continue
         counts = set[int]()
@@ -193,9 +201,13 @@ class _Column:
         self._like: tuple[object, ...] = ()
 
     def add(self, one: Described, path: str) -> int:
-        """How many rows the array at ``path`` has; ValueError where it does not go with those before."""
+        """How many rows the array at ``path`` has.
+
+        ValueError where it does not go with those before.
+        """
         axis = self.field.axis
         alike = (one.shape[:axis], one.shape[axis + 1 :], one.dtype, one.packing)
+        # of many thousand groups nearly all are alike, and cost this comparison
         if alike != self._like or len(one.shape) <= axis:
             info, _ = array_info(
                 self.field._replace(path=path),
@@ -210,16 +222,22 @@ class _Column:
                 self.info.packing,
             ):
                 raise ValueError(
-                    f"array {path!r} holds {info.item_shape} {info.dtype} a row, while that of the first match holds "
-                    f"{self.info.item_shape} {self.info.dtype}"
+                    f"array {path!r} holds {_row(info)}, while that of the first match holds {_row(self.info)}"
                 )
             if not self._like:
                 self.first = one.spelled
-                self.info = replace(info, path=self.field.path, chunk_length=0)
+                # the pattern stands for the paths of all matches
+                self.info = replace(info, path=self.field.path)
             self._like = alike
         self.rows = int(one.shape[axis])
         self.chunk = int(one.chunks[axis]) if one.chunks else 0
         return self.rows
+
+
+def _row(info: ArrayInfo) -> str:
+    """What a row of an array is, in words."""
+    packed = f" packed by {info.packing}" if info.packing else ""
+    return f"{info.item_shape} {info.dtype}{packed} a row"
 
 
 def _present(patterns: Sequence[Pattern], name: str, found: Sequence[Described | None]) -> str:
@@ -231,7 +249,10 @@ def _present(patterns: Sequence[Pattern], name: str, found: Sequence[Described |
 def _missing_of_each(
     tree: Tree, key: str, names: Sequence[str], lengths: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
-    """The missing rows of each match, counted over the rows of all; of one array for all where ``key`` has no star."""
+    """The missing rows of each match, counted over the rows of all.
+
+    Of one array for all where ``key`` has no star.
+    """
     if "*" not in key:
         yield _missing(tree.read(key), int(lengths.sum()), key)
         return
@@ -276,6 +297,7 @@ def _listed(values: NDArray[Any], names: Sequence[str], path: str) -> NDArray[np
         listed[numbers] = True
         return listed
     wanted = {one.decode() if isinstance(one, bytes) else str(one) for one in flat.tolist()}
+    # a misspelt name would leave a sequence out without a word
     if unknown := wanted - set(names):
         raise ValueError(f"only={path!r} lists {min(unknown)!r}, which is no sequence of the file")
     listed[:] = [name in wanted for name in names]

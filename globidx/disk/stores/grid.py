@@ -1,4 +1,7 @@
-"""The grid of an array's chunks, as rows of chunks along the axis of its items: the same for zarr and HDF5."""
+"""The grid of an array's chunks, as rows of chunks along the axis of its items.
+
+It is the same for zarr and HDF5.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ class ChunkGrid:
         self.is_direct = self.is_whole and self._axis == (0 if place is None else 1)
 
     def row(self, row: int) -> Iterator[tuple[Coordinates, Region]]:
-        """The chunks of a row of chunks: their coordinates, and where their elements belong beside the row axis."""
+        """The chunks of a row of chunks: their coordinates, and where their elements belong.
+
+        The latter beside the row axis.
+        """
         for numbers in itertools.product(*self._counts):
             region = tuple(
                 slice(number * side, (number + 1) * side)

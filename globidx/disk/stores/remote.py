@@ -1,4 +1,7 @@
-"""Stores by URL: what fsspec can list is found here, and zarr reads it. The extra ``remote`` brings fsspec."""
+"""Stores by URL: what fsspec can list is found here, and zarr reads it.
+
+The extra ``remote`` brings fsspec.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,9 @@ def exists(url: str) -> bool:
 
 @contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Turn errors of the packages below fsspec into OSError, so that they are reported for a file like any other.
+    """Turn errors of the packages below fsspec into OSError.
+
+    So they are reported for a file like any other.
 
     There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's,
     azure's, paramiko's, zipfile's. What they have in common: neither Python nor numpy, zarr or this

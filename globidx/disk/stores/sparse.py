@@ -13,7 +13,10 @@ from globidx.errors import ReadError
 
 
 class SparseSource:
-    """A compressed sparse row matrix in a group of an open file: ``indptr``, ``indices`` and ``data``."""
+    """A compressed sparse row matrix in a group of an open file.
+
+    The group has ``indptr``, ``indices`` and ``data``.
+    """
 
     how = "made dense from sparse rows, which its library reads"
 

@@ -1,4 +1,7 @@
-"""zarr by tensorstore, for who asks for it: its own caches and threads, which do not survive a fork."""
+"""zarr by tensorstore, for who asks for it.
+
+It has caches and threads of its own, which do not survive a fork.
+"""
 
 from __future__ import annotations
 

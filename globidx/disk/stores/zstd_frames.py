@@ -46,6 +46,7 @@ def into(decompress: Decompress, data: Data, out: NDArray[np.uint8]) -> None:
     all_frames, filled = frames(data), 0
     for index, frame in enumerate(all_frames):
         room = len(out) - filled
+        # the last frame must hold all that is left, so its size is known after all
         if frame.size is None and index == len(all_frames) - 1 and room:
             size = room
             decompress(_with_size(frame, room), out=out[filled:])
@@ -72,7 +73,9 @@ def expand(decompress: Decompress, data: Data, limit: int) -> Data:
 
 
 def frames(data: Data) -> list[Frame]:
-    """The frames of a chunk, skippable ones left out; ValueError where its bytes are not whole frames.
+    """The frames of a chunk, skippable ones left out.
+
+    ValueError where its bytes are not whole frames.
 
     Found by the lengths of their blocks, without decoding any.
     """
@@ -104,12 +107,14 @@ def _frame(view: memoryview) -> Frame:
     is_last = False
     while not is_last:
         _refuse_cut(offset + 3, view)
+        # RFC 8878, 3.1.1.2: a header of three bytes, then the block; of a run, one byte of it
         block = int.from_bytes(view[offset : offset + 3], "little")
         is_last = bool(block & 1)
         kind = block >> 1 & 3
         length = block >> 3
         most += _BLOCK if kind == 2 else length
         offset += 3 + (1 if kind == 1 else length)
+    # a checksum of four bytes follows where the header says so
     offset += 4 * (view[4] >> 2 & 1)
     _refuse_cut(offset, view)
     return Frame(view[:offset], size, start, most)
@@ -130,7 +135,10 @@ def _header(view: memoryview) -> tuple[int | None, int] | None:
 
 
 def _with_size(frame: Frame, size: int) -> bytes:
-    """A frame without a size, with ``size`` written into its header: libzstd raises if it decodes to another one."""
+    """A frame without a size, with ``size`` written into its header.
+
+    libzstd raises if it decodes to another one.
+    """
     view, end = memoryview(frame.data), frame.end_of_header
     descriptor = bytes([view[4] | 0xC0])
     return b"".join([view[:4], descriptor, view[5:end], size.to_bytes(8, "little"), view[end:]])

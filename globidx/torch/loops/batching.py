@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch.utils.data
 
 from globidx.errors import CommitError
+from globidx.torch.loops.iterator import Resumable
 from globidx.torch.loops.ledger import Ledger
 
 
@@ -56,10 +57,12 @@ class Batching(NamedTuple):
     @property
     def smallest(self) -> int:
         """How many ids must be left for another batch."""
+        # where it is not known how ids are cut, one id counts as another batch: a pass that was
+        # thought to be over would lose it
         return self.size or 1 if self.drops and self.known else 1
 
 
-class Source(Protocol):
+class Source(Resumable, Protocol):
     """A sampler, as far as the check of its batches needs it."""
 
     _ledger: Ledger
@@ -86,12 +89,12 @@ class DrawnBatches:
         return self._draw(self.ids)
 
     def _draw(self, drawn: deque[list[int]]) -> Iterator[Any]:
-        expected = None if self._in_order else self._sampler._ledger.iterate()
+        expected = None if self._in_order else self._sampler._ledger.iterate(self._sampler)
         for batch in self._inner:
             ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
             if expected is not None and list(islice(expected, len(ids))) != ids:
                 raise CommitError(
-                    f"{self._inner!r} does not yield the ids of the order one after another, so "
+                    f"{type(self._inner).__name__} does not yield the ids of the order one after another, so "
                     "what is delivered is no prefix of its order and cannot be recorded; use a "
                     "batch sampler that only cuts the sequence into batches"
                 )

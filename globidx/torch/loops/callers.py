@@ -62,6 +62,7 @@ class Caller(NamedTuple):
 
         An exception that another thread handles does not concern the loop.
         """
+        # sys.exception() knows those of this thread only
         handled = sys.exception() if self.thread == threading.get_ident() else None
         return handled is not None and handled is not self.handling
 
@@ -69,6 +70,7 @@ class Caller(NamedTuple):
         mine = self.thread == threading.get_ident()
         frame = sys._getframe() if mine else sys._current_frames().get(self.thread)
         while frame is not None:
+            # the id of a frame may be taken by another one, but hardly by one of the same code
             if id(frame) == self.frame and frame.f_code is self.code:
                 return frame.f_lasti in body
             frame = frame.f_back
@@ -77,11 +79,14 @@ class Caller(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _body(code: CodeType, instruction: int) -> range | None:
-    """Offsets of the body of the `for` statement whose FOR_ITER is at ``instruction``; None if there is none.
+    """Offsets of the body of the `for` statement whose FOR_ITER is at ``instruction``.
+
+    None if there is none.
 
     The compiler puts a loop's body between FOR_ITER and its target. Only exception handlers are
     moved out of it, and a loop in one of those has failed to train on its batch.
     """
+    # unknown, and so left to the iterator's life
     if code.co_flags & _SUSPENDABLE:
         return None
     for operation in dis.get_instructions(code):
@@ -109,6 +114,7 @@ def refuse_sparse_snapshots() -> None:
     After a load it would skip the batches since then, as they are cut today: with another batch
     size or world size those have other samples, which would be lost.
     """
+    # the loader's own iterator is on the stack, and says what it was made with
     for frame in _frames():
         asking: Any = frame.f_locals.get("self") if _name(frame).startswith(_LOADERS[1]) else None
         interval, workers = (

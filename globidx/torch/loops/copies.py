@@ -19,12 +19,16 @@ class Original:
     _living: ClassVar[WeakValueDictionary[str, Passes]] = WeakValueDictionary()
 
     def __init__(self, passes: Passes, parent: str | None = None) -> None:
+        # an id could be that of another sampler by the time a pickle is read
         self.name = uuid.uuid4().hex
         self._parent = parent
         self._living[self.name] = passes
 
     def note_loop(self) -> None:
-        """Note at the sampler that this one was copied from, if it is in this process, that a loop reads the copy."""
+        """Note at the original that a loop reads the copy.
+
+        In another process there is no original, and nothing to note.
+        """
         original = self._living.get(self._parent) if self._parent is not None else None
         if original is not None:
             original.copy_is_read = True

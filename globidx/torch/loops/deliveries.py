@@ -39,9 +39,11 @@ class Deliveries:
         batching = self._source.batching()
         self._over = False
         self._failed = self._begun = False
+        # without a batch size no lane of positions is one worker's
         workers = batching.workers if batching.size else 0
         self._ledger.begin_pass(self, workers=workers, batch_size=batching.size or 1)
         self._generation = self._ledger.passes.generation
+        # counted down here: which batch is the last of the pass must be known as it is handed out
         self._left = self._ledger.left_to_deliver
         self._smallest = batching.smallest
         self.start = batching.started(self._ledger.done)
@@ -109,8 +111,13 @@ class Deliveries:
         if self._over:
             self._batches, self._ids = iter(()), deque()
         elif not self._ledger.passes.counted_by(self):
+            passes = self._ledger.passes
+            why = (
+                f"its sampler {passes.moved}"
+                if passes.generation != self._generation
+                else "another loop over its loader began"
+            )
             raise StaleIteratorError(
-                "this loop's sampler was loaded, reset or moved to another epoch, or another "
-                "loop over its loader began since, so what it would deliver no longer counts; "
-                "leave this loop and start a new one over the loader"
+                f"{why} since this loop began, so what the loop would deliver no longer counts; "
+                "leave it and start a new one over the loader"
             )

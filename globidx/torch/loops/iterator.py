@@ -8,11 +8,13 @@ empties the block of a stale iterator, which is then asked for the next block an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import chain
 from operator import length_hint
 from typing import Any, Protocol, cast
 
 from globidx.errors import StaleIteratorError
+from globidx.torch.loops import callers
 
 # blocks grow by doubling: the first id is cheap, and so is the millionth
 _FIRST_BLOCK, _LARGEST_BLOCK = 2**7, 2**14
@@ -29,7 +31,10 @@ class Watch(Protocol):
 
 
 class Cursor:
-    """The ids ``[start, stop)`` of one rank's stream, computed block by block by ``ids(start, stop)``."""
+    """The ids ``[start, stop)`` of one rank's stream.
+
+    They are computed block by block by ``ids(start, stop)``.
+    """
 
     def __init__(self, watch: Watch, *, by_loader: bool = False) -> None:
         self._watch = watch
@@ -57,6 +62,7 @@ class Cursor:
     @property
     def issued(self) -> int:
         """How many of the stream's ids were yielded, those before ``start`` included."""
+        # a list iterator knows how many are left; nothing is counted for each id
         return self._next - length_hint(self._rest)
 
     @property
@@ -68,6 +74,7 @@ class Cursor:
         """Make the next touch raise, unless nothing is left to yield."""
         if not self.exhausted:
             self._stale = why
+            # chain holds an iterator of this very list, which thus ends at once
             self._block.clear()
 
     def blocks(self) -> Iterator[Iterator[int]]:
@@ -91,15 +98,27 @@ class Cursor:
 class Source(Protocol):
     """The ledger of a sampler, as far as its iterators need it."""
 
-    def state_of(self, cursor: Cursor) -> dict[str, Any]:
-        """The record as if all ids that ``cursor`` issued were committed."""
+    def as_issued_by(self, cursor: Cursor) -> AbstractContextManager[None]:
+        """Let the sampler answer as if all ids that ``cursor`` issued were committed."""
 
-    def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
-        """Load ``state``, and point ``cursor`` at what it leaves to do."""
+    def load_into(self, cursor: Cursor, load: Callable[[], None]) -> None:
+        """Load a record by calling ``load``, and point ``cursor`` at what it leaves to do."""
+
+
+class Resumable(Protocol):
+    """A sampler, as far as its iterators need it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its record."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a record."""
 
 
 class SampleIterator(chain):  # type: ignore[type-arg]
-    """The iterator of a sampler. Its ``state_dict`` is the sampler's record for the ids *issued* so far.
+    """The iterator of a sampler.
+
+    Its ``state_dict`` is the sampler's record for the ids *issued* so far.
 
     torchdata's ``StatefulDataLoader`` asks for it when a batch of ids is sent to a worker, and
     returns the answer with that batch: there, the ids that were issued are exactly those that the
@@ -108,18 +127,25 @@ class SampleIterator(chain):  # type: ignore[type-arg]
 
     _source: Source
     _cursor: Cursor
+    _sampler: Resumable
 
     @classmethod
-    def over(cls, source: Source, cursor: Cursor) -> SampleIterator:
-        """The iterator of ``source`` that reads ``cursor``."""
+    def over(cls, source: Source, cursor: Cursor, sampler: Resumable) -> SampleIterator:
+        """The iterator of ``sampler``, whose ledger is ``source``, that reads ``cursor``."""
         iterator: Any = cls.from_iterable(cursor.blocks())
         iterator._source, iterator._cursor = source, cursor
+        iterator._sampler = sampler
         return cast(SampleIterator, iterator)
+
+    # Both ask the sampler, and not its ledger: a subclass may write more into its record, and must
+    # then be the one that reads it.
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's record as if all ids issued by this iterator were committed."""
-        return self._source.state_of(self._cursor)
+        callers.refuse_sparse_snapshots()
+        with self._source.as_issued_by(self._cursor):
+            return self._sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load ``state`` into the sampler, and go on from there."""
-        self._source.load_into(self._cursor, state)
+        self._source.load_into(self._cursor, lambda: self._sampler.load_state_dict(state))

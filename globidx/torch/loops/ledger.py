@@ -2,101 +2,47 @@
 
 The sampler itself is what users call. Loaders, torchdata's iterators and checkpoints call its
 ledger, which ties the epoch's state (``globidx.core.progress.tracker``) to the pass that reads it
-(``globidx.torch.loops.passes``).
+(``globidx.torch.loops.passes``). What it answers is in ``globidx.torch.loops.account``.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from globidx.core.progress.ranges import Ranges
-from globidx.core.progress.state import SamplerState
 from globidx.core.progress.tracker import Tracker
 from globidx.torch.loops import callers, reports
+from globidx.torch.loops.account import Account, with_batch
 from globidx.torch.loops.copies import Original
-from globidx.torch.loops.iterator import Cursor, SampleIterator
-from globidx.torch.loops.passes import HeldBatch, Loop, Passes
+from globidx.torch.loops.iterator import Cursor, Resumable, SampleIterator
+from globidx.torch.loops.passes import HeldBatch, Loop
 from globidx.torch.loops.reports import Reminders
 
 _log = logging.getLogger("globidx")
 
 
-class Ledger:
-    """Ties the state of a sampler's epoch (``tracker``) to the pass that reads it (``passes``).
+class Ledger(Account):
+    """All that changes how far a sampler is.
 
-    ``lock`` is held around every change; a thread that needs several answers about one moment takes
-    it, too.
+    That is what users call, what loops report, and what saves ask for.
     """
 
     def __init__(self, tracker: Tracker, *, parent: str | None = None) -> None:
-        self.tracker = tracker
-        self.passes = Passes()
-        self.lock = self.passes.lock
+        super().__init__(tracker)
         self._original = Original(self.passes, parent)
         self._reminders = Reminders()
         # the argument of the last set_epoch
         self._chosen: int | None = None
+        # the epoch that the loaded record's rank had completed to get to where it is
+        self._finished: int | None = None
         # whether an iterator loaded the record: then only that iterator's pass starts in the middle
         # of the epoch
         self._restarts = False
 
-    # -- queries, which change nothing
-
-    def at(self) -> tuple[SamplerState, int]:
-        """The state at the current world size, and this rank."""
-        passes = self.passes
-        return self.tracker.at(untouched=passes.untouched, unread=not passes.read_by_loader)
-
-    @property
-    def running_epoch(self) -> int:
-        """The epoch of the tracker."""
-        return self.tracker.state.epoch
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next pass reads."""
-        with self.lock:
-            held = self.passes.held
-            is_over = held is not None and held.is_last and not held.caller.is_in_loop()
-            return self.running_epoch + is_over
-
-    @property
-    def done(self) -> int:
-        """How many ids of the epoch this rank has committed, at any world size."""
-        state, _ = self.at()
-        return state.progress.per_rank + state.committed
-
-    @property
-    def left_to_deliver(self) -> int:
-        """How many ids this rank still yields in the pass, those of the batch that its loop holds included."""
-        state, rank = self.at()
-        return state.stream_length(rank) - state.committed
-
-    @property
-    def held_ids(self) -> int:
-        """How many ids are in the batch that the loop holds; 0 where it holds none."""
-        with self.lock:
-            held = self.passes.held
-        return len(held.ids) if held is not None else 0
-
-    @property
-    def was_read(self) -> bool:
-        """Whether ids were ever drawn or committed in this process."""
-        return self.passes.ever_read or self.tracker.state.committed > 0
-
-    def including_held(self) -> SamplerState:
-        """The state as a record has it, with the batch that the loop holds."""
-        with self.lock:
-            state, rank = self.at()
-            held = self.passes.held
-            is_over = self._is_read_through() if held is None else held.is_last
-            if held is not None:
-                state = _with(state, held, rank)
-            return state.after_epoch() if is_over else state.normal(rank)
+    # -- what a record holds
 
     def refuse_unreported(self) -> None:
         """CommitError where ids were drawn and nobody reports deliveries."""
@@ -105,7 +51,8 @@ class Ledger:
     def state_dict(self) -> dict[str, Any]:
         """The record of this sampler; see ``ResumableDistributedSampler.state_dict``."""
         with self.lock:
-            if not callers.is_asked_by_torchdata():
+            # torchdata counts what its iterators issued, so it lacks no report
+            if self._asked is None and not callers.is_asked_by_torchdata():
                 self._reminders.of_missing_reports(self.passes, self.running_epoch)
             return self.including_held().to_dict()
 
@@ -118,9 +65,10 @@ class Ledger:
             held = self.passes.held
             if held is not None:
                 state, rank = self.at()
-                tracker.state = _with(state, held, rank)
+                tracker.state = with_batch(state, held, rank)
                 if held.is_last:
                     tracker.begin(self.running_epoch + 1, ended=True)
+        # a process group cannot be pickled, and a worker has none
         tracker.ranks = tracker.ranks.for_child()
         return {
             "tracker": tracker,
@@ -140,8 +88,8 @@ class Ledger:
 
     # -- changes that users ask for
 
-    def iterate(self) -> SampleIterator:
-        """An iterator over what this rank has left to do."""
+    def iterate(self, sampler: Resumable) -> SampleIterator:
+        """An iterator over what this rank has left to do, for ``sampler``, whose ledger this is."""
         with self.lock:
             if not self.passes.is_looped_over:
                 self._end_if_over()
@@ -150,7 +98,7 @@ class Ledger:
             cursor = Cursor(self.passes, by_loader=callers.is_read_by_loader())
             self._point(cursor)
             self.passes.read_by_loader |= cursor.by_loader
-        return SampleIterator.over(self, cursor)
+        return SampleIterator.over(self, cursor, sampler)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to read; EpochError for one that the loaded record calls finished."""
@@ -188,10 +136,11 @@ class Ledger:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a record; RecordMismatchError if it is another run's."""
         with self.lock:
+            # before anything changes: a record that is refused leaves all as it was
             loaded = self.tracker.check(state)
             self.passes.move("was loaded with a record")
             self.tracker.load(loaded)
-            self._restarts = False
+            self._finished, self._restarts = loaded.finished_epoch, False
 
     # -- what a loop over a loader reports
 
@@ -205,7 +154,10 @@ class Ledger:
         self._original.note_loop()
 
     def expect(self, *, workers: int, batch_size: int) -> None:
-        """Learn how the loader of the next pass reads; an epoch of which nothing was drawn is planned for it."""
+        """Learn how the loader of the next pass reads.
+
+        An epoch of which nothing was drawn is planned for it.
+        """
         self.tracker.loading = workers, batch_size
 
     def is_run_by(self, loop: Loop) -> bool:
@@ -236,10 +188,14 @@ class Ledger:
     # -- what a save asks for
 
     def settle(self) -> None:
-        """Commit the batch that the loop holds, as ``CheckpointManager.save`` does on all ranks at the same step."""
+        """Commit the batch that the loop holds.
+
+        ``CheckpointManager.save`` does so on all ranks at the same step.
+        """
         with self.lock:
             held = self.passes.held
             abandoned = self.passes.batch if held is None else None
+            # a last batch is settled where its pass is ended, which counts what is left besides
             if held is not None and not held.is_last:
                 self._settle(held)
             # a last batch that failed was abandoned, and is delivered again
@@ -255,20 +211,8 @@ class Ledger:
 
     # -- what an iterator asks for
 
-    def state_of(self, cursor: Cursor) -> dict[str, Any]:
-        """The record as if all ids that ``cursor`` issued were committed.
-
-        For an iterator of an earlier pass it is the sampler's own record.
-        """
-        callers.refuse_sparse_snapshots()
-        with self.lock:
-            if not self.passes.knows(cursor):
-                return self.including_held().to_dict()
-            state, rank = self.at()
-            return replace(state, committed=cursor.issued).normal(rank).to_dict()
-
-    def load_into(self, cursor: Cursor, state: Mapping[str, Any]) -> None:
-        """Load ``state``, and point ``cursor`` at what it leaves to do.
+    def load_into(self, cursor: Cursor, load: Callable[[], None]) -> None:
+        """Load a record by calling ``load``, and point ``cursor`` at what it leaves to do.
 
         If the record finished the epoch that the sampler is set to, nothing is left, and the next
         pass is the next epoch's: a loader that loads when its loop begins must not run another
@@ -276,9 +220,9 @@ class Ledger:
         """
         with self.lock:
             epoch = self.running_epoch if self._chosen is None else self._chosen
-            self.load(state)
+            load()
             self._restarts = True
-            if self.tracker.state.progress.committed or state["finished_epoch"] != epoch:
+            if self.tracker.state.progress.committed or self._finished != epoch:
                 self._point(cursor)
             else:
                 cursor.empty()
@@ -291,6 +235,7 @@ class Ledger:
         if self.passes.untouched:
             self._renew()
         state, rank = self.at()
+        # ids that were drawn as one rank of W are others than those of a rank of another W
         if self.passes.dealt_to not in (None, state.world_size):
             raise self.tracker.other_world(self.passes.dealt_to, state.world_size)
         self.tracker.commit(amount, rank, state.world_size)
@@ -307,7 +252,10 @@ class Ledger:
             self._commit(len(batch.ids))
 
     def _end_pass(self) -> None:
-        """End the epoch on this rank; the state says that the epoch was finished, and not just left."""
+        """End the epoch on this rank.
+
+        The state says that the epoch was finished, and not just left.
+        """
         finished = self.running_epoch
         self.passes.end(f"finished epoch {finished}")
         self.tracker.begin(finished + 1, ended=True)
@@ -321,15 +269,8 @@ class Ledger:
             # a loader that drops its last, smaller batch leaves some ids
             if generation == self.passes.generation:
                 self._end_pass()
-        elif self._is_read_through():
+        elif self.is_read_through:
             self._end_pass()
-
-    def _is_read_through(self) -> bool:
-        """Whether a loader has come to the end of a pass, and all of it is committed.
-
-        With an exact tail other ranks may have one id more, and this rank may have none at all.
-        """
-        return self.passes.is_drained and self.left_to_deliver == 0
 
     def _end_if_over(self) -> None:
         """End the pass if all of it was delivered, or committed by hand."""
@@ -369,8 +310,3 @@ class Ledger:
         # what was only drawn of the epoch does not count
         if self.tracker.renew(unread=not self.passes.read_by_loader):
             self.passes.move("began its epoch anew, with other files, ranks, workers or skips")
-
-
-def _with(state: SamplerState, batch: HeldBatch, rank: int) -> SamplerState:
-    """``state`` with ``batch`` committed."""
-    return state.commit(len(batch.ids), rank).quarantine(Ranges.of(batch.replaced))

@@ -32,7 +32,10 @@ class HeldBatch(NamedTuple):
 
 
 class Passes:
-    """Iterators and loops of one pass. ``generation`` counts the passes: an iterator of another one is stale."""
+    """Iterators and loops of one pass.
+
+    ``generation`` counts the passes: an iterator of another one is stale.
+    """
 
     _cursors: WeakSet[Cursor]
     # the iterator that was drawn from last
@@ -59,6 +62,8 @@ class Passes:
         # held around every change: one thread may save while the training loop runs in another
         self.lock = threading.RLock()
         self.generation = 0
+        # why the pass before this one is over
+        self.moved = ""
         self.ever_read = False
         self._forget()
 
@@ -91,12 +96,15 @@ class Passes:
 
     @property
     def issued(self) -> int:
-        """How many ids of this rank's stream were drawn in this pass, by the iterator that has come furthest."""
+        """How many ids were drawn in this pass, by the iterator that has come furthest."""
+        # a loader that is gone has drawn ids all the same, which may be committed by hand
         return max([self._dropped_at, *(cursor.issued for cursor in self._cursors)])
 
     def move(self, why: str) -> None:
         """Begin another pass; iterators of this one raise ``why`` at their next touch."""
         self.generation += 1
+        self.moved = why
+        # a copy: the set loses members as iterators are collected
         for cursor in list(self._cursors):
             cursor.invalidate(why)
         self._forget()
@@ -188,7 +196,7 @@ class Passes:
         return self._last is not None and not self.is_reported and self._last.exhausted
 
     def note_second_draw(self, cursor: Cursor, committed: int) -> None:
-        """Remember an iterator that begins when the one before it is exhausted and its ids are not committed.
+        """Remember an iterator that begins while ids of an exhausted one are not committed.
 
         After a break that is right: the iterator draws all that is left at once, as the workers did
         before. A loader that repeats itself draws one batch of it for each batch that it delivers

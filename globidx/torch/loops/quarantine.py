@@ -1,4 +1,4 @@
-"""The report of samples that could not be read, on its way from the worker that found out to the record.
+"""The report of samples that could not be read, on its way from the worker to the record.
 
 The report travels with its batch, because only the main process knows what the loop has had: from
 the dataset as a list that knows which of its samples are substitutes (``SubstitutedSamples``),
@@ -18,7 +18,10 @@ from globidx.disk.reading import counters
 
 
 class SubstitutedSamples(list[Any]):
-    """Samples of a batch; those at the indices ``replaced`` stand in for others that could not be read."""
+    """Samples of a batch, some of which may be substitutes.
+
+    Those at the indices ``replaced`` stand in for others that could not be read.
+    """
 
     def __init__(self, samples: Iterable[Any], replaced: tuple[int, ...]) -> None:
         super().__init__(samples)
@@ -49,12 +52,17 @@ class ReportingCollate:
         """The batch, or a ``BatchReport`` if there is something to report."""
         batch = self._collate(samples)
         replaced = samples.replaced if isinstance(samples, SubstitutedSamples) else ()
+        # totals and not differences: a batch that is lost is made up for by the next one
         counted = counters.reports() if get_worker_info() is not None else ()
+        # nothing to report is the usual case, and then the batch is what the user's collate made
         return BatchReport(batch, replaced, counted) if replaced or counted else batch
 
 
 def unpack(batch: Any) -> tuple[Any, tuple[int, ...]]:
-    """(batch, indices of its substitutes) of what ``ReportingCollate`` made; adds up what its worker has read."""
+    """(batch, indices of its substitutes) of what ``ReportingCollate`` made.
+
+    What its worker has read is added up here.
+    """
     if not isinstance(batch, BatchReport):
         return batch, ()
     counters.receive(batch.counted)

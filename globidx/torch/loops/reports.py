@@ -1,4 +1,4 @@
-"""Deliveries that were not reported, or not as they happened: the errors and the warnings about them."""
+"""Errors and warnings about deliveries that were not reported, or not as they happened."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def refuse_undrawn(passes: Passes, committed: int, amount: int) -> None:
     In an epoch of which nothing was drawn any count is accepted, so that a run which another
     sampler has begun can be taken over.
     """
+    # after a break only that batch may still be committed: what workers have drawn beyond it the
+    # loop never had
     if passes.abandoned is not None:
         drawn, since = len(passes.abandoned.ids), "the last batch"
     elif not passes.untouched:

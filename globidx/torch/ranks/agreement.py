@@ -1,4 +1,6 @@
-"""Doing something on all ranks or on none: what any rank raises, every rank raises, and no rank is left waiting.
+"""Doing something on all ranks or on none.
+
+What any rank raises, every rank raises, and no rank is left waiting.
 
 A round is first a row of integers from every rank (what it calls, whether it failed, how many bytes
 it brings), and then the bytes. So the other ranks learn that a rank failed before they wait for its
@@ -27,7 +29,9 @@ _MOST_BYTES = 2**30
 
 
 class Agreement:
-    """The ranks of ``group``, resolved when they are first needed; a call ends within ``timeout`` seconds.
+    """The ranks of ``group``, resolved when they are first needed.
+
+    A call ends within ``timeout`` seconds.
 
     A rank that does not come is waited for a little less than that: the rest is for the roll call
     that names it. All ranks make the calls of one ``purpose`` in the same sequence; other purposes
@@ -35,6 +39,8 @@ class Agreement:
     """
 
     def __init__(self, group: Any, timeout: float, *, purpose: str) -> None:
+        if not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
         self._group = group
         self._purpose = purpose
         self._timeout = timeout
@@ -58,6 +64,7 @@ class Agreement:
     @property
     def patience(self) -> float:
         """Seconds that are left for waiting."""
+        # twice, since the roll call may take half as long again (`Channel.give_up`)
         return max(self._deadline - time.monotonic() - 2 * self._grace, 0.01)
 
     @contextmanager
@@ -71,6 +78,7 @@ class Agreement:
         self._deadline = time.monotonic() + self._timeout
         self._has_met = False
         channel = self._reach()
+        # a handler below a save would wait for the very call that it interrupted
         if not channel.take(self.patience):
             raise SaveError(
                 f"{call}() while another call with the same ranks is under way, in another thread "
@@ -97,7 +105,11 @@ class Agreement:
         return parts
 
     def all_gather(self, work: Callable[[], bytes]) -> list[bytes]:
-        """``work()`` of every rank, in rank order, on every rank; where any rank's raised, all raise the same."""
+        """``work()`` of every rank, in rank order, on every rank.
+
+        Where any rank's raised, all raise the same.
+        """
+        # bytes go as they are; an outcome would make JSON of them
         made: list[bytes] = []
         mine = outcome_of(lambda: made.append(work()))
         if made:
@@ -134,8 +146,10 @@ class Agreement:
 
     def _sizes(self, mine: Outcome, *, of_all: bool, lost: str = "") -> list[int]:
         """How many bytes each rank brings; if any rank failed, all raise its error."""
+        # before any payload, so that whoever failed is heard before anybody waits for its part
         row = [_FORMAT, CALLS.index(self._call), int(mine.error is not None), len(mine.payload)]
         rows = self._communicate(lambda channel: channel.all_gather_row(row), lost=lost)
+        # one rank alone raises its own error, with its traceback
         if mine.error is not None and len(rows) == 1:
             raise mine.error
         self._refuse_other_calls(rows)
@@ -143,6 +157,7 @@ class Agreement:
         sizes = [size for _, _, _, size in rows]
         if failed:
             self._raise_of(failed, sizes, mine, of_all=of_all, lost=lost)
+        # before anything is allocated for what another rank says it brings
         if max(sizes) * len(sizes) > _MOST_BYTES:
             raise SaveError(
                 f"rank {sizes.index(max(sizes))} brings {max(sizes)} bytes, of {len(sizes)} ranks "
@@ -160,6 +175,7 @@ class Agreement:
         payloads = self._communicate(
             lambda channel: _then_barrier(channel, channel.all_gather(payload, lengths)), lost=lost
         )
+        # in a broadcast only rank 0 does the work, and nobody asks whose error it is
         prefix = f"rank {failed[0]}: " if of_all else ""
         raise outcome.decode(payloads[failed[0]], prefix) from mine.error
 
@@ -179,6 +195,7 @@ class Agreement:
     def _reach(self) -> Channel:
         """The channel to the other ranks, on which nothing was sent yet."""
         channel = self._channel
+        # a manager may be older than the process group, or outlive it
         if channel is not None and not channel.is_alone and channel.is_stale:
             if self._group is not None or not is_initialized():
                 raise SaveError(
@@ -196,6 +213,7 @@ class Agreement:
         """The channel to the other ranks, which have met for this turn."""
         channel = self._reach()
         if not self._has_met:
+            # once a turn: all rounds of a call are between ranks that have met for it
             self._bounded(channel, lambda: self._meet(channel), "")
             self._has_met = True
         return channel
@@ -225,6 +243,7 @@ class Agreement:
         except RuntimeError as error:
             # its frames hold the process group, which must be freed
             failure = error.with_traceback(None)
+        # outside of the handler, so that its frames are gone when the connections are closed
         raise self._lost(channel.give_up(self._subject, self._grace), failure, lost)
 
     def _lost(self, missing: list[int] | None, error: Exception, lost: str) -> LostRankError:

@@ -22,7 +22,9 @@ _MOST_HELD_BYTES = 2**20
 
 
 class Channel:
-    """Collectives over some ranks, each bounded in time; without a default group it is a world of one.
+    """Collectives over some ranks, each bounded in time.
+
+    Without a default group it is a world of one.
 
     A record is never caught between a training step's collectives, because the connections are the
     channel's own. They are made without ``dist.new_group``, which names a group by how many the
@@ -61,7 +63,10 @@ class Channel:
 
     @classmethod
     def of(cls, purpose: str, group: Any) -> Channel:
-        """The channel for this purpose over the ranks of ``group``, or of the default group; nothing is sent."""
+        """The channel for this purpose over the ranks of ``group``, or of the default group.
+
+        Nothing is sent.
+        """
         default = dist.group.WORLD if is_initialized() else None
         if default is None:
             return cls(purpose, [0], None)
@@ -75,6 +80,7 @@ class Channel:
         False if this thread has it already, or another one has it for ``patience`` seconds.
         """
         here = threading.get_ident()
+        # a lock that this thread holds would never be released while it waits here
         if self._busy_in == here or not self._busy.acquire(timeout=patience):
             return False
         self._busy_in = here
@@ -93,8 +99,10 @@ class Channel:
         """
         if self.is_alone or (self._group is not None and not look):
             return True
+        # what gloo may still have held at the end of the last turn it has released by now
         self._held.clear()
         deadline = time.monotonic() + timeout
+        # the store knows how often ranks have failed to meet; no rank counts that by itself
         newest, abandoned = self._meetings.newest(timeout)
         if newest != self._meeting:
             self._group, self._meeting = None, newest
@@ -105,6 +113,7 @@ class Channel:
         if self._group is None:
             store = dist.distributed_c10d.PrefixStore(self._meetings.prefix(newest), _store())
             left = timedelta(seconds=max(deadline - time.monotonic(), 0.001))
+            # past new_group, whose names count all groups that a process has made
             self._group = dist.distributed_c10d.ProcessGroupGloo(
                 store, self.rank, self.world_size, left
             )
@@ -143,9 +152,13 @@ class Channel:
         return payloads.to_bytes(parts, sizes)
 
     def gather(self, payload: bytes, sizes: Sequence[int]) -> list[bytes]:
-        """Every rank's payload, of these sizes, in rank order, on rank 0; an empty list on the others."""
+        """Every rank's payload, of these sizes, in rank order, on rank 0.
+
+        On the others, an empty list.
+        """
         if self._group is None:
             return [payload]
+        # only rank 0 has the memory of all parts
         parts = payloads.room(sizes) if self.rank == 0 else []
         own = payloads.to_tensor(payload, max(sizes))
         self._hold(own, *parts)
@@ -187,11 +200,14 @@ class Channel:
             self._group.barrier().wait()
 
     def _hold(self, *tensors: torch.Tensor) -> None:
+        # small ones only: what is held stays in memory until the next turn
         if sum(tensor.nbytes for tensor in tensors) <= _MOST_HELD_BYTES:
             self._held += tensors
 
     def give_up(self, subject: str, patience: float) -> list[int] | None:
-        """Close the connections, and return the ranks that do not answer within about ``patience`` seconds.
+        """Close the connections, and return the ranks that do not answer.
+
+        They have about ``patience`` seconds.
 
         Ranks that wait for one that waits for a dead one would otherwise notice only when their own
         time is up. The next ``meet`` makes new connections. None if the store does not answer,
@@ -202,12 +218,14 @@ class Channel:
         if self.is_stale:
             return None
         self._given_up = meeting = self._meeting if self._meeting is not None else 0
+        # under the prefix of this meeting, so that an answer to an earlier call does not count
         call = RollCall(_store(), self._meetings.prefix(meeting), dist.get_rank(), self._ranks)
 
         def called() -> list[int]:
             self._meetings.give_up(meeting, subject)
             return call.missing(patience)
 
+        # longer than the call itself takes, and still bounded if the store hangs
         missing = answer_of(called, 1.5 * patience)
         if missing is None and 0 in self._ranks and not dist.is_torchelastic_launched():
             return [self._ranks.index(0)]

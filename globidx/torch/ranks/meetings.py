@@ -1,4 +1,6 @@
-"""Where the ranks meet: a counter in the job's store, which is increased whenever a meeting has failed.
+"""Where the ranks meet: a counter in the job's store.
+
+It is increased whenever a meeting has failed.
 
 Connections that failed are useless, so a rank that sees a failure gives the meeting up, and the
 next meeting has the next number. A rank that was not there, because it was late or had caught an
@@ -38,11 +40,16 @@ class Meetings:
         return answer
 
     def give_up(self, meeting: int, subject: str) -> None:
-        """Begin the next meeting, unless that has begun; the first rank to do so records the call that failed."""
+        """Begin the next meeting, unless that has begun.
+
+        The first rank to do so records the call that failed.
+        """
+        # first who gave up and over what: who reads the new number then finds this there
         self._store.compare_set(f"{self._key}/{meeting}/over", "", subject)
         self._store.compare_set(f"{self._key}/newest", str(meeting), str(meeting + 1))
 
     def _newest(self) -> tuple[int, str]:
+        # a key that is not there is made, in one step; `get` would wait for it
         meeting = int(self._store.compare_set(f"{self._key}/newest", "", "0"))
         if not meeting:
             return 0, ""
@@ -50,7 +57,9 @@ class Meetings:
 
 
 def answer_of(work: Callable[[], Answer], patience: float) -> Answer | None:
-    """The result of ``work()``, which asks the store; None if that takes over ``patience`` seconds, or it is gone.
+    """The result of ``work()``, which asks the store.
+
+    None if that takes over ``patience`` seconds, or the store is gone.
 
     The store's host may hang, so a thread asks that nobody waits for, if the system allows one
     more.
@@ -62,6 +71,7 @@ def answer_of(work: Callable[[], Answer], patience: float) -> Answer | None:
         with suppress(RuntimeError):
             answers.append(work())
 
+    # a daemon: a thread that hangs in the store must not keep the process from ending
     asking = threading.Thread(target=ask, daemon=True)
     try:
         asking.start()

@@ -53,8 +53,12 @@ def encode(error: Exception) -> bytes:
 
 
 def decode(payload: bytes, prefix: str) -> Exception:
-    """The error that another rank encoded: of the same class if that is ours or built in, or else a SaveError."""
+    """The error that another rank encoded.
+
+    It has the same class if that is ours or built in, and else is a SaveError.
+    """
     fields = json.loads(payload)
+    # names from another rank are looked up among these only, and never imported
     kind = getattr(errors, fields["error"], None) or _BUILT_IN.get(fields["error"])
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         kind = SaveError

@@ -12,12 +12,14 @@ def to_tensor(payload: bytes, size: int) -> torch.Tensor:
     """``payload`` as uint8, padded with zeros to that length."""
     tensor = torch.zeros(size, dtype=torch.uint8)
     if payload:
+        # frombuffer of bytes is read-only, which torch warns about
         tensor[: len(payload)] = torch.from_numpy(np.frombuffer(payload, np.uint8).copy())
     return tensor
 
 
 def room(sizes: Sequence[int]) -> list[torch.Tensor]:
     """A tensor for each rank's payload, all as long as the longest."""
+    # gloo gathers tensors of one size only
     return [torch.zeros(max(sizes), dtype=torch.uint8) for _ in sizes]
 
 

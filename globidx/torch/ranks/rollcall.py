@@ -19,7 +19,10 @@ class RollCall:
         self._rank, self._ranks = rank, ranks
 
     def missing(self, patience: float) -> list[int]:
-        """Indices in ``ranks`` that do not answer within ``patience`` seconds; RuntimeError if the store is gone."""
+        """Indices in ``ranks`` that do not answer within ``patience`` seconds.
+
+        RuntimeError if the store is gone.
+        """
         deadline = time.monotonic() + patience
         self._store.set(f"{self._key}/{self._rank}", "here")
         self._store.add(f"{self._key}/present", 1)

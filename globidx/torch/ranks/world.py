@@ -18,7 +18,9 @@ from globidx.core import validate
 
 @dataclass(frozen=True)
 class World:
-    """Where rank and world size of the data-parallel group come from; nothing is resolved before it is needed.
+    """Where rank and world size of the data-parallel group come from.
+
+    Nothing is resolved before it is needed.
 
     ``mesh`` is a DeviceMesh of the data-parallel dimensions, one or several (ranks count row by
     row); ``group`` a process group.

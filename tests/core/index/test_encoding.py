@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_table import rows
 
 from globidx.core.index import encoding
 from globidx.core.index.episodes import Episodes, Missing
@@ -17,6 +16,7 @@ from globidx.core.index.layout import Inner
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.core.json import strict
 from globidx.errors import RecordVersionError
+from tests.core.index.test_table import rows
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "index-1.bin"
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from globidx.core.index.patterns import (
@@ -15,11 +15,10 @@ from globidx.core.index.patterns import (
     require_alike,
 )
 
-names = st.sampled_from(["a", "b", "ab", "demo_1", "demo_10", "x.y", "d+"])
-trees = st.recursive(
-    st.just({}), lambda below: st.dictionaries(names, below, max_size=4), max_leaves=25
-)
-parts = st.sampled_from(["*", "a", "b", "a*", "*b", "d*_*", "demo_1", "x.*", "x*"])
+names = st.sampled_from(["a", "ab", "demo_1", "d+"])
+level = st.dictionaries(names, st.just({}), min_size=1)
+trees = st.dictionaries(names, st.dictionaries(names, level, min_size=1), min_size=1)
+parts = st.sampled_from(["*", "a", "a*", "*b", "d*_*", "d*"])
 
 
 def paths_of(tree, above=""):
@@ -89,7 +88,8 @@ def test_matches_are_those_of_all_paths(tree, before, deep, after):
         assert paths == {pattern.path(name).removesuffix("obs/x").strip("/")}
 
 
-@given(texts=st.lists(st.text("ab01", max_size=5), max_size=8))
+@given(texts=st.lists(st.text("a029", max_size=4), max_size=8))
+@example(texts=["a10", "a9", "a2", "a02", "a"])
 def test_numbers_are_ordered_by_value(texts):
     """As if every number were written with as many digits; equal numbers written differently still have one order."""
 
@@ -99,10 +99,10 @@ def test_numbers_are_ordered_by_value(texts):
     found = sorted(texts, key=natural)
     assert found == sorted(found, key=lambda text: (natural(text), text))
     assert sorted(set(texts), key=natural) == sorted(set(texts), key=lambda text: natural(text))
-    digits_last = [text for text in texts if re.fullmatch(r"[ab]*\d*", text)]
+    digits_last = [text for text in texts if re.fullmatch(r"a*\d*", text)]
     for one in digits_last:
         for other in digits_last:
-            heads = one.rstrip("01"), other.rstrip("01")
+            heads = one.rstrip("029"), other.rstrip("029")
             if heads[0] == heads[1] and padded(one) < padded(other):
                 assert natural(one) < natural(other)
 

@@ -48,3 +48,12 @@ def test_depth_counts_brackets_outside_strings(text, deep):
             strict.parse(text.encode())
     else:
         strict.parse(text.encode())
+
+
+def test_a_document_that_was_cut_says_so_in_one_sentence():
+    """Where, and what is likely; no word twice."""
+    with pytest.raises(
+        ValueError,
+        match="^it is not JSON: Unterminated string starting at line 2; it was cut, edited or damaged$",
+    ):
+        strict.parse(b'{"a": 1,\n "b')

@@ -88,9 +88,9 @@ def test_every_truncation_is_refused():
             b'{"\\u001b[31m\\n": 1, "format": "globidx.record", "version": 1}',
             r"unknown '\\x1b\[31m\\n'",
         ),
-        (b"null", "expected an object"),
-        (b"[]", "expected an object"),
-        (b"{}", "expected an object of format"),
+        (b"null", "not of format .*: it is None"),
+        (b"[]", r"not of format .*: it is \[\]"),
+        (b"{}", "is not of format 'globidx.record', .*: it is {}; pass what globidx wrote"),
         (b'{"format": "globidx.record", "format": "globidx.record"}', "occurs twice"),
         (b'{"format": "globidx.record", "version": true}', "version must be"),
         (b'{"format": "globidx.record", "version": 1}', "missing id"),
@@ -143,7 +143,7 @@ def test_a_newer_version_is_refused_by_name():
         ({"extras": {"x": "\udcff"}}, "half a character"),
         ({"extras": {"\ud800": 1}}, "half a character"),
         ({"version": 0}, "version must be a positive integer"),
-        ({"format": "globidx.index"}, "expected an object of format"),
+        ({"format": "globidx.index"}, "not of format .*: its format is 'globidx.index'"),
     ],
 )
 def test_a_wrong_type_key_or_id_is_refused_though_its_checksum_is_right(change, told):

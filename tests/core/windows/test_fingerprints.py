@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from test_anchors import windows
 
 from globidx.core.index.episodes import Episodes
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.core.windows.anchors import Window
 from globidx.core.windows.sampling import Sampling
+from tests.core.windows.test_anchors import windows
 
 ARRAYS = (ArrayInfo("x", (), "int64", 4, "x"),)
 

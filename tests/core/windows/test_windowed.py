@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_anchors import every_anchor, windows
 
 from globidx.core.index.index import GlobalIndex
 from globidx.core.windows.anchors import Window
 from globidx.core.windows.sequences import Sequences
 from globidx.core.windows.windowed import WindowedIndex
+from tests.core.windows.test_anchors import every_anchor, windows
 
 
 @st.composite

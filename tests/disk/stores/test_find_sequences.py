@@ -133,7 +133,7 @@ def test_missing_rows_are_counted_over_all_matches(missing, told, rows):
         (
             {"data/a/x": Array(np.ones(2), None, "scale_factor 2.0"), "data/b/x": np.ones(2)},
             {},
-            "a row, while that of the first match",
+            r"holds \(\) float64 a row, while .* \(\) float64 packed by scale_factor 2.0 a row",
         ),
         (
             {"data/a/x": [1], "gone": [[0.5]]},

@@ -3,11 +3,10 @@
 import os
 
 import pytest
-from files import numbers, write_hdf5, write_zarr
+from files import numbers, settled_manager, write_hdf5, write_zarr
 from processes import run_ranks
 
 from globidx import GlobalIndexManager, RankPeers
-from globidx.disk.index import stamps
 from globidx.disk.stores import base as stores
 
 
@@ -19,8 +18,8 @@ def build(rank, world_size, folder, cache):
         opened.append(os.path.basename(path))
         return real(path, layout, axis)
 
-    stores.scan, stamps.RACY_NS = counted, 0
-    manager = GlobalIndexManager(
+    stores.scan = counted
+    manager = settled_manager(
         folder, key="x", cache_dir=f"{cache}{rank}", peers=RankPeers(timeout=60)
     )
     first = manager.fingerprint, manager.lengths.tolist(), opened.copy()

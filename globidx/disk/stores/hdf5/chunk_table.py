@@ -1,4 +1,6 @@
-"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file, listed by the library once.
+"""Chunk tables: the offset of each chunk of an HDF5 dataset in its file.
+
+The library lists them once.
 
 HDF5's queries for one chunk walk over all chunks in front of it, under a lock. ``H5Dchunk_iter``
 visits every chunk in one walk, so a table costs about two microseconds a chunk, and finding a chunk
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.index.stamps import RACY_NS
+from globidx.disk.index.stamps import SETTLED_NS
 from globidx.errors import ReadError
 
 Place = tuple[int, int, int]
@@ -34,6 +36,7 @@ _AT_ONCE = 4096
 #: Since this version, HDF5 counts the user block in when it gives the address of a chunk.
 _COUNTS_USER_BLOCK = (1, 14, 4)
 
+# forked workers have what their parent has listed, in the same memory
 _kept = BlockCache(_KEPT_BYTES, inherited=True)
 
 
@@ -67,7 +70,10 @@ class ChunkTable:
         return len(self.rows) == math.prod(self.grid)
 
     def find(self, coordinates: Sequence[int]) -> Place | None:
-        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid; None if it was never written."""
+        """Offset, size and filter mask of the chunk at ``coordinates`` in the grid.
+
+        None if it was never written.
+        """
         index = sum(map(mul, coordinates, self._strides))
         indices, offsets, sizes, masks = self._columns
         # in a whole table, a chunk's number is its row
@@ -79,13 +85,15 @@ class ChunkTable:
         return int(offsets[row]), int(sizes[row]), int(masks[row])
 
 
-def table_of(dataset: Any) -> ChunkTable | None:
+def table_of(dataset: Any, *, settled_ns: int = SETTLED_NS) -> ChunkTable | None:
     """The table of a chunked dataset, kept for the next time the file is opened.
 
     Parameters
     ----------
     dataset : h5py.Dataset
         A dataset with chunks, of a file on a disk.
+    settled_ns : int
+        The table is kept of a file whose last change is longer ago than this.
 
     Returns
     -------
@@ -100,7 +108,8 @@ def table_of(dataset: Any) -> ChunkTable | None:
     grid = grid_of(dataset)
     if math.prod(grid) > np.iinfo(np.int64).max:
         return None
-    key, is_settled = _identity(dataset)
+    key, is_settled = _identity(dataset, settled_ns)
+    # a file that was written just now may change again within a tick of its clock
     rows = _kept.get(key) if is_settled else None
     if rows is None:
         rows = _listed(dataset, grid)
@@ -118,15 +127,19 @@ def grid_of(dataset: Any) -> tuple[int, ...]:
     )
 
 
-def _identity(dataset: Any) -> tuple[tuple[object, ...], bool]:
-    """A key that identifies a dataset, and whether its file is old enough for its times to prove that."""
+def _identity(dataset: Any, settled_ns: int) -> tuple[tuple[object, ...], bool]:
+    """A key that identifies a dataset, and whether the times of its file prove it.
+
+    They do if the file is old enough.
+    """
     file = h5py.h5i.get_file_id(dataset.id)
     if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
         # it has no descriptor to ask
         return (), False
+    # by descriptor, since the path may be that of another file by now
     status = os.fstat(file.get_vfd_handle())
     stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    is_settled = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - RACY_NS
+    is_settled = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - settled_ns
     # the shape, too: HDF5 may have read it before the file got this stamp
     return (*stamp, h5py.h5i.get_name(dataset.id), dataset.shape), is_settled
 

@@ -1,4 +1,6 @@
-"""Data that an HDF5 file takes from other files: external links, virtual datasets, raw external storage.
+"""Data that an HDF5 file takes from other files.
+
+By external links, virtual datasets, or raw external storage.
 
 One rule for all three. Another file is used if it is a regular file (a FIFO would be waited for for
 ever) below the folder of the file that names it, or below a folder that the environment names for
@@ -68,6 +70,7 @@ def locate_file(name: str, beside: str, kind: str, *, allow: bool) -> str | None
                 f"it takes data from {name!r}, and {path} is no regular file; it is not opened"
             )
         is_outside = not allow and not _is_below(path, _allowed(beside, kind))
+        # HDF5 opens the first that is an HDF5 file, and never reaches what is behind that
         if is_outside and (first is None or not h5py.is_hdf5(first)):
             raise ValueError(
                 f"it takes data from {name!r}, and {path} lies outside the folder of {beside}; "
@@ -78,7 +81,9 @@ def locate_file(name: str, beside: str, kind: str, *, allow: bool) -> str | None
 
 
 def follow_links(file: Any, name: str, *, allow: bool, left: int = _MOST_LINKS) -> list[Target]:
-    """The datasets of other files that lead to ``name``, link by link, each looked at before HDF5 opens it.
+    """The datasets of other files that lead to ``name``, link by link.
+
+    Each is looked at before HDF5 opens it.
 
     ValueError where one is not there, or may not be opened. What is missing within a file is for
     HDF5 to say.
@@ -119,7 +124,10 @@ def is_plain_path(file: Any, name: str) -> bool:
 
 
 def sources(dataset: Any, *, allow: bool) -> list[Target]:
-    """Data of other files that a dataset of an open file is made of; ValueError where one of them is not there."""
+    """Data of other files that a dataset of an open file is made of.
+
+    ValueError where one of them is not there.
+    """
     targets, beside = [], dataset.file.filename
     for name, _, _ in dataset.external or ():
         targets.append((Target(name, ""), locate_file(name, beside, RAW, allow=allow)))
@@ -143,7 +151,10 @@ def sources(dataset: Any, *, allow: bool) -> list[Target]:
 def numbered_sources(
     name: str, path: str, beside: str, *, allow: bool
 ) -> Iterator[tuple[Target, str | None]]:
-    """The existing sources that a name with ``%b`` stands for; a name without it stands for itself."""
+    """The existing sources that a name with ``%b`` stands for.
+
+    A name without it stands for itself.
+    """
     if "%" not in name.replace("%%", ""):
         target = Target(name.replace("%%", "%"), path)
         yield target, locate_file(target.file, beside, VIRTUAL, allow=allow)
@@ -159,7 +170,10 @@ def numbered_sources(
 
 
 def external_bytes(dataset: Any, *, allow: bool) -> int:
-    """The number of bytes before the first gap in a dataset's raw files: HDF5 reads zeros past the end of one."""
+    """The number of bytes before the first gap in a dataset's raw files.
+
+    HDF5 reads zeros past the end of one.
+    """
     held = 0
     for name, offset, size in dataset.external:
         located = locate_file(name, dataset.file.filename, RAW, allow=allow)
@@ -174,7 +188,10 @@ def external_bytes(dataset: Any, *, allow: bool) -> int:
 
 
 def _tried(name: str, beside: str, kind: str) -> Iterator[str]:
-    """The paths that HDF5 tries in turn (H5F_prefix_open_file; H5D__build_file_prefix for raw storage)."""
+    """The paths that HDF5 tries in turn.
+
+    See H5F_prefix_open_file, and H5D__build_file_prefix for raw storage.
+    """
     folder = os.path.dirname(os.path.abspath(beside))
     prefixes = _prefixes(folder, kind)
     if kind == RAW:
@@ -205,6 +222,7 @@ def _allowed(beside: str, kind: str) -> list[str]:
 
 
 def _is_below(path: str, folders: list[str]) -> bool:
+    # a link in the folder may lead out of it
     real = os.path.realpath(path)
     return any(real.startswith(os.path.join(os.path.realpath(folder), "")) for folder in folders)
 

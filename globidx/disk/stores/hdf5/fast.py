@@ -1,4 +1,4 @@
-"""Plain HDF5 datasets: chunks as they are stored, decoded here, and contiguous data straight from the file.
+"""Plain HDF5 datasets: chunks are decoded here, contiguous data is read straight from the file.
 
 The library inflates with plain zlib under a lock; zlib-ng and isal take half the time. Filters it
 knows and these functions do not (LZF, bitshuffle, szip, ...) are left to it.
@@ -32,7 +32,10 @@ _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
 class ChunkedSource:
-    """One chunked dataset of an open file: rows along ``axis``, each chunk is read by its offset and decoded whole."""
+    """One chunked dataset of an open file, in rows along ``axis``.
+
+    Each chunk is read by its offset and decoded whole.
+    """
 
     def __init__(self, dataset: Any, axis: int) -> None:
         plist = dataset.id.get_create_plist()
@@ -118,6 +121,8 @@ class ChunkedSource:
                 raise ValueError(
                     f"it claims {size} bytes, where {self._nbytes} belong once it is decoded"
                 )
+            # HDF5 leaves out a filter that could not be applied to a chunk, and notes that in its
+            # mask
             filters = [code for bit, code in enumerate(self._filters) if not skipped >> bit & 1]
             self._undo(filters, self._file.read(offset, size), out)
         except UNREADABLE as error:
@@ -206,6 +211,7 @@ class RawFile:
                 "a file that this process also writes: part of it may be in memory only"
             )
         self._descriptor = self._file.get_vfd_handle()
+        # sizes in the file are compared with its end before memory is allocated for them
         self._end = os.fstat(self._descriptor).st_size
 
     def fill(self, offset: int, out: NDArray[Any]) -> int:
@@ -214,6 +220,8 @@ class RawFile:
         self._refuse_beyond(offset, size)
         target: Any = out
         while True:
+            # not mapped: where a file shrinks, or a disk fails, a mapping ends the process by
+            # SIGBUS
             more = os.preadv(self._descriptor, [target], offset + done)
             done += more
             if done == size:

@@ -32,6 +32,7 @@ def require_filters(plist: Any, name: str) -> None:
     for index in range(plist.get_nfilters()):
         code, _, _, filter_name = plist.get_filter(index)
         if code not in _EVERYWHERE and not _is_there(code):
+            # many filters have the address of their home page behind a semicolon
             label = filter_name.decode(errors="replace").split(";")[0].strip()
             shown = f" ({label})" if label else ""
             message = f"dataset {name!r} was written with filter {code}{shown}"
@@ -48,6 +49,7 @@ def require_filters(plist: Any, name: str) -> None:
 def _is_there(code: int) -> bool:
     if not h5z.filter_avail(code) and code > _OWN:
         try:
+            # registers its filters with HDF5
             forks.import_module("hdf5plugin")
         except ImportError:
             return False

@@ -125,6 +125,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             require_filters(dataset.id.get_create_plist(), field.path)
             targets += sources
             _, dtype, stored, filters = _described(dataset.id)
+            # names alone, so that a file may be moved together with its sources
             names = sorted({os.path.basename(target.file) for target in sources})
             described.append(
                 (shape, dtype.str, stored, filters, [*names, packing] if packing else names)
@@ -184,6 +185,7 @@ def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audi
             is_whole = Presence(dataset, 0, allow=allow_external).is_whole
             return Audit(dataset.shape, 1, int(not is_whole), has_checksums=False)
         grid = math.prod(grid_of(dataset))
+        # zlib streams end in an Adler-32 of what they hold
         checked = dataset.fletcher32 or dataset.compression == "gzip"
         return Audit(
             dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked)
@@ -235,7 +237,10 @@ class Hdf5Store:
         axis: int | None = None,
         place: int | None = None,
     ) -> NDArray[Any]:
-        """Items ``[start, stop)``, by one plain slice: h5py's fancy indexing costs a hundred times more."""
+        """Items ``[start, stop)``, by one plain slice.
+
+        h5py's fancy indexing costs a hundred times more.
+        """
         along = self._axis if axis is None else axis
         dataset, presence = self._datasets.get((array, along)) or self._open(array, along)
         presence.require(start, stop, fill=self._fill, place=place)
@@ -245,7 +250,10 @@ class Hdf5Store:
     def source(
         self, array: str, axis: int | None = None, *, is_stacked: bool = False
     ) -> ChunkedSource | ContiguousSource:
-        """A way to a dataset's rows around the library's filters; NotPlainError where there is none."""
+        """A way to a dataset's rows around the library's filters.
+
+        NotPlainError where there is none.
+        """
         along = self._axis if axis is None else axis
         dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):

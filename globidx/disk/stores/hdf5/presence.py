@@ -1,4 +1,7 @@
-"""Whether the data of an HDF5 dataset were written: HDF5 invents fill values for those that were not."""
+"""Whether the data of an HDF5 dataset were written.
+
+HDF5 invents fill values for those that were not.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,14 @@ class Presence:
         self._is_whole: bool | None = None
 
     def require(self, start: int, stop: int, *, fill: bool, place: int | None = None) -> None:
-        """MissingChunkError where part of rows ``[start, stop)`` was never written, unless ``fill``.
+        """MissingChunkError where part of rows ``[start, stop)`` was never written.
+
+        Unless ``fill``.
 
         With a ``place``, the rows at this place along axis 0. ValueError where the data lie in a
         file that may not be opened.
         """
+        # with `fill` too, other files are looked at before HDF5 opens them
         if self._dataset.size == 0 or (fill and not self._is_elsewhere):
             return
         if self._is_elsewhere:
@@ -62,6 +68,7 @@ class Presence:
         if self._is_elsewhere:
             return self._holds(0, dataset.shape[self._axis])
         if dataset.chunks is None:
+            # HDF5 allocates contiguous data as a whole, when any of it is first written
             return bool(dataset.id.get_storage_size() > 0)
         self._table = table_of(dataset)
         if self._table is not None:
@@ -127,7 +134,10 @@ def missing_message(dataset: Any, what: str) -> str:
 
 
 def _refuse_other_sizes(dataset: Any) -> None:
-    """ReadError if an unfiltered chunk has another size than it must: HDF5 would write past a buffer."""
+    """ReadError if an unfiltered chunk has another size than it must.
+
+    HDF5 would write past a buffer.
+    """
     expected = math.prod(dataset.chunks) * dataset.dtype.itemsize
     sizes = set[int]()
     dataset.id.chunk_iter(lambda info: sizes.add(info.size))
@@ -138,7 +148,10 @@ def _refuse_other_sizes(dataset: Any) -> None:
 
 
 def _is_stored(dataset: Any, corner: tuple[int, ...]) -> bool:
-    """Whether a chunk was written, of a dataset whose chunks HDF5 lists in wrong places: it finds each to read it."""
+    """Whether a chunk was written, of a dataset whose chunks HDF5 lists in wrong places.
+
+    It finds each to read it.
+    """
     if not hasattr(dataset.id, "chunk_iter"):
         return dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
     try:

@@ -23,7 +23,10 @@ from globidx.errors import MissingChunkError
 
 
 class Hdf5Tree:
-    """What lies in an open file. ``targets`` are the other files that data was seen to come from."""
+    """What lies in an open file.
+
+    ``targets`` are the other files that data was seen to come from.
+    """
 
     def __init__(self, file: h5py.File, *, allow: bool) -> None:
         self._file, self._allow = file, allow
@@ -51,6 +54,7 @@ class Hdf5Tree:
             return None
         plist = opened.get_create_plist()
         layout = plist.get_layout()
+        # nothing else can take its data from another file
         if not is_plain or layout == h5d.VIRTUAL or plist.get_external_count():
             self.targets += external.follow_links(self._file, path, allow=self._allow)
             self.targets += external.sources(h5py.Dataset(opened), allow=self._allow)
@@ -83,7 +87,10 @@ class Hdf5Tree:
         return np.asarray(node[()])
 
     def _exists(self, path: str) -> bool:
-        """Whether there is something at ``path``, no part of which leads to a file that may not be opened."""
+        """Whether there is something at ``path``.
+
+        No part of it may lead to a file that may not be opened.
+        """
         if path in self._plain:
             return True
         parent = path.rpartition("/")[0]
@@ -94,6 +101,7 @@ class Hdf5Tree:
         except (KeyError, RuntimeError):
             return False
         if kind == h5l.TYPE_HARD and parent in self._plain:
+            # remembered: of many thousand paths most have a parent in common
             self._plain.add(path)
             return True
         self.targets += external.follow_links(self._file, path, allow=self._allow)

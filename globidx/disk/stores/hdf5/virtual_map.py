@@ -1,4 +1,6 @@
-"""Virtual maps: which datasets of which files stand behind the rows of a virtual HDF5 dataset, and whether they do.
+"""Virtual maps: which datasets stand behind the rows of a virtual HDF5 dataset.
+
+And in which files, and whether they are there.
 
 HDF5 reads fill values, without a word, where a source is not there. The mappings are listed once;
 reading rows looks at the sources of these rows alone, and each is looked at once.
@@ -119,7 +121,7 @@ class VirtualMap:
         return known
 
     def _has_source(self, name: str, path: str, mapping: int) -> bool:
-        """Whether the dataset behind a mapping is there, as large as it is taken to be, and whole."""
+        """Whether the dataset behind a mapping is there, whole and as large as it is said to be."""
         if "%" in name or "%" in path:
             return True
         if (name, path) not in self._sources:

@@ -24,7 +24,10 @@ _MOST_OFTEN = 2**13
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry | None:
-    """The entry of a store whose root and arrays (``layout.keys``, or the root itself) are plain, or None."""
+    """The entry of a store whose root and arrays are plain, or None.
+
+    The arrays are ``layout.keys``, or the root itself.
+    """
     root = load(f"{path}/zarr.json")
     if root is not None:
         marker, zarr_format = "zarr.json", 3
@@ -71,7 +74,10 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
 
 
 def _is_simple(layout: Layout) -> bool:
-    """Whether there is nothing to look for but the arrays that are named, or the one that a store is."""
+    """Whether there is nothing to look for but the arrays that are named.
+
+    A store may itself be the one that is meant.
+    """
     return layout.rule is None and layout.inner.is_plain
 
 
@@ -84,6 +90,7 @@ def load(path: str) -> tuple[dict[str, Any], bytes] | None:
         return None
     try:
         data = os.read(descriptor, _MOST_OFTEN)
+        # a full buffer: there may be more
         if len(data) == _MOST_OFTEN:
             data += os.read(descriptor, _MOST_BYTES)
     except OSError:

@@ -1,4 +1,7 @@
-"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not: the only module that imports zarr."""
+"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not.
+
+It is the only module that imports zarr.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.errors import NodeTypeValidationError
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
@@ -39,7 +43,10 @@ _MOST_ARRAYS = 1024
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
-    """The store's arrays of ``layout``; "" is a store that is an array itself. ``path`` may be a URL."""
+    """The store's arrays of ``layout``; "" is a store that is an array itself.
+
+    ``path`` may be a URL.
+    """
     with remote.as_os_errors():
         try:
             return _scan(path, layout, axis)
@@ -112,7 +119,10 @@ def arrays_like(
 
 
 def audit(path: str | Path, array: str) -> Audit:
-    """What is there of an array: of a sharded one, the chunks inside where that is plain, else whole shards."""
+    """What is there of an array.
+
+    Of a sharded one, the chunks inside where that is plain, else whole shards.
+    """
     opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
     has_checksums = _has_checksums(opened.metadata.to_dict())
     if opened.shards and not is_remote(str(path)):
@@ -167,7 +177,10 @@ def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
 
 
 def refuse_fork() -> None:
-    """ReadError where zarr's codec pipeline would hang in a forked process, without the threads of its parent."""
+    """ReadError where zarr's codec pipeline would hang in a forked process.
+
+    It would wait for threads of the parent.
+    """
     pipeline = str(zarr.config.get("codec_pipeline.path", ""))
     if pipeline.startswith("zarrs."):
         raise ReadError(
@@ -216,7 +229,10 @@ class ZarrStore:
                     ).attrs[attribute]
                 except FileNotFoundError:
                     raise KeyError(path) from None
-            array = self._open(path)
+            try:
+                array = self._open(path)
+            except (FileNotFoundError, NodeTypeValidationError):
+                raise KeyError(path) from None
             if array.ndim and array.size and np.dtype(array.dtype).kind in "biufc":
                 return self.read(path, 0, array.shape[0], axis=0)
             return array[...]
@@ -333,7 +349,10 @@ def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _metadata(path: str, array: Any) -> bytes:
-    """An array's metadata as it is stored, the same bytes that are read without zarr; of a URL, as zarr spells them."""
+    """An array's metadata as it is stored, the same bytes that are read without zarr.
+
+    Of a URL, as zarr spells them.
+    """
     if is_remote(path):
         return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
     marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"

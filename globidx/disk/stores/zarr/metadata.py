@@ -1,4 +1,6 @@
-"""The metadata of a plain zarr array, parsed once for both of its users: the scan of a store, and its reader.
+"""The metadata of a plain zarr array, parsed once for both of its users.
+
+Those are the scan of a store, and its reader.
 
 Plain is what the specifications of zarr 2 and 3 describe and zarr itself writes by default: a
 regular grid, and codecs that are known here. Anything else is refused with the reason, and left to
@@ -32,7 +34,10 @@ Step = tuple[str, Mapping[str, Any]]
 
 
 class Sharding(NamedTuple):
-    """Chunks in one file: its shape in elements, whether its index comes first, and whether that has a CRC-32C."""
+    """Chunks in one file, whose shape is in elements.
+
+    Also whether its index comes first, and whether that has a CRC-32C.
+    """
 
     shape: tuple[int, ...]
     index_first: bool
@@ -66,13 +71,19 @@ class ArrayMetadata(NamedTuple):
         return self.prefix + self.separator.join(map(str, coordinates))
 
     def codecs(self) -> tuple[Codec, ...]:
-        """The codecs that undo ``steps``; the packages that decode are imported here, and not for a scan."""
+        """The codecs that undo ``steps``.
+
+        The packages that decode are imported here, and not for a scan.
+        """
         return tuple(codec_of(name, configuration) for name, configuration in self.steps)
 
 
 @lru_cache(maxsize=256)
 def parse_array(document: bytes) -> ArrayMetadata:
-    """``parse_metadata`` of a ``zarr.json`` or ``.zarray``, kept for the next file that holds the same bytes."""
+    """``parse_metadata`` of a ``zarr.json`` or ``.zarray``.
+
+    It is kept for the next file that holds the same bytes.
+    """
     return parse_metadata(json.loads(document))
 
 
@@ -176,7 +187,10 @@ def _sharding(settings: Mapping[str, Any], shape: tuple[int, ...]) -> Sharding:
 def _chain(
     codecs: list[Any], dimensions: int, data_type: str
 ) -> tuple[tuple[int, ...], str, tuple[Step, ...]]:
-    """The axes as stored after all leading transpositions, the byte order, and the codecs from bytes to bytes."""
+    """The stored axes, the byte order, and the codecs from bytes to bytes.
+
+    Axes are those after all leading transpositions.
+    """
     steps = [(codec["name"], codec.get("configuration") or {}) for codec in codecs]
     axes = tuple(range(dimensions))
     while steps and steps[0][0] == "transpose":

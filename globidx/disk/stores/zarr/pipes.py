@@ -1,4 +1,7 @@
-"""FIFOs in zarr stores: zarr opens what is named as metadata or as a chunk, and would wait for a writer for ever."""
+"""FIFOs in zarr stores.
+
+zarr opens what is named as metadata or as a chunk, and would wait for a writer for ever.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ _METADATA = (*ZARR_MARKERS, ".zattrs", ".zmetadata")
 
 
 def refuse_pipes(path: str, keys: Sequence[str] | None) -> None:
-    """ValueError where metadata of a node on the way to one of ``keys``, or of any node, is no regular file."""
+    """ValueError where metadata of a node is no regular file.
+
+    Looked at are the nodes on the way to ``keys``, or all.
+    """
     ways = (key.strip("/").split("/") for key in keys or ())
     named = sorted({"/".join(way[:end]) for way in ways for end in range(len(way) + 1)})
     for node in named if keys is not None else _nodes(path):
@@ -38,6 +44,7 @@ def _nodes(path: str, node: str = "") -> Iterator[str]:
     if os.path.exists(f"{folder}/.zarray") or _is_array(f"{folder}/zarr.json"):
         return
     with os.scandir(folder) as listing:
+        # links are not followed, for they may lead in a circle
         names = sorted(entry.name for entry in listing if entry.is_dir(follow_symlinks=False))
     for name in names:
         yield from _nodes(path, os.path.join(node, name))

@@ -40,7 +40,10 @@ class Extent(NamedTuple):
 
 
 class ShardIndexes:
-    """The indexes of all shards that a reader reads, as many of them as ``cache`` holds beside the decoded chunks."""
+    """The indexes of all shards that a reader reads.
+
+    ``cache`` holds as many as fit beside the decoded chunks.
+    """
 
     def __init__(self, cache: BlockCache) -> None:
         self._cache = cache
@@ -61,6 +64,7 @@ class ShardIndexes:
                 self._cache.put(key, index)
             elif extent.checked:
                 _verify(extent, read)
+            # only now, since a wrong checksum has raised
             self._note(key)
         if index is None:
             index = np.frombuffer(read(_ENTRY, extent.start + chunk * _ENTRY), "<u8").reshape(1, 2)
@@ -96,7 +100,10 @@ def read_index(extent: Extent, read: Read) -> NDArray[np.uint64]:
 
 
 def _verify(extent: Extent, read: Read) -> None:
-    """ValueError where the checksum of an index is another one; a piece of it is in memory at a time."""
+    """ValueError where the checksum of an index is another one.
+
+    A piece of it is in memory at a time.
+    """
     end = extent.start + extent.chunks * _ENTRY
     starts = range(extent.start, end, _PIECE)
     verify_crc32c((read(min(_PIECE, end - start), start) for start in starts), read(4, end))

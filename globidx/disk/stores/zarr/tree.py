@@ -1,4 +1,7 @@
-"""The groups and arrays of a zarr store, many of them: from their JSON where that is plain, else by zarr."""
+"""The groups and arrays of a zarr store, many of them.
+
+They are read from their JSON where that is plain, else by zarr.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ class ZarrTree:
             marker = os.path.join(self._path, path, self._marker)
             loaded = load(marker)
             if loaded is None:
+                # zarr, which is asked next, would wait for it
                 refuse_pipe(marker)
                 if not os.path.exists(marker):
                     return None

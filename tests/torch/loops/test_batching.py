@@ -1,0 +1,94 @@
+"""How many batches there are, have begun and are left, and which batch samplers can be counted."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from loops import by_next, made
+
+from globidx import DataLoader, ResumableDistributedSampler
+
+
+def by_break(loader):
+    """A break at the last batch."""
+    batches, stream = [], enumerate(loader)
+    for number, batch in stream:
+        batches.append(batch)
+        if number + 1 == len(loader):
+            break
+    return batches
+
+
+LEN_LIMITED = [
+    by_next,
+    by_break,
+    lambda loader: list(itertools.islice(loader, len(loader))),
+    lambda loader: [batch for _, batch in zip(range(len(loader)), loader, strict=False)],
+    lambda loader: [batch for batch, _ in zip(loader, range(len(loader)), strict=False)],
+]
+
+
+class Renamed(torch.utils.data.BatchSampler):
+    """Cuts as torch's does."""
+
+
+@pytest.mark.parametrize("take", LEN_LIMITED)
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_a_batch_sampler_that_cuts_as_torchs_does_is_known_to_be_at_its_end(take, drop_last):
+    """Its class has another name only: what a full batch leaves over, it drops too."""
+    sampler = ResumableDistributedSampler(range(41), 1, 0, seed=3)
+    loader = DataLoader(range(41), batch_sampler=Renamed(sampler, 4, drop_last))
+    assert [sum(map(len, take(loader))) for _ in range(3)] == [40 if drop_last else 41] * 3
+
+
+@given(
+    n=st.integers(1, 80),
+    batch=st.integers(1, 9),
+    world=st.integers(1, 4),
+    rank=st.integers(0, 3),
+    tail=st.sampled_from(["pad", "drop", "exact"]),
+    drop_last=st.booleans(),
+    before=st.tuples(st.integers(1, 4), st.integers(0, 20)),
+    epochs=st.integers(0, 4),
+)
+def test_lengths_are_what_comes(n, batch, world, rank, tail, drop_last, before, epochs):
+    """len is what was done and what this pass gives; steps_left is all that comes, for any tail, after any resume."""
+    first = ResumableDistributedSampler(range(n), before[0], 0, tail=tail)
+    first.commit(min(before[1], n // before[0]))
+    sampler = ResumableDistributedSampler(range(n), world, rank % world, tail=tail)
+    sampler.load_state_dict(first.state_dict())
+    loader = DataLoader(range(n), batch_size=batch, sampler=sampler, drop_last=drop_last)
+    left, came = loader.steps_left(epochs), 0
+    for epoch in range(sampler.epoch, epochs):
+        sampler.set_epoch(epoch)
+        length, start, whole = len(loader), loader.start, loader.steps_per_epoch
+        numbers = []
+        for number, _ in enumerate(loader, start + 1):
+            numbers.append(number)
+            assert (len(loader), loader.start) == (length, start)
+            assert loader.steps_left(epochs) == left - came - len(numbers)
+        assert numbers == list(range(start + 1, length + 1))
+        came += len(numbers)
+        if start == 0 and epoch > first.epoch:
+            assert len(numbers) == whole
+    assert came == left
+
+
+def test_skips_count_in_the_steps_of_later_epochs():
+    """What an epoch leaves out is no step of it."""
+    sampler, loader = made(41, 4)
+    sampler.skip(range(10, 20))
+    assert (len(loader), loader.steps_per_epoch, loader.steps_left(3)) == (11, 8, 11 + 8 + 8)
+
+
+def test_steps_need_batches_of_one_size():
+    """A sampler that is not ours, or batches of any size, cannot be counted ahead."""
+    with pytest.raises(TypeError, match="steps_per_epoch needs a ResumableDistributedSampler"):
+        _ = DataLoader(range(5)).steps_per_epoch
+
+
+def test_a_pass_over_a_sampler_that_does_not_resume_starts_at_its_start():
+    """A bar over a loader for validation counts from 0."""
+    assert DataLoader(range(5)).start == 0
