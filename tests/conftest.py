@@ -18,7 +18,12 @@ _ON_PURPOSE = {"PYTHONHOME", "GLOBIDX_SIMULATION_SEEDS"}
 _REPOSITORY = TESTS.parent
 _TOOLS = _REPOSITORY / "tools"
 # The repository is first, so that a spawned process finds what a test module defines by its full name.
-_HELPERS = [TESTS, TESTS / "simulation", TESTS / "faults", TESTS / "fuzz", _TOOLS, _TOOLS / "bench"]
+_HELPERS = [
+    TESTS,
+    *(TESTS / name for name in ("simulation", "faults", "fuzz", "layouts")),
+    _TOOLS,
+    _TOOLS / "bench",
+]
 sys.path[:0] = [str(folder) for folder in [_REPOSITORY, *_HELPERS]]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes on few cores
 # Processes that multiprocessing starts inherit the environment: a developer's shell must not change what they do.
