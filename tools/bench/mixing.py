@@ -54,7 +54,7 @@ def decodes(order: Order, lengths: NDArray[np.int64], window: int) -> float:
     entries = [
         Entry("hdf5", length, (array,), bytes(16), ((0, 0, 0, 0),)) for length in lengths.tolist()
     ]
-    files = Table.of([f"{number:04}.h5" for number in range(len(entries))], entries, 0)
+    files = Table.of([f"{number:04}.h5" for number in range(len(entries))], entries)
     ranks = {"world_size": RANKS, "workers": WORKERS, "batch_size": BATCH}
     return estimate(
         files, order, **ranks, cache_bytes=window * CHUNK, most_samples=2**20

@@ -26,31 +26,35 @@ class ByteLru(Generic[Value]):
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.nbytes = capacity, 0
-        self._kept: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        # apart from the sizes, so that a look-up, of which there is one a sample, costs least
+        self._kept: OrderedDict[Hashable, Value] = OrderedDict()
+        self._sizes: dict[Hashable, int] = {}
 
     def get(self, key: Hashable) -> Value | None:
         """The value under ``key``, which is then the last one used; None if it is not kept."""
-        pair = self._kept.get(key)
-        if pair is None:
-            return None
-        self._kept.move_to_end(key)
-        return pair[0]
+        value = self._kept.get(key)
+        if value is not None:
+            self._kept.move_to_end(key)
+        return value
 
     def put(self, key: Hashable, value: Value, size: int) -> None:
         """Keep a value of ``size`` bytes, unless it alone exceeds the capacity."""
         # it would push out all else, and itself be gone at the next one
         if size > self.capacity:
             return
-        _, old = self._kept.pop(key, (None, 0))
-        self._kept[key] = value, size
-        self.nbytes += size - old
+        self._kept.pop(key, None)
+        self.nbytes += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
+        self._kept[key] = value
         self.shrink(self.capacity)
 
     def shrink(self, nbytes: int) -> None:
         """Drop values until at most ``nbytes`` bytes are kept."""
         while self._kept and self.nbytes > nbytes:
-            self.nbytes -= self._kept.popitem(last=False)[1][1]
+            key, _ = self._kept.popitem(last=False)
+            self.nbytes -= self._sizes.pop(key)
 
     def recount(self) -> None:
         """Sum the sizes again, after a fork in the middle of a ``put``."""
-        self.nbytes = sum(size for _, size in self._kept.values())
+        self._sizes = {key: self._sizes[key] for key in self._kept}
+        self.nbytes = sum(self._sizes.values())

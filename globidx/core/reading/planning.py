@@ -95,4 +95,5 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     piece_stop = np.where(is_cut, np.minimum(stop[run], chunk_start + unit[run]), stop[run])
     target = begins[run] * rows + piece_start - start[run]
     columns = (files[begins][run], chunk_start, piece_start, piece_stop, target)
-    return [Run(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    # by _make: a third of what a call of the class costs, for each run of each batch
+    return list(map(Run._make, zip(*(column.tolist() for column in columns), strict=True)))

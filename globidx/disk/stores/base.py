@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from globidx.core import validate
 from globidx.core.index.episodes import Episodes, Missing
-from globidx.core.index.layout import Inner, Layout
+from globidx.core.index.layout import PLAIN, Inner, Layout
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
@@ -328,21 +328,22 @@ def make_entry(
     """
     require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
-    if inside is not None and inside.episodes is not None:
-        some = inside.episodes
+    within = Inside(arrays[0][1], PLAIN, None, None) if inside is None else inside
+    if within.episodes is not None:
+        some = within.episodes
         digest.update(some.starts.tobytes() + some.lengths.tobytes() + some.listed.tobytes())
-    if inside is not None and inside.missing is not None:
-        digest.update(inside.missing.rows.tobytes())
+    if within.missing is not None:
+        digest.update(within.missing.rows.tobytes())
     return Entry(
         kind,
-        arrays[0][1] if inside is None else inside.length,
+        within.length,
         tuple(info for info, _ in arrays),
         digest.digest(),
         is_foreign=is_foreign or bool(sources),
         sources=sources,
-        inner=Inner() if inside is None else inside.inner,
-        episodes=None if inside is None else inside.episodes,
-        missing=None if inside is None else inside.missing,
+        inner=within.inner,
+        episodes=within.episodes,
+        missing=within.missing,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,15 +50,16 @@ def find(
         keys = _choose(keys, arrays())
     if layout.keys is None:
         return [Field(key, key, layout.form, axis) for key in keys]
-    return fields_of(layout, axis)
+    return list(fields_of(layout, axis))
 
 
-def fields_of(layout: Layout, axis: int) -> list[Field]:
-    """The fields of a layout that names its keys, each at its key."""
-    return [
+@lru_cache(64)
+def fields_of(layout: Layout, axis: int) -> tuple[Field, ...]:
+    """The fields of a layout that names its keys, each at its key: the same for all files."""
+    return tuple(
         Field(name, key, layout.form_along(along), along)
         for name, key, along in layout.fields(axis)
-    ]
+    )
 
 
 def is_array(node: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
     if root is None or not _is_simple(layout) or is_array != (layout.keys is None):
         return None
     if is_array:
-        fields = [Field("", "", layout.form, axis)]
+        fields: Sequence[Field] = [Field("", "", layout.form, axis)]
         documents = [root]
     else:
         if root[0].get("zarr_format") != zarr_format:

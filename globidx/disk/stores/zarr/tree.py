@@ -70,7 +70,7 @@ class ZarrTree:
         node = self._node(path)
         if not is_array(node):
             raise ValueError(f"it has no array {path!r}")
-        if node.dtype.kind == "b" or not node.ndim:
+        if node.dtype.kind == "b" or node.size <= 1:
             return np.asarray(node[...])
         try:
             rows: NDArray[Any] = self._store.read(path, 0, node.shape[0])
