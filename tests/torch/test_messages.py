@@ -156,7 +156,7 @@ MISTAKES = {
     ),
     "a key that is no name": (
         lambda folder: globidx.GlobalIndexManager(folder, key=3),
-        "key must be a str or a sequence of str, got 3",
+        "key must be a str, a sequence of str or a mapping to str, got 3",
     ),
     "rank beyond the world size": (
         lambda folder: ResumableDistributedSampler(range(10), 1, 3),
