@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from globidx.disk.files.paths import is_remote
+from globidx.disk.stores import base as stores
 from globidx.errors import NoFilesError
 
 _TABLES = (".csv", ".tsv")
@@ -26,6 +27,8 @@ def read_list(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise NoFilesError(f"the list file {path} cannot be read: {error}") from None
+    if text.startswith(stores.ZIP_SIGNATURE.decode()):
+        raise NoFilesError(f"{path} is a zip file; {stores.in_zip(path)}")
     if "\0" in text:
         raise NoFilesError(
             f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line"

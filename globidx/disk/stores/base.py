@@ -55,6 +55,7 @@ UNREADABLE = (
 #: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
 Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ZIP_SIGNATURE = b"PK\x03\x04"
 _OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
@@ -142,12 +143,22 @@ def format_of(path: Path) -> str:
         return "hdf5"
     with path.open("rb") as file:
         signature = file.read(8)
+    if signature.startswith(ZIP_SIGNATURE):
+        raise OtherFormatError(f"a zip file; {in_zip(path)}")
     for magic, name in _OTHER_FORMATS.items():
         if signature.startswith(magic):
             raise OtherFormatError(
                 f"a file of {name}, which is no HDF5: convert it to a newer format of its kind"
             )
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
+
+
+def in_zip(path: Path) -> str:
+    """How to name a zarr store in a zip file."""
+    return (
+        f"name the zarr store in it as zip://::{path}, or zip://FOLDER::{path}; unpacked, it reads "
+        "many times faster"
+    )
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:

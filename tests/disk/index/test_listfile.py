@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 
+import numpy as np
 import pytest
 from files import numbers, write_hdf5, write_zarr
 
 from globidx import GlobalIndexManager
 from globidx.disk.index.discover import find_files
-from globidx.errors import NoFilesError
+from globidx.errors import BadFilesError, NoFilesError
 
 
 @pytest.fixture
@@ -109,3 +112,18 @@ def test_a_listed_name_may_begin_with_a_bracket(tmp_path):
     write_hdf5(tmp_path / "[a].h5", numbers(3))
     (tmp_path / "list.txt").write_text("[a].h5\n")
     assert len(GlobalIndexManager(tmp_path / "list.txt", cache_dir=tmp_path)) == 3
+
+
+def test_a_zip_file_is_told_with_the_url_that_reads_it(tmp_path):
+    """By itself and in a list; the URL that the message names does read it."""
+    pytest.importorskip("fsspec")
+    store = tmp_path / "a.zarr"
+    write_zarr(store, np.arange(1, 5), key="x", zarr_format=2)
+    packed = shutil.make_archive(str(tmp_path / "b.zarr"), "zip", store)
+    for files in (packed, [packed]):
+        with pytest.raises(
+            (NoFilesError, BadFilesError), match="zip file; name the zarr store"
+        ) as error:
+            GlobalIndexManager(files, key="x")
+    url = re.search(r"zip://::[^,;]*", str(error.value))[0]
+    assert len(GlobalIndexManager(url, key="x", cache_dir=tmp_path)) == 4
