@@ -33,7 +33,9 @@ def test_numpys_integers_are_integers(kind):
 def test_what_is_no_integer_is_refused_by_its_type(value):
     """Booleans and whole floats too: they are mistakes."""
     for check in (lambda: validate.integer(value, "seed"), lambda: validate.sample_id(value, 9)):
-        with pytest.raises(TypeError, match=f"must be an integer, got .*{type(value).__name__}"):
+        # numpy 1 calls its own one bool_
+        kind = type(value).__name__.rstrip("_")
+        with pytest.raises(TypeError, match=f"must be an integer, got .*{kind}"):
             check()
 
 

@@ -23,10 +23,14 @@ from torch.utils.data import BatchSampler
 from torch.utils.data import DataLoader as PlainLoader
 
 from globidx import ResumableDistributedSampler, errors
+from globidx.core.index.episodes import Missing
+from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.core.orders.base import Arrangement, Order
 from globidx.core.orders.lanes import Lanes
 from globidx.core.progress.merge import merge_states
 from globidx.core.records import record as records
+from globidx.core.windows.anchors import PADS, Window
+from globidx.core.windows.sampling import Sampling
 from globidx.orders import ChunkShuffle
 from globidx.torch.loops.batching import Batching, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
@@ -59,8 +63,79 @@ class _Spread(Arrangement):
         return (ids - self.offset) * pow(self.step, -1, self.num_samples) % self.num_samples
 
 
+def has_windows(seed):
+    """Whether a seed's samples are windows over sequences; then its runs are read in their own chunks."""
+    return seed % 16 == 8
+
+
+class Windows:
+    """Samples as windows over chains of files, with gaps, padding, strides and sides: their metadata, and no files."""
+
+    num_files = None
+
+    def __init__(self, dice):
+        while True:
+            self.samples = self._sampling(dice)
+            if 0 < len(self.samples.index) <= 40:
+                return
+
+    @staticmethod
+    def _sampling(dice):
+        names = [f"{chain}/{number}" for chain in "ab" for number in range(dice.randint(1, 3))]
+        array = ArrayInfo("x", (), "int64", dice.choice((0, 1, 3, 4)), "x")
+        entries = []
+        for _ in names:
+            rows = dice.randint(0, 9)
+            gone = [row for row in range(rows) if dice.random() < 0.1]
+            entries.append(
+                Entry("hdf5", rows, (array,), bytes(16), ((0,) * 4,), missing=Missing.of(gone))
+            )
+        offsets = dice.choice((0, (0, 1), (-1, 0, 2), range(4)))
+        window = Window(offsets, stride=dice.choice((1, 1, 2, 3)), pad=dice.choice(PADS))
+        chains = [name[0] for name in names] if dice.random() < 0.7 else None
+        found = Sampling(window, chains=chains).found(Table.of(names, entries))
+        kept = [row for row in range(len(found)) if dice.random() < 0.8]
+        sampling = Sampling(window, chains=chains, kept=np.array(kept, np.int64))
+        return sampling.of(Table.of(names, entries))
+
+    def __len__(self):
+        return len(self.samples.index)
+
+    @property
+    def fingerprint(self):
+        return self.samples.fingerprint()
+
+    def fingerprint_of_samples(self, count):
+        return self.samples.fingerprint(count)
+
+    @property
+    def chunking(self):
+        return self.samples.chunking
+
+    def anchors(self):
+        """All (sequence, anchor), listed one by one: those whose window lies in its sequence, or in its padding, and
+        touches no missing row."""
+        window, index = self.samples.window, self.samples.index
+        offsets = [window.offsets] if isinstance(window.offsets, int) else window.offsets
+        gone = set(self.samples.sequences.missing_rows().tolist())
+        listed = []
+        for sequence, length in enumerate(index.sequences.lengths.tolist()):
+            start = int(index.sequences.starts[sequence])
+            lasts = range(window.first, length - max(offsets) + window.after, window.stride)
+            for anchor in lasts if length else ():
+                rows = [anchor + offset for offset in offsets]
+                taken = [min(max(row, 0), length - 1) for row in rows]
+                if window.pad == "zero":
+                    taken = [row for row in rows if 0 <= row < length]
+                if not gone.intersection(start + row for row in taken):
+                    listed.append((sequence, anchor))
+        return listed
+
+
 def order_of(seed):
     """What a seed's runs are read in: mostly the cheap one, else in chunks, planned anew for every epoch's first job."""
+    if has_windows(seed):
+        return ChunkShuffle(window=1 + seed // 16 % 3)
     return (
         Spread() if seed % 32 else ChunkShuffle(window=1 + seed // 32 % 3, chunk=1 + seed // 96 % 4)
     )
@@ -131,7 +206,7 @@ class Rank:
         dice = cluster.dice
         self.batch, self.prefetch = dice.randint(1, 5), dice.choice((0, 0, 1, 4, 9))
         self.sampler = cluster.code.sampler(
-            range(cluster.n),
+            cluster.data,
             world,
             number,
             seed=cluster.seed % 7,
@@ -236,6 +311,10 @@ class Cluster:
         self.seed, self.code, self.most_events = seed, code or Production(), most_events
         self.dice = random.Random(seed)
         self.n = self.dice.choice((1, 2, 3, 7, 10, 23, 40))
+        self.data = range(self.n)
+        if has_windows(seed):
+            self.data = Windows(random.Random(seed))
+            self.n = len(self.data)
         self.tail = self.dice.choice(("pad", "pad", "exact", "drop"))
         self.bad = {id for id in range(self.n) if (id * 7 + seed) % 5 == 0}
         self.story = [f"{self.n} samples, tail {self.tail}"]
@@ -255,6 +334,10 @@ class Cluster:
 
     def run(self):
         """Play until a few epochs are read or the story is long enough; Wrong where the book disagrees."""
+        if has_windows(self.seed):
+            anchors = self.data.samples.index.anchors
+            if [anchors.locate(id) for id in range(self.n)] != self.data.anchors():
+                raise Wrong("ids are not the anchors, one by one")
         try:
             while self.epoch < 3:
                 self.job()
@@ -330,7 +413,7 @@ class Cluster:
         done = [*self.book.done.get(self.epoch, []), *self.book.out.get(self.epoch, ())]
         if not self.book.done.get(self.epoch):
             self.planned[self.epoch] = Lanes(world, 1, world)
-        order = order_of(self.seed).plan(range(self.n), self.n, lambda: self.planned[self.epoch])
+        order = order_of(self.seed).plan(self.data, self.n, lambda: self.planned[self.epoch])
         order = (
             order.bind(self.n, seed=self.seed % 7, epoch=self.epoch).take(range(self.n)).tolist()
         )

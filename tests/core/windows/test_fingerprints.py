@@ -64,8 +64,13 @@ def edits(draw):
     )
 
 
+def tells_all(window):
+    """Whether the number of samples tells which rows there were: not so where strides end in padding."""
+    return window.pad is None or window.stride == 1
+
+
 @settings(max_examples=300)
-@given(edit=edits(), window=windows())
+@given(edit=edits(), window=windows().filter(tells_all))
 def test_equal_fingerprints_are_equal_rows(edit, window):
     """A chain of files of which one was grown, renamed, inserted, removed or moved has another, unless no id shows it."""
     kind, before, after, is_growth = edit
