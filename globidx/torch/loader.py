@@ -5,6 +5,7 @@ It is a torch DataLoader that reports to its sampler what the training loop has 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Any
 from weakref import ref
@@ -19,6 +20,10 @@ from globidx.torch.loops.deliveries import Deliveries
 from globidx.torch.loops.quarantine import ReportingCollate
 from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.workers import ShieldedLoader
+
+_log = logging.getLogger("globidx")
+#: How many datasets inside one another are looked at.
+_DEEPEST = 8
 
 
 class DataLoader(ShieldedLoader):
@@ -103,6 +108,14 @@ class DataLoader(ShieldedLoader):
             raise ValueError(
                 "without batches (batch_size=None), the record could not list which samples were "
                 "replaced by the dataset's on_error=; pass batch_size=1, or on_error='raise'"
+            )
+
+        if self._resumable is not None and _hides_substitutes(dataset):
+            _log.warning(
+                "%s asks the dataset in it for one sample at a time, so samples that on_error= "
+                "replaces are logged but not listed in sampler.quarantined; give all files to one "
+                "GlobalIndexManager, or let the wrapper have __getitems__",
+                type(dataset).__name__,
             )
 
     def __repr__(self) -> str:
@@ -337,3 +350,17 @@ class _Batches:
     def open(self) -> tuple[Any, deque[list[int]]]:
         """The batches of a new pass, and the ids of each."""
         return self._loader._open()
+
+
+def _hides_substitutes(dataset: Any, depth: int = 0) -> bool:
+    """Whether some dataset inside this one replaces samples and cannot say so: it is asked for single samples."""
+    if getattr(dataset, "may_substitute", False) or depth > _DEEPEST:
+        return False
+    parts = getattr(dataset, "datasets", None)
+    inner = parts if isinstance(parts, (list, tuple)) else [getattr(dataset, "dataset", None)]
+    hidden = not hasattr(dataset, "__getitems__")
+    return any(
+        _hides_substitutes(one, depth + 1) or (hidden and getattr(one, "may_substitute", False))
+        for one in inner
+        if one is not None
+    )

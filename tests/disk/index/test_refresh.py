@@ -308,19 +308,26 @@ os.utime(path, (10**9, 10**9))
 options = {"key": "x", "settled_after": 0}
 manager = GlobalIndexManager(path, **options)
 both = [FileCacheDataset(manager), FileCacheDataset(manager)]
-told = [len(manager), *(dataset[2][0].item() for dataset in both)]
-subprocess.run([sys.executable, "-c", grow, path], check=True)
-manager.refresh()
-told += [len(manager), len(GlobalIndexManager(path, **options))]
-# the second one still has it open as it was
-print(*told, *(dataset[4][0].item() for dataset in both))
+print(len(manager), *(dataset[2][0].item() for dataset in both))
+for length in (5, 7, 9, 11):
+    subprocess.run([sys.executable, "-c", grow, path, str(length)], check=True)
+    manager.refresh()
+    # the second one still has it open as it was, and after it the first as it was then
+    print(len(manager), len(GlobalIndexManager(path, **options)), both[0][length - 1][0].item())
+    if length < 11:
+        continue
+    other = "from globidx import *; import sys; print(len(GlobalIndexManager(sys.argv[1], key='x')))"
+    asked = subprocess.run([sys.executable, "-c", other, path], check=True, capture_output=True)
+    print(int(asked.stdout), both[1][length - 1][0].item())
 """
     grow = """
 import h5py, sys
 with h5py.File(sys.argv[1], "r+") as file:
-    file["x"].resize(5, axis=0)
-    file["x"][3:] = 77
+    length = int(sys.argv[2])
+    file["x"].resize(length, axis=0)
+    file["x"][length - 2:] = length
 """
     write(tmp_path / "a.h5", 3)
     told = run_python(code, tmp_path / "a.h5", grow, env={"HDF5_USE_FILE_LOCKING": "FALSE"}).stdout
-    assert told.split() == ["3", "7", "7", "5", "5", "77", "77"]
+    # at last by another process, from the cache that this one wrote, and by the second one
+    assert told.splitlines() == ["3 7 7", "5 5 5", "7 7 7", "9 9 9", "11 11 11", "11 11"]

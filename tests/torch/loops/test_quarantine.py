@@ -162,6 +162,36 @@ def test_a_record_on_disk_keeps_the_list(folder, tmp_path):
     assert (resumed.quarantined, resumed.remaining) == (Ranges.of(BAD), 8)
 
 
+class Wrapper(torch.utils.data.Dataset):
+    """Asks for one sample at a time, as most wrappers do."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, id):
+        return self.dataset[id]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "hides"),
+    [
+        (lambda dataset: dataset, False),
+        (lambda dataset: torch.utils.data.Subset(dataset, range(5)), False),
+        (lambda dataset: torch.utils.data.ConcatDataset([range(2), dataset]), True),
+        (Wrapper, True),
+        (lambda dataset: torch.utils.data.Subset(Wrapper(dataset), range(5)), True),
+    ],
+    ids=["plain", "subset", "concatenation", "wrapper", "subset of a wrapper"],
+)
+def test_who_hides_what_was_replaced_is_told(folder, caplog, wrap, hides):
+    """Reports travel with batches; a dataset that is asked for single samples has none to give."""
+    run(wrap(opened(folder)))
+    assert ("not listed in sampler.quarantined" in caplog.text) == hides
+
+
 def test_ids_of_a_subset_are_the_subsets(folder):
     """What the sampler hands out is what it is told, whatever the wrapper calls it inside."""
     subset = torch.utils.data.Subset(opened(folder), [3, 8, 9, 5])

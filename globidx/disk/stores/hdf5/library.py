@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5a, h5d, h5f, h5p
+from h5py import h5a, h5d, h5f
 from numpy.typing import NDArray
 
 from globidx.core.index.layout import Layout
@@ -54,8 +54,10 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     """
     if not layout.is_plain:
         return None
+    if _driver(path) is not None:
+        return None
     try:
-        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _access(path))
+        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
     except (OSError, ValueError):
         return None
     try:
@@ -92,7 +94,7 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    with h5py.File(path, "r", driver=_driver(path)) as file:
+    with _opened(path) as file:
         allow = layout.allow_external
         if layout.inner.kind == "match":
             return _scan_matches(file, layout, axis)
@@ -171,14 +173,14 @@ def arrays_like(
     path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
 ) -> list[str]:
     """The datasets whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
-    with h5py.File(path, "r", driver=_driver(path)) as file:
+    with _opened(path) as file:
         listed = find_sequences.arrays_like(Hdf5Tree(file, allow=allow_external), pattern)
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
 
 
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of a dataset."""
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         external.follow_links(file, array, allow=allow_external)
         dataset = file[array]
         if dataset.chunks is None:
@@ -196,7 +198,7 @@ def is_same(path: str, one: str, other: str) -> bool:
     """Whether two names in a file are of one dataset; NeXus files link each to several places."""
     if one.strip("/") == other.strip("/"):
         return True
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         if external.follow_links(file, one, allow=True) or external.follow_links(
             file, other, allow=True
         ):
@@ -220,7 +222,8 @@ class Hdf5Store:
     def __init__(self, path: str | Path, axis: int, *, fill: bool, allow: bool) -> None:
         self.status = os.stat(path)
         # whole chunks are asked for, and kept once, decoded
-        self._file = h5py.File(path, "r", rdcc_nbytes=0, driver=_driver(path))
+        self.driver = _driver(path)
+        self._file = _opened(path, self.driver, rdcc_nbytes=0)
         self._axis = axis
         self._fill = fill
         self._allow = allow
@@ -298,28 +301,31 @@ _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
 
 
 def _driver(path: str | Path) -> str | None:
-    """The driver of HDF5's that reads a file as it is now.
+    """The driver of HDF5's that reads a file as it is now; None for the usual one.
 
     Within a process, HDF5 answers a second open from the metadata of the first. If the file grew in
     place since (which its locks prevent where there are any), that is the old length. To HDF5, a
-    file opened by another driver is another file.
+    file opened by another driver is another file, and each one opened by ``fileobj`` is.
     """
     stores = list(_open_stores)
     if not stores:
         return None
     now = os.stat(path)
-    statuses = [store.status for store in stores if os.path.samestat(store.status, now)]
-    is_changed = any(stamps.stamp(status) != stamps.stamp(now) for status in statuses)
-    return "stdio" if is_changed else None
+    stale = {
+        store.driver
+        for store in stores
+        if os.path.samestat(store.status, now) and stamps.stamp(store.status) != stamps.stamp(now)
+    }
+    return next((driver for driver in (None, "stdio") if driver not in stale), "fileobj")
 
 
-def _access(path: str) -> Any:
-    """How to open a file by HDF5's own functions; as h5py does where nothing speaks against it."""
-    if _driver(path) is None:
-        return None
-    access = h5p.create(h5p.FILE_ACCESS)
-    access.set_fapl_stdio()
-    return access
+def _opened(path: str | Path, driver: str | None = "", **options: Any) -> h5py.File:
+    """The file as it is now, by h5py; by ``driver`` if that was chosen already."""
+    chosen = _driver(path) if driver == "" else driver
+    if chosen == "fileobj":
+        # closed with the last reference, which HDF5 has
+        return h5py.File(open(path, "rb"), "r", **options)
+    return h5py.File(path, "r", driver=chosen, **options)
 
 
 @atexit.register
