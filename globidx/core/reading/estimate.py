@@ -168,6 +168,9 @@ class _Model:
         lengths = self._units.index.lengths
         # An array without chunks (contiguous, say) has none here: its rows are read as they are.
         counts = np.where(chunks > 0, -(-lengths[:, None] // np.maximum(1, chunks)), 0)
+        if samples is not None:
+            # what no sequence that is used lies in is not read, and does not count
+            counts[~samples.used_units] = 0
         # fields that read one array have its chunks in common
         shared = table.shared
         counts[:, [column for column, first in enumerate(shared) if column != first]] = 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking, common_block
+from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
 from globidx.core.index.table import Table, whole_items
 from globidx.core.windows.anchors import Numbers, Offsets, Window
@@ -159,6 +160,17 @@ class Samples:
     def by_sequence(self) -> GlobalIndex:
         """Ids as sequences and which of their samples."""
         return GlobalIndex.sharing(self.index.anchors.counts)
+
+    @property
+    def used_units(self) -> NDArray[np.bool_]:
+        """Which of the units hold rows of the sequences that are used."""
+        index, some = self.index.files, self.index.sequences
+        used = np.zeros(index.num_files, bool)
+        rows = some.lengths > 0
+        first, _ = index.locate_many(some.starts[rows])
+        last, _ = index.locate_many(some.starts[rows] + some.lengths[rows] - 1)
+        used[spread(first, last - first + 1)] = True
+        return used
 
     def listed(self, paths: Sequence[str]) -> SequenceList:
         """The sequences as columns, ``paths`` those of the files."""

@@ -7,6 +7,8 @@ from decoding import decodes_per_chunk
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.core.orders.lanes import Lanes
 from globidx.core.reading.estimate import estimate
+from globidx.core.windows.anchors import Window
+from globidx.core.windows.sampling import Sampling
 from globidx.orders import ChunkShuffle, Sequential, Shuffle
 
 
@@ -63,3 +65,12 @@ def test_it_is_arithmetic_at_any_size():
         1, abs=0.02
     )
     assert estimate(table, Shuffle(), **arguments).decodes_per_chunk == pytest.approx(16, abs=0.1)
+
+
+def test_sequences_that_are_left_out_have_no_chunks_to_decode():
+    """Each chunk of those that are used is decoded once in sequence; the others do not count."""
+    table = table_of([40, 33, 16, 50], 8)
+    samples = Sampling(Window(range(3)), kept=np.array([0, 2])).of(table)
+    found = estimate(table, Sequential(), batch_size=4, samples=samples)
+    assert (found.chunks, found.decodes, found.decodes_per_chunk) == (5 + 2, 7, 1.0)
+    assert found.decodes_of == {"x": 1.0}
