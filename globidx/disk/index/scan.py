@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -101,9 +101,8 @@ def examine(
     # its stamp identifies the file, and cannot prove that its data did not change
     if entry.is_foreign:
         after = [(size, 0, 0, inode) for size, _, _, inode in after]
-    return replace(
-        entry,
-        stamps=tuple(stamps.without_racy_times(stamp, started, settled_ns) for stamp in after),
+    return entry.with_stamps(
+        tuple([stamps.without_racy_times(stamp, started, settled_ns) for stamp in after])
     )
 
 

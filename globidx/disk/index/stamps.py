@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index.layout import PLAIN, Inner
+from globidx.core.index.layout import Inner
 from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
@@ -22,6 +22,8 @@ from globidx.disk.files.paths import Paths, subfolders
 #: A file that changed within so many nanoseconds might change again without its stamp moving.
 SETTLED_NS = 2 * 10**9
 _BLOCK = 16384
+#: Sequences along an axis, of which the metadata of the arrays tell all.
+_STACKED = Inner("axis")
 _GONE = (-1, 0, 0, 0)
 
 
@@ -142,7 +144,7 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 
 
 def _is_watched_as_one(kind: str, inner: Inner) -> bool:
-    return kind != "hdf5" and inner not in (PLAIN, Inner("axis"))
+    return not inner.is_plain and kind != "hdf5" and inner != _STACKED
 
 
 def watched(path: bytes, entry: Entry) -> Iterator[bytes]:

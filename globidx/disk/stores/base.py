@@ -339,7 +339,7 @@ def make_entry(
     """
     require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
-    within = Inside(arrays[0][1], PLAIN, None, None) if inside is None else inside
+    within = inside or Inside(arrays[0][1], PLAIN, None, None)
     if within.episodes is not None:
         some = within.episodes
         digest.update(some.starts.tobytes() + some.lengths.tobytes() + some.listed.tobytes())

@@ -39,19 +39,20 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
         is_array = root is not None and "shape" in root[0]
     if root is None or not _is_simple(layout) or is_array != (layout.keys is None):
         return None
+    loaded: list[tuple[dict[str, Any], bytes] | None]
     if is_array:
         fields: Sequence[Field] = [Field("", "", layout.form, axis)]
-        documents = [root]
+        loaded = [root]
     else:
         if root[0].get("zarr_format") != zarr_format:
             return None
         fields = fields_of(layout, axis)
-        loaded = (load(f"{path}/{field.path}/{marker}") for field in fields)
-        documents = [one for one in loaded if one is not None]
-    if len(documents) < len(fields):
-        return None
-    arrays = []
-    for field, (document, _) in zip(fields, documents, strict=True):
+        loaded = [load(f"{path}/{field.path}/{marker}") for field in fields]
+    arrays, metadata = [], []
+    for field, one in zip(fields, loaded, strict=True):
+        if one is None:
+            return None
+        document, data = one
         attributes_file = load(f"{path}/{field.path}/.zattrs") if marker == ".zarray" else None
         attributes: Any = attributes_file[0] if attributes_file else document.get("attributes", {})
         try:
@@ -71,7 +72,8 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
             packing=packing_of(attributes.get),
         )
         arrays.append(info)
-    return make_entry(f"zarr{zarr_format}", arrays, b"".join(data for _, data in documents))
+        metadata.append(data)
+    return make_entry(f"zarr{zarr_format}", arrays, b"".join(metadata))
 
 
 def _is_simple(layout: Layout) -> bool:
