@@ -13,6 +13,7 @@ import zarr
 from processes import clean_environment
 
 from globidx import GlobalIndexManager
+from globidx.disk.stores import base as stores
 
 
 def numbers(length, item_shape=(3,), dtype="u2", start=1):
@@ -89,3 +90,15 @@ def environment(changes=None):
 def open_descriptors():
     """The number of file descriptors that this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def watched_scans(monkeypatch):
+    """The names of files that are opened to look inside, as they come."""
+    real, seen = stores.scan, []
+
+    def counted(path, layout, axis):
+        seen.append(os.path.basename(path))
+        return real(path, layout, axis)
+
+    monkeypatch.setattr(stores, "scan", counted)
+    return seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from globidx import DataLoader, ResumableDistributedSampler
 
 
@@ -21,3 +23,23 @@ def by_next(loader):
     """``range(len(loader))`` and ``next``, the iterator in a variable."""
     stream = iter(loader)
     return [next(stream) for _ in range(len(loader))]
+
+
+def by_break(loader):
+    """A break at the last batch."""
+    batches, stream = [], enumerate(loader)
+    for number, batch in stream:
+        batches.append(batch)
+        if number + 1 == len(loader):
+            break
+    return batches
+
+
+#: Loops that take as many batches as ``len(loader)`` says.
+LEN_LIMITED = [
+    by_next,
+    by_break,
+    lambda loader: list(itertools.islice(loader, len(loader))),
+    lambda loader: [batch for _, batch in zip(range(len(loader)), loader, strict=False)],
+    lambda loader: [batch for batch, _ in zip(loader, range(len(loader)), strict=False)],
+]

@@ -260,6 +260,17 @@ sys.exit(cli.main(["index", "build", sys.argv[1], "--workers", "2"]))
 # -- where nobody looks
 
 
+def by_shell(line, folder):
+    """A line of bash, with the folder as its first argument."""
+    return subprocess.run(
+        ["bash", "-c", line, "bash", folder],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 @pytest.mark.parametrize(
     "where", [">/dev/full", ">&-", "2>&-", "2>/dev/full", "</dev/null >/dev/null 2>&1"]
 )
@@ -269,13 +280,7 @@ def test_streams_that_lead_nowhere_are_no_traceback(folder, where, name):
     line = (
         f'{sys.executable} -m globidx index {name} "$1" {"5" if name == "locate" else ""} {where}'
     )
-    done = subprocess.run(
-        ["bash", "-c", line, "bash", folder],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = by_shell(line, folder)
     assert done.returncode == (1 if where.startswith(">") else 0)
     assert "Traceback" not in done.stderr and done.stderr.count("\n") <= 1
 
@@ -283,13 +288,7 @@ def test_streams_that_lead_nowhere_are_no_traceback(folder, where, name):
 def test_errors_never_go_to_stdout(folder):
     """Not even where stderr is closed."""
     line = f'{sys.executable} -m globidx index locate "$1" 99 2>&-'
-    done = subprocess.run(
-        ["bash", "-c", line, "bash", folder],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = by_shell(line, folder)
     assert (done.returncode, done.stdout) == (1, "")
 
 
@@ -297,13 +296,7 @@ def test_a_reader_that_leaves_early_is_no_traceback(folder):
     """``| head`` ends it quietly, however much there was to say."""
     ids = " ".join(["5"] * 5000)
     line = f'{sys.executable} -m globidx index locate "$1" {ids} 2>"$1/err" | head -n 1; echo ${{PIPESTATUS[0]}}'
-    done = subprocess.run(
-        ["bash", "-c", line, "bash", folder],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = by_shell(line, folder)
     first, code = done.stdout.splitlines()
     assert first.startswith("5  ") and code in "01" and (folder / "err").read_text() == ""
 

@@ -7,11 +7,11 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from files import watched_scans
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
-from globidx.disk.stores import base as stores
 
 WIDE = Window(range(-1, 3))
 PADDED = Window((0, 1, 2), pad="edge", mask=True)
@@ -19,15 +19,8 @@ PADDED = Window((0, 1, 2), pad="edge", mask=True)
 
 @pytest.fixture(autouse=True)
 def opened(monkeypatch):
-    """The names of files that were opened to look inside; no stamp is too young to prove anything."""
-    real, seen = stores.scan, []
-
-    def counted(path, layout, axis):
-        seen.append(os.path.basename(path))
-        return real(path, layout, axis)
-
-    monkeypatch.setattr(stores, "scan", counted)
-    return seen
+    """The names of files that were opened to look inside."""
+    return watched_scans(monkeypatch)
 
 
 @pytest.fixture(params=["zarr", "h5"])

@@ -127,13 +127,15 @@ class Plain(Known):
         """Return the fingerprint of the first ``count`` files, if it is known."""
         if count == self.num_files:
             return self._fingerprint
-        fingerprint_of = getattr(self.dataset, "fingerprint_of", None)
-        fingerprint = fingerprint_of(count) if callable(fingerprint_of) else None
-        return fingerprint if isinstance(fingerprint, str) else None
+        return self._told("fingerprint_of", count)
 
     def of_samples(self, count: int) -> str | None:
         """Return the fingerprint of the first ``count`` samples, if the dataset tells that of any number."""
-        fingerprint_of = getattr(self.dataset, "fingerprint_of_samples", None)
+        return self._told("fingerprint_of_samples", count)
+
+    def _told(self, method: str, count: int) -> str | None:
+        """What a method of the dataset returns, which it need not have."""
+        fingerprint_of = getattr(self.dataset, method, None)
         fingerprint = fingerprint_of(count) if callable(fingerprint_of) else None
         return fingerprint if isinstance(fingerprint, str) else None
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
 from globidx.core.index.names import Names
+from globidx.core.ragged import spread
 
 Numbers = NDArray[np.int64]
 #: The columns of ``Episodes`` with one row an episode.
@@ -137,6 +138,10 @@ class Episodes:
         """The name of an episode in its file."""
         return self.names[episode] if len(self.names) else str(self.number(episode))
 
+    def name_in(self, file: int, number: int) -> str:
+        """The name of the ``number``-th episode of a file."""
+        return self.name(int(self.offsets[file]) + number)
+
     def spelled(self, start: int, stop: int) -> list[bytes]:
         """The names of the episodes ``[start, stop)`` as bytes."""
         if len(self.names):
@@ -179,14 +184,3 @@ class Missing:
         """
         starts = np.cumsum(self.counts) - self.counts
         return Missing(self.counts[files], self.rows[spread(starts[files], self.counts[files])])
-
-
-def spread(starts: Numbers, counts: Numbers) -> Numbers:
-    """The numbers ``starts[i], ..., starts[i] + counts[i] - 1`` of all i, one after the other.
-
-    >>> spread(np.array([5, 0]), np.array([2, 3]))
-    array([5, 6, 0, 1, 2])
-    """
-    shifts = starts - (np.cumsum(counts) - counts)
-    numbers: Numbers = np.arange(int(counts.sum())) + np.repeat(shifts, counts)
-    return numbers

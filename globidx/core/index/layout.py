@@ -77,9 +77,14 @@ class Layout:
         return "tokens" if self.length else "plain"
 
     @property
+    def is_direct(self) -> bool:
+        """Whether there is nothing to look for in a file: the arrays are named, or it is one itself."""
+        return self.rule is None and self.inner.is_plain
+
+    @property
     def is_plain(self) -> bool:
         """Whether the keys are paths of arrays, and there is nothing else to look at in a file."""
-        return self.keys is not None and self.rule is None and self.inner.is_plain
+        return self.keys is not None and self.is_direct
 
     def form_along(self, axis: int) -> str:
         """What an item of a field is whose rows lie along ``axis``."""

@@ -34,6 +34,7 @@ from globidx.core.cached import cached_property
 from globidx.core.progress import partition
 from globidx.core.progress.bands import Bands
 from globidx.core.progress.ranges import Ranges
+from globidx.core.ragged import spread
 
 Indices = NDArray[np.int64]
 
@@ -87,7 +88,7 @@ class Segment:
         They come in any sequence.
         """
         each = np.array(self.counts, np.int64)
-        row = np.arange(self.committed) - np.repeat(np.cumsum(each) - each, each)
+        row = spread(np.zeros_like(each), each)
         return row * self.world_size + np.repeat(np.arange(self.world_size), each)
 
     @cached_property

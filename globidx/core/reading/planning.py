@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.ragged import spread
+
 #: Bytes of decoded chunks that are kept in a process by default.
 CACHE_BYTES = 64 * 2**20
 
@@ -86,10 +88,9 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     unit = np.where(length, length, np.maximum(stop, 1))
     first_chunk = start // unit
     num_chunks = np.where(length, (stop - 1) // unit - first_chunk + 1, 1)
-    # the run of each piece, and the piece's index in its run
+    # the run of each piece, and the chunk that the piece lies in
     run = np.repeat(np.arange(len(begins)), num_chunks)
-    nth = np.arange(len(run)) - np.repeat(np.cumsum(num_chunks) - num_chunks, num_chunks)
-    chunk_start = np.where(length[run], (first_chunk[run] + nth) * unit[run], -1)
+    chunk_start = np.where(length[run], spread(first_chunk, num_chunks) * unit[run], -1)
     is_cut = chunk_start >= 0
     piece_start = np.where(is_cut, np.maximum(start[run], chunk_start), start[run])
     piece_stop = np.where(is_cut, np.minimum(stop[run], chunk_start + unit[run]), stop[run])

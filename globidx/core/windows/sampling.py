@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.index.chunking import Chunking, common_block
-from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
 from globidx.core.index.table import Table, whole_items
 from globidx.core.windows.anchors import Numbers, Offsets, Window
@@ -164,12 +163,10 @@ class Samples:
     @property
     def used_units(self) -> NDArray[np.bool_]:
         """Which of the units hold rows of the sequences that are used."""
-        index, some = self.index.files, self.index.sequences
-        used = np.zeros(index.num_files, bool)
-        rows = some.lengths > 0
-        first, _ = index.locate_many(some.starts[rows])
-        last, _ = index.locate_many(some.starts[rows] + some.lengths[rows] - 1)
-        used[spread(first, last - first + 1)] = True
+        lengths = self.index.sequences.lengths
+        present = np.flatnonzero(lengths)
+        used = np.zeros(self.index.files.num_files, bool)
+        used[self.sequences.stretches(present, lengths[present])[0]] = True
         return used
 
     def listed(self, paths: Sequence[str]) -> SequenceList:

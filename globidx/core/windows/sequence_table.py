@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
-from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
 from globidx.core.index.names import Strings, common_folder
 from globidx.core.index.table import Table
+from globidx.core.ragged import spread
 from globidx.core.windows.sequences import Numbers, Sequences, chain_files
 
 
@@ -186,16 +186,24 @@ class SequenceTable:
             for file, label in zip(owners, labels.tolist(), strict=True)
         ]
 
+    def stretches(self, sequences: Numbers, rows: Numbers) -> tuple[Numbers, Numbers]:
+        """The units that hold the first ``rows``, at least one, of each of these sequences.
+
+        Beside them, which of the sequences each holds rows of, as an index of ``sequences``.
+        """
+        index, starts = self.units.index, self.sequences.starts[sequences]
+        first, _ = index.locate_many(starts)
+        last, _ = index.locate_many(starts + rows - 1)
+        counts = last - first + 1
+        return spread(first, counts), np.repeat(np.arange(len(first)), counts)
+
     def origins(self, sequences: Numbers, rows: Numbers) -> list[bytes]:
         """Where the first ``rows`` of each of these sequences lie: each stretch by its file, its name in it and where.
 
         Names of files are counted from the deepest folder that holds these files.
         """
         index, starts = self.units.index, self.sequences.starts[sequences]
-        first, _ = index.locate_many(starts)
-        counts = index.locate_many(starts + rows - 1)[0] - first + 1
-        units = spread(first, counts)
-        owners = np.repeat(np.arange(len(first)), counts)
+        units, owners = self.stretches(sequences, rows)
         # a file without rows adds nothing to a chain
         holds = index.lengths[units] > 0
         units, owners = units[holds], owners[holds]

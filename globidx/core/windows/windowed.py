@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.index.chunking import Chunking
-from globidx.core.index.episodes import spread
 from globidx.core.index.index import GlobalIndex
+from globidx.core.ragged import spread
 from globidx.core.windows.anchors import Anchors, Numbers, Offsets, Window
 from globidx.core.windows.sequences import Sequences
 
@@ -240,5 +240,4 @@ def _inside(missing: Numbers, sequences: Sequences) -> tuple[Numbers, Numbers]:
     first = np.searchsorted(missing, sequences.starts)
     counts = np.searchsorted(missing, sequences.starts + sequences.lengths) - first
     owners = np.repeat(np.arange(len(sequences)), counts)
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return owners, missing[first[owners] + within] - sequences.starts[owners]
+    return owners, missing[spread(first, counts)] - sequences.starts[owners]

@@ -22,6 +22,7 @@ from globidx.core.windows.sampling import Samples, Sampling
 from globidx.core.windows.sequence_table import Units
 from globidx.disk.files.paths import Paths, is_remote
 from globidx.disk.index.cache import holds, map_cache
+from globidx.disk.index.scan import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,14 @@ class Snapshot:
         if self.samples is None:
             return self.index.locate_many(sample_ids)
         return self.samples.anchor_rows(validate.int64s(sample_ids, "sample id"))
+
+    def unit_in_words(self, unit: int) -> str:
+        """The path of a unit's file, for messages; behind the unit's name where the file has several."""
+        file, number = self.units.place(unit)
+        path, episodes = printable(self.paths[file]), self.table.episodes
+        if episodes is None or not episodes.is_apart:
+            return path
+        return f"{printable(episodes.name_in(file, number))} in {path}"
 
     def entry(self, file: int) -> Entry:
         """What is known of one file."""

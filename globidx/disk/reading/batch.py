@@ -18,7 +18,6 @@ from globidx.core.reading.planning import Plan, Run
 from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
-from globidx.disk.index import scan as scanning
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.open_file import OpenFile, pick
@@ -267,12 +266,7 @@ class Batch:
         ids = ", ".join(str(int(self._ids[index])) for index in self._affected(plan, first, last))
         items = f"item {start}" if stop == start + 1 else f"items [{start}, {stop})"
         plain = isinstance(error, (ReadError, ValueError)) and str(error)
-        file, number = self._now.units.place(run.file)
-        path = scanning.printable(self._now.paths[file])
-        episodes = self._now.table.episodes
-        if episodes is not None and episodes.is_apart:
-            name = episodes.name(int(episodes.offsets[file]) + number)
-            path = f"{scanning.printable(name)} in {path}"
+        path = self._now.unit_in_words(run.file)
         return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
 
     def _affected(self, plan: Plan, first: int, last: int) -> list[int]:

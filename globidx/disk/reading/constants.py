@@ -78,7 +78,7 @@ class ConstantReader:
         episodes = now.table.episodes
         path = one.path
         if one.is_of_match and episodes is not None:
-            path = one.path_in(episodes.name(int(episodes.offsets[file]) + number))
+            path = one.path_in(episodes.name_in(file, number))
         try:
             with self._handles.use((now, file)) as opened:
                 return plain(opened.value(path, one.attribute))

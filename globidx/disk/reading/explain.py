@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from globidx.core.index.table import KINDS, ArrayInfo
-from globidx.disk.index import scan as scanning
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.reader import Reader
 from globidx.disk.stores import base as stores
@@ -33,23 +32,13 @@ def explain(reader: Reader) -> str:
     what = "file" if units.numbers is None else "sequence"
     for first, count in sorted(zip(firsts.tolist(), counts.tolist(), strict=True))[:_MOST_GROUPS]:
         alike = f"1 {what}" if count == 1 else f"{count} {what}s"
-        file, number = units.place(first)
-        path = scanning.printable(now.paths[file])
-        lines.append(f"{KINDS[kinds[first]]}, {alike} like {_named(now, file, number)}{path}")
+        lines.append(f"{KINDS[kinds[first]]}, {alike} like {now.unit_in_words(first)}")
         lines += _arrays(reader, now, first)
     if len(firsts) > _MOST_GROUPS:
         lines.append(f"and {len(firsts) - _MOST_GROUPS} more kinds of chunks")
     kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept"
     lines.append(f"at most {reader.handles.capacity} files open, {kept}")
     return "\n".join(lines)
-
-
-def _named(now: Snapshot, file: int, number: int) -> str:
-    """The name of an episode that has arrays of its own, for a text that goes on with its file."""
-    episodes = now.table.episodes
-    if episodes is None or not episodes.is_apart:
-        return ""
-    return f"{scanning.printable(episodes.name(int(episodes.offsets[file]) + number))} in "
 
 
 def _arrays(reader: Reader, now: Snapshot, unit: int) -> Iterator[str]:

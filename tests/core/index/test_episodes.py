@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.index.episodes import Episodes, Missing, spread
+from globidx.core.index.episodes import Episodes, Missing
 
 counts = st.lists(st.integers(0, 5), max_size=5)
 
@@ -91,11 +91,3 @@ def test_missing_rows_are_sets(lists, data):
     expected = [sorted(set(lists[file])) for file in order]
     assert taken.counts.tolist() == [len(rows) for rows in expected]
     assert taken.rows.tolist() == [row for rows in expected for row in rows]
-
-
-@given(runs=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9)), max_size=9))
-def test_spread_is_ranges_one_behind_the_other(runs):
-    """Empty ones too."""
-    starts, lengths = (np.array([run[part] for run in runs], np.int64) for part in (0, 1))
-    expected = [row for start, length in runs for row in range(start, start + length)]
-    assert spread(starts, lengths).tolist() == expected

@@ -1,33 +1,12 @@
 """How many batches there are, have begun and are left, and which batch samplers can be counted."""
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loops import by_next, made
+from loops import LEN_LIMITED, made
 
 from globidx import DataLoader, ResumableDistributedSampler
-
-
-def by_break(loader):
-    """A break at the last batch."""
-    batches, stream = [], enumerate(loader)
-    for number, batch in stream:
-        batches.append(batch)
-        if number + 1 == len(loader):
-            break
-    return batches
-
-
-LEN_LIMITED = [
-    by_next,
-    by_break,
-    lambda loader: list(itertools.islice(loader, len(loader))),
-    lambda loader: [batch for _, batch in zip(range(len(loader)), loader, strict=False)],
-    lambda loader: [batch for batch, _ in zip(loader, range(len(loader)), strict=False)],
-]
 
 
 class Renamed(torch.utils.data.BatchSampler):

@@ -11,30 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loops import by_next, done, made
+from loops import LEN_LIMITED, by_next, done, made
 from processes import clean_environment, torchrun
 
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, merge_states
 from globidx.orders import ChunkShuffle
-
-
-def by_break(loader):
-    """A break at the last batch."""
-    batches, stream = [], enumerate(loader)
-    for number, batch in stream:
-        batches.append(batch)
-        if number + 1 == len(loader):
-            break
-    return batches
-
-
-LEN_LIMITED = [
-    by_next,
-    by_break,
-    lambda loader: list(itertools.islice(loader, len(loader))),
-    lambda loader: [batch for _, batch in zip(range(len(loader)), loader, strict=False)],
-    lambda loader: [batch for batch, _ in zip(loader, range(len(loader)), strict=False)],
-]
 
 
 @pytest.mark.parametrize("take", LEN_LIMITED)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5a, h5d, h5f
+from h5py import h5d, h5f
 from numpy.typing import NDArray
 
 from globidx.core.index.layout import Layout
@@ -35,11 +35,10 @@ from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
 from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
-from globidx.disk.stores.hdf5.tree import Hdf5Tree
+from globidx.disk.stores.hdf5.tree import Description, Hdf5Tree, description, packing_in
 
 #: Datasets that a file keeps open: one of a hundred thousand groups would keep as many.
 _MOST_DATASETS = 1024
-Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -88,9 +87,7 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
     if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
         return None
     require_filters(plist, key)
-    is_packed = h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
-    packing = packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
-    return _described(dataset, plist), packing
+    return description(dataset, plist), packing_in(dataset)
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -126,7 +123,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             shapes.append(shape)
             require_filters(dataset.id.get_create_plist(), field.path)
             targets += sources
-            _, dtype, stored, filters = _described(dataset.id)
+            _, dtype, stored, filters = description(dataset.id)
             # names alone, so that a file may be moved together with its sources
             names = sorted({os.path.basename(target.file) for target in sources})
             described.append(
@@ -159,14 +156,6 @@ def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
         targets += external.follow_links(file, part, allow=allow)
         targets += external.sources(file[part], allow=allow)
     return targets
-
-
-def _described(dataset: Any, plist: Any = None) -> Description:
-    """Shape, dtype, chunks and filters of a dataset."""
-    plist = plist or dataset.get_create_plist()
-    chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
-    filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
-    return dataset.shape or (), dataset.dtype, chunks, filters
 
 
 def arrays_like(

@@ -21,6 +21,25 @@ from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
 from globidx.errors import MissingChunkError
 
+Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
+
+
+def description(dataset: h5d.DatasetID, plist: Any = None) -> Description:
+    """Shape, dtype, chunks and filters of a dataset."""
+    plist = plist or dataset.get_create_plist()
+    chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
+    filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
+    return dataset.shape or (), dataset.dtype, chunks, filters
+
+
+def packing_in(dataset: h5d.DatasetID) -> str:
+    """How the numbers of a dataset are packed, as ``packing_of`` says it."""
+    # most have no attributes at all
+    is_packed = h5a.get_num_attrs(dataset) and (
+        h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
+    )
+    return packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
+
 
 class Hdf5Tree:
     """What lies in an open file.
@@ -58,17 +77,12 @@ class Hdf5Tree:
         if not is_plain or layout == h5d.VIRTUAL or plist.get_external_count():
             self.targets += external.follow_links(self._file, path, allow=self._allow)
             self.targets += external.sources(h5py.Dataset(opened), allow=self._allow)
-        filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
-        if filters:
-            require_filters(plist, path)
-        is_packed = h5a.get_num_attrs(opened) and (
-            h5a.exists(opened, b"scale_factor") or h5a.exists(opened, b"add_offset")
+        require_filters(plist, path)
+        shape, dtype, chunks, filters = description(opened, plist)
+        packing = packing_in(opened)
+        return Described(
+            shape, dtype, chunks, packing, (shape, dtype.str, chunks, filters, packing)
         )
-        packing = packing_of(h5py.Dataset(opened).attrs.get) if is_packed else ""
-        chunks = plist.get_chunk() if layout == h5d.CHUNKED else None
-        dtype = opened.dtype
-        spelled = (opened.shape, dtype.str, chunks, filters, packing)
-        return Described(opened.shape or (), dtype, chunks, packing, spelled)
 
     def read(self, path: str) -> NDArray[Any]:
         """All of the dataset at ``path``; ValueError where there is none, or a part of it was never written.

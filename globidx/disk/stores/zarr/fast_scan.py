@@ -37,7 +37,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
         root = load(f"{path}/.zarray") or load(f"{path}/.zgroup")
         marker, zarr_format = ".zarray", 2
         is_array = root is not None and "shape" in root[0]
-    if root is None or not _is_simple(layout) or is_array != (layout.keys is None):
+    if root is None or not layout.is_direct or is_array != (layout.keys is None):
         return None
     loaded: list[tuple[dict[str, Any], bytes] | None]
     if is_array:
@@ -53,8 +53,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
         if one is None:
             return None
         document, data = one
-        attributes_file = load(f"{path}/{field.path}/.zattrs") if marker == ".zarray" else None
-        attributes: Any = attributes_file[0] if attributes_file else document.get("attributes", {})
+        attributes = attributes_of(f"{path}/{field.path}", document)
         try:
             array = parse_metadata(document)
         except NotPlainError:
@@ -76,12 +75,12 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
     return make_entry(f"zarr{zarr_format}", arrays, b"".join(metadata))
 
 
-def _is_simple(layout: Layout) -> bool:
-    """Whether there is nothing to look for but the arrays that are named.
-
-    A store may itself be the one that is meant.
-    """
-    return layout.rule is None and layout.inner.is_plain
+def attributes_of(folder: str, document: dict[str, Any]) -> Any:
+    """The attributes of an array, by its metadata ``document``; those of zarr 2 are in a file of their own."""
+    if document.get("zarr_format") == 2:
+        found = load(f"{folder}/.zattrs")
+        return found[0] if found else {}
+    return document.get("attributes", {})
 
 
 def load(path: str) -> tuple[dict[str, Any], bytes] | None:

@@ -16,7 +16,7 @@ from globidx.disk.files.paths import is_remote, subfolders
 from globidx.disk.stores.base import NotPlainError, packing_of
 from globidx.disk.stores.find_arrays import is_array
 from globidx.disk.stores.find_sequences import Described, unwritten
-from globidx.disk.stores.zarr.fast_scan import load
+from globidx.disk.stores.zarr.fast_scan import attributes_of, load
 from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.errors import MissingChunkError
@@ -54,7 +54,8 @@ class ZarrTree:
                 except NotPlainError:
                     pass
                 else:
-                    packing = packing_of(self._attributes(path, loaded[0]).get)
+                    given = attributes_of(os.path.join(self._path, path), loaded[0])
+                    packing = packing_of(given.get) if isinstance(given, dict) else ""
                     return Described(array.shape, array.dtype, array.chunks, packing, loaded[0])
         node = self._node(path)
         if not is_array(node):
@@ -85,11 +86,3 @@ class ZarrTree:
             return self._root[path] if path else self._root
         except KeyError:
             return None
-
-    def _attributes(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
-        if self._marker == "zarr.json":
-            attributes = document.get("attributes", {})
-        else:
-            found = load(os.path.join(self._path, path, ".zattrs"))
-            attributes = found[0] if found else {}
-        return attributes if isinstance(attributes, dict) else {}
