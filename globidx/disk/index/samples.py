@@ -111,16 +111,15 @@ class SampleSpec:
         # a list is taken as it was given
         order = _natural_order(table) if in_order else None
         chains = self._chains(table, paths) if self.sequences == "chain" else None
-        found = SequenceTable.of(table, order, chains)
+        missing = None if self.missing is None else self._missing_rows(sum(table.lengths.tolist()))
+        taken = Sampling(self.window, order, chains, None, missing)
+        listed = table.episodes is None or table.episodes.listed.all()
+        if listed and self.only is None and not self.split:
+            # all of them, whatever they are called
+            return taken
         by_path = self.sequences != "chain" or self.chain_by == "parent"
-        mask = self._mask(found, _above(paths, named) if by_path else b"")
-        return Sampling(
-            self.window,
-            order,
-            chains,
-            None if mask.all() else np.flatnonzero(mask),
-            None if self.missing is None else self._missing_rows(len(found.units.index)),
-        )
+        mask = self._mask(taken.found(table), _above(paths, named) if by_path else b"")
+        return taken if mask.all() else replace(taken, kept=np.flatnonzero(mask))
 
     def __getstate__(self) -> dict[str, Any]:
         """Functions stay where they are: only a scan calls them, and few can be pickled."""

@@ -77,14 +77,7 @@ def inside(
         episodes = Episodes.of(found.starts, found.lengths, arrays=len(arrays))
     if episodes is not None and inner.only is not None:
         names = [str(number) for number in range(len(episodes))]
-        listed = _listed(read(inner.only), names, inner.only)
-        episodes = Episodes.of(
-            episodes.starts,
-            episodes.lengths,
-            listed=listed,
-            chunk_lengths=episodes.chunk_lengths if episodes.is_apart else None,
-            arrays=len(arrays),
-        )
+        episodes = replace(episodes, listed=_listed(read(inner.only), names, inner.only))
     missing = None
     if inner.missing is not None:
         missing = Missing.of(_missing(read(inner.missing), rows, inner.missing))
