@@ -8,7 +8,7 @@ that none of them is for are collated by ``default``.
 
 from __future__ import annotations
 
-from globidx.torch.collating.batches import Collate, default
+from globidx.torch.collating.collate import Collate, default
 from globidx.torch.collating.joining import concat, nested, sparse
 from globidx.torch.collating.padding import pad
 from globidx.torch.collating.sparse_rows import SparseRow

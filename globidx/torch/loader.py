@@ -14,7 +14,7 @@ import torch.utils.data
 
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
-from globidx.torch.collating.batches import default
+from globidx.torch.collating.collate import default
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from globidx.torch.collating.batches import Collate, Rule
+from globidx.torch.collating.collate import Collate, Rule
 
 Fields = str | Iterable[str] | None
 

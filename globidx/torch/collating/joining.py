@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from globidx.torch.collating.batches import Collate, Offsets
+from globidx.torch.collating.collate import Collate, Offsets
 from globidx.torch.collating.fields import Fields, collate_of
 from globidx.torch.collating.leaves import called
 from globidx.torch.collating.ragged import has_axes, refuse_other_axes, tensors

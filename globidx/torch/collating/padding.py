@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from globidx.core import validate
-from globidx.torch.collating.batches import Collate, Offsets
+from globidx.torch.collating.collate import Collate, Offsets
 from globidx.torch.collating.fields import Fields, collate_of
 from globidx.torch.collating.leaves import called
 from globidx.torch.collating.ragged import has_axes, refuse_other_axes, shapes, tensors
@@ -83,6 +83,8 @@ def pad(
         raise ValueError(f"side must be 'right' or 'left', got {side!r}")
     if not isinstance(mask, (bool, str)):
         raise TypeError(f"mask must be True, False or a name, got {mask!r}")
+    if mask == "":
+        raise ValueError("mask must be True, False or a name, got ''")
     if not isinstance(value, (int, float, complex)):
         raise TypeError(f"value must be a number, got {value!r:.80}")
     lengths = _by_axis(length, "length", len(axes), low=0, optional=True)
@@ -192,7 +194,7 @@ class Padding:
         return mask
 
 
-def _is_held(value: complex, dtype: torch.dtype) -> bool:
+def _is_held(value: Any, dtype: torch.dtype) -> bool:
     """Whether a dtype has a value, rounded if it has a point."""
     if type(value) is complex:
         return dtype.is_complex

@@ -17,7 +17,6 @@ from torch.utils.data import default_collate
 from globidx.torch.collating.leaves import becomes_tensor, called, is_list_of_objects, together
 from globidx.torch.collating.sparse_rows import SparseRow, matrix
 
-
 #: The offsets that fields of a batch have, by the lengths of the samples.
 Offsets = dict[tuple[int, ...], torch.Tensor]
 
