@@ -31,7 +31,7 @@ class Rule(Protocol):
     def takes(self, value: Any) -> bool:
         """Whether it is for such a value, of a field that no rule names."""
 
-    def collated(self, values: list[Any], place: str, seen: Offsets, /) -> tuple[Any, Any]:
+    def collated(self, values: Sequence[Any], place: str, seen: Offsets, /) -> tuple[Any, Any]:
         """The field's value in the batch, and what goes beside it; None for nothing."""
 
 
@@ -154,7 +154,7 @@ class _Walk:
         return batch
 
     def _collated(
-        self, values: list[Any], keys: tuple[str, ...], beside: dict[str, Any] | None
+        self, values: Sequence[Any], keys: tuple[str, ...], beside: dict[str, Any] | None
     ) -> Any:
         """The value that a place has in the batch.
 
@@ -179,7 +179,7 @@ class _Walk:
         return together(values, place)
 
     def _mapping(
-        self, values: list[Any], keys: tuple[str, ...], beside: dict[str, Any] | None
+        self, values: Sequence[Any], keys: tuple[str, ...], beside: dict[str, Any] | None
     ) -> Any:
         first, place = values[0], "/".join(keys)
         for index, value in enumerate(values):
@@ -202,7 +202,7 @@ class _Walk:
         return _like(first, parts)
 
     def _sequence(
-        self, values: list[Any], keys: tuple[str, ...], beside: dict[str, Any] | None
+        self, values: Sequence[Any], keys: tuple[str, ...], beside: dict[str, Any] | None
     ) -> Any:
         first, place = values[0], "/".join(keys)
         for index, value in enumerate(values):
@@ -214,7 +214,7 @@ class _Walk:
         # the place of what stands in no dict is that of the sample: (sample, id) has the names of
         # the sample
         parts = [
-            self._collated(list(column), keys if beside is None else (*keys, str(number)), beside)
+            self._collated(column, keys if beside is None else (*keys, str(number)), beside)
             for number, column in enumerate(zip(*values, strict=True))
         ]
         # a list for a tuple, as torch's function has it

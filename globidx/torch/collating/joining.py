@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ class Joining:
         return has_axes(value, 1)
 
     def collated(
-        self, values: list[Any], place: str, _seen: Offsets, /
+        self, values: Sequence[Any], place: str, _seen: Offsets, /
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows, offsets)."""
         return _joined(values, place, by="concat()")
@@ -154,7 +155,7 @@ class Nesting:
         return has_axes(value, 1)
 
     def collated(
-        self, values: list[Any], place: str, seen: Offsets, /
+        self, values: Sequence[Any], place: str, seen: Offsets, /
     ) -> tuple[torch.Tensor, None]:
         """(nested tensor, None)."""
         rows, offsets = _joined(values, place, by="nested()")
@@ -173,7 +174,7 @@ class Stacking:
         return isinstance(value, SparseRow)
 
     def collated(
-        self, values: list[Any], place: str, _seen: Offsets, /
+        self, values: Sequence[Any], place: str, _seen: Offsets, /
     ) -> tuple[torch.Tensor, None]:
         """(matrix, None)."""
         for index, value in enumerate(values):
@@ -185,7 +186,7 @@ class Stacking:
         return matrix(values, place), None
 
 
-def _joined(values: list[Any], place: str, *, by: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _joined(values: Sequence[Any], place: str, *, by: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows of all samples, offsets at which those of each begin)."""
     found = tensors(values, place, count=1, by=by)
     refuse_other_axes(found, [0], place, by=by, instead="use pad(axis=...) for it")

@@ -57,7 +57,7 @@ def _is_object(value: Any) -> bool:
     return not (becomes_tensor(value) or isinstance(value, (Mapping, tuple)))
 
 
-def together(values: list[Any], place: str) -> Any:
+def together(values: Sequence[Any], place: str) -> Any:
     """One tensor of values that torch stacks; a list of those that it does not.
 
     >>> together([1, 2], "label"), together(["a", None], "text")
@@ -65,7 +65,8 @@ def together(values: list[Any], place: str) -> Any:
     """
     tensors = [becomes_tensor(value) for value in values]
     if not any(tensors):
-        return values
+        # texts in a tuple are a tuple to torch
+        return values if isinstance(values[0], (str, bytes)) else list(values)
     if not all(tensors):
         odd = tensors.index(not tensors[0])
         raise TypeError(
@@ -74,7 +75,7 @@ def together(values: list[Any], place: str) -> Any:
             "dataset give all samples the same type"
         )
     try:
-        return default_collate(values)
+        return default_collate(values)  # type: ignore[arg-type]
     except RuntimeError:
         shapes = [np.shape(value) for value in values]
         if len(set(shapes)) == 1:

@@ -123,7 +123,7 @@ class Padding:
         return has_axes(value, self._needed)
 
     def collated(
-        self, values: list[Any], place: str, _seen: Offsets, /
+        self, values: Sequence[Any], place: str, _seen: Offsets, /
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(padded values, mask or None)."""
         found = tensors(values, place, count=self._needed, by="pad()")

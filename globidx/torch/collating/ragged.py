@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from globidx.torch.collating.leaves import becomes_tensor, called, differing
+from globidx.torch.collating.sparse_rows import SparseRow
 
 
 def has_axes(value: Any, count: int) -> bool:
@@ -25,7 +26,7 @@ def tensors(values: Sequence[Any], place: str, *, count: int, by: str) -> list[t
     """
     for index, value in enumerate(values):
         if not has_axes(value, 0):
-            hint = "sparse()" if hasattr(value, "indices") else "default()"
+            hint = "sparse()" if isinstance(value, SparseRow) else "default()"
             raise TypeError(
                 f"{called(place)} is {value!r:.80} in sample {index} of the batch, and {by} takes tensors: make it one "
                 f"by transform=, or leave it to {hint}"

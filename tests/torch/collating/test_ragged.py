@@ -21,17 +21,17 @@ def test_arrays_count_as_tensors_and_texts_do_not():
     [
         ([torch.ones(1), "a"], TypeError, "is 'a' in sample 1.*f\\(\\) takes tensors"),
         ([[1, 2]], TypeError, r"is \[1, 2\] in sample 0.*make it one by transform"),
-        ([SparseRow(torch.tensor([1]), torch.ones(1), 3)], TypeError, "leave it to sparse"),
+        ([SparseRow(torch.tensor([1]), torch.ones(1), 3)], TypeError, ".*leave it to sparse"),
         ([torch.ones(()), torch.ones(())], ValueError, r"has shape \(\), and f\(\) needs 1 axes"),
         (
             [torch.ones(2), torch.ones(2, 1)],
             ValueError,
-            r"\(2,\).*\(2, 1\) in sample 1.*as many axes",
+            r".*\(2,\).*\(2, 1\) in sample 1.*as many axes",
         ),
         (
             [torch.ones(2), torch.ones(2).int()],
             ValueError,
-            "torch.float32.*torch.int32 in sample 1",
+            "is torch.float32.*torch.int32 in sample 1",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Rows of a sparse matrix and their matrix are the same numbers, densely written."""
 
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -59,6 +60,6 @@ def test_rows_that_make_no_matrix_are_refused(rows, words):
 
 
 def test_a_row_survives_pickling():
-    """It comes out of a worker."""
-    one = pickle.loads(pickle.dumps(row([(2, 5)])))
+    """It comes out of a worker, so as a worker does it."""
+    one = pickle.loads(ForkingPickler.dumps(row([(2, 5)])))
     assert isinstance(one, SparseRow) and one.dense().tolist() == [0, 0, 5, 0, 0, 0]
