@@ -17,6 +17,8 @@ from torch.utils.data import default_collate
 from globidx.torch.collating.leaves import becomes_tensor, called, is_list_of_objects, together
 from globidx.torch.collating.sparse_rows import SparseRow, matrix
 
+# what samples are usually made of, since a look into a set costs less than isinstance
+_PLAIN = frozenset({torch.Tensor, int, float, bool, str, bytes})
 #: The offsets that fields of a batch have, by the lengths of the samples.
 Offsets = dict[tuple[int, ...], torch.Tensor]
 
@@ -121,7 +123,12 @@ def default(samples: Sequence[Any]) -> Any:
 
 def _is_torchs(value: Any) -> bool:
     """Whether torch does with such a sample what ``default`` shall do."""
-    if isinstance(value, (str, bytes)) or becomes_tensor(value):
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is dict:
+        return all(map(_is_torchs, value.values()))
+    if kind is not tuple and (isinstance(value, (str, bytes)) or becomes_tensor(value)):
         return True
     if isinstance(value, Mapping):
         return all(map(_is_torchs, value.values()))
@@ -171,9 +178,11 @@ class _Walk:
         if isinstance(first, SparseRow):
             self._met.append(place)
             return matrix(values, place)
-        if isinstance(first, Mapping):
+        # a type that was registered with torch may be a mapping or a sequence
+        is_leaf = becomes_tensor(first)
+        if isinstance(first, Mapping) and not is_leaf:
             return self._mapping(values, keys, beside)
-        if _is_sequence(first):
+        if _is_sequence(first) and not is_leaf:
             return self._sequence(values, keys, beside)
         self._met.append(place)
         return together(values, place)

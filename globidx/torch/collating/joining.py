@@ -97,7 +97,8 @@ def sparse(fields: Fields = None) -> Collate:
     """Make one ``torch.sparse_csr`` tensor of ``SparseRow``s.
 
     ``collate.default``, and so every other function here, does the same with them; this one refuses
-    fields that hold anything else.
+    fields that hold anything else. torch calls CSR tensors beta, and says so once a process; as old
+    as 2.4 it cannot pin them (``pin_memory=True``, ``device=``).
 
     Parameters
     ----------

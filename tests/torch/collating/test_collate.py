@@ -1,9 +1,9 @@
 """Batches of any samples: torch's where torch has one, Python's objects else, in any worker."""
 
 import collections
-import math
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -306,16 +306,26 @@ def test_the_loader_keeps_texts_where_no_collate_function_was_given():
 
 
 def test_the_samples_of_files_are_padded(tmp_path):
-    """From FileCacheDataset, whose transform cuts each to its length, with ids and constants."""
-    import zarr
-
-    zarr.create_array(str(tmp_path / "a.zarr"), data=np.arange(12).reshape(6, 2))
-    dataset = globidx.FileCacheDataset(
-        globidx.GlobalIndexManager(str(tmp_path)),
-        transform=lambda x: x[: 1 + x[0] % 2],
-        with_id=True,
-    )
-    batch = collate.pad()([dataset[id] for id in range(3)])
-    (values, mask), ids = batch
-    assert values.tolist() == [[0], [2], [4]] and mask.all() and ids.tolist() == [0, 1, 2]
-    assert math.prod(values.shape) == 3
+    """Ragged rows, texts and ids of FileCacheDataset, in workers; padding is taken off again."""
+    rows = [np.arange(number % 3, dtype="f4") + number for number in range(8)]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        ragged = file.create_dataset("rows", len(rows), h5py.vlen_dtype("f4"))
+        for number, row in enumerate(rows):
+            ragged[number] = row
+        file["obs/name"] = [f"row {number}" for number in range(len(rows))]
+    index = globidx.GlobalIndexManager(tmp_path, key={"obs/rows": "rows", "obs/name": "obs/name"})
+    dataset = globidx.FileCacheDataset(index, with_id=True)
+    sampler = globidx.ResumableDistributedSampler(dataset, 1, 0, seed=5)
+    fn = collate.pad("obs/rows", value=-1)
+    seen = []
+    for batch, ids in globidx.DataLoader(
+        dataset, batch_size=3, sampler=sampler, collate_fn=fn, num_workers=2
+    ):
+        assert batch["obs"]["name"] == [f"row {id}" for id in ids.tolist()]
+        masks = batch["mask"]["obs"]["rows"]
+        for id, row, inside in zip(ids.tolist(), batch["obs"]["rows"], masks, strict=True):
+            assert row[inside].tolist() == rows[id].tolist() and (row[~inside] == -1).all()
+        seen += ids.tolist()
+    assert sorted(seen) == list(range(8)) and sampler.epoch == 1
+    with pytest.raises(ValueError, match="field 'obs/rows' has shape"):
+        next(iter(globidx.DataLoader(dataset, batch_size=3)))

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from globidx.torch.collating.collate import default
 from globidx.torch.collating.leaves import becomes_tensor, is_list_of_objects, together
 
 VALUES = [
@@ -30,13 +31,14 @@ def test_it_becomes_a_tensor_where_torch_makes_one(value):
 def test_types_that_users_registered_are_torchs():
     """Whenever they did it."""
 
-    class Box:
+    class Box(dict):
         pass
 
     assert not becomes_tensor(Box())
     default_collate_fn_map[Box] = lambda batch, *, collate_fn_map: len(batch)
     try:
         assert becomes_tensor(Box()) and together([Box(), Box()], "x") == 2
+        assert default([Box(a="b")] * 2) == 2 and default([(Box(), None)] * 2) == [2, [None] * 2]
     finally:
         del default_collate_fn_map[Box]
 
