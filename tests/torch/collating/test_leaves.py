@@ -16,6 +16,10 @@ VALUES = [
 ]
 
 
+# torch 2.4 makes tensors of numpy's bools so
+@pytest.mark.filterwarnings(
+    "ignore:In future, it will be an error for 'np.bool_':DeprecationWarning"
+)
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_it_becomes_a_tensor_where_torch_makes_one(value):
     """Asked of torch itself."""
