@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import default_collate
+from unreadable import opened, write_files
 
 import globidx
 from globidx import collate
@@ -261,6 +262,16 @@ def test_substitutes_are_still_told_to_the_sampler():
     assert collate.pad("x")(samples)["mask"]["x"].tolist() == [[True, True], [True, False]]
     texts = collate.default(SubstitutedSamples([["a"], ["b"]], (1,)))
     assert type(texts) is list and texts == [["a"], ["b"]]
+
+
+def test_the_sampler_lists_what_was_replaced_in_padded_batches(tmp_path):
+    """Two samples of a file whose chunk is gone; their batch is padded like any other."""
+    dataset = opened(write_files(tmp_path), transform=lambda x: x.repeat(int(x) % 3))
+    sampler = globidx.ResumableDistributedSampler(dataset, 1, 0, shuffle=False)
+    fn = collate.pad()
+    for values, mask in globidx.DataLoader(dataset, batch_size=4, sampler=sampler, collate_fn=fn):
+        assert len(values) == len(mask) == 4
+    assert sampler.quarantined.pairs == ((8, 10),)
 
 
 def test_a_mover_of_batches_reaches_every_tensor_and_leaves_texts():
