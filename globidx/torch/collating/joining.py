@@ -10,7 +10,6 @@ import torch
 
 from globidx.torch.collating.collate import Collate, Offsets
 from globidx.torch.collating.fields import Fields, collate_of
-from globidx.torch.collating.leaves import called
 from globidx.torch.collating.ragged import has_axes, refuse_other_axes, tensors
 from globidx.torch.collating.sparse_rows import SparseRow, matrix
 
@@ -178,12 +177,6 @@ class Stacking:
         self, values: Sequence[Any], place: str, _seen: Offsets, /
     ) -> tuple[torch.Tensor, None]:
         """(matrix, None)."""
-        for index, value in enumerate(values):
-            if not isinstance(value, SparseRow):
-                raise TypeError(
-                    f"{called(place)} is {value!r:.80} in sample {index} of the batch, and sparse() takes SparseRows: "
-                    "name other fields"
-                )
         return matrix(values, place), None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -52,10 +52,10 @@ class SparseRow(NamedTuple):
         return self.values.new_zeros(self.size).index_add_(0, self.indices, self.values)
 
 
-def matrix(rows: Sequence[SparseRow], place: str) -> torch.Tensor:
+def matrix(rows: Sequence[Any], place: str) -> torch.Tensor:
     """The ``torch.sparse_csr`` tensor that has these rows.
 
-    ValueError if they are no rows of one matrix.
+    TypeError or ValueError if they are no rows of one matrix.
     """
     _check(rows, place)
     size = rows[0].size
@@ -85,9 +85,14 @@ def _ascends(places: torch.Tensor) -> bool:
     return bool((places[1:] > places[:-1]).all())
 
 
-def _check(rows: Sequence[SparseRow], place: str) -> None:
+def _check(rows: Sequence[Any], place: str) -> None:
     first = rows[0]
     for index, row in enumerate(rows):
+        if not isinstance(row, SparseRow):
+            raise TypeError(
+                f"{called(place)} is {row!r:.80} in sample {index} of the batch, which is no SparseRow: "
+                "give all samples one, or name other fields in sparse()"
+            )
         if row.size != first.size or row.values.dtype != first.values.dtype:
             raise ValueError(
                 f"{called(place)} has {first.size} columns of {first.values.dtype} in sample 0 of the batch "

@@ -96,7 +96,7 @@ def test_the_matrix_of_a_batch_has_the_rows():
 def test_sparse_refuses_what_is_no_row():
     """Where the field was named; else it is left to the default."""
     samples = [{"x": torch.ones(2)}] * 2
-    with pytest.raises(TypeError, match="field 'x' is tensor.*sparse\\(\\) takes SparseRows"):
+    with pytest.raises(TypeError, match="field 'x' is tensor.*which is no SparseRow"):
         collate.sparse("x")(samples)
     assert collate.sparse()(samples)["x"].shape == (2, 2)
 

@@ -59,6 +59,12 @@ def test_rows_that_make_no_matrix_are_refused(rows, words):
         matrix(rows, "x")
 
 
+def test_a_matrix_has_rows_only():
+    """Whichever sample is the odd one."""
+    with pytest.raises(TypeError, match="field 'x' is None in sample 1 of the batch, which is no"):
+        matrix([row([]), None], "x")
+
+
 def test_a_row_survives_pickling():
     """It comes out of a worker, so as a worker does it."""
     one = pickle.loads(ForkingPickler.dumps(row([(2, 5)])))
