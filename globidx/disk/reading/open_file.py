@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
-from globidx.core.index.patterns import Pattern
+from globidx.core.index.patterns import Pattern, runs_of
 from globidx.core.index.table import ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
@@ -154,8 +154,9 @@ class OpenFile:
         if info.form == "csr":
             return SparseSource(self.library, path)
         if info.form == "ragged":
-            *tell, array = stores.parts_of(path, info.form)
-            return RunsSource(self.library, array, tuple(tell))
+            runs = runs_of(path)
+            assert runs is not None, "a field in runs names them"
+            return RunsSource(self.library, runs)
         if info.form == "whole":
             return WholeSource(self.library, path, info.axis)
         library = LibrarySource(self.library, path, info.axis)
