@@ -5,12 +5,16 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5d, h5f
 from numpy.typing import NDArray
 
@@ -30,7 +34,7 @@ from globidx.disk.stores.base import (
 )
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.hdf5 import external
-from globidx.disk.stores.hdf5.chunk_table import grid_of
+from globidx.disk.stores.hdf5.chunk_table import grid_of, table_of
 from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
 from globidx.disk.stores.hdf5.filters import require_filters
@@ -167,20 +171,44 @@ def arrays_like(
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
 
 
-def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
-    """What is there of a dataset."""
+@contextmanager
+def auditor(
+    path: str | Path, *, allow_external: bool, step: Callable[[], None]
+) -> Iterator[Callable[[str, int], Audit]]:
+    """What is there of datasets of a file, which is open meanwhile."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no regular file; it is not opened")
     with _opened(path) as file:
-        external.follow_links(file, array, allow=allow_external)
-        dataset = file[array]
-        if dataset.chunks is None:
-            is_whole = Presence(dataset, 0, allow=allow_external).is_whole
-            return Audit(dataset.shape, 1, int(not is_whole), has_checksums=False)
-        grid = math.prod(grid_of(dataset))
-        # zlib streams end in an Adler-32 of what they hold
-        checked = dataset.fletcher32 or dataset.compression == "gzip"
-        return Audit(
-            dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked)
-        )
+        yield partial(_audit, file, allow_external, step)
+
+
+def _audit(file: h5py.File, allow: bool, step: Callable[[], None], array: str, axis: int) -> Audit:
+    step()
+    external.follow_links(file, array, allow=allow)
+    dataset = file[array]
+    fill = str(dataset.fillvalue)
+    if dataset.chunks is None:
+        is_whole = Presence(dataset, 0, allow=allow, step=step).is_whole
+        # of a virtual dataset, any part may be there
+        rows = None if dataset.is_virtual or dataset.external else dataset.shape[axis]
+        return Audit(dataset.shape, 1, int(not is_whole), False, 0 if is_whole else rows, fill)
+    # zlib streams end in an Adler-32 of what they hold
+    checked = bool(dataset.fletcher32 or dataset.compression == "gzip")
+    absent = math.prod(grid_of(dataset)) - dataset.id.get_num_chunks()
+    rows = _rows_without(dataset, axis) if absent else 0
+    return Audit(dataset.shape, math.prod(grid_of(dataset)), absent, checked, rows, fill)
+
+
+def _rows_without(dataset: Any, axis: int) -> int | None:
+    """How many rows lie in chunks that were never written; None where the library lists wrong places."""
+    table = table_of(dataset)
+    if table is None:
+        return None
+    length, size = dataset.chunks[axis], dataset.shape[axis]
+    each = math.prod(table.grid) // table.grid[axis]
+    places, counts = np.unique(table.places(axis), return_counts=True)
+    whole = places[counts == each]
+    return int(size - np.minimum(length, size - whole * length).sum())
 
 
 def is_same(path: str, one: str, other: str) -> bool:
@@ -228,6 +256,7 @@ class Hdf5Store:
         *,
         axis: int | None = None,
         place: int | None = None,
+        fill: bool | None = None,
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one plain slice.
 
@@ -235,7 +264,7 @@ class Hdf5Store:
         """
         along = self._axis if axis is None else axis
         dataset, presence = self._datasets.get((array, along)) or self._open(array, along)
-        presence.require(start, stop, fill=self._fill, place=place)
+        presence.require(start, stop, fill=self._fill if fill is None else fill, place=place)
         block = dataset[slab(along, start, stop, place)]
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
