@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from globidx.cli.output import print_result
 from globidx.cli.progress import Progress
+from globidx.disk.index.absent import choice
 from globidx.errors import BadFilesError
 
 if TYPE_CHECKING:
@@ -78,8 +79,14 @@ class _Report:
     @property
     def bad(self) -> list[ArrayReport]:
         """The arrays with problems."""
-        is_error = self.args.on_missing == "error"
-        return [one for one in self.reports if one.unreadable or (one.absent and is_error)]
+        from globidx.disk.reading.open_file import fills
+
+        chosen = self.args.on_missing or "error"
+        return [
+            one
+            for one in self.reports
+            if one.unreadable or (one.absent and not fills(chosen, one.field))
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -89,8 +96,9 @@ class _Report:
             "absent": sum(one.absent for one in self.reports),
             "unreadable": sum(len(one.unreadable) for one in self.reports),
             "without_checksums": sorted(
-                {one.array for one in self.reports if not one.has_checksums}
+                {one.like for one in self.reports if not one.has_checksums}
             ),
+            "arrays": list(self._by_field().values()),
             "problems": [asdict(one) for one in self.bad],
             "skipped": [list(pair) for pair in self.skipped],
         }
@@ -98,19 +106,52 @@ class _Report:
     def lines(self) -> Iterator[str]:
         """The report for people."""
         value = self.as_json()
-        bare = ", ".join(name or "(bare)" for name in value["without_checksums"])
         read = "not read" if self.args.no_decode else f"{value['unreadable']} unreadable"
         unfit = f", {len(self.skipped)} of them cannot be indexed" if self.skipped else ""
         yield f"files      {self.num_files}{unfit}"
         yield f"chunks     {value['chunks']}: {value['absent']} absent, {read}"
-        # Damage that changes neither a checksum nor a size is not detected by any reader.
-        yield f"checksums  {f'none in {bare}: a flipped bit there would read as data' if bare else 'in every array'}"
-        yield from _first(
-            (f"problem    {path}: {reason}" for path, reason in self.skipped),
-            len(self.skipped),
-            "files",
+        yield from self._checksums(value["without_checksums"])
+        lacking = [one for one in value["arrays"] if one["absent"]]
+        told = (
+            f"absent     {one['absent']} of {one['chunks']} chunks of {one['name'] or 'the array'!r}, "
+            f"in {one['files']} of {self.num_files} files"
+            for one in lacking
         )
-        yield from _first(map(_problem, self.bad), len(self.bad), "arrays")
+        yield from _first(told, len(lacking), "arrays with absent chunks")
+        if lacking:
+            yield f"           to read fill values: {choice(one['name'] for one in lacking)}"
+        skipped = (f"problem    {path}: {reason}" for path, reason in self.skipped)
+        yield from _first(skipped, len(self.skipped), "files with problems")
+        yield from _first(map(_problem, self.bad), len(self.bad), "arrays with problems")
+
+    def _by_field(self) -> dict[str, dict[str, Any]]:
+        """By field: its chunks, how many of them are absent, and of how many files."""
+        fields: dict[str, dict[str, Any]] = {}
+        lacking: dict[str, set[str]] = {}
+        for one in self.reports:
+            value = fields.setdefault(
+                one.field, {"name": one.field, "chunks": 0, "absent": 0, "files": 0}
+            )
+            value["chunks"] += one.chunks
+            value["absent"] += one.absent
+            if one.absent:
+                lacking.setdefault(one.field, set()).add(one.path)
+                value["files"] = len(lacking[one.field])
+        return fields
+
+    def _checksums(self, bare: Sequence[str]) -> Iterator[str]:
+        # Damage that changes neither a checksum nor a size is not detected by any reader.
+        if not bare:
+            yield "checksums  in every array"
+            return
+        count = len({one.like for one in self.reports})
+        which = "the array" if len(bare) == count == 1 else f"{len(bare)} of {count} arrays"
+        yield f"checksums  none in {which}: a flipped bit there would read as data"
+        yield from _first(
+            (f"           {name or '(bare)'}" for name in bare),
+            len(bare),
+            "arrays without checksums",
+        )
 
 
 def _problem(one: ArrayReport) -> str:
@@ -125,4 +166,4 @@ def _first(problems: Iterator[str], count: int, what: str) -> Iterator[str]:
     for _, line in zip(range(_SHOWN), problems, strict=False):
         yield line
     if count > _SHOWN:
-        yield f"and {count - _SHOWN} more {what} with problems"
+        yield f"and {count - _SHOWN} more {what}"

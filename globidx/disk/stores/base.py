@@ -241,15 +241,16 @@ def auditor(
     kind: str,
     *,
     allow_external: bool = False,
-    looking: Looking = Looking(),
+    looking: Looking | None = None,
 ) -> Iterator[Callable[[str, int], Audit]]:
     """``audit`` for many arrays of a file, which is opened once."""
+    how = looking or Looking()
     if kind == "hdf5":
         library = _module("hdf5.library")
-        with library.auditor(path, allow_external=allow_external, step=looking.step) as look:
+        with library.auditor(path, allow_external=allow_external, step=how.step) as look:
             yield look
     else:
-        yield partial(_audit_zarr, os.fspath(path), kind, looking)
+        yield partial(_audit_zarr, os.fspath(path), kind, how)
 
 
 def _audit_zarr(path: str, kind: str, looking: Looking, array: str, axis: int) -> Audit:

@@ -132,9 +132,7 @@ class Presence:
 
 def missing_message(dataset: Any, what: str) -> str:
     """The error message for data that were never written."""
-    return (
-        f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}"
-    )
+    return f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}"
 
 
 def _refuse_other_sizes(dataset: Any) -> None:

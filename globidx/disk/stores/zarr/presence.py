@@ -82,13 +82,9 @@ def counted(
     grid = grid_of(shape, chunks)
     total, length, size = math.prod(grid), chunks[axis], shape[axis]
     each = total // grid[axis] if total else 0
-    whole = sum(
-        min(length, size - row * length) for row, count in counts.items() if count == each
-    )
+    whole = sum(min(length, size - row * length) for row, count in counts.items() if count == each)
     absent = total - counts.total()
-    return Audit(
-        tuple(shape), total, absent, has_checksums, size - whole if absent else 0, fill
-    )
+    return Audit(tuple(shape), total, absent, has_checksums, size - whole if absent else 0, fill)
 
 
 def grid_of(shape: Sequence[int], units: Sequence[int]) -> tuple[int, ...]:
@@ -96,9 +92,7 @@ def grid_of(shape: Sequence[int], units: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-size // unit) for size, unit in zip(shape, units, strict=True))
 
 
-def local_places(
-    folder: str, files: ChunkFiles, looking: Looking
-) -> Iterator[tuple[int, ...]]:
+def local_places(folder: str, files: ChunkFiles, looking: Looking) -> Iterator[tuple[int, ...]]:
     """The grid coordinates of the chunk files that are there."""
     inner, _, prefix = files.prefix.rpartition("/")
     is_deep = files.separator == "/"
