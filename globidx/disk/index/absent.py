@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -163,6 +164,8 @@ def _look(
         with stores.auditor(
             path, entry.kind, allow_external=allow_external, looking=looking
         ) as look:
+            # members of a compound array are fields, and it is looked at once
+            look = cache(look)
             for column in columns:
                 for stored, axis in _stored(entry, entry.arrays[column]):
                     found.audits.append((column, look(stored, axis)))

@@ -14,7 +14,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
@@ -296,11 +297,13 @@ def array_info(
     for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
-    dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
-    if dtype_name is None:
-        raise ValueError(
-            f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
-        )
+    # each row of an array of arrays has axes of its own behind those of the array
+    shape = (*shape, *dtype.shape)
+    chunks = (*chunks, *dtype.shape) if chunks else chunks
+    dtype_name = dtypes.spelled(dtype.base)
+    if field.members:
+        compound = dtypes.parse(dtype_name)
+        dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
     axis = field.axis
     if not shape:
         raise ValueError(
@@ -330,7 +333,15 @@ def array_info(
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
     return ArrayInfo(
-        field.name, item_shape, dtype_name, chunk, field.path, field.form, packing, axis
+        field.name,
+        item_shape,
+        dtype_name,
+        chunk,
+        field.path,
+        field.form,
+        packing,
+        axis,
+        field.member,
     ), count
 
 
@@ -429,15 +440,6 @@ def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[sl
     if place is not None:
         ahead[0] = slice(place, place + 1)
     return (*ahead, slice(start, stop))
-
-
-@lru_cache(64)
-def _native_name(dtype: np.dtype[Any]) -> str | None:
-    """The name of a dtype of numbers or bools in native byte order.
-
-    It is kept, for numpy takes its time over it.
-    """
-    return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
 
 
 @cache
