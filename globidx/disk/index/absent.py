@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 from globidx.core.index.patterns import Pattern
@@ -163,9 +164,9 @@ def _look(
         looking = Looking(sizes=False, step=step)
         with stores.auditor(
             path, entry.kind, allow_external=allow_external, looking=looking
-        ) as look:
+        ) as audit:
             # members of a compound array are fields, and it is looked at once
-            look = cache(look)
+            look = cache(audit)
             for column in columns:
                 for stored, axis in _stored(entry, entry.arrays[column]):
                     found.audits.append((column, look(stored, axis)))
@@ -192,8 +193,8 @@ def _summed(now: Snapshot, columns: Sequence[int], found: Iterable[_Found]) -> E
     sums = {column: _Sum(now.table.arrays[column]) for column in columns}
     whole, unknown, is_part = 0, list[tuple[str, str]](), False
     for one in found:
-        for column, audit in one.audits:
-            sums[column].add(one.path, audit)
+        for column, pairs in groupby(one.audits, itemgetter(0)):
+            sums[column].add(one.path, [audit for _, audit in pairs])
         if one.problem:
             unknown.append((one.path, one.problem))
         whole += not one.problem and not one.is_late
@@ -208,22 +209,26 @@ class _Sum:
     def __init__(self, info: ArrayInfo) -> None:
         self._info = info
         self._of = 0
-        self._files: dict[str, list[int]] = {}
+        self._files: list[tuple[str, int, int]] = []
         # rows of the parts of a sparse matrix, and of many places, are none of the index
         self._rows: int | None = 0 if info.form in ("plain", "tokens") else None
         self._fills: dict[str, None] = {}
 
-    def add(self, path: str, audit: Audit) -> None:
-        self._of += audit.chunks
-        if audit.absent:
-            absent, of = self._files.get(path, (0, 0))
-            self._files[path] = [absent + audit.absent, of + audit.chunks]
-            known = self._rows is not None and audit.rows is not None
-            self._rows = (self._rows or 0) + (audit.rows or 0) if known else None
-            self._fills[audit.fill] = None
+    def add(self, path: str, audits: Sequence[Audit]) -> None:
+        """Add those of one file."""
+        of = sum(audit.chunks for audit in audits)
+        self._of += of
+        lacking = [audit for audit in audits if audit.absent]
+        if not lacking:
+            return
+        self._files.append((path, sum(audit.absent for audit in lacking), of))
+        rows = [self._rows, *(audit.rows for audit in lacking)]
+        known = [count for count in rows if count is not None]
+        self._rows = sum(known) if len(known) == len(rows) else None
+        self._fills.update(dict.fromkeys(audit.fill for audit in lacking))
 
     def result(self) -> AbsentChunks:
-        files = tuple((path, absent, of) for path, (absent, of) in self._files.items())
-        chunks = sum(absent for _, absent, _ in files)
-        name = self._info.name
-        return AbsentChunks(name, chunks, self._of, files, self._rows, tuple(self._fills))
+        """What all of them lack."""
+        chunks, files = sum(absent for _, absent, _ in self._files), tuple(self._files)
+        fills = tuple(self._fills)
+        return AbsentChunks(self._info.name, chunks, self._of, files, self._rows, fills)

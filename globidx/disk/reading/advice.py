@@ -33,9 +33,14 @@ class Advice:
         self._seconds, self._clock = seconds, clock
         self._is_first = True
 
-    def of(self, now: Snapshot, file: int, array: str) -> str:
+    def of(self, now: Snapshot, file: int, column: int) -> str:
         """The advice for an array of a file."""
-        how = f"if the writer left it out on purpose, {choice([array])} reads its fill value"
+        arrays = now.table.arrays
+        # members of a compound array are filled together
+        fields = [
+            arrays[one].name for one in self._columns if arrays[one].path == arrays[column].path
+        ]
+        how = f"if the writer left it out on purpose, {choice(fields)} reads its fill value"
         if not self._is_first:
             return f"; {how}"
         self._is_first = False

@@ -279,7 +279,7 @@ class Batch:
         except MissingChunkError as error:
             told = self._unread(run, info, plan, error)
             if self._advice is not None:
-                told += self._advice.of(self._now, file, info.name)
+                told += self._advice.of(self._now, file, column)
             raise MissingChunkError(told) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):

@@ -112,7 +112,8 @@ class Looking(NamedTuple):
     """How chunks are looked for.
 
     With ``sizes``, files without bytes count as absent, as they do for a reader, at the price of a
-    stat a chunk. ``step`` is called now and then; what it raises ends the audit.
+    stat a chunk. ``step`` is called now and then; what it raises ends the audit, and must be none of
+    ``UNREADABLE``.
     """
 
     sizes: bool = True
