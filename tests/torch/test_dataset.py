@@ -9,6 +9,7 @@ import random
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -495,22 +496,18 @@ def test_what_belongs_to_the_index_is_said_to(tmp_path):
 @pytest.mark.parametrize("kind", ["zarr2", "zarr3", "sharded", "hdf5"])
 def test_absent_chunks_are_filled_in_the_fields_that_say_so(tmp_path, kind, backend):
     """And an error in the others, in whichever sequence they are read; the old spelling is of all."""
+    arrays = {name: np.arange(16).reshape(8, 2) for name in ("images", "mask")}
     path = tmp_path / ("a.h5" if kind == "hdf5" else "a.zarr")
     if kind == "hdf5":
-        root = h5py.File(path, "w")
+        with h5py.File(path, "w") as file:
+            for name, data in arrays.items():
+                made = file.create_dataset(name, (8, 2), "i8", chunks=(4, 2), fillvalue=3)
+                made[:4] = data[:4]
     else:
-        root = zarr.create_group(path, zarr_format=2 if kind == "zarr2" else 3)
-    for name in ("images", "mask"):
-        if kind == "hdf5":
-            made = root.create_dataset(name, (8, 2), "u2", chunks=(4, 2), fillvalue=3)
-        else:
-            more = {"shards": (8, 2)} if kind == "sharded" else {}
-            made = root.create_array(
-                name, shape=(8, 2), chunks=(4, 2), dtype="u2", fill_value=3, **more
-            )
-        made[:4] = np.arange(8).reshape(4, 2)
-    if kind == "hdf5":
-        root.close()
+        data = {name: np.where(data < 8, data, 3) for name, data in arrays.items()}
+        sizes = {"chunk": 2, "shard": 4} if kind == "sharded" else {"chunk": 4}
+        zarr_format = 2 if kind == "zarr2" else 3
+        write_zarr(path, data, fill_value=3, zarr_format=zarr_format, **sizes)
     manager = GlobalIndexManager(path, key=["images", "mask"])
     for fields in (["images", "mask"], ["mask", "images"]):
         chosen = FileCacheDataset(

@@ -40,6 +40,11 @@ class AbsentChunks:
         How many rows have data in absent chunks; None where that is not known.
     fills : tuple of str
         The fill values of the files that lack some.
+
+    Examples
+    --------
+    >>> print(AbsentChunks("mask", 2, 9, (("/data/a.zarr", 2, 3),), 8, ("0",)))
+    'mask' lacks 2 of 9 chunks in 1 file, which touch 8 rows; fill value 0
     """
 
     array: str
