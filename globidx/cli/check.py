@@ -1,4 +1,7 @@
-"""``globidx index check``: data that is absent, cannot be read, or could be damaged unnoticed."""
+"""``globidx index check``: data that is absent, cannot be read, or could be damaged unnoticed.
+
+What is absent, ``globidx index info --absent`` shows as well.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from globidx.disk.index.absent import choice
 from globidx.errors import BadFilesError
 
 if TYPE_CHECKING:
+    from globidx.disk.index.absent import Extent
     from globidx.disk.index.build import Build
     from globidx.disk.index.snapshot import Snapshot
     from globidx.disk.reading.verify import ArrayReport
 
+#: What is listed for people of arrays, and of files of each; JSON lists all of them.
 _SHOWN = 10
+_MOST_FILES = 3
 
 
 def check(args: argparse.Namespace, build: Build, executor: Executor) -> int:
@@ -167,3 +173,50 @@ def _first(problems: Iterator[str], count: int, what: str) -> Iterator[str]:
         yield line
     if count > _SHOWN:
         yield f"and {count - _SHOWN} more {what}"
+
+
+def absent_json(found: Extent) -> dict[str, Any]:
+    """What is absent, as JSON values: by array, and by file where there is any."""
+    arrays = [
+        {
+            "name": one.array,
+            "chunks": one.of,
+            "absent": one.chunks,
+            "rows": one.rows,
+            "fill_values": list(one.fills),
+            "files": [
+                {"path": path, "chunks": of, "absent": absent} for path, absent, of in one.files
+            ],
+        }
+        for one in found.arrays
+    ]
+    return {
+        "chunks": sum(one.of for one in found.arrays),
+        "absent": sum(one.chunks for one in found.arrays),
+        "arrays": arrays,
+        "not_looked_at": [list(pair) for pair in found.unknown],
+        "choice": choice(one.array for one in found.lacking) if found.lacking else None,
+    }
+
+
+def absent_lines(found: Extent) -> Iterator[str]:
+    """What is absent, for people."""
+    lacking, whole = found.lacking, len(found.arrays) - len(found.lacking)
+    for one in lacking[:_SHOWN]:
+        yield f"absent       {one}"
+        for path, absent, of in one.files[:_MOST_FILES]:
+            yield f"             {absent} of {of} in {path}"
+        if len(one.files) > _MOST_FILES:
+            yield f"             and in {len(one.files) - _MOST_FILES} more files"
+    if len(lacking) > _SHOWN:
+        yield f"             {len(lacking) - _SHOWN} more arrays lack chunks"
+    if whole:
+        chunks = sum(one.of for one in found.arrays if not one.chunks)
+        others = "other " if lacking else ""
+        yield f"absent       none of {chunks} chunks of {whole} {others}array{'s' * (whole != 1)}"
+    if lacking:
+        yield f"             to read fill values: {choice(one.array for one in lacking)}"
+    for path, reason in found.unknown[:_MOST_FILES]:
+        yield f"problem      {path}: {reason}"
+    if len(found.unknown) > _MOST_FILES:
+        yield f"and {len(found.unknown) - _MOST_FILES} more files that cannot be looked at"

@@ -215,13 +215,13 @@ def _print_absent(
     args: argparse.Namespace, snapshot: Snapshot, value: dict[str, Any], lines: list[str]
 ) -> int:
     """``info`` with what is absent; 1 if some file could not be looked at."""
-    from globidx.cli.absence import as_json, in_lines
+    from globidx.cli.check import absent_json, absent_lines
     from globidx.disk.index.absent import extent
 
     columns = range(len(snapshot.table.arrays))
     with pool(args.workers) as executor:
         found = extent(snapshot, columns, allow_external=args.allow_external, executor=executor)
-    _print(args, value | {"absent": as_json(found)}, *lines, *in_lines(found))
+    _print(args, value | {"absent": absent_json(found)}, *lines, *absent_lines(found))
     return int(bool(found.unknown))
 
 
