@@ -19,7 +19,7 @@ from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import Audit, Looking
 
 #: With fewer files, starting processes costs more than it saves.
-_MANY = 1000
+_MANY = 10_000
 
 
 @dataclass(frozen=True)
