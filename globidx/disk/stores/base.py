@@ -352,6 +352,12 @@ def array_info(
         raise ValueError(
             f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays"
         )
+    if field.form == "loose":
+        item = tuple(int(size) for dimension, size in enumerate(shape) if dimension != axis)
+        if not all(item):
+            raise ValueError(f"{label} has shape {shape}, whose items hold nothing")
+        shape, chunks, axis = shape[axis : axis + 1], chunks and chunks[axis : axis + 1], 0
+        dtype_name = dtypes.ragged(dtype_name)
     ahead = 0 if field.form == "stacked" else axis
     item_shape = tuple(
         int(size) for dimension, size in enumerate(shape) if dimension not in (ahead, axis)
@@ -368,7 +374,7 @@ def array_info(
         field.path,
         field.form,
         packing,
-        axis,
+        field.axis,
         field.member,
     ), count
 
