@@ -30,7 +30,7 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
         type=of_field(integer),
         action=ByField,
         metavar="N",
-        help="axis along which items lie; or FIELD=N, once for each field that differs (default: 0)",
+        help="axis along which items lie, -1 for the last; or FIELD=N, once for each field that differs (default: 0)",
     )
     command.add_argument(
         "--allow-external",

@@ -259,15 +259,14 @@ def array_info(
         raise ValueError(
             f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
         )
-    axis = field.axis
     if not shape:
         raise ValueError(
             f"{label} is a single value, with no axis of items; choose another with key= (--key)"
         )
-    if axis >= len(shape):
-        raise ValueError(
-            f"{label} has shape {tuple(shape)}, and no axis {axis}; axis must be in [0, {len(shape)})"
-        )
+    least = int(field.form == "stacked")
+    axis = counted_axis(field.axis, len(shape))
+    if not least <= axis < len(shape):
+        raise ValueError(_no_axis(label, shape, field.axis, least))
     # a damaged file may claim any size, and what no int64 holds cannot be indexed
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
         chunks and min(chunks) < 1
@@ -290,6 +289,25 @@ def array_info(
     return ArrayInfo(
         field.name, item_shape, dtype_name, chunk, field.path, field.form, packing, axis
     ), count
+
+
+def counted_axis(axis: int, ndim: int) -> int:
+    """An axis counted from the front, where it may be counted from the end.
+
+    >>> counted_axis(-1, 3), counted_axis(1, 3)
+    (2, 1)
+    """
+    return axis + ndim if axis < 0 else axis
+
+
+def _no_axis(label: str, shape: Sequence[int], axis: int, least: int) -> str:
+    end = len(shape)
+    if least:
+        return f"{label} has shape {tuple(shape)}, and no axis {axis} of rows beside that of the sequences, axis 0"
+    return (
+        f"{label} has shape {tuple(shape)}, and no axis {axis}; axis must be in [0, {end}), or in [-{end}, 0) "
+        "counted from the end"
+    )
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
