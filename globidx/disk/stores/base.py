@@ -139,7 +139,7 @@ def format_of(path: Path) -> str:
         # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
         path.stat()
         raise UnknownKindError("neither a regular file nor a directory")
-    if _has_suffix(str(path)) or _has_signature(path):
+    if _has_suffix(str(path)) or superblock_at(path) is not None:
         return "hdf5"
     with path.open("rb") as file:
         signature = file.read(8)
@@ -218,6 +218,11 @@ def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = Fal
         return hdf5
     zarr: Audit = _module("zarr.library").audit(path, array)
     return zarr
+
+
+def is_being_written(path: str, kind: str) -> bool:
+    """Whether another process writes a file in a way that lets others read it meanwhile."""
+    return kind == "hdf5" and bool(_module("hdf5.swmr").is_written(path))
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
@@ -425,13 +430,14 @@ def _has_suffix(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in HDF5_SUFFIXES
 
 
-def _has_signature(path: Path) -> bool:
+def superblock_at(path: Path) -> int | None:
+    """Where HDF5's data begin in a file; None if it is no HDF5 file."""
     size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
         # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
         while offset < size:
             file.seek(offset)
             if file.read(8) == _HDF5_SIGNATURE:
-                return True
+                return offset
             offset = max(512, 2 * offset)
-    return False
+    return None

@@ -29,7 +29,7 @@ from globidx.disk.stores.base import (
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.hdf5 import external
+from globidx.disk.stores.hdf5 import external, swmr
 from globidx.disk.stores.hdf5.chunk_table import grid_of
 from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
@@ -53,7 +53,7 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     """
     if not layout.is_plain:
         return None
-    if _driver(path) is not None:
+    if _driver(path) != "sec2":
         return None
     try:
         file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
@@ -91,7 +91,7 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    with _opened(path) as file:
+    with _opened(path)[0] as file:
         allow = layout.allow_external
         if layout.inner.kind == "match":
             return _scan_matches(file, layout, axis)
@@ -162,14 +162,14 @@ def arrays_like(
     path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
 ) -> list[str]:
     """The datasets whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
-    with _opened(path) as file:
+    with _opened(path)[0] as file:
         listed = find_sequences.arrays_like(Hdf5Tree(file, allow=allow_external), pattern)
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
 
 
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of a dataset."""
-    with _opened(path) as file:
+    with _opened(path)[0] as file:
         external.follow_links(file, array, allow=allow_external)
         dataset = file[array]
         if dataset.chunks is None:
@@ -187,7 +187,7 @@ def is_same(path: str, one: str, other: str) -> bool:
     """Whether two names in a file are of one dataset; NeXus files link each to several places."""
     if one.strip("/") == other.strip("/"):
         return True
-    with _opened(path) as file:
+    with _opened(path)[0] as file:
         if external.follow_links(file, one, allow=True) or external.follow_links(
             file, other, allow=True
         ):
@@ -209,10 +209,8 @@ class Hdf5Store:
     """Datasets of one open HDF5 file."""
 
     def __init__(self, path: str | Path, axis: int, *, fill: bool, allow: bool) -> None:
-        self.status = os.stat(path)
-        # whole chunks are asked for, and kept once, decoded
-        self.driver = _driver(path)
-        self._file = _opened(path, self.driver, rdcc_nbytes=0)
+        self._path = path
+        self._open_file()
         self._axis = axis
         self._fill = fill
         self._allow = allow
@@ -268,10 +266,24 @@ class Hdf5Store:
         Presence(node, 0, allow=self._allow).require_all(fill=self._fill)
         return node.asstr()[()] if h5py.check_string_dtype(node.dtype) else node[()]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return bool(self._file)
+
+    def reopen(self) -> None:
+        """Open the file anew: as it is now."""
+        self._open_file()
+
     def close(self) -> None:
         """Close the file."""
         self._datasets.clear()
         self._file.close()
+
+    def _open_file(self) -> None:
+        self.status = os.stat(self._path)
+        # whole chunks are asked for, and kept once, decoded
+        self._file, self.driver = _opened(self._path, rdcc_nbytes=0)
 
     def _open(self, array: str, axis: int) -> tuple[h5py.Dataset, Presence]:
         dataset = self._dataset(array)
@@ -289,32 +301,59 @@ class Hdf5Store:
 _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
 
 
-def _driver(path: str | Path) -> str | None:
-    """The driver of HDF5's that reads a file as it is now; None for the usual one.
+def _driver(path: str | Path) -> str:
+    """The driver of HDF5's that reads a file as it is now, by preference the usual one.
 
     Within a process, HDF5 answers a second open from the metadata of the first. If the file grew in
     place since (which its locks prevent where there are any), that is the old length. To HDF5, a
     file opened by another driver is another file, and each one opened by ``fileobj`` is.
     """
+    stale = {store.driver for store in _stale(path)}
+    return next((driver for driver in ("sec2", "stdio") if driver not in stale), "fileobj")
+
+
+def _stale(path: str | Path) -> list[Hdf5Store]:
+    """The open stores of a file that changed since they opened it."""
     stores = list(_open_stores)
     if not stores:
-        return None
+        return []
     now = os.stat(path)
-    stale = {
-        store.driver
+    return [
+        store
         for store in stores
-        if os.path.samestat(store.status, now) and stamps.stamp(store.status) != stamps.stamp(now)
-    }
-    return next((driver for driver in (None, "stdio") if driver not in stale), "fileobj")
+        if store.is_open
+        and os.path.samestat(store.status, now)
+        and stamps.stamp(store.status) != stamps.stamp(now)
+    ]
 
 
-def _opened(path: str | Path, driver: str | None = "", **options: Any) -> h5py.File:
-    """The file as it is now, by h5py; by ``driver`` if that was chosen already."""
-    chosen = _driver(path) if driver == "" else driver
-    if chosen == "fileobj":
-        # closed with the last reference, which HDF5 has
-        return h5py.File(open(path, "rb"), "r", **options)
-    return h5py.File(path, "r", driver=chosen, **options)
+def _opened(path: str | Path, **options: Any) -> tuple[h5py.File, str]:
+    """The file as it is now, by h5py, and the driver that it is opened by."""
+    driver = _driver(path)
+    try:
+        if driver == "fileobj":
+            # closed with the last reference, which HDF5 has
+            return h5py.File(open(path, "rb"), "r", **options), driver
+        return h5py.File(path, "r", driver=driver, **options), driver
+    except OSError as error:
+        if not swmr.is_written(path):
+            raise swmr.refusal(path, error) from error
+    return _opened_live(path, **options)
+
+
+def _opened_live(path: str | Path, **options: Any) -> tuple[h5py.File, str]:
+    """A file that another process is writing, as it is now."""
+    stale = _stale(path)
+    left = set(swmr.DRIVERS).difference(store.driver for store in stale)
+    if not left:
+        # all that have it open go on with the file as it is now: rows are only added to it
+        for store in stale:
+            store.close()
+        for store in stale:
+            store.reopen()
+        left = set(swmr.DRIVERS)
+    driver = min(left, key=swmr.DRIVERS.index)
+    return h5py.File(path, "r", swmr=True, driver=driver, **options), driver
 
 
 @atexit.register
