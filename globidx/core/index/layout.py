@@ -153,8 +153,8 @@ def parse(layout: Any, key: Any) -> Layout:
     >>> parse("imagenet", None)
     Traceback (most recent call last):
     ...
-    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, robomimic, \
-the-well, tokens:LENGTH, got 'imagenet'
+    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, eiger, \
+robomimic, the-well, tokens:LENGTH, got 'imagenet'
     """
     keys, names = _keys(key)
     name = "auto" if layout is None else layout

@@ -8,6 +8,7 @@ that kind is first met.
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
 import os
 import stat
@@ -57,6 +58,10 @@ UNREADABLE = (
 Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
+#: What to do with an N5 container.
+FROM_N5 = (
+    "copy it to zarr, by zarr-python 2 (zarr.N5Store, zarr.copy_all) or tensorstore (driver n5)"
+)
 _OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
@@ -135,6 +140,8 @@ def format_of(path: Path) -> str:
     if path.is_dir():
         if any((path / marker).is_file() for marker in ZARR_MARKERS):
             return "zarr"
+        if is_n5(path):
+            raise OtherFormatError(f"an N5 container, which is no zarr store; {FROM_N5}")
         raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
     if not path.is_file():
         # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
@@ -152,6 +159,18 @@ def format_of(path: Path) -> str:
                 f"a file of {name}, which is no HDF5: convert it to a newer format of its kind"
             )
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
+
+
+def is_n5(path: Path) -> bool:
+    """Whether a folder is an N5 container, or an array in one."""
+    marker = path / "attributes.json"
+    try:
+        # a FIFO of that name would be waited for
+        told = json.loads(marker.read_bytes()) if marker.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        told = None
+    is_told = isinstance(told, dict) and ("n5" in told or {"dataType", "blockSize"} <= told.keys())
+    return is_told or (path.suffix.lower() == ".n5" and path.is_dir())
 
 
 def in_zip(path: Path) -> str:
@@ -210,6 +229,14 @@ def arrays_like(
         path, pattern, varies, allow_external=allow_external
     )
     return listed
+
+
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of an OME-Zarr file that holds many; None for any other file."""
+    if not is_remote(path) and format_of(Path(path)) != "zarr":
+        return None
+    pattern: str | None = _module("zarr.library").ome_pattern(path)
+    return pattern
 
 
 def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:

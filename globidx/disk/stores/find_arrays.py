@@ -81,8 +81,11 @@ def in_compound(field: Field, dtype_of: Callable[[str], Any]) -> Field | None:
             if not member:
                 return field
             compound = dtypes.parse(dtypes.spelled(dtype.base))
+            if not compound.members:
+                # what lies below an array of zarr are its chunks
+                return None
             if compound.path_to(member) is None:
-                members = ", ".join(map(repr, compound.members)) or "none"
+                members = ", ".join(map(repr, compound.members))
                 raise ValueError(
                     f"its array {path!r} has no member {member!r}; of {compound.name:.60}, members are {members}"
                 )
@@ -104,12 +107,16 @@ def together(fields: Sequence[Field]) -> list[Field]:
 
 def _dtype(root: Any, path: str) -> Any:
     node = _get(root, path)
-    return node.dtype if is_array(node) else None
+    try:
+        return node.dtype if is_array(node) else None
+    except TypeError as error:
+        raise ValueError(f"array {path!r} cannot be read by h5py: {error}") from None
 
 
 def is_array(node: Any) -> bool:
     """Whether a node of a file is an array, and no group, type or nothing at all."""
-    return hasattr(node, "shape") and hasattr(node, "dtype")
+    # by class: h5py raises where a type has no dtype
+    return hasattr(node, "shape") and hasattr(type(node), "dtype")
 
 
 def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
@@ -203,12 +210,15 @@ def _ome(root: Any) -> str:
 
     https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``).
     """
-    attributes = dict(root.attrs)
-    within = attributes.get("ome")
-    scales = (within if isinstance(within, dict) else attributes).get("multiscales")
     try:
-        path: Any = scales[0]["datasets"][0]["path"]  # type: ignore[index]
+        path: Any = _ome_attributes(root).get("multiscales")[0]["datasets"][0]["path"]  # type: ignore[index]
     except (TypeError, LookupError):
+        several = ome_pattern(root)
+        if several is not None:
+            raise ValueError(
+                f"it holds many OME-Zarr images, where other files are one each: index it by itself, or all of its "
+                f"kind, with layout='ome' (key={several!r}, sequences='match')"
+            ) from None
         raise ValueError(
             "it has no multiscales attribute with a dataset in it, so it is no OME-Zarr image"
         ) from None
@@ -217,6 +227,49 @@ def _ome(root: Any) -> str:
             f"its multiscales attribute names {path!r} as level 0, which is no array in it"
         )
     return path.strip("/")
+
+
+def ome_pattern(root: Any) -> str | None:
+    """The key of all images of a file that holds many; None for another file.
+
+    These are the fields of view of an HCS plate, in wells in columns in rows, or the series that
+    bioformats2raw writes side by side. By the first of them: one writer calls the levels of all
+    alike, and an image without such a level 0 is an error when it is looked for.
+
+    https://ngff.openmicroscopy.org, "plate", "well" and "bioformats2raw.layout".
+    """
+    attributes = _ome_attributes(root)
+    if isinstance(attributes.get("plate"), dict):
+        image, depth = _first_field(root, attributes["plate"]), 3
+    elif "bioformats2raw.layout" in attributes:
+        image, depth = "0", 1
+    else:
+        return None
+    node = _get(root, image)
+    if node is None or is_array(node):
+        raise ValueError(f"it has no image {image!r}, which its metadata name")
+    return "*/" * depth + _ome(node)
+
+
+def _first_field(root: Any, plate: Mapping[str, Any]) -> str:
+    """The path of the first field of view of a plate."""
+    try:
+        for path in [well["path"] for well in plate["wells"]]:
+            fields = _ome_attributes(_get(root, path))["well"]["images"]
+            if fields:
+                return f"{path}/{fields[0]['path']}"
+    except (TypeError, LookupError, AttributeError):
+        raise ValueError(
+            "its plate attribute does not lead to wells with images: wells, path, well, images, path"
+        ) from None
+    raise ValueError("it is a plate without any image")
+
+
+def _ome_attributes(root: Any) -> Mapping[str, Any]:
+    """The attributes of OME-Zarr, whose newer versions have a place of their own."""
+    attributes = dict(root.attrs)
+    within = attributes.get("ome")
+    return within if isinstance(within, dict) else attributes
 
 
 def _anndata(root: Any, key: str) -> str:

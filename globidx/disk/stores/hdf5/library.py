@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f
+from h5py import h5d, h5f, h5l
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
@@ -41,6 +41,7 @@ from globidx.disk.stores.hdf5.tree import Description, Hdf5Tree, description, pa
 
 #: Datasets that a file keeps open: one of a hundred thousand groups would keep as many.
 _MOST_DATASETS = 1024
+_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -388,12 +389,38 @@ def _close_stores() -> None:
 
 
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
-    """Every dataset with an axis, and its shape."""
+    """Every dataset with an axis, and its shape; ValueError where others' are all that there is."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape:
+        if isinstance(item, h5py.Dataset) and item.shape and not _is_dimension(item):
             shapes[name] = item.shape
 
     file.visititems(note)
+    if not shapes and (linked := _linked(file)):
+        raise ValueError(
+            f"all of its arrays are in other files: it has {len(linked)} links to such, the first of them "
+            f"{linked[0]!r}; choose with key= (--key), or layout='eiger' for a master file of that detector"
+        )
     return shapes
+
+
+def _is_dimension(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset stands for a dimension of netCDF that has no values, and holds none itself.
+
+    https://docs.unidata.ucar.edu/netcdf-c/current/file_format_specifications.html
+    """
+    name = dataset.attrs.get("NAME", b"") if "CLASS" in dataset.attrs else b""
+    return bytes(name).startswith(_NO_VARIABLE) if isinstance(name, bytes) else False
+
+
+def _linked(file: h5py.File) -> list[str]:
+    """The names of links to other files."""
+    names: list[str] = []
+
+    def note(name: bytes, info: Any) -> None:
+        if info.type == h5l.TYPE_EXTERNAL:
+            names.append(os.fsdecode(name))
+
+    file.id.links.visit(note, info=True)
+    return names

@@ -118,6 +118,14 @@ def arrays_like(
     return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
 
 
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of a store that holds many."""
+    if not is_remote(path):
+        refuse_pipes(path, [""])
+    root = _open_plain(path)
+    return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
+
+
 def audit(path: str | Path, array: str) -> Audit:
     """What is there of an array.
 
