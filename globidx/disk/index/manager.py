@@ -53,7 +53,7 @@ class GlobalIndexManager:
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
         ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences. ``aloha``,
-        ``diffusion-policy``, ``robomimic`` and ``the-well`` also say what a sequence is, and take
+        ``diffusion-policy``, ``eiger``, ``robomimic`` and ``the-well`` also say what a sequence is, and take
         the arrays that the first file has.
     axis : int or dict of str to int, default 0
         The axis along which items lie, for all fields or by field; below 0 it counts from the

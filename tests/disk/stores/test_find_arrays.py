@@ -545,6 +545,15 @@ def test_types_that_h5py_does_not_know_are_named(tmp_path, options):
     assert "it holds 2 arrays" in refused(tmp_path / "a.h5", **options)
 
 
+def test_types_that_h5py_does_not_know_stand_in_no_layouts_way(tmp_path):
+    """Beside the signal of a NeXus file, where all arrays of the group are looked at."""
+    path = nexus(tmp_path / "a.nxs", old=1, default=False)
+    with h5py.File(path, "r+") as file:
+        space = h5py.h5s.create_simple((4,))
+        h5py.h5d.create(file["entry/data"].id, b"a_stamp", h5py.h5t.UNIX_D64LE, space)
+    assert only(GlobalIndexManager(path, layout="nexus"))[3] == "entry/data/counts"
+
+
 # -- tokens
 
 
