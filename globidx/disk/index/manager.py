@@ -53,8 +53,8 @@ class GlobalIndexManager:
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
         ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences. ``aloha``,
-        ``diffusion-policy``, ``eiger``, ``robomimic`` and ``the-well`` also say what a sequence is, and take
-        the arrays that the first file has.
+        ``diffusion-policy``, ``eiger``, ``robomimic`` and ``the-well`` also say what a sequence is,
+        and take the arrays that the first file has.
     axis : int or dict of str to int, default 0
         The axis along which items lie, for all fields or by field; below 0 it counts from the
         last axis of each array.
@@ -285,7 +285,7 @@ class GlobalIndexManager:
 
     @property
     def axis(self) -> int:
-        """The axis along which items lie, as it was given; of the first field where fields differ."""
+        """The axis along which items lie, as given; of the first field where fields differ."""
         return self._spec.axis
 
     @property

@@ -211,7 +211,7 @@ def _ome(root: Any) -> str:
     https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``).
     """
     try:
-        path: Any = _ome_attributes(root).get("multiscales")[0]["datasets"][0]["path"]  # type: ignore[index]
+        path: Any = _ome_attributes(root)["multiscales"][0]["datasets"][0]["path"]
     except (TypeError, LookupError):
         several = ome_pattern(root)
         if several is not None:
