@@ -23,7 +23,8 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
         "the field a name of its own; * matches groups (--sequences match)",
     )
     command.add_argument(
-        "--layout", help="a known kind of files: cxi, nexus, eiger, peaknet, anndata, ome, tokens:LENGTH"
+        "--layout",
+        help="a known kind of files: cxi, nexus, eiger, peaknet, anndata, ome, tokens:LENGTH",
     )
     command.add_argument(
         "--axis",

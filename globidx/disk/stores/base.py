@@ -25,6 +25,7 @@ from globidx.core import validate
 from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
+from globidx.core.index.patterns import runs_of
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
@@ -86,6 +87,9 @@ class Store(Protocol):
         cannot be read.
         """
 
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array as it is stored, in native byte order; MissingChunkError as ``read``."""
+
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute of the node at ``path``, or all of the array there.
 
@@ -115,6 +119,13 @@ class Inside(NamedTuple):
     inner: Inner
     episodes: Episodes | None
     missing: Missing | None
+
+
+class Contents(NamedTuple):
+    """What lies in a group: its arrays by their paths in it, and the attributes that can be given."""
+
+    arrays: list[str]
+    attributes: list[str]
 
 
 class UnknownKindError(GlobidxError, ValueError):
@@ -239,6 +250,18 @@ def ome_pattern(path: str) -> str | None:
     return pattern
 
 
+def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+    """All that lies in the first group of a file that ``pattern`` matches; None where it matches arrays.
+
+    Errors say what is wrong, not where.
+    """
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    found: Contents | None = _module(f"{kind}.library").contents(
+        path, pattern, allow_external=allow_external
+    )
+    return found
+
+
 def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of an array, without reading it."""
     if kind == "hdf5":
@@ -287,14 +310,7 @@ def array_info(
     for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
-    if not shape:
-        raise ValueError(
-            f"{label} is a single value, with no axis of items; choose another with key= (--key)"
-        )
-    least = int(field.form == "stacked")
-    axis = counted_axis(field.axis, len(shape))
-    if not least <= axis < len(shape):
-        raise ValueError(_no_axis(label, shape, field.axis, least))
+    axis, rows = counted_axis(field.axis, len(shape)), tuple(shape)
     # each row of an array of arrays has axes of its own behind those of the array
     shape = (*shape, *dtype.shape)
     chunks = (*chunks, *dtype.shape) if chunks else chunks
@@ -302,6 +318,13 @@ def array_info(
     if field.members:
         compound = dtypes.parse(dtype_name)
         dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
+    if field.form == "whole":
+        # of any shape: a file or a match is one sample, and rows are counted by those of the first field
+        count = int(rows[axis]) if 0 <= axis < len(rows) else 1
+        spelling = dtypes.ragged(dtype_name)
+        along = max(axis, 0)
+        return ArrayInfo(field.name, (), spelling, 0, field.path, "whole", packing, along), count
+    _require_axis(label, rows, field)
     # a damaged file may claim any size, and what no int64 holds cannot be indexed
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
         chunks and min(chunks) < 1
@@ -343,27 +366,35 @@ def counted_axis(axis: int, ndim: int) -> int:
     return axis + ndim if axis < 0 else axis
 
 
-def _no_axis(label: str, shape: Sequence[int], axis: int, least: int) -> str:
-    end = len(shape)
-    if least:
-        return f"{label} has shape {tuple(shape)}, and no axis {axis} of rows beside that of the sequences, axis 0"
-    return (
-        f"{label} has shape {tuple(shape)}, and no axis {axis}; axis must be in [0, {end}), or in [-{end}, 0) "
+def _require_axis(label: str, shape: Sequence[int], field: Field) -> None:
+    """ValueError where the items of a field cannot lie along the axis that it has."""
+    if not shape:
+        raise ValueError(
+            f"{label} is a single value, with no axis of items; choose another with key= (--key)"
+        )
+    first, end = int(field.form == "stacked"), len(shape)
+    if first <= counted_axis(field.axis, end) < end:
+        return
+    if first:
+        raise ValueError(
+            f"{label} has shape {tuple(shape)}, and no axis {field.axis} of rows beside axis 0, that of the sequences"
+        )
+    raise ValueError(
+        f"{label} has shape {tuple(shape)}, and no axis {field.axis}; axis must be in [0, {end}), or in [-{end}, 0) "
         "counted from the end"
     )
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
-    """The stored arrays behind an array: a sparse matrix has three.
+    """The stored arrays behind an array: a sparse matrix has three, one in runs those that tell them.
 
-    >>> parts_of("X", "csr")
-    ('X/indptr', 'X/indices', 'X/data')
+    >>> parts_of("X", "csr"), parts_of("x[offsets]", "ragged")
+    (('X/indptr', 'X/indices', 'X/data'), ('offsets', 'x'))
     """
-    return (
-        tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
-        if form == "csr"
-        else (path,)
-    )
+    if form == "csr":
+        return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
+    runs = runs_of(path) if form == "ragged" else None
+    return (path,) if runs is None else (*runs[1], runs[0])
 
 
 def packing_of(attribute: Callable[[str], Any]) -> str:
@@ -398,7 +429,8 @@ def make_entry(
 
     ``inside`` are the sequences in it, if the layout has such.
     """
-    require_aligned(arrays)
+    if inside is None or not inside.inner.whole:
+        require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
     within = inside or Inside(arrays[0][1], PLAIN, None, None)
     if within.episodes is not None:

@@ -85,7 +85,7 @@ def test_places_along_the_first_axis_have_rows_along_the_last(tmp_path, write):
         ({"key": "film", "axis": {"film": -4}}, r"'film' has shape \(2, 3, 6\), and no axis -4"),
         (
             {"key": "flat", "axis": {"flat": -1}, "sequences": "axis"},
-            r"'flat' has shape \(6,\), and no axis -1 of rows beside that of the sequences, axis 0",
+            r"'flat' has shape \(6,\), and no axis -1 of rows beside axis 0, that of the sequences",
         ),
     ],
 )
