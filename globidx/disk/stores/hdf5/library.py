@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5l
+from h5py import h5d, h5f, h5fd, h5l
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
@@ -95,7 +95,7 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    with _opened(path)[0] as file:
+    with _opened(path) as file:
         allow = layout.allow_external
         if layout.inner.kind == "match":
             return _scan_matches(file, layout, axis)
@@ -175,7 +175,7 @@ def arrays_like(
     path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
 ) -> list[str]:
     """The datasets whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
-    with _opened(path)[0] as file:
+    with _opened(path) as file:
         listed = find_sequences.arrays_like(Hdf5Tree(file, allow=allow_external), pattern)
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
 
@@ -188,7 +188,7 @@ def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | Non
 
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of a dataset."""
-    with _opened(path)[0] as file:
+    with _opened(path) as file:
         external.follow_links(file, array, allow=allow_external)
         dataset = file[array]
         if dataset.chunks is None:
@@ -206,7 +206,7 @@ def is_same(path: str, one: str, other: str) -> bool:
     """Whether two names in a file are of one dataset; NeXus files link each to several places."""
     if one.strip("/") == other.strip("/"):
         return True
-    with _opened(path)[0] as file:
+    with _opened(path) as file:
         if external.follow_links(file, one, allow=True) or external.follow_links(
             file, other, allow=True
         ):
@@ -320,7 +320,8 @@ class Hdf5Store:
     def _open_file(self) -> None:
         self.status = os.stat(self._path)
         # whole chunks are asked for, and kept once, decoded
-        self._file, self.driver = _opened(self._path, rdcc_nbytes=0)
+        self._file = _opened(self._path, rdcc_nbytes=0)
+        self.driver = _name_of_driver(self._file)
 
     def _open(self, array: str, axis: int) -> tuple[h5py.Dataset, Presence]:
         dataset = self._dataset(array)
@@ -364,21 +365,21 @@ def _stale(path: str | Path) -> list[Hdf5Store]:
     ]
 
 
-def _opened(path: str | Path, **options: Any) -> tuple[h5py.File, str]:
-    """The file as it is now, by h5py, and the driver that it is opened by."""
+def _opened(path: str | Path, **options: Any) -> h5py.File:
+    """The file as it is now, by h5py."""
     driver = _driver(path)
     try:
         if driver == "fileobj":
             # closed with the last reference, which HDF5 has
-            return h5py.File(open(path, "rb"), "r", **options), driver
-        return h5py.File(path, "r", driver=driver, **options), driver
+            return h5py.File(open(path, "rb"), "r", **options)
+        return h5py.File(path, "r", driver=driver, **options)
     except OSError as error:
         if not swmr.is_written(path):
             raise swmr.refusal(path, error) from error
     return _opened_live(path, **options)
 
 
-def _opened_live(path: str | Path, **options: Any) -> tuple[h5py.File, str]:
+def _opened_live(path: str | Path, **options: Any) -> h5py.File:
     """A file that another process is writing, as it is now."""
     stale = _stale(path)
     left = set(swmr.DRIVERS).difference(store.driver for store in stale)
@@ -390,7 +391,12 @@ def _opened_live(path: str | Path, **options: Any) -> tuple[h5py.File, str]:
             store.reopen()
         left = set(swmr.DRIVERS)
     driver = min(left, key=swmr.DRIVERS.index)
-    return h5py.File(path, "r", swmr=True, driver=driver, **options), driver
+    return h5py.File(path, "r", swmr=True, driver=driver, **options)
+
+
+def _name_of_driver(file: h5py.File) -> str:
+    names = {h5fd.SEC2: "sec2", h5fd.STDIO: "stdio", h5fd.LOG: swmr.DRIVERS[1]}
+    return names.get(file.id.get_access_plist().get_driver(), "fileobj")
 
 
 @atexit.register
