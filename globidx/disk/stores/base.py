@@ -246,7 +246,8 @@ def ome_pattern(path: str) -> str | None:
     """The key of the images of an OME-Zarr file that holds many; None for any other file."""
     if not is_remote(path) and format_of(Path(path)) != "zarr":
         return None
-    pattern: str | None = _module("zarr.library").ome_pattern(path)
+    module = _module("zarr.library" if is_remote(path) else "zarr.fast_scan")
+    pattern: str | None = module.ome_pattern(path)
     return pattern
 
 

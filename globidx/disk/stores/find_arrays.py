@@ -15,6 +15,7 @@ import numpy as np
 from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import runs_of
+from globidx.disk.stores.zarr import ome
 
 #: The most ``default`` attributes that are followed; NeXus files have two.
 _DEPTH = 32
@@ -256,70 +257,33 @@ def _class(node: Any) -> str | None:
 
 
 def _ome(root: Any) -> str:
-    """The full resolution of an OME-Zarr image.
-
-    https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``).
-    """
-    try:
-        path: Any = _ome_attributes(root)["multiscales"][0]["datasets"][0]["path"]
-    except (TypeError, LookupError):
+    """The full resolution of an OME-Zarr image."""
+    path = ome.level_0(dict(root.attrs))
+    if path is None:
         several = ome_pattern(root)
         if several is not None:
             raise ValueError(
-                f"it holds many OME-Zarr images, where other files are one each: index it by itself, or all of its "
+                "it holds many OME-Zarr images, where other files are one each: index it by itself, or all of its "
                 f"kind, with layout='ome' (key={several!r}, sequences='match')"
-            ) from None
+            )
         raise ValueError(
             "it has no multiscales attribute with a dataset in it, so it is no OME-Zarr image"
-        ) from None
-    if not isinstance(path, str) or not is_array(_get(root, path)):
+        )
+    if not is_array(_get(root, path)):
         raise ValueError(
             f"its multiscales attribute names {path!r} as level 0, which is no array in it"
         )
-    return path.strip("/")
+    return path
 
 
 def ome_pattern(root: Any) -> str | None:
-    """The key of all images of a file that holds many; None for another file.
+    """The key of all images of a file that holds many; None for another file."""
 
-    These are the fields of view of an HCS plate, in wells in columns in rows, or the series that
-    bioformats2raw writes side by side. By the first of them: one writer calls the levels of all
-    alike, and an image without such a level 0 is an error when it is looked for.
+    def attributes(path: str) -> Mapping[str, Any]:
+        node = _get(root, path) if path else root
+        return {} if node is None else dict(node.attrs)
 
-    https://ngff.openmicroscopy.org, "plate", "well" and "bioformats2raw.layout".
-    """
-    attributes = _ome_attributes(root)
-    if isinstance(attributes.get("plate"), dict):
-        image, depth = _first_field(root, attributes["plate"]), 3
-    elif "bioformats2raw.layout" in attributes:
-        image, depth = "0", 1
-    else:
-        return None
-    node = _get(root, image)
-    if node is None or is_array(node):
-        raise ValueError(f"it has no image {image!r}, which its metadata name")
-    return "*/" * depth + _ome(node)
-
-
-def _first_field(root: Any, plate: Mapping[str, Any]) -> str:
-    """The path of the first field of view of a plate."""
-    try:
-        for path in [well["path"] for well in plate["wells"]]:
-            fields = _ome_attributes(_get(root, path))["well"]["images"]
-            if fields:
-                return f"{path}/{fields[0]['path']}"
-    except (TypeError, LookupError, AttributeError):
-        raise ValueError(
-            "its plate attribute does not lead to wells with images: wells, path, well, images, path"
-        ) from None
-    raise ValueError("it is a plate without any image")
-
-
-def _ome_attributes(root: Any) -> Mapping[str, Any]:
-    """The attributes of OME-Zarr, whose newer versions have a place of their own."""
-    attributes = dict(root.attrs)
-    within = attributes.get("ome")
-    return within if isinstance(within, dict) else attributes
+    return ome.key_of(attributes, lambda path: is_array(_get(root, path)))
 
 
 def _anndata(root: Any, key: str) -> str:

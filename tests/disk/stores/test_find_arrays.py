@@ -424,27 +424,6 @@ def test_ome_plates_beside_images_are_told_apart(tmp_path, version):
     assert "z.zarr: nothing in it matches key '*/*/*/0'" in refused(tmp_path, layout="ome")
 
 
-@VERSIONS
-@pytest.mark.parametrize(
-    ("plate", "message"),
-    [
-        ({}, "does not lead to wells with images"),
-        ({"wells": [{"path": "gone"}]}, "does not lead to wells with images"),
-        ({"wells": 5}, "does not lead to wells with images"),
-        ({"wells": []}, "it is a plate without any image"),
-        ({"wells": [{"path": "C/3"}]}, "it is a plate without any image"),
-        ({"wells": [{"path": "D/4"}]}, "it has no image 'D/4/7', which its metadata name"),
-    ],
-)
-def test_ome_plates_that_lead_nowhere(tmp_path, version, plate, message):
-    """BadFilesError that names what is missing."""
-    ome_plate(tmp_path / "p.zarr", version)
-    root = zarr.open_group(tmp_path / "p.zarr", mode="r+")
-    told(root.create_group("D/4"), version, well={"images": [{"path": "7"}]})
-    told(root, version, plate=plate)
-    assert message in refused(tmp_path / "p.zarr", layout="ome")
-
-
 # -- Eiger
 
 

@@ -124,9 +124,7 @@ def arrays_like(
 
 
 def ome_pattern(path: str) -> str | None:
-    """The key of the images of a store that holds many."""
-    if not is_remote(path):
-        refuse_pipes(path, [""])
+    """The key of the images of a store by URL that holds many."""
     root = _open_plain(path)
     return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
 
