@@ -322,9 +322,8 @@ def array_info(
     if field.form == "whole":
         # of any shape: a file or a match is one sample, and rows are counted by those of the first field
         count = int(rows[axis]) if 0 <= axis < len(rows) else 1
-        spelling = dtypes.ragged(dtype_name)
         along = max(axis, 0)
-        return ArrayInfo(field.name, (), spelling, 0, field.path, "whole", packing, along), count
+        return ArrayInfo(field.name, (), dtypes.ANY, 0, field.path, "whole", "", along), count
     _require_axis(label, rows, field)
     # a damaged file may claim any size, and what no int64 holds cannot be indexed
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
