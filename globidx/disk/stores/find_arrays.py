@@ -15,7 +15,7 @@ import numpy as np
 from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import runs_of
-from globidx.disk.stores.zarr import ome
+from globidx.disk.stores import ome
 
 #: The most ``default`` attributes that are followed; NeXus files have two.
 _DEPTH = 32

@@ -387,9 +387,9 @@ def _stale(path: str | Path) -> list[Hdf5Store]:
     return [
         store
         for store in stores
-        if store.is_open
-        and os.path.samestat(store.status, now)
+        if os.path.samestat(store.status, now)
         and stamps.stamp(store.status) != stamps.stamp(now)
+        and store.is_open
     ]
 
 

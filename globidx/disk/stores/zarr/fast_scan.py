@@ -16,9 +16,9 @@ import numpy as np
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
+from globidx.disk.stores import ome
 from globidx.disk.stores.base import NotPlainError, array_info, make_entry, packing_of
 from globidx.disk.stores.find_arrays import Field, fields_of
-from globidx.disk.stores.zarr import ome
 from globidx.disk.stores.zarr.metadata import parse_metadata
 
 _MOST_BYTES = 2**20

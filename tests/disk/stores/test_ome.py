@@ -9,7 +9,7 @@ import zarr
 from files import numbers
 
 from globidx import GlobalIndexManager
-from globidx.disk.stores.zarr.ome import key_of, level_0
+from globidx.disk.stores.ome import key_of, level_0
 
 
 def image(level="0"):
