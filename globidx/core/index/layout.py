@@ -124,7 +124,7 @@ class Layout:
     def along(self, axis: int | Mapping[str, int]) -> tuple[Layout, int]:
         """This layout with its rows along ``axis``, which is one for all or by field.
 
-        All others get an axis as well.
+        All others get an axis as well. Below 0 it counts from the end of each array's own axes.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Layout:
         """
         stacked = self.inner.kind == "axis"
         if not isinstance(axis, Mapping):
-            along = validate.integer(axis, "axis", high=63)
+            along = validate.integer(axis, "axis", low=-64, high=63)
             if stacked and along:
                 raise ValueError(
                     f"axis={along} has no use: with sequences='axis' sequences lie along axis 0, and rows along axis 1"
@@ -143,7 +143,8 @@ class Layout:
         if unknown := [name for name in axis if name not in names]:
             raise ValueError(f"axis names {unknown[0]!r}, which is no field; there is {names}")
         given = {
-            name: validate.integer(one, f"axis of {name!r}", high=63) for name, one in axis.items()
+            name: validate.integer(one, f"axis of {name!r}", low=-64, high=63)
+            for name, one in axis.items()
         }
         axes = tuple(given.get(name, int(stacked)) for name in names)
         if stacked and not any(axes):
@@ -174,8 +175,8 @@ def parse(layout: Any, key: Any) -> Layout:
     >>> parse("imagenet", None)
     Traceback (most recent call last):
     ...
-    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, robomimic, \
-the-well, tokens:LENGTH, got 'imagenet'
+    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, eiger, \
+robomimic, the-well, tokens:LENGTH, got 'imagenet'
     """
     keys, names = _keys(key)
     name = "auto" if layout is None else layout

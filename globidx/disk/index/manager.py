@@ -58,10 +58,11 @@ class GlobalIndexManager:
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
         ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences. ``aloha``,
-        ``diffusion-policy``, ``robomimic`` and ``the-well`` also say what a sequence is, and take
-        the arrays that the first file has.
+        ``diffusion-policy``, ``eiger``, ``robomimic`` and ``the-well`` also say what a sequence is,
+        and take the arrays that the first file has.
     axis : int or dict of str to int, default 0
-        The axis along which items lie, for all fields or by field.
+        The axis along which items lie, for all fields or by field; below 0 it counts from the
+        last axis of each array.
     sequences : str or (str, str), default "row"
         What rows follow one another: ``"row"`` (none: each row is a sample), ``"file"``,
         ``"chain"`` (the files, one behind the other), ``"match"`` (each group that the keys match),
@@ -294,7 +295,7 @@ class GlobalIndexManager:
 
     @property
     def axis(self) -> int:
-        """The axis along which items lie, of the first field where fields differ."""
+        """The axis along which items lie, as given; of the first field where fields differ."""
         return self._spec.axis
 
     @property

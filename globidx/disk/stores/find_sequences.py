@@ -18,7 +18,7 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
-from globidx.disk.stores.base import Contents, Inside, array_info, require_aligned
+from globidx.disk.stores.base import Contents, Inside, array_info, counted_axis, require_aligned
 from globidx.disk.stores.find_arrays import Field, fields_of, in_compound, together
 from globidx.errors import MissingChunkError
 
@@ -279,7 +279,7 @@ class _Column:
 
         ValueError where it does not go with those before.
         """
-        axis = self.field.axis
+        axis = counted_axis(self.field.axis, len(one.shape))
         if self.field.form == "whole":
             return self._add_whole(one)
         # numpy takes dtypes for equal that differ in their metadata
@@ -288,7 +288,7 @@ class _Column:
         sides = () if is_loose else (one.shape[:axis], one.shape[axis + 1 :])
         alike = (sides, dtype, one.packing)
         # of many thousand groups nearly all are alike, and cost this comparison
-        if alike != self._like or len(one.shape) <= axis:
+        if alike != self._like or not 0 <= axis < len(one.shape):
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,

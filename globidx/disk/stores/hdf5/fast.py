@@ -21,6 +21,7 @@ from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
 from globidx.disk.stores.grid import ChunkGrid
+from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
 from globidx.errors import MissingChunkError, ReadError
@@ -215,6 +216,8 @@ class RawFile:
         self._name, self._file = dataset.name, h5py.h5i.get_file_id(dataset.id)
         if self._file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
             raise NotPlainError("a file that HDF5 has open in an unusual way")
+        if swmr.is_live(self._file):
+            raise NotPlainError("a file that another process is writing")
         if self._file.get_intent() != h5py.h5f.ACC_RDONLY:
             raise NotPlainError(
                 "a file that this process also writes: part of it may be in memory only"
