@@ -12,6 +12,7 @@ from globidx.core.cached import cached_property
 #: Groups that are looked into for ``**``; no file nests deeper but by a circle of links.
 _DEPTH = 64
 _RUNS = re.compile(r"([^\[\]]+)\[([^\[\],:]*)(?:([,:])([^\[\],:]+))?\]")
+_LOOSE = "[...]"
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -122,7 +123,7 @@ def runs_of(key: str) -> Runs | None:
     (None, None)
     """
     found = _RUNS.fullmatch(key)
-    if found is None or found[2] == "*":
+    if found is None or found[2] in ("*", "..."):
         return None
     array, first, sign, last = found.groups()
     tell = tuple(part.strip().strip("/") for part in (first, last) if part)
@@ -131,6 +132,25 @@ def runs_of(key: str) -> Runs | None:
     if not first:
         return None
     return Runs(array, tell, "lengths" if last else "offsets")
+
+
+def loose(key: str) -> str | None:
+    """The array in a key whose items may have any shape; None for other keys.
+
+    >>> loose("data/images[...]"), loose("data/images")
+    ('data/images', None)
+    """
+    return key.removesuffix(_LOOSE) if key.endswith(_LOOSE) else None
+
+
+def without_brackets(key: str) -> str:
+    """A key without what it says of the rows of its array: the name of its field.
+
+    >>> without_brackets("tokens[offsets]"), without_brackets("images[...]")
+    ('tokens', 'images')
+    """
+    runs = runs_of(key)
+    return loose(key) or (runs.array if runs else key)
 
 
 def expanded(key: str) -> list[str]:

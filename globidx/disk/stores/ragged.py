@@ -20,8 +20,10 @@ class RunsSource:
 
     how = "runs of rows, which its library reads"
 
-    def __init__(self, store: Callable[[], Store], runs: Runs) -> None:
-        self._store, self._runs = store, runs
+    def __init__(
+        self, store: Callable[[], Store], runs: Runs, *, fill: bool | None = None
+    ) -> None:
+        self._store, self._runs, self._fill = store, runs, fill
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with runs ``[start, stop)``, an array each; how many bytes that took."""
@@ -35,7 +37,7 @@ class RunsSource:
         nbytes = begins.nbytes * len(tell)
         for here, there in _stretches(begins, ends):
             low, high = int(begins[here:there].min()), int(ends[here:there].max())
-            rows = store.read(array, low, high, axis=0)
+            rows = store.read(array, low, high, axis=0, fill=self._fill)
             if len(rows) != high - low:
                 raise ReadError(
                     f"array {array!r} ends before row {high}, to which {tell[0]!r} leads"
@@ -52,23 +54,22 @@ class RunsSource:
         """Where runs ``[start, stop)`` begin, and where they end."""
         tell, by = self._runs.tell, self._runs.by
         if by == "offsets":
-            told = _told(store, tell[0], start, stop + 1)
+            told = self._told(store, tell[0], start, stop + 1)
             return told[:-1], told[1:]
         if by == "ends":
             # the first run begins at row 0, of which no end tells
-            told = _told(store, tell[0], max(start - 1, 0), stop)
+            told = self._told(store, tell[0], max(start - 1, 0), stop)
             told = told if start else np.concatenate([[0], told])
             return told[:-1], told[1:]
-        begins, others = (_told(store, path, start, stop) for path in tell)
+        begins, others = (self._told(store, path, start, stop) for path in tell)
         return begins, others if by == "stops" else begins + others
 
-
-def _told(store: Store, path: str, start: int, stop: int) -> NDArray[np.int64]:
-    """Entries ``[start, stop)`` of an array that tells runs."""
-    told = store.read(path, start, stop, axis=0)
-    if len(told) != stop - start:
-        raise ReadError(f"array {path!r} ends before entry {stop}")
-    return told.astype(np.int64)
+    def _told(self, store: Store, path: str, start: int, stop: int) -> NDArray[np.int64]:
+        """Entries ``[start, stop)`` of an array that tells runs."""
+        told = store.read(path, start, stop, axis=0, fill=self._fill)
+        if len(told) != stop - start:
+            raise ReadError(f"array {path!r} ends before entry {stop}")
+        return told.astype(np.int64)
 
 
 def _stretches(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -81,18 +82,50 @@ def _stretches(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple
     return list(zip([0, *cuts.tolist()], [*cuts.tolist(), len(begins)], strict=True))
 
 
+class LooseSource:
+    """Rows whose shape the index leaves open: that of another file may be another one.
+
+    ``source`` reads them where it knows their shape, else ``read(start, stop)`` does.
+    """
+
+    def __init__(
+        self, source: Any, read: Callable[[int, int], NDArray[Any]], memory: np.dtype[Any]
+    ) -> None:
+        self._source, self._read, self._memory = source, read, memory
+        self.how = f"{source.how}, an array each"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``, an array each; how many bytes that took."""
+        shape = getattr(self._source, "row_shape", None)
+        if shape is None:
+            block = self._read(start, stop)
+            rows = np.empty(block.shape, self._memory)
+            dtypes.put(rows, block)
+            nbytes = rows.nbytes
+        else:
+            rows = np.empty((stop - start, *shape), self._memory)
+            nbytes = self._source.read(start, stop, rows)
+        if len(rows) != stop - start:
+            raise ReadError(f"it ends after {start + len(rows)} rows, before row {stop}")
+        for place in range(len(rows)):
+            out[place] = rows[place, ...]
+        return int(nbytes)
+
+
 class WholeSource:
     """All of an array as one row, its axis of rows first where it has one."""
 
     how = "all of an array at once, by its library"
 
-    def __init__(self, store: Callable[[], Store], array: str, axis: int) -> None:
-        self._store, self._array, self._axis = store, array, axis
+    def __init__(
+        self, store: Callable[[], Store], array: str, axis: int, *, fill: bool | None = None
+    ) -> None:
+        self._store, self._array, self._axis, self._fill = store, array, axis, fill
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out``, of one place, with the array; how many bytes that took."""
         del start, stop  # there is one row
-        held = self._store().all(self._array)
+        held = self._store().all(self._array, fill=self._fill)
         dtype = dtypes.parse(dtypes.spelled(held.dtype))
         if 0 < self._axis < held.ndim:
             held = np.moveaxis(held, self._axis, 0)
