@@ -20,11 +20,11 @@ Image = pytest.importorskip("PIL.Image")
 
 LENGTHS = {"episode_0": 9, "episode_10": 4, "episode_2": 7, "episode_1": 1}
 CAMERAS = ("cam_high", "cam_left_wrist")
-CHUNK, HISTORY, PADDED = 5, 2, 1200
+CHUNK, HISTORY = 5, 2
 FRAMES = {f"images/{camera}": range(1 - HISTORY, 1) for camera in CAMERAS}
 FRAME = {f"images/{camera}": 0 for camera in CAMERAS}
-#: How writers keep the bytes: padded with zeros to the longest, as rows of their own lengths, or as numbers padded to
-#: one length.
+#: How writers keep the bytes: padded with zeros to the longest, as rows of their own lengths, or, as ACT does, as
+#: numbers that are padded to the longest of the file.
 KINDS = ("fixed", "vlen", "padded")
 
 
@@ -41,8 +41,8 @@ def write_frames(group, name, frames, kind):
     if kind == "fixed":
         group.create_dataset(name, data=np.array(frames, f"|S{longest}"))
     elif kind == "padded":
-        padded = [np.frombuffer(frame.ljust(PADDED, b"\0"), np.uint8) for frame in frames]
-        group.create_dataset(name, data=np.stack(padded), chunks=(1, PADDED))
+        padded = [np.frombuffer(frame.ljust(longest, b"\0"), np.uint8) for frame in frames]
+        group.create_dataset(name, data=np.stack(padded), chunks=(1, longest))
     else:
         dataset = group.create_dataset(name, (len(frames),), h5py.vlen_dtype("u1"), chunks=(1,))
         for number, frame in enumerate(frames):
@@ -74,9 +74,16 @@ def by_pillow(frame):
     return np.asarray(Image.open(io.BytesIO(frame)))
 
 
+def is_padded(path):
+    with h5py.File(path) as file:
+        return file["observations/images"][CAMERAS[0]].ndim == 2
+
+
 def opened(paths, cache_dir, window, *, decoder=by_opencv, **options):
     key = {"qpos": "observations/qpos", "action": "action"}
-    key |= {f"images/{camera}": f"observations/images/{camera}" for camera in CAMERAS}
+    # rows of numbers are as long as the longest frame of their file
+    brackets = "[...]" if is_padded(paths[0]) else ""
+    key |= {f"images/{camera}": f"observations/images/{camera}{brackets}" for camera in CAMERAS}
     index = GlobalIndexManager(
         [str(path) for path in paths],
         key=key,
