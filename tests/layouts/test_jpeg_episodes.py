@@ -201,6 +201,8 @@ def test_a_broken_frame_is_named(tmp_path):
     index = GlobalIndexManager(str(path), key="frames", cache_dir=tmp_path)
     dataset = FileCacheDataset(index, decode={"frames": by_pillow})
     assert dataset[2].shape == (16, 24, 3)
-    with pytest.raises(ReadError, match="sample id 1.*'frames' raised UnidentifiedImageError") as error:
+    with pytest.raises(
+        ReadError, match="sample id 1.*'frames' raised UnidentifiedImageError"
+    ) as error:
         dataset.__getitems__([0, 1])
     assert "episode_0.hdf5" in str(error.value)

@@ -106,7 +106,9 @@ def peers(path):
 def test_configurations_are_maces(tmp_path, batches, size):
     """Each configuration by mace's number: config_batch_10 behind config_batch_9, config_2 before config_10."""
     made = configurations(batches * size)
-    path = write(tmp_path / "train.h5", [made[at * size : (at + 1) * size] for at in range(batches)])
+    path = write(
+        tmp_path / "train.h5", [made[at * size : (at + 1) * size] for at in range(batches)]
+    )
     assert_all_same(opened(str(path), tmp_path / "cache"), peers(path))
 
 
@@ -127,7 +129,10 @@ def test_atoms_of_a_batch_lie_one_behind_the_other(tmp_path):
     made = configurations(20)
     path = write(tmp_path / "train.h5", [made])
     index = GlobalIndexManager(
-        str(path), key=[f"{KEY}/positions", f"{KEY}/properties/forces"], sequences="match", window="all"
+        str(path),
+        key=[f"{KEY}/positions", f"{KEY}/properties/forces"],
+        sequences="match",
+        window="all",
     )
     dataset = FileCacheDataset(index)
     sampler = ResumableDistributedSampler(dataset, shuffle=False)

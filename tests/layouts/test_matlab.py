@@ -74,9 +74,7 @@ def test_fields_of_a_struct_are_arrays_in_a_group(mat, tmp_path):
     (weights,) = load(mat, "subject")["weights"]
     other = load(mat, "of_f4")
     key = {"subject/weights": "subject/weights", "x": "of_f4"}
-    expected = [
-        {"subject": {"weights": weights[row]}, "x": other[row]} for row in range(TRIALS)
-    ]
+    expected = [{"subject": {"weights": weights[row]}, "x": other[row]} for row in range(TRIALS)]
     assert_all_same(opened(mat, tmp_path, key, axis=-1), expected)
 
 

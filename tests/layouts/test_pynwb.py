@@ -21,7 +21,7 @@ TRIAL = "intervals/trials"
 def write(path, seed):
     """A session: a compressed electrical series, a position by timestamps, units of spikes and a table of trials."""
     rng = np.random.default_rng(seed)
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     session = pynwb.NWBFile(
         session_description=f"session {seed}", identifier=str(seed), session_start_time=start
     )

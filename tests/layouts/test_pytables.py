@@ -118,10 +118,16 @@ def _bits(value):
 
 def test_fixed_format_is_plain_arrays(stores, tmp_path):
     """A block of each dtype, and the index beside them."""
-    key = {"index": "numbers/axis1", "floats": "numbers/block0_values", "n": "numbers/block1_values"}
+    key = {
+        "index": "numbers/axis1",
+        "floats": "numbers/block0_values",
+        "n": "numbers/block1_values",
+    }
     key["half"] = "series/values"
     expected = []
-    for numbers, series in zip(frames_of(stores, "numbers"), frames_of(stores, "series"), strict=True):
+    for numbers, series in zip(
+        frames_of(stores, "numbers"), frames_of(stores, "series"), strict=True
+    ):
         expected += [
             {
                 "index": numbers.index.values[row],
@@ -144,7 +150,7 @@ class Event(tables.IsDescription):
     is_good = tables.BoolCol()
     colour = tables.EnumCol(["red", "green"], "red", base="uint8")
 
-    class vertex(tables.IsDescription):
+    class vertex(tables.IsDescription):  # noqa: N801, it is the name of a column
         x = tables.Float64Col()
         track = tables.Int8Col(shape=4)
 

@@ -68,7 +68,8 @@ def as_salt(sample):
     masks = {"tracks": ~sample["tracks"]["valid"]}
     inputs["tracks"][masks["tracks"]] = 0
     labels = {
-        name: {one: _label(sample[name][one]) for one in members} for name, members in LABELS.items()
+        name: {one: _label(sample[name][one]) for one in members}
+        for name, members in LABELS.items()
     }
     return inputs, masks, labels
 

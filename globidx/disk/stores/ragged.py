@@ -20,9 +20,7 @@ class RunsSource:
 
     how = "runs of rows, which its library reads"
 
-    def __init__(
-        self, store: Callable[[], Store], runs: Runs, *, fill: bool | None = None
-    ) -> None:
+    def __init__(self, store: Callable[[], Store], runs: Runs, *, fill: bool | None = None) -> None:
         self._store, self._runs, self._fill = store, runs, fill
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
