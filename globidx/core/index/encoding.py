@@ -38,6 +38,8 @@ _COLUMNS = {
     "stamps": "<i8",
     "paths": "|u1",
     "path_ends": "<i8",
+    "packings": "|u1",
+    "packing_ends": "<i8",
 }
 #: Those of an index whose files hold sequences, or lack rows.
 _EPISODES = {
@@ -61,6 +63,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
     """Return the bytes of a cache file in parts, the header first; columns are not copied."""
     columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
     columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
+    columns |= dict(zip(("packings", "packing_ends"), table.packings.arrays(), strict=True))
     columns |= {name: getattr(table, name) for name in PER_FILE}
     columns |= _inner_columns(table)
     body: list[bytes | memoryview] = []
@@ -155,13 +158,15 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
         raise ValueError("its columns differ in length")
     names = Names(columns.pop("names"), columns.pop("name_ends"))
     paths = Names(columns.pop("paths"), columns.pop("path_ends"))
-    if len(paths) not in (0, files * len(arrays)):
-        raise ValueError("its paths are not one for each array and file")
+    packings = Names(columns.pop("packings"), columns.pop("packing_ends"))
+    if any(len(each) not in (0, files * len(arrays)) for each in (paths, packings)):
+        raise ValueError("its paths and packings are not one for each array and file")
     inside = header["inner"]
     table = Table(
         names=names,
         arrays=arrays,
         paths=paths,
+        packings=packings,
         inner=Inner(**{**inside, "arrays": tuple(inside["arrays"])}),
         episodes=episodes,
         missing=missing,
@@ -239,7 +244,7 @@ def _refuse_odd(table: Table) -> None:
         raise ValueError("its columns have values that no file can have")
     _refuse_odd_inner(table)
     inner_names = () if table.episodes is None else (table.episodes.names,)
-    for names in (table.names, table.paths, *inner_names):
+    for names in (table.names, table.paths, table.packings, *inner_names):
         blob, ends = names.arrays()
         if blob.ndim != 1 or ends.ndim != 1:
             raise ValueError("its names are not one-dimensional")
@@ -294,7 +299,7 @@ _HEADER = {
             dtype=schema.Text(64),
             path=schema.Text(4096),
             form=schema.Text(16),
-            packing=schema.Text(128),
+            packing=schema.Text(4096),
             axis=schema.Integer(0, 64),
         ),
         at_least=1,

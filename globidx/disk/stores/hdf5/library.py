@@ -24,7 +24,6 @@ from globidx.disk.stores.base import (
     array_info,
     item_first,
     make_entry,
-    packing_of,
     parts_of,
     slab,
 )
@@ -87,7 +86,8 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
     if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
         return None
     require_filters(plist, key)
-    return description(dataset, plist), packing_in(dataset)
+    described = description(dataset, plist)
+    return described, packing_in(dataset, described[1])
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -114,7 +114,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
                 shape, chunks = (rows, find_arrays.sparse_shape(group)[1]), None
             else:
                 shape, chunks = dataset.shape or (), dataset.chunks
-            packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
+            packing = "" if field.form == "csr" else packing_in(dataset.id, dataset.dtype)
             arrays.append(
                 array_info(
                     field, shape, dataset.dtype, chunks, length=layout.length, packing=packing

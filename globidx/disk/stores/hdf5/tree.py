@@ -13,6 +13,7 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o
 from numpy.typing import NDArray
 
+from globidx.core.index.packing import ATTRIBUTES
 from globidx.disk.stores.base import packing_of
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.hdf5 import external
@@ -32,13 +33,24 @@ def description(dataset: h5d.DatasetID, plist: Any = None) -> Description:
     return dataset.shape or (), dataset.dtype, chunks, filters
 
 
-def packing_in(dataset: h5d.DatasetID) -> str:
+def packing_in(dataset: h5d.DatasetID, dtype: Any) -> str:
     """How the numbers of a dataset are packed, as ``packing_of`` says it."""
     # most have no attributes at all
-    is_packed = h5a.get_num_attrs(dataset) and (
-        h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
-    )
-    return packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
+    if not h5a.get_num_attrs(dataset):
+        return ""
+    present = [name for name in ATTRIBUTES if h5a.exists(dataset, name.encode())]
+    return packing_of({name: _attribute(dataset, name) for name in present}.get, dtype) if present else ""
+
+
+def _attribute(dataset: h5d.DatasetID, name: str) -> Any:
+    """The value of an attribute, as h5py gives it; a number without the objects that h5py makes around it."""
+    attribute = h5a.open(dataset, name.encode())
+    dtype = attribute.dtype
+    if dtype.kind not in "iuf" or attribute.shape is None:
+        return h5py.Dataset(dataset).attrs[name]
+    value = np.empty(attribute.shape, dtype)
+    attribute.read(value)
+    return value
 
 
 class Hdf5Tree:
@@ -79,7 +91,7 @@ class Hdf5Tree:
             self.targets += external.sources(h5py.Dataset(opened), allow=self._allow)
         require_filters(plist, path)
         shape, dtype, chunks, filters = description(opened, plist)
-        packing = packing_in(opened)
+        packing = packing_in(opened, dtype)
         return Described(
             shape, dtype, chunks, packing, (shape, dtype.str, chunks, filters, packing)
         )
