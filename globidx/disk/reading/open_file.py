@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index.patterns import Pattern
 from globidx.core.index.table import ArrayInfo, Entry
 from globidx.disk.files import forks
@@ -165,7 +166,9 @@ class OpenFile:
     def _fast(self, info: ArrayInfo, path: str) -> Source:
         is_stacked = info.form == "stacked"
         if self._entry.kind == "hdf5":
-            fast: Source = self.library().source(path, info.axis, is_stacked=is_stacked)
+            fast: Source = self.library().source(
+                path, info.axis, is_stacked=is_stacked, memory=info.memory
+            )
             return fast
         if is_remote(self._path):
             raise NotPlainError("by URL")
@@ -228,7 +231,7 @@ class LibrarySource:
             raise ReadError(
                 f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}"
             )
-        out[...] = block
+        dtypes.put(out, block)
         return out.nbytes
 
 

@@ -13,7 +13,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
 from globidx.core.index.packing import Packing
@@ -255,11 +256,13 @@ def array_info(
     for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
-    dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
-    if dtype_name is None:
-        raise ValueError(
-            f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
-        )
+    # each row of an array of arrays has axes of its own behind those of the array
+    shape = (*shape, *dtype.shape)
+    chunks = (*chunks, *dtype.shape) if chunks else chunks
+    dtype_name = dtypes.spelled(dtype.base)
+    if field.members:
+        compound = dtypes.parse(dtype_name)
+        dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
     axis = field.axis
     if not shape:
         raise ValueError(
@@ -289,7 +292,15 @@ def array_info(
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
     return ArrayInfo(
-        field.name, item_shape, dtype_name, chunk, field.path, field.form, packing, axis
+        field.name,
+        item_shape,
+        dtype_name,
+        chunk,
+        field.path,
+        field.form,
+        packing,
+        axis,
+        field.member,
     ), count
 
 
@@ -314,7 +325,10 @@ def packing_of(attribute: Callable[[str], Any], dtype: Any, own: Any = None) -> 
     >>> packing_of({"scale_factor": 0.5}.get, np.dtype("int16"))
     'scale_factor float 0.5'
     """
-    return Packing.of(attribute, dtype, own=own).spelled if isinstance(dtype, np.dtype) else ""
+    # floats that numpy does not have are integers here, and what is no dtype of numpy's no number
+    if not isinstance(dtype, np.dtype) or "small" in (dtype.metadata or ()):
+        return ""
+    return Packing.of(attribute, dtype, own=own).spelled
 
 
 def make_entry(
@@ -380,15 +394,6 @@ def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[sl
     if place is not None:
         ahead[0] = slice(place, place + 1)
     return (*ahead, slice(start, stop))
-
-
-@lru_cache(64)
-def _native_name(dtype: np.dtype[Any]) -> str | None:
-    """The name of a dtype of numbers or bools in native byte order.
-
-    It is kept, for numpy takes its time over it.
-    """
-    return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
 
 
 @cache

@@ -13,6 +13,7 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index.packing import ATTRIBUTES
 from globidx.disk.stores.base import packing_of
 from globidx.disk.stores.find_sequences import Described, unwritten
@@ -39,7 +40,11 @@ def packing_in(dataset: h5d.DatasetID, dtype: Any) -> str:
     if not h5a.get_num_attrs(dataset):
         return ""
     present = [name for name in ATTRIBUTES if h5a.exists(dataset, name.encode())]
-    return packing_of({name: _attribute(dataset, name) for name in present}.get, dtype) if present else ""
+    return (
+        packing_of({name: _attribute(dataset, name) for name in present}.get, dtype)
+        if present
+        else ""
+    )
 
 
 def _attribute(dataset: h5d.DatasetID, name: str) -> Any:
@@ -93,7 +98,7 @@ class Hdf5Tree:
         shape, dtype, chunks, filters = description(opened, plist)
         packing = packing_in(opened, dtype)
         return Described(
-            shape, dtype, chunks, packing, (shape, dtype.str, chunks, filters, packing)
+            shape, dtype, chunks, packing, (shape, dtypes.told(dtype), chunks, filters, packing)
         )
 
     def read(self, path: str) -> NDArray[Any]:

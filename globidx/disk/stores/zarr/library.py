@@ -34,7 +34,7 @@ from globidx.disk.stores.base import (
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
-from globidx.disk.stores.zarr.tree import ZarrTree, packing_in
+from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of, packing_in
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -88,7 +88,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             shape, chunks = array.shape, array.chunks
         packing = "" if field.form == "csr" else packing_in(array)
         infos.append(
-            array_info(field, shape, array.dtype, chunks, length=layout.length, packing=packing)
+            array_info(field, shape, dtype_of(array), chunks, length=layout.length, packing=packing)
         )
         shapes.append(shape)
         documents += [_metadata(path, array), packing.encode()]

@@ -22,6 +22,15 @@ from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.errors import MissingChunkError
 
+#: Elements of the one kind of object that zarr reads, which are no text.
+_BYTES = np.dtype(object, metadata={"vlen": bytes})
+
+
+def dtype_of(array: Any) -> np.dtype[Any]:
+    """The dtype of an array that zarr opened; objects with what they are in their metadata."""
+    dtype: np.dtype[Any] = array.dtype
+    return _BYTES if dtype.kind == "O" else dtype
+
 
 class ZarrTree:
     """What lies in the store whose root group is ``root``; ``store`` reads its arrays."""
@@ -59,8 +68,9 @@ class ZarrTree:
         node = self._node(path)
         if not is_array(node):
             return None
-        identity = (node.metadata.to_dict(), packing_in(node))
-        return Described(node.shape, node.dtype, node.chunks, packing_in(node), identity)
+        packing = packing_in(node)
+        identity = (node.metadata.to_dict(), packing)
+        return Described(node.shape, dtype_of(node), node.chunks, packing, identity)
 
     def read(self, path: str) -> NDArray[Any]:
         """All of the array at ``path``; ValueError where there is none, or a chunk of it is absent.
