@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from globidx import FileCacheDataset, GlobalIndexManager, Window
 from globidx.core.index.packing import Packing
 
 xarray = pytest.importorskip("xarray")
@@ -89,3 +90,148 @@ def test_arrays_are_decoded_as_by_xarray(variable):
     for one in (packing, again):
         assert one.decoded(stored.dtype) == expected.dtype
         assert_equal(one.decode(stored), expected)
+
+
+def era5(seed, shape=(5, 3, 4)):
+    """A month as ERA5 is downloaded: each variable packed into int16 by a scale of its own, fill values in it."""
+    rng = np.random.default_rng(seed)
+    packed = {}
+    for name, (low, high) in {"t2m": (220 + seed, 310), "tp": (0, 0.01 * (seed + 1))}.items():
+        scale, offset = (high - low) / 65532, (high + low) / 2
+        stored = rng.integers(-32766, 32767, shape).astype("i2")
+        stored[rng.random(shape) < 0.2] = -32767
+        packed[name] = (
+            stored,
+            {
+                "scale_factor": scale,
+                "add_offset": offset,
+                "_FillValue": np.int16(-32767),
+                "missing_value": np.int16(-32767),
+                "units": "K",
+            },
+        )
+    return packed
+
+
+def more(seed, shape=(5, 3, 4)):
+    """Variables as others write them: no packing, other fill values, other types, signs, bools."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(-128, 128, shape)
+    ocean = np.where(rng.random(shape) < 0.3, 1e20, rng.normal(size=shape))
+    return {
+        "plain": (rng.normal(size=shape).astype("f4"), {}),
+        "nan": (rng.normal(size=shape).astype("f4"), {"_FillValue": np.float32(np.nan)}),
+        "sst": (ocean.astype("f4"), {"missing_value": np.float32(1e20)}),
+        "wide": (ocean.astype("f4"), {"missing_value": 1e20}),
+        "count": (small.astype("i4"), {"_FillValue": np.int32(seed)}),
+        "byte": (small.astype("i1"), {"_Unsigned": "true", "_FillValue": np.int8(-1)}),
+        "scaled": (
+            small.astype("i1"),
+            {"_Unsigned": "true", "_FillValue": np.int8(-1), "scale_factor": np.float32(0.5)},
+        ),
+        "mixed": (
+            small.astype("i2"),
+            {"scale_factor": np.float32(0.1), "add_offset": np.float64(seed)},
+        ),
+        "whole": (small.astype("i2"), {"scale_factor": np.int16(3)}),
+        "float": (ocean.astype("f4"), {"_FillValue": np.float32(np.nan), "scale_factor": 0.1}),
+        "flag": ((small > 0).astype("i1"), {"dtype": "bool"}),
+        "time": (np.arange(shape[0]) + 10 * seed, {"units": "hours since 1900-01-01"}),
+    }
+
+
+def write_netcdf4(path, variables):
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(path, "w") as file:
+        for name, (stored, attributes) in variables.items():
+            dimensions = [f"{name}_{axis}" for axis in range(stored.ndim)]
+            for dimension, size in zip(dimensions, stored.shape, strict=True):
+                file.createDimension(dimension, size)
+            attributes = dict(attributes)
+            fill = attributes.pop("_FillValue", None)
+            variable = file.createVariable(name, stored.dtype, dimensions, fill_value=fill)
+            variable.set_auto_maskandscale(False)
+            variable.setncatts(attributes)
+            variable[...] = stored
+
+
+def write_h5netcdf(path, variables):
+    h5netcdf = pytest.importorskip("h5netcdf")
+    with h5netcdf.File(path, "w") as file:
+        for name, (stored, attributes) in variables.items():
+            dimensions = tuple(f"{name}_{axis}" for axis in range(stored.ndim))
+            for dimension, size in zip(dimensions, stored.shape, strict=True):
+                file.dimensions[dimension] = size
+            fill = attributes.get("_FillValue")
+            variable = file.create_variable(
+                name, dimensions, stored.dtype, data=stored, fillvalue=fill
+            )
+            variable.attrs.update({k: v for k, v in attributes.items() if k != "_FillValue"})
+
+
+def write_zarr(path, variables, zarr_format):
+    """As xarray writes what it has not decoded: fill values where each format has them."""
+    dataset = xarray.Dataset(
+        {
+            name: xarray.Variable([f"{name}_{axis}" for axis in range(stored.ndim)], stored, given)
+            for name, (stored, given) in variables.items()
+        }
+    )
+    dataset.to_zarr(path, zarr_format=zarr_format, consolidated=False)
+
+
+WRITERS = {
+    "netcdf4": (".nc", write_netcdf4),
+    "h5netcdf": (".nc", write_h5netcdf),
+    "zarr2": (".zarr", lambda path, variables: write_zarr(path, variables, 2)),
+    "zarr3": (".zarr", lambda path, variables: write_zarr(path, variables, 3)),
+}
+
+
+def opened_by_xarray(path, writer):
+    engine = "zarr" if writer.startswith("zarr") else writer
+    options = {"consolidated": False} if engine == "zarr" else {}
+    return xarray.open_dataset(path, engine=engine, decode_times=False, **options)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("make", [era5, more])
+def test_files_are_decoded_as_by_xarray(tmp_path, writer, make):
+    """Three files that are packed differently: each sample is a row of ``xarray.concat``, in value and dtype."""
+    suffix, write = WRITERS[writer]
+    paths = [tmp_path / f"{month}{suffix}" for month in range(3)]
+    for month, path in enumerate(paths):
+        write(path, make(month))
+    names = [*make(0)]
+    manager = GlobalIndexManager(paths, key=names, cache_dir=tmp_path / "cache")
+    dataset = FileCacheDataset(manager, decode="cf")
+    every = [opened_by_xarray(path, writer) for path in paths]
+    for name in names:
+        rows = np.concatenate([one[name].values for one in every])
+        ids = np.random.default_rng(0).permutation(len(dataset)).tolist()
+        for sample_id, sample in zip(ids, dataset.__getitems__(ids), strict=True):
+            assert_equal(sample[name].numpy(), np.asarray(rows[sample_id]))
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_windows_over_months_that_are_packed_differently(tmp_path, writer):
+    """ERA5 as downloaded: windows that begin in one month and end in the next."""
+    suffix, write = WRITERS[writer]
+    for month in range(3):
+        write(tmp_path / f"{month}{suffix}", era5(month))
+    manager = GlobalIndexManager(
+        tmp_path / f"*{suffix}",
+        key=["t2m", "tp"],
+        sequences="chain",
+        window=Window((0, 1, 4)),
+        cache_dir=tmp_path / "cache",
+    )
+    with pytest.raises(ValueError, match="decode='cf'"):
+        FileCacheDataset(manager)
+    dataset = FileCacheDataset(manager, decode="cf")
+    whole = [opened_by_xarray(tmp_path / f"{month}{suffix}", writer) for month in range(3)]
+    for name in ("t2m", "tp"):
+        rows = np.concatenate([one[name].values for one in whole])
+        for first, sample in enumerate(dataset.__getitems__(range(len(dataset)))):
+            assert_equal(sample[name].numpy(), rows[first + np.array([0, 1, 4])])
+    assert len(dataset) == 11

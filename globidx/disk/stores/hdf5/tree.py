@@ -6,11 +6,12 @@ The objects that h5py makes around a dataset cost several times what HDF5 needs 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5l, h5o
+from h5py import h5a, h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
@@ -22,6 +23,10 @@ from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
 from globidx.errors import MissingChunkError
+
+#: The attributes that pack integers, and floats.
+_NAMES = tuple(name.encode() for name in ATTRIBUTES)
+_NAMES_OF_FLOATS = tuple(name for name in _NAMES if name not in (b"_Unsigned", b"dtype"))
 
 Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
@@ -39,23 +44,33 @@ def packing_in(dataset: h5d.DatasetID, dtype: Any) -> str:
     # most have no attributes at all
     if not h5a.get_num_attrs(dataset):
         return ""
-    present = [name for name in ATTRIBUTES if h5a.exists(dataset, name.encode())]
-    return (
-        packing_of({name: _attribute(dataset, name) for name in present}.get, dtype)
-        if present
-        else ""
-    )
+    names = _NAMES if dtype.kind in "iu" else _NAMES_OF_FLOATS
+    stored = [_stored(dataset, name) for name in names if h5a.exists(dataset, name)]
+    return _packing(dtype, tuple(stored)) if stored else ""
 
 
-def _attribute(dataset: h5d.DatasetID, name: str) -> Any:
-    """The value of an attribute, as h5py gives it; a number without the objects that h5py makes around it."""
-    attribute = h5a.open(dataset, name.encode())
-    dtype = attribute.dtype
-    if dtype.kind not in "iuf" or attribute.shape is None:
-        return h5py.Dataset(dataset).attrs[name]
-    value = np.empty(attribute.shape, dtype)
-    attribute.read(value)
-    return value
+def _stored(dataset: h5d.DatasetID, name: bytes) -> tuple[bytes, Any, bytes]:
+    """The name, type and bytes of an attribute; of text, what h5py makes of it."""
+    attribute = h5a.open(dataset, name)
+    kind = attribute.get_type()
+    if kind.get_class() not in (h5t.INTEGER, h5t.FLOAT):
+        text = h5py.Dataset(dataset).attrs[name.decode()]
+        return name, None, text if isinstance(text, bytes) else str(text).encode()
+    data = np.empty(attribute.get_storage_size(), np.uint8)
+    attribute.read(data, mtype=kind)
+    return name, kind.encode(), data.tobytes()
+
+
+# the same in most files: it is found by bytes, since each object of h5py costs as much as all else
+@lru_cache(1024)
+def _packing(dtype: Any, stored: tuple[tuple[bytes, Any, bytes], ...]) -> str:
+    attributes = {
+        name.decode(): data.decode()
+        if kind is None
+        else np.frombuffer(data, h5t.decode(kind).dtype)
+        for name, kind, data in stored
+    }
+    return packing_of(attributes.get, dtype)
 
 
 class Hdf5Tree:
