@@ -104,6 +104,11 @@ def _tell(name: str, packing: str) -> None:
 
 def _dtype_of_values(now: Snapshot, column: int) -> np.dtype[Any]:
     info = now.table.arrays[column]
+    if info.value.dtype.kind != "number":
+        raise ValueError(
+            f"{info.name or 'the array'} holds {info.value.dtype.name}, and numbers alone are decoded by 'cf': give "
+            "decode= by field, without it"
+        )
     dtypes = set()
     for file, spelled in now.table.packings_of(column):
         try:

@@ -110,6 +110,9 @@ class Reader:
         path, entry = now.paths[file], now.entry(file)
         if not stamps.is_unchanged(path, entry):
             self._refuse_changed(path, entry)
+        elif entry.kind == "zarr2" and len(self.raw) < len(self.columns):
+            # its attributes are in a file that no stamp watches, and values are computed by them
+            self._refuse_changed(path, entry)
         forked = os.getpid() != self._born_in
         return OpenFile(
             path,

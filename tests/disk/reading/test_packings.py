@@ -10,6 +10,7 @@ from files import numbers, write_hdf5, write_zarr
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
 from globidx.disk.reading import packings
+from globidx.errors import ReadError
 
 KINDS = ["hdf5", "zarr2", "zarr3"]
 
@@ -144,6 +145,23 @@ def test_samples_of_a_refresh_are_decoded_by_the_new_attributes(tmp_path):
     assert str(decoded[0].dtype) == "torch.float64"
     with pytest.raises(ValueError, match="another value"):
         raw[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attributes_that_changed_since_are_noticed_when_a_file_is_opened(tmp_path, kind):
+    """Also those of zarr 2, which lie in a file of their own: values are never computed by the old ones."""
+    write_all(tmp_path, kind, {"scale_factor": 0.5})
+    dataset = FileCacheDataset(manager_of(tmp_path), decode="cf")
+    assert dataset[0].tolist() == [0.5, 1.0, 1.5]
+    dataset.close()
+    if kind == "hdf5":
+        with h5py.File(tmp_path / "a.nc", "a") as file:
+            file["x"].attrs["scale_factor"] = 0.25
+    else:
+        array = zarr.open_array(tmp_path / "a.zarr", path="x", mode="r+")
+        array.attrs["scale_factor"] = 0.25
+    with pytest.raises(ReadError, match="changed since it was indexed"):
+        dataset[0]
 
 
 def test_padding_is_zero_as_a_value(tmp_path):
