@@ -190,6 +190,8 @@ class Batch:
     def _rows(self, field: FieldSpec, plan: Plan) -> tuple[NDArray[Any], Any]:
         """All distinct values of a field, in the plan's sequence, and what stands for none."""
         info = self._now.table.arrays[field.column]
+        if info.is_simple and field.decode is None:
+            return self._field(field.column, plan), 0
         if info.memory.names is None:
             rows = self._field(field.column, plan)
         else:
@@ -203,8 +205,6 @@ class Batch:
             rows = rows.copy()
         if field.decode is not None:
             return self._decoded(field.decode, rows, plan), field.decode.nothing
-        if not info.memory.hasobject:
-            return rows, 0
         return rows, dtypes.parse(info.dtype).at(field.member).dtype.nothing
 
     def _decoded(self, decode: Decode, rows: NDArray[Any], plan: Plan) -> NDArray[Any]:
