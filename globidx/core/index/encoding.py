@@ -22,6 +22,7 @@ from globidx.core.index import episodes as inner
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Inner
 from globidx.core.index.names import Names
+from globidx.core.index.packing import Packing
 from globidx.core.index.table import DIGEST_SIZE, KINDS, PER_FILE, ArrayInfo, Table
 from globidx.core.json import schema, strict
 from globidx.errors import RecordError
@@ -157,6 +158,7 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     )
     for info in arrays:
         dtypes.parse(info.dtype)
+        Packing.parse(info.packing)
     files = len(columns["lengths"])
     if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
         raise ValueError("its columns differ in length")

@@ -116,8 +116,27 @@ class Packing:
 
     @classmethod
     def parse(cls, spelled: str) -> Packing:
-        """The packing that is ``spelled`` so."""
-        return _parsed(spelled)
+        """The packing that is ``spelled`` so.
+
+        Parameters
+        ----------
+        spelled : str
+            What ``spelled`` of a packing returned.
+
+        Returns
+        -------
+        Packing
+            That packing.
+
+        Raises
+        ------
+        ValueError
+            If it is no spelling of a packing.
+        """
+        try:
+            return _parsed(spelled)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{spelled!r:.80} spells no packing: {error}") from None
 
     @property
     def spelled(self) -> str:
@@ -276,7 +295,9 @@ def _numbers(text: str) -> tuple[Any, ...]:
     if name in _PYTHON:
         return tuple(map(_PYTHON[name], values))
     dtype = np.dtype(name)
-    read = {"i": int, "u": int, "c": complex}.get(dtype.kind, str)
+    read = {"i": int, "u": int, "f": str, "c": complex}.get(dtype.kind)
+    if read is None:
+        raise ValueError(f"{name} is no dtype of numbers")
     return tuple(dtype.type(read(value)) for value in values)
 
 

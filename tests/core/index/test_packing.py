@@ -140,3 +140,22 @@ def test_messages_have_names_and_digits_alone():
     attributes = {"add_offset": np.float32(0.1), "_FillValue": np.int16(-1), "_Unsigned": "true"}
     packing = Packing.of(attributes.get, np.dtype("i2"))
     assert str(packing) == "add_offset 0.1, _FillValue -1, _Unsigned true"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "scale_factor",
+        "scale_factor 0.5",
+        "scale_factor float x",
+        "scale_factor float 1 2",
+        "add_offset int16 99999",
+        "_FillValue object 3",
+        ", ,",
+    ],
+)
+def test_what_spells_no_packing_is_a_value_error(text):
+    """A cache may be damaged, and have a right digest."""
+    with pytest.raises(ValueError, match="spells no packing"):
+        Packing.parse(text)
