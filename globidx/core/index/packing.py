@@ -10,6 +10,7 @@ CF conventions, sections 2.5.1 and 8.1: https://cfconventions.org
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,8 @@ _OWN = "fill_value"
 _MOST_FILLS = 64
 #: How the spelling of a packing begins that cannot be decoded.
 _PROBLEM = "? "
+#: A number in a spelling.
+_DIGITS = re.compile(r" -?[0-9][0-9.e+-]*")
 #: Types of numbers that are not numpy's: those of JSON.
 _PYTHON: dict[str, Callable[[str], Any]] = {"float": float, "int": int}
 
@@ -137,6 +140,18 @@ class Packing:
             return _parsed(spelled)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{spelled!r:.80} spells no packing: {error}") from None
+
+    @staticmethod
+    def outline(spelled: str) -> str:
+        """The packing of the same types whose numbers are 1, as it is spelled.
+
+        Values that are packed so have the same dtype. A million files may have a million packings,
+        but few outlines.
+
+        >>> Packing.outline("scale_factor float64 0.5, _FillValue int16 -3 -4")
+        'scale_factor float64 1, _FillValue int16 1 1'
+        """
+        return spelled if spelled.startswith(_PROBLEM) else _DIGITS.sub(" 1", spelled)
 
     @property
     def spelled(self) -> str:

@@ -109,8 +109,11 @@ def _dtype_of_values(now: Snapshot, column: int) -> np.dtype[Any]:
             f"{info.name or 'the array'} holds {info.value.dtype.name}, and numbers alone are decoded by 'cf': give "
             "decode= by field, without it"
         )
-    dtypes = set()
+    first: dict[str, int] = {}
     for file, spelled in now.table.packings_of(column):
+        first.setdefault(Packing.outline(spelled), file)
+    dtypes = set()
+    for spelled, file in first.items():
         try:
             dtypes.add(Packing.parse(spelled).decoded(info.memory))
         except ValueError as error:

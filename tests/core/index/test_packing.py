@@ -54,6 +54,20 @@ def test_a_spelling_keeps_types_and_all_bits(number):
         assert np.array(one).tobytes() == np.array(other).tobytes() or np.isnan([one, other]).all()
 
 
+@given(scales, scales, fills, st.sampled_from([None, np.float32(np.nan), np.float64(-1e-7)]))
+def test_an_outline_has_the_dtype_of_all_that_have_it(scale, offset, fill, missing):
+    """Whatever the numbers are: only their types, and whether they are NaN, are in it."""
+    attributes = {"scale_factor": scale, "add_offset": offset, "missing_value": missing}
+    attributes |= {"_FillValue": np.array(fill)} if fill else {}
+    for dtype in map(np.dtype, ("i2", "f4")):
+        packing = Packing.of(attributes.get, dtype)
+        outline = Packing.parse(Packing.outline(packing.spelled))
+        assert outline.decoded(dtype) == packing.decoded(dtype)
+        assert len(outline.fills + outline.missing) == len(packing.fills + packing.missing)
+        numbers = [outline.scale, outline.offset, *outline.fills, *outline.missing]
+        assert {float(one) for one in numbers if one is not None and one == one} <= {1.0}  # noqa: PLR0124
+
+
 @pytest.mark.parametrize(
     ("attributes", "dtype"),
     [
