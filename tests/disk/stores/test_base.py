@@ -120,7 +120,8 @@ def test_the_scan_tells_length_item_shape_dtype_and_chunk(written, layout):
     chunk = 0 if "contiguous" in layout else 2 if "sharded" in layout else 4
     assert written.entry.length == LENGTH
     # each array of zarr 2 has a fill value, which some take for a missing one
-    packing = f"fill_value {native} 0" if layout.startswith("zarr2") else ""
+    zero = np.dtype(native).type(0)
+    packing = f"fill_value {native} {zero}" if layout.startswith("zarr2") else ""
     (info,) = written.entry.arrays
     assert info == ArrayInfo(
         written.array,
