@@ -235,3 +235,32 @@ def test_windows_over_months_that_are_packed_differently(tmp_path, writer):
         for first, sample in enumerate(dataset.__getitems__(range(len(dataset)))):
             assert_equal(sample[name].numpy(), rows[first + np.array([0, 1, 4])])
     assert len(dataset) == 11
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("fill", [0, None, np.nan, 3])
+def test_fill_values_of_zarr_count_as_for_xarray(tmp_path, zarr_format, fill):
+    """Arrays that zarr itself wrote: of format 2 their fill value is a missing one, of format 3 it is not."""
+    zarr = pytest.importorskip("zarr")
+    root = zarr.create_group(tmp_path / "a.zarr", zarr_format=zarr_format)
+    for dtype in ("f4", "f8", "i2", "u1", "i8"):
+        if np.dtype(dtype).kind != "f" and fill is not None and np.isnan(fill):
+            continue
+        given = {} if fill is None and zarr_format == 3 else {"fill_value": fill}
+        array = root.create_array(
+            dtype,
+            shape=(6,),
+            dtype=dtype,
+            **given,
+            **({"dimension_names": ["x"]} if zarr_format == 3 else {}),
+        )
+        array[...] = np.arange(6)
+        if zarr_format == 2:
+            array.attrs["_ARRAY_DIMENSIONS"] = ["x"]
+    names = sorted(root)
+    manager = GlobalIndexManager(tmp_path / "a.zarr", key=names, cache_dir=tmp_path / "cache")
+    dataset = FileCacheDataset(manager, decode="cf", on_missing="fill")
+    theirs = opened_by_xarray(tmp_path / "a.zarr", "zarr")
+    for sample_id, sample in enumerate(dataset):
+        for name in names:
+            assert_equal(sample[name].numpy(), np.asarray(theirs[name].values[sample_id]))
