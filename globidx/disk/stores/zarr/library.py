@@ -123,6 +123,12 @@ def arrays_like(
     return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
 
 
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of a store by URL that holds many."""
+    root = _open_plain(path)
+    return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
+
+
 def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
     """All that lies in the first group that ``pattern`` matches; None where it matches arrays."""
     del allow_external  # zarr arrays have their data in their store
