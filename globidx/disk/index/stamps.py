@@ -136,11 +136,17 @@ def _are_same(now: NDArray[np.int64], noted: NDArray[np.int64]) -> NDArray[np.bo
 def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     if kind == "hdf5":
         return [b""]
-    marker = b".zarray" if kind == "zarr2" else b"zarr.json"
-    folders = (
-        os.fsencode(info.path + ("/indptr" if info.form == "csr" else "")) for info in arrays
-    )
-    return [b"/" + folder + b"/" + marker if folder else b"/" + marker for folder in folders]
+    marker = ".zarray" if kind == "zarr2" else "zarr.json"
+    return [os.fsencode(_watched_of(info, marker)) for info in arrays]
+
+
+def _watched_of(info: ArrayInfo, marker: str) -> str:
+    """The file whose stamp tells that an array grew."""
+    if info.form == "csc":
+        # the count of its rows is in the attributes of the group alone
+        marker = ".zattrs" if marker == ".zarray" else marker
+    folder = f"{info.path}/indptr" if info.form == "csr" else info.path
+    return f"/{folder}/{marker}" if folder else f"/{marker}"
 
 
 def _is_watched_as_one(kind: str, inner: Inner) -> bool:

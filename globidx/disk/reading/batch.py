@@ -22,6 +22,8 @@ from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.open_file import OpenFile, pick
 from globidx.disk.stores import base as stores
+from globidx.disk.stores.base import Span
+from globidx.disk.stores.sparse import SparseSource
 from globidx.errors import MissingChunkError, ReadError
 
 _UNIT, _CHUNK = itemgetter(0), itemgetter(1)
@@ -213,7 +215,12 @@ class Batch:
                     self._fill_from_chunk([run, *others], length, column, info, rows)
                 return
             with self._handles.use((self._now, file)) as opened:
-                read = opened.source(column, number).read
+                source = opened.source(column, number)
+                if isinstance(source, SparseSource):
+                    # all at once: rows of a batch may lie in one chunk
+                    self._taken += source.pick(_spans(runs), rows)
+                    return
+                read = source.read
                 for run in runs:
                     _, _, start, stop, target = run
                     self._taken += read(start, stop, rows[target : target + stop - start])
@@ -248,9 +255,7 @@ class Batch:
         with self._handles.use((self._now, file)) as opened:
             source = opened.source(column, number)
             if size > max(self._cached.capacity, rows.nbytes):
-                self._taken += pick(
-                    source, [(run.start, run.stop, run.target) for run in runs], rows
-                )
+                self._taken += pick(source, _spans(runs), rows)
                 return
             self._cached.make_room(size)
             block = np.empty((stop - chunk, *info.row_shape), info.dtype)
@@ -284,3 +289,7 @@ class Batch:
             samples = np.flatnonzero(hit.reshape(len(hit), -1).any(axis=1))
             return [int(index) for index in samples[:3]]
         return []
+
+
+def _spans(runs: Sequence[Run]) -> list[Span]:
+    return [(run.start, run.stop, run.target) for run in runs]

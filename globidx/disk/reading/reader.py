@@ -17,11 +17,21 @@ from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.stores.sparse import Kept
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
-_OF_A_PROCESS = ("_born_in", "_constants", "_indexes", "_now", "_tally", "handles", "cached")
+_OF_A_PROCESS = (
+    "_born_in",
+    "_constants",
+    "_indexes",
+    "_kept",
+    "_now",
+    "_tally",
+    "handles",
+    "cached",
+)
 
 
 class Reader:
@@ -90,6 +100,7 @@ class Reader:
         """Close all files and drop cached data; the next read opens again."""
         self.handles.close()
         self.cached.clear()
+        self._kept.clear()
         self._constants.clear()
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
@@ -107,6 +118,8 @@ class Reader:
             forked=forked,
             allow_external=self.manager.layout.allow_external,
             cached=self._indexes,
+            kept=self._kept,
+            codes=() if now.table.categories is None else now.table.categories.codes(file),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,6 +143,7 @@ class Reader:
         self.cached = BlockCache(self.cache_bytes)
         self._constants = ConstantReader(self.manager.constants, self.handles)
         self._indexes = ShardIndexes(self.cached)
+        self._kept = Kept(self.cached)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)

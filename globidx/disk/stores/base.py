@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from globidx.core import validate
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
-from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores.find_arrays import Field
@@ -80,6 +80,9 @@ class Store(Protocol):
         cannot be read.
         """
 
+    def describe(self, array: str) -> Stored:
+        """Shape, dtype in native byte order, and chunks of an array."""
+
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute of the node at ``path``, or all of the array there.
 
@@ -88,6 +91,14 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release the file; reading afterwards is an error."""
+
+
+class Stored(NamedTuple):
+    """Shape, dtype in native byte order, and chunks of an array; None where it is not chunked."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
 
 
 class Audit(NamedTuple):
@@ -295,12 +306,12 @@ def array_info(
 def parts_of(path: str, form: str) -> tuple[str, ...]:
     """The stored arrays behind an array: a sparse matrix has three.
 
-    >>> parts_of("X", "csr")
-    ('X/indptr', 'X/indices', 'X/data')
+    >>> parts_of("X", "csr"), parts_of("obs/age", "plain")
+    (('X/indptr', 'X/indices', 'X/data'), ('obs/age',))
     """
     return (
         tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
-        if form == "csr"
+        if form in SPARSE
         else (path,)
     )
 
@@ -332,10 +343,12 @@ def make_entry(
     is_foreign: bool = False,
     sources: tuple[tuple[str, str], ...] = (),
     inside: Inside | None = None,
+    categories: tuple[str, ...] = (),
 ) -> Entry:
     """The entry of a file whose arrays were found; ValueError where they are not aligned.
 
-    ``inside`` are the sequences in it, if the layout has such.
+    ``inside`` are the sequences in it, if the layout has such, ``categories`` the names of codes and
+    columns.
     """
     require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
@@ -355,6 +368,7 @@ def make_entry(
         inner=within.inner,
         episodes=within.episodes,
         missing=within.missing,
+        categories=categories,
     )
 
 

@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from globidx.core.index.layout import Layout
+from globidx.disk.stores import anndata
+from globidx.disk.stores.nodes import get as _get
+from globidx.disk.stores.nodes import is_array
+from globidx.disk.stores.nodes import text as _text
 
 #: The most ``default`` attributes that are followed; NeXus files have two.
 _DEPTH = 32
@@ -21,13 +25,15 @@ _DEPTH = 32
 class Field(NamedTuple):
     """An array to read: its name in the index, and its path in this file.
 
-    ``form`` says how its rows make items, and ``axis`` where they lie.
+    ``form`` says how its rows make items, and ``axis`` where they lie. ``names`` is the path of the
+    names that its codes or columns have.
     """
 
     name: str
     path: str
     form: str
     axis: int = 0
+    names: str = ""
 
 
 def find(
@@ -44,7 +50,8 @@ def find(
     if layout.rule == "ome":
         return [Field("image", _ome(root), "plain", axis)]
     if layout.rule == "anndata":
-        return [Field(key, key, _anndata(root, key), axis) for key in layout.keys or ()]
+        found = [(key, anndata.element(root, key)) for key in layout.keys or ()]
+        return [Field(key, one.path, one.form, axis, one.names) for key, one in found]
     keys = layout.keys
     if keys is None or not all(is_array(_get(root, key)) for key in keys):
         keys = _choose(keys, arrays())
@@ -60,11 +67,6 @@ def fields_of(layout: Layout, axis: int) -> tuple[Field, ...]:
         Field(name, key, layout.form_along(along), along)
         for name, key, along in layout.fields(axis)
     )
-
-
-def is_array(node: Any) -> bool:
-    """Whether a node of a file is an array, and no group, type or nothing at all."""
-    return hasattr(node, "shape") and hasattr(node, "dtype")
 
 
 def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
@@ -172,48 +174,3 @@ def _ome(root: Any) -> str:
             f"its multiscales attribute names {path!r} as level 0, which is no array in it"
         )
     return path.strip("/")
-
-
-def _anndata(root: Any, key: str) -> str:
-    """Whether a matrix of AnnData is dense or sparse by row.
-
-    https://anndata.readthedocs.io/en/latest/fileformat-prose.html
-    """
-    node = _get(root, key)
-    if is_array(node):
-        return "plain"
-    if node is None:
-        raise ValueError(f"it has no {key!r}, so it is no AnnData file with such a matrix")
-    encoding = (
-        _text(node.attrs.get("encoding-type"))
-        or f"{_text(node.attrs.get('h5sparse_format'))}_matrix"
-    )
-    if encoding != "csr_matrix":
-        raise ValueError(
-            f"its {key!r} is stored as {encoding}; rows can be read of arrays and of csr_matrix: convert it"
-        )
-    return "csr"
-
-
-def sparse_shape(node: Any) -> tuple[int, ...]:
-    """The rows and columns of a sparse matrix, which are in its attributes alone."""
-    shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
-    if shape is None or len(shape) != 2:
-        raise ValueError(f"its sparse matrix has no shape attribute of two numbers, but {shape}")
-    return tuple(int(size) for size in shape)
-
-
-def _get(node: Any, path: str) -> Any:
-    try:
-        return node[path]
-    except (KeyError, ValueError):
-        return None
-
-
-def _text(value: Any) -> str | None:
-    """An attribute as text; HDF5 has it as str, bytes, or an array of one."""
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return str(value) if isinstance(value, str) and value else None

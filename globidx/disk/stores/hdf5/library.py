@@ -15,12 +15,13 @@ from h5py import h5d, h5f
 from numpy.typing import NDArray
 
 from globidx.core.index.layout import Layout
-from globidx.core.index.table import Entry
+from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.index import stamps
-from globidx.disk.stores import find_arrays, find_sequences
+from globidx.disk.stores import anndata, find_arrays, find_sequences
 from globidx.disk.stores.base import (
     Audit,
     NotPlainError,
+    Stored,
     array_info,
     item_first,
     make_entry,
@@ -108,16 +109,20 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         for field in fields:
             sources = _sources(file, field, allow)
             dataset = file[field.path]
-            if field.form == "csr":
+            if field.form in SPARSE:
                 group, dataset = dataset, dataset["data"]
-                rows = len(group["indptr"]) - 1
-                shape, chunks = (rows, find_arrays.sparse_shape(group)[1]), None
+                shape, chunks = anndata.matrix_shape(group, field.form), None
             else:
                 shape, chunks = dataset.shape or (), dataset.chunks
-            packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
+            packing = "" if field.form in SPARSE else packing_of(dataset.attrs.get)
             arrays.append(
                 array_info(
-                    field, shape, dataset.dtype, chunks, length=layout.length, packing=packing
+                    field,
+                    shape,
+                    anndata.dtype_of(field.form, dataset.dtype),
+                    chunks,
+                    length=layout.length,
+                    packing=packing,
                 )
             )
             shapes.append(shape)
@@ -131,6 +136,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             )
         tree = Hdf5Tree(file, allow=allow)
         inside = find_sequences.inside(arrays, shapes, layout, tree.read)
+        categories = anndata.names_at([field.names for field in fields], tree.read)
         targets += tree.targets
     return make_entry(
         "hdf5",
@@ -138,6 +144,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         repr(described).encode(),
         sources=tuple(dict.fromkeys(targets)),
         inside=inside,
+        categories=categories,
     )
 
 
@@ -257,6 +264,11 @@ class Hdf5Store:
         if along != is_stacked:
             raise NotPlainError("contiguous data with items along a later axis")
         return ContiguousSource(dataset, is_stacked=is_stacked)
+
+    def describe(self, array: str) -> Stored:
+        """Shape, dtype and chunks of a dataset."""
+        dataset = self._dataset(array)
+        return Stored(dataset.shape, dataset.dtype.newbyteorder("="), dataset.chunks)
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array, as h5py gives it; KeyError where there is none."""

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from zarr.errors import NodeTypeValidationError
 
 from globidx.core.index.layout import Layout
-from globidx.core.index.table import Entry
+from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
-from globidx.disk.stores import find_arrays, find_sequences, remote
+from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     Audit,
     NotPlainError,
+    Stored,
     array_info,
     item_first,
     make_entry,
@@ -81,23 +82,30 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
     for field in fields:
         array = root[field.path]
         shape, chunks = None, None
-        if field.form == "csr":
+        if field.form in SPARSE:
             group, array = array, array["data"]
-            shape = (group["indptr"].shape[0] - 1, find_arrays.sparse_shape(group)[1])
+            shape = anndata.matrix_shape(group, field.form)
             documents.append(f"{shape}".encode())
         else:
             shape, chunks = array.shape, array.chunks
-        packing = "" if field.form == "csr" else packing_of(array.attrs.get)
-        infos.append(
-            array_info(field, shape, array.dtype, chunks, length=layout.length, packing=packing)
-        )
+        packing = "" if field.form in SPARSE else packing_of(array.attrs.get)
+        dtype = anndata.dtype_of(field.form, array.dtype)
+        infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
         documents.append(_metadata(path, array))
     kind = f"zarr{array.metadata.zarr_format}"
     read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(path, node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
+    categories = anndata.names_at([field.names for field in fields], read)
     metadata = b"".join(documents)
-    return make_entry(kind, infos, metadata, is_foreign=is_remote(path), inside=inside)
+    return make_entry(
+        kind,
+        infos,
+        metadata,
+        is_foreign=is_remote(path),
+        inside=inside,
+        categories=categories,
+    )
 
 
 def _refuse_read(path: str) -> NDArray[Any]:
@@ -218,6 +226,12 @@ class ZarrStore:
             if not self._fill and self._is_remote:
                 self._refuse_missing(array, opened, along, start, stop, place, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
+
+    def describe(self, array: str) -> Stored:
+        """Shape, dtype and chunks of an array."""
+        with remote.as_os_errors():
+            opened = self._open(array)
+        return Stored(opened.shape, np.dtype(opened.dtype).newbyteorder("="), opened.chunks)
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""
