@@ -12,7 +12,7 @@ class Entries(NamedTuple):
     """The entries of some rows, row by row: how many each row has, their columns and values.
 
     >>> rows = Entries(np.array([2, 0, 1]), np.array([0, 3, 1]), np.array([5, 6, 7]))
-    >>> [row.values.tolist() for row in rows.split()]
+    >>> [row.values.tolist() for row in rows.split(4)]
     [[5, 6], [], [7]]
     """
 
@@ -20,10 +20,13 @@ class Entries(NamedTuple):
     columns: NDArray[np.int64]
     values: NDArray[Any]
 
-    def split(self) -> list[Row]:
-        """The rows one by one, as views."""
-        ends = np.cumsum(self.counts)[:-1]
-        return list(map(Row, np.split(self.columns, ends), np.split(self.values, ends)))
+    def split(self, width: int) -> list[Row]:
+        """The rows one by one, of so many columns, as views."""
+        ends = np.cumsum(self.counts)
+        bounds = zip((ends - self.counts).tolist(), ends.tolist(), strict=True)
+        return [
+            Row(self.columns[start:stop], self.values[start:stop], width) for start, stop in bounds
+        ]
 
     def places(self, width: int) -> NDArray[np.int64]:
         """Where each entry lies in a dense matrix of that ``width``, row after row."""
@@ -64,10 +67,11 @@ class Entries(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The entries of one row: their columns and values."""
+    """The entries of one row of ``size`` columns: their columns and values."""
 
     columns: NDArray[np.int64]
     values: NDArray[Any]
+    size: int
 
     @property
     def nbytes(self) -> int:
@@ -76,7 +80,7 @@ class Row(NamedTuple):
 
     def copy(self) -> Row:
         """The same row in memory of its own."""
-        return Row(self.columns.copy(), self.values.copy())
+        return Row(self.columns.copy(), self.values.copy(), self.size)
 
 
 class Transpose:

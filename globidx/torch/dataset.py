@@ -12,14 +12,18 @@ import torch
 import torch.utils.data
 
 from globidx.core import validate
+from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
+from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
+from globidx.core.sparse import Row
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.reader import ON_MISSING, Reader
+from globidx.torch.collating.sparse_rows import SparseRow
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 
@@ -55,6 +59,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         ``"substitute"`` returns a neighbour of a sample that cannot be read, so that batches keep
         their size on every rank. A callable gets ``(id, error)`` and returns the id to read
         instead, or raises.
+    sparse : {"dense", "row"} or dict of these by field, default "dense"
+        How rows of sparse matrices are given: as tensors with all zeros in them, or each as a
+        ``SparseRow`` of indices and values, of which ``collate.sparse()`` makes one
+        ``torch.sparse_csr`` tensor a batch.
     misplaced : never
         Options of the index are not taken here: TypeError says where they belong.
 
@@ -97,6 +105,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         on_missing: Literal["error", "fill"] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
+        sparse: Literal["dense", "row"] | Mapping[str, Literal["dense", "row"]] = "dense",
         **misplaced: Never,
     ) -> None:
         # the usual mistake: key= and its like belong to the index, and Python would not say so
@@ -122,8 +131,13 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
         specs, self._names = _parts(index_manager, self.fields)
+        by_row = _given_by_row(index_manager, self.fields, sparse)
+        specs = [
+            spec._replace(is_sparse=True) if name in by_row else spec
+            for spec, name in zip(specs, self.fields, strict=False)
+        ] + specs[len(self.fields) :]
         # fields alone, as most data sets have them, take a shorter way
-        self._is_flat = self._names == [([], name) for name in self.fields]
+        self._is_flat = not by_row and self._names == [([], name) for name in self.fields]
         self.transform = transform
         self.with_id = with_id
         self._reader = Reader(
@@ -157,6 +171,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def chunking(self) -> Chunking:
         """How the samples lie in chunks, for ``orders.ChunkShuffle``."""
         return self.index_manager.now.chunking
+
+    @property
+    def categories(self) -> dict[str, tuple[Category, ...]]:
+        """The categories of each field of codes that is read; see ``GlobalIndexManager.categories``."""
+        named = self.index_manager.categories
+        return {name: named[name] for name in self.fields if name in named}
 
     def fingerprint_of(self, num_files: int) -> str:
         """The fingerprint of the first files alone, by which a record recognises appended files.
@@ -299,7 +319,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def _sample(self, values: tuple[Any, ...], id: int) -> Any:
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
         if len(values) == 1:
-            sample: Any = torch.from_numpy(values[0])
+            sample: Any = _tensor(values[0])
         elif self._is_flat:
             sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
         else:
@@ -319,13 +339,48 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             within = sample
             for group in groups:
                 within = within.setdefault(group, {})
-            # text has no tensor
-            within[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            within[name] = _tensor(value)
         return sample
 
     def __repr__(self) -> str:
         size = f"{len(self)} samples in {self.num_files} files"
         return f"FileCacheDataset({size}, fields {list(self.fields)})"
+
+
+def _tensor(value: Any) -> Any:
+    """A value as samples have it; text has no tensor."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, Row):
+        return SparseRow(
+            torch.from_numpy(value.columns), torch.from_numpy(value.values), value.size
+        )
+    return value
+
+
+def _given_by_row(
+    manager: GlobalIndexManager, fields: Sequence[str], sparse: str | Mapping[str, str]
+) -> set[str]:
+    """The fields of which a sample is given the entries of a sparse row."""
+    stored = {info.name for info in manager.arrays if info.form in SPARSE} & set(fields)
+    given = sparse if isinstance(sparse, Mapping) else dict.fromkeys(stored, sparse)
+    for how in sparse.values() if isinstance(sparse, Mapping) else [sparse]:
+        if how not in ("dense", "row"):
+            raise ValueError(
+                f"sparse must be 'dense' or 'row', or a dict of these by field, got {how!r}"
+            )
+    if other := [name for name in given if name not in stored]:
+        there = ", ".join(map(repr, sorted(stored))) or "none"
+        raise ValueError(
+            f"sparse names {other[0]!r}, which is no field of sparse rows; there is {there}"
+        )
+    by_row = {name for name, how in given.items() if how == "row"}
+    if by_row and manager.window is not None:
+        raise ValueError(
+            f"sparse rows of {sorted(by_row)[0]!r} are given one a sample, and this index has windows of rows: "
+            "pass sparse='dense'"
+        )
+    return by_row
 
 
 def _misplaced(index_manager: object, names: list[str]) -> str:

@@ -91,12 +91,16 @@ class Categories:
             for column, number in enumerate(self.numbers[file].tolist())
         ]
 
-    def first_other(self, column: int) -> int | None:
-        """The first file whose names of an array are other ones than in the first file with any."""
+    def odd_ones(self, column: int) -> tuple[int, list[int]]:
+        """The first file with names of an array, and those whose names of it are other ones.
+
+        >>> Categories.of([('["a"]',), ('["b"]',), ("",)]).odd_ones(0)
+        (0, [1])
+        """
         numbers = self.numbers[:, column]
         named = np.flatnonzero(numbers >= 0)
         others = named[numbers[named] != numbers[named[:1]]]
-        return int(others[0]) if len(others) else None
+        return int(named[:1].sum()), others.tolist()
 
     def names_in(self, file: int, column: int) -> list[Category]:
         """The names of an array in one file."""

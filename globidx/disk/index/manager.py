@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.index.categories import Category
 from globidx.core.index.changes import Changes
 from globidx.core.index.constants import Constant, parse_constants
 from globidx.core.index.index import GlobalIndex, Location
@@ -276,6 +277,31 @@ class GlobalIndexManager:
     def arrays(self) -> tuple[ArrayInfo, ...]:
         """The arrays that every file has: their names, item shapes and dtypes."""
         return self._now.table.arrays
+
+    @property
+    def categories(self) -> dict[str, tuple[Category, ...]]:
+        """The categories of each field of codes, of an AnnData column say: code 0 is the first one.
+
+        They are those of all files, in the order of the files: first those of the first file, then
+        what the next one adds. So codes of files that are appended change no other code. -1 is no
+        category.
+        """
+        named = self._now.table.categories
+        return {
+            info.name: named.joined_names(column)
+            for column, info in enumerate(self.arrays)
+            if info.form == "codes" and named is not None
+        }
+
+    @property
+    def var_names(self) -> dict[str, tuple[Category, ...]]:
+        """The names of the columns of each matrix of AnnData files, which all files have in common."""
+        named = self._now.table.categories
+        return {
+            info.name: names
+            for column, info in enumerate(self.arrays)
+            if info.form != "codes" and named is not None and (names := named.joined_names(column))
+        }
 
     @property
     def layout(self) -> Layout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -33,12 +34,14 @@ class FieldSpec(NamedTuple):
     """A field to read: the column of its array, and the offsets that it takes around an anchor.
 
     ``offsets`` is None where a sample takes an item, or all rows of a sequence. With ``is_mask``
-    the field says which of these rows are there.
+    the field says which of these rows are there. With ``is_sparse`` a sample is given the entries of
+    a sparse row.
     """
 
     column: int
     offsets: Offsets | None = None
     is_mask: bool = False
+    is_sparse: bool = False
 
 
 class Take(NamedTuple):
@@ -134,14 +137,16 @@ class Batch:
                 assert take.inside is not None, "only padded windows have a mask"
                 # a copy for each sample, which may be written to
                 columns.append([flags.copy() for flags in map(np.asarray, take.inside)])
+            elif field.is_sparse:
+                columns.append(self._sparse(field.column, take))
             else:
                 rows = self._field(field.column, take.plan)
                 columns.append(take.given(rows, zeros=zeros))
         samples_of = list(zip(*columns, strict=True))
-        # all samples are of one size, unless they are whole sequences
+        # all samples are of one size, unless they are whole sequences or have sparse rows
         self._useful = sum(array.nbytes for sample in samples_of[:1] for array in sample)
         self._useful *= len(samples_of)
-        if window is not None and window.is_whole:
+        if any(field.is_sparse for field in fields) or (window is not None and window.is_whole):
             self._useful = sum(array.nbytes for sample in samples_of for array in sample)
         return samples_of
 
@@ -172,6 +177,16 @@ class Batch:
         for _, runs in groupby(missing, _UNIT):
             self._fill(list(runs), column, info, rows, plan)
         return field
+
+    def _sparse(self, column: int, take: Take) -> list[Any]:
+        """The row of a sparse matrix that each sample takes, in memory of no other's."""
+        info, plan = self._now.table.arrays[column], take.plan
+        rows = np.empty(len(plan.items), object)
+        runs = planning.runs(plan, 1, np.zeros(len(plan.items), np.int64))
+        for _, some in groupby(runs, _UNIT):
+            self._fill(list(some), column, info, rows, plan)
+        given: list[Any] = rows[take.places].tolist()
+        return given if take.is_apart else [row.copy() for row in given]
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out.
@@ -217,9 +232,11 @@ class Batch:
             with self._handles.use((self._now, file)) as opened:
                 source = opened.source(column, number)
                 if isinstance(source, SparseSource):
-                    # all at once: rows of a batch may lie in one chunk
-                    self._taken += source.pick(_spans(runs), rows)
-                    return
+                    # all at once, since rows of a batch may lie in one chunk; after an error one
+                    # by one, to name the one that it is about
+                    with suppress(ReadError, *stores.UNREADABLE):
+                        self._taken += source.pick(_spans(runs), rows)
+                        return
                 read = source.read
                 for run in runs:
                     _, _, start, stop, target = run

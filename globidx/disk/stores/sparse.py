@@ -81,6 +81,13 @@ class Kept:
         self._start_empty()
         forks.renew_in_child(self, Kept._start_empty)
 
+    def _start_empty(self) -> None:
+        # a lock of the parent's may have been held when it forked
+        self._lock = threading.Lock()
+        self._last: tuple[Hashable, NDArray[Any]] | None = None
+        self._made = set[Hashable]()
+        self._warned = False
+
     def ends(self, key: Hashable, nbytes: int, read: Callable[[], NDArray[Any]]) -> Any:
         """The array ``key``, made by ``read`` unless it is kept; None where it is too large for that."""
         if nbytes > self._cache.capacity // _SHARE:
@@ -122,12 +129,6 @@ class Kept:
             )
         self._warned = True
 
-    def _start_empty(self) -> None:
-        self._lock = threading.Lock()
-        self._last: tuple[Hashable, NDArray[Any]] | None = None
-        self._made = set[Hashable]()
-        self._warned = False
-
 
 class SparseSource:
     """A matrix in a group ``name`` of an open file: ``indptr``, ``indices`` and ``data``.
@@ -148,8 +149,11 @@ class SparseSource:
         return self.pick([(start, stop, 0)], out)
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out`` with ascending spans of rows made dense."""
+        """Fill rows of ``out`` with ascending spans of rows made dense; if of objects, with ``Row``s."""
         entries, nbytes = self.entries(spans)
+        if out.dtype == object:
+            self._give(entries, spans, out)
+            return nbytes
         rows = np.concatenate([np.arange(at, at + stop - start) for start, stop, at in spans])
         if len(rows) == len(out):
             entries.fill(out)
@@ -158,6 +162,13 @@ class SparseSource:
             entries.fill(dense)
             out[rows] = dense
         return nbytes
+
+    def _give(self, entries: Entries, spans: Sequence[Span], out: NDArray[np.object_]) -> None:
+        width = self._shape[1]
+        rows = iter(entries.canonical(width).split(width))
+        for start, stop, target in spans:
+            for place in range(target, target + stop - start):
+                out[place] = next(rows)
 
     def entries(self, spans: Sequence[Span]) -> tuple[Entries, int]:
         """The entries of the rows of ascending spans, and the stored bytes that took.
