@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from globidx.disk.index.snapshot import Snapshot
 
 
+#: What is unusual about how an array is stored.
+_FORMS = {
+    "csr": ", stored sparse by row",
+    "csc": ", stored sparse by column",
+    "codes": ", codes of categories",
+}
+
+
 def add(things: Any) -> None:
     """Add the ``index`` commands to the parser's."""
     index = things.add_parser(
@@ -192,14 +200,28 @@ def _info(args: argparse.Namespace) -> int | None:
     what = "items" if samples is None else "rows"
     lines += [
         f"array        {a['name'] or '(bare)'}: {what} of {tuple(a['item_shape'])} {a['dtype']}"
+        f"{_FORMS.get(a['form'], '')}"
         for a in value["arrays"]
     ]
     if samples is None:
         lines.append(f"items/file   {value['shortest']} to {value['longest']}")
     else:
         lines += sequence_lines(value, samples.window)
+    value["available"] = _available(args, snapshot)
+    lines += [f"also there   {key}: {how}" for key, how in value["available"].items()]
     lines.append(f"cache        {value['cache']}")
     return _print(args, value, *lines)
+
+
+def _available(args: argparse.Namespace, snapshot: Snapshot) -> dict[str, str]:
+    """What else ``--key`` can name in the first file, by a layout that has several."""
+    from globidx.disk.stores import base as stores
+
+    if args.layout != "anndata":
+        return {}
+    used = {info.name for info in snapshot.table.arrays}
+    listed = stores.available(snapshot.paths[0], allow_external=args.allow_external)
+    return {key: how for key, how in listed.items() if key not in used}
 
 
 def _locate(args: argparse.Namespace) -> int | None:

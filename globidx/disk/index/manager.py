@@ -31,6 +31,7 @@ from globidx.disk.index.exchange import Peers, find_by_all
 from globidx.disk.index.samples import Side
 from globidx.disk.index.snapshot import Snapshot, changes_between
 from globidx.disk.index.spec import IndexSpec
+from globidx.disk.stores import base as stores
 
 _log = logging.getLogger("globidx")
 
@@ -302,6 +303,25 @@ class GlobalIndexManager:
             for column, info in enumerate(self.arrays)
             if info.form != "codes" and named is not None and (names := named.joined_names(column))
         }
+
+    def available(self) -> dict[str, str]:
+        """What the first of some AnnData files has that ``key=`` can name, read or not.
+
+        Returns
+        -------
+        dict of str to str
+            How each matrix and column is stored, by its key.
+
+        Raises
+        ------
+        ValueError
+            If the layout is not ``"anndata"``.
+        """
+        if self.layout.rule != "anndata":
+            raise ValueError(
+                "available() lists what AnnData files have: pass layout='anndata' to the index"
+            )
+        return stores.available(self.paths[0], allow_external=self.layout.allow_external)
 
     @property
     def layout(self) -> Layout:

@@ -72,7 +72,7 @@ def names_at(paths: Sequence[str], read: Callable[[str], Any]) -> tuple[str, ...
     return tuple(texts.get(path, "") for path in paths)
 
 
-def offered(root: Any) -> dict[str, str]:
+def available(root: Any) -> dict[str, str]:
     """All keys that can be read, and what lies there, in words."""
     listed = {}
     for key in _keys(root):

@@ -222,6 +222,15 @@ def arrays_like(
     return listed
 
 
+def available(path: str, *, allow_external: bool) -> dict[str, str]:
+    """What an AnnData file has a row of for each observation, by key, and how it is stored."""
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    listed: dict[str, str] = _module(f"{kind}.library").available(
+        path, allow_external=allow_external
+    )
+    return listed
+
+
 def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of an array, without reading it."""
     if kind == "hdf5":

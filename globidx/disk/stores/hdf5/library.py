@@ -174,6 +174,12 @@ def arrays_like(
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
 
 
+def available(path: str, *, allow_external: bool) -> dict[str, str]:
+    """What an AnnData file has a row of for each observation, by key."""
+    with _opened(path) as file:
+        return anndata.available(external.GuardedGroup(file, allow=allow_external))
+
+
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of a dataset."""
     with _opened(path) as file:

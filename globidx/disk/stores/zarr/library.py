@@ -126,6 +126,13 @@ def arrays_like(
     return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
 
 
+def available(path: str, *, allow_external: bool) -> dict[str, str]:
+    """What an AnnData store has a row of for each observation, by key."""
+    del allow_external  # zarr arrays have their data in their store
+    with remote.as_os_errors():
+        return anndata.available(_open_plain(path))
+
+
 def audit(path: str | Path, array: str) -> Audit:
     """What is there of an array.
 
