@@ -247,8 +247,10 @@ class CodeSource:
             out[...] = stored
             return nbytes
         count = len(self._codes) - 1
-        if len(stored) and not -1 <= int(stored.min()) <= int(stored.max()) < count:
-            raise ReadError(f"it has a code outside [-1, {count}), and {count} categories")
+        wrong = np.flatnonzero((stored < -1) | (stored >= count))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ReadError(f"row {start + row} has code {stored[row]}, of {count} categories")
         out[...] = self._codes[stored]
         return nbytes
 

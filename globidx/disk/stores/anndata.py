@@ -132,7 +132,8 @@ def _in_words(root: Any, one: Element) -> str:
     array = get(root, one.path)
     if one.form == "codes":
         return f"categorical of {get(root, one.names).shape[0]} categories"
-    return f"array of {tuple(array.shape)} {array.dtype}"
+    dtype = "text" if getattr(array.dtype, "kind", "T") in "OSTU" else array.dtype
+    return f"array of {tuple(array.shape)} {dtype}"
 
 
 def _missing(root: Any, key: str) -> str:

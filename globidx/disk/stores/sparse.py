@@ -17,8 +17,6 @@ from globidx.disk.stores.base import Span
 from globidx.errors import ReadError
 
 _log = logging.getLogger("globidx")
-#: Entries that are sorted at once: some 30 MiB of memory.
-PIECE = 2**20
 #: What is larger than the cache divided by this is not kept beside decoded chunks.
 _SHARE = 4
 
@@ -238,6 +236,9 @@ class ColumnSource(SparseSource):
     would decode every chunk of the file.
     """
 
+    #: Entries that are sorted at once: some 30 MiB of memory.
+    piece = 2**20
+
     def entries(self, spans: Sequence[Span]) -> tuple[Entries, int]:
         """The entries of the rows of spans, and the stored bytes that took."""
         taken = [0]
@@ -273,7 +274,7 @@ class ColumnSource(SparseSource):
                 f"{self._data.length} data"
             )
         counts = np.zeros(height, np.int64)
-        pieces = [(start, min(start + PIECE, total)) for start in range(0, total, PIECE)]
+        pieces = [(at, min(at + self.piece, total)) for at in range(0, total, self.piece)]
         for start, stop in pieces:
             rows, taken = self._indices.read(start, stop)
             nbytes += taken
