@@ -18,6 +18,7 @@ from globidx.core.index.layout import Inner
 from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
+from globidx.disk.stores.base import parts_of
 
 #: A file that changed within so many nanoseconds might change again without its stamp moving.
 SETTLED_NS = 2 * 10**9
@@ -142,10 +143,11 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 
 def _watched_of(info: ArrayInfo, marker: str) -> str:
     """The file whose stamp tells that an array grew."""
+    # of several arrays behind one, the first tells how many rows there are
+    folder = parts_of(info.path, info.form)[0]
     if info.form == "csc":
-        # the count of its rows is in the attributes of the group alone
-        marker = ".zattrs" if marker == ".zarray" else marker
-    folder = f"{info.path}/indptr" if info.form == "csr" else info.path
+        # but of these the attributes of the group alone do
+        folder, marker = info.path, ".zattrs" if marker == ".zarray" else marker
     return f"/{folder}/{marker}" if folder else f"/{marker}"
 
 

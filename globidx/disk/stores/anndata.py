@@ -108,7 +108,7 @@ def matrix_shape(group: Any, form: str) -> tuple[int, int]:
     return rows, columns
 
 
-def dtype_of(form: str, stored: Any) -> Any:
+def given_dtype(form: str, stored: Any) -> Any:
     """The dtype of what is read: codes of joined categories may be larger than those of any file."""
     return np.dtype(np.int64) if form == "codes" and np.dtype(stored).kind in "iu" else stored
 

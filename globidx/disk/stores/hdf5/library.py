@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5d, h5f
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.index import stamps
 from globidx.disk.stores import anndata, find_arrays, find_sequences
 from globidx.disk.stores.base import (
     Audit,
+    Contents,
     NotPlainError,
     Stored,
     array_info,
@@ -75,7 +78,7 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
         arrays.append(
             array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
         )
-        digested.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
+        digested.append((shape, dtypes.told(dtype), chunks, filters, [packing] if packing else []))
     return make_entry("hdf5", arrays, repr(digested).encode())
 
 
@@ -96,7 +99,8 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         allow = layout.allow_external
         if layout.inner.kind == "match":
             return _scan_matches(file, layout, axis)
-        for key in layout.keys or ():
+        parts = [part for key in layout.keys or () for part in parts_of(key, "ragged")]
+        for key in parts:
             # its errors about links are the clearest
             external.follow_links(file, key, allow=allow)
         fields = find_arrays.find(
@@ -108,31 +112,36 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         shape: tuple[int, ...]
         for field in fields:
             sources = _sources(file, field, allow)
-            dataset = file[field.path]
+            dataset: Any
             if field.form in SPARSE:
-                group, dataset = dataset, dataset["data"]
+                group = file[field.path]
+                dataset = group["data"]
                 shape, chunks = anndata.matrix_shape(group, field.form), None
+                dtype = dataset.dtype
+            elif field.form == "ragged":
+                dataset, shape, dtype, chunks = find_arrays.described_runs(file, field.path)
             else:
-                shape, chunks = dataset.shape or (), dataset.chunks
+                dataset = file[field.path]
+                shape, dtype, chunks = dataset.shape or (), dataset.dtype, dataset.chunks
             packing = "" if field.form in SPARSE else packing_of(dataset.attrs.get)
+            dtype = anndata.given_dtype(field.form, dtype)
             arrays.append(
-                array_info(
-                    field,
-                    shape,
-                    anndata.dtype_of(field.form, dataset.dtype),
-                    chunks,
-                    length=layout.length,
-                    packing=packing,
-                )
+                array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
             )
             shapes.append(shape)
             require_filters(dataset.id.get_create_plist(), field.path)
             targets += sources
-            _, dtype, stored, filters = description(dataset.id)
+            _, stored_as, stored, filters = description(dataset.id)
             # names alone, so that a file may be moved together with its sources
             names = sorted({os.path.basename(target.file) for target in sources})
             described.append(
-                (shape, dtype.str, stored, filters, [*names, packing] if packing else names)
+                (
+                    shape,
+                    dtypes.told(stored_as),
+                    stored,
+                    filters,
+                    [*names, packing] if packing else names,
+                )
             )
         tree = Hdf5Tree(file, allow=allow)
         inside = find_sequences.inside(arrays, shapes, layout, tree.read)
@@ -178,6 +187,12 @@ def available(path: str, *, allow_external: bool) -> dict[str, str]:
     """What an AnnData file has a row of for each observation, by key."""
     with _opened(path) as file:
         return anndata.available(external.GuardedGroup(file, allow=allow_external))
+
+
+def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+    """All that lies in the first group that ``pattern`` matches; None where it matches datasets."""
+    with _opened(path) as file:
+        return find_sequences.contents(Hdf5Tree(file, allow=allow_external), pattern)
 
 
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
@@ -253,9 +268,14 @@ class Hdf5Store:
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
     def source(
-        self, array: str, axis: int | None = None, *, is_stacked: bool = False
+        self,
+        array: str,
+        axis: int | None = None,
+        *,
+        is_stacked: bool = False,
+        memory: np.dtype[Any] | None = None,
     ) -> ChunkedSource | ContiguousSource:
-        """A way to a dataset's rows around the library's filters.
+        """A way to a dataset's rows around the library's filters, to give them as ``memory``.
 
         NotPlainError where there is none.
         """
@@ -263,10 +283,14 @@ class Hdf5Store:
         dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):
             raise NotPlainError("a group")
+        if dataset.dtype.hasobject or dataset.dtype.kind not in "biufcV" or dataset.dtype.subdtype:
+            raise NotPlainError("elements that are no numbers")
         if not h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()):
             raise NotPlainError("numbers of an unusual form")
         if dataset.chunks is not None:
-            return ChunkedSource(dataset, along)
+            return ChunkedSource(dataset, along, memory)
+        if memory is not None and dataset.dtype.kind == "V" and dataset.dtype != memory:
+            raise NotPlainError("contiguous data of another form than in memory")
         if along != is_stacked:
             raise NotPlainError("contiguous data with items along a later axis")
         return ContiguousSource(dataset, is_stacked=is_stacked)
@@ -275,6 +299,15 @@ class Hdf5Store:
         """Shape, dtype and chunks of a dataset."""
         dataset = self._dataset(array)
         return Stored(dataset.shape, dataset.dtype.newbyteorder("="), dataset.chunks)
+
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array."""
+        dataset = self._dataset(array)
+        Presence(dataset, 0, allow=self._allow).require_all(fill=self._fill)
+        # of a single value h5py gives no array
+        held = np.empty(dataset.shape, dataset.dtype)
+        held[...] = dataset[()]
+        return item_first(held, 0)
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array, as h5py gives it; KeyError where there is none."""

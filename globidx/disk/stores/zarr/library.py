@@ -25,6 +25,7 @@ from globidx.disk.files.paths import is_remote, join
 from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     Audit,
+    Contents,
     NotPlainError,
     Stored,
     array_info,
@@ -36,7 +37,7 @@ from globidx.disk.stores.base import (
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
-from globidx.disk.stores.zarr.tree import ZarrTree
+from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -80,16 +81,22 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         root = node
     infos, documents, shapes = [], [], []
     for field in fields:
-        array = root[field.path]
-        shape, chunks = None, None
+        shape: tuple[int, ...]
+        chunks: tuple[int, ...] | None = None
         if field.form in SPARSE:
-            group, array = array, array["data"]
+            group = root[field.path]
+            array = group["data"]
             shape = anndata.matrix_shape(group, field.form)
+            dtype = array.dtype
+            documents.append(f"{shape}".encode())
+        elif field.form == "ragged":
+            array, shape, dtype, chunks = find_arrays.described_runs(root, field.path)
             documents.append(f"{shape}".encode())
         else:
-            shape, chunks = array.shape, array.chunks
+            array = root[field.path]
+            shape, dtype, chunks = array.shape, dtype_of(array), array.chunks
         packing = "" if field.form in SPARSE else packing_of(array.attrs.get)
-        dtype = anndata.dtype_of(field.form, array.dtype)
+        dtype = anndata.given_dtype(field.form, dtype)
         infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
         documents.append(_metadata(path, array))
@@ -131,6 +138,16 @@ def available(path: str, *, allow_external: bool) -> dict[str, str]:
     del allow_external  # zarr arrays have their data in their store
     with remote.as_os_errors():
         return anndata.available(_open_plain(path))
+
+
+def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+    """All that lies in the first group that ``pattern`` matches; None where it matches arrays."""
+    del allow_external  # zarr arrays have their data in their store
+    root = _open_plain(path)
+    if isinstance(root, zarr.Array):
+        return None
+    tree = ZarrTree(path, root, ZarrStore(path, 0, fill=False))
+    return find_sequences.contents(tree, pattern)
 
 
 def audit(path: str | Path, array: str) -> Audit:
@@ -239,6 +256,14 @@ class ZarrStore:
         with remote.as_os_errors():
             opened = self._open(array)
         return Stored(opened.shape, np.dtype(opened.dtype).newbyteorder("="), opened.chunks)
+
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array."""
+        with remote.as_os_errors():
+            opened = self._open(array)
+            if opened.ndim and opened.size:
+                return self.read(array, 0, opened.shape[0], axis=0)
+            return item_first(np.asarray(opened[...]), 0)
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""

@@ -6,7 +6,7 @@ They are read from their JSON where that is plain, else by zarr.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,15 @@ from globidx.disk.stores.zarr.fast_scan import attributes_of, load
 from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.errors import MissingChunkError
+
+#: Elements of the one kind of object that zarr reads, which are no text.
+_BYTES = np.dtype(object, metadata={"vlen": bytes})
+
+
+def dtype_of(array: Any) -> np.dtype[Any]:
+    """The dtype of an array that zarr opened; objects with what they are in their metadata."""
+    dtype: np.dtype[Any] = array.dtype
+    return _BYTES if dtype.kind == "O" else dtype
 
 
 class ZarrTree:
@@ -61,7 +70,9 @@ class ZarrTree:
         if not is_array(node):
             return None
         spelled = node.metadata.to_dict()
-        return Described(node.shape, node.dtype, node.chunks, packing_of(node.attrs.get), spelled)
+        return Described(
+            node.shape, dtype_of(node), node.chunks, packing_of(node.attrs.get), spelled
+        )
 
     def read(self, path: str) -> NDArray[Any]:
         """All of the array at ``path``; ValueError where there is none, or a chunk of it is absent.
@@ -78,6 +89,11 @@ class ZarrTree:
         except MissingChunkError as error:
             raise ValueError(unwritten(error)) from None
         return rows
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """The attributes of the group at ``path``."""
+        node = self._node(path)
+        return {} if node is None else dict(node.attrs)
 
     def _node(self, path: str) -> Any:
         if not is_remote(self._path):
