@@ -30,6 +30,8 @@ KEYS = (
     "obs/fraction",
     "obs/flag",
     "obs/batch",
+    "obs/note",
+    "obs/_index",
 )
 #: Of each file: how many cells, and the categories of its cells.
 FILES = [(9, ["B", "T"]), (1, ["NK"]), (6, ["T", "unused", "B", "NK"]), (12, ["A", "T"])]
@@ -74,6 +76,7 @@ def write(folder, suffix, form):
             "fraction": rng.random(rows).astype("f4"),
             "flag": rng.random(rows) < 0.5,
             "batch": pandas.Categorical(rng.integers(3, 6, rows)),
+            "note": pandas.Series([f"é{row}" for row in range(rows)], cells, dtype=object),
         }
         layers = {"dense": "dense", "by_row": "csr", "by_column": "csc"}
         file = anndata.AnnData(
@@ -129,7 +132,8 @@ def expected(read):
     }
     for name in ("dense", "by_row", "by_column"):
         columns[f"layers/{name}"] = [row for file in read for row in rows_of(file.layers[name])]
-    for name in ("count", "fraction", "flag"):
+    columns["obs/_index"] = [name for file in read for name in file.obs_names]
+    for name in ("count", "fraction", "flag", "note"):
         columns[f"obs/{name}"] = [row for file in read for row in file.obs[name].to_numpy()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
