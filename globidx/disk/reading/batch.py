@@ -197,6 +197,8 @@ class Batch:
         info = self._now.table.arrays[field.column]
         if field.is_sparse:
             return self._sparse(field.column, plan), None
+        if info.is_simple and field.decode is None:
+            return self._field(field.column, plan), 0
         if info.memory.names is None:
             rows = self._field(field.column, plan)
         else:
@@ -210,8 +212,6 @@ class Batch:
             rows = rows.copy()
         if field.decode is not None:
             return self._decoded(field.decode, rows, plan), None
-        if not info.memory.hasobject:
-            return rows, 0
         return rows, dtypes.parse(info.dtype).at(field.member).dtype.nothing
 
     def _decoded(self, decode: Decode, rows: NDArray[Any], plan: Plan) -> NDArray[Any]:

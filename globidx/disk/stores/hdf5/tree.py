@@ -66,7 +66,8 @@ class Hdf5Tree:
 
     def describe(self, path: str) -> Described | None:
         """The dataset at ``path``; None where there is none."""
-        if not self._exists(path):
+        # "" is the file, and no dataset
+        if not path or not self._exists(path):
             return None
         name = path.encode()
         is_plain = path in self._plain
