@@ -289,6 +289,21 @@ class GlobalIndexManager:
         They are those of all files, in the order of the files: first those of the first file, then
         what the next one adds. So codes of files that are appended change no other code. -1 is no
         category.
+
+        Examples
+        --------
+        >>> import h5py, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for name, kinds in (("a", ["B", "T"]), ("b", ["NK", "B"])):
+        ...     with h5py.File(f"{folder.name}/{name}.h5ad", "w") as file:
+        ...         file.create_group("obs/kind").attrs["encoding-type"] = "categorical"
+        ...         file["obs/kind/codes"], file["obs/kind/categories"] = [0, 1], kinds
+        >>> manager = GlobalIndexManager(folder.name, layout="anndata", key="obs/kind")
+        >>> manager.categories
+        {'obs/kind': ('B', 'T', 'NK')}
+        >>> manager.available()
+        {'obs/kind': 'categorical, 2 categories'}
+        >>> folder.cleanup()
         """
         named = self._now.table.categories
         return {

@@ -131,7 +131,7 @@ def _in_words(root: Any, one: Element) -> str:
         return f"{one.form}_matrix of {matrix_shape(group, one.form)} {group['data'].dtype}"
     array = get(root, one.path)
     if one.form == "codes":
-        return f"categorical of {get(root, one.names).shape[0]} categories"
+        return f"categorical, {get(root, one.names).shape[0]} categories"
     dtype = "text" if getattr(array.dtype, "kind", "T") in "OSTU" else array.dtype
     return f"array of {tuple(array.shape)} {dtype}"
 

@@ -223,7 +223,7 @@ def test_info_tells_what_else_can_be_named(tmp_path, kind, capsys):
     assert value["available"] == {
         "obs/_index": "array of (2,) text",
         "obs/age": "array of (2,) int64",
-        "obs/cell_type": "categorical of 1 categories",
+        "obs/cell_type": "categorical, 1 categories",
     }
     assert main(["index", "info", str(path), "--layout", "anndata"]) == 0
     assert "also there   obs/age: array of (2,) int64" in capsys.readouterr().out
