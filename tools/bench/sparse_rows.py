@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -118,21 +119,20 @@ def main() -> None:
             for compression in (None, "gzip"):
                 path = Path(folder, f"{form}-{compression}.h5ad")
                 write(path, form, args.rows, args.columns, args.full, compression)
-                rows = args.rows
-                ways: dict[str, Callable[[], Iterator[int]]] = {
-                    "dense": lambda path=path: by_globidx(path, rows, "dense"),
-                    "row": lambda path=path: by_globidx(path, rows, "row"),
-                    "row, torch.sparse_csr": lambda path=path: as_csr(path, rows),
-                    "anndata on disk": lambda path=path: by_anndata(path, rows),
-                    "scipy in memory": lambda path=path: by_scipy(path, rows),
+                ways: dict[str, Callable[[Path, int], Iterator[int]]] = {
+                    "dense": partial(by_globidx, sparse="dense"),
+                    "row": partial(by_globidx, sparse="row"),
+                    "row, torch.sparse_csr": as_csr,
+                    "anndata on disk": by_anndata,
+                    "scipy in memory": by_scipy,
                 }
                 for name, way in ways.items():
                     try:
-                        seconds, nbytes = timed(way)
+                        seconds, nbytes = timed(partial(way, path, args.rows))
                     except ImportError as error:
                         print(f"{form} {compression or 'raw':5} {name:22} {error}")
                         continue
-                    rate = f"{rows / seconds:9.0f} rows/s"
+                    rate = f"{args.rows / seconds:9.0f} rows/s"
                     print(
                         f"{form} {compression or 'raw':5} {name:22} {rate} {nbytes / 2**20:8.1f} MiB"
                     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,13 @@ def spelled(values: Any) -> str:
     return json.dumps(names)
 
 
+class _Join(NamedTuple):
+    """The names of an array in all files, and the code among them of each code of each list."""
+
+    names: tuple[Category, ...]
+    codes: dict[int, NDArray[np.int64]]
+
+
 @dataclass(frozen=True, eq=False)
 class Categories:
     """The names that codes, or the columns of a matrix, have in each file.
@@ -47,7 +54,7 @@ class Categories:
     Examples
     --------
     >>> both = Categories.of([('["B", "T"]', ""), ('["NK", "B"]', "")])
-    >>> both.joined_names(0), both.codes(1)[0].tolist()
+    >>> both.joined_names(0), both.codes(1, 0).tolist()
     (('B', 'T', 'NK'), [2, 0])
     """
 
@@ -82,14 +89,12 @@ class Categories:
 
     def joined_names(self, column: int) -> tuple[Category, ...]:
         """The names of an array in all files: those of the first file, then what others add."""
-        return tuple(self._joins[column])
+        return self._join(column).names
 
-    def codes(self, file: int) -> list[NDArray[np.int64] | None]:
-        """For each array, the joined code of each code of a file; None where it has no names."""
-        return [
-            None if number < 0 else self._code_tables[column, number]
-            for column, number in enumerate(self.numbers[file].tolist())
-        ]
+    def codes(self, file: int, column: int) -> NDArray[np.int64] | None:
+        """The joined code of each code of an array in a file; None where it has no names."""
+        number = int(self.numbers[file, column])
+        return None if number < 0 else self._join(column).codes[number]
 
     def odd_ones(self, column: int) -> tuple[int, list[int]]:
         """The first file with names of an array, and those whose names of it are other ones.
@@ -105,37 +110,26 @@ class Categories:
     def names_in(self, file: int, column: int) -> list[Category]:
         """The names of an array in one file."""
         number = int(self.numbers[file, column])
-        return [] if number < 0 else self._lists[number]
+        return [] if number < 0 else self._names(number)
+
+    def _names(self, number: int) -> list[Category]:
+        names: list[Category] = json.loads(self.texts[number])
+        return names
 
     @cached_property
-    def _lists(self) -> list[list[Category]]:
-        return [json.loads(text) for text in self.texts]
+    def _joins(self) -> dict[int, _Join]:
+        """What was joined so far, by array: that of genes is long, and seldom asked for."""
+        return {}
 
-    @cached_property
-    def _joins(self) -> list[dict[Category, int]]:
-        """For each array, the code of each name, in the order of the files."""
-        joins = []
-        for column in self.numbers.T:
-            distinct, firsts = np.unique(column, return_index=True)
+    def _join(self, column: int) -> _Join:
+        join = self._joins.get(column)
+        if join is None:
+            numbers, firsts = np.unique(self.numbers[:, column], return_index=True)
             known: dict[Category, int] = {}
-            for number in distinct[np.argsort(firsts)].tolist():
-                for name in self._lists[number] if number >= 0 else ():
-                    known.setdefault(name, len(known))
-            joins.append(known)
-        return joins
-
-    @cached_property
-    def _code_tables(self) -> dict[tuple[int, int], NDArray[np.int64]]:
-        """By array and list, the joined code of each code."""
-        used = {
-            (column, number)
-            for column, some in enumerate(self.numbers.T)
-            for number in some.tolist()
-        }
-        return {
-            (column, number): np.array(
-                [self._joins[column][name] for name in self._lists[number]], np.int64
-            )
-            for column, number in used
-            if number >= 0
-        }
+            codes = {}
+            for number in numbers[np.argsort(firsts)].tolist():
+                if number >= 0:
+                    listed = [known.setdefault(name, len(known)) for name in self._names(number)]
+                    codes[number] = np.array(listed, np.int64)
+            join = self._joins[column] = _Join(tuple(known), codes)
+        return join

@@ -306,6 +306,13 @@ class Table:
             else Names.of([info.path for info in self.arrays] * len(self))
         )
 
+    def codes(self, row: int) -> dict[int, NDArray[np.int64] | None]:
+        """For each array of codes, by its column, those of all files by the codes of this one."""
+        if self.categories is None:
+            return {}
+        columns = (column for column, info in enumerate(self.arrays) if info.form == "codes")
+        return {column: self.categories.codes(row, column) for column in columns}
+
     def entry(self, row: int) -> Entry:
         """Return the entry that the row was made of."""
         count = len(self.arrays)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,6 +27,8 @@ from globidx.errors import MissingChunkError, ReadError
 BACKENDS = ("auto", "library", "tensorstore")
 
 
+#: Of a file that is read by itself, codes are those of the file.
+NO_CODES: Mapping[int, NDArray[np.int64] | None] = MappingProxyType({})
 #: Sources that an open file keeps.
 _MOST_SOURCES = 1024
 #: In place of the number of an episode: all of them.
@@ -81,7 +84,7 @@ class OpenFile:
 
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
     in files outside its folder. ``cached`` keeps indexes of shards, ``kept`` what sparse matrices need.
-    ``codes`` are, for each array, the codes of all files' categories by those of this file.
+    ``codes`` are, by column, the codes of all files' categories by those of this file.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class OpenFile:
         allow_external: bool = False,
         cached: ShardIndexes | None = None,
         kept: Kept | None = None,
-        codes: Sequence[NDArray[np.int64] | None] = (),
+        codes: Mapping[int, NDArray[np.int64] | None] = NO_CODES,
     ) -> None:
         self._path = path
         self._kept, self._codes = kept, codes
@@ -124,8 +127,7 @@ class OpenFile:
             if info.form == "stacked":
                 source = self._stacked(column, number)
             elif info.form == "codes":
-                codes = self._codes[column] if self._codes else None
-                source = CodeSource(self._part(info.path), codes)
+                source = CodeSource(self._part(info.path), self._codes.get(column))
             else:
                 source = self._source(info, self.path(column, number))
             self._sources[column, number] = source

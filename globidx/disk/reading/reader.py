@@ -119,7 +119,7 @@ class Reader:
             allow_external=self.manager.layout.allow_external,
             cached=self._indexes,
             kept=self._kept,
-            codes=() if now.table.categories is None else now.table.categories.codes(file),
+            codes=now.table.codes(file),
         )
 
     def __getstate__(self) -> dict[str, Any]:

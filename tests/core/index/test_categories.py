@@ -28,7 +28,7 @@ def test_a_code_keeps_its_name(files):
         assert len(set(names)) == len(names)
         assert set(names) == {name for two in files for name in two[column] or ()}
         for file, two in enumerate(files):
-            codes = found.codes(file)[column]
+            codes = found.codes(file, column)
             if two[column] is None:
                 assert codes is None and found.names_in(file, column) == []
             else:
@@ -44,7 +44,7 @@ def test_codes_of_the_first_files_do_not_depend_on_the_others(files, data):
     names = some.joined_names(0)
     assert every.joined_names(0)[: len(names)] == names
     for file in range(count):
-        assert every.codes(file)[0].tolist() == some.codes(file)[0].tolist()
+        assert every.codes(file, 0).tolist() == some.codes(file, 0).tolist()
 
 
 @given(FILES, st.data())

@@ -149,7 +149,7 @@ def test_categories_are_read_back():
     """The names that codes have in each file; a table without any has no columns of them."""
     table = encoding.decode(encoding.encode(NAMED))
     assert table.categories.joined_names(0) == ("B", "T")
-    assert [table.categories.codes(file)[0].tolist() for file in (0, 1)] == [[0, 1], [1]]
+    assert [table.categories.codes(file, 0).tolist() for file in (0, 1)] == [[0, 1], [1]]
     assert encoding.decode(encoding.encode(SMALL)).categories is None
     assert not any("category" in name for name in opened(encoding.encode(SMALL))[0]["columns"])
 
