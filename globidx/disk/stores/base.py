@@ -309,8 +309,7 @@ def array_info(
     if field.form == "whole":
         # of any shape: a file or a match is one sample, and rows are counted by those of the first field
         count = int(shape[axis]) if len(shape) > axis else 1
-        spelling = dtypes.ragged(dtype_name)
-        return ArrayInfo(field.name, (), spelling, 0, field.path, "whole", packing, axis), count
+        return ArrayInfo(field.name, (), dtypes.ANY, 0, field.path, "whole", "", axis), count
     if not shape:
         raise ValueError(
             f"{label} is a single value, with no axis of items; choose another with key= (--key)"

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
+from globidx.core.index.dtypes import Held
 from globidx.disk.stores.base import Store
 from globidx.errors import ReadError
 
@@ -77,7 +79,10 @@ class WholeSource:
         """Fill ``out``, of one place, with the array; how many bytes that took."""
         del start, stop  # there is one row
         held = self._store().all(self._array)
+        dtype = dtypes.parse(dtypes.spelled(held.dtype))
         if 0 < self._axis < held.ndim:
             held = np.moveaxis(held, self._axis, 0)
-        out[0] = held
+        values = np.empty(held.shape, dtype.memory)
+        dtypes.put(values, held)
+        out[0] = Held(values, dtype)
         return int(held.nbytes)

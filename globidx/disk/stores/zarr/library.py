@@ -262,8 +262,11 @@ class ZarrStore:
         with remote.as_os_errors():
             opened = self._open(array)
             if opened.ndim and opened.size:
-                return self.read(array, 0, opened.shape[0], axis=0)
-            return item_first(np.asarray(opened[...]), 0)
+                held = self.read(array, 0, opened.shape[0], axis=0)
+            else:
+                held = item_first(np.asarray(opened[...]), 0)
+            # objects with what they are
+            return held.view(dtype_of(opened)) if held.dtype == object else held
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""
