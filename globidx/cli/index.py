@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from globidx.disk.index.snapshot import Snapshot
 
 
-#: What is unusual about how an array is stored.
-_FORMS = {
-    "csr": ", stored sparse by row",
-    "csc": ", stored sparse by column",
-    "codes": ", codes of categories",
-}
-
-
 def add(things: Any) -> None:
     """Add the ``index`` commands to the parser's."""
     index = things.add_parser(
@@ -189,6 +181,7 @@ def _merge(args: argparse.Namespace) -> int | None:
 
 def _info(args: argparse.Namespace) -> int | None:
     from globidx.cli.sequences import lines as sequence_lines
+    from globidx.core.index.table import STORED
 
     snapshot = _snapshot_of(args)
     value, samples = _summary(snapshot), snapshot.samples
@@ -200,7 +193,7 @@ def _info(args: argparse.Namespace) -> int | None:
     what = "items" if samples is None else "rows"
     lines += [
         f"array        {a['name'] or '(bare)'}: {what} of {tuple(a['item_shape'])} {a['dtype']}"
-        f"{_FORMS.get(a['form'], '')}"
+        + (f", {STORED[a['form']]}" if a["form"] in STORED else "")
         for a in value["arrays"]
     ]
     if samples is None:

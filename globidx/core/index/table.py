@@ -31,6 +31,12 @@ KINDS = ("hdf5", "zarr2", "zarr3")
 DIGEST_SIZE = 16
 #: Forms of arrays that are sparse matrices: a group of three arrays each.
 SPARSE = frozenset({"csr", "csc"})
+#: How arrays of AnnData are stored, for messages.
+STORED = {
+    "csr": "stored sparse by row",
+    "csc": "stored sparse by column",
+    "codes": "stored as codes of categories",
+}
 #: The columns of a table that have one row a file.
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
@@ -403,6 +409,7 @@ def describe(table: Table) -> str:
     return ", ".join(
         f"{info.name or 'array'} of {info.value.shape} {info.value.dtype.name}"
         + (f" packed by {info.packing}" if info.packing else "")
+        + (f" {STORED[info.form]}" if info.form in STORED else "")
         for info in table.arrays
     )
 

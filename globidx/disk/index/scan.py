@@ -338,4 +338,6 @@ def _difference(one: Piece, other: Piece) -> str:
         return "set of array names (a bare zarr array has none)"
     if all(a[:4] + a[5:] == b[:4] + b[5:] for a, b in pairs):
         return "packing (or none: unpack them), since a stored number means another value in each"
+    if all(a[:3] == b[:3] for a, b in pairs):
+        return "way of storing rows"
     return "item shape and dtype"

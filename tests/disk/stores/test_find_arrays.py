@@ -251,7 +251,9 @@ def test_dense_and_sparse_files_are_not_one_index(tmp_path):
     """They read in different ways, so they are told apart."""
     anndata(tmp_path / "a.h5ad")
     anndata(tmp_path / "b.h5ad", "csr_matrix")
-    assert "b.h5ad" in refused(tmp_path, layout="anndata")
+    told = refused(tmp_path, layout="anndata")
+    assert "b.h5ad: it has X of (5,) float32 stored sparse by row, while in " in told
+    assert "a.h5ad there is X of (5,) float32; give the files one way of storing rows" in told
 
 
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
