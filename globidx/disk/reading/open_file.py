@@ -35,6 +35,17 @@ _MOST_SOURCES = 1024
 _WHOLE = -1
 
 
+def fills(on_missing: str | Mapping[str, str], array: str | None = None) -> bool:
+    """Whether absent chunks of an array are read as fill values; with None, of what is no array.
+
+    >>> fills("fill"), fills({"mask": "fill"}, "mask"), fills({"mask": "fill"}, "image")
+    (True, True, False)
+    """
+    if isinstance(on_missing, str):
+        return on_missing == "fill"
+    return array is not None and on_missing.get(array) == "fill"
+
+
 class Source(Protocol):
     """One array of an open file. ``how`` describes how it is read. Threads may share it."""
 
@@ -82,6 +93,7 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
 class OpenFile:
     """A file, with a source for each array that is read.
 
+    ``on_missing``: what an absent chunk is, ``"error"`` or ``"fill"``, of all arrays, or by name.
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
     in files outside its folder. ``cached`` keeps indexes of shards, ``kept`` what sparse matrices need.
     ``codes`` are, by column, the codes of all files' categories by those of this file.
@@ -92,7 +104,7 @@ class OpenFile:
         path: str,
         entry: Entry,
         *,
-        on_missing: str,
+        on_missing: str | Mapping[str, str],
         backend: str,
         forked: bool,
         allow_external: bool = False,
@@ -127,7 +139,7 @@ class OpenFile:
             if info.form == "stacked":
                 source = self._stacked(column, number)
             elif info.form == "codes":
-                source = CodeSource(self._part(info.path), self._codes.get(column))
+                source = CodeSource(self._part(info, info.path), self._codes.get(column))
             else:
                 source = self._source(info, self.path(column, number))
             self._sources[column, number] = source
@@ -164,12 +176,13 @@ class OpenFile:
     def _source(self, info: ArrayInfo, path: str) -> Source:
         if info.form in SPARSE:
             return self._sparse(info, path)
+        fill = fills(self._on_missing, info.name)
         if info.form == "ragged":
             *tell, array = stores.parts_of(path, info.form)
-            return RunsSource(self.library, array, tuple(tell))
+            return RunsSource(self.library, array, tuple(tell), fill=fill)
         if info.form == "whole":
-            return WholeSource(self.library, path, info.axis)
-        library = LibrarySource(self.library, path, info.axis)
+            return WholeSource(self.library, path, info.axis, fill=fill)
+        library = LibrarySource(self.library, path, info.axis, fill=fill)
         if self._backend == "library":
             library.how += " (as asked)"
             return library
@@ -178,11 +191,11 @@ class OpenFile:
         except NotPlainError as error:
             library.how += f" ({error})"
             return library
-        return FillingSource(fast, library) if self._on_missing == "fill" else fast
+        return FillingSource(fast, library) if fill else fast
 
     def _sparse(self, info: ArrayInfo, path: str) -> SparseSource:
         """The rows of a sparse matrix, whose three arrays are read as others are."""
-        parts = [self._part(part) for part in stores.parts_of(path, info.form)]
+        parts = [self._part(info, part) for part in stores.parts_of(path, info.form)]
         shape = self._entry.length, info.item_shape[0]
         kept = self._kept or Kept(BlockCache(0))
         # another version of a file has other stamps, where it has any
@@ -190,10 +203,10 @@ class OpenFile:
         made = SparseSource if info.form == "csr" else ColumnSource
         return made(path, parts, shape, kept, key)
 
-    def _part(self, path: str) -> Part:
-        """An array of numbers without another axis, as it is stored."""
+    def _part(self, info: ArrayInfo, path: str) -> Part:
+        """An array behind a field, of numbers without another axis, as it is stored."""
         shape, dtype, chunks = self.library().describe(path)
-        source = self._source(ArrayInfo(path, (), dtype.name, 0, path), path)
+        source = self._source(ArrayInfo(info.name, (), dtype.name, 0, path), path)
         return Part(source, dtype, shape[0], chunks[0] if chunks else 0)
 
     def _fast(self, info: ArrayInfo, path: str) -> Source:
@@ -230,7 +243,7 @@ class OpenFile:
                 self._path,
                 self._entry.kind,
                 self._entry.arrays[0].axis,
-                on_missing=self._on_missing,
+                on_missing="fill" if fills(self._on_missing) else "error",
                 allow_external=self._allow_external,
             )
         return self._store
@@ -273,22 +286,30 @@ class LibrarySource:
     """
 
     def __init__(
-        self, store: Callable[[], Store], array: str, axis: int = 0, place: int | None = None
+        self,
+        store: Callable[[], Store],
+        array: str,
+        axis: int = 0,
+        place: int | None = None,
+        fill: bool | None = None,
     ) -> None:
         self._store, self._array = store, array
         self._axis, self._place = axis, place
+        self._fill = fill
         self.how = "read by its library"
 
     def at(self, place: int) -> LibrarySource:
         """The rows at one place along axis 0."""
-        return LibrarySource(self._store, self._array, self._axis, place)
+        return LibrarySource(self._store, self._array, self._axis, place, self._fill)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``.
 
         Returns the decoded bytes, since libraries do not report stored ones.
         """
-        block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
+        block = self._store().read(
+            self._array, start, stop, axis=self._axis, place=self._place, fill=self._fill
+        )
         # a slice that reaches beyond the end is shorter, without an error
         if block.shape != out.shape:
             raise ReadError(
