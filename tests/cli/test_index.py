@@ -173,7 +173,7 @@ def test_a_wrong_option_is_a_usage_error(arguments, capsys):
         (["--layout", "tokens:4", "--axis", "1"], "along axis 0, not 1"),
         (["--key", "../x"], "inside the file"),
         (["--axis", "7"], "no axis 7"),
-        (["--axis", "64"], "axis must be in [0, 63]"),
+        (["--axis", "64"], "axis must be in [-64, 63]"),
     ],
 )
 def test_options_that_do_not_fit_are_told_in_a_line(folder, capsys, arguments, told):

@@ -340,4 +340,7 @@ def _difference(one: Piece, other: Piece) -> str:
         return "packing (or none: unpack them), since a stored number means another value in each"
     if all(a[:3] == b[:3] for a, b in pairs):
         return "way of storing rows"
+    dtypes_agree = all(a[2] == b[2] for a, b in pairs)
+    if dtypes_agree and {a[3] for a, _ in pairs} == {"plain"}:
+        return "item shape, or name their arrays with key='name[...]', which leaves shapes open"
     return "item shape and dtype"

@@ -18,6 +18,7 @@ from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
@@ -163,8 +164,20 @@ class Reader:
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)
         # a file that was touched, or copied back, has another stamp and the same samples
-        if (now.length, now.digest) != (known.length, known.digest):
+        if (now.length, now.digest) != (known.length, known.digest) and not _has_grown(
+            path, now, known
+        ):
             raise ReadError(
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
                 "refresh() the index and start a new epoch"
             )
+
+
+def _has_grown(path: str, now: Entry, known: Entry) -> bool:
+    """Whether a file that is being written has all rows that it had, and more: ids mean what they meant."""
+    return (
+        now.length > known.length
+        and (now.arrays, now.inner) == (known.arrays, known.inner)
+        and now.episodes is None
+        and stores.is_being_written(path, known.kind)
+    )

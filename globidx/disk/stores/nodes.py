@@ -26,4 +26,5 @@ def text(value: Any) -> str | None:
 
 def is_array(node: Any) -> bool:
     """Whether a node of a file is an array, and no group, type or nothing at all."""
-    return hasattr(node, "shape") and hasattr(node, "dtype")
+    # by class: h5py raises where a type has no dtype
+    return hasattr(node, "shape") and hasattr(type(node), "dtype")

@@ -141,6 +141,12 @@ def available(path: str, *, allow_external: bool) -> dict[str, str]:
         return anndata.available(_open_plain(path))
 
 
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of a store by URL that holds many."""
+    root = _open_plain(path)
+    return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
+
+
 def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
     """All that lies in the first group that ``pattern`` matches; None where it matches arrays."""
     del allow_external  # zarr arrays have their data in their store
