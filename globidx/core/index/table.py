@@ -24,7 +24,9 @@ from globidx.core.index.names import Names, common_folder
 
 #: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray``
 #: or ``zarr.json`` of each array.
-KINDS = ("hdf5", "zarr2", "zarr3")
+KINDS = ("hdf5", "zarr2", "zarr3", "zip2", "zip3")
+#: Those whose metadata lies in the file itself, which has one stamp, whatever it holds.
+SINGLE = frozenset({"hdf5", "zip2", "zip3"})
 DIGEST_SIZE = 16
 #: The columns of a table that have one row a file.
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")

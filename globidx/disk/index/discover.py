@@ -25,6 +25,8 @@ from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
 _SUFFIXES_SHOWN = 8
+#: Zip files may hold a zarr store; what is in them decides.
+_ZIP = ".zip"
 _DIGITS = re.compile(rb"\d+")
 
 
@@ -170,17 +172,33 @@ def _stores_below(
                 continue
             if _is_folder(entry):
                 entries.append(name if _looks_like_store(entry.path) else name + b"/")
-            elif name.endswith(b".zarr") or _looks_like_hdf5(name):
+            elif name.endswith(b".zarr") or _looks_like_file(name):
                 # also if it is a broken link: opening it raises
                 entries.append(name)
             else:
                 passed[_suffix(os.fsdecode(name))] += 1
+    _refuse_packed_twice(folder, entries)
     # a folder sorts with its "/", so that the whole tree is sorted
     for name in sorted(entries):
         if name.endswith(b"/"):
             yield from _stores_below(base + name[:-1], seen, passed)
         else:
             yield base + name
+
+
+def _refuse_packed_twice(folder: bytes, names: Sequence[bytes]) -> None:
+    """NoFilesError where a store lies beside a zip file of its name, as when it was unpacked.
+
+    Its samples would be trained on twice.
+    """
+    zips = {name for name in names if name.endswith(b".zip")}
+    for name in names:
+        if name + b".zip" in zips:
+            both = " and ".join(os.fsdecode(one) for one in (name, name + b".zip"))
+            raise NoFilesError(
+                f"{os.fsdecode(folder)} holds {both}, which seem to be one store, unpacked and packed; "
+                "name the one to read, by a glob or a list"
+            )
 
 
 def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
@@ -264,7 +282,7 @@ def _looks_like_store(path: bytes) -> bool:
     )
 
 
-def _looks_like_hdf5(name: bytes) -> bool:
+def _looks_like_file(name: bytes) -> bool:
     return name[name.rfind(b".") :].lower() in _SUFFIXES
 
 
@@ -288,5 +306,5 @@ def _absolute(path: str) -> str:
 
 _MARKERS = tuple(os.fsencode(marker) for marker in stores.ZARR_MARKERS)
 _SUFFIXES = frozenset(
-    os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES
+    os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES | {_ZIP}
 )

@@ -27,8 +27,11 @@ def read_list(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise NoFilesError(f"the list file {path} cannot be read: {error}") from None
-    if text.startswith(stores.ZIP_SIGNATURE.decode()):
-        raise NoFilesError(f"{path} is a zip file; {stores.in_zip(path)}")
+    if stores.is_zip(path):
+        try:
+            stores.format_of(path)
+        except ValueError as error:
+            raise NoFilesError(f"{path} cannot be read: {error}") from None
     if "\0" in text:
         raise NoFilesError(
             f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line"

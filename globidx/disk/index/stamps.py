@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from globidx.core.index.layout import Inner
 from globidx.core.index.patterns import Pattern, matches
-from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
+from globidx.core.index.table import KINDS, SINGLE, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
 
 #: A file that changed within so many nanoseconds might change again without its stamp moving.
@@ -72,7 +72,7 @@ def is_unchanged(path: str, entry: Entry) -> bool:
         now = np.array(noted_of(os.fsencode(path), entry), np.int64)
     except (OSError, ValueError):
         return False
-    # an HDF5 file has one stamp, whatever it holds
+    # a single file has one stamp, whatever it holds
     noted = np.array(entry.stamps, np.int64).reshape(-1, 4)[: len(now)]
     return len(noted) == len(now) and bool(_are_same(now, noted).all())
 
@@ -98,14 +98,14 @@ def _unchanged(
     # indices ascend
     near = paths.encoded(first, int(indices[-1]) + 1)
     selected = [near[index - first] for index in indices.tolist()]
-    single = KINDS.index("hdf5")
+    is_single = np.array([kind in SINGLE for kind in KINDS])
     width = len(table.arrays)
     noted = table.stamps[rows]
-    counts = np.where(table.kinds[rows] == single, 1, width)
-    # an HDF5 file has one stamp, whatever it holds
+    counts = np.where(is_single[table.kinds[rows]], 1, width)
+    # a single file has one stamp, whatever it holds
     noted = noted[np.arange(width) < counts[:, None]]
     watched_as_one = any(
-        _is_watched_as_one(kind, table.inner) for kind in KINDS[: int(table.kinds[rows].max()) + 1]
+        _is_watched_as_one(KINDS[kind], table.inner) for kind in set(table.kinds[rows].tolist())
     )
     if len(table.paths) or watched_as_one:
         entries = (table.entry(row) for row in rows.tolist())
@@ -134,7 +134,7 @@ def _are_same(now: NDArray[np.int64], noted: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
-    if kind == "hdf5":
+    if kind in SINGLE:
         return [b""]
     marker = b".zarray" if kind == "zarr2" else b"zarr.json"
     folders = (
@@ -144,7 +144,7 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 
 
 def _is_watched_as_one(kind: str, inner: Inner) -> bool:
-    return not inner.is_plain and kind != "hdf5" and inner != _STACKED
+    return not inner.is_plain and kind not in SINGLE and inner != _STACKED
 
 
 def watched(path: bytes, entry: Entry) -> Iterator[bytes]:

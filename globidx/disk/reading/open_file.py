@@ -98,6 +98,7 @@ class OpenFile:
         self._forked = forked
         self._sources: dict[tuple[int, int], Source] = {}
         self._store: Any = None
+        self._kept_container: Any = None
         if entry.kind == "hdf5":
             # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
             self.library()
@@ -170,6 +171,8 @@ class OpenFile:
         if is_remote(self._path):
             raise NotPlainError("by URL")
         if self._backend == "tensorstore":
+            if not self._entry.kind.startswith("zarr"):
+                raise NotPlainError("in a zip file")
             if is_stacked:
                 raise NotPlainError("many sequences in an array")
             tensors: Any = forks.import_module("globidx.disk.stores.tensors")
@@ -178,9 +181,17 @@ class OpenFile:
             )
             return by_tensorstore
         plain: Any = forks.import_module("globidx.disk.stores.zarr.fast")
-        marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
-        source: Source = plain.ZarrSource(self._path, path, info.axis, marker, self._cached)
+        marker = "zarr.json" if self._entry.kind.endswith("3") else ".zarray"
+        source: Source = plain.ZarrSource(self._container(), path, info.axis, marker, self._cached)
         return source
+
+    def _container(self) -> Any:
+        """What holds the keys of a zarr store; the directory of a zip file is parsed once."""
+        if self._kept_container is None:
+            self._kept_container = stores.container_of(
+                self._path, self._entry.kind, None if self._cached is None else self._cached.cache
+            )
+        return self._kept_container
 
     def library(self) -> Any:
         """The file as zarr-python or h5py opens it, once it is needed.

@@ -25,6 +25,7 @@ from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
 from globidx.disk.files import forks
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
@@ -55,7 +56,7 @@ UNREADABLE = (
 #: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
 Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-ZIP_SIGNATURE = b"PK\x03\x04"
+_ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 _OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
@@ -143,22 +144,23 @@ def format_of(path: Path) -> str:
         return "hdf5"
     with path.open("rb") as file:
         signature = file.read(8)
-    if signature.startswith(ZIP_SIGNATURE):
-        raise OtherFormatError(f"a zip file; {in_zip(path)}")
+    if is_zip(path):
+        _module("zarr.zipped").require_store(os.fspath(path))
+        return "zarr"
     for magic, name in _OTHER_FORMATS.items():
         if signature.startswith(magic):
             raise OtherFormatError(
                 f"a file of {name}, which is no HDF5: convert it to a newer format of its kind"
             )
-    raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
-
-
-def in_zip(path: Path) -> str:
-    """How to name a zarr store in a zip file."""
-    return (
-        f"name the zarr store in it as zip://::{path}, or zip://FOLDER::{path}; unpacked, it reads "
-        "many times faster"
+    raise UnknownKindError(
+        "neither a zarr store (a directory or a zip file) nor an HDF5 file (by signature)"
     )
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip file, by its signature."""
+    with path.open("rb") as file:
+        return file.read(4) in _ZIP_SIGNATURES
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -176,11 +178,24 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     # a file of a usual suffix is not opened only to see what it is
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:
-        plain: Entry | None = _module("zarr.fast_scan").scan(path, layout, axis)
+        folder = _module("zarr.containers").Folder(path)
+        plain: Entry | None = _module("zarr.fast_scan").scan(folder, layout, axis)
         if plain is not None:
             return plain
-    entry: Entry = _module(f"{name or format_of(Path(path))}.library").scan(path, layout, axis)
+        name = format_of(Path(path))
+        if name == "zarr" and not os.path.isdir(path):
+            plain = _module("zarr.fast_scan").scan(_module("zarr.zipped").Zip(path), layout, axis)
+            if plain is not None:
+                return plain
+    entry: Entry = _module(f"{name}.library").scan(path, layout, axis)
     return entry
+
+
+def container_of(path: str, kind: str, inflated: BlockCache | None = None) -> Any:
+    """What holds the keys of a zarr store of this ``kind``; ``inflated`` keeps shards that were deflated."""
+    if kind.startswith("zip"):
+        return _module("zarr.zipped").Zip(path, inflated)
+    return _module("zarr.containers").Folder(path)
 
 
 def open_store(

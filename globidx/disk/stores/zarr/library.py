@@ -1,4 +1,4 @@
-"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not.
+"""zarr stores in a folder, a zip file, or by URL, formats 2 and 3, sharded or not.
 
 It is the only module that imports zarr.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,15 @@ from globidx.disk.stores.base import (
     Audit,
     NotPlainError,
     array_info,
+    container_of,
+    is_zip,
     item_first,
     make_entry,
     packing_of,
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.disk.stores.zarr.tree import ZarrTree
@@ -57,16 +59,20 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    if not is_remote(path):
-        keys = () if layout.inner.kind == "match" else layout.keys
-        refuse_pipes(path, None if layout.rule else keys)
-    node = _open_plain(path)
-    store = ZarrStore(path, 0, fill=False)
+    with _opened(path) as store:
+        return _scan_opened(store, layout, axis)
+
+
+def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
+    way = store.way
+    keys = () if layout.inner.kind == "match" else layout.keys
+    way.refuse_pipes(None if layout.rule else keys)
+    node = way.open_root()
     if layout.inner.kind == "match" and not isinstance(node, zarr.Array):
-        found, inside, identity = find_sequences.matched(ZarrTree(path, node, store), layout, axis)
-        kind = f"zarr{node.metadata.zarr_format}"
+        found, inside, identity = find_sequences.matched(ZarrTree(node, store), layout, axis)
+        kind = way.kind(node)
         metadata = repr(identity).encode()
-        return make_entry(kind, found, metadata, is_foreign=is_remote(path), inside=inside)
+        return make_entry(kind, found, metadata, is_foreign=way.is_foreign, inside=inside)
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
             wanted = layout.keys[0] if layout.keys else layout.rule
@@ -75,7 +81,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             )
         fields, root = [Field("", "", layout.form, axis)], {"": node}
     else:
-        fields = find_arrays.find(node, layout, axis, lambda: _arrays(path, node))
+        fields = find_arrays.find(node, layout, axis, lambda: _arrays(way, node))
         root = node
     infos, documents, shapes = [], [], []
     for field in fields:
@@ -92,12 +98,11 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             array_info(field, shape, array.dtype, chunks, length=layout.length, packing=packing)
         )
         shapes.append(shape)
-        documents.append(_metadata(path, array))
-    kind = f"zarr{array.metadata.zarr_format}"
-    read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(path, node, store).read
+        documents.append(way.metadata(array))
+    read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
     metadata = b"".join(documents)
-    return make_entry(kind, infos, metadata, is_foreign=is_remote(path), inside=inside)
+    return make_entry(way.kind(array), infos, metadata, is_foreign=way.is_foreign, inside=inside)
 
 
 def _refuse_read(path: str) -> NDArray[Any]:
@@ -109,13 +114,12 @@ def arrays_like(
 ) -> list[str]:
     """The arrays whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
     del allow_external  # zarr arrays have their data in their store
-    root = _open_plain(path)
-    if isinstance(root, zarr.Array):
-        return []
-    listed = find_sequences.arrays_like(
-        ZarrTree(path, root, ZarrStore(path, 0, fill=False)), pattern
-    )
-    return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
+    with _opened(path) as store:
+        root = store.way.open_root()
+        if isinstance(root, zarr.Array):
+            return []
+        listed = find_sequences.arrays_like(ZarrTree(root, store), pattern)
+        return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
 
 
 def audit(path: str | Path, array: str) -> Audit:
@@ -123,11 +127,19 @@ def audit(path: str | Path, array: str) -> Audit:
 
     Of a sharded one, the chunks inside where that is plain, else whole shards.
     """
-    opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
-    has_checksums = _has_checksums(opened.metadata.to_dict())
-    if opened.shards and not is_remote(str(path)):
+    with _opened(os.fspath(path)) as store:
+        return _audit(store.way, array)
+
+
+def _audit(way: Way, array: str) -> Audit:
+    opened, container = way.open_array(array), way.container
+    # a zip file has a checksum of each member, but of a shard none of its chunks
+    has_checksums = _has_checksums(opened.metadata.to_dict()) or (
+        container is not None and container.kind == "zip" and not opened.shards
+    )
+    if opened.shards and container is not None:
         with suppress(NotPlainError):
-            source = ZarrSource(os.fspath(path), array, 0, "zarr.json")
+            source = ZarrSource(container, array, 0, "zarr.json")
             if source.sharding:
                 return Audit(opened.shape, *source.in_shards(source.sharding), has_checksums)
     units = opened.shards or opened.chunks
@@ -135,7 +147,7 @@ def audit(path: str | Path, array: str) -> Audit:
         *(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True))
     )
     keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
-    absent = sum(not _has_bytes(_path_in(path, array, key)) for key in keys)
+    absent = sum(not way.has(key_of(array, key)) for key in keys)
     return Audit(opened.shape, len(keys), absent, has_checksums)
 
 
@@ -189,12 +201,114 @@ def refuse_fork() -> None:
         )
 
 
+@contextmanager
+def _opened(path: str) -> Iterator[ZarrStore]:
+    store = ZarrStore(path, 0, fill=False)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+class Way:
+    """How zarr reaches the store at ``path``, and how its keys are looked at without zarr.
+
+    ``container`` holds the keys of a store on a local path; it is None where a look is a request.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.is_foreign = is_remote(path)
+        self.container: Container | None = None
+        self._root = ""
+        self._store: Any = path
+        if self.is_foreign:
+            self._store = _by_url(path)
+        elif os.path.isfile(path) and is_zip(Path(path)):
+            zipped = container_of(path, "zip")
+            self.container, self._root = zipped, zipped.root
+            self._store = zarr.storage.ZipStore(path, mode="r")
+        else:
+            self.container = container_of(path, "zarr")
+
+    def open_array(self, name: str) -> zarr.Array[Any]:
+        """The array of that name."""
+        return zarr.open_array(self._store, path=key_of(self._root, name), mode="r")
+
+    def open_node(self, name: str) -> Any:
+        """The array or group of that name, without consolidated metadata.
+
+        That may be stale, and say 10 items where there are 20.
+        """
+        path = key_of(self._root, name)
+        return zarr.open(self._store, path=path, mode="r", use_consolidated=False)
+
+    def open_root(self) -> Any:
+        """The array or group that the store is."""
+        if self.container is None:
+            return self.open_node("")
+        if self.container.has(".zarray") or self._node_type() == "array":
+            return self.open_array("")
+        return zarr.open_group(self._store, path=self._root, mode="r", use_consolidated=False)
+
+    def kind(self, node: Any) -> str:
+        """The kind of a file, in an index, that has this array or group."""
+        kind = "zarr" if self.container is None else self.container.kind
+        return f"{kind}{node.metadata.zarr_format}"
+
+    def has(self, key: str) -> bool:
+        """Whether there are bytes of a key."""
+        if self.container is not None:
+            return self.container.has(key)
+        return remote.exists(join(self.path, key))
+
+    def metadata(self, array: Any) -> bytes:
+        """An array's metadata as it is stored, the same bytes that are read without zarr.
+
+        Of a URL, as zarr spells them.
+        """
+        if self.container is None:
+            return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
+        marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"
+        inside = array.path[len(self._root) :].strip("/")
+        return self._read(key_of(inside, marker))
+
+    def refuse_pipes(self, keys: Sequence[str] | None) -> None:
+        """ValueError where metadata of a node, on the way to ``keys`` or of all, is no regular file."""
+        if self.container is not None and self.container.kind == "zarr":
+            refuse_pipes(self.path, keys)
+
+    def refuse_pipe(self, key: str) -> None:
+        """ValueError where a file is there that can be waited for."""
+        if self.container is not None and self.container.kind == "zarr":
+            refuse_pipe(join(self.path, key))
+
+    def close(self) -> None:
+        """Close a file that zarr keeps open."""
+        if isinstance(self._store, zarr.storage.ZipStore):
+            self._store.close()
+
+    def _read(self, key: str) -> bytes:
+        assert self.container is not None, "what is read by URL has no container"
+        opened = self.container.open(key)
+        if opened is None:
+            return b""
+        try:
+            return opened.read(opened.size, 0)
+        finally:
+            opened.close()
+
+    def _node_type(self) -> Any:
+        data = self._read("zarr.json")
+        return json.loads(data)["node_type"] if data else "group"
+
+
 class ZarrStore:
     """Arrays of one zarr store."""
 
     def __init__(self, path: str | Path, axis: int, *, fill: bool) -> None:
-        self._path = path
-        self._is_remote = is_remote(str(path))
+        self._path = os.fspath(path)
+        self._way: Way | None = None
         self._axis = axis
         self._fill = fill
         self._arrays: dict[str, zarr.Array[Any]] = {}
@@ -212,10 +326,11 @@ class ZarrStore:
         along = self._axis if axis is None else axis
         with remote.as_os_errors():
             opened = self._open(array)
-            if not self._is_remote:
+            is_near = self.way.container is not None
+            if is_near:
                 self._refuse_missing(array, opened, along, start, stop, place)
             block = np.asarray(opened[slab(along, start, stop, place)])
-            if not self._fill and self._is_remote:
+            if not self._fill and not is_near:
                 self._refuse_missing(array, opened, along, start, stop, place, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
@@ -224,9 +339,7 @@ class ZarrStore:
         with remote.as_os_errors():
             if attribute is not None:
                 try:
-                    return zarr.open(
-                        _zarr_path(_path_in(self._path, path)), mode="r", use_consolidated=False
-                    ).attrs[attribute]
+                    return self.way.open_node(path).attrs[attribute]
                 except FileNotFoundError:
                     raise KeyError(path) from None
             try:
@@ -242,13 +355,22 @@ class ZarrStore:
         if opened is None:
             if len(self._arrays) >= _MOST_ARRAYS:
                 self._arrays.clear()
-            path = _zarr_path(_path_in(self._path, name))
-            opened = self._arrays[name] = zarr.open_array(path, mode="r")
+            opened = self._arrays[name] = self.way.open_array(name)
         return opened
+
+    @property
+    def way(self) -> Way:
+        """How the store is reached; it is looked for when it is first asked for."""
+        if self._way is None:
+            self._way = Way(self._path)
+        return self._way
 
     def close(self) -> None:
         """Forget the arrays."""
         self._arrays.clear()
+        if self._way is not None:
+            self._way.close()
+            self._way = None
 
     def _refuse_missing(
         self,
@@ -283,8 +405,8 @@ class ZarrStore:
                 continue
             if self._fill:
                 # zarr knows what to fill in, and would wait for a FIFO
-                refuse_pipe(_path_in(self._path, name, key))
-            elif not _has_bytes(_path_in(self._path, name, key)):
+                self.way.refuse_pipe(key_of(name, key))
+            elif not self.way.has(key_of(name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
                     f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
@@ -307,18 +429,13 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
     return np.array_equal(part, filled, equal_nan=part.dtype.kind in "fc")
 
 
-def _path_in(path: str | Path, *names: str) -> str:
-    """A place in a store; of a URL, too."""
-    return join(os.fspath(path), *names)
-
-
-def _zarr_path(path: str) -> Any:
-    """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
+def _by_url(path: str) -> Any:
+    """What zarr opens: the URL itself, or of a chain of URLs a store that is made here.
 
     A cache of fsspec's is marked as asynchronous if the file system below it is. It is not
     asynchronous, but zarr relies on the mark.
     """
-    if not is_remote(path) or "::" not in path:
+    if "::" not in path:
         return path
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
@@ -328,51 +445,10 @@ def _zarr_path(path: str) -> Any:
     )
 
 
-def _has_bytes(path: str) -> bool:
-    if is_remote(path):
-        return remote.exists(path)
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0
-
-
-def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
-    if not is_remote(path):
-        refuse_pipes(path, None)
+def _arrays(way: Way, node: Any) -> dict[str, tuple[int, ...]]:
+    way.refuse_pipes(None)
     return {
         name: item.shape
         for name, item in node.members(max_depth=None)
         if isinstance(item, zarr.Array)
     }
-
-
-def _metadata(path: str, array: Any) -> bytes:
-    """An array's metadata as it is stored, the same bytes that are read without zarr.
-
-    Of a URL, as zarr spells them.
-    """
-    if is_remote(path):
-        return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
-    marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"
-    return Path(path, array.path, marker).read_bytes()
-
-
-def _open_plain(path: str) -> Any:
-    """The array or group at ``path``, without consolidated metadata.
-
-    That may be stale, and say 10 items where there are 20.
-    """
-    if is_remote(path):
-        return zarr.open(_zarr_path(path), mode="r", use_consolidated=False)
-    if os.path.exists(f"{path}/.zarray") or _node_type(path) == "array":
-        return zarr.open_array(path, mode="r")
-    return zarr.open_group(path, mode="r", use_consolidated=False)
-
-
-def _node_type(path: str) -> Any:
-    try:
-        return json.loads(Path(path, "zarr.json").read_bytes())["node_type"]
-    except FileNotFoundError:
-        return "group"
