@@ -140,13 +140,15 @@ def format_of(path: Path) -> str:
         # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
         path.stat()
         raise UnknownKindError("neither a regular file nor a directory")
-    if _has_suffix(str(path)) or _has_signature(path):
+    if _has_suffix(str(path)):
         return "hdf5"
-    with path.open("rb") as file:
-        signature = file.read(8)
     if is_zip(path):
         _module("zarr.zipped").require_store(os.fspath(path))
         return "zarr"
+    if _has_signature(path):
+        return "hdf5"
+    with path.open("rb") as file:
+        signature = file.read(8)
     for magic, name in _OTHER_FORMATS.items():
         if signature.startswith(magic):
             raise OtherFormatError(
@@ -178,15 +180,14 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     # a file of a usual suffix is not opened only to see what it is
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:
-        folder = _module("zarr.containers").Folder(path)
-        plain: Entry | None = _module("zarr.fast_scan").scan(folder, layout, axis)
+        fast = _module("zarr.fast_scan")
+        plain: Entry | None = fast.scan(container_of(path, "zarr"), layout, axis)
+        if plain is None:
+            name = format_of(Path(path))
+            if name == "zarr" and os.path.isfile(path):
+                plain = fast.scan(container_of(path, "zip"), layout, axis)
         if plain is not None:
             return plain
-        name = format_of(Path(path))
-        if name == "zarr" and not os.path.isdir(path):
-            plain = _module("zarr.fast_scan").scan(_module("zarr.zipped").Zip(path), layout, axis)
-            if plain is not None:
-                return plain
     entry: Entry = _module(f"{name}.library").scan(path, layout, axis)
     return entry
 

@@ -19,15 +19,18 @@ MOST_METADATA = 2**20
 _MOST_OFTEN = 2**13
 # a FIFO must not be waited for
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-def key_of(*names: str) -> str:
-    """A key of these parts, of which any may be "".
+def key_of(path: str, name: str) -> str:
+    """The key of a name in the node at ``path``; either may be "".
 
-    >>> key_of("", "zarr.json"), key_of("a/b", ".zarray")
-    ('zarr.json', 'a/b/.zarray')
+    >>> key_of("", "zarr.json"), key_of("a/b", ".zarray"), key_of("a", "")
+    ('zarr.json', 'a/b/.zarray', 'a')
     """
-    return "/".join(filter(None, names))
+    if not path:
+        return name
+    return f"{path}/{name}" if name else path
 
 
 class Opened(Protocol):
@@ -65,8 +68,14 @@ class Container(Protocol):
     def load(self, key: str) -> bytes | None:
         """Metadata, at most ``MOST_METADATA`` bytes; None where there are none to be had."""
 
+    def read(self, key: str, limit: int) -> tuple[bytes, int] | None:
+        """All bytes of a key, and how many there are; none are read if these are more than ``limit``.
+
+        None where the key is absent, or has no bytes; ValueError where they are damaged.
+        """
+
     def open(self, key: str) -> Opened | None:
-        """The bytes of a key; None where it is absent, or has no bytes."""
+        """The bytes of a key, to be read in parts; None where it is absent, or has no bytes."""
 
     def has(self, key: str) -> bool:
         """Whether ``open`` has bytes."""
@@ -100,13 +109,33 @@ class Folder:
             os.close(descriptor)
         return data
 
-    def open(self, key: str) -> OpenedFile | None:
-        """The file of a key; None where there is no regular file with bytes in it."""
+    def read(self, key: str, limit: int) -> tuple[bytes, int] | None:
+        """All bytes of a file, and how many there are."""
         # Opened for each read, which takes 5 us of some 40 for a chunk: descriptors that stay open
         # would be a second thing to bound.
         try:
             descriptor = os.open(f"{self.path}/{key}", _FLAGS)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except _ABSENT:
+            return None
+        try:
+            status = os.fstat(descriptor)
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode) or not size:
+                return None
+            if size > limit:
+                return b"", size
+            data = os.pread(descriptor, size, 0)
+            if len(data) < size:
+                data = read_on(descriptor, data, size, 0)
+            return data, size
+        finally:
+            os.close(descriptor)
+
+    def open(self, key: str) -> OpenedFile | None:
+        """The file of a key; None where there is no regular file with bytes in it."""
+        try:
+            descriptor = os.open(f"{self.path}/{key}", _FLAGS)
+        except _ABSENT:
             return None
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not status.st_size:

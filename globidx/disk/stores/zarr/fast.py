@@ -152,11 +152,14 @@ class ZarrSource:
         return len(data)
 
     def _in_file(self, coordinates: tuple[int, ...]) -> bytes:
-        opened = self._open(coordinates)
-        try:
-            return self._read(opened, self._bounded(opened.size, coordinates), 0, coordinates)
-        finally:
-            opened.close()
+        found = self._container.read(self._prefix + self._array.key(coordinates), self._most)
+        if found is None:
+            raise self._absent(coordinates)
+        data, size = found
+        if len(data) < size:
+            self._bounded(size, coordinates)
+            raise self._cut(coordinates, len(data), size)
+        return data
 
     def _in_shard(self, coordinates: tuple[int, ...], sharding: Sharding) -> bytes:
         """The bytes of a chunk inside its shard."""
@@ -223,16 +226,22 @@ class ZarrSource:
         """The bytes at ``coordinates`` of the grid of files; MissingChunkError where there are none."""
         opened = self._container.open(self._prefix + self._array.key(coordinates))
         if opened is None:
-            raise MissingChunkError(
-                self._missing(f"{self._describe(coordinates)} is not in the store")
-            )
+            raise self._absent(coordinates)
         return opened
 
     def _read(self, opened: Opened, size: int, offset: int, coordinates: tuple[int, ...]) -> bytes:
         data = opened.read(size, offset)
         if len(data) < size:
-            raise ReadError(f"{self._describe(coordinates)} ends after {len(data)} of {size} bytes")
+            raise self._cut(coordinates, len(data), size)
         return data
+
+    def _absent(self, coordinates: tuple[int, ...]) -> MissingChunkError:
+        return MissingChunkError(
+            self._missing(f"{self._describe(coordinates)} is not in the store")
+        )
+
+    def _cut(self, coordinates: tuple[int, ...], nbytes: int, size: int) -> ReadError:
+        return ReadError(f"{self._describe(coordinates)} ends after {nbytes} of {size} bytes")
 
     def _describe(self, coordinates: tuple[int, ...]) -> str:
         return f"chunk {self._array.key(coordinates)} of " + (

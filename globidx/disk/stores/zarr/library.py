@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -290,13 +291,8 @@ class Way:
 
     def _read(self, key: str) -> bytes:
         assert self.container is not None, "what is read by URL has no container"
-        opened = self.container.open(key)
-        if opened is None:
-            return b""
-        try:
-            return opened.read(opened.size, 0)
-        finally:
-            opened.close()
+        found = self.container.read(key, sys.maxsize)
+        return found[0] if found else b""
 
     def _node_type(self) -> Any:
         data = self._read("zarr.json")

@@ -37,7 +37,7 @@ _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 _ENCRYPTED = 1
 _MEMBER = np.dtype(
     [
-        *((number, "i8") for number in ("name", "header", "start", "packed", "size")),
+        *((number, "i8") for number in ("header", "start", "packed", "size")),
         ("crc", "u4"),
         ("method", "u2"),
         ("flags", "u2"),
@@ -58,12 +58,13 @@ _BROKEN = (
 
 
 class Directory(NamedTuple):
-    """The members of a zip file: a row for each, ascending by the hash of its name.
+    """The members of a zip file: a row for each, ascending by the ``hashes`` of their names.
 
     ``root`` is what the names of the store's keys begin with, ``nodes`` its folders with metadata,
     and ``version`` says which file this is of.
     """
 
+    hashes: NDArray[np.int64]
     members: NDArray[Any]
     root: str
     nodes: tuple[str, ...]
@@ -76,9 +77,8 @@ class Directory(NamedTuple):
         Names are as hashes here. Whoever reads a member compares the name in its own header.
         """
         name = hash(self.root + key)
-        names = self.members["name"]
-        row = int(names.searchsorted(name))
-        return row if row < len(names) and names[row] == name else None
+        row = int(self.hashes.searchsorted(name))
+        return row if row < len(self.hashes) and self.hashes[row] == name else None
 
 
 class Zip:
@@ -108,11 +108,17 @@ class Zip:
 
     def load(self, key: str) -> bytes | None:
         """Metadata; None where there is no such member, or a large one."""
+        found = self.read(key, MOST_METADATA)
+        return (found[0] or None) if found else None
+
+    def read(self, key: str, limit: int) -> tuple[bytes, int] | None:
+        """All bytes of a member, its checksum verified, and how many there are."""
         opened = self.open(key)
         if opened is None:
             return None
         try:
-            return opened.read(opened.size, 0) if opened.size <= MOST_METADATA else None
+            size = opened.size
+            return (opened.read(size, 0) if size <= limit else b""), size
         finally:
             opened.close()
 
@@ -120,16 +126,20 @@ class Zip:
         """The member of a key; None where there is none with bytes in it."""
         directory = self._directory
         row = directory.find(key)
-        if row is None or not directory.members["size"][row]:
+        if row is None:
             return None
         descriptor, status = _open(self.path)
         try:
             if _version(status) != directory.version:
                 raise ValueError("the zip file was written to while it was open; open it anew")
-            return OpenedMember(descriptor, directory, row, directory.root + key, self._inflated)
+            opened = OpenedMember(descriptor, directory, row, directory.root + key, self._inflated)
         except BaseException:
             os.close(descriptor)
             raise
+        if not opened.size:
+            opened.close()
+            return None
+        return opened
 
     def has(self, key: str) -> bool:
         """Whether there is such a member with bytes in it."""
@@ -170,7 +180,7 @@ class OpenedMember:
         name: str,
         inflated: BlockCache | None,
     ) -> None:
-        _, header, start, packed, size, crc, method, flags = directory.members[row].item()
+        header, start, packed, size, crc, method, flags = directory.members[row].item()
         if flags & _ENCRYPTED:
             raise ValueError(f"member {name!r} of the zip file is encrypted; write it without")
         if method not in (_STORED, _DEFLATED):
@@ -257,7 +267,9 @@ class _Kept:
     def put(self, key: Hashable, directory: Directory) -> None:
         with self._lock:
             nodes = sum(map(len, directory.nodes)) + 64 * len(directory.nodes)
-            self._lru.put(key, directory, directory.members.nbytes + nodes)
+            self._lru.put(
+                key, directory, directory.members.nbytes + directory.hashes.nbytes + nodes
+            )
 
     def _inherit(self) -> None:
         self._lock = threading.Lock()
@@ -301,16 +313,17 @@ def _parsed(descriptor: int, version: Hashable, size: int) -> Directory:
             # of members of one name the last one counts, as zarr writes them
             infos = {info.filename: info for info in archive.infolist()}
         members = np.array([_member(info) for info in infos.values()], _MEMBER)
+        hashes = np.fromiter(map(hash, infos), np.int64, len(infos))
     except _BROKEN as error:
         raise ValueError(f"the zip file is damaged: {error}") from error
     root = _root(infos)
-    members.sort(order="name")
-    return Directory(members, root, tuple(sorted(_nodes(infos, root))), version, size)
+    order = np.argsort(hashes)
+    nodes = tuple(sorted(_nodes(infos, root)))
+    return Directory(hashes[order], members[order], root, nodes, version, size)
 
 
 def _member(info: zipfile.ZipInfo) -> tuple[int, ...]:
     return (
-        hash(info.filename),
         info.header_offset,
         -1,
         info.compress_size,
