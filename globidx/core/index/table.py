@@ -24,9 +24,10 @@ from globidx.core.index.names import Names, common_folder
 
 #: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray``
 #: or ``zarr.json`` of each array.
-KINDS = ("hdf5", "zarr2", "zarr3", "zip2", "zip3")
-#: Those whose metadata lies in the file itself, which has one stamp, whatever it holds.
-SINGLE = frozenset({"hdf5", "zip2", "zip3"})
+#: Of references it lies in a JSON file or in ``.zmetadata``; an icechunk repository has snapshots.
+KINDS = ("hdf5", "zarr2", "zarr3", "zip2", "zip3", "references", "parquet", "icechunk")
+#: Those whose metadata lies in one file, which has one stamp, whatever it holds.
+SINGLE = frozenset(KINDS) - {"zarr2", "zarr3"}
 DIGEST_SIZE = 16
 #: The columns of a table that have one row a file.
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")

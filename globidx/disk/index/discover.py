@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def absolute_names(files: Any) -> str | Sequence[str]:
     )
 
 
-def find_files(files: Any) -> Paths:
-    """Absolute paths of the files.
+def find_files(files: Any, storage_options: Mapping[str, Any] | None = None) -> Paths:
+    """Absolute paths of the files; ``storage_options`` are fsspec's, for URLs.
 
     Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where
     nothing matches; ValueError where a list names a path twice, or local paths and URLs together.
@@ -57,7 +57,7 @@ def find_files(files: Any) -> Paths:
         if passed:
             _log.info("%s: %d files taken%s", named, len(paths), over)
         return paths
-    listed = remote.find(named) if isinstance(named, str) else list(named)
+    listed = remote.find(named, storage_options) if isinstance(named, str) else list(named)
     if not listed:
         raise NoFilesError("the list of files is empty; pass at least one path")
     return Paths.of(_listed(listed))
@@ -277,8 +277,10 @@ def _raise(error: OSError) -> None:
 
 
 def _looks_like_store(path: bytes) -> bool:
-    return path.endswith(b".zarr") or any(
-        os.path.exists(path + b"/" + marker) for marker in _MARKERS
+    return (
+        path.endswith(b".zarr")
+        or any(os.path.exists(path + b"/" + marker) for marker in _MARKERS)
+        or stores.is_elsewhere(os.fsdecode(path)) is not None
     )
 
 

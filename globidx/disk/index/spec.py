@@ -46,6 +46,7 @@ class IndexSpec:
         axis: int | Mapping[str, int] = 0,
         cache_dir: str | os.PathLike[str] | None = None,
         allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> IndexSpec:
         """The options as a user gives them; ValueError or TypeError for what they cannot be.
@@ -53,12 +54,17 @@ class IndexSpec:
         ``sampling`` are the options of ``SampleSpec.of``.
         """
         named = absolute_names(files)
+        _require_options(storage_options)
+        access: dict[str, Any] = {
+            "allow_external": bool(allow_external),
+            "storage_options": storage_options,
+        }
         if isinstance(layout, str) and layout in FAMILIES:
-            key, sampling = _family(layout, key, named, sampling, allow_external=allow_external)
+            key, sampling = _family(layout, key, named, sampling, access)
             layout = None
         inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         arrays, along = inside.along(axis)
-        arrays = replace(arrays, allow_external=bool(allow_external))
+        arrays = replace(arrays, **access)
         folder = None if cache_dir is None else Path(cache_dir).absolute()
         return cls(named, arrays, along, folder, samples)
 
@@ -68,7 +74,7 @@ class IndexSpec:
         ``options`` are those of ``Build``.
         """
         if paths is None:
-            paths = find_files(self.files)
+            paths = find_files(self.files, self.layout.storage_options)
         is_local = isinstance(self.files, str) and not is_remote(self.files)
         name = os.path.relpath(str(self.files), paths.root) if is_local else self.files
         if not isinstance(name, str):
@@ -96,7 +102,7 @@ class IndexSpec:
 
 
 def _family(
-    layout: str, key: Any, named: Any, sampling: dict[str, Any], *, allow_external: bool
+    layout: str, key: Any, named: Any, sampling: dict[str, Any], access: dict[str, Any]
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """The keys and sequences of the files of a family, by what the first file has."""
     if key is not None:
@@ -104,10 +110,10 @@ def _family(
             f"layout {layout!r} has its own arrays, so that key={key!r} has no use; leave key out"
         )
     family = FAMILIES[layout]
-    path = find_files(named)[0]
+    path = find_files(named, access["storage_options"])[0]
 
     def arrays(pattern: str) -> list[str]:
-        return stores.arrays_like(path, pattern, family.varies, allow_external=allow_external)
+        return stores.arrays_like(path, pattern, family.varies, **access)
 
     try:
         keys = family.keys(arrays)
@@ -116,3 +122,15 @@ def _family(
     if sampling.get("sequences", "row") == "row":
         sampling = sampling | {"sequences": family.sequences}
     return keys, sampling
+
+
+def _require_options(options: object) -> None:
+    """TypeError for what cannot be options of fsspec; the values may be secret, and are not shown."""
+    if options is None or (
+        isinstance(options, Mapping) and all(isinstance(name, str) for name in options)
+    ):
+        return
+    raise TypeError(
+        f"storage_options must be a dict of options of fsspec by name, got a {type(options).__name__}; "
+        'pass {"anon": True}, for example'
+    )

@@ -18,6 +18,7 @@ from globidx.core.index.layout import Inner
 from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, SINGLE, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
+from globidx.disk.stores import base as stores
 
 #: A file that changed within so many nanoseconds might change again without its stamp moving.
 SETTLED_NS = 2 * 10**9
@@ -61,6 +62,8 @@ def noted_of(path: bytes, entry: Entry) -> list[Stamp]:
 
     A zarr store with sequences inside has one stamp for all files that tell where these are.
     """
+    if entry.kind == "icechunk":
+        return [stores.stamp_of_snapshot(os.fsdecode(path))]
     if _is_watched_as_one(entry.kind, entry.inner):
         return [_as_one(path, watched(path, entry))]
     return [stamp(os.stat(path + suffix)) for suffix in _suffixes(entry.kind, entry.arrays)]
@@ -135,7 +138,7 @@ def _are_same(now: NDArray[np.int64], noted: NDArray[np.int64]) -> NDArray[np.bo
 
 def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     if kind in SINGLE:
-        return [b""]
+        return [b"/.zmetadata" if kind == "parquet" else b""]
     marker = b".zarray" if kind == "zarr2" else b"zarr.json"
     folders = (
         os.fsencode(info.path + ("/indptr" if info.form == "csr" else "")) for info in arrays
@@ -144,7 +147,8 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 
 
 def _is_watched_as_one(kind: str, inner: Inner) -> bool:
-    return not inner.is_plain and kind not in SINGLE and inner != _STACKED
+    # of a snapshot no file has a stamp
+    return kind == "icechunk" or (not inner.is_plain and kind not in SINGLE and inner != _STACKED)
 
 
 def watched(path: bytes, entry: Entry) -> Iterator[bytes]:

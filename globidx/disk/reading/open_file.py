@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -22,6 +22,12 @@ from globidx.errors import MissingChunkError, ReadError
 BACKENDS = ("auto", "library", "tensorstore")
 
 
+#: Kinds of files whose keys only zarr's own stores can find.
+_ELSEWHERE = {
+    "references": "by references",
+    "parquet": "by references",
+    "icechunk": "in an icechunk repository",
+}
 #: Sources that an open file keeps.
 _MOST_SOURCES = 1024
 #: In place of the number of an episode: all of them.
@@ -76,7 +82,7 @@ class OpenFile:
     """A file, with a source for each array that is read.
 
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
-    in files outside its folder. ``cached`` keeps indexes of shards.
+    in files outside its folder. ``storage_options`` are fsspec's. ``cached`` keeps indexes of shards.
     """
 
     def __init__(
@@ -88,11 +94,13 @@ class OpenFile:
         backend: str,
         forked: bool,
         allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         cached: ShardIndexes | None = None,
     ) -> None:
         self._path = path
         self._entry = entry
         self._allow_external, self._cached = allow_external, cached
+        self._storage_options = storage_options
         self._on_missing = on_missing
         self._backend = backend
         self._forked = forked
@@ -170,6 +178,8 @@ class OpenFile:
             return fast
         if is_remote(self._path):
             raise NotPlainError("by URL")
+        if self._entry.kind in _ELSEWHERE:
+            raise NotPlainError(_ELSEWHERE[self._entry.kind])
         if self._backend == "tensorstore":
             if not self._entry.kind.startswith("zarr"):
                 raise NotPlainError("in a zip file")
@@ -207,6 +217,7 @@ class OpenFile:
                 self._entry.arrays[0].axis,
                 on_missing=self._on_missing,
                 allow_external=self._allow_external,
+                storage_options=self._storage_options,
             )
         return self._store
 

@@ -5,10 +5,11 @@ It also tells in which arrays damage would go unnoticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -43,27 +44,27 @@ def check(
     decode: bool,
     executor: Executor | None,
     allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[list[ArrayReport]]:
     """Every array of every file of an index, file by file; with ``decode`` all data are read."""
     jobs = [(path, indexed.entry(file)) for file, path in enumerate(indexed.paths)]
     run = map if executor is None else executor.map
-    repeated = [[value] * len(jobs) for value in (decode, allow_external)]
+    access = {"allow_external": allow_external, "storage_options": storage_options}
+    repeated = [[value] * len(jobs) for value in (decode, access)]
     return iter(run(_check_file, *zip(*jobs, strict=True), *repeated))
 
 
-def _check_file(path: str, entry: Entry, decode: bool, allow: bool) -> list[ArrayReport]:
+def _check_file(path: str, entry: Entry, decode: bool, access: dict[str, Any]) -> list[ArrayReport]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
     try:
-        opened = OpenFile(
-            path, entry, on_missing="fill", backend="auto", forked=False, allow_external=allow
-        )
+        opened = OpenFile(path, entry, on_missing="fill", backend="auto", forked=False, **access)
     except stores.UNREADABLE as error:
         return [
             ArrayReport(path, info.path, 0, 0, (_describe(error),), False) for info in entry.arrays
         ]
     try:
         return [
-            _check_array(path, entry.kind, one, decode, allow) for one in _stored(opened, entry)
+            _check_array(path, entry.kind, one, decode, access) for one in _stored(opened, entry)
         ]
     finally:
         opened.close()
@@ -80,9 +81,11 @@ class _Stored:
     read: Callable[[int, int, int], object]
 
 
-def _check_array(path: str, kind: str, one: _Stored, decode: bool, allow: bool) -> ArrayReport:
+def _check_array(
+    path: str, kind: str, one: _Stored, decode: bool, access: dict[str, Any]
+) -> ArrayReport:
     try:
-        audit = stores.audit(path, kind, one.path, allow_external=allow)
+        audit = stores.audit(path, kind, one.path, **access)
     except stores.UNREADABLE as error:
         return ArrayReport(path, one.path, 0, 0, (_describe(error),), False)
     problems = []

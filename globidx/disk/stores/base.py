@@ -12,7 +12,7 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from globidx.core import validate
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
-from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry, Stamp
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
@@ -133,10 +133,12 @@ def format_of(path: Path) -> str:
     OSError where the path cannot be looked at, UnknownKindError for anything else.
     """
     if path.is_dir():
-        if any((path / marker).is_file() for marker in ZARR_MARKERS):
+        if any((path / marker).is_file() for marker in ZARR_MARKERS) or is_elsewhere(str(path)):
             return "zarr"
         raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
     if not path.is_file():
+        if "@" in path.name and is_elsewhere(str(path)):
+            return "zarr"
         # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
         path.stat()
         raise UnknownKindError("neither a regular file nor a directory")
@@ -147,6 +149,8 @@ def format_of(path: Path) -> str:
         return "zarr"
     if _has_signature(path):
         return "hdf5"
+    if is_elsewhere(str(path)):
+        return "zarr"
     with path.open("rb") as file:
         signature = file.read(8)
     for magic, name in _OTHER_FORMATS.items():
@@ -157,6 +161,24 @@ def format_of(path: Path) -> str:
     raise UnknownKindError(
         "neither a zarr store (a directory or a zip file) nor an HDF5 file (by signature)"
     )
+
+
+def is_elsewhere(path: str) -> str | None:
+    """The kind of a zarr store that is neither a folder of keys nor a zip file of them; None otherwise.
+
+    That is a set of references to other files, or an icechunk repository.
+    """
+    if os.path.isfile(path):
+        return "references" if _module("zarr.references").is_json(path) else None
+    if _module("zarr.repository").is_repository(path):
+        return "icechunk"
+    return "parquet" if _module("zarr.references").is_parquet(path) else None
+
+
+def stamp_of_snapshot(path: str) -> Stamp:
+    """The stamp of the snapshot that the name of an icechunk repository means now."""
+    stamp: Stamp = _module("zarr.repository").stamp(path)
+    return stamp
 
 
 def is_zip(path: Path) -> bool:
@@ -184,7 +206,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
         plain: Entry | None = fast.scan(container_of(path, "zarr"), layout, axis)
         if plain is None:
             name = format_of(Path(path))
-            if name == "zarr" and os.path.isfile(path):
+            if name == "zarr" and os.path.isfile(path) and is_zip(Path(path)):
                 plain = fast.scan(container_of(path, "zip"), layout, axis)
         if plain is not None:
             return plain
@@ -200,39 +222,66 @@ def container_of(path: str, kind: str, inflated: BlockCache | None = None) -> An
 
 
 def open_store(
-    path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False
+    path: str | Path,
+    kind: str,
+    axis: int,
+    *,
+    on_missing: str,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Store:
-    """Open a file that was scanned as ``kind``; ``allow_external`` as it was then."""
+    """Open a file that was scanned as ``kind``, with the options that it was scanned with."""
     if kind == "hdf5":
         library = _module("hdf5.library")
         hdf5: Store = library.open_store(
             path, axis, on_missing=on_missing, allow_external=allow_external
         )
         return hdf5
-    store: Store = _module("zarr.library").open_store(path, axis, on_missing=on_missing)
+    store: Store = _module("zarr.library").open_store(
+        path,
+        axis,
+        on_missing=on_missing,
+        allow_external=allow_external,
+        storage_options=storage_options,
+    )
     return store
 
 
 def arrays_like(
-    path: str, pattern: str, varies: Sequence[str] = (), *, allow_external: bool
+    path: str,
+    pattern: str,
+    varies: Sequence[str] = (),
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The arrays of a file whose paths match ``pattern``, and of which all attributes ``varies`` are true.
 
     In natural order. Errors say what is wrong, not where.
     """
     kind = "zarr" if is_remote(path) else format_of(Path(path))
+    more = {"storage_options": storage_options} if kind == "zarr" else {}
     listed: list[str] = _module(f"{kind}.library").arrays_like(
-        path, pattern, varies, allow_external=allow_external
+        path, pattern, varies, allow_external=allow_external, **more
     )
     return listed
 
 
-def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
+def audit(
+    path: str | Path,
+    kind: str,
+    array: str,
+    *,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Audit:
     """What is there of an array, without reading it."""
     if kind == "hdf5":
         hdf5: Audit = _module("hdf5.library").audit(path, array, allow_external=allow_external)
         return hdf5
-    zarr: Audit = _module("zarr.library").audit(path, array)
+    zarr: Audit = _module("zarr.library").audit(
+        path, array, allow_external=allow_external, storage_options=storage_options
+    )
     return zarr
 
 

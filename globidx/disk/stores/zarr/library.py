@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
 from globidx.core.index.layout import Layout
@@ -24,10 +25,12 @@ from globidx.core.index.table import Entry
 from globidx.disk.files.paths import is_remote, join
 from globidx.disk.stores import find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
+    ZARR_MARKERS,
     Audit,
     NotPlainError,
     array_info,
     container_of,
+    is_elsewhere,
     is_zip,
     item_first,
     make_entry,
@@ -35,6 +38,7 @@ from globidx.disk.stores.base import (
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.zarr import references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
@@ -60,7 +64,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    with _opened(path) as store:
+    with _opened(path, layout.allow_external, layout.storage_options) as store:
         return _scan_opened(store, layout, axis)
 
 
@@ -72,7 +76,7 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
     if layout.inner.kind == "match" and not isinstance(node, zarr.Array):
         found, inside, identity = find_sequences.matched(ZarrTree(node, store), layout, axis)
         kind = way.kind(node)
-        metadata = repr(identity).encode()
+        metadata = repr(identity).encode() + way.version.encode()
         return make_entry(kind, found, metadata, is_foreign=way.is_foreign, inside=inside)
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
@@ -102,7 +106,7 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
         documents.append(way.metadata(array))
     read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
-    metadata = b"".join(documents)
+    metadata = b"".join(documents) + way.version.encode()
     return make_entry(way.kind(array), infos, metadata, is_foreign=way.is_foreign, inside=inside)
 
 
@@ -111,11 +115,15 @@ def _refuse_read(path: str) -> NDArray[Any]:
 
 
 def arrays_like(
-    path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
+    path: str,
+    pattern: str,
+    varies: Sequence[str],
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The arrays whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
-    del allow_external  # zarr arrays have their data in their store
-    with _opened(path) as store:
+    with _opened(path, allow_external, storage_options) as store:
         root = store.way.open_root()
         if isinstance(root, zarr.Array):
             return []
@@ -123,12 +131,18 @@ def arrays_like(
         return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
 
 
-def audit(path: str | Path, array: str) -> Audit:
+def audit(
+    path: str | Path,
+    array: str,
+    *,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Audit:
     """What is there of an array.
 
     Of a sharded one, the chunks inside where that is plain, else whole shards.
     """
-    with _opened(os.fspath(path)) as store:
+    with _opened(os.fspath(path), allow_external, storage_options) as store:
         return _audit(store.way, array)
 
 
@@ -184,9 +198,22 @@ def _has_checksums(metadata: Any) -> bool:
     return False
 
 
-def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
-    """An open store; it holds no file descriptor between reads."""
-    return ZarrStore(path, axis, fill=on_missing == "fill")
+def open_store(
+    path: str | Path,
+    axis: int,
+    *,
+    on_missing: str,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ZarrStore:
+    """An open store; it holds no file descriptor between reads, unless it is a zip file."""
+    return ZarrStore(
+        path,
+        axis,
+        fill=on_missing == "fill",
+        allow_external=allow_external,
+        storage_options=storage_options,
+    )
 
 
 def refuse_fork() -> None:
@@ -203,8 +230,12 @@ def refuse_fork() -> None:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[ZarrStore]:
-    store = ZarrStore(path, 0, fill=False)
+def _opened(
+    path: str, allow_external: bool, storage_options: Mapping[str, Any] | None
+) -> Iterator[ZarrStore]:
+    store = ZarrStore(
+        path, 0, fill=False, allow_external=allow_external, storage_options=storage_options
+    )
     try:
         yield store
     finally:
@@ -214,23 +245,45 @@ def _opened(path: str) -> Iterator[ZarrStore]:
 class Way:
     """How zarr reaches the store at ``path``, and how its keys are looked at without zarr.
 
-    ``container`` holds the keys of a store on a local path; it is None where a look is a request.
+    ``container`` holds the keys of a store in a folder or zip file; it is None where a look is a
+    request, or as slow as one. ``version`` identifies the data of a store with versions. No stamp
+    proves anything of one that ``is_foreign``.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(
+        self, path: str, options: Mapping[str, Any] | None = None, *, allow_external: bool = False
+    ) -> None:
+        self.path, self._options = path, options
         self.is_foreign = is_remote(path)
         self.container: Container | None = None
-        self._root = ""
+        self.version, self._root, self._kind = "", "", ""
         self._store: Any = path
         if self.is_foreign:
-            self._store = _by_url(path)
+            self._store = _by_url(path, options)
         elif os.path.isfile(path) and is_zip(Path(path)):
             zipped = container_of(path, "zip")
             self.container, self._root = zipped, zipped.root
             self._store = zarr.storage.ZipStore(path, mode="r")
-        else:
+        elif os.path.isdir(path) and any(
+            os.path.exists(f"{path}/{marker}") for marker in ZARR_MARKERS
+        ):
             self.container = container_of(path, "zarr")
+        else:
+            self._reach_elsewhere(allow_external=allow_external)
+
+    def _reach_elsewhere(self, *, allow_external: bool) -> None:
+        """Make a store of zarr's for references to other files, or for an icechunk repository."""
+        self._kind = is_elsewhere(self.path) or ""
+        if self._kind == "icechunk":
+            session = repository.session(self.path)
+            self._store, self.version = session.store, session.snapshot_id
+        elif self._kind:
+            files = references.file_system(self.path, self._options, allow_external=allow_external)
+            self._store = zarr.storage.FsspecStore(files, read_only=True, path="")
+            self.is_foreign = not references.are_inline(self.path)
+        else:
+            # zarr's own error says what is missing in this folder
+            self.container = container_of(self.path, "zarr")
 
     def open_array(self, name: str) -> zarr.Array[Any]:
         """The array of that name."""
@@ -254,6 +307,8 @@ class Way:
 
     def kind(self, node: Any) -> str:
         """The kind of a file, in an index, that has this array or group."""
+        if self._kind:
+            return self._kind
         kind = "zarr" if self.container is None else self.container.kind
         return f"{kind}{node.metadata.zarr_format}"
 
@@ -261,7 +316,9 @@ class Way:
         """Whether there are bytes of a key."""
         if self.container is not None:
             return self.container.has(key)
-        return remote.exists(join(self.path, key))
+        if self._kind:
+            return bool(sync(self._store.exists(key)))
+        return remote.exists(join(self.path, key), self._options)
 
     def metadata(self, array: Any) -> bytes:
         """An array's metadata as it is stored, the same bytes that are read without zarr.
@@ -302,8 +359,17 @@ class Way:
 class ZarrStore:
     """Arrays of one zarr store."""
 
-    def __init__(self, path: str | Path, axis: int, *, fill: bool) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        axis: int,
+        *,
+        fill: bool,
+        allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path = os.fspath(path)
+        self._options, self._allow_external = storage_options, allow_external
         self._way: Way | None = None
         self._axis = axis
         self._fill = fill
@@ -358,7 +424,7 @@ class ZarrStore:
     def way(self) -> Way:
         """How the store is reached; it is looked for when it is first asked for."""
         if self._way is None:
-            self._way = Way(self._path)
+            self._way = Way(self._path, self._options, allow_external=self._allow_external)
         return self._way
 
     def close(self) -> None:
@@ -425,17 +491,21 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
     return np.array_equal(part, filled, equal_nan=part.dtype.kind in "fc")
 
 
-def _by_url(path: str) -> Any:
+def _by_url(path: str, options: Mapping[str, Any] | None) -> Any:
     """What zarr opens: the URL itself, or of a chain of URLs a store that is made here.
 
     A cache of fsspec's is marked as asynchronous if the file system below it is. It is not
     asynchronous, but zarr relies on the mark.
     """
     if "::" not in path:
-        return path
+        if not options:
+            return path
+        return zarr.storage.FsspecStore.from_url(
+            path, storage_options=dict(options), read_only=True
+        )
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-    files, inner = remote.file_system(path)
+    files, inner = remote.file_system(path, options)
     return zarr.storage.FsspecStore(
         AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner
     )
