@@ -77,7 +77,9 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
         found, inside, identity = find_sequences.matched(ZarrTree(node, store), layout, axis)
         kind = way.kind(node)
         metadata = repr(identity).encode() + way.version.encode()
-        return make_entry(kind, found, metadata, is_foreign=way.is_foreign, inside=inside)
+        return way.stamped(
+            make_entry(kind, found, metadata, is_foreign=way.is_foreign, inside=inside)
+        )
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
             wanted = layout.keys[0] if layout.keys else layout.rule
@@ -107,7 +109,8 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
     read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
     metadata = b"".join(documents) + way.version.encode()
-    return make_entry(way.kind(array), infos, metadata, is_foreign=way.is_foreign, inside=inside)
+    entry = make_entry(way.kind(array), infos, metadata, is_foreign=way.is_foreign, inside=inside)
+    return way.stamped(entry)
 
 
 def _refuse_read(path: str) -> NDArray[Any]:
@@ -258,6 +261,7 @@ class Way:
         self.container: Container | None = None
         self.version, self._root, self._kind = "", "", ""
         self._store: Any = path
+        self._format: Any = None
         if self.is_foreign:
             self._store = _by_url(path, options)
         elif os.path.isfile(path) and is_zip(Path(path)):
@@ -280,6 +284,8 @@ class Way:
         elif self._kind:
             files = references.file_system(self.path, self._options, allow_external=allow_external)
             self._store = zarr.storage.FsspecStore(files, read_only=True, path="")
+            # of a key that is none of format 2, its reader makes a number
+            self._format = 2 if self._kind == "parquet" else None
             self.is_foreign = not references.are_inline(self.path)
         else:
             # zarr's own error says what is missing in this folder
@@ -287,7 +293,9 @@ class Way:
 
     def open_array(self, name: str) -> zarr.Array[Any]:
         """The array of that name."""
-        return zarr.open_array(self._store, path=key_of(self._root, name), mode="r")
+        return zarr.open_array(
+            self._store, path=key_of(self._root, name), mode="r", zarr_format=self._format
+        )
 
     def open_node(self, name: str) -> Any:
         """The array or group of that name, without consolidated metadata.
@@ -295,7 +303,13 @@ class Way:
         That may be stale, and say 10 items where there are 20.
         """
         path = key_of(self._root, name)
-        return zarr.open(self._store, path=path, mode="r", use_consolidated=False)
+        return zarr.open(
+            self._store,
+            path=path,
+            mode="r",
+            use_consolidated=False,
+            zarr_format=self._format,
+        )
 
     def open_root(self) -> Any:
         """The array or group that the store is."""
@@ -311,6 +325,12 @@ class Way:
             return self._kind
         kind = "zarr" if self.container is None else self.container.kind
         return f"{kind}{node.metadata.zarr_format}"
+
+    def stamped(self, entry: Entry) -> Entry:
+        """The entry of this store, with the stamp of its version where it has versions."""
+        if not self.version:
+            return entry
+        return entry.with_stamps((repository.stamp_of(self.version),))
 
     def has(self, key: str) -> bool:
         """Whether there are bytes of a key."""

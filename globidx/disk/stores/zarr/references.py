@@ -57,6 +57,8 @@ def file_system(path: str, options: Mapping[str, Any] | None, *, allow_external:
     """
     is_folder = os.path.isdir(path)
     options = dict(options or {})
+    # as zarr asks: of file systems that know how, and the others take it for nothing
+    options["remote_options"] = {"asynchronous": True, **options.get("remote_options", {})}
     try:
         from fsspec.implementations.reference import ReferenceFileSystem
 
@@ -120,7 +122,8 @@ def _parquet_targets(folder: str) -> Iterable[str]:
     import pandas
 
     for file in sorted(glob.glob(f"{glob.escape(folder)}/**/refs.*.parq*", recursive=True)):
-        paths = pandas.read_parquet(file, columns=["path"])["path"]
+        # the engine that fsspec takes
+        paths = pandas.read_parquet(file, columns=["path"], engine="fastparquet")["path"]
         yield from (path for path in paths.dropna().unique() if path)
 
 
