@@ -7,20 +7,23 @@ import json
 import os
 from pathlib import Path
 
-import fsspec
 import h5py
-import kerchunk.hdf
 import numpy as np
 import pytest
 import zarr
 from files import numbers, run_python, settled_manager, write_hdf5, write_zarr
-from fsspec.implementations.reference import LazyReferenceMapper, ReferenceFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.disk.reading import verify
 from globidx.errors import BadFilesError, MissingChunkError, NoFilesError, ReadError
+
+fsspec = pytest.importorskip("fsspec")
+hdf = pytest.importorskip("kerchunk.hdf")
+pytest.importorskip("fastparquet")
+
+from fsspec.implementations.reference import LazyReferenceMapper, ReferenceFileSystem  # noqa: E402
 
 
 def references_to(path, below=""):
@@ -88,7 +91,7 @@ def test_what_kerchunk_says_of_an_hdf5_file_is_read(tmp_path):
     data = numbers(20)
     path = write_hdf5(tmp_path / "a.h5", data, chunk=6, compression="gzip")
     with h5py.File(path) as file:
-        refs = kerchunk.hdf.SingleHdf5ToZarr(file, path, inline_threshold=0).translate()
+        refs = hdf.SingleHdf5ToZarr(file, path, inline_threshold=0).translate()
     (tmp_path / "a.json").write_text(json.dumps(refs))
     manager = GlobalIndexManager(tmp_path / "a.json", key="x")
     np.testing.assert_array_equal(samples(manager), data)

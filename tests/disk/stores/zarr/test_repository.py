@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 
-import icechunk
 import numpy as np
 import pytest
 import zarr
@@ -16,6 +15,8 @@ from hypothesis import strategies as st
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.disk.reading import verify
 from globidx.errors import BadFilesError, MissingChunkError, ReadError
+
+icechunk = pytest.importorskip("icechunk")
 
 
 class Repository:
