@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index import episodes as inner
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Inner
@@ -87,6 +88,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
                 "form": a.form,
                 "packing": a.packing,
                 "axis": a.axis,
+                "member": a.member,
             }
             for a in table.arrays
         ],
@@ -150,6 +152,8 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
         ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0)
         for a in header["arrays"]
     )
+    for info in arrays:
+        dtypes.parse(info.dtype)
     files = len(columns["lengths"])
     if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
         raise ValueError("its columns differ in length")
@@ -286,16 +290,25 @@ def _column(body: memoryview, column: dict[str, Any], dtype: str) -> NDArray[Any
 
 
 _SIZE = schema.Integer(0, 2**48)
+
+
+def _flag(value: Any, where: str) -> bool:
+    if type(value) is not bool:
+        raise RecordError(f"{where} must be true or false, got {value!r:.80}")
+    return value
+
+
 _HEADER = {
     "arrays": schema.List(
         schema.Fields(
             name=schema.Text(4096),
             item_shape=schema.List(_SIZE),
-            dtype=schema.Text(64),
+            dtype=schema.Text(2**16),
             path=schema.Text(4096),
             form=schema.Text(16),
             packing=schema.Text(128),
             axis=schema.Integer(0, 64),
+            member=schema.Text(4096),
         ),
         at_least=1,
     ),
@@ -304,6 +317,7 @@ _HEADER = {
         arrays=schema.List(schema.Text(4096)),
         only=schema.Optional(schema.Text(4096)),
         missing=schema.Optional(schema.Text(4096)),
+        whole=_flag,
     ),
     "columns": schema.Json(schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE)),
     "bytes": _SIZE,

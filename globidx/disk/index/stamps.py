@@ -140,9 +140,8 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     if kind in SINGLE:
         return [b"/.zmetadata" if kind == "parquet" else b""]
     marker = b".zarray" if kind == "zarr2" else b"zarr.json"
-    folders = (
-        os.fsencode(info.path + ("/indptr" if info.form == "csr" else "")) for info in arrays
-    )
+    # of several arrays behind one, the first tells how many rows there are
+    folders = (os.fsencode(stores.parts_of(info.path, info.form)[0]) for info in arrays)
     return [b"/" + folder + b"/" + marker if folder else b"/" + marker for folder in folders]
 
 

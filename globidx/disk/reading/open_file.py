@@ -7,12 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index.patterns import Pattern
 from globidx.core.index.table import ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import NotPlainError, Span, Store
+from globidx.disk.stores.ragged import RunsSource, WholeSource
 from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
@@ -160,6 +162,11 @@ class OpenFile:
     def _source(self, info: ArrayInfo, path: str) -> Source:
         if info.form == "csr":
             return SparseSource(self.library, path)
+        if info.form == "ragged":
+            *tell, array = stores.parts_of(path, info.form)
+            return RunsSource(self.library, array, tuple(tell))
+        if info.form == "whole":
+            return WholeSource(self.library, path, info.axis)
         library = LibrarySource(self.library, path, info.axis)
         if self._backend == "library":
             library.how += " (as asked)"
@@ -174,7 +181,9 @@ class OpenFile:
     def _fast(self, info: ArrayInfo, path: str) -> Source:
         is_stacked = info.form == "stacked"
         if self._entry.kind == "hdf5":
-            fast: Source = self.library().source(path, info.axis, is_stacked=is_stacked)
+            fast: Source = self.library().source(
+                path, info.axis, is_stacked=is_stacked, memory=info.memory
+            )
             return fast
         if is_remote(self._path):
             raise NotPlainError("by URL")
@@ -250,7 +259,7 @@ class LibrarySource:
             raise ReadError(
                 f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}"
             )
-        out[...] = block
+        dtypes.put(out, block)
         return out.nbytes
 
 

@@ -13,7 +13,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
+from globidx.core.index.patterns import runs_of
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry, Stamp
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
@@ -81,6 +83,9 @@ class Store(Protocol):
         cannot be read.
         """
 
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array as it is stored, in native byte order; MissingChunkError as ``read``."""
+
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute of the node at ``path``, or all of the array there.
 
@@ -110,6 +115,13 @@ class Inside(NamedTuple):
     inner: Inner
     episodes: Episodes | None
     missing: Missing | None
+
+
+class Contents(NamedTuple):
+    """What lies in a group: its arrays by their paths in it, and the attributes that can be given."""
+
+    arrays: list[str]
+    attributes: list[str]
 
 
 class UnknownKindError(GlobidxError, ValueError):
@@ -267,6 +279,25 @@ def arrays_like(
     return listed
 
 
+def contents(
+    path: str,
+    pattern: str,
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Contents | None:
+    """All that lies in the first group of a file that ``pattern`` matches; None where it matches arrays.
+
+    Errors say what is wrong, not where.
+    """
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    more = {"storage_options": storage_options} if kind == "zarr" else {}
+    found: Contents | None = _module(f"{kind}.library").contents(
+        path, pattern, allow_external=allow_external, **more
+    )
+    return found
+
+
 def audit(
     path: str | Path,
     kind: str,
@@ -319,12 +350,19 @@ def array_info(
     for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
-    dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
-    if dtype_name is None:
-        raise ValueError(
-            f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
-        )
+    # each row of an array of arrays has axes of its own behind those of the array
+    shape = (*shape, *dtype.shape)
+    chunks = (*chunks, *dtype.shape) if chunks else chunks
+    dtype_name = dtypes.spelled(dtype.base)
+    if field.members:
+        compound = dtypes.parse(dtype_name)
+        dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
     axis = field.axis
+    if field.form == "whole":
+        # of any shape: a file or a match is one sample, and rows are counted by those of the first field
+        count = int(shape[axis]) if len(shape) > axis else 1
+        spelling = dtypes.ragged(dtype_name)
+        return ArrayInfo(field.name, (), spelling, 0, field.path, "whole", packing, axis), count
     if not shape:
         raise ValueError(
             f"{label} is a single value, with no axis of items; choose another with key= (--key)"
@@ -353,21 +391,28 @@ def array_info(
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
     return ArrayInfo(
-        field.name, item_shape, dtype_name, chunk, field.path, field.form, packing, axis
+        field.name,
+        item_shape,
+        dtype_name,
+        chunk,
+        field.path,
+        field.form,
+        packing,
+        axis,
+        field.member,
     ), count
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
-    """The stored arrays behind an array: a sparse matrix has three.
+    """The stored arrays behind an array: a sparse matrix has three, one in runs those that tell them.
 
-    >>> parts_of("X", "csr")
-    ('X/indptr', 'X/indices', 'X/data')
+    >>> parts_of("X", "csr"), parts_of("x[offsets]", "ragged")
+    (('X/indptr', 'X/indices', 'X/data'), ('offsets', 'x'))
     """
-    return (
-        tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
-        if form == "csr"
-        else (path,)
-    )
+    if form == "csr":
+        return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
+    runs = runs_of(path) if form == "ragged" else None
+    return (path,) if runs is None else (*runs[1], runs[0])
 
 
 def packing_of(attribute: Callable[[str], Any]) -> str:
@@ -402,7 +447,8 @@ def make_entry(
 
     ``inside`` are the sequences in it, if the layout has such.
     """
-    require_aligned(arrays)
+    if inside is None or not inside.inner.whole:
+        require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
     within = inside or Inside(arrays[0][1], PLAIN, None, None)
     if within.episodes is not None:
@@ -452,15 +498,6 @@ def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[sl
     if place is not None:
         ahead[0] = slice(place, place + 1)
     return (*ahead, slice(start, stop))
-
-
-@lru_cache(64)
-def _native_name(dtype: np.dtype[Any]) -> str | None:
-    """The name of a dtype of numbers or bools in native byte order.
-
-    It is kept, for numpy takes its time over it.
-    """
-    return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
 
 
 @cache

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.disk.stores.base import NotPlainError, Span
 
 Coordinates = tuple[int, ...]
@@ -87,4 +88,8 @@ class ChunkGrid:
         first = row * self.length
         for start, stop, target in spans:
             part = out[(slice(target, target + stop - start), *region)]
-            part[...] = rows[(slice(start - first, stop - first), *map(slice, part.shape[1:]))]
+            taken = rows[(slice(start - first, stop - first), *map(slice, part.shape[1:]))]
+            if part.dtype.names is None:
+                part[...] = taken
+            else:
+                dtypes.put(part, taken)

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
@@ -37,7 +38,7 @@ class ChunkedSource:
     Each chunk is read by its offset and decoded whole.
     """
 
-    def __init__(self, dataset: Any, axis: int) -> None:
+    def __init__(self, dataset: Any, axis: int, memory: np.dtype[Any] | None = None) -> None:
         plist = dataset.id.get_create_plist()
         self._filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
         for index, code in enumerate(self._filters):
@@ -53,7 +54,9 @@ class ChunkedSource:
             raise NotPlainError("chunks whose offsets HDF5 does not list")
         self._table = table
         self._dataset = dataset
-        self._chunks, self._dtype = dataset.chunks, dataset.dtype
+        self._chunks, self._dtype = dataset.chunks, dtypes.as_complex(dataset.dtype)
+        # bytes of a chunk are rows only where elements look alike in both
+        self._is_native = memory is None or self._dtype == memory
         self._set_grid(ChunkGrid(dataset.shape, dataset.chunks, axis))
         self._nbytes = math.prod(self._chunks) * self._dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._filters))
@@ -69,7 +72,7 @@ class ChunkedSource:
 
     def _set_grid(self, grid: ChunkGrid) -> None:
         self._grid = grid
-        self._direct = grid.is_direct and self._dtype.isnative
+        self._direct = grid.is_direct and self._dtype.isnative and self._is_native
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""

@@ -27,6 +27,7 @@ from globidx.disk.stores import find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     ZARR_MARKERS,
     Audit,
+    Contents,
     NotPlainError,
     array_info,
     container_of,
@@ -42,7 +43,7 @@ from globidx.disk.stores.zarr import references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
-from globidx.disk.stores.zarr.tree import ZarrTree
+from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -92,18 +93,22 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
         root = node
     infos, documents, shapes = [], [], []
     for field in fields:
-        array = root[field.path]
-        shape, chunks = None, None
+        shape: tuple[int, ...]
+        chunks: tuple[int, ...] | None = None
         if field.form == "csr":
-            group, array = array, array["data"]
+            group = root[field.path]
+            array = group["data"]
             shape = (group["indptr"].shape[0] - 1, find_arrays.sparse_shape(group)[1])
+            dtype = array.dtype
+            documents.append(f"{shape}".encode())
+        elif field.form == "ragged":
+            array, shape, dtype, chunks = find_arrays.described_runs(root, field.path)
             documents.append(f"{shape}".encode())
         else:
-            shape, chunks = array.shape, array.chunks
+            array = root[field.path]
+            shape, dtype, chunks = array.shape, dtype_of(array), array.chunks
         packing = "" if field.form == "csr" else packing_of(array.attrs.get)
-        infos.append(
-            array_info(field, shape, array.dtype, chunks, length=layout.length, packing=packing)
-        )
+        infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
         documents.append(way.metadata(array))
     read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(node, store).read
@@ -132,6 +137,21 @@ def arrays_like(
             return []
         listed = find_sequences.arrays_like(ZarrTree(root, store), pattern)
         return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
+
+
+def contents(
+    path: str,
+    pattern: str,
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Contents | None:
+    """All that lies in the first group that ``pattern`` matches; None where it matches arrays."""
+    with _opened(path, allow_external, storage_options) as store:
+        root = store.way.open_root()
+        if isinstance(root, zarr.Array):
+            return None
+        return find_sequences.contents(ZarrTree(root, store), pattern)
 
 
 def audit(
@@ -415,6 +435,14 @@ class ZarrStore:
             if not self._fill and not is_near:
                 self._refuse_missing(array, opened, along, start, stop, place, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
+
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array."""
+        with remote.as_os_errors():
+            opened = self._open(array)
+            if opened.ndim and opened.size:
+                return self.read(array, 0, opened.shape[0], axis=0)
+            return item_first(np.asarray(opened[...]), 0)
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""

@@ -5,7 +5,7 @@ They are read from their JSON where that is plain, else by zarr.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,15 @@ from globidx.disk.stores.zarr.containers import key_of
 from globidx.disk.stores.zarr.fast_scan import attributes_of, load
 from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.errors import MissingChunkError
+
+#: Elements of the one kind of object that zarr reads, which are no text.
+_BYTES = np.dtype(object, metadata={"vlen": bytes})
+
+
+def dtype_of(array: Any) -> np.dtype[Any]:
+    """The dtype of an array that zarr opened; objects with what they are in their metadata."""
+    dtype: np.dtype[Any] = array.dtype
+    return _BYTES if dtype.kind == "O" else dtype
 
 
 class ZarrTree:
@@ -60,7 +69,9 @@ class ZarrTree:
         if not is_array(node):
             return None
         spelled = node.metadata.to_dict()
-        return Described(node.shape, node.dtype, node.chunks, packing_of(node.attrs.get), spelled)
+        return Described(
+            node.shape, dtype_of(node), node.chunks, packing_of(node.attrs.get), spelled
+        )
 
     def read(self, path: str) -> NDArray[Any]:
         """All of the array at ``path``; ValueError where there is none, or a chunk of it is absent.
@@ -77,6 +88,11 @@ class ZarrTree:
         except MissingChunkError as error:
             raise ValueError(unwritten(error)) from None
         return rows
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """The attributes of the group at ``path``."""
+        node = self._node(path)
+        return {} if node is None else dict(node.attrs)
 
     def _node(self, path: str) -> Any:
         self._store.way.refuse_pipes([path])
