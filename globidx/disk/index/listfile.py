@@ -77,7 +77,8 @@ def _refuse_json(path: Path, text: str) -> None:
         value = None
     if isinstance(value, dict) and ("refs" in value or ".zgroup" in value):
         raise NoFilesError(
-            f"{path} holds references of kerchunk, which are no list of files; name the stores that they refer to"
+            f"{path} holds references of kerchunk of an old version, which are not read; write them as version 1 "
+            '({"version": 1, "refs": ...}), or name the stores that they refer to'
         )
     raise NoFilesError(
         f"{path} is JSON, and a list file is text or CSV with a path a line; write the paths so"
