@@ -109,8 +109,12 @@ def test_references_in_parquet_are_read(tmp_path):
         for key, value in refs.items():
             mapper[key] = value.encode() if isinstance(value, str) else value
         mapper.flush()
-    manager = GlobalIndexManager([tmp_path / "in/refs.parq"], key="x")
+    manager = settled_manager([tmp_path / "in/refs.parq"], key="x")
     np.testing.assert_array_equal(samples(manager), data)
+    assert not manager.refresh()
+    metadata = tmp_path / "in/refs.parq/.zmetadata"
+    metadata.write_text(metadata.read_text().replace("20,", "21,"))
+    assert manager.refresh().grown == ("refs.parq",)
     with pytest.raises(BadFilesError, match="lies outside the folder"):
         GlobalIndexManager([tmp_path / "out/refs.parq"], key="x")
 
