@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from files import numbers, run_python, settled_manager, write_hdf5, write_zarr
+from files import numbers, run_python, settled_manager, watched_scans, write_hdf5, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,14 +119,26 @@ def test_references_in_parquet_are_read(tmp_path):
         GlobalIndexManager([tmp_path / "out/refs.parq"], key="x")
 
 
-def test_one_stamp_is_that_of_the_references(tmp_path):
+def test_one_stamp_is_that_of_the_references(tmp_path, monkeypatch):
     """An unchanged file of references is not opened again; one that names more rows is seen."""
     write_zarr(tmp_path / "a", {"x": numbers(8)})
     path = written(tmp_path / "a.json", references_to(tmp_path / "a"))
+    seen = watched_scans(monkeypatch)
     manager = settled_manager(path, key="x", cache_dir=tmp_path)
-    assert not manager.refresh()
+    assert not manager.refresh() and seen == ["a.json"]
     zarr.open_array(tmp_path / "a", path="x").resize((9, 3))
     written(path, references_to(tmp_path / "a"))
+    assert manager.refresh().grown == ("a.json",)
+
+
+def test_metadata_by_reference_are_looked_at_each_time(tmp_path):
+    """No stamp of the file of references proves anything of another file."""
+    write_zarr(tmp_path / "a", {"x": numbers(8)})
+    refs = references_to(tmp_path / "a")
+    refs["x/zarr.json"] = [str(tmp_path / "a/x/zarr.json")]
+    manager = settled_manager(written(tmp_path / "a.json", refs), key="x", cache_dir=tmp_path)
+    np.testing.assert_array_equal(samples(manager), numbers(8))
+    zarr.open_array(tmp_path / "a", path="x").resize((9, 3))
     assert manager.refresh().grown == ("a.json",)
 
 
