@@ -112,6 +112,7 @@ def test_what_is_unusual_is_left_to_zarr(tmp_path, what):
     assert fast_scan.scan(Folder(str(path)), parse(None, keys), 0) is None
 
 
+@pytest.mark.filterwarnings("ignore:Found an empty list of filters")
 @settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_metadata_is_never_read_otherwise_than_zarr_does(tmp_path_factory, data):
