@@ -7,8 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from globidx.core import validate
+from globidx.core.cached import cached_property
 from globidx.core.index.families import FAMILIES
-from globidx.core.index.patterns import Pattern, expanded, has_stars, require_alike
+from globidx.core.index.patterns import (
+    Pattern,
+    expanded,
+    has_stars,
+    require_alike,
+    without_brackets,
+)
 
 #: Layouts that are only the names of their arrays.
 _KEYS = {"cxi": ("entry_1/data_1/data",), "peaknet": ("images", "labels")}
@@ -99,13 +106,22 @@ class Layout:
         # beside arrays of many sequences, one that is the same for all of them
         return "plain" if self.inner.kind == "axis" and not axis else self.form
 
+    @cached_property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields: those given, or the keys without what they say of rows."""
+        if self.names is not None:
+            return self.names
+        keys = self.keys or ()
+        short = tuple(map(without_brackets, keys))
+        return short if len(set(short)) == len(short) else keys
+
     def fields(self, axis: int) -> list[tuple[str, str, int]]:
         """Name, key and axis of each field, ``axis`` where it has none of its own.
 
         It is for keys that are known.
         """
         keys = self.keys or ()
-        return list(zip(self.names or keys, keys, self.axes or (axis,) * len(keys), strict=True))
+        return list(zip(self.field_names, keys, self.axes or (axis,) * len(keys), strict=True))
 
     def along(self, axis: int | Mapping[str, int]) -> tuple[Layout, int]:
         """This layout with its rows along ``axis``, which is one for all or by field.
@@ -125,7 +141,7 @@ class Layout:
                     f"axis={along} has no use: with sequences='axis' sequences lie along axis 0, and rows along axis 1"
                 )
             return self._along(along + stacked), along + stacked
-        names = self.names or self.keys or ()
+        names = self.field_names
         if unknown := [name for name in axis if name not in names]:
             raise ValueError(f"axis names {unknown[0]!r}, which is no field; there is {names}")
         given = {

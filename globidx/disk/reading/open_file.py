@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import NotPlainError, Span, Store
-from globidx.disk.stores.ragged import RunsSource, WholeSource
+from globidx.disk.stores.ragged import LooseSource, RunsSource, WholeSource
 from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
@@ -34,6 +36,17 @@ _ELSEWHERE = {
 _MOST_SOURCES = 1024
 #: In place of the number of an episode: all of them.
 _WHOLE = -1
+
+
+def fills(on_missing: str | Mapping[str, str], array: str | None = None) -> bool:
+    """Whether absent chunks of an array are read as fill values; with None, of what is no array.
+
+    >>> fills("fill"), fills({"mask": "fill"}, "mask"), fills({"mask": "fill"}, "image")
+    (True, True, False)
+    """
+    if isinstance(on_missing, str):
+        return on_missing == "fill"
+    return array is not None and on_missing.get(array) == "fill"
 
 
 class Source(Protocol):
@@ -83,6 +96,7 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
 class OpenFile:
     """A file, with a source for each array that is read.
 
+    ``on_missing``: what an absent chunk is, ``"error"`` or ``"fill"``, of all arrays, or by name.
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
     in files outside its folder. ``storage_options`` are fsspec's. ``cached`` keeps indexes of shards.
     """
@@ -92,7 +106,7 @@ class OpenFile:
         path: str,
         entry: Entry,
         *,
-        on_missing: str,
+        on_missing: str | Mapping[str, str],
         backend: str,
         forked: bool,
         allow_external: bool = False,
@@ -160,14 +174,21 @@ class OpenFile:
         return whole.at(place) if isinstance(whole, StackedSource) else whole
 
     def _source(self, info: ArrayInfo, path: str) -> Source:
+        fill = fills(self._on_missing, info.name)
         if info.form == "csr":
-            return SparseSource(self.library, path)
+            return SparseSource(self.library, path, fill)
         if info.form == "ragged":
             *tell, array = stores.parts_of(path, info.form)
-            return RunsSource(self.library, array, tuple(tell))
+            return RunsSource(self.library, array, tuple(tell), fill=fill)
+        if info.form == "loose":
+            element = dtypes.parse(info.dtype).element
+            assert element is not None, "items of any shape are arrays"
+            rows = self._source(replace(info, form="plain", dtype=element.name), path)
+            read = partial(self._read_rows, path, info.axis, fill)
+            return LooseSource(rows, read, element.memory)
         if info.form == "whole":
-            return WholeSource(self.library, path, info.axis)
-        library = LibrarySource(self.library, path, info.axis)
+            return WholeSource(self.library, path, info.axis, fill=fill)
+        library = LibrarySource(self.library, path, info.axis, fill=fill)
         if self._backend == "library":
             library.how += " (as asked)"
             return library
@@ -176,7 +197,13 @@ class OpenFile:
         except NotPlainError as error:
             library.how += f" ({error})"
             return library
-        return FillingSource(fast, library) if self._on_missing == "fill" else fast
+        return FillingSource(fast, library) if fill else fast
+
+    def _read_rows(
+        self, path: str, axis: int, fill: bool | None, start: int, stop: int
+    ) -> NDArray[Any]:
+        rows: NDArray[Any] = self.library().read(path, start, stop, axis=axis, fill=fill)
+        return rows
 
     def _fast(self, info: ArrayInfo, path: str) -> Source:
         is_stacked = info.form == "stacked"
@@ -224,7 +251,7 @@ class OpenFile:
                 self._path,
                 self._entry.kind,
                 self._entry.arrays[0].axis,
-                on_missing=self._on_missing,
+                on_missing="fill" if fills(self._on_missing) else "error",
                 allow_external=self._allow_external,
                 storage_options=self._storage_options,
             )
@@ -238,22 +265,30 @@ class LibrarySource:
     """
 
     def __init__(
-        self, store: Callable[[], Store], array: str, axis: int = 0, place: int | None = None
+        self,
+        store: Callable[[], Store],
+        array: str,
+        axis: int = 0,
+        place: int | None = None,
+        fill: bool | None = None,
     ) -> None:
         self._store, self._array = store, array
         self._axis, self._place = axis, place
+        self._fill = fill
         self.how = "read by its library"
 
     def at(self, place: int) -> LibrarySource:
         """The rows at one place along axis 0."""
-        return LibrarySource(self._store, self._array, self._axis, place)
+        return LibrarySource(self._store, self._array, self._axis, place, self._fill)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``.
 
         Returns the decoded bytes, since libraries do not report stored ones.
         """
-        block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
+        block = self._store().read(
+            self._array, start, stop, axis=self._axis, place=self._place, fill=self._fill
+        )
         # a slice that reaches beyond the end is shorter, without an error
         if block.shape != out.shape:
             raise ReadError(
@@ -270,6 +305,7 @@ class FillingSource:
         self._source = source
         self.library = library
         self.how = source.how
+        self.row_shape = getattr(source, "row_shape", None)
 
     def at(self, place: int) -> FillingSource:
         """The rows at one place along axis 0."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
-from globidx.core.index.patterns import runs_of
+from globidx.core.index.patterns import loose, runs_of
 
 #: The most ``default`` attributes that are followed; NeXus files have two.
 _DEPTH = 32
@@ -66,7 +66,7 @@ def find(
 def fields_of(layout: Layout, axis: int) -> tuple[Field, ...]:
     """The fields of a layout that names its keys, each at its key: the same for all files."""
     return tuple(
-        Field(name, key, layout.form_along(along), along)
+        Field(name, loose(key) or key, "loose" if loose(key) else layout.form_along(along), along)
         for name, key, along in layout.fields(axis)
     )
 

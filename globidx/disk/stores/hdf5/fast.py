@@ -64,6 +64,11 @@ class ChunkedSource:
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
         self.how = f"chunks decoded without HDF5's filters ({named}{by})"
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return self._grid.row_shape
+
     def at(self, place: int) -> ChunkedSource:
         """The rows at one place along axis 0."""
         other = copy.copy(self)
@@ -183,6 +188,7 @@ class ContiguousSource:
             raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = RawFile(dataset), offset
         self._rows = dataset.shape[1] if is_stacked else 0
+        self.row_shape = dataset.shape[1 + is_stacked :]
         self._row = math.prod(dataset.shape[1 + is_stacked :]) * dataset.dtype.itemsize
         self._swapped = not dataset.dtype.isnative
         self.how = "contiguous, read without HDF5"

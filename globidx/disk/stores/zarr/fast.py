@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import copy
 import errno
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,7 +44,7 @@ class ZarrSource:
         marker: str,
         indexes: ShardIndexes | None = None,
     ) -> None:
-        array = parse_array(_metadata(container, key_of(name, marker)))
+        array = parse_array(metadata_of(container, key_of(name, marker)))
         self._container, self._name = container, name
         self._prefix = f"{name}/" if name else ""
         self._array = array
@@ -59,6 +57,11 @@ class ZarrSource:
         names = ", ".join(name for name, _ in array.steps) or "raw"
         in_zip = ", in a zip file" if container.kind == "zip" else ""
         self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''}{in_zip})"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return self._grid.row_shape
 
     def at(self, place: int) -> ZarrSource:
         """The rows at one place along axis 0."""
@@ -103,41 +106,33 @@ class ZarrSource:
             grid.put(rows, region, row, spans, out)
         return nbytes
 
-    def in_shards(self, sharding: Sharding) -> tuple[int, int]:
-        """How many chunks lie in shards, and how many of them are absent.
+    def in_shard(self, shard: tuple[int, ...]) -> tuple[list[int], NDArray[np.bool_]]:
+        """The first chunk of a shard, and which of its chunks inside the array are there.
 
-        Chunks of a shard whose index cannot be read do not count as absent: reading them raises.
+        All of them where its index cannot be read: reading them raises.
         """
-        chunks = 0
-        absent = 0
-        per_shard = _per_shard(sharding, self._array)
-        grid = [
-            -(-size // chunk)
-            for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)
+        array = self._array
+        assert array.sharding is not None, "only sharded arrays are asked"
+        per_shard = _per_shard(array.sharding, array)
+        corner = [place * count for place, count in zip(shard, per_shard, strict=True)]
+        sizes = [
+            min(count, -(-size // chunk) - first)
+            for count, size, chunk, first in zip(
+                per_shard, array.shape, array.chunks, corner, strict=True
+            )
         ]
-        for shard in itertools.product(
-            *(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))
-        ):
-            sizes = [
-                min(count, n - coordinate * count)
-                for coordinate, n, count in zip(shard, grid, per_shard, strict=True)
-            ]
-            chunks += math.prod(sizes)
-            try:
-                opened = self._open(shard)
-            except MissingChunkError:
-                absent += math.prod(sizes)
-                continue
-            with suppress(ReadError):
-                try:
-                    extent, read = self._extent(opened, sharding, per_shard, shard)
-                    index = read_index(extent, read).reshape(*per_shard, 2)
-                except ValueError:
-                    continue
-                finally:
-                    opened.close()
-                absent += int((index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1).sum())
-        return chunks, absent
+        try:
+            opened = self._open(shard)
+        except MissingChunkError:
+            return corner, np.zeros(sizes, bool)
+        try:
+            extent, read = self._extent(opened, array.sharding, per_shard, shard)
+            index = read_index(extent, read).reshape(*per_shard, 2)
+        except (ReadError, ValueError):
+            return corner, np.ones(sizes, bool)
+        finally:
+            opened.close()
+        return corner, ~(index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1)
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         data = (
@@ -249,13 +244,11 @@ class ZarrSource:
         )
 
     def _missing(self, what: str) -> str:
-        return (
-            f"{what}, and zarr would read fill value for it; if the writer skips chunks that hold nothing else, "
-            "pass on_missing='fill'"
-        )
+        return f"{what}, and zarr would read fill value for it"
 
 
-def _metadata(container: Container, key: str) -> bytes:
+def metadata_of(container: Container, key: str) -> bytes:
+    """The metadata of an array; FileNotFoundError where there are none."""
     data = container.load(key)
     if data is None:
         raise FileNotFoundError(

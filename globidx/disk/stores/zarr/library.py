@@ -9,8 +9,9 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from globidx.disk.stores.base import (
     ZARR_MARKERS,
     Audit,
     Contents,
-    NotPlainError,
+    Looking,
     array_info,
     container_of,
     is_elsewhere,
@@ -39,10 +40,10 @@ from globidx.disk.stores.base import (
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.zarr import references, repository
+from globidx.disk.stores.zarr import presence, references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
-from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
+from globidx.disk.stores.zarr.presence import ChunkFiles
 from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of
 from globidx.errors import MissingChunkError, ReadError
 
@@ -157,68 +158,61 @@ def contents(
 def audit(
     path: str | Path,
     array: str,
+    axis: int,
+    looking: Looking,
     *,
     allow_external: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Audit:
-    """What is there of an array.
+    """What is there of an array of which zarr must be asked: whole shards, of a sharded one."""
+    with (
+        remote.as_os_errors(),
+        _opened(os.fspath(path), allow_external, storage_options) as store,
+    ):
+        return _audit(store.way, array, axis, looking)
 
-    Of a sharded one, the chunks inside where that is plain, else whole shards.
-    """
-    with _opened(os.fspath(path), allow_external, storage_options) as store:
-        return _audit(store.way, array)
 
-
-def _audit(way: Way, array: str) -> Audit:
-    opened, container = way.open_array(array), way.container
-    # a zip file has a checksum of each member, but of a shard none of its chunks
-    has_checksums = _has_checksums(opened.metadata.to_dict()) or (
-        container is not None and container.kind == "zip" and not opened.shards
-    )
-    if opened.shards and container is not None:
-        with suppress(NotPlainError):
-            source = ZarrSource(container, array, 0, "zarr.json")
-            if source.sharding:
-                return Audit(opened.shape, *source.in_shards(source.sharding), has_checksums)
+def _audit(way: Way, array: str, axis: int, looking: Looking) -> Audit:
+    way.refuse_pipes([array])
+    opened = way.open_array(array)
+    checked = presence.has_checksums(opened.metadata.to_dict())
+    if not opened.shape:
+        absent = not way.has(key_of(array, opened.metadata.encode_chunk_key(())))
+        return Audit((), 1, int(absent), checked, None, str(opened.fill_value))
     units = opened.shards or opened.chunks
-    grid = itertools.product(
-        *(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True))
-    )
-    keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
-    absent = sum(not way.has(key_of(array, key)) for key in keys)
-    return Audit(opened.shape, len(keys), absent, has_checksums)
+    counts = Counter(place[axis] for place in _places(way, array, opened, units, looking))
+    return presence.counted(opened.shape, units, counts, axis, checked, str(opened.fill_value))
 
 
-def _has_checksums(metadata: Any) -> bool:
-    """Whether anything in an array's metadata is a codec that notices a changed chunk.
+def _places(
+    way: Way, name: str, array: Any, units: Sequence[int], looking: Looking
+) -> Iterator[tuple[int, ...]]:
+    """The grid coordinates of the chunks that are there: by a listing where their names are usual."""
+    grid = presence.grid_of(array.shape, units)
+    named = array.metadata.encode_chunk_key
+    files = _named(grid, named)
+    if files is not None and is_remote(way.path):
+        keys = way.names(name)
+        read = (presence.place_of(key, files.prefix, files.separator, grid) for key in keys)
+        yield from filter(None, read)
+    elif files is not None and way.container is not None and way.container.kind == "zarr":
+        yield from presence.local_places(join(way.path, name), files, looking)
+    else:
+        for place in itertools.product(*map(range, grid)):
+            looking.step()
+            if way.has(key_of(name, named(place))):
+                yield place
 
-    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner
-    chunks.
-    """
-    codecs = [
-        *(metadata.get("filters") or ()),
-        metadata.get("compressor"),
-        *(metadata.get("codecs") or ()),
-    ]
-    for codec in filter(None, codecs):
-        name, settings = codec.get("id", codec.get("name")), codec.get("configuration", codec)
-        if name in (
-            "crc32c",
-            "crc32",
-            "adler32",
-            "fletcher32",
-            "jenkins_lookup3",
-            "gzip",
-            "zlib",
-            "bz2",
-            "lzma",
-        ):
-            return True
-        if name == "zstd" and settings.get("checksum"):
-            return True
-        if name == "sharding_indexed" and _has_checksums({"codecs": settings.get("codecs")}):
-            return True
-    return False
+
+def _named(grid: tuple[int, ...], key_of: Callable[[Any], str]) -> ChunkFiles | None:
+    """How the chunks of an array are named; None if not by a prefix and their coordinates."""
+    if not grid:
+        return None
+    first = key_of((0,) * len(grid))
+    prefix = first[: 1 - 2 * len(grid)]
+    separator = first[-2] if len(grid) > 1 else "/"
+    is_usual = separator in "./" and first == prefix + separator.join("0" * len(grid))
+    return ChunkFiles(grid, prefix, separator) if is_usual else None
 
 
 def open_store(
@@ -360,6 +354,10 @@ class Way:
             return bool(sync(self._store.exists(key)))
         return remote.exists(join(self.path, key), self._options)
 
+    def names(self, path: str) -> Any:
+        """The names of all keys below ``path`` of a store by URL."""
+        return remote.names(join(self.path, path), self._options)
+
     def metadata(self, array: Any) -> bytes:
         """An array's metadata as it is stored, the same bytes that are read without zarr.
 
@@ -423,26 +421,31 @@ class ZarrStore:
         *,
         axis: int | None = None,
         place: int | None = None,
+        fill: bool | None = None,
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one basic slice."""
         along = self._axis if axis is None else axis
+        fills = self._fill if fill is None else fill
         with remote.as_os_errors():
             opened = self._open(array)
             is_near = self.way.container is not None
             if is_near:
-                self._refuse_missing(array, opened, along, start, stop, place)
+                self._refuse_missing(array, opened, along, start, stop, place, fills)
             block = np.asarray(opened[slab(along, start, stop, place)])
-            if not self._fill and not is_near:
-                self._refuse_missing(array, opened, along, start, stop, place, block)
+            if not fills and not is_near:
+                self._refuse_missing(array, opened, along, start, stop, place, fills, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
-    def all(self, array: str) -> NDArray[Any]:
+    def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array."""
         with remote.as_os_errors():
             opened = self._open(array)
             if opened.ndim and opened.size:
-                return self.read(array, 0, opened.shape[0], axis=0)
-            return item_first(np.asarray(opened[...]), 0)
+                held = self.read(array, 0, opened.shape[0], axis=0, fill=fill)
+            else:
+                held = item_first(np.asarray(opened[...]), 0)
+            # objects with what they are
+            return held.view(dtype_of(opened)) if held.dtype == object else held
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""
@@ -490,6 +493,7 @@ class ZarrStore:
         start: int,
         stop: int,
         place: int | None,
+        fill: bool,
         block: NDArray[Any] | None = None,
     ) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
@@ -513,14 +517,13 @@ class ZarrStore:
                 _part(block, coordinates, units, corner), array.fill_value
             ):
                 continue
-            if self._fill:
+            if fill:
                 # zarr knows what to fill in, and would wait for a FIFO
                 self.way.refuse_pipe(key_of(name, key))
             elif not self.way.has(key_of(name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
-                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
-                    "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
+                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}"
                 )
 
 
