@@ -188,6 +188,7 @@ def _merge(args: argparse.Namespace) -> int | None:
 
 def _info(args: argparse.Namespace) -> int | None:
     from globidx.cli.sequences import lines as sequence_lines
+    from globidx.core.index.table import STORED
 
     snapshot = _snapshot_of(args)
     value, samples = _summary(snapshot), snapshot.samples
@@ -199,12 +200,16 @@ def _info(args: argparse.Namespace) -> int | None:
     what = "items" if samples is None else "rows"
     lines += [
         f"array        {a['name'] or '(bare)'}: {what} of {tuple(a['item_shape'])} {a['dtype']}"
-        for a in value["arrays"]
+        + (f", {STORED[a['form']]}" if a["form"] in STORED else "")
+        + _packed(snapshot.table.packings_of(column))
+        for column, a in enumerate(value["arrays"])
     ]
     if samples is None:
         lines.append(f"items/file   {value['shortest']} to {value['longest']}")
     else:
         lines += sequence_lines(value, samples.window)
+    value["available"] = _available(args, snapshot)
+    lines += [f"also there   {key}: {how}" for key, how in value["available"].items()]
     lines.append(f"cache        {value['cache']}")
     if not args.absent:
         return _print(args, value, *lines)
@@ -223,6 +228,28 @@ def _print_absent(
         found = extent(snapshot, columns, allow_external=args.allow_external, executor=executor)
     _print(args, value | {"absent": absent_json(found)}, *lines, *absent_lines(found))
     return int(bool(found.unknown))
+
+
+def _packed(packings: list[tuple[int, str]]) -> str:
+    """How an array is packed, in words; "" where no stored number means another value."""
+    from globidx.core.index.packing import PLAIN, Packing
+
+    parsed = [Packing.parse(spelled) for _, spelled in packings]
+    if all(one.meaning == PLAIN.meaning for one in parsed):
+        return ""
+    differs = f" in the first file, differs by file ({len(parsed)} packings)"
+    return f", packed by {str(parsed[0]) or 'nothing'}{differs if len(parsed) > 1 else ''}"
+
+
+def _available(args: argparse.Namespace, snapshot: Snapshot) -> dict[str, str]:
+    """What else ``--key`` can name in the first file, by a layout that has several."""
+    from globidx.disk.stores import base as stores
+
+    if args.layout != "anndata":
+        return {}
+    used = {info.name for info in snapshot.table.arrays}
+    listed = stores.available(snapshot.paths[0], allow_external=args.allow_external)
+    return {key: how for key, how in listed.items() if key not in used}
 
 
 def _locate(args: argparse.Namespace) -> int | None:
@@ -335,15 +362,27 @@ def _counts(snapshot: Snapshot) -> str:
 
 def _summary(snapshot: Snapshot) -> dict[str, Any]:
     from globidx.cli.sequences import summary
+    from globidx.core.index.packing import Packing
 
     lengths = snapshot.table.lengths
+    arrays = [
+        (info, snapshot.table.packings_of(column))
+        for column, info in enumerate(snapshot.table.arrays)
+    ]
     return {
         "num_samples": len(snapshot.index),
         "num_files": len(snapshot.table),
         "fingerprint": snapshot.fingerprint,
         "arrays": [
-            {"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype, "form": a.form}
-            for a in snapshot.table.arrays
+            {
+                "name": a.name,
+                "item_shape": list(a.item_shape),
+                "dtype": a.dtype,
+                "form": a.form,
+                "packing": str(Packing.parse(packings[0][1])),
+                "num_packings": len(packings),
+            }
+            for a, packings in arrays
         ],
         "shortest": int(lengths.min()),
         "longest": int(lengths.max()),

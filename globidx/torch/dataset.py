@@ -12,18 +12,23 @@ import torch
 import torch.utils.data
 
 from globidx.core import validate
+from globidx.core.index import dtypes
+from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
+from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.reading import packings
 from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import ByRow
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
+from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.reader import ON_MISSING, Reader
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
-from globidx.torch.values import Giver, decoded, giver
+from globidx.torch.values import Giver, decoded, giver, sparse_row
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
@@ -40,10 +45,14 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         The files and arrays.
     fields : str or sequence of str, optional
         Arrays of the index to read, by default all: one gives a tensor, several a dict.
-    decode : dict of str to callable, optional
+    decode : "cf", or dict of str to callable or "cf", optional
         By field, what makes a value of a row: a function of bytes, str or a numpy array, such as
         one that decodes JPEG. It is called where the data is read, once for each distinct row of a
-        batch; the arrays or tensors that it returns for a window are stacked.
+        batch; the arrays or tensors that it returns for a window are stacked. ``"cf"`` gives the
+        values that netCDF's conventions mean, as xarray does with ``decode_times=False``: each file
+        is scaled by its own ``scale_factor`` and ``add_offset``, fill values are NaN, and all have
+        the dtype that those of all files go into. ``decode="cf"`` is for all fields that are packed
+        or have fill values.
     transform : callable, optional
         Called with each sample; the dataset returns its result, and raises what it raises.
     max_open_files : int, optional
@@ -62,6 +71,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         ``"substitute"`` returns a neighbour of a sample that cannot be read, so that batches keep
         their size on every rank. A callable gets ``(id, error)`` and returns the id to read
         instead, or raises.
+    sparse : {"dense", "row"} or dict of these by field, default "dense"
+        How rows of sparse matrices are given: as tensors with all zeros in them, or each as a
+        ``SparseRow`` of indices and values, of which ``collate.sparse()`` makes one
+        ``torch.sparse_csr`` tensor a batch.
     misplaced : never
         Options of the index are not taken here: TypeError says where they belong.
 
@@ -97,7 +110,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         index_manager: GlobalIndexManager,
         *,
         fields: str | Sequence[str] | None = None,
-        decode: Mapping[str, Callable[[Any], Any]] | None = None,
+        decode: Literal["cf"] | Mapping[str, Callable[[Any], Any] | Literal["cf"]] | None = None,
         transform: Callable[[Any], Any] | None = None,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
@@ -105,6 +118,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         on_missing: Literal["error", "fill"] | Mapping[str, Literal["error", "fill"]] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
+        sparse: Literal["dense", "row"] | Mapping[str, Literal["dense", "row"]] = "dense",
         **misplaced: Never,
     ) -> None:
         # the usual mistake: key= and its like belong to the index, and Python would not say so
@@ -125,7 +139,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
-        parts = _parts(index_manager, self.fields, _decoders(decode, self.fields))
+        decoders = _decoders(decode, index_manager, self.fields)
+        as_rows = _given_as_rows(index_manager, self.fields, sparse, decoders)
+        parts = _parts(index_manager, self.fields, decoders, as_rows)
         specs = [part.spec for part in parts]
         self._givers = [part.give for part in parts]
         self._names = [(part.groups, part.name) for part in parts]
@@ -146,6 +162,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
             on_missing=_on_missing(index_manager, self.fields, on_missing),
             backend=backend,
+        )
+        packings.require_alike(index_manager.now, self._reader.raw)
+        packings.tell_packed(
+            index_manager.now,
+            [spec.column for spec in specs if spec.decode is None and not spec.is_mask],
         )
         self._substitutes = (
             None if on_error == "raise" else Substitutes(self._reader.read, index_manager, on_error)
@@ -172,6 +193,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         ({'': 'datetime64[h]'}, tensor(438288))
         """
         values = {info.name: info.value.dtype.name for info in self.index_manager.arrays}
+        for spec in self._reader.fields:
+            if isinstance(spec.decode, ByPacking):
+                now = self.index_manager.now
+                values[now.table.arrays[spec.column].name] = spec.decode.dtype(now).name
         return {name: values[name] for name in self.fields}
 
     @property
@@ -183,6 +208,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def chunking(self) -> Chunking:
         """How the samples lie in chunks, for ``orders.ChunkShuffle``."""
         return self.index_manager.now.chunking
+
+    @property
+    def categories(self) -> dict[str, tuple[Category, ...]]:
+        """The categories of each field of codes that is read; see ``GlobalIndexManager.categories``."""
+        named = self.index_manager.categories
+        return {name: named[name] for name in self.fields if name in named}
 
     def fingerprint_of(self, num_files: int) -> str:
         """The fingerprint of the first files alone, by which a record recognises appended files.
@@ -359,6 +390,36 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return f"FileCacheDataset({size}, fields {list(self.fields)})"
 
 
+def _given_as_rows(
+    manager: GlobalIndexManager,
+    fields: Sequence[str],
+    sparse: str | Mapping[str, str],
+    decode: Mapping[str, Any],
+) -> set[str]:
+    """The fields of which a sample is given the entries of a sparse row."""
+    stored = {info.name for info in manager.arrays if info.form in SPARSE} & set(fields)
+    given = sparse if isinstance(sparse, Mapping) else dict.fromkeys(stored, sparse)
+    for how in sparse.values() if isinstance(sparse, Mapping) else [sparse]:
+        if how not in ("dense", "row"):
+            raise ValueError(
+                f"sparse must be 'dense' or 'row', or a dict of these by field, got {how!r}"
+            )
+    if other := [name for name in given if name not in stored]:
+        there = ", ".join(map(repr, sorted(stored))) or "none"
+        raise ValueError(
+            f"sparse names {other[0]!r}, which is no field of sparse rows; there is {there}"
+        )
+    as_rows = {name for name, how in given.items() if how == "row"}
+    if as_rows and manager.window is not None:
+        raise ValueError(
+            f"sparse='row' gives a sample one row of {min(as_rows)!r}, and this index has windows of "
+            "rows: pass sparse='dense'"
+        )
+    if both := as_rows & set(decode):
+        raise ValueError(f"decode takes the dense rows of {min(both)!r}: pass sparse='dense'")
+    return as_rows
+
+
 def _misplaced(index_manager: object, names: list[str]) -> str:
     """The error for arguments that a dataset does not have, some of which are the index's."""
     theirs = [name for name in names if name in inspect.signature(GlobalIndexManager).parameters]
@@ -382,7 +443,10 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    manager: GlobalIndexManager, fields: Sequence[str], decode: Mapping[str, Callable[[Any], Any]]
+    manager: GlobalIndexManager,
+    fields: Sequence[str],
+    decode: Mapping[str, Any],
+    as_rows: set[str],
 ) -> list[_Part]:
     """What to read for a sample: fields, those of compound arrays by member, and masks."""
     window = manager.window
@@ -390,7 +454,9 @@ def _parts(
     parts = [
         part
         for name in fields
-        for part in _parts_of(manager, name, [] if is_alone else _keys(manager, name), decode)
+        for part in _parts_of(
+            manager, name, [] if is_alone else _keys(manager, name), decode, as_rows
+        )
     ]
     if window is not None and window.mask:
         by_field = isinstance(window.offsets, Mapping)
@@ -407,13 +473,26 @@ def _parts_of(
     manager: GlobalIndexManager,
     name: str,
     keys: list[str],
-    decode: Mapping[str, Callable[[Any], Any]],
+    decode: Mapping[str, Any],
+    as_rows: set[str],
 ) -> list[_Part]:
     """A field at ``keys`` of the nested dicts: as it is, or its members."""
     column, window = _column(manager, name), manager.window
     info = manager.arrays[column]
     offsets = None if window is None or window.is_whole else window.of(name)
     dtype, path = info.value.dtype, info.member_path
+    if decode.get(name) == "cf":
+        by_packing = ByPacking(column)
+        # what cannot be decoded is refused now
+        give = giver(dtypes.parse(by_packing.dtype(manager.now).name))
+        return [
+            _Part(
+                FieldSpec(column, offsets, decode=by_packing), give, keys[:-1], "".join(keys[-1:])
+            )
+        ]
+    if name in as_rows:
+        spec = FieldSpec(column, offsets, is_sparse=True)
+        return [_Part(spec, sparse_row, keys[:-1], "".join(keys[-1:]))]
     if name in decode:
         by_row = ByRow(name, dtype, decode[name])
         spec = FieldSpec(column, offsets, member=path, decode=by_row)
@@ -441,20 +520,28 @@ def _keys(manager: GlobalIndexManager, name: str) -> list[str]:
     return name.split("/") if manager.layout.names is not None else [name]
 
 
-def _decoders(decode: Any, fields: Sequence[str]) -> Mapping[str, Callable[[Any], Any]]:
-    """Functions by field; TypeError or ValueError where they are none, or of no field."""
+def _decoders(decode: Any, manager: GlobalIndexManager, fields: Sequence[str]) -> Mapping[str, Any]:
+    """Functions by field, or "cf"; TypeError or ValueError where they are none, or of no field."""
     if decode is None:
         return {}
+    packed = {name for name in fields if packings.is_packed(manager.now, _column(manager, name))}
+    if decode == "cf":
+        return dict.fromkeys(packed, "cf")
     if not isinstance(decode, Mapping):
-        raise TypeError(f"decode must be a dict of fields to functions, got {decode!r:.80}")
+        raise TypeError(
+            f"decode must be 'cf', or a dict of fields to functions, got {decode!r:.80}"
+        )
     for name, function in decode.items():
         if name not in fields:
             raise ValueError(
                 f"decode names {name!r}, which is no field that is read; there is {', '.join(map(repr, fields))}"
             )
-        if not callable(function):
-            raise TypeError(f"decode of field {name!r} must be a function, got {function!r:.80}")
-    return decode
+        if not callable(function) and function != "cf":
+            raise TypeError(
+                f"decode of field {name!r} must be a function or 'cf', got {function!r:.80}"
+            )
+    # what is not packed has nothing to decode
+    return {name: one for name, one in decode.items() if one != "cf" or name in packed}
 
 
 def _on_missing(

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
 from globidx.core.index import episodes as inner
+from globidx.core.index.categories import Categories
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Inner
 from globidx.core.index.names import Names
+from globidx.core.index.packing import Packing
 from globidx.core.index.table import DIGEST_SIZE, KINDS, PER_FILE, ArrayInfo, Table
 from globidx.core.json import schema, strict
 from globidx.errors import RecordError
@@ -39,6 +41,8 @@ _COLUMNS = {
     "stamps": "<i8",
     "paths": "|u1",
     "path_ends": "<i8",
+    "packings": "|u1",
+    "packing_ends": "<i8",
 }
 #: Those of an index whose files hold sequences, or lack rows.
 _EPISODES = {
@@ -51,6 +55,9 @@ _EPISODES = {
     "episode_name_ends": "<i8",
 }
 _MISSING = {"missing_counts": "<i8", "missing_rows": "<i8"}
+#: Those of an index whose codes or columns have names.
+_CATEGORIES = {"category_numbers": "<i8", "category_texts": "|u1", "category_text_ends": "<i8"}
+_INNER = _EPISODES | _MISSING | _CATEGORIES
 
 
 def encode(table: Table) -> bytes:
@@ -62,11 +69,12 @@ def parts(table: Table) -> list[bytes | memoryview]:
     """Return the bytes of a cache file in parts, the header first; columns are not copied."""
     columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
     columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
+    columns |= dict(zip(("packings", "packing_ends"), table.packings.arrays(), strict=True))
     columns |= {name: getattr(table, name) for name in PER_FILE}
     columns |= _inner_columns(table)
     body: list[bytes | memoryview] = []
     offsets, size = {}, 0
-    for name, dtype in (_COLUMNS | _EPISODES | _MISSING).items():
+    for name, dtype in (_COLUMNS | _INNER).items():
         if name not in columns:
             continue
         column = np.ascontiguousarray(columns[name], dtype)
@@ -104,7 +112,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
 
 
 def _inner_columns(table: Table) -> dict[str, NDArray[Any]]:
-    """The columns of sequences inside files and of missing rows, where there are such."""
+    """The columns of sequences inside files, missing rows and categories, where there are such."""
     columns: dict[str, NDArray[Any]] = {}
     if table.episodes is not None:
         names = ("counts", *inner.COLUMNS)
@@ -113,6 +121,10 @@ def _inner_columns(table: Table) -> dict[str, NDArray[Any]]:
         columns |= {"episode_names": blob, "episode_name_ends": ends}
     if table.missing is not None:
         columns |= {"missing_counts": table.missing.counts, "missing_rows": table.missing.rows}
+    if table.categories is not None:
+        blob, ends = table.categories.texts.arrays()
+        columns |= {"category_numbers": table.categories.numbers}
+        columns |= {"category_texts": blob, "category_text_ends": ends}
     return columns
 
 
@@ -138,37 +150,42 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     if verified != header["blake2b"] and _digest(header, [body]) != header["blake2b"]:
         raise ValueError("it does not match its digest")
     present = header["columns"]
-    if _COLUMNS.keys() - present or present.keys() - (_COLUMNS | _EPISODES | _MISSING):
+    if _COLUMNS.keys() - present or present.keys() - (_COLUMNS | _INNER):
         raise ValueError(
             f"its columns are not those of an index: {', '.join(sorted(present))[:200]}"
         )
     columns = {
         name: _column(body, present[name], dtype)
-        for name, dtype in (_COLUMNS | _EPISODES | _MISSING).items()
+        for name, dtype in (_COLUMNS | _INNER).items()
         if name in present
     }
     episodes, missing = _episodes(columns), _missing(columns)
+    categories = _categories(columns)
     arrays = tuple(
         ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0)
         for a in header["arrays"]
     )
     for info in arrays:
         dtypes.parse(info.dtype)
+        Packing.parse(info.packing)
     files = len(columns["lengths"])
     if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
         raise ValueError("its columns differ in length")
     names = Names(columns.pop("names"), columns.pop("name_ends"))
     paths = Names(columns.pop("paths"), columns.pop("path_ends"))
-    if len(paths) not in (0, files * len(arrays)):
-        raise ValueError("its paths are not one for each array and file")
+    packings = Names(columns.pop("packings"), columns.pop("packing_ends"))
+    if any(len(each) not in (0, files * len(arrays)) for each in (paths, packings)):
+        raise ValueError("its paths and packings are not one for each array and file")
     inside = header["inner"]
     table = Table(
         names=names,
         arrays=arrays,
         paths=paths,
+        packings=packings,
         inner=Inner(**{**inside, "arrays": tuple(inside["arrays"])}),
         episodes=episodes,
         missing=missing,
+        categories=categories,
         **columns,
     )
     if verified != header["blake2b"]:
@@ -194,6 +211,26 @@ def _missing(columns: dict[str, NDArray[Any]]) -> Missing | None:
     if len(own) == 1:
         raise ValueError("it has only some of the columns of missing rows")
     return Missing(*own) if own else None
+
+
+def _categories(columns: dict[str, NDArray[Any]]) -> Categories | None:
+    own = [columns.pop(name) for name in _CATEGORIES if name in columns]
+    if not own:
+        return None
+    if len(own) < len(_CATEGORIES):
+        raise ValueError("it has only some of the columns of categories")
+    return Categories(own[0], Names(*own[1:]))
+
+
+def _refuse_odd_categories(table: Table) -> None:
+    """ValueError if an array has names that are not there."""
+    if table.categories is None:
+        return
+    numbers, texts = table.categories.numbers, table.categories.texts
+    if numbers.shape != (len(table), len(table.arrays)):
+        raise ValueError("its categories are not one list for each array and file")
+    if numbers.min() < -1 or numbers.max() >= len(texts):
+        raise ValueError("it has categories that are not there")
 
 
 def _refuse_odd_inner(table: Table) -> None:
@@ -242,8 +279,10 @@ def _refuse_odd(table: Table) -> None:
     ):
         raise ValueError("its columns have values that no file can have")
     _refuse_odd_inner(table)
-    inner_names = () if table.episodes is None else (table.episodes.names,)
-    for names in (table.names, table.paths, *inner_names):
+    _refuse_odd_categories(table)
+    inner_names = [] if table.episodes is None else [table.episodes.names]
+    inner_names += [] if table.categories is None else [table.categories.texts]
+    for names in (table.names, table.paths, table.packings, *inner_names):
         blob, ends = names.arrays()
         if blob.ndim != 1 or ends.ndim != 1:
             raise ValueError("its names are not one-dimensional")
@@ -306,7 +345,7 @@ _HEADER = {
             dtype=schema.Text(2**16),
             path=schema.Text(4096),
             form=schema.Text(16),
-            packing=schema.Text(128),
+            packing=schema.Text(4096),
             axis=schema.Integer(0, 64),
             member=schema.Text(4096),
         ),

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.index.categories import Category
 from globidx.core.index.changes import Changes
 from globidx.core.index.constants import Constant, parse_constants
 from globidx.core.index.index import GlobalIndex, Location
@@ -32,6 +33,7 @@ from globidx.disk.index.samples import Side
 from globidx.disk.index.scan import printable
 from globidx.disk.index.snapshot import Snapshot, changes_between
 from globidx.disk.index.spec import IndexSpec
+from globidx.disk.stores import base as stores
 from globidx.errors import ReadError
 
 _log = logging.getLogger("globidx")
@@ -47,7 +49,8 @@ class GlobalIndexManager:
     ----------
     files : str, path, or list of either
         A directory (every store below it), a glob, a list of paths, or a text or CSV file with a
-        path a line. zarr stores may be named by URL.
+        path a line. zarr stores may be zip files, reference sets of kerchunk, icechunk
+        repositories (``"PATH@tag.v1"`` names a version), or named by URL.
     key : str, list of str, or dict of str to str, optional
         The array or dataset in each file, or several aligned ones. Without it each file must hold
         exactly one. A dict gives the fields names of their own; ``"obs/image"`` puts it into a dict
@@ -107,7 +110,11 @@ class GlobalIndexManager:
     allow_external : bool, default False
         Whether HDF5 files may take data from files outside their own folder, by external links,
         virtual datasets or raw storage. Folders that the environment names for HDF5
-        (``HDF5_VDS_PREFIX`` and the like) are always allowed.
+        (``HDF5_VDS_PREFIX`` and the like) are always allowed. The same goes for the files that a
+        reference set of kerchunk refers to, which may be URLs then.
+    storage_options : dict, optional
+        Options of fsspec for files by URL, ``{"anon": True}`` for a public S3 bucket, and for
+        reference sets. They travel with a pickled manager to workers, and nowhere else.
 
     Raises
     ------
@@ -157,6 +164,7 @@ class GlobalIndexManager:
         lock_timeout: float = 60.0,
         settled_after: float = 2.0,
         allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
@@ -167,6 +175,7 @@ class GlobalIndexManager:
             axis=axis,
             cache_dir=cache_dir,
             allow_external=allow_external,
+            storage_options=storage_options,
             sequences=sequences,
             window=window,
             only=only,
@@ -287,6 +296,69 @@ class GlobalIndexManager:
     def arrays(self) -> tuple[ArrayInfo, ...]:
         """The arrays that every file has: their names, item shapes and dtypes."""
         return self._now.table.arrays
+
+    @property
+    def categories(self) -> dict[str, tuple[Category, ...]]:
+        """The categories of each field of codes, of an AnnData column say: code 0 is the first one.
+
+        They are those of all files, in the order of the files: first those of the first file, then
+        what the next one adds. So codes of files that are appended change no other code. -1 is no
+        category.
+
+        Examples
+        --------
+        >>> import h5py, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for name, kinds in (("a", ["B", "T"]), ("b", ["NK", "B"])):
+        ...     with h5py.File(f"{folder.name}/{name}.h5ad", "w") as file:
+        ...         file.create_group("obs/kind").attrs["encoding-type"] = "categorical"
+        ...         file["obs/kind/codes"], file["obs/kind/categories"] = [0, 1], kinds
+        >>> manager = GlobalIndexManager(folder.name, layout="anndata", key="obs/kind")
+        >>> manager.categories
+        {'obs/kind': ('B', 'T', 'NK')}
+        >>> manager.available()
+        {'obs/kind': 'categorical, 2 categories'}
+        >>> folder.cleanup()
+        """
+        named = self._now.table.categories
+        return {
+            info.name: named.joined_names(column)
+            for column, info in enumerate(self.arrays)
+            if info.form == "codes" and named is not None
+        }
+
+    @property
+    def var_names(self) -> dict[str, tuple[Category, ...]]:
+        """The names of the columns of each matrix of AnnData files, which all files have in common."""
+        named = self._now.table.categories
+        return {
+            info.name: names
+            for column, info in enumerate(self.arrays)
+            if info.form != "codes" and named is not None and (names := named.joined_names(column))
+        }
+
+    def available(self) -> dict[str, str]:
+        """What the first of some AnnData files has that ``key=`` can name, read or not.
+
+        Returns
+        -------
+        dict of str to str
+            How each matrix and column is stored, by its key.
+
+        Raises
+        ------
+        ValueError
+            If the layout is not ``"anndata"``.
+        """
+        if self.layout.rule != "anndata":
+            raise ValueError(
+                "available() lists what AnnData files have: pass layout='anndata' to the index"
+            )
+        return stores.available(
+            self.paths[0],
+            allow_external=self.layout.allow_external,
+            storage_options=self.layout.storage_options,
+        )
 
     @property
     def layout(self) -> Layout:
@@ -574,8 +646,11 @@ class GlobalIndexManager:
         progress: Callable[[int, int], None] | None = None,
     ) -> Snapshot:
         files = self._now.paths if self._spec.files is None else self._spec.files
+        options = self.layout.storage_options
         paths = (
-            find_files(files) if peers is None else find_by_all(peers, lambda: find_files(files))
+            find_files(files, options)
+            if peers is None
+            else find_by_all(peers, lambda: find_files(files, options))
         )
         build = self._spec.build(
             paths,
