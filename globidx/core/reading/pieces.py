@@ -82,7 +82,8 @@ def slabs(taken: Taken, length: int) -> list[Slab]:
         return [Slab(taken[0], taken[-1] + 1, slice(0, None, taken.step), slice(0, len(taken), 1))]
     elements = _elements(taken)
     touched, which = np.unique(elements // length, return_inverse=True)
-    stretch = np.cumsum(np.diff(touched, prepend=touched[:1]) > 1)[which.ravel()]
+    begins = np.diff(touched, prepend=touched[:1]) > 1
+    stretch = np.cumsum(begins, dtype=np.int64)[which.ravel()]
     found = []
     for _, places in _grouped(stretch):
         some = elements[places]
@@ -119,9 +120,7 @@ def byte_runs(
             elements = elements[new]
         starts = (starts[:, None] + elements * width).ravel()
     is_apart = starts[1:] - stops[:-1] > gap
-    return np.stack(
-        [starts[np.append(True, is_apart)], stops[np.append(is_apart, True)]], axis=1
-    )
+    return np.stack([starts[np.append(True, is_apart)], stops[np.append(is_apart, True)]], axis=1)
 
 
 def as_index(elements: NDArray[np.int64]) -> slice | NDArray[np.int64]:
@@ -141,9 +140,7 @@ def take(rows: NDArray[Any], insides: Sequence[Index]) -> NDArray[Any]:
     if not any(apart):
         return rows[(slice(None), *insides)]
     # one axis after another: numpy takes several arrays for the coordinates of points
-    basic = [
-        slice(None) if isinstance(inside, np.ndarray) else inside for inside in insides
-    ]
+    basic = [slice(None) if isinstance(inside, np.ndarray) else inside for inside in insides]
     rows, axis = rows[(slice(None), *basic)], 1
     for inside in insides:
         if isinstance(inside, np.ndarray):
@@ -181,8 +178,8 @@ def _of_range(taken: range, length: int) -> list[Piece]:
 def _elements(taken: Taken) -> NDArray[np.int64]:
     if isinstance(taken, range):
         # numpy would ask a range for each element
-        return np.arange(taken.start, taken.stop, taken.step, np.int64)
-    return np.atleast_1d(np.array(taken, np.int64))
+        return np.arange(taken.start, taken.stop, taken.step, dtype=np.int64)
+    return np.array([taken] if isinstance(taken, int) else taken, np.int64)
 
 
 def _grouped(keys: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:

@@ -26,13 +26,14 @@ Part = tuple[int, int]
 class Selection:
     """What is taken of an item, along each of its axes: a value, by which what was read is kept.
 
-    >>> some = Selection((range(0, 3), (4, 1), 2))
+    >>> some = Selection((3, 5, 4), (range(0, 3), (4, 1), 2))
     >>> some.shape
     (3, 2)
     >>> some.of(np.arange(3 * 5 * 4).reshape(1, 3, 5, 4))[0].tolist()
     [[18, 6], [38, 26], [58, 46]]
     """
 
+    item_shape: tuple[int, ...]
     taken: tuple[Taken, ...]
 
     @cached_property
@@ -51,7 +52,7 @@ class Selection:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(self.taken)
+        return hash((self.item_shape, self.taken))
 
     def __hash__(self) -> int:
         # a list of channels may be long, and every chunk that is looked for asks
@@ -59,7 +60,7 @@ class Selection:
 
     def __getstate__(self) -> dict[str, Any]:
         # a hash holds in one process
-        return {"taken": self.taken}
+        return {"item_shape": self.item_shape, "taken": self.taken}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -111,7 +112,7 @@ class Cut:
             taken[axis] = _short(np.array(share, np.int64)) if isinstance(share, tuple) else share
         if all(one == range(size) for one, size in zip(taken, self.info.item_shape, strict=True)):
             return None
-        return Selection(tuple(taken))
+        return Selection(self.info.item_shape, tuple(taken))
 
     def _parts(self, axes: _Axes, taken: Sequence[Taken]) -> list[tuple[int, Part]]:
         if self.part is None:
@@ -127,16 +128,14 @@ class Cut:
         return [(kept[-1], self.part)]
 
 
-def cuts(
-    infos: Sequence[ArrayInfo], select: Any = None, part: Any = None
-) -> list[Cut | None]:
+def cuts(infos: Sequence[ArrayInfo], select: Any = None, part: Any = None) -> list[Cut | None]:
     """What the arguments ``select`` and ``part`` say of each field that is read, checked.
 
     >>> image = ArrayInfo("image", (3, 64, 64), "uint8", 8, "image")
     >>> label = ArrayInfo("label", (), "int64", 8, "label")
     >>> cut, none = cuts([image, label], {"image": {1: [2, 0]}}, {"image": (1, 4)})
     >>> cut.of()
-    Selection(taken=((2, 0), range(0, 64), range(16, 32)))
+    Selection(item_shape=(3, 64, 64), taken=((2, 0), range(0, 64), range(16, 32)))
     >>> cuts([image], {4: 0})
     Traceback (most recent call last):
     ...
@@ -165,14 +164,16 @@ class _Axes:
     def __init__(self, info: ArrayInfo) -> None:
         self.name = f"array {info.name!r}" if info.name else "the array"
         ahead = {0, info.axis} if info.form == "stacked" else {info.axis}
-        self._items = info.axis
+        self.stored: list[int]
+        #: The shape of the stored array, if it held one item.
+        self.stored_shape: tuple[int, ...]
         if info.form == "tokens":
-            self._ndim, self.stored, self.stored_shape = 1, list[int](), (1,)
+            self._ndim, self.stored = 1, []
+            self.stored_shape = (1,)
             return
         self._ndim = len(info.item_shape) + len(ahead)
         self.stored = [axis for axis in range(self._ndim) if axis not in ahead]
         sizes = dict(zip(self.stored, info.item_shape, strict=True))
-        #: The shape of the stored array, if it held one item.
         self.stored_shape = tuple(sizes.get(axis, 1) for axis in range(self._ndim))
 
     def each(self, chosen: Mapping[int, Any], label: str) -> list[tuple[int, Any]]:
@@ -217,7 +218,11 @@ def _by_field(
                 f"{', '.join(map(repr, names))}"
             )
         return dict.fromkeys(names, given)
-    what = "{axis: slice, list or int}" if label == "select" else "(number, of) or {axis: (number, of)}"
+    what = (
+        "{axis: slice, list or int}"
+        if label == "select"
+        else "(number, of) or {axis: (number, of)}"
+    )
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise TypeError(f"{label} must be {what}, or a dict of these by field, got {given!r:.80}")
     for name, value in given.items():

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.cached import cached_property
 from globidx.core.index.patterns import Pattern
 from globidx.core.index.table import ArrayInfo, Entry
+from globidx.core.reading import pieces
+from globidx.core.reading.pieces import Slab
+from globidx.core.reading.selection import Selection
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores import base as stores
@@ -24,6 +31,8 @@ BACKENDS = ("auto", "library", "tensorstore")
 
 #: Sources that an open file keeps.
 _MOST_SOURCES = 1024
+#: Elements of an array without chunks that its library reads over, instead of another call.
+_NEAR = 16
 #: In place of the number of an episode: all of them.
 _WHOLE = -1
 
@@ -32,6 +41,10 @@ class Source(Protocol):
     """One array of an open file. ``how`` describes how it is read. Threads may share it."""
 
     how: str
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks: those beside one another."""
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``.
@@ -60,6 +73,21 @@ class StackedSource(Protocol):
 
     def at(self, place: int) -> Source:
         """The rows at one place along axis 0."""
+
+
+@runtime_checkable
+class SelectableSource(Protocol):
+    """A source that can leave out what is not selected of its rows, and need not read it."""
+
+    def select(self, selection: Selection) -> Source:
+        """The rows with what is selected of each."""
+
+
+def selected(source: Source, selection: Selection) -> Source:
+    """What is selected of the rows of ``source``, each read whole where it has no better way."""
+    if isinstance(source, SelectableSource):
+        return source.select(selection)
+    return CutSource(source, selection)
 
 
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
@@ -96,29 +124,38 @@ class OpenFile:
         self._on_missing = on_missing
         self._backend = backend
         self._forked = forked
-        self._sources: dict[tuple[int, int], Source] = {}
+        self._sources: dict[tuple[int, int, Selection | None], Source] = {}
         self._store: Any = None
         if entry.kind == "hdf5":
             # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
             self.library()
 
-    def source(self, column: int, number: int = 0) -> Source:
-        """The way to the ``column``-th array, of the file or of its ``number``-th episode."""
+    def source(self, column: int, number: int = 0, selection: Selection | None = None) -> Source:
+        """The way to the ``column``-th array, of the file or of its ``number``-th episode.
+
+        With a selection, to that of its rows.
+        """
         info, kind = self._entry.arrays[column], self._entry.inner.kind
         if kind == "axis" and info.form != "stacked":
             # the same for all sequences
             number = 0
-        source = self._sources.get((column, number))
+        source = self._sources.get((column, number, selection))
         if source is None:
             if len(self._sources) >= _MOST_SOURCES:
                 # a file of many groups; to open them again costs less than to keep all
                 self._sources.clear()
-            if info.form == "stacked":
+            if selection is not None:
+                source = selected(self.source(column, number), selection)
+            elif info.form == "stacked":
                 source = self._stacked(column, number)
             else:
                 source = self._source(info, self.path(column, number))
-            self._sources[column, number] = source
+            self._sources[column, number, selection] = source
         return source
+
+    def cropped(self, column: int, number: int, selection: Selection) -> Source:
+        """The same for a selection that will not come again, and is not remembered."""
+        return selected(self.source(column, number), selection)
 
     def path(self, column: int, number: int = 0) -> str:
         """Where in the file the array lies."""
@@ -142,10 +179,10 @@ class OpenFile:
 
     def _stacked(self, column: int, place: int) -> Source:
         """The rows at one place along axis 0, by the source of the array where that has a way."""
-        whole = self._sources.get((column, _WHOLE))
+        whole = self._sources.get((column, _WHOLE, None))
         info = self._entry.arrays[column]
         if whole is None:
-            whole = self._sources[column, _WHOLE] = self._source(info, info.path)
+            whole = self._sources[column, _WHOLE, None] = self._source(info, info.path)
         return whole.at(place) if isinstance(whole, StackedSource) else whole
 
     def _source(self, info: ArrayInfo, path: str) -> Source:
@@ -203,7 +240,7 @@ class OpenFile:
 class LibrarySource:
     """An array as its library reads it, by plain slices.
 
-    At one ``place`` along axis 0 where there is one.
+    At one ``place`` along axis 0 where there is one; of each row, what is selected.
     """
 
     def __init__(
@@ -211,25 +248,96 @@ class LibrarySource:
     ) -> None:
         self._store, self._array = store, array
         self._axis, self._place = axis, place
+        self._selection: Selection | None = None
         self.how = "read by its library"
 
     def at(self, place: int) -> LibrarySource:
         """The rows at one place along axis 0."""
         return LibrarySource(self._store, self._array, self._axis, place)
 
+    def select(self, selection: Selection) -> LibrarySource:
+        """The rows with what is selected of each, by the fewest slices that hold it."""
+        other = LibrarySource(self._store, self._array, self._axis, self._place)
+        other._selection, other.how = selection, self.how
+        return other
+
+    @cached_property
+    def width(self) -> int:
+        """How many chunks the library decodes for a row of chunks."""
+        shape, chunks = self._store().grid(self._array)
+        if chunks is None:
+            return 1
+        beside = self._beside(len(shape))
+        taken = [range(shape[axis]) for axis in beside]
+        found = zip(self._selection.taken if self._selection else taken, beside, strict=True)
+        return prod(len(pieces.pieces(one, chunks[axis])) for one, axis in found)
+
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``.
 
         Returns the decoded bytes, since libraries do not report stored ones.
         """
-        block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
-        # a slice that reaches beyond the end is shorter, without an error
-        if block.shape != out.shape:
-            raise ReadError(
-                f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}"
+        if self._selection is None:
+            out[...] = self._slab(start, stop, out.shape[1:])
+            return out.nbytes
+        nbytes = 0
+        for found in itertools.product(*self._slabs):
+            block = self._slab(
+                start,
+                stop,
+                tuple(one.stop - one.start for one in found),
+                [slice(one.start, one.stop) for one in found],
             )
-        out[...] = block
-        return out.nbytes
+            rows = pieces.take(block, [one.inside for one in found])
+            pieces.put(out, [one.region for one in found], rows)
+            nbytes += block.nbytes
+        return nbytes
+
+    def _slab(
+        self, start: int, stop: int, shape: tuple[int, ...], beside: Sequence[slice] = ()
+    ) -> NDArray[Any]:
+        block = self._store().read(
+            self._array, start, stop, axis=self._axis, place=self._place, beside=beside
+        )
+        # a slice that reaches beyond the end is shorter, without an error
+        if block.shape != (stop - start, *shape):
+            raise ReadError(
+                f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {(stop - start, *shape)}"
+            )
+        return block
+
+    @cached_property
+    def _slabs(self) -> list[list[Slab]]:
+        assert self._selection is not None, "all of a row is one slab"
+        taken, (shape, chunks) = self._selection.taken, self._store().grid(self._array)
+        if chunks is None:
+            return [pieces.slabs(one, _NEAR) for one in taken]
+        beside = self._beside(len(shape))
+        return [pieces.slabs(one, chunks[axis]) for one, axis in zip(taken, beside, strict=True)]
+
+    def _beside(self, ndim: int) -> list[int]:
+        ahead = self._axis if self._place is None else 0
+        return [axis for axis in range(ndim) if axis not in (ahead, self._axis)]
+
+
+class CutSource:
+    """What is selected of the rows of a source that reads them whole."""
+
+    def __init__(self, source: Source, selection: Selection) -> None:
+        self._source, self._selection = source, selection
+        self.how = f"{source.how}, of which a part is kept"
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks."""
+        return self._source.width
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        rows = np.empty((stop - start, *self._selection.item_shape), out.dtype)
+        nbytes = self._source.read(start, stop, rows)
+        out[...] = self._selection.of(rows)
+        return nbytes
 
 
 class FillingSource:
@@ -247,6 +355,15 @@ class FillingSource:
             for source in (self._source, self.library)
         ]
         return FillingSource(*at)
+
+    def select(self, selection: Selection) -> FillingSource:
+        """The rows with what is selected of each."""
+        return FillingSource(*(selected(one, selection) for one in (self._source, self.library)))
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks."""
+        return self._source.width
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""

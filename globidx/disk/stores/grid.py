@@ -58,7 +58,9 @@ class ChunkGrid:
         shape, chunks = self._shape, self._chunks
         ahead = self._axis if self._place is None else 0
         beside = [other for other in range(len(shape)) if other not in (ahead, self._axis)]
-        taken = self._selection.taken if self._selection else [range(shape[other]) for other in beside]
+        taken = (
+            self._selection.taken if self._selection else [range(shape[other]) for other in beside]
+        )
         self._pieces = [
             pieces.pieces(one, chunks[other]) for one, other in zip(taken, beside, strict=True)
         ]

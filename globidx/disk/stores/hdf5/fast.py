@@ -230,9 +230,7 @@ class ContiguousSource:
             out.byteswap(inplace=True)
         return nbytes
 
-    def _read_selected(
-        self, selection: Selection, start: int, stop: int, out: NDArray[Any]
-    ) -> int:
+    def _read_selected(self, selection: Selection, start: int, stop: int, out: NDArray[Any]) -> int:
         """Read the runs into a buffer of whole rows, of which no other page is touched."""
         nbytes, runs = 0, self._runs
         low, high = runs[0][0], runs[-1][1]

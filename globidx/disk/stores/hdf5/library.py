@@ -228,6 +228,7 @@ class Hdf5Store:
         *,
         axis: int | None = None,
         place: int | None = None,
+        beside: Sequence[slice] = (),
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one plain slice.
 
@@ -235,9 +236,15 @@ class Hdf5Store:
         """
         along = self._axis if axis is None else axis
         dataset, presence = self._datasets.get((array, along)) or self._open(array, along)
-        presence.require(start, stop, fill=self._fill, place=place)
-        block = dataset[slab(along, start, stop, place)]
+        box = slab(along, start, stop, place, beside)
+        presence.require(box, fill=self._fill)
+        block = dataset[box]
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
+
+    def grid(self, array: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        """The shape of a dataset and of its chunks."""
+        dataset = self._dataset(array)
+        return dataset.shape, dataset.chunks
 
     def source(
         self, array: str, axis: int | None = None, *, is_stacked: bool = False

@@ -27,6 +27,7 @@ from globidx.disk.stores.base import (
     Audit,
     NotPlainError,
     array_info,
+    chunks_of,
     item_first,
     make_entry,
     packing_of,
@@ -207,17 +208,25 @@ class ZarrStore:
         *,
         axis: int | None = None,
         place: int | None = None,
+        beside: Sequence[slice] = (),
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one basic slice."""
         along = self._axis if axis is None else axis
+        box = slab(along, start, stop, place, beside)
         with remote.as_os_errors():
             opened = self._open(array)
             if not self._is_remote:
-                self._refuse_missing(array, opened, along, start, stop, place)
-            block = np.asarray(opened[slab(along, start, stop, place)])
+                self._refuse_missing(array, opened, box)
+            block = np.asarray(opened[box])
             if not self._fill and self._is_remote:
-                self._refuse_missing(array, opened, along, start, stop, place, block)
+                self._refuse_missing(array, opened, box, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
+
+    def grid(self, array: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        """The shape of an array and of its chunks, those inside where they lie in shards."""
+        with remote.as_os_errors():
+            opened = self._open(array)
+            return opened.shape, opened.chunks
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""
@@ -254,27 +263,17 @@ class ZarrStore:
         self,
         name: str,
         array: zarr.Array[Any],
-        axis: int,
-        start: int,
-        stop: int,
-        place: int | None,
+        box: tuple[slice, ...],
         block: NDArray[Any] | None = None,
     ) -> None:
-        """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
+        """MissingChunkError where a chunk (or shard) of this box has no file with bytes in it.
 
         Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing
         else are looked for: to ask a server costs as much as to read.
         """
         units = array.shards or array.chunks
-        spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
-        # a damaged indptr may ask for far more than there is
-        end = spans[axis].stop
-        spans[axis] = range(start // units[axis], min(end, -(-stop // units[axis])))
-        corner = [0] * len(spans)
-        corner[axis] = start
-        if place is not None:
-            spans[0] = range(place // units[0], place // units[0] + 1)
-            corner[0] = place
+        spans = chunks_of(box, array.shape, units)
+        corner = [one.start or 0 for one in box] + [0] * (len(units) - len(box))
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
             if block is not None and not _is_fill(
