@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Never
+from typing import Any, Literal, NamedTuple, Never
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from globidx.core.reading.planning import CACHE_BYTES
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.counters import Counters
+from globidx.disk.reading.decoding import ByRow
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.reader import ON_MISSING, Reader
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
+from globidx.torch.values import Giver, decoded, giver
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
@@ -38,6 +40,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         The files and arrays.
     fields : str or sequence of str, optional
         Arrays of the index to read, by default all: one gives a tensor, several a dict.
+    decode : dict of str to callable, optional
+        By field, what makes a value of a row: a function of bytes, str or a numpy array, such as
+        one that decodes JPEG. It is called where the data is read, once for each distinct row of a
+        batch; the arrays or tensors that it returns for a window are stacked.
     transform : callable, optional
         Called with each sample; the dataset returns its result, and raises what it raises.
     max_open_files : int, optional
@@ -90,6 +96,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         index_manager: GlobalIndexManager,
         *,
         fields: str | Sequence[str] | None = None,
+        decode: Mapping[str, Callable[[Any], Any]] | None = None,
         transform: Callable[[Any], Any] | None = None,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
@@ -121,9 +128,15 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
-        specs, self._names = _parts(index_manager, self.fields)
-        # fields alone, as most data sets have them, take a shorter way
-        self._is_flat = self._names == [([], name) for name in self.fields]
+        parts = _parts(index_manager, self.fields, _decoders(decode, self.fields))
+        specs = [part.spec for part in parts]
+        self._givers = [part.give for part in parts]
+        self._names = [(part.groups, part.name) for part in parts]
+        self._names += [_nested(one.name) for one in index_manager.constants]
+        # fields of numbers alone, as most data sets have them, take a shorter way
+        self._is_flat = self._names == [([], name) for name in self.fields] and all(
+            give is torch.from_numpy for give in self._givers
+        )
         self.transform = transform
         self.with_id = with_id
         self._reader = Reader(
@@ -147,6 +160,21 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def fingerprint(self) -> str:
         """Content identity of the files; a sampler's record keeps it."""
         return self.index_manager.fingerprint
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The dtype of each field as the index spells it, which tells the unit of times.
+
+        >>> import tempfile, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     times = np.array(["2020-01-01"], "M8[h]")
+        ...     array = zarr.create_array(f"{folder}/a.zarr", data=times)
+        ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
+        ...     dataset.dtypes, dataset[0]
+        ({'': 'datetime64[h]'}, tensor(438288))
+        """
+        values = {info.name: info.value.dtype.name for info in self.index_manager.arrays}
+        return {name: values[name] for name in self.fields}
 
     @property
     def num_files(self) -> int:
@@ -298,7 +326,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
     def _sample(self, values: tuple[Any, ...], id: int) -> Any:
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
-        if len(values) == 1:
+        if self._is_flat and len(values) == 1:
             sample: Any = torch.from_numpy(values[0])
         elif self._is_flat:
             sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
@@ -312,16 +340,21 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
                 raise
         return (sample, operator.index(id)) if self.with_id else sample
 
-    def _nested_sample(self, values: tuple[Any, ...]) -> dict[str, Any]:
-        """Fields, masks and constants in the dicts that their names say."""
+    def _nested_sample(self, values: tuple[Any, ...]) -> Any:
+        """Fields, masks and constants in the dicts that their names say; one alone as it is."""
+        given = [give(value) for give, value in zip(self._givers, values, strict=False)]
+        given += [
+            # text has no tensor
+            torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for value in values[len(given) :]
+        ]
         sample: dict[str, Any] = {}
-        for (groups, name), value in zip(self._names, values, strict=True):
+        for (groups, name), value in zip(self._names, given, strict=True):
             within = sample
             for group in groups:
                 within = within.setdefault(group, {})
-            # text has no tensor
-            within[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        return sample
+            within[name] = value
+        return sample[""] if list(sample) == [""] else sample
 
     def __repr__(self) -> str:
         size = f"{len(self)} samples in {self.num_files} files"
@@ -341,27 +374,89 @@ def _misplaced(index_manager: object, names: list[str]) -> str:
     )
 
 
+class _Part(NamedTuple):
+    """What is read for a part of a sample, how it is given, and its name in nested dicts."""
+
+    spec: FieldSpec
+    give: Giver
+    groups: list[str]
+    name: str
+
+
 def _parts(
-    manager: GlobalIndexManager, fields: Sequence[str]
-) -> tuple[list[FieldSpec], list[tuple[list[str], str]]]:
-    """What to read for a sample, and under which name in which nested dict each part of it belongs."""
-    columns = {info.name: column for column, info in enumerate(manager.arrays)}
+    manager: GlobalIndexManager, fields: Sequence[str], decode: Mapping[str, Callable[[Any], Any]]
+) -> list[_Part]:
+    """What to read for a sample: fields, those of compound arrays by member, and masks."""
     window = manager.window
-    is_whole = window is None or window.is_whole
-    specs = [
-        FieldSpec(columns[name], None if window is None or is_whole else window.of(name))
+    is_alone = len(fields) == 1 and not manager.constants and not (window and window.mask)
+    parts = [
+        part
         for name in fields
+        for part in _parts_of(manager, name, [] if is_alone else _keys(manager, name), decode)
     ]
-    is_nested = manager.layout.names is not None
-    names = [_nested(name) if is_nested else ([], name) for name in fields]
     if window is not None and window.mask:
-        if isinstance(window.offsets, Mapping):
-            specs += [spec._replace(is_mask=True) for spec in specs]
-            names += [(["mask", *groups], name) for groups, name in names]
-        else:
-            specs.append(specs[0]._replace(is_mask=True))
-            names.append(([], "mask"))
-    return specs, names + [_nested(one.name) for one in manager.constants]
+        by_field = isinstance(window.offsets, Mapping)
+        for name in fields if by_field else fields[:1]:
+            spec = FieldSpec(_column(manager, name), window.of(name), is_mask=True)
+            groups, last = _nested(
+                "/".join(["mask", *_keys(manager, name)] if by_field else ["mask"])
+            )
+            parts.append(_Part(spec, torch.from_numpy, groups, last))
+    return parts
+
+
+def _parts_of(
+    manager: GlobalIndexManager,
+    name: str,
+    keys: list[str],
+    decode: Mapping[str, Callable[[Any], Any]],
+) -> list[_Part]:
+    """A field at ``keys`` of the nested dicts: as it is, or its members."""
+    column, window = _column(manager, name), manager.window
+    info = manager.arrays[column]
+    offsets = None if window is None or window.is_whole else window.of(name)
+    dtype, path = info.value.dtype, info.member_path
+    if name in decode:
+        by_row = ByRow(name, dtype, decode[name])
+        spec = FieldSpec(column, offsets, member=path, decode=by_row)
+        return [_Part(spec, decoded, keys[:-1], "".join(keys[-1:]))]
+    parts = []
+    for leaf in dtype.leaves():
+        try:
+            give = giver(dtype.at(leaf).dtype)
+        except TypeError as error:
+            raise ValueError(
+                f"array {'/'.join([name, *leaf])!r} has {error}; read others alone by fields="
+            ) from None
+        whole = [*keys, *leaf]
+        spec = FieldSpec(column, offsets, member=(*path, *leaf))
+        parts.append(_Part(spec, give, whole[:-1], "".join(whole[-1:])))
+    return parts
+
+
+def _column(manager: GlobalIndexManager, name: str) -> int:
+    return [info.name for info in manager.arrays].index(name)
+
+
+def _keys(manager: GlobalIndexManager, name: str) -> list[str]:
+    """The keys of nested dicts that lead to a field: slashes nest where the user gave the names."""
+    return name.split("/") if manager.layout.names is not None else [name]
+
+
+def _decoders(decode: Any, fields: Sequence[str]) -> Mapping[str, Callable[[Any], Any]]:
+    """Functions by field; TypeError or ValueError where they are none, or of no field."""
+    if decode is None:
+        return {}
+    if not isinstance(decode, Mapping):
+        raise TypeError(f"decode must be a dict of fields to functions, got {decode!r:.80}")
+    for name, function in decode.items():
+        if name not in fields:
+            raise ValueError(
+                f"decode names {name!r}, which is no field that is read; there is {', '.join(map(repr, fields))}"
+            )
+        if not callable(function):
+            raise TypeError(f"decode of field {name!r} must be a function, got {function!r:.80}")
+    return decode
 
 
 def _nested(name: str) -> tuple[list[str], str]:
@@ -370,7 +465,7 @@ def _nested(name: str) -> tuple[list[str], str]:
 
 
 def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The arrays to read, each known to the index and of a dtype that torch has."""
+    """The arrays to read, each known to the index."""
     present = [info.name for info in manager.arrays]
     wanted = (
         tuple(present)
@@ -387,13 +482,4 @@ def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> 
             )
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(f"fields must name at least one array, and each once, got {fields!r}")
-    for info in manager.arrays:
-        if info.name in wanted:
-            try:
-                # asked of torch itself: which dtypes it has differs by version
-                torch.from_numpy(np.empty(0, info.dtype))
-            except TypeError:
-                raise ValueError(
-                    f"array {info.name!r} has dtype {info.dtype}, which torch does not have"
-                ) from None
     return wanted

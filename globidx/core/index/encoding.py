@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index import episodes as inner
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Inner
@@ -87,6 +88,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
                 "form": a.form,
                 "packing": a.packing,
                 "axis": a.axis,
+                "member": a.member,
             }
             for a in table.arrays
         ],
@@ -150,6 +152,8 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
         ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0)
         for a in header["arrays"]
     )
+    for info in arrays:
+        dtypes.parse(info.dtype)
     files = len(columns["lengths"])
     if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
         raise ValueError("its columns differ in length")
@@ -291,11 +295,12 @@ _HEADER = {
         schema.Fields(
             name=schema.Text(4096),
             item_shape=schema.List(_SIZE),
-            dtype=schema.Text(64),
+            dtype=schema.Text(2**16),
             path=schema.Text(4096),
             form=schema.Text(16),
             packing=schema.Text(128),
             axis=schema.Integer(0, 64),
+            member=schema.Text(4096),
         ),
         at_least=1,
     ),

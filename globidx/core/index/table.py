@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
+from globidx.core.index import dtypes
 from globidx.core.index.chunking import Chunking
+from globidx.core.index.dtypes import Member
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner
 from globidx.core.index.names import Names, common_folder
@@ -30,7 +32,7 @@ DIGEST_SIZE = 16
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
 Stamp = tuple[int, int, int, int]
-Schema = tuple[str, tuple[int, ...], str, str, str, int]
+Schema = tuple[str, tuple[int, ...], str, str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class ArrayInfo:
     item_shape : tuple of int
         The shape of an item.
     dtype : str
-        The dtype of an item.
+        The dtype of an item, as ``dtypes`` spells it.
     chunk_length : int
         Rows in a chunk, 0 if the array is not chunked.
     path : str
@@ -56,6 +58,8 @@ class ArrayInfo:
         In words, how values are computed from what is stored; "" if they are stored themselves.
     axis : int
         The axis along which its rows lie.
+    member : str
+        The member of a compound dtype that is meant; "" for all of an item.
 
     Examples
     --------
@@ -71,6 +75,23 @@ class ArrayInfo:
     form: str = "plain"
     packing: str = ""
     axis: int = 0
+    member: str = ""
+
+    @property
+    def memory(self) -> np.dtype[Any]:
+        """How elements are kept in memory."""
+        return dtypes.parse(self.dtype).memory
+
+    @property
+    def member_path(self) -> tuple[str, ...]:
+        """The names that lead to the member that is meant."""
+        return dtypes.parse(self.dtype).path_to(self.member) or ()
+
+    @property
+    def value(self) -> Member:
+        """What a sample gets of an item: a dtype, and a shape."""
+        member = dtypes.parse(self.dtype).at(self.member_path)
+        return Member(member.dtype, self.item_shape + member.shape)
 
     @property
     def rows(self) -> int:
@@ -85,12 +106,12 @@ class ArrayInfo:
     @property
     def row_bytes(self) -> int:
         """The bytes of a row in memory."""
-        return prod(self.row_shape) * np.dtype(self.dtype).itemsize
+        return prod(self.row_shape) * self.memory.itemsize
 
     @property
     def item_bytes(self) -> int:
         """The bytes of an item in memory."""
-        return prod(self.item_shape) * np.dtype(self.dtype).itemsize
+        return prod(self.item_shape) * self.memory.itemsize
 
 
 @dataclass(frozen=True)
@@ -305,7 +326,8 @@ class Table:
     def described(self) -> list[Any]:
         """The axes, names, item shapes and dtypes of the arrays, as JSON values."""
         axes = [info.axis for info in self.arrays]
-        arrays = [[info.name, list(info.item_shape), info.dtype] for info in self.arrays]
+        values = [(info.name, info.value) for info in self.arrays]
+        arrays = [[name, list(value.shape), value.dtype.name] for name, value in values]
         return [axes[0] if len(set(axes)) == 1 else axes, arrays]
 
     def fingerprint(self, num_files: int | None = None) -> str:
@@ -358,13 +380,22 @@ def describe(table: Table) -> str:
     For example ``images of (128, 128) uint16, labels of () int64``.
     """
     return ", ".join(
-        f"{name or 'array'} of {shape} {dtype}" + (f" packed by {packing}" if packing else "")
-        for name, shape, dtype, _, packing, _ in table.schema
+        f"{info.name or 'array'} of {info.value.shape} {info.value.dtype.name}"
+        + (f" packed by {info.packing}" if info.packing else "")
+        for info in table.arrays
     )
 
 
 def _schema(arrays: Sequence[ArrayInfo]) -> tuple[Schema, ...]:
     return tuple(
-        (info.name, info.item_shape, info.dtype, info.form, info.packing, info.axis)
+        (
+            info.name,
+            info.item_shape,
+            info.dtype,
+            info.form,
+            info.packing,
+            info.axis,
+            info.member,
+        )
         for info in arrays
     )

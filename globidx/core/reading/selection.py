@@ -263,7 +263,8 @@ def _pair(part: Any, label: str) -> Part:
     number = validate.integer(part[0], f"number in {label}")
     if number >= of:
         raise ValueError(
-            f"{label} is (number, of), and its number must be in [0, {of}), got {number}; parts count from 0, as ranks do"
+            f"{label} is (number, of), and its number must be in [0, {of}), got {number}; "
+            "parts count from 0, as ranks do"
         )
     return number, of
 
@@ -310,7 +311,7 @@ def _sliced(value: slice, size: int, label: str) -> Taken:
         raise ValueError(
             f"{label} is {value}; a slice must have a positive step: flip the sample in transform=, or pass a list"
         )
-    if not len(taken):
+    if not taken:
         raise ValueError(f"{label} is {value}, which takes nothing of an axis of {size} elements")
     return taken
 

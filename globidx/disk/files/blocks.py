@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.reading.lru import ByteLru
@@ -44,7 +46,7 @@ class BlockCache:
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
         """Keep ``array``, unless it alone is more than the capacity."""
         with self._lock:
-            self._lru.put(key, array, array.nbytes)
+            self._lru.put(key, array, _nbytes(array))
 
     def make_room(self, nbytes: int) -> None:
         """Drop what must go before ``nbytes`` more are kept.
@@ -69,3 +71,19 @@ class BlockCache:
         # the parent's lock may have been held when it forked
         self._lock = threading.Lock()
         self._lru = ByteLru[NDArray[Any]](self.capacity)
+
+
+def _nbytes(array: NDArray[Any]) -> int:
+    """The bytes of an array and of the objects in it.
+
+    >>> _nbytes(np.zeros(3)), _nbytes(np.array([b"x" * 1000], object)) > 1000
+    (24, True)
+    """
+    if not array.dtype.hasobject:
+        return array.nbytes
+    if array.dtype.names is not None:
+        return sum(_nbytes(array[name]) for name in array.dtype.names)
+    inside = (
+        one.nbytes if isinstance(one, np.ndarray) else sys.getsizeof(one) for one in array.flat
+    )
+    return array.nbytes + sum(inside)

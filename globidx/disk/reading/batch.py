@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading import planning
 from globidx.core.reading.planning import Plan, Run
@@ -20,10 +22,13 @@ from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.counters import Counters
+from globidx.disk.reading.decoding import Decode, UndecodableError
 from globidx.disk.reading.open_file import OpenFile, pick
 from globidx.disk.stores import base as stores
 from globidx.errors import MissingChunkError, ReadError
 
+#: Where a compound array was not read yet.
+_NONE: NDArray[Any] = np.empty(0)
 _UNIT, _CHUNK = itemgetter(0), itemgetter(1)
 
 
@@ -31,12 +36,15 @@ class FieldSpec(NamedTuple):
     """A field to read: the column of its array, and the offsets that it takes around an anchor.
 
     ``offsets`` is None where a sample takes an item, or all rows of a sequence. With ``is_mask``
-    the field says which of these rows are there.
+    the field says which of these rows are there. ``member`` leads to the one of a compound array
+    that is meant, and ``decode`` makes values of it.
     """
 
     column: int
     offsets: Offsets | None = None
     is_mask: bool = False
+    member: tuple[str, ...] = ()
+    decode: Decode | None = None
 
 
 class Take(NamedTuple):
@@ -80,13 +88,13 @@ class Take(NamedTuple):
             self.places.ndim == 1 or bool((np.diff(self.places.ravel()) == 1).all())
         )
 
-    def given(self, rows: NDArray[Any], *, zeros: bool) -> Sequence[NDArray[Any]]:
+    def given(self, rows: NDArray[Any], *, zeros: bool, nothing: Any = 0) -> Sequence[NDArray[Any]]:
         """What each sample gets of the distinct ``rows``, writable and no other's.
 
-        ``zeros`` where nothing is.
+        With ``zeros``, ``nothing`` where no row is.
         """
         if self.counts is not None:
-            return np.split(rows[self.places], np.cumsum(self.counts)[:-1])
+            return np.split(_taken(rows, self.places), np.cumsum(self.counts)[:-1])
         is_empty = not len(rows)
         if self.places.ndim == 1 and self.is_apart and not is_empty and not zeros:
             return [rows[place, ...] for place in self.places.tolist()]
@@ -96,10 +104,25 @@ class Take(NamedTuple):
         elif self.places.ndim > 1 and self.is_apart:
             block = rows.reshape(*self.places.shape, *rows.shape[1:])
         else:
-            block = rows[self.places]
+            block = _taken(rows, self.places)
         if zeros and self.inside is not None:
-            block[~self.inside] = 0
+            # of no dimension, for an object may be an array itself
+            fill = np.empty((), block.dtype)
+            fill[()] = nothing
+            block[~self.inside] = fill
         return [block[index, ...] for index in range(len(block))]
+
+
+def _taken(rows: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
+    """The rows at these places; objects that are taken again are copies."""
+    block: NDArray[Any] = rows[places]
+    if rows.dtype == object and len(rows) < places.size:
+        again = np.ones(places.size, bool)
+        again[np.unique(places, return_index=True)[1]] = False
+        flat = block.reshape(places.size, -1)
+        for place in np.flatnonzero(again).tolist():
+            flat[place] = copy.deepcopy(flat[place])
+    return block
 
 
 class Batch:
@@ -118,6 +141,7 @@ class Batch:
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
         self._takes: dict[Offsets | None, Take] = {}
+        self._compound: dict[tuple[int, Offsets | None], NDArray[Any]] = {}
         self._hits = self._taken = self._useful = 0
         self._decodes: Counter[str] = Counter()
 
@@ -133,8 +157,8 @@ class Batch:
                 # a copy for each sample, which may be written to
                 columns.append([flags.copy() for flags in map(np.asarray, take.inside)])
             else:
-                rows = self._field(field.column, take.plan)
-                columns.append(take.given(rows, zeros=zeros))
+                rows, nothing = self._rows(field, take.plan)
+                columns.append(take.given(rows, zeros=zeros, nothing=nothing))
         samples_of = list(zip(*columns, strict=True))
         # all samples are of one size, unless they are whole sequences
         self._useful = sum(array.nbytes for sample in samples_of[:1] for array in sample)
@@ -158,10 +182,39 @@ class Batch:
             take = self._takes[offsets] = Take.of(self._now, self._ids, offsets)
         return take
 
+    def _rows(self, field: FieldSpec, plan: Plan) -> tuple[NDArray[Any], Any]:
+        """All distinct values of a field, in the plan's sequence, and what stands for none."""
+        info = self._now.table.arrays[field.column]
+        if info.memory.names is None:
+            rows = self._field(field.column, plan)
+        else:
+            # read once for all its members
+            key = self._now.table.shared[field.column], field.offsets
+            rows = self._compound.get(key, _NONE)
+            if rows is _NONE:
+                rows = self._compound[key] = self._field(field.column, plan)
+            for name in field.member:
+                rows = rows[name]
+            rows = rows.copy()
+        if field.decode is not None:
+            return self._decoded(field.decode, rows, plan), None
+        if not info.memory.hasobject:
+            return rows, 0
+        return rows, dtypes.parse(info.dtype).at(field.member).dtype.nothing
+
+    def _decoded(self, decode: Decode, rows: NDArray[Any], plan: Plan) -> NDArray[Any]:
+        """A value for each of the distinct rows."""
+        try:
+            return decode(rows, self._now.units.files_of(plan.files))
+        except UndecodableError as error:
+            place = error.place
+            described = self._describe(int(plan.files[place]), plan, place, place, str(error))
+            raise ReadError(described) from error.__cause__
+
     def _field(self, column: int, plan: Plan) -> NDArray[Any]:
         """All distinct items of one array, in the plan's sequence."""
         info = self._now.table.arrays[column]
-        field = np.empty((len(plan.items), *info.item_shape), info.dtype)
+        field = np.empty((len(plan.items), *info.item_shape), info.memory)
         rows = field.reshape(len(plan.items) * info.rows, *info.row_shape)
         chunks = self._now.units.chunk_lengths[plan.files, column]
         # decoded once for a batch, also where it is too large to be kept
@@ -221,7 +274,7 @@ class Batch:
                         # the chunks that it touched
                         self._decodes[info.name] += (stop - 1) // length - start // length + 1
         except MissingChunkError as error:
-            raise MissingChunkError(self._describe(run, info, plan, error)) from error
+            raise MissingChunkError(self._unread(run, info, plan, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 # a chunk file is opened for a moment, which other files must make
@@ -229,7 +282,7 @@ class Batch:
                 self._handles.give_back()
                 self._fill(runs, column, info, rows, plan, again=False)
                 return
-            raise ReadError(self._describe(run, info, plan, error)) from error
+            raise ReadError(self._unread(run, info, plan, error)) from error
 
     def _fill_from_chunk(
         self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]
@@ -253,21 +306,28 @@ class Batch:
                 )
                 return
             self._cached.make_room(size)
-            block = np.empty((stop - chunk, *info.row_shape), info.dtype)
+            block = np.empty((stop - chunk, *info.row_shape), info.memory)
             self._taken += source.read(chunk, stop, block)
         self._cached.put((self._now.look, unit, self._now.table.shared[column], chunk), block)
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
 
-    def _describe(self, run: Run, info: ArrayInfo, plan: Plan, error: Exception) -> str:
-        """An error with the file, the items and the first ids that it keeps from being read."""
+    def _unread(self, run: Run, info: ArrayInfo, plan: Plan, error: Exception) -> str:
+        """The message for a run that could not be read."""
         first, last = run.target // info.rows, (run.target + run.stop - run.start - 1) // info.rows
+        plain = isinstance(error, (ReadError, ValueError)) and str(error)
+        reason = str(error) if plain else f"{type(error).__name__}: {error}"
+        return self._describe(run.file, plan, first, last, reason)
+
+    def _describe(self, unit: int, plan: Plan, first: int, last: int, reason: str) -> str:
+        """A message with the file, the items and the first ids that cannot be had.
+
+        ``first`` and ``last`` are places in the plan.
+        """
         start, stop = int(plan.items[first]), int(plan.items[last]) + 1
         ids = ", ".join(str(int(self._ids[index])) for index in self._affected(plan, first, last))
         items = f"item {start}" if stop == start + 1 else f"items [{start}, {stop})"
-        plain = isinstance(error, (ReadError, ValueError)) and str(error)
-        path = self._now.unit_in_words(run.file)
-        return f"sample id {ids}: {items} of {path}: {error if plain else f'{type(error).__name__}: {error}'}"
+        return f"sample id {ids}: {items} of {self._now.unit_in_words(unit)}: {reason}"
 
     def _affected(self, plan: Plan, first: int, last: int) -> list[int]:
         """Which of the samples take one of the distinct items from ``first`` to ``last``.

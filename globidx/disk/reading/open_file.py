@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
+from globidx.core.index import dtypes
 from globidx.core.index.patterns import Pattern
 from globidx.core.index.table import ArrayInfo, Entry
 from globidx.core.reading import pieces
@@ -202,7 +203,9 @@ class OpenFile:
     def _fast(self, info: ArrayInfo, path: str) -> Source:
         is_stacked = info.form == "stacked"
         if self._entry.kind == "hdf5":
-            fast: Source = self.library().source(path, info.axis, is_stacked=is_stacked)
+            fast: Source = self.library().source(
+                path, info.axis, is_stacked=is_stacked, memory=info.memory
+            )
             return fast
         if is_remote(self._path):
             raise NotPlainError("by URL")
@@ -255,8 +258,12 @@ class LibrarySource:
         """The rows at one place along axis 0."""
         return LibrarySource(self._store, self._array, self._axis, place)
 
-    def select(self, selection: Selection) -> LibrarySource:
+    def select(self, selection: Selection) -> LibrarySource | CutSource:
         """The rows with what is selected of each, by the fewest slices that hold it."""
+        shape, _ = self._store().grid(self._array)
+        if len(self._beside(len(shape))) != len(selection.taken):
+            # elements that are arrays, whose axes a library does not slice
+            return CutSource(self, selection)
         other = LibrarySource(self._store, self._array, self._axis, self._place)
         other._selection, other.how = selection, self.how
         return other
@@ -278,7 +285,7 @@ class LibrarySource:
         Returns the decoded bytes, since libraries do not report stored ones.
         """
         if self._selection is None:
-            out[...] = self._slab(start, stop, out.shape[1:])
+            dtypes.put(out, self._slab(start, stop, out.shape[1:]))
             return out.nbytes
         nbytes = 0
         for found in itertools.product(*self._slabs):
@@ -289,7 +296,7 @@ class LibrarySource:
                 [slice(one.start, one.stop) for one in found],
             )
             rows = pieces.take(block, [one.inside for one in found])
-            pieces.put(out, [one.region for one in found], rows)
+            pieces.put(out, [one.region for one in found], dtypes.as_dtype(rows, out.dtype))
             nbytes += block.nbytes
         return nbytes
 
@@ -336,7 +343,7 @@ class CutSource:
         """Fill ``out`` with rows ``[start, stop)``."""
         rows = np.empty((stop - start, *self._selection.item_shape), out.dtype)
         nbytes = self._source.read(start, stop, rows)
-        out[...] = self._selection.of(rows)
+        dtypes.put(out, self._selection.of(rows))
         return nbytes
 
 

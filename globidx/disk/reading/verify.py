@@ -123,7 +123,7 @@ def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
 def _read(
     opened: OpenFile, column: int, info: ArrayInfo, number: int, start: int, stop: int
 ) -> None:
-    rows = np.empty((stop - start, *info.row_shape), info.dtype)
+    rows = np.empty((stop - start, *info.row_shape), info.memory)
     opened.source(column, number).read(start, stop, rows)
 
 

@@ -13,7 +13,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
@@ -259,11 +260,13 @@ def array_info(
     for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
-    dtype_name = _native_name(dtype) if isinstance(dtype, np.dtype) else None
-    if dtype_name is None:
-        raise ValueError(
-            f"{label} has dtype {dtype}; numbers and bools can be read, strings, structures and times cannot"
-        )
+    # each row of an array of arrays has axes of its own behind those of the array
+    shape = (*shape, *dtype.shape)
+    chunks = (*chunks, *dtype.shape) if chunks else chunks
+    dtype_name = dtypes.spelled(dtype.base)
+    if field.members:
+        compound = dtypes.parse(dtype_name)
+        dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
     axis = field.axis
     if not shape:
         raise ValueError(
@@ -293,7 +296,15 @@ def array_info(
         item_shape, count = (length,), count // length
     chunk = int(chunks[axis]) if chunks else 0
     return ArrayInfo(
-        field.name, item_shape, dtype_name, chunk, field.path, field.form, packing, axis
+        field.name,
+        item_shape,
+        dtype_name,
+        chunk,
+        field.path,
+        field.form,
+        packing,
+        axis,
+        field.member,
     ), count
 
 
@@ -413,15 +424,6 @@ def chunks_of(box: Sequence[slice], shape: Sequence[int], units: Sequence[int]) 
             end = min(spans[axis].stop, -(-one.stop // units[axis]))
             spans[axis] = range(one.start // units[axis], end)
     return spans
-
-
-@lru_cache(64)
-def _native_name(dtype: np.dtype[Any]) -> str | None:
-    """The name of a dtype of numbers or bools in native byte order.
-
-    It is kept, for numpy takes its time over it.
-    """
-    return dtype.newbyteorder("=").name if dtype.kind in "biufc" else None
 
 
 @cache

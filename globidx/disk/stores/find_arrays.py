@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 
 #: The most ``default`` attributes that are followed; NeXus files have two.
@@ -21,13 +22,16 @@ _DEPTH = 32
 class Field(NamedTuple):
     """An array to read: its name in the index, and its path in this file.
 
-    ``form`` says how its rows make items, and ``axis`` where they lie.
+    ``form`` says how its rows make items, and ``axis`` where they lie. ``member`` is that of a
+    compound array which is meant, and ``members`` all that are read with it.
     """
 
     name: str
     path: str
     form: str
     axis: int = 0
+    member: str = ""
+    members: tuple[str, ...] = ()
 
 
 def find(
@@ -45,12 +49,13 @@ def find(
         return [Field("image", _ome(root), "plain", axis)]
     if layout.rule == "anndata":
         return [Field(key, key, _anndata(root, key), axis) for key in layout.keys or ()]
-    keys = layout.keys
-    if keys is None or not all(is_array(_get(root, key)) for key in keys):
-        keys = _choose(keys, arrays())
     if layout.keys is None:
-        return [Field(key, key, layout.form, axis) for key in keys]
-    return list(fields_of(layout, axis))
+        return [Field(key, key, layout.form, axis) for key in _choose(None, arrays())]
+    fields = [in_compound(field, partial(_dtype, root)) for field in fields_of(layout, axis)]
+    absent = [key for key, field in zip(layout.keys, fields, strict=True) if field is None]
+    if absent:
+        _choose(absent, arrays())
+    return together([field for field in fields if field is not None])
 
 
 @lru_cache(64)
@@ -60,6 +65,46 @@ def fields_of(layout: Layout, axis: int) -> tuple[Field, ...]:
         Field(name, key, layout.form_along(along), along)
         for name, key, along in layout.fields(axis)
     )
+
+
+def in_compound(field: Field, dtype_of: Callable[[str], Any]) -> Field | None:
+    """The field with its path parted into that of an array and a member, where an array is above it.
+
+    ``dtype_of(path)`` is the dtype of an array, and None where there is none, as is the result.
+
+    ValueError where an array has no such member.
+    """
+    path, member = field.path, ""
+    while path:
+        dtype = dtype_of(path)
+        if dtype is not None:
+            if not member:
+                return field
+            compound = dtypes.parse(dtypes.spelled(dtype.base))
+            if compound.path_to(member) is None:
+                members = ", ".join(map(repr, compound.members)) or "none"
+                raise ValueError(
+                    f"its array {path!r} has no member {member!r}; of {compound.name:.60}, members are {members}"
+                )
+            return field._replace(path=path, member=member)
+        path, _, last = path.rpartition("/")
+        member = f"{last}/{member}".rstrip("/")
+    return None
+
+
+def together(fields: Sequence[Field]) -> list[Field]:
+    """The fields, those that are members of one array with all that are read of it."""
+    if not any(field.member for field in fields):
+        return list(fields)
+    wanted: dict[str, list[str]] = {}
+    for field in fields:
+        wanted.setdefault(field.path, []).append(field.member)
+    return [field._replace(members=tuple(wanted[field.path])) for field in fields]
+
+
+def _dtype(root: Any, path: str) -> Any:
+    node = _get(root, path)
+    return node.dtype if is_array(node) else None
 
 
 def is_array(node: Any) -> bool:

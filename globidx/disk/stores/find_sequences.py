@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
 from globidx.disk.stores.base import Inside, array_info, require_aligned
-from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.find_arrays import Field, in_compound, together
 from globidx.errors import MissingChunkError
 
 #: Names of matches that an error lists.
@@ -138,14 +139,19 @@ def matched(
         If nothing matches, a match lacks an array that others have, or arrays of matches differ in
         more than their length.
     """
-    patterns = [Pattern(key) for key in layout.keys or ()]
-    columns = [
-        _Column(Field(name, key, layout.form, along)) for name, key, along in layout.fields(axis)
-    ]
+    fields = [Field(name, key, layout.form, along) for name, key, along in layout.fields(axis)]
+    patterns = [Pattern(field.path) for field in fields]
+    columns = [_Column(field) for field in fields]
     names, lengths, chunks = list[str](), list[int](), list[list[int]]()
     without: list[str] = []
     for name in sorted(set(matches(patterns[0], tree.groups)), key=natural):
         found = [tree.describe(pattern.path(name)) for pattern in patterns]
+        if not names and None in found:
+            # members of compound arrays: what one match tells holds for all
+            fields = _in_compounds(fields, name, tree)
+            patterns = [Pattern(field.path) for field in fields]
+            columns = [_Column(field) for field in fields]
+            found = [tree.describe(pattern.path(name)) for pattern in patterns]
         if all(one is None for one in found):
             # a group that has none of the arrays is something else, and no incomplete match
             without.append(name)
@@ -183,6 +189,22 @@ def matched(
     return infos, Inside(int(rows.sum()), inner, episodes, missing), identity
 
 
+def _in_compounds(fields: Sequence[Field], name: str, tree: Tree) -> list[Field]:
+    """Fields whose keys lead to members of arrays, in the match ``name``, with these parted."""
+
+    def dtype_of(path: str) -> Any:
+        one = tree.describe(path)
+        return None if one is None else one.dtype
+
+    parted = []
+    for field in fields:
+        found = in_compound(field._replace(path=Pattern(field.path).path(name)), dtype_of)
+        member = "" if found is None else found.member
+        above = field.path.removesuffix(f"/{member}")
+        parted.append(field._replace(path=above, member=member) if member else field)
+    return together(parted)
+
+
 class _Column:
     """One key's arrays, match after match: all of one shape, but for their length, and dtype."""
 
@@ -199,7 +221,9 @@ class _Column:
         ValueError where it does not go with those before.
         """
         axis = self.field.axis
-        alike = (one.shape[:axis], one.shape[axis + 1 :], one.dtype, one.packing)
+        # numpy takes dtypes for equal that differ in their metadata
+        dtype = one.dtype if one.dtype.kind in "biufc" else dtypes.spelled(one.dtype)
+        alike = (one.shape[:axis], one.shape[axis + 1 :], dtype, one.packing)
         # of many thousand groups nearly all are alike, and cost this comparison
         if alike != self._like or len(one.shape) <= axis:
             info, _ = array_info(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Piece
 from globidx.core.reading.selection import Selection
@@ -112,6 +113,8 @@ class ChunkGrid:
         regions = [piece.region for piece in found]
         for start, stop, target in spans:
             some = pieces.take(rows[start - first : stop - first], insides)
+            if out.dtype.names is not None:
+                some = dtypes.as_dtype(some, out.dtype)
             pieces.put(out[target : target + stop - start], regions, some)
 
 

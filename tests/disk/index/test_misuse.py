@@ -63,7 +63,6 @@ def folder(tmp_path_factory):
     write("types.h5", {"data/a/x": np.ones(5), "data/b/x": np.ones(5, "i4")})
     write("flatter.h5", {"data/a/x": np.ones((5, 7)), "data/b/x": np.ones(5)})
     write("scalar.h5", {"data/a/x": np.ones(5), "data/b/x": 3.0})
-    write("text.h5", {"data/a/x": np.array([b"aa"])})
     write("mask.h5", {"mask": np.arange(9)})
     write("one.h5", {"x": np.arange(9)})
     return path
@@ -252,7 +251,6 @@ def test_options_that_cannot_be_meant(folder, name, options, message):
         ("types.h5", GROUPS, r"'data/b/x' holds \(\) int32 a row.*holds \(\) float64"),
         ("flatter.h5", GROUPS | {"axis": 1}, r"'data/b/x' has shape \(5,\), and no axis 1"),
         ("scalar.h5", GROUPS, r"'data/b/x' is a single value"),
-        ("text.h5", GROUPS, r"'data/a/x' has dtype \|S2; numbers and bools can be read"),
         ("stacked.h5", {"key": ["x", "y"], "sequences": "axis"}, r"axis 0: 'x' has 2, 'y' has 3"),
         ("stacked.h5", {"key": ["x", "z"], "sequences": "axis"}, r"'x' has 12 items, 'z' has 9"),
         ("stacked.h5", {"key": "flat", "sequences": "axis"}, r"shape \(1,\), and no axis 1"),

@@ -368,7 +368,8 @@ def test_an_item_costs_the_same_however_many_files_there_are(tmp_path, calls, op
                 Path(first, "zarr.json").read_bytes()
             )
         dataset = FileCacheDataset(
-            GlobalIndexManager(folder, cache_dir=tmp_path), max_open_files=open_files
+            GlobalIndexManager(folder, cache_dir=tmp_path, settled_after=0),
+            max_open_files=open_files,
         )
         costs.append(cost(dataset, [0, files, 2 * files - 1], calls))
     assert costs[0] == costs[1]

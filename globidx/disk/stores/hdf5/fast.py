@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.reading.pieces import byte_runs
 from globidx.core.reading.selection import Selection
 from globidx.disk.files import forks
@@ -44,7 +45,7 @@ class ChunkedSource:
     Each chunk is read by its offset and decoded whole.
     """
 
-    def __init__(self, dataset: Any, axis: int) -> None:
+    def __init__(self, dataset: Any, axis: int, memory: np.dtype[Any] | None = None) -> None:
         plist = dataset.id.get_create_plist()
         self._filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
         for index, code in enumerate(self._filters):
@@ -60,7 +61,9 @@ class ChunkedSource:
             raise NotPlainError("chunks whose offsets HDF5 does not list")
         self._table = table
         self._dataset = dataset
-        self._chunks, self._dtype = dataset.chunks, dataset.dtype
+        self._chunks, self._dtype = dataset.chunks, dtypes.as_complex(dataset.dtype)
+        # bytes of a chunk are rows only where elements look alike in both
+        self._is_native = memory is None or self._dtype == memory
         self._set_grid(ChunkGrid(dataset.shape, dataset.chunks, axis))
         self._nbytes = math.prod(self._chunks) * self._dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._filters))
@@ -87,7 +90,7 @@ class ChunkedSource:
 
     def _set_grid(self, grid: ChunkGrid) -> None:
         self._grid = grid
-        self._direct = grid.is_direct and self._dtype.isnative
+        self._direct = grid.is_direct and self._dtype.isnative and self._is_native
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many stored bytes that took."""

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5d, h5f
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
 from globidx.disk.index import stamps
@@ -74,7 +76,7 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
         arrays.append(
             array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
         )
-        digested.append((shape, dtype.str, chunks, filters, [packing] if packing else []))
+        digested.append((shape, dtypes.told(dtype), chunks, filters, [packing] if packing else []))
     return make_entry("hdf5", arrays, repr(digested).encode())
 
 
@@ -127,7 +129,13 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             # names alone, so that a file may be moved together with its sources
             names = sorted({os.path.basename(target.file) for target in sources})
             described.append(
-                (shape, dtype.str, stored, filters, [*names, packing] if packing else names)
+                (
+                    shape,
+                    dtypes.told(dtype),
+                    stored,
+                    filters,
+                    [*names, packing] if packing else names,
+                )
             )
         tree = Hdf5Tree(file, allow=allow)
         inside = find_sequences.inside(arrays, shapes, layout, tree.read)
@@ -247,9 +255,14 @@ class Hdf5Store:
         return dataset.shape, dataset.chunks
 
     def source(
-        self, array: str, axis: int | None = None, *, is_stacked: bool = False
+        self,
+        array: str,
+        axis: int | None = None,
+        *,
+        is_stacked: bool = False,
+        memory: np.dtype[Any] | None = None,
     ) -> ChunkedSource | ContiguousSource:
-        """A way to a dataset's rows around the library's filters.
+        """A way to a dataset's rows around the library's filters, to give them as ``memory``.
 
         NotPlainError where there is none.
         """
@@ -257,10 +270,14 @@ class Hdf5Store:
         dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):
             raise NotPlainError("a group")
+        if dataset.dtype.hasobject or dataset.dtype.kind not in "biufcV" or dataset.dtype.subdtype:
+            raise NotPlainError("elements that are no numbers")
         if not h5py.h5t.py_create(dataset.dtype, logical=True).equal(dataset.id.get_type()):
             raise NotPlainError("numbers of an unusual form")
         if dataset.chunks is not None:
-            return ChunkedSource(dataset, along)
+            return ChunkedSource(dataset, along, memory)
+        if memory is not None and dataset.dtype.kind == "V" and dataset.dtype != memory:
+            raise NotPlainError("contiguous data of another form than in memory")
         if along != is_stacked:
             raise NotPlainError("contiguous data with items along a later axis")
         return ContiguousSource(dataset, is_stacked=is_stacked)

@@ -13,6 +13,7 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
 from globidx.disk.stores.base import packing_of
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.hdf5 import external
@@ -81,7 +82,7 @@ class Hdf5Tree:
         shape, dtype, chunks, filters = description(opened, plist)
         packing = packing_in(opened)
         return Described(
-            shape, dtype, chunks, packing, (shape, dtype.str, chunks, filters, packing)
+            shape, dtype, chunks, packing, (shape, dtypes.told(dtype), chunks, filters, packing)
         )
 
     def read(self, path: str) -> NDArray[Any]:

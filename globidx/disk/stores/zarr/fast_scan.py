@@ -110,6 +110,9 @@ def _is_common_fill(fill: Any, dtype: np.dtype[Any], *, is_v2: bool) -> bool:
     """Whether a fill value is spelled as writers spell it. Any other is for zarr to judge."""
     if fill is None:
         return is_v2
+    if dtype.metadata:
+        # numbers, and bits or words in text
+        return type(fill) in (int, float, str)
     if dtype.kind == "b":
         return type(fill) is bool
     if dtype.kind == "c":

@@ -36,7 +36,7 @@ from globidx.disk.stores.base import (
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
-from globidx.disk.stores.zarr.tree import ZarrTree
+from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -90,7 +90,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             shape, chunks = array.shape, array.chunks
         packing = "" if field.form == "csr" else packing_of(array.attrs.get)
         infos.append(
-            array_info(field, shape, array.dtype, chunks, length=layout.length, packing=packing)
+            array_info(field, shape, dtype_of(array), chunks, length=layout.length, packing=packing)
         )
         shapes.append(shape)
         documents.append(_metadata(path, array))

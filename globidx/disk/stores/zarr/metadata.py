@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from globidx.core.index import dtypes
 from globidx.disk.stores.base import NotPlainError
 from globidx.disk.stores.codecs import Codec, codec_of, is_known
 
 # lists, not sets: what is looked up in them may be anything that JSON can hold
 _TYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
+_TYPES += dtypes.SMALL
 _V3_CODECS = "blosc gzip zstd crc32c".split()
 _V2_DTYPE = re.compile(r"[<>|](b1|[iu][1248]|f[248]|c8|c16)")
 _V3_KEYS = frozenset(
@@ -205,7 +207,7 @@ def _chain(
         bool(steps) and steps[0][0] == "bytes", "first codec", steps[0][0] if steps else "none"
     )
     endian: str = steps.pop(0)[1].get(
-        "endian", "little" if data_type in ("bool", "int8", "uint8") else "missing"
+        "endian", "little" if _dtype(data_type, "little").itemsize == 1 else "missing"
     )
     _require(endian in ("little", "big"), "byte order", endian)
     for name, configuration in steps:
@@ -215,7 +217,10 @@ def _chain(
 
 @lru_cache(maxsize=64)
 def _dtype(data_type: str, byte_order: str) -> np.dtype[Any]:
-    return np.dtype(data_type).newbyteorder("<" if byte_order == "little" else ">")
+    size = dtypes.SMALL.get(data_type)
+    # floats that numpy does not have are known by their metadata
+    dtype = np.dtype(f"u{size}", metadata={"small": data_type}) if size else np.dtype(data_type)
+    return dtype.newbyteorder("<" if byte_order == "little" else ">")
 
 
 def _sizes(sizes: Any, low: int = 0) -> tuple[int, ...]:

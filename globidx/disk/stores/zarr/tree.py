@@ -21,6 +21,15 @@ from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.errors import MissingChunkError
 
+#: Elements of the one kind of object that zarr reads, which are no text.
+_BYTES = np.dtype(object, metadata={"vlen": bytes})
+
+
+def dtype_of(array: Any) -> np.dtype[Any]:
+    """The dtype of an array that zarr opened; objects with what they are in their metadata."""
+    dtype: np.dtype[Any] = array.dtype
+    return _BYTES if dtype.kind == "O" else dtype
+
 
 class ZarrTree:
     """What lies in the store whose root group is ``root``; ``store`` reads its arrays."""
@@ -61,7 +70,9 @@ class ZarrTree:
         if not is_array(node):
             return None
         spelled = node.metadata.to_dict()
-        return Described(node.shape, node.dtype, node.chunks, packing_of(node.attrs.get), spelled)
+        return Described(
+            node.shape, dtype_of(node), node.chunks, packing_of(node.attrs.get), spelled
+        )
 
     def read(self, path: str) -> NDArray[Any]:
         """All of the array at ``path``; ValueError where there is none, or a chunk of it is absent.

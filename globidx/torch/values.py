@@ -1,0 +1,100 @@
+"""What a sample gets of an array: a tensor, or Python objects where torch has no dtype for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from globidx.core.index.dtypes import Dtype, plain
+
+#: Makes the value of a sample out of an array that no other sample has.
+Giver = Callable[[NDArray[Any]], Any]
+
+
+def giver(dtype: Dtype) -> Giver:
+    """How elements of ``dtype`` are given; TypeError where they cannot be.
+
+    Numbers are a tensor of the same memory, times an int64 tensor in the units of their dtype, text
+    and bytes are str and bytes, and an array of its own shape is a tensor. Several of what is no
+    number are a list.
+    """
+    if dtype.kind == "number":
+        try:
+            # asked of torch itself: which dtypes it has differs by version
+            torch.from_numpy(np.empty(0, dtype.memory))
+        except TypeError:
+            raise TypeError(f"dtype {dtype.name}, which torch does not have") from None
+        return torch.from_numpy
+    if dtype.kind == "time":
+        return _time
+    if dtype.kind == "small":
+        found = getattr(torch, dtype.name, None)
+        if found is None:
+            raise TypeError(f"dtype {dtype.name}, which torch {torch.__version__} does not have")
+        return partial(_viewed, as_dtype=found)
+    if dtype.kind in ("text", "bytes"):
+        return partial(plain, dtype=dtype)
+    if dtype.kind == "compound":
+        return partial(
+            _members, givers={name: giver(one.dtype) for name, one in dtype.members.items()}
+        )
+    if dtype.element is not None:
+        return partial(_ragged, give=giver(dtype.element), dtype=dtype)
+    raise TypeError(f"dtype {dtype.name}, which means nothing outside its file")
+
+
+def decoded(values: NDArray[Any]) -> Any:
+    """What a function of the user's made of rows: of several, one tensor where they are arrays.
+
+    Where a row is padding, zeros.
+
+    >>> decoded(np.array(None, object)) is None
+    True
+    """
+    if not values.ndim:
+        return _as_tensor(values[()])
+    parts = [_as_tensor(one) for one in values.reshape(-1)]
+    like = next((one for one in parts if isinstance(one, torch.Tensor)), None)
+    if like is None:
+        return parts
+    tensors = [torch.zeros_like(like) if one is None else one for one in parts]
+    shapes = {tuple(one.shape) for one in tensors}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"decode gave rows of one sample the shapes {', '.join(map(str, sorted(shapes)))}; "
+            "give all the same"
+        )
+    return torch.stack(tensors).reshape(*values.shape, *like.shape)
+
+
+def _time(values: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(values.view(np.int64))
+
+
+def _viewed(values: NDArray[Any], as_dtype: torch.dtype) -> torch.Tensor:
+    # unsigned integers of two bytes are no dtype of older versions
+    signed = values.view(f"i{values.dtype.itemsize}")
+    return torch.from_numpy(signed).view(as_dtype)
+
+
+def _members(values: NDArray[Any], givers: dict[str, Giver]) -> dict[str, Any]:
+    return {name: give(np.ascontiguousarray(values[name])) for name, give in givers.items()}
+
+
+def _ragged(values: NDArray[Any], give: Giver, dtype: Dtype) -> Any:
+    if values.ndim:
+        return [_ragged(values[place, ...], give, dtype) for place in range(len(values))]
+    assert dtype.element is not None, "only arrays of arrays are given so"
+    # a copy: what was read may be kept for the next batches
+    return give(np.array(values[()], dtype.element.memory))
+
+
+def _as_tensor(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))
+    return value
