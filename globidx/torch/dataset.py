@@ -14,6 +14,7 @@ import torch.utils.data
 from globidx.core import validate
 from globidx.core.index.chunking import Chunking
 from globidx.core.reading.planning import CACHE_BYTES
+from globidx.core.reading.selection import Crop, cuts
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.counters import Counters
@@ -97,6 +98,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         *,
         fields: str | Sequence[str] | None = None,
         decode: Mapping[str, Callable[[Any], Any]] | None = None,
+        select: Mapping[Any, Any] | Crop | None = None,
+        part: Mapping[Any, Any] | tuple[int, int] | None = None,
         transform: Callable[[Any], Any] | None = None,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
@@ -129,9 +132,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
         parts = _parts(index_manager, self.fields, _decoders(decode, self.fields))
-        specs = [part.spec for part in parts]
-        self._givers = [part.give for part in parts]
-        self._names = [(part.groups, part.name) for part in parts]
+        specs = _cut([one.spec for one in parts], index_manager, self.fields, select, part)
+        self._givers = [one.give for one in parts]
+        self._names = [(one.groups, one.name) for one in parts]
         self._names += [_nested(one.name) for one in index_manager.constants]
         # fields of numbers alone, as most data sets have them, take a shorter way
         self._is_flat = self._names == [([], name) for name in self.fields] and all(
@@ -432,6 +435,31 @@ def _parts_of(
         spec = FieldSpec(column, offsets, member=(*path, *leaf))
         parts.append(_Part(spec, give, whole[:-1], "".join(whole[-1:])))
     return parts
+
+
+def _cut(
+    specs: Sequence[FieldSpec],
+    manager: GlobalIndexManager,
+    fields: Sequence[str],
+    select: Any,
+    part: Any,
+) -> list[FieldSpec]:
+    """The fields with what ``select`` and ``part`` take of them."""
+    if select is None and part is None:
+        return list(specs)
+    columns = [_column(manager, name) for name in fields]
+    found = cuts([manager.arrays[column] for column in columns], select, part)
+    cut_of = dict(zip(columns, found, strict=True))
+    cut_specs = []
+    for spec in specs:
+        cut = cut_of[spec.column]
+        if cut is None or spec.is_mask:
+            cut_specs.append(spec)
+        elif cut.is_crop:
+            cut_specs.append(spec._replace(crop=cut))
+        else:
+            cut_specs.append(spec._replace(selection=cut.of()))
+    return cut_specs
 
 
 def _column(manager: GlobalIndexManager, name: str) -> int:
