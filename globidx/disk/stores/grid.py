@@ -120,4 +120,7 @@ class ChunkGrid:
 
 def _is_all(piece: Piece, length: int) -> bool:
     """Whether a piece is all of a chunk of ``length`` elements."""
-    return piece.inside == slice(0, length, 1) or (length == 1 and piece.inside == 0)
+    inside = piece.inside
+    if isinstance(inside, slice):
+        return inside == slice(0, length, 1)
+    return length == 1 and isinstance(inside, int)

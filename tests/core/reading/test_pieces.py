@@ -74,7 +74,8 @@ def test_taking_is_numpys_one_axis_after_another(given):
         2, *(size for size, _ in given)
     )
     insides = [
-        one if isinstance(one, int) else pieces.as_index(np.array(one, np.int64)) for _, one in given
+        one if isinstance(one, int) else pieces.as_index(np.array(one, np.int64))
+        for _, one in given
     ]
     expected = rows
     for axis, (_, taken) in reversed(list(enumerate(given, 1))):

@@ -114,7 +114,13 @@ REFUSED = [
     (FIELD, {1: True}, None, TypeError, "must be an integer, got True"),
     (FIELD, {1.0: 1}, None, TypeError, "an axis of select must be an integer"),
     (FIELD, [3, 7], None, TypeError, "select must be {axis: slice, list or int}"),
-    (FIELD, {"y": {1: 0}}, None, ValueError, "field 'y', which the dataset does not read; it reads 'x'"),
+    (
+        FIELD,
+        {"y": {1: 0}},
+        None,
+        ValueError,
+        "field 'y', which the dataset does not read; it reads 'x'",
+    ),
     (FIELD, {"x": [3]}, None, TypeError, r"select\['x'\] must be {axis: slice"),
     (FIELD, {"x": {1: 0}, 1: 0}, None, TypeError, "or a dict of these by field"),
     (FIELD, None, (2, 2), ValueError, r"number must be in \[0, 2\), got 2; parts count from 0"),
@@ -139,7 +145,9 @@ def test_what_cannot_be_meant_is_one_clear_error(info, select, part, kind, words
 
 def test_of_several_fields_those_that_have_the_axis_are_named():
     """A label has no part: the error says to name fields, and naming one is the remedy."""
-    with pytest.raises(ValueError, match="samples of array 'label' have no axis .* name the fields"):
+    with pytest.raises(
+        ValueError, match="samples of array 'label' have no axis .* name the fields"
+    ):
         cuts([FIELD, LABEL], part=(0, 2))
     found, none = cuts([FIELD, LABEL], part={"x": (0, 2)})
     assert found.of().shape == (4, 6, 3) and none is None
