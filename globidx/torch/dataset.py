@@ -45,6 +45,16 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         By field, what makes a value of a row: a function of bytes, str or a numpy array, such as
         one that decodes JPEG. It is called where the data is read, once for each distinct row of a
         batch; the arrays or tensors that it returns for a window are stacked.
+    select : dict or callable, optional
+        What is read of each sample: ``{axis: slice, list of ints or int}``, by field where several
+        are read. Axes are those of the stored array, negative ones from the end; that of the items
+        cannot be selected. An int keeps no axis. A function ``fn(rng, shape)`` returns such a dict
+        for each sample: ``rng`` is ``sample_rng(0, 0, id)``, and ``shape`` that of the stored array
+        with one item.
+    part : tuple or dict, optional
+        ``(number, of)`` is the ``number``-th of ``of`` parts along the last axis of each field, cut
+        as ``torch.tensor_split`` does; ``{axis: (number, of)}`` along other axes; either by field.
+        It is a part of what ``select`` leaves.
     transform : callable, optional
         Called with each sample; the dataset returns its result, and raises what it raises.
     max_open_files : int, optional
@@ -89,6 +99,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     [tensor([2, 3]), tensor([0, 1])]
     >>> dataset.counters().bytes_useful
     48
+    >>> FileCacheDataset(GlobalIndexManager(folder.name), select={1: [1]})[2]
+    tensor([5])
     >>> folder.cleanup()
     """
 

@@ -18,8 +18,8 @@ from globidx.disk.files import forks
 class Counters:
     """What has been read since the process began, or since the last reset.
 
-    ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the
-    index counts them, was decoded. ``bytes_read``: stored bytes that this took; where a library
+    ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk was
+    decoded, each of those that lie beside one another. ``bytes_read``: stored bytes that this took; where a library
     reads, the decoded bytes that were asked of it. ``bytes_useful``: decoded bytes that reached a
     sample. ``opens``: files opened. ``decodes_of``: decodes by field.
 

@@ -33,7 +33,7 @@ _SHUFFLE = 2
 _FLETCHER32 = 3
 #: Bytes between two runs that are read over: to copy so many takes as long as another call. See
 #: ``tools/bench/parts.py``.
-_GAP = 2**14
+_GAP = 2**15
 #: Rows of which little is taken are read so many bytes at once.
 _AT_ONCE = 2**18
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
