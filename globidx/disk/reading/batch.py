@@ -311,7 +311,7 @@ class Batch:
                     self._fill_from_chunk([run, *others], length, wanted, rows)
                 return
             with self._handles.use((self._now, file)) as opened:
-                source = self._source(opened, wanted, number)
+                source, width = self._source(opened, wanted, number)
                 read = source.read
                 for run in runs:
                     _, _, start, stop, target = run
@@ -319,7 +319,7 @@ class Batch:
                     if length:
                         # the chunks that it touched
                         touched = (stop - 1) // length - start // length + 1
-                        self._decodes[info.name] += touched * source.width
+                        self._decodes[info.name] += touched * width
         except MissingChunkError as error:
             raise MissingChunkError(self._unread(run, info, plan, error)) from error
         except (*stores.UNREADABLE, MemoryError) as error:
@@ -346,8 +346,8 @@ class Batch:
         size = (stop - chunk) * info.row_bytes
         file, number = self._now.units.place(unit)
         with self._handles.use((self._now, file)) as opened:
-            source = self._source(opened, wanted, number)
-            self._decodes[info.name] += source.width
+            source, width = self._source(opened, wanted, number)
+            self._decodes[info.name] += width
             if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
                 self._taken += pick(
                     source, [(run.start, run.stop, run.target) for run in runs], rows
@@ -361,11 +361,13 @@ class Batch:
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
 
-    def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> Source:
+    def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
+        """The way to an array, and how many chunks it counts for a row of chunks."""
         column, _, selection = wanted
-        if self._keeps or selection is None:
-            return opened.source(column, number, selection)
-        return opened.cropped(column, number, selection)
+        if selection is None:
+            return opened.source(column, number), 1
+        part = opened.part(column, number, selection, keep=self._keeps)
+        return part, part.width
 
     def _unread(self, run: Run, info: ArrayInfo, plan: Plan, error: Exception) -> str:
         """The message for a run that could not be read."""

@@ -53,12 +53,15 @@ def _arrays(reader: Reader, now: Snapshot, unit: int) -> Iterator[str]:
                     continue
                 info = now.table.arrays[field.column]
                 chunk = int(now.units.chunk_lengths[unit, field.column])
-                source = opened.source(field.column, number, field.selection)
+                source = opened.source(field.column, number)
                 kept = _kept(info, chunk, reader.cache_bytes, field)
-                yield f"  {info.name or 'the array'}: {source.how}; {kept}"
-                if field.selection is not None:
-                    beside = f", {source.width} of the chunks beside one another" if chunk else ""
-                    yield f"    of each {info.item_shape} the part {field.selection.shape}{beside}"
+                if field.selection is None:
+                    yield f"  {info.name or 'the array'}: {source.how}; {kept}"
+                    continue
+                part = opened.part(field.column, number, field.selection)
+                beside = f", {part.width} of the chunks beside one another" if chunk else ""
+                yield f"  {info.name or 'the array'}: {part.how}; {kept}"
+                yield f"    of each {info.item_shape} the part {field.selection.shape}{beside}"
         finally:
             opened.close()
     except (*stores.UNREADABLE, MemoryError) as error:

@@ -43,10 +43,6 @@ class Source(Protocol):
 
     how: str
 
-    @property
-    def width(self) -> int:
-        """How many chunks it decodes for a row of chunks: those beside one another."""
-
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``.
 
@@ -76,15 +72,23 @@ class StackedSource(Protocol):
         """The rows at one place along axis 0."""
 
 
+class PartSource(Source, Protocol):
+    """What is selected of the rows of an array."""
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks: those beside one another."""
+
+
 @runtime_checkable
 class SelectableSource(Protocol):
     """A source that can leave out what is not selected of its rows, and need not read it."""
 
-    def select(self, selection: Selection) -> Source:
+    def select(self, selection: Selection) -> PartSource:
         """The rows with what is selected of each."""
 
 
-def selected(source: Source, selection: Selection) -> Source:
+def selected(source: Source, selection: Selection) -> PartSource:
     """What is selected of the rows of ``source``, each read whole where it has no better way."""
     if isinstance(source, SelectableSource):
         return source.select(selection)
@@ -125,38 +129,43 @@ class OpenFile:
         self._on_missing = on_missing
         self._backend = backend
         self._forked = forked
-        self._sources: dict[tuple[int, int, Selection | None], Source] = {}
+        self._sources: dict[tuple[int, int], Source] = {}
+        self._parts: dict[tuple[Source, Selection], PartSource] = {}
         self._store: Any = None
         if entry.kind == "hdf5":
             # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
             self.library()
 
-    def source(self, column: int, number: int = 0, selection: Selection | None = None) -> Source:
-        """The way to the ``column``-th array, of the file or of its ``number``-th episode.
-
-        With a selection, to that of its rows.
-        """
+    def source(self, column: int, number: int = 0) -> Source:
+        """The way to the ``column``-th array, of the file or of its ``number``-th episode."""
         info, kind = self._entry.arrays[column], self._entry.inner.kind
         if kind == "axis" and info.form != "stacked":
             # the same for all sequences
             number = 0
-        source = self._sources.get((column, number, selection))
+        source = self._sources.get((column, number))
         if source is None:
             if len(self._sources) >= _MOST_SOURCES:
                 # a file of many groups; to open them again costs less than to keep all
                 self._sources.clear()
-            if selection is not None:
-                source = selected(self.source(column, number), selection)
-            elif info.form == "stacked":
+                self._parts.clear()
+            if info.form == "stacked":
                 source = self._stacked(column, number)
             else:
                 source = self._source(info, self.path(column, number))
-            self._sources[column, number, selection] = source
+            self._sources[column, number] = source
         return source
 
-    def cropped(self, column: int, number: int, selection: Selection) -> Source:
-        """The same for a selection that will not come again, and is not remembered."""
-        return selected(self.source(column, number), selection)
+    def part(
+        self, column: int, number: int, selection: Selection, *, keep: bool = True
+    ) -> PartSource:
+        """The way to what is selected of the rows; not kept if it will not be asked for again."""
+        source = self.source(column, number)
+        part = self._parts.get((source, selection))
+        if part is None:
+            part = selected(source, selection)
+            if keep:
+                self._parts[source, selection] = part
+        return part
 
     def path(self, column: int, number: int = 0) -> str:
         """Where in the file the array lies."""
@@ -175,15 +184,16 @@ class OpenFile:
     def close(self) -> None:
         """Close it; reading afterwards is an error."""
         self._sources.clear()
+        self._parts.clear()
         if self._store is not None:
             self._store.close()
 
     def _stacked(self, column: int, place: int) -> Source:
         """The rows at one place along axis 0, by the source of the array where that has a way."""
-        whole = self._sources.get((column, _WHOLE, None))
+        whole = self._sources.get((column, _WHOLE))
         info = self._entry.arrays[column]
         if whole is None:
-            whole = self._sources[column, _WHOLE, None] = self._source(info, info.path)
+            whole = self._sources[column, _WHOLE] = self._source(info, info.path)
         return whole.at(place) if isinstance(whole, StackedSource) else whole
 
     def _source(self, info: ArrayInfo, path: str) -> Source:
@@ -272,11 +282,9 @@ class LibrarySource:
     def width(self) -> int:
         """How many chunks the library decodes for a row of chunks."""
         shape, chunks = self._store().grid(self._array)
-        if chunks is None:
+        if chunks is None or self._selection is None:
             return 1
-        beside = self._beside(len(shape))
-        taken = [range(shape[axis]) for axis in beside]
-        found = zip(self._selection.taken if self._selection else taken, beside, strict=True)
+        found = zip(self._selection.taken, self._beside(len(shape)), strict=True)
         return prod(len(pieces.pieces(one, chunks[axis])) for one, axis in found)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
@@ -330,14 +338,12 @@ class LibrarySource:
 class CutSource:
     """What is selected of the rows of a source that reads them whole."""
 
+    #: Rows of chunks are decoded as they are for whole rows, and are counted like these.
+    width = 1
+
     def __init__(self, source: Source, selection: Selection) -> None:
         self._source, self._selection = source, selection
         self.how = f"{source.how}, of which a part is kept"
-
-    @property
-    def width(self) -> int:
-        """How many chunks it decodes for a row of chunks."""
-        return self._source.width
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""
@@ -370,7 +376,8 @@ class FillingSource:
     @property
     def width(self) -> int:
         """How many chunks it decodes for a row of chunks."""
-        return self._source.width
+        # of what was selected of a source, which has one
+        return int(getattr(self._source, "width", 1))
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""

@@ -18,8 +18,6 @@ class SparseSource:
     The group has ``indptr``, ``indices`` and ``data``.
     """
 
-    #: Its three arrays are not counted in chunks.
-    width = 1
     how = "made dense from sparse rows, which its library reads"
 
     def __init__(self, store: Callable[[], Store], group: str) -> None:

@@ -18,8 +18,6 @@ from globidx.errors import MissingChunkError, ReadError
 class TensorSource:
     """One array of a zarr store, rows along ``axis``."""
 
-    #: What tensorstore decodes is not known here: a row of chunks counts as one.
-    width = 1
     how = "read by tensorstore (as asked)"
 
     def __init__(self, folder: str, name: str, kind: str, axis: int, *, forked: bool) -> None:
