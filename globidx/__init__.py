@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import errors, orders, policies
+    from globidx import collate, errors, orders, policies
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.generator import sample_rng
     from globidx.core.index.changes import Changes
@@ -74,6 +74,7 @@ __all__ = [
     "SequenceList",
     "Where",
     "Window",
+    "collate",
     "errors",
     "merge_states",
     "orders",
@@ -86,7 +87,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("errors", "orders", "policies"):
+    elif name in ("collate", "errors", "orders", "policies"):
         value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")

@@ -149,7 +149,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self._names = [(one.groups, one.name) for one in parts]
         self._names += [_nested(one.name) for one in index_manager.constants]
         # fields of numbers alone, as most data sets have them, take a shorter way
-        self._is_flat = self._names == [([], name) for name in self.fields] and all(
+        flat: list[tuple[list[str], str]] = [([], name) for name in self.fields]
+        self._is_flat = self._names in (flat, [([], "")]) and all(
             give is torch.from_numpy for give in self._givers
         )
         self.transform = transform
@@ -341,12 +342,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
     def _sample(self, values: tuple[Any, ...], id: int) -> Any:
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
-        if self._is_flat and len(values) == 1:
-            sample: Any = torch.from_numpy(values[0])
-        elif self._is_flat:
-            sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
-        else:
+        if not self._is_flat:
             sample = self._nested_sample(values)
+        elif len(values) == 1:
+            sample = torch.from_numpy(values[0])
+        else:
+            sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
         if self.transform is not None:
             try:
                 sample = self.transform(sample)

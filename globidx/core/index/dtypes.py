@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["number", "time", "small", "text", "bytes", "ragged", "compound", "other"]
+Kind = Literal["number", "time", "small", "text", "bytes", "ragged", "any", "compound", "other"]
 
 #: Floats that numpy does not have, by their bytes; kept in memory as unsigned integers.
 SMALL = {
@@ -22,11 +21,13 @@ SMALL = {
     "float8_e5m2fnuz": 1,
     "float8_e8m0fnu": 1,
 }
+#: Arrays of any dtype and shape, one by one.
+ANY = "any"
 _RAGGED = "ragged "
 _OBJECT = np.dtype(object)
 #: MATLAB's complex numbers in HDF5.
 _COMPLEX = ("real", "imag")
-_NO_MEMBERS: Mapping[str, Member] = MappingProxyType({})
+_NO_MEMBERS: Mapping[str, Member] = {}
 
 
 class Dtype(NamedTuple):
@@ -36,8 +37,9 @@ class Dtype(NamedTuple):
     ----------
     name : str
         A name of numpy's (``float32``, ``datetime64[ns]``), ``bfloat16`` and the like, ``text``,
-        ``bytes``, ``ragged`` and the dtype of the array that each element is, or the members of a
-        compound dtype as a JSON object.
+        ``bytes``, ``ragged`` and the dtype of the array that each element is, ``any`` where each
+        element is an array of a dtype and shape of its own, or the members of a compound dtype as a
+        JSON object.
     kind : str
         What the elements are.
     memory : numpy.dtype
@@ -132,6 +134,13 @@ class Dtype(NamedTuple):
         return parse(_compound_name(kept))
 
 
+class Held(NamedTuple):
+    """An element of dtype ``any``: an array, and what its elements are."""
+
+    values: NDArray[Any]
+    dtype: Dtype
+
+
 class Member(NamedTuple):
     """A member of a compound dtype: its dtype, and the shape of it that each element has."""
 
@@ -150,6 +159,8 @@ def parse(name: str) -> Dtype:
         return Dtype(name, "small", np.dtype(f"u{SMALL[name]}"))
     if name in ("text", "bytes"):
         return Dtype(name, "text" if name == "text" else "bytes", _OBJECT)
+    if name == ANY:
+        return Dtype(name, "any", _OBJECT)
     if name.startswith(_RAGGED):
         return Dtype(name, "ragged", _OBJECT, element=parse(name.removeprefix(_RAGGED)))
     if name.startswith("{"):
@@ -272,6 +283,8 @@ def plain(values: NDArray[Any], dtype: Dtype) -> Any:
     if values.ndim:
         return [plain(one, dtype) for one in _apart(values)]
     value: Any = values[()]
+    if isinstance(value, Held):
+        return plain(value.values, value.dtype)
     if dtype.element is not None:
         inside = np.array(value, dtype.element.memory)
         return plain(inside, dtype.element)
@@ -305,7 +318,7 @@ def _compound(name: str, spelling: Mapping[str, Any]) -> Dtype:
             inside = json.dumps(inside, ensure_ascii=False)
         members[member] = Member(parse(inside), tuple(shape))
     memory = np.dtype([(key, one.dtype.memory, one.shape) for key, one in members.items()])
-    return Dtype(name, "compound", memory, MappingProxyType(members))
+    return Dtype(name, "compound", memory, members)
 
 
 @lru_cache(64)

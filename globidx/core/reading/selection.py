@@ -88,6 +88,11 @@ class Cut:
 
         TypeError, ValueError, IndexError where it is none.
         """
+        if self.info.form in ("ragged", "whole"):
+            raise ValueError(
+                f"{self.label}: the samples of array {self.info.name!r} are of any shape, so that no part of them "
+                "can be named beforehand; cut them in transform="
+            )
         axes = _Axes(self.info)
         select: Any = self.select
         if callable(select):

@@ -72,6 +72,11 @@ class Take(NamedTuple):
         if samples is None:
             plan = planning.plan(*now.index.locate_many(sample_ids))
             return cls(plan, plan.places)
+        if offsets is None and now.table.inner.whole:
+            # each array is one row of its own
+            first = np.zeros(len(sample_ids), np.int64)
+            plan = planning.plan(samples.index.first_units(sample_ids), first)
+            return cls(plan, plan.places)
         if offsets is None:
             units, rows, counts = samples.index.whole(sample_ids)
             plan = planning.plan(units, rows)
@@ -221,6 +226,8 @@ class Batch:
     def _rows(self, field: FieldSpec, plan: Plan) -> tuple[NDArray[Any], Any]:
         """All distinct values of a field, in the plan's sequence, and what stands for none."""
         info = self._now.table.arrays[field.column]
+        if info.is_simple and field.decode is None:
+            return self._field(field, plan), 0
         if info.memory.names is None:
             rows = self._field(field, plan)
         else:
@@ -234,8 +241,6 @@ class Batch:
             rows = rows.copy()
         if field.decode is not None:
             return self._decoded(field.decode, rows, plan), None
-        if not info.memory.hasobject:
-            return rows, 0
         return rows, dtypes.parse(info.dtype).at(field.member).dtype.nothing
 
     def _decoded(self, decode: Decode, rows: NDArray[Any], plan: Plan) -> NDArray[Any]:

@@ -71,10 +71,13 @@ def _check_file(path: str, entry: Entry, decode: bool, allow: bool) -> list[Arra
 
 @dataclass(frozen=True)
 class _Stored:
-    """One stored array: where it lies, how it is chunked, and how its rows are read."""
+    """One stored array: where it lies, how it is chunked, and how its rows are read.
+
+    Without an axis all of it is read at once.
+    """
 
     path: str
-    axis: int
+    axis: int | None
     chunk_length: int
     places: int
     read: Callable[[int, int, int], object]
@@ -86,7 +89,8 @@ def _check_array(path: str, kind: str, one: _Stored, decode: bool, allow: bool) 
     except stores.UNREADABLE as error:
         return ArrayReport(path, one.path, 0, 0, (_describe(error),), False)
     problems = []
-    step, rows = one.chunk_length or _ROWS_AT_ONCE, audit.shape[one.axis] if decode else 0
+    rows = 1 if one.axis is None else audit.shape[one.axis]
+    step, rows = one.chunk_length or _ROWS_AT_ONCE, rows if decode else 0
     for place in range(one.places):
         for start in range(0, rows, step):
             stop = min(start + step, rows)
@@ -103,10 +107,15 @@ def _check_array(path: str, kind: str, one: _Stored, decode: bool, allow: bool) 
 def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
     """The stored arrays behind all arrays of a file, those of every match one by one."""
     episodes = entry.episodes
+    matches = len(episodes) if episodes is not None and entry.inner.kind == "match" else 1
     for column, info in enumerate(entry.arrays):
-        if info.form == "csr":
+        if info.form in ("csr", "ragged"):
             for part in stores.parts_of(info.path, info.form):
                 yield _Stored(part, 0, 0, 1, partial(_read_part, opened, part))
+        elif info.form == "whole":
+            for number in range(matches):
+                part = opened.path(column, number)
+                yield _Stored(part, None, 0, 1, partial(_read_all, opened, part))
         elif info.form == "stacked":
             places = 0 if episodes is None else len(episodes)
             read = partial(_read, opened, column, info)
@@ -135,6 +144,11 @@ def _read_match(
 
 def _read_part(opened: OpenFile, part: str, _: int, start: int, stop: int) -> None:
     opened.library().read(part, start, stop, axis=0)
+
+
+def _read_all(opened: OpenFile, part: str, *rows: int) -> None:
+    del rows  # an array of any shape, of which there is one
+    opened.library().all(part)
 
 
 def _describe(error: Exception) -> str:

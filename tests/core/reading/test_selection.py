@@ -17,6 +17,7 @@ FIELD = ArrayInfo("x", (4, 6, 5), "float32", 2, "x")
 LABEL = ArrayInfo("label", (), "int64", 2, "label")
 LATER = ArrayInfo("x", (4, 6, 5), "float32", 2, "x", axis=2)
 STACKED = ArrayInfo("x", (4, 5), "float32", 2, "x", form="stacked", axis=2)
+RAGGED = ArrayInfo("x", (), "ragged float32", 0, "x", form="ragged")
 TOKENS = ArrayInfo("x", (16,), "int64", 64, "x", form="tokens")
 
 
@@ -132,6 +133,8 @@ REFUSED = [
     (FIELD, None, {"x": {1: 2}}, TypeError, r"part\[1\] must be \(number, of\)"),
     (FIELD, {2: 0}, {2: (0, 2)}, ValueError, "along axis 2, of which select= takes one element"),
     (FIELD, {1: 0, 2: 0, 3: 0}, (0, 2), ValueError, "have no axis to take a part of"),
+    (RAGGED, {1: 0}, None, ValueError, "are of any shape"),
+    (RAGGED, None, (0, 2), ValueError, "are of any shape"),
     (TOKENS, None, (0, 2), ValueError, "have no axis to take a part of"),
 ]
 
