@@ -143,7 +143,9 @@ _READ = """
 import sys, json, time
 from pathlib import Path
 import numpy as np
+import globidx
 from globidx import FileCacheDataset, GlobalIndexManager
+assert Path(globidx.__file__).is_relative_to(sys.argv[2]), globidx.__file__
 took = {}
 for name, file in json.loads(sys.argv[1]).items():
     key = "x" if file.endswith(".h5") else None
@@ -174,7 +176,7 @@ def plain(folder: Path, beside: Path) -> None:
         # each goes first as often as the other
         for tree in sorted(trees, reverse=turn % 2 == 1):
             environment = {**os.environ, "PYTHONPATH": str(trees[tree])}
-            command = [sys.executable, "-c", _READ, files]
+            command = [sys.executable, "-c", _READ, files, str(trees[tree])]
             done = subprocess.run(
                 command, env=environment, cwd=folder, capture_output=True, check=True
             )
