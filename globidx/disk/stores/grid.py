@@ -65,6 +65,13 @@ class ChunkGrid:
         self._pieces = [
             pieces.pieces(one, chunks[other]) for one, other in zip(taken, beside, strict=True)
         ]
+        # whether numpy takes what is selected by slices and integers alone
+        self._is_even = not any(
+            isinstance(one, np.ndarray)
+            for found in self._pieces
+            for piece in found
+            for one in piece
+        )
         #: How many chunks a row of chunks has, of those that are read.
         self.width = math.prod(map(len, self._pieces))
         #: Whether a chunk holds whole rows, as they are selected, and nothing else.
@@ -111,6 +118,13 @@ class ChunkGrid:
         first = row * self.length
         insides = [piece.inside for piece in found]
         regions = [piece.region for piece in found]
+        if self._is_even and out.dtype.names is None:
+            # the usual case, without a call for each chunk
+            kept = [region for region in regions if region is not None]
+            for start, stop, target in spans:
+                some = rows[(slice(start - first, stop - first), *insides)]
+                out[(slice(target, target + stop - start), *kept)] = some
+            return
         for start, stop, target in spans:
             some = pieces.take(rows[start - first : stop - first], insides)
             if out.dtype.names is not None:
