@@ -58,13 +58,6 @@ class Selection:
         # a list of channels may be long, and every chunk that is looked for asks
         return self._hash
 
-    def __getstate__(self) -> dict[str, Any]:
-        # a hash holds in one process
-        return {"item_shape": self.item_shape, "taken": self.taken}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
 
 @dataclass(frozen=True)
 class Cut:

@@ -83,6 +83,25 @@ def test_taking_is_numpys_one_axis_after_another(given):
     np.testing.assert_array_equal(pieces.take(rows, insides), expected)
 
 
+@given(st.lists(axes(), min_size=1, max_size=3), st.randoms())
+def test_putting_writes_to_each_axis_region(given, random):
+    """Slices and lists in any mixture; what is not in all of the regions stays as it was."""
+    shape, regions = [2], []
+    for size, taken in given:
+        places = sorted({*([taken] if isinstance(taken, int) else taken)})
+        random.shuffle(places)
+        regions.append(pieces.as_index(np.array(places, np.int64)))
+        shape.append(size)
+    indices = np.ix_(
+        range(2), *(np.arange(n)[one] for n, one in zip(shape[1:], regions, strict=True))
+    )
+    out, expected = np.zeros(shape, int), np.zeros(shape, int)
+    rows = np.arange(1, 1 + expected[indices].size).reshape(expected[indices].shape)
+    expected[indices] = rows
+    pieces.put(out, regions, rows)
+    np.testing.assert_array_equal(out, expected)
+
+
 @pytest.mark.parametrize("elements", [[0], [5], [3, 2, 1, 0], [1, 3, 5], [2, 2], [0, 2, 3], [4, 2]])
 def test_an_index_takes_the_elements_that_it_was_made_of(elements):
     """Whether it is a slice or an array; descending to 0, a stop of -1 would mean the end."""

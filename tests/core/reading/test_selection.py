@@ -79,7 +79,7 @@ def test_all_of_an_item_is_no_selection():
 
 
 def test_equal_selections_are_one_key_in_any_process():
-    """A list and a slice of the same elements share what was read; a hash is not carried to another process."""
+    """A list and a slice of the same elements share what was read, also in a worker that is spawned."""
     one, same = cut(FIELD, {1: slice(1, 3)}), cut(FIELD, {1: [1, 2]})
     assert one == same and hash(one) == hash(same) and len({one, same}) == 1
     assert one != cut(FIELD, {1: [2, 1]}) and one != cut(FIELD, {2: slice(1, 3)})
