@@ -299,27 +299,28 @@ class LibrarySource:
         Returns the decoded bytes, since libraries do not report stored ones.
         """
         if self._selection is None:
-            dtypes.put(out, self._slab(start, stop, out.shape[1:]))
+            block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
+            dtypes.put(out, self._checked(block, start, stop, out.shape[1:]))
             return out.nbytes
         nbytes = 0
         for found in itertools.product(*self._slabs):
-            block = self._slab(
+            block = self._store().read(
+                self._array,
                 start,
                 stop,
-                tuple(one.stop - one.start for one in found),
-                [slice(one.start, one.stop) for one in found],
+                axis=self._axis,
+                place=self._place,
+                beside=[slice(one.start, one.stop) for one in found],
             )
+            self._checked(block, start, stop, tuple(one.stop - one.start for one in found))
             rows = pieces.take(block, [one.inside for one in found])
             pieces.put(out, [one.region for one in found], dtypes.as_dtype(rows, out.dtype))
             nbytes += block.nbytes
         return nbytes
 
-    def _slab(
-        self, start: int, stop: int, shape: tuple[int, ...], beside: Sequence[slice] = ()
+    def _checked(
+        self, block: NDArray[Any], start: int, stop: int, shape: tuple[int, ...]
     ) -> NDArray[Any]:
-        block = self._store().read(
-            self._array, start, stop, axis=self._axis, place=self._place, beside=beside
-        )
         # a slice that reaches beyond the end is shorter, without an error
         if block.shape != (stop - start, *shape):
             raise ReadError(

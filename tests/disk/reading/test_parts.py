@@ -297,6 +297,22 @@ def test_an_absent_chunk_matters_only_to_who_touches_it(tmp_path, kind, backend)
     np.testing.assert_array_equal(filled[1].numpy(), [np.zeros(6), data[1][0]])
 
 
+def test_by_url_only_the_files_of_the_part_are_asked_for():
+    """A server is asked for what is touched, and for no chunk beside it that is absent."""
+    data = np.arange(1, 1 + 4 * 8 * 6, dtype="i4").reshape(4, 8, 6)
+    url = "memory://parts/a.zarr"
+    made = zarr.create_array(url, shape=data.shape, dtype="i4", chunks=(2, 2, 6), overwrite=True)
+    made[:, :4], made[:, 6:] = data[:, :4], data[:, 6:]
+    folder = tempfile.mkdtemp()
+    manager = GlobalIndexManager([url], cache_dir=folder)
+    dataset = FileCacheDataset(manager, select={1: [7, 0, 3], 2: slice(1, 6, 2)})
+    for id, sample in enumerate(dataset.__getitems__(range(4))):
+        np.testing.assert_array_equal(sample.numpy(), data[id][[7, 0, 3], 1:6:2])
+    with pytest.raises(MissingChunkError, match="sample id 3"):
+        FileCacheDataset(manager, select={1: 5})[3]
+    shutil.rmtree(folder)
+
+
 def test_a_virtual_dataset_is_asked_for_the_part_alone(tmp_path):
     """A source that was not written matters only where the part lies in it."""
     data = np.arange(1, 1 + 3 * 4 * 2, dtype="i4").reshape(3, 4, 2)
