@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from globidx.core.progress.ranges import Ranges
     from globidx.core.windows.anchors import Window
     from globidx.core.windows.sampling import SequenceList, Where
+    from globidx.disk.index.absent import AbsentChunks
     from globidx.disk.index.manager import GlobalIndexManager
     from globidx.disk.records.folder import read_record
     from globidx.torch.checkpoint import CheckpointManager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AbsentChunks": "globidx.disk.index.absent",
     "ArrayInfo": "globidx.core.index.table",
     "Changes": "globidx.core.index.changes",
     "CheckpointManager": "globidx.torch.checkpoint",
@@ -57,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AbsentChunks",
     "ArrayInfo",
     "Changes",
     "CheckpointManager",

@@ -42,7 +42,7 @@ KEYS = {
     "info": "arrays cache fingerprint left_out longest num_files num_samples sequences shortest skipped window",
     "merge": "absent_parts arrays cache fingerprint left_out longest num_files num_samples parts sequences shortest "
     "skipped window",
-    "check": "absent chunks num_files problems skipped unreadable without_checksums",
+    "check": "absent arrays chunks num_files problems skipped unreadable without_checksums",
     "diff": "appended grown inserted keep_ids moved removed renamed replaced rewritten shrunk",
 }
 
@@ -173,7 +173,7 @@ def test_a_wrong_option_is_a_usage_error(arguments, capsys):
         (["--layout", "tokens:4", "--axis", "1"], "along axis 0, not 1"),
         (["--key", "../x"], "inside the file"),
         (["--axis", "7"], "no axis 7"),
-        (["--axis", "64"], "axis must be in [0, 63]"),
+        (["--axis", "64"], "axis must be in [-64, 63]"),
     ],
 )
 def test_options_that_do_not_fit_are_told_in_a_line(folder, capsys, arguments, told):

@@ -24,6 +24,7 @@ from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import Decode, UndecodableError
 from globidx.disk.reading.open_file import OpenFile, Source, pick
@@ -156,12 +157,14 @@ class Batch:
         sample_ids: Sequence[int],
         handles: HandleCache[tuple[Snapshot, int], OpenFile],
         cached: BlockCache,
+        advice: Advice | None = None,
         *,
         keeps: bool = True,
     ) -> None:
         self._keeps = keeps
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
+        self._advice = advice
         self._takes: dict[Offsets | None, Take] = {}
         self._compound: dict[tuple[int, Offsets | None, Selection | None], NDArray[Any]] = {}
         self._hits = self._taken = self._useful = 0
@@ -210,7 +213,7 @@ class Batch:
         except Exception as error:
             error.add_note(f"raised by {crop.label}, for sample id {id}")
             raise
-        alone = Batch(self._now, [id], self._handles, self._cached, keeps=False)
+        alone = Batch(self._now, [id], self._handles, self._cached, self._advice, keeps=False)
         ((value,),) = alone.samples([field._replace(selection=selection, crop=None)])
         self._taken += alone._taken
         self._decodes += alone._decodes
@@ -326,7 +329,10 @@ class Batch:
                         touched = (stop - 1) // length - start // length + 1
                         self._decodes[info.name] += touched * width
         except MissingChunkError as error:
-            raise MissingChunkError(self._unread(run, info, plan, error)) from error
+            told = self._unread(run, info, plan, error)
+            if self._advice is not None:
+                told += self._advice.of(self._now, file, wanted.column)
+            raise MissingChunkError(told) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 # a chunk file is opened for a moment, which other files must make

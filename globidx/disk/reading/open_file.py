@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +23,7 @@ from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import NotPlainError, Span, Store
-from globidx.disk.stores.ragged import RunsSource, WholeSource
+from globidx.disk.stores.ragged import LooseSource, RunsSource, WholeSource
 from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
@@ -37,6 +39,17 @@ _MOST_SOURCES = 1024
 _NEAR = 16
 #: In place of the number of an episode: all of them.
 _WHOLE = -1
+
+
+def fills(on_missing: str | Mapping[str, str], array: str | None = None) -> bool:
+    """Whether absent chunks of an array are read as fill values; with None, of what is no array.
+
+    >>> fills("fill"), fills({"mask": "fill"}, "mask"), fills({"mask": "fill"}, "image")
+    (True, True, False)
+    """
+    if isinstance(on_missing, str):
+        return on_missing == "fill"
+    return array is not None and on_missing.get(array) == "fill"
 
 
 class Source(Protocol):
@@ -109,6 +122,7 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
 class OpenFile:
     """A file, with a source for each array that is read.
 
+    ``on_missing``: what an absent chunk is, ``"error"`` or ``"fill"``, of all arrays, or by name.
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
     in files outside its folder. ``cached`` keeps indexes of shards.
     """
@@ -118,7 +132,7 @@ class OpenFile:
         path: str,
         entry: Entry,
         *,
-        on_missing: str,
+        on_missing: str | Mapping[str, str],
         backend: str,
         forked: bool,
         allow_external: bool = False,
@@ -198,14 +212,21 @@ class OpenFile:
         return whole.at(place) if isinstance(whole, StackedSource) else whole
 
     def _source(self, info: ArrayInfo, path: str) -> Source:
+        fill = fills(self._on_missing, info.name)
         if info.form == "csr":
-            return SparseSource(self.library, path)
+            return SparseSource(self.library, path, fill)
         if info.form == "ragged":
             *tell, array = stores.parts_of(path, info.form)
-            return RunsSource(self.library, array, tuple(tell))
+            return RunsSource(self.library, array, tuple(tell), fill=fill)
+        if info.form == "loose":
+            element = dtypes.parse(info.dtype).element
+            assert element is not None, "items of any shape are arrays"
+            rows = self._source(replace(info, form="plain", dtype=element.name), path)
+            read = partial(self._read_rows, path, info.axis, fill)
+            return LooseSource(rows, read, element.memory)
         if info.form == "whole":
-            return WholeSource(self.library, path, info.axis)
-        library = LibrarySource(self.library, path, info.axis)
+            return WholeSource(self.library, path, info.axis, fill=fill)
+        library = LibrarySource(self.library, path, info.axis, fill=fill)
         if self._backend == "library":
             library.how += " (as asked)"
             return library
@@ -214,7 +235,13 @@ class OpenFile:
         except NotPlainError as error:
             library.how += f" ({error})"
             return library
-        return FillingSource(fast, library) if self._on_missing == "fill" else fast
+        return FillingSource(fast, library) if fill else fast
+
+    def _read_rows(
+        self, path: str, axis: int, fill: bool | None, start: int, stop: int
+    ) -> NDArray[Any]:
+        rows: NDArray[Any] = self.library().read(path, start, stop, axis=axis, fill=fill)
+        return rows
 
     def _fast(self, info: ArrayInfo, path: str) -> Source:
         is_stacked = info.form == "stacked"
@@ -250,7 +277,7 @@ class OpenFile:
                 self._path,
                 self._entry.kind,
                 self._entry.arrays[0].axis,
-                on_missing=self._on_missing,
+                on_missing="fill" if fills(self._on_missing) else "error",
                 allow_external=self._allow_external,
             )
         return self._store
@@ -263,16 +290,22 @@ class LibrarySource:
     """
 
     def __init__(
-        self, store: Callable[[], Store], array: str, axis: int = 0, place: int | None = None
+        self,
+        store: Callable[[], Store],
+        array: str,
+        axis: int = 0,
+        place: int | None = None,
+        fill: bool | None = None,
     ) -> None:
         self._store, self._array = store, array
         self._axis, self._place = axis, place
         self._selection: Selection | None = None
+        self._fill = fill
         self.how = "read by its library"
 
     def at(self, place: int) -> LibrarySource:
         """The rows at one place along axis 0."""
-        return LibrarySource(self._store, self._array, self._axis, place)
+        return LibrarySource(self._store, self._array, self._axis, place, self._fill)
 
     def select(self, selection: Selection) -> LibrarySource | CutSource:
         """The rows with what is selected of each, by the fewest slices that hold it."""
@@ -280,7 +313,7 @@ class LibrarySource:
         if len(self._beside(len(shape))) != len(selection.taken):
             # elements that are arrays, whose axes a library does not slice
             return CutSource(self, selection)
-        other = LibrarySource(self._store, self._array, self._axis, self._place)
+        other = LibrarySource(self._store, self._array, self._axis, self._place, self._fill)
         other._selection, other.how = selection, self.how
         return other
 
@@ -299,7 +332,9 @@ class LibrarySource:
         Returns the decoded bytes, since libraries do not report stored ones.
         """
         if self._selection is None:
-            block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
+            block = self._store().read(
+                self._array, start, stop, axis=self._axis, place=self._place, fill=self._fill
+            )
             dtypes.put(out, self._checked(block, start, stop, out.shape[1:]))
             return out.nbytes
         nbytes = 0
@@ -310,6 +345,7 @@ class LibrarySource:
                 stop,
                 axis=self._axis,
                 place=self._place,
+                fill=self._fill,
                 beside=[slice(one.start, one.stop) for one in found],
             )
             self._checked(block, start, stop, tuple(one.stop - one.start for one in found))
@@ -367,6 +403,7 @@ class FillingSource:
         self._source = source
         self.library = library
         self.how = source.how
+        self.row_shape = getattr(source, "row_shape", None)
 
     def at(self, place: int) -> FillingSource:
         """The rows at one place along axis 0."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from globidx.core.index.table import Entry
@@ -13,15 +13,26 @@ from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.stores import base as stores
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
-_OF_A_PROCESS = ("_born_in", "_constants", "_indexes", "_now", "_tally", "handles", "cached")
+_OF_A_PROCESS = (
+    "_advice",
+    "_born_in",
+    "_constants",
+    "_indexes",
+    "_now",
+    "_tally",
+    "handles",
+    "cached",
+)
 
 
 class Reader:
@@ -39,7 +50,7 @@ class Reader:
         *,
         max_open_files: int | None,
         cache_bytes: int,
-        on_missing: str,
+        on_missing: str | Mapping[str, str],
         backend: str,
     ) -> None:
         self.manager = manager
@@ -64,7 +75,7 @@ class Reader:
             # serve their old metadata
             self.handles.close()
             self._now = now
-        batch = Batch(now, sample_ids, self.handles, self.cached)
+        batch = Batch(now, sample_ids, self.handles, self.cached, self._advice)
         try:
             samples: list[tuple[Any, ...]] = batch.samples(self.fields)
             if self.manager.constants:
@@ -130,6 +141,8 @@ class Reader:
         self.cached = BlockCache(self.cache_bytes)
         self._constants = ConstantReader(self.manager.constants, self.handles)
         self._indexes = ShardIndexes(self.cached)
+        allow = self.manager.layout.allow_external
+        self._advice = Advice(self.columns, allow_external=allow)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)
@@ -145,8 +158,20 @@ class Reader:
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)
         # a file that was touched, or copied back, has another stamp and the same samples
-        if (now.length, now.digest) != (known.length, known.digest):
+        if (now.length, now.digest) != (known.length, known.digest) and not _has_grown(
+            path, now, known
+        ):
             raise ReadError(
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
                 "refresh() the index and start a new epoch"
             )
+
+
+def _has_grown(path: str, now: Entry, known: Entry) -> bool:
+    """Whether a file that is being written has all rows that it had, and more: ids mean what they meant."""
+    return (
+        now.length > known.length
+        and (now.arrays, now.inner) == (known.arrays, known.inner)
+        and now.episodes is None
+        and stores.is_being_written(path, known.kind)
+    )

@@ -18,8 +18,8 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
-from globidx.disk.stores.base import Contents, Inside, array_info, require_aligned
-from globidx.disk.stores.find_arrays import Field, in_compound, together
+from globidx.disk.stores.base import Contents, Inside, array_info, counted_axis, require_aligned
+from globidx.disk.stores.find_arrays import Field, fields_of, in_compound, together
 from globidx.errors import MissingChunkError
 
 #: Names of matches that an error lists.
@@ -196,7 +196,7 @@ def matched(
         If nothing matches, a match lacks an array that others have, or arrays of matches differ in
         more than their length.
     """
-    fields = [Field(name, key, layout.form, along) for name, key, along in layout.fields(axis)]
+    fields: Sequence[Field] = fields_of(layout, axis)
     patterns = [Pattern(field.path) for field in fields]
     columns = [_Column(field) for field in fields]
     names, lengths, chunks = list[str](), list[int](), list[list[int]]()
@@ -279,14 +279,16 @@ class _Column:
 
         ValueError where it does not go with those before.
         """
-        axis = self.field.axis
+        axis = counted_axis(self.field.axis, len(one.shape))
         if self.field.form == "whole":
             return self._add_whole(one)
         # numpy takes dtypes for equal that differ in their metadata
         dtype = one.dtype if one.dtype.kind in "biufc" else dtypes.spelled(one.dtype)
-        alike = (one.shape[:axis], one.shape[axis + 1 :], dtype, one.packing)
+        is_loose = self.field.form == "loose"
+        sides = () if is_loose else (one.shape[:axis], one.shape[axis + 1 :])
+        alike = (sides, dtype, one.packing)
         # of many thousand groups nearly all are alike, and cost this comparison
-        if alike != self._like or len(one.shape) <= axis:
+        if alike != self._like or not 0 <= axis < len(one.shape):
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,

@@ -39,6 +39,11 @@ class ChunkGrid:
         self._place: int | None = None
         self._set()
 
+    @property
+    def row_shape(self) -> Coordinates:
+        """The shape of a row."""
+        return self._shape[: self._axis] + self._shape[self._axis + 1 :]
+
     def at(self, place: int) -> ChunkGrid:
         """The same chunks, and the rows at one place along axis 0."""
         other = copy.copy(self)

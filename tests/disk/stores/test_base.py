@@ -300,7 +300,7 @@ def test_a_group_or_scalar_in_place_of_an_array_is_refused(tmp_path, write):
         match="no array 'g'; there is 'g/x' of .*, 'y' of .*'g' is a group: name an array",
     ):
         stores.scan(str(path), parse(None, ["g"]), 0)
-    with pytest.raises(ValueError, match=r"no axis 2; axis must be in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"no axis 2; axis must be in \[0, 2\), or in \[-2, 0\)"):
         stores.scan(str(path), parse(None, ["y"]), 2)
     with pytest.raises(ValueError, match="holds 2 arrays.*choose with key="):
         stores.scan(str(path), Layout(), 0)

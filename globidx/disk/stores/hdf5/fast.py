@@ -23,6 +23,7 @@ from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
 from globidx.disk.stores.grid import ChunkGrid
+from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
 from globidx.errors import MissingChunkError, ReadError
@@ -70,6 +71,11 @@ class ChunkedSource:
         named = ", ".join(_NAMES[code] for code in self._filters) or "raw"
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
         self.how = f"chunks decoded without HDF5's filters ({named}{by})"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return self._grid.row_shape
 
     def at(self, place: int) -> ChunkedSource:
         """The rows at one place along axis 0."""
@@ -205,8 +211,8 @@ class ContiguousSource:
             raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = RawFile(dataset), offset
         self._rows = dataset.shape[1] if is_stacked else 0
-        self._shape, self._dtype = dataset.shape[1 + is_stacked :], dataset.dtype
-        self._row = math.prod(self._shape) * self._dtype.itemsize
+        self.row_shape, self._dtype = dataset.shape[1 + is_stacked :], dataset.dtype
+        self._row = math.prod(self.row_shape) * self._dtype.itemsize
         self._swapped = not self._dtype.isnative
         self._selection: Selection | None = None
         self.how = "contiguous, read without HDF5"
@@ -221,7 +227,9 @@ class ContiguousSource:
         """The rows with what is selected of each, by the bytes around it."""
         other = copy.copy(self)
         other._selection = selection
-        other._runs = byte_runs(selection.taken, self._shape, self._dtype.itemsize, _GAP).tolist()
+        other._runs = byte_runs(
+            selection.taken, self.row_shape, self._dtype.itemsize, _GAP
+        ).tolist()
         return other
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
@@ -240,7 +248,7 @@ class ContiguousSource:
         # what lies between the runs of two rows may be a gap to be read over, too
         is_one = len(runs) == 1 and self._row - (high - low) <= _GAP
         step = max(1, _AT_ONCE // self._row) if is_one else 1
-        buffer = np.empty((min(step, stop - start), *self._shape), self._dtype)
+        buffer = np.empty((min(step, stop - start), *self.row_shape), self._dtype)
         stored = buffer.reshape(-1).view(np.uint8)
         for first in range(start, stop, step):
             count = min(step, stop - first)
@@ -260,6 +268,8 @@ class RawFile:
         self._name, self._file = dataset.name, h5py.h5i.get_file_id(dataset.id)
         if self._file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
             raise NotPlainError("a file that HDF5 has open in an unusual way")
+        if swmr.is_live(self._file):
+            raise NotPlainError("a file that another process is writing")
         if self._file.get_intent() != h5py.h5f.ACC_RDONLY:
             raise NotPlainError(
                 "a file that this process also writes: part of it may be in memory only"

@@ -31,7 +31,13 @@ def description(dataset: h5d.DatasetID, plist: Any = None) -> Description:
     plist = plist or dataset.get_create_plist()
     chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
     filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
-    return dataset.shape or (), dataset.dtype, chunks, filters
+    try:
+        dtype = dataset.dtype
+    except TypeError as error:
+        # HDF5's own times, which PyTables writes, have none
+        name = h5py.h5i.get_name(dataset).decode(errors="replace").strip("/")
+        raise ValueError(f"array {name!r} cannot be read by h5py: {error}") from None
+    return dataset.shape or (), dtype, chunks, filters
 
 
 def packing_in(dataset: h5d.DatasetID) -> str:

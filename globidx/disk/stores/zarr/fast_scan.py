@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
+from globidx.disk.stores import ome
 from globidx.disk.stores.base import NotPlainError, array_info, make_entry, packing_of
 from globidx.disk.stores.find_arrays import Field, fields_of
 from globidx.disk.stores.zarr.metadata import parse_metadata
@@ -81,6 +83,40 @@ def attributes_of(folder: str, document: dict[str, Any]) -> Any:
         found = load(f"{folder}/.zattrs")
         return found[0] if found else {}
     return document.get("attributes", {})
+
+
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of a store on a disk that holds many.
+
+    A plate has thousands of groups, which zarr opens at ten times the cost.
+    """
+    return ome.key_of(partial(_group_attributes, path), partial(_is_array, path))
+
+
+def _group_attributes(path: str, name: str) -> dict[str, Any]:
+    """The attributes of a group; none where there is no group."""
+    folder = os.path.join(path, name)
+    loaded = load(f"{folder}/zarr.json") or load(f"{folder}/.zgroup")
+    document = loaded[0] if loaded else _large(f"{folder}/zarr.json")
+    found = attributes_of(folder, document)
+    return found if isinstance(found, dict) else {}
+
+
+def _large(path: str) -> dict[str, Any]:
+    """A JSON object of any size: the metadata of a plate may hold those of all that is in it."""
+    if not os.path.isfile(path):
+        return {}
+    with open(path, "rb") as file:
+        value = json.load(file)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_array(path: str, name: str) -> bool:
+    folder = os.path.join(path, name)
+    loaded = load(f"{folder}/zarr.json")
+    if loaded is None:
+        return os.path.exists(f"{folder}/.zarray")
+    return loaded[0].get("node_type") == "array"
 
 
 def load(path: str) -> tuple[dict[str, Any], bytes] | None:

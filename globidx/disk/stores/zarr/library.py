@@ -9,8 +9,8 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from globidx.disk.stores import find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     Audit,
     Contents,
-    NotPlainError,
+    Looking,
     array_info,
     chunks_of,
     item_first,
@@ -35,8 +35,9 @@ from globidx.disk.stores.base import (
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.zarr.fast import ZarrSource
+from globidx.disk.stores.zarr import presence
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
+from globidx.disk.stores.zarr.presence import ChunkFiles
 from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of
 from globidx.errors import MissingChunkError, ReadError
 
@@ -124,6 +125,12 @@ def arrays_like(
     return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
 
 
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of a store by URL that holds many."""
+    root = _open_plain(path)
+    return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
+
+
 def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
     """All that lies in the first group that ``pattern`` matches; None where it matches arrays."""
     del allow_external  # zarr arrays have their data in their store
@@ -134,57 +141,51 @@ def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | Non
     return find_sequences.contents(tree, pattern)
 
 
-def audit(path: str | Path, array: str) -> Audit:
-    """What is there of an array.
-
-    Of a sharded one, the chunks inside where that is plain, else whole shards.
-    """
-    opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
-    has_checksums = _has_checksums(opened.metadata.to_dict())
-    if opened.shards and not is_remote(str(path)):
-        with suppress(NotPlainError):
-            source = ZarrSource(os.fspath(path), array, 0, "zarr.json")
-            if source.sharding:
-                return Audit(opened.shape, *source.in_shards(source.sharding), has_checksums)
-    units = opened.shards or opened.chunks
-    grid = itertools.product(
-        *(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True))
-    )
-    keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
-    absent = sum(not _has_bytes(_path_in(path, array, key)) for key in keys)
-    return Audit(opened.shape, len(keys), absent, has_checksums)
+def audit(path: str | Path, array: str, axis: int, looking: Looking) -> Audit:
+    """What is there of an array of which zarr must be asked: whole shards, of a sharded one."""
+    if not is_remote(str(path)):
+        refuse_pipes(os.fspath(path), [array])
+    with remote.as_os_errors():
+        opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
+        if not opened.shape:
+            absent = not _has_bytes(_path_in(path, array, opened.metadata.encode_chunk_key(())))
+            checked = presence.has_checksums(opened.metadata.to_dict())
+            return Audit((), 1, int(absent), checked, None, str(opened.fill_value))
+        units = opened.shards or opened.chunks
+        counts = Counter(place[axis] for place in _places(path, array, opened, units, looking))
+    checked = presence.has_checksums(opened.metadata.to_dict())
+    return presence.counted(opened.shape, units, counts, axis, checked, str(opened.fill_value))
 
 
-def _has_checksums(metadata: Any) -> bool:
-    """Whether anything in an array's metadata is a codec that notices a changed chunk.
+def _places(
+    path: str | Path, name: str, array: Any, units: Sequence[int], looking: Looking
+) -> Iterator[tuple[int, ...]]:
+    """The grid coordinates of the chunks that are there: by a listing where their names are usual."""
+    grid = presence.grid_of(array.shape, units)
+    folder, key_of = _path_in(path, name), array.metadata.encode_chunk_key
+    files = _named(grid, key_of)
+    if files is not None and is_remote(folder):
+        keys = remote.names(folder)
+        read = (presence.place_of(key, files.prefix, files.separator, grid) for key in keys)
+        yield from filter(None, read)
+    elif files is not None and os.path.isdir(path):
+        yield from presence.local_places(folder, files, looking)
+    else:
+        for place in itertools.product(*map(range, grid)):
+            looking.step()
+            if _has_bytes(_path_in(folder, key_of(place))):
+                yield place
 
-    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner
-    chunks.
-    """
-    codecs = [
-        *(metadata.get("filters") or ()),
-        metadata.get("compressor"),
-        *(metadata.get("codecs") or ()),
-    ]
-    for codec in filter(None, codecs):
-        name, settings = codec.get("id", codec.get("name")), codec.get("configuration", codec)
-        if name in (
-            "crc32c",
-            "crc32",
-            "adler32",
-            "fletcher32",
-            "jenkins_lookup3",
-            "gzip",
-            "zlib",
-            "bz2",
-            "lzma",
-        ):
-            return True
-        if name == "zstd" and settings.get("checksum"):
-            return True
-        if name == "sharding_indexed" and _has_checksums({"codecs": settings.get("codecs")}):
-            return True
-    return False
+
+def _named(grid: tuple[int, ...], key_of: Callable[[Any], str]) -> ChunkFiles | None:
+    """How the chunks of an array are named; None if not by a prefix and their coordinates."""
+    if not grid:
+        return None
+    first = key_of((0,) * len(grid))
+    prefix = first[: 1 - 2 * len(grid)]
+    separator = first[-2] if len(grid) > 1 else "/"
+    is_usual = separator in "./" and first == prefix + separator.join("0" * len(grid))
+    return ChunkFiles(grid, prefix, separator) if is_usual else None
 
 
 def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
@@ -223,18 +224,20 @@ class ZarrStore:
         *,
         axis: int | None = None,
         place: int | None = None,
+        fill: bool | None = None,
         beside: Sequence[slice] = (),
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one basic slice."""
+        fills = self._fill if fill is None else fill
         along = self._axis if axis is None else axis
         box = slab(along, start, stop, place, beside)
         with remote.as_os_errors():
             opened = self._open(array)
             if not self._is_remote:
-                self._refuse_missing(array, opened, box)
+                self._refuse_missing(array, opened, box, fills)
             block = np.asarray(opened[box])
-            if not self._fill and self._is_remote:
-                self._refuse_missing(array, opened, box, block)
+            if not fills and self._is_remote:
+                self._refuse_missing(array, opened, box, fills, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
     def grid(self, array: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
@@ -243,12 +246,12 @@ class ZarrStore:
             opened = self._open(array)
             return opened.shape, opened.chunks
 
-    def all(self, array: str) -> NDArray[Any]:
+    def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array."""
         with remote.as_os_errors():
             opened = self._open(array)
             if opened.ndim and opened.size:
-                held = self.read(array, 0, opened.shape[0], axis=0)
+                held = self.read(array, 0, opened.shape[0], axis=0, fill=fill)
             else:
                 held = item_first(np.asarray(opened[...]), 0)
             # objects with what they are
@@ -290,6 +293,7 @@ class ZarrStore:
         name: str,
         array: zarr.Array[Any],
         box: tuple[slice, ...],
+        fill: bool,
         block: NDArray[Any] | None = None,
     ) -> None:
         """MissingChunkError where a chunk (or shard) of this box has no file with bytes in it.
@@ -306,14 +310,13 @@ class ZarrStore:
                 _part(block, coordinates, units, corner), array.fill_value
             ):
                 continue
-            if self._fill:
+            if fill:
                 # zarr knows what to fill in, and would wait for a FIFO
                 refuse_pipe(_path_in(self._path, name, key))
             elif not _has_bytes(_path_in(self._path, name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
-                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
-                    "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
+                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}"
                 )
 
 
