@@ -13,11 +13,13 @@ from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.reading.packings import ByPacking
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
@@ -74,6 +76,7 @@ class Reader:
             # files of an older snapshot are not read again, and while they are open HDF5 would
             # serve their old metadata
             self.handles.close()
+            packings.require_alike(now, self.raw)
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached, self._advice)
         try:
@@ -89,6 +92,15 @@ class Reader:
     def columns(self) -> list[int]:
         """The columns of the arrays that are read."""
         return [field.column for field in self.fields if not field.is_mask]
+
+    @property
+    def raw(self) -> list[int]:
+        """The columns whose stored numbers are given, or are decoded by a function that takes them for values."""
+        return [
+            field.column
+            for field in self.fields
+            if not field.is_mask and not isinstance(field.decode, ByPacking)
+        ]
 
     def counters(self, *, reset: bool = False) -> Counters:
         """What was read so far, here and by workers that reported.
@@ -108,6 +120,9 @@ class Reader:
         now, file = key
         path, entry = now.paths[file], now.entry(file)
         if not stamps.is_unchanged(path, entry):
+            self._refuse_changed(path, entry)
+        elif entry.kind == "zarr2" and len(self.raw) < len(self.columns):
+            # its attributes are in a file that no stamp watches, and values are computed by them
             self._refuse_changed(path, entry)
         forked = os.getpid() != self._born_in
         return OpenFile(

@@ -26,6 +26,7 @@ from globidx.core import validate
 from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
+from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import runs_of
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
 from globidx.disk.files import forks
@@ -453,23 +454,18 @@ def parts_of(path: str, form: str) -> tuple[str, ...]:
     return (path,) if runs is None else (*runs[1], runs[0])
 
 
-def packing_of(attribute: Callable[[str], Any]) -> str:
-    """How stored numbers make values, by the conventions of netCDF: "" where they are the values.
+def packing_of(attribute: Callable[[str], Any], dtype: Any, own: Any = None) -> str:
+    """How stored numbers make values, by the conventions of netCDF, as ``Packing`` spells it.
 
-    https://cfconventions.org, section 8.1: value = stored * scale_factor + add_offset.
+    ``own`` is the fill value of the array itself, where it counts as ``_FillValue``.
 
-    >>> packing_of({"scale_factor": 0.5}.get), packing_of({"scale_factor": 1.0, "add_offset": 0}.get)
-    ('scale_factor 0.5, add_offset 0.0', '')
+    >>> packing_of({"scale_factor": 0.5}.get, np.dtype("int16"))
+    'scale_factor float 0.5'
     """
-    scale, offset = _number(attribute("scale_factor"), 1.0), _number(attribute("add_offset"), 0.0)
-    return "" if (scale, offset) == (1.0, 0.0) else f"scale_factor {scale!r}, add_offset {offset!r}"
-
-
-def _number(value: Any, default: float) -> float:
-    if value is None:
-        return default
-    array = np.asarray(value)
-    return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else default
+    # floats that numpy does not have are integers here, and what is no dtype of numpy's no number
+    if not isinstance(dtype, np.dtype) or "small" in (dtype.metadata or ()):
+        return ""
+    return Packing.of(attribute, dtype, own=own).spelled
 
 
 def make_entry(

@@ -30,7 +30,6 @@ from globidx.disk.stores.base import (
     array_info,
     item_first,
     make_entry,
-    packing_of,
     parts_of,
     slab,
 )
@@ -94,7 +93,8 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
     if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
         return None
     require_filters(plist, key)
-    return description(dataset, plist), packing_in(dataset)
+    described = description(dataset, plist)
+    return described, packing_in(dataset, described[1])
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -126,7 +126,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             else:
                 dataset = file[field.path]
                 shape, dtype, chunks = dataset.shape or (), dataset.dtype, dataset.chunks
-            packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
+            packing = "" if field.form == "csr" else packing_in(dataset.id, dataset.dtype)
             arrays.append(
                 array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
             )

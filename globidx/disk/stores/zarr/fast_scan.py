@@ -6,9 +6,12 @@ zarr itself opens the store: it understands more, and its errors are clearer.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -64,17 +67,36 @@ def scan(path: str, layout: Layout, axis: int) -> Entry | None:
             return None
         if not _is_common_fill(document.get("fill_value", ""), array.dtype, is_v2=zarr_format == 2):
             return None
+        packing = packing_by(attributes, array.dtype, document)
         info = array_info(
-            field,
-            array.shape,
-            array.dtype,
-            array.chunks,
-            length=layout.length,
-            packing=packing_of(attributes.get),
+            field, array.shape, array.dtype, array.chunks, length=layout.length, packing=packing
         )
         arrays.append(info)
-        metadata.append(data)
+        metadata += [data, packing.encode()]
     return make_entry(f"zarr{zarr_format}", arrays, b"".join(metadata))
+
+
+def packing_by(attributes: Any, dtype: Any, document: dict[str, Any]) -> str:
+    """How the numbers of an array are packed, as ``packing_of`` says it.
+
+    Of zarr 2 the fill value in the metadata ``document`` counts as ``_FillValue``. In zarr 3 that
+    is an attribute, in which xarray writes floats as base64. NotPlainError where a fill value is
+    spelled in another way.
+    """
+    if not (isinstance(attributes, dict) and isinstance(dtype, np.dtype) and dtype.kind in "biufc"):
+        return ""
+    fill, spelled = document.get("fill_value"), attributes.get("_FillValue")
+    if document["zarr_format"] == 2 and fill is not None:
+        try:
+            own = dtype.type(complex(*fill) if isinstance(fill, list) else fill)
+        except (TypeError, ValueError, OverflowError):
+            raise NotPlainError("fill_value") from None
+        return packing_of(attributes.get, dtype, own)
+    if document["zarr_format"] == 3 and dtype.kind == "f" and isinstance(spelled, str):
+        with suppress(ValueError, struct.error):
+            (number,) = struct.unpack("<d", base64.b64decode(spelled, validate=True))
+            attributes = {**attributes, "_FillValue": number}
+    return packing_of(attributes.get, dtype)
 
 
 def attributes_of(folder: str, document: dict[str, Any]) -> Any:

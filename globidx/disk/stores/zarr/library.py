@@ -31,14 +31,13 @@ from globidx.disk.stores.base import (
     chunks_of,
     item_first,
     make_entry,
-    packing_of,
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr import presence
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.disk.stores.zarr.presence import ChunkFiles
-from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of
+from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of, packing_in
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -96,10 +95,10 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         else:
             array = root[field.path]
             shape, dtype, chunks = array.shape, dtype_of(array), array.chunks
-        packing = "" if field.form == "csr" else packing_of(array.attrs.get)
+        packing = "" if field.form == "csr" else packing_in(array)
         infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
-        documents.append(_metadata(path, array))
+        documents += [_metadata(path, array), packing.encode()]
     kind = f"zarr{array.metadata.zarr_format}"
     read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(path, node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
