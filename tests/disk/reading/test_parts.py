@@ -444,3 +444,35 @@ def test_a_rank_without_a_part_gets_nothing_and_reads_nothing(tmp_path, kind):
     path = write(tmp_path, kind, np.ones((3, 4, 2), "f4"), (1, 4, 2))
     dataset = FileCacheDataset(index(path), part=(2, 3))
     assert dataset[1].shape == (4, 0) and dataset.counters().decodes == 0
+
+
+def test_a_part_is_decoded_as_the_whole_is(tmp_path):
+    """By a function of the part; by netCDF's conventions, the scaled values of it."""
+    data = np.arange(1, 1 + 3 * 4 * 5, dtype="i2").reshape(3, 4, 5)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=data, chunks=(1, 2, 5)).attrs.update(
+            {"scale_factor": 0.5, "add_offset": 3.0, "_FillValue": np.int16(7)}
+        )
+    manager = index(path)
+    dataset = FileCacheDataset(manager, select={1: [3, 0]}, decode={"x": lambda row: row.sum()})
+    assert dataset[1] == data[1][[3, 0]].sum()
+    dataset = FileCacheDataset(manager, select={1: [1, 0]}, decode="cf")
+    expected = np.where(data[0] == 7, np.nan, data[0] * 0.5 + 3.0)[[1, 0]]
+    np.testing.assert_array_equal(dataset[0].numpy(), expected)
+    assert dataset.counters().decodes == 1
+
+
+def test_a_member_of_a_compound_array_has_a_part(tmp_path):
+    """Axes are those of the array; each chunk is read once for all its members."""
+    data = np.zeros((3, 6), [("pt", "f4"), ("q", "i1"), ("eta", "f8")])
+    data["pt"], data["eta"] = np.arange(18).reshape(3, 6), -np.arange(18).reshape(3, 6)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=data, chunks=(1, 2))
+    for backend in ("auto", "library"):
+        dataset = FileCacheDataset(index(path), select={1: [5, 4, 0, 5]}, backend=backend)
+        for id in range(3):
+            for name, member in dataset[id].items():
+                np.testing.assert_array_equal(member.numpy(), data[name][id][[5, 4, 0, 5]])
+        assert dataset.counters().decodes == 6
