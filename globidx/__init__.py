@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from globidx import collate, errors, orders, policies
     from globidx.core.datasets.identity import IdentifiedDataset
+    from globidx.core.generator import sample_rng
     from globidx.core.index.changes import Changes
     from globidx.core.index.constants import Constant
     from globidx.core.index.index import GlobalIndex, Location
@@ -54,6 +55,7 @@ _HOMES = {
     "Window": "globidx.core.windows.anchors",
     "merge_states": "globidx.core.progress.merge",
     "read_record": "globidx.disk.records.folder",
+    "sample_rng": "globidx.core.generator",
 }
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "orders",
     "policies",
     "read_record",
+    "sample_rng",
 ]
 
 

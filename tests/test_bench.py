@@ -48,6 +48,13 @@ def test_records_are_as_small_as_promised(tmp_path):
     assert all(f"{claim}: {verdict}" in said for claim, verdict in found["claims"].items())
 
 
+def test_each_rank_of_a_mesh_decodes_its_own_chunks_in_the_benchmark_of_parts():
+    """A quarter of the bytes each; times are measured, not tested."""
+    rows = [line.split(" | ") for line in run("parts.py", "mesh").splitlines()[2:]]
+    assert [row[1] for row in rows[1:]] == ["64"] * 4
+    assert sum(float(row[2]) for row in rows[1:]) == pytest.approx(float(rows[0][2]), abs=0.3)
+
+
 @pytest.mark.slow
 def test_the_index_benchmark_prints_tables_and_writes_json(tmp_path):
     """Over a few files, where no figure says anything; what is counted and not timed is right all the same."""

@@ -17,6 +17,7 @@ from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
+from globidx.core.reading.selection import Crop, cuts
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading import packings
 from globidx.disk.reading.batch import FieldSpec
@@ -53,6 +54,16 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         is scaled by its own ``scale_factor`` and ``add_offset``, fill values are NaN, and all have
         the dtype that those of all files go into. ``decode="cf"`` is for all fields that are packed
         or have fill values.
+    select : dict or callable, optional
+        What is read of each sample: ``{axis: slice, list of ints or int}``, by field where several
+        are read. Axes are those of the stored array, negative ones from the end; that of the items
+        cannot be selected. An int keeps no axis. A function ``fn(rng, shape)`` returns such a dict
+        for each sample: ``rng`` is ``sample_rng(0, 0, id)``, and ``shape`` that of the stored array
+        with one item.
+    part : tuple or dict, optional
+        ``(number, of)`` is the ``number``-th of ``of`` parts along the last axis of each field, cut
+        as ``torch.tensor_split`` does; ``{axis: (number, of)}`` along other axes; either by field.
+        It is a part of what ``select`` leaves.
     transform : callable, optional
         Called with each sample; the dataset returns its result, and raises what it raises.
     max_open_files : int, optional
@@ -102,6 +113,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     [tensor([2, 3]), tensor([0, 1])]
     >>> dataset.counters().bytes_useful
     48
+    >>> FileCacheDataset(GlobalIndexManager(folder.name), select={1: [1]})[2]
+    tensor([5])
     >>> folder.cleanup()
     """
 
@@ -111,6 +124,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         *,
         fields: str | Sequence[str] | None = None,
         decode: Literal["cf"] | Mapping[str, Callable[[Any], Any] | Literal["cf"]] | None = None,
+        select: Mapping[Any, Any] | Crop | None = None,
+        part: Mapping[Any, Any] | tuple[int, int] | None = None,
         transform: Callable[[Any], Any] | None = None,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
@@ -142,9 +157,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         decoders = _decoders(decode, index_manager, self.fields)
         as_rows = _given_as_rows(index_manager, self.fields, sparse, decoders)
         parts = _parts(index_manager, self.fields, decoders, as_rows)
-        specs = [part.spec for part in parts]
-        self._givers = [part.give for part in parts]
-        self._names = [(part.groups, part.name) for part in parts]
+        specs = _cut([one.spec for one in parts], index_manager, self.fields, select, part)
+        self._givers = [one.give for one in parts]
+        self._names = [(one.groups, one.name) for one in parts]
         self._names += [_nested(one.name) for one in index_manager.constants]
         # fields of numbers alone, as most data sets have them, take a shorter way
         flat: list[tuple[list[str], str]] = [([], name) for name in self.fields]
@@ -462,10 +477,8 @@ def _parts(
         by_field = isinstance(window.offsets, Mapping)
         for name in fields if by_field else fields[:1]:
             spec = FieldSpec(_column(manager, name), window.of(name), is_mask=True)
-            groups, last = _nested(
-                "/".join(["mask", *_keys(manager, name)] if by_field else ["mask"])
-            )
-            parts.append(_Part(spec, torch.from_numpy, groups, last))
+            keys = ["mask", *(_keys(manager, name) if by_field else [])]
+            parts.append(_Part(spec, torch.from_numpy, keys[:-1], keys[-1]))
     return parts
 
 
@@ -509,6 +522,31 @@ def _parts_of(
         spec = FieldSpec(column, offsets, member=(*path, *leaf))
         parts.append(_Part(spec, give, whole[:-1], "".join(whole[-1:])))
     return parts
+
+
+def _cut(
+    specs: Sequence[FieldSpec],
+    manager: GlobalIndexManager,
+    fields: Sequence[str],
+    select: Any,
+    part: Any,
+) -> list[FieldSpec]:
+    """The fields with what ``select`` and ``part`` take of them."""
+    if select is None and part is None:
+        return list(specs)
+    columns = [_column(manager, name) for name in fields]
+    found = cuts([manager.arrays[column] for column in columns], select, part)
+    cut_of = dict(zip(columns, found, strict=True))
+    cut_specs = []
+    for spec in specs:
+        cut = cut_of[spec.column]
+        if cut is None or spec.is_mask:
+            cut_specs.append(spec)
+        elif cut.is_crop:
+            cut_specs.append(spec._replace(crop=cut))
+        else:
+            cut_specs.append(spec._replace(selection=cut.of()))
+    return cut_specs
 
 
 def _column(manager: GlobalIndexManager, name: str) -> int:

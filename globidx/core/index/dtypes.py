@@ -263,6 +263,15 @@ def put(out: NDArray[Any], block: NDArray[Any]) -> None:
         put(out[name], block[name])
 
 
+def as_dtype(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The elements of ``block`` as ``put`` writes them to an array of ``dtype``."""
+    if block.dtype == dtype:
+        return block
+    out = np.empty(block.shape, dtype)
+    put(out, block)
+    return out
+
+
 def plain(values: NDArray[Any], dtype: Dtype) -> Any:
     """Elements as Python and numpy have them: str, bytes, arrays that are no other's; lists of these.
 

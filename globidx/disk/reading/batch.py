@@ -7,6 +7,7 @@ import errno
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.generator import sample_rng
 from globidx.core.index import dtypes
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading import planning
 from globidx.core.reading.planning import Plan, Run
+from globidx.core.reading.selection import Cut, Selection
 from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
@@ -25,7 +28,7 @@ from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import Decode, UndecodableError
-from globidx.disk.reading.open_file import OpenFile, pick
+from globidx.disk.reading.open_file import OpenFile, Source, pick
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import Span
 from globidx.disk.stores.sparse import SparseSource
@@ -42,7 +45,8 @@ class FieldSpec(NamedTuple):
     ``offsets`` is None where a sample takes an item, or all rows of a sequence. With ``is_mask``
     the field says which of these rows are there. ``member`` leads to the one of a compound array
     that is meant, and ``decode`` makes values of it. With ``is_sparse`` a sample is given the
-    entries of a sparse row.
+    entries of a sparse row. ``selection`` is what is taken of an item, None for all of it; ``crop``
+    makes another one for each sample.
     """
 
     column: int
@@ -51,6 +55,8 @@ class FieldSpec(NamedTuple):
     member: tuple[str, ...] = ()
     decode: Decode | None = None
     is_sparse: bool = False
+    selection: Selection | None = None
+    crop: Cut | None = None
 
 
 class Take(NamedTuple):
@@ -136,10 +142,18 @@ def _taken(rows: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
     return block
 
 
+class _Wanted(NamedTuple):
+    """An array to read, by its column; with a selection, ``info`` is that of what it leaves."""
+
+    column: int
+    info: ArrayInfo
+    selection: Selection | None
+
+
 class Batch:
     """The samples of some ids, out of what the files held at one look.
 
-    A refresh meanwhile changes nothing.
+    A refresh meanwhile changes nothing. With ``keeps`` False no chunk is kept for the next batches.
     """
 
     def __init__(
@@ -149,12 +163,15 @@ class Batch:
         handles: HandleCache[tuple[Snapshot, int], OpenFile],
         cached: BlockCache,
         advice: Advice | None = None,
+        *,
+        keeps: bool = True,
     ) -> None:
+        self._keeps = keeps
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
         self._advice = advice
         self._takes: dict[Offsets | None, Take] = {}
-        self._compound: dict[tuple[int, Offsets | None], NDArray[Any]] = {}
+        self._compound: dict[tuple[int, Offsets | None, Selection | None], NDArray[Any]] = {}
         self._hits = self._taken = self._useful = 0
         self._decodes: Counter[str] = Counter()
 
@@ -164,6 +181,9 @@ class Batch:
         zeros = window is not None and window.pad == "zero"
         columns: list[Sequence[NDArray[Any]]] = []
         for field in fields:
+            if field.crop is not None:
+                columns.append([self._cropped(field, field.crop, int(id)) for id in self._ids])
+                continue
             take = self._take(field.offsets)
             if field.is_mask:
                 assert take.inside is not None, "only padded windows have a mask"
@@ -188,6 +208,22 @@ class Batch:
             self._hits, decodes, self._taken, self._useful, decodes_of=dict(self._decodes)
         )
 
+    def _cropped(self, field: FieldSpec, crop: Cut, id: int) -> NDArray[Any]:
+        """The value of one sample, of which its own generator decides what is read.
+
+        By itself, and not kept: no other sample takes the same part of a chunk.
+        """
+        try:
+            selection = crop.of(sample_rng(0, 0, id))
+        except Exception as error:
+            error.add_note(f"raised by {crop.label}, for sample id {id}")
+            raise
+        alone = Batch(self._now, [id], self._handles, self._cached, self._advice, keeps=False)
+        ((value,),) = alone.samples([field._replace(selection=selection, crop=None)])
+        self._taken += alone._taken
+        self._decodes += alone._decodes
+        return value
+
     def _take(self, offsets: Offsets | None) -> Take:
         """One take for all fields that take the same rows."""
         take = self._takes.get(offsets)
@@ -201,15 +237,15 @@ class Batch:
         if field.is_sparse:
             return self._sparse(field.column, plan), None
         if info.is_simple and field.decode is None:
-            return self._field(field.column, plan), 0
+            return self._field(field, plan), 0
         if info.memory.names is None:
-            rows = self._field(field.column, plan)
+            rows = self._field(field, plan)
         else:
             # read once for all its members
-            key = self._now.table.shared[field.column], field.offsets
+            key = self._now.table.shared[field.column], field.offsets, field.selection
             rows = self._compound.get(key, _NONE)
             if rows is _NONE:
-                rows = self._compound[key] = self._field(field.column, plan)
+                rows = self._compound[key] = self._field(field, plan)
             for name in field.member:
                 rows = rows[name]
             rows = rows.copy()
@@ -226,17 +262,24 @@ class Batch:
             described = self._describe(int(plan.files[place]), plan, place, place, str(error))
             raise ReadError(described) from error.__cause__
 
-    def _field(self, column: int, plan: Plan) -> NDArray[Any]:
-        """All distinct items of one array, in the plan's sequence."""
+    def _field(self, spec: FieldSpec, plan: Plan) -> NDArray[Any]:
+        """All distinct items of one array, or what is selected of them, in the plan's sequence."""
+        column, selection = spec.column, spec.selection
         info = self._now.table.arrays[column]
+        if selection is not None:
+            info = replace(info, item_shape=selection.shape)
         field = np.empty((len(plan.items), *info.item_shape), info.memory)
+        if selection is not None and not field.size:
+            # the part of a rank for which nothing was left
+            return field
         rows = field.reshape(len(plan.items) * info.rows, *info.row_shape)
         chunks = self._now.units.chunk_lengths[plan.files, column]
         # decoded once for a batch, also where it is too large to be kept
         whole = np.where(chunks > 1, chunks, 0)
-        missing = self._from_cache(planning.runs(plan, info.rows, whole), column, rows)
+        wanted = _Wanted(column, info, selection)
+        missing = self._from_cache(planning.runs(plan, info.rows, whole), wanted, rows)
         for _, runs in groupby(missing, _UNIT):
-            self._fill(list(runs), column, info, rows, plan)
+            self._fill(list(runs), wanted, rows, plan)
         return field
 
     def _sparse(self, column: int, plan: Plan) -> NDArray[Any]:
@@ -245,23 +288,26 @@ class Batch:
         rows = np.empty(len(plan.items), object)
         runs = planning.runs(plan, 1, np.zeros(len(plan.items), np.int64))
         for _, some in groupby(runs, _UNIT):
-            self._fill(list(some), column, info, rows, plan)
+            self._fill(list(some), _Wanted(column, info, None), rows, plan)
         return rows
 
-    def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
+    def _from_cache(self, runs: list[Run], wanted: _Wanted, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out.
 
         Returns the runs that are left.
         """
+        if not self._keeps:
+            return runs
         left = []
         last = (-1, -1)
         block = None
-        # fields that read one array share its chunks
-        look, shared, cached = self._now.look, self._now.table.shared[column], self._cached
+        # fields that read one array, and the same part of it, share its chunks
+        look, shared, cached = self._now.look, self._now.table.shared[wanted.column], self._cached
+        selection = wanted.selection
         for run in runs:
             unit, chunk, start, stop, target = run
             if chunk >= 0 and (unit, chunk) != last:
-                block, last = cached.get((look, unit, shared, chunk)), (unit, chunk)
+                block, last = cached.get((look, unit, shared, chunk, selection)), (unit, chunk)
                 self._hits += block is not None
             if chunk < 0 or block is None:
                 left.append(run)
@@ -272,25 +318,24 @@ class Batch:
     def _fill(
         self,
         runs: list[Run],
-        column: int,
-        info: ArrayInfo,
+        wanted: _Wanted,
         rows: NDArray[Any],
         plan: Plan,
         *,
         again: bool = True,
     ) -> None:
         """Carry out the runs of one unit, by chunks that are kept or straight into the result."""
-        run = runs[0]
-        length = int(self._now.units.chunk_lengths[run.file, column])
+        run, info = runs[0], wanted.info
+        length = int(self._now.units.chunk_lengths[run.file, wanted.column])
         file, number = self._now.units.place(run.file)
         try:
             if run.chunk >= 0:
                 for _, group in groupby(runs, _CHUNK):
                     run, *others = group
-                    self._fill_from_chunk([run, *others], length, column, info, rows)
+                    self._fill_from_chunk([run, *others], length, wanted, rows)
                 return
             with self._handles.use((self._now, file)) as opened:
-                source = opened.source(column, number)
+                source, width = self._source(opened, wanted, number)
                 if isinstance(source, SparseSource):
                     # all at once, since rows of a batch may lie in one chunk; after an error one
                     # by one, to name the one that it is about
@@ -303,23 +348,24 @@ class Batch:
                     self._taken += read(start, stop, rows[target : target + stop - start])
                     if length:
                         # the chunks that it touched
-                        self._decodes[info.name] += (stop - 1) // length - start // length + 1
+                        touched = (stop - 1) // length - start // length + 1
+                        self._decodes[info.name] += touched * width
         except MissingChunkError as error:
             told = self._unread(run, info, plan, error)
             if self._advice is not None:
-                told += self._advice.of(self._now, file, column)
+                told += self._advice.of(self._now, file, wanted.column)
             raise MissingChunkError(told) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 # a chunk file is opened for a moment, which other files must make
                 # room for
                 self._handles.give_back()
-                self._fill(runs, column, info, rows, plan, again=False)
+                self._fill(runs, wanted, rows, plan, again=False)
                 return
             raise ReadError(self._unread(run, info, plan, error)) from error
 
     def _fill_from_chunk(
-        self, runs: list[Run], length: int, column: int, info: ArrayInfo, rows: NDArray[Any]
+        self, runs: list[Run], length: int, wanted: _Wanted, rows: NDArray[Any]
     ) -> None:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
@@ -327,22 +373,32 @@ class Batch:
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
         how long chunks are.
         """
+        column, info, selection = wanted
         unit, chunk = runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.units.index.lengths[unit]) * info.rows)
         size = (stop - chunk) * info.row_bytes
-        self._decodes[info.name] += 1
         file, number = self._now.units.place(unit)
         with self._handles.use((self._now, file)) as opened:
-            source = opened.source(column, number)
-            if size > max(self._cached.capacity, rows.nbytes):
+            source, width = self._source(opened, wanted, number)
+            self._decodes[info.name] += width
+            if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
                 self._taken += pick(source, _spans(runs), rows)
                 return
             self._cached.make_room(size)
             block = np.empty((stop - chunk, *info.row_shape), info.memory)
             self._taken += source.read(chunk, stop, block)
-        self._cached.put((self._now.look, unit, self._now.table.shared[column], chunk), block)
+        shared = self._now.table.shared[column]
+        self._cached.put((self._now.look, unit, shared, chunk, selection), block)
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
+
+    def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
+        """The way to an array, and how many chunks it counts for a row of chunks."""
+        column, _, selection = wanted
+        if selection is None:
+            return opened.source(column, number), 1
+        part = opened.part(column, number, selection, keep=self._keeps)
+        return part, part.width
 
     def _unread(self, run: Run, info: ArrayInfo, plan: Plan, error: Exception) -> str:
         """The message for a run that could not be read."""

@@ -19,8 +19,9 @@ class Counters:
     """What has been read since the process began, or since the last reset.
 
     ``hits``: times that a batch found a chunk decoded. ``decodes``: times that a chunk, as the
-    index counts them, was decoded. ``bytes_read``: stored bytes that this took; where a library
-    reads, the decoded bytes that were asked of it. ``bytes_useful``: decoded bytes that reached a
+    index counts them, was decoded; of a part of samples, each chunk beside one another counts.
+    ``bytes_read``: stored bytes that this took; where a library reads, the decoded bytes that were
+    asked of it. ``bytes_useful``: decoded bytes that reached a
     sample. ``opens``: files opened. ``decodes_of``: decodes by field.
 
     >>> Counters(decodes=2, decodes_of={"image": 2}) + Counters(hits=1, decodes=1, decodes_of={"image": 1})

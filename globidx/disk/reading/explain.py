@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from globidx.core.index.table import KINDS, ArrayInfo
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.open_file import fills
 from globidx.disk.reading.reader import Reader
 from globidx.disk.stores import base as stores
@@ -54,20 +56,31 @@ def _arrays(reader: Reader, now: Snapshot, unit: int) -> Iterator[str]:
     try:
         opened = reader.open((now, file))
         try:
-            for column in reader.columns:
-                info, chunk = now.table.arrays[column], int(now.units.chunk_lengths[unit, column])
-                kept, how = (
-                    _kept(info, chunk, reader.cache_bytes),
-                    opened.source(column, number).how,
-                )
-                yield f"  {info.name or 'the array'}: {how}; {kept}"
+            for field in reader.fields:
+                if field.is_mask:
+                    continue
+                info = now.table.arrays[field.column]
+                chunk = int(now.units.chunk_lengths[unit, field.column])
+                source = opened.source(field.column, number)
+                kept = _kept(info, chunk, reader.cache_bytes, field)
+                if field.selection is None:
+                    yield f"  {info.name or 'the array'}: {source.how}; {kept}"
+                    continue
+                part = opened.part(field.column, number, field.selection)
+                beside = f", {part.width} of the chunks beside one another" if chunk else ""
+                yield f"  {info.name or 'the array'}: {part.how}; {kept}"
+                yield f"    of each {info.item_shape} the part {field.selection.shape}{beside}"
         finally:
             opened.close()
     except (*stores.UNREADABLE, MemoryError) as error:
         yield f"  cannot be opened: {error}"
 
 
-def _kept(info: ArrayInfo, chunk: int, cache_bytes: int) -> str:
+def _kept(info: ArrayInfo, chunk: int, cache_bytes: int, field: FieldSpec) -> str:
+    if field.crop is not None:
+        return "a part of its own of each sample, so that nothing is kept"
+    if field.selection is not None:
+        info = replace(info, item_shape=field.selection.shape)
     what = "row" if info.rows > 1 else "item"
     if not chunk:
         return "not chunked"

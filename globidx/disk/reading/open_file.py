@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import prod
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.cached import cached_property
 from globidx.core.index import dtypes
 from globidx.core.index.patterns import Pattern, runs_of
 from globidx.core.index.table import SPARSE, ArrayInfo, Entry
+from globidx.core.reading import pieces
+from globidx.core.reading.pieces import Slab
+from globidx.core.reading.selection import Selection
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
@@ -39,6 +45,8 @@ _ELSEWHERE = {
 }
 #: Sources that an open file keeps.
 _MOST_SOURCES = 1024
+#: Elements of an array without chunks that its library reads over, instead of another call.
+_NEAR = 16
 #: In place of the number of an episode: all of them.
 _WHOLE = -1
 
@@ -88,6 +96,29 @@ class StackedSource(Protocol):
         """The rows at one place along axis 0."""
 
 
+class PartSource(Source, Protocol):
+    """What is selected of the rows of an array."""
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks: those beside one another."""
+
+
+@runtime_checkable
+class SelectableSource(Protocol):
+    """A source that can leave out what is not selected of its rows, and need not read it."""
+
+    def select(self, selection: Selection) -> PartSource:
+        """The rows with what is selected of each."""
+
+
+def selected(source: Source, selection: Selection) -> PartSource:
+    """What is selected of the rows of ``source``, each read whole where it has no better way."""
+    if isinstance(source, SelectableSource):
+        return source.select(selection)
+    return CutSource(source, selection)
+
+
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
     """Spans of one row of chunks by ``source``, one by one where it has no better way."""
     if isinstance(source, SpanSource):
@@ -131,6 +162,7 @@ class OpenFile:
         self._backend = backend
         self._forked = forked
         self._sources: dict[tuple[int, int], Source] = {}
+        self._parts: dict[tuple[Source, Selection], PartSource] = {}
         self._store: Any = None
         self._kept_container: Any = None
         if entry.kind == "hdf5":
@@ -148,6 +180,7 @@ class OpenFile:
             if len(self._sources) >= _MOST_SOURCES:
                 # a file of many groups; to open them again costs less than to keep all
                 self._sources.clear()
+                self._parts.clear()
             if info.form == "stacked":
                 source = self._stacked(column, number)
             elif info.form == "codes":
@@ -156,6 +189,18 @@ class OpenFile:
                 source = self._source(info, self.path(column, number))
             self._sources[column, number] = source
         return source
+
+    def part(
+        self, column: int, number: int, selection: Selection, *, keep: bool = True
+    ) -> PartSource:
+        """The way to what is selected of the rows; not kept if it will not be asked for again."""
+        source = self.source(column, number)
+        part = self._parts.get((source, selection))
+        if part is None:
+            part = selected(source, selection)
+            if keep:
+                self._parts[source, selection] = part
+        return part
 
     def path(self, column: int, number: int = 0) -> str:
         """Where in the file the array lies."""
@@ -174,6 +219,7 @@ class OpenFile:
     def close(self) -> None:
         """Close it; reading afterwards is an error."""
         self._sources.clear()
+        self._parts.clear()
         if self._store is not None:
             self._store.close()
 
@@ -320,7 +366,7 @@ class CodeSource:
 class LibrarySource:
     """An array as its library reads it, by plain slices.
 
-    At one ``place`` along axis 0 where there is one.
+    At one ``place`` along axis 0 where there is one; of each row, what is selected.
     """
 
     def __init__(
@@ -333,6 +379,7 @@ class LibrarySource:
     ) -> None:
         self._store, self._array = store, array
         self._axis, self._place = axis, place
+        self._selection: Selection | None = None
         self._fill = fill
         self.how = "read by its library"
 
@@ -340,21 +387,93 @@ class LibrarySource:
         """The rows at one place along axis 0."""
         return LibrarySource(self._store, self._array, self._axis, place, self._fill)
 
+    def select(self, selection: Selection) -> LibrarySource | CutSource:
+        """The rows with what is selected of each, by the fewest slices that hold it."""
+        shape = self._store().describe(self._array).shape
+        if len(self._beside(len(shape))) != len(selection.taken):
+            # elements that are arrays, whose axes a library does not slice
+            return CutSource(self, selection)
+        other = LibrarySource(self._store, self._array, self._axis, self._place, self._fill)
+        other._selection, other.how = selection, self.how
+        return other
+
+    @cached_property
+    def width(self) -> int:
+        """How many chunks the library decodes for a row of chunks."""
+        shape, _, chunks = self._store().describe(self._array)
+        if chunks is None or self._selection is None:
+            return 1
+        found = zip(self._selection.taken, self._beside(len(shape)), strict=True)
+        return prod(len(pieces.pieces(one, chunks[axis])) for one, axis in found)
+
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``.
 
         Returns the decoded bytes, since libraries do not report stored ones.
         """
-        block = self._store().read(
-            self._array, start, stop, axis=self._axis, place=self._place, fill=self._fill
-        )
-        # a slice that reaches beyond the end is shorter, without an error
-        if block.shape != out.shape:
-            raise ReadError(
-                f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {out.shape}"
+        if self._selection is None:
+            block = self._store().read(
+                self._array, start, stop, axis=self._axis, place=self._place, fill=self._fill
             )
-        dtypes.put(out, block)
-        return out.nbytes
+            dtypes.put(out, self._checked(block, start, stop, out.shape[1:]))
+            return out.nbytes
+        nbytes = 0
+        for found in itertools.product(*self._slabs):
+            block = self._store().read(
+                self._array,
+                start,
+                stop,
+                axis=self._axis,
+                place=self._place,
+                fill=self._fill,
+                beside=[slice(one.start, one.stop) for one in found],
+            )
+            self._checked(block, start, stop, tuple(one.stop - one.start for one in found))
+            rows = pieces.take(block, [one.inside for one in found])
+            pieces.put(out, [one.region for one in found], dtypes.as_dtype(rows, out.dtype))
+            nbytes += block.nbytes
+        return nbytes
+
+    def _checked(
+        self, block: NDArray[Any], start: int, stop: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        # a slice that reaches beyond the end is shorter, without an error
+        if block.shape != (stop - start, *shape):
+            raise ReadError(
+                f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {(stop - start, *shape)}"
+            )
+        return block
+
+    @cached_property
+    def _slabs(self) -> list[list[Slab]]:
+        assert self._selection is not None, "all of a row is one slab"
+        taken, (shape, _, chunks) = self._selection.taken, self._store().describe(self._array)
+        if chunks is None:
+            return [pieces.slabs(one, _NEAR) for one in taken]
+        beside = self._beside(len(shape))
+        return [pieces.slabs(one, chunks[axis]) for one, axis in zip(taken, beside, strict=True)]
+
+    def _beside(self, ndim: int) -> list[int]:
+        ahead = self._axis if self._place is None else 0
+        return [axis for axis in range(ndim) if axis not in (ahead, self._axis)]
+
+
+class CutSource:
+    """What is selected of the rows of a source that reads them whole."""
+
+    #: Rows of chunks are decoded as they are for whole rows, and are counted like these.
+    width = 1
+
+    def __init__(self, source: Source, selection: Selection) -> None:
+        self._source, self._selection = source, selection
+        self.how = f"{source.how}, of which a part is kept"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        rows = np.empty((stop - start, *self._selection.item_shape), out.dtype)
+        nbytes = self._source.read(start, stop, rows)
+        dtypes.put(out, self._selection.of(rows))
+        return nbytes
 
 
 class FillingSource:
@@ -373,6 +492,16 @@ class FillingSource:
             for source in (self._source, self.library)
         ]
         return FillingSource(*at)
+
+    def select(self, selection: Selection) -> FillingSource:
+        """The rows with what is selected of each."""
+        return FillingSource(*(selected(one, selection) for one in (self._source, self.library)))
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks."""
+        # of what was selected of a source, which has one
+        return int(getattr(self._source, "width", 1))
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``."""

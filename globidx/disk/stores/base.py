@@ -81,11 +81,13 @@ class Store(Protocol):
         axis: int | None = None,
         place: int | None = None,
         fill: bool | None = None,
+        beside: Sequence[slice] = (),
     ) -> NDArray[Any]:
         """Items ``[start, stop)`` of one array, the item axis first, in native byte order.
 
         Items lie along ``axis``, by default the one that the file was opened with; with a
-        ``place``, they are those at this place along axis 0. The caller owns the result.
+        ``place``, they are those at this place along axis 0. ``beside`` are stretches of all other
+        axes, by default all of these. The caller owns the result.
 
         MissingChunkError where the store has no data for them, unless ``fill`` (by default as the
         file was opened); any OSError or ValueError where it cannot be read.
@@ -630,15 +632,36 @@ def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.require(moved, dtype, ["C", "W", "O"])
 
 
-def slab(axis: int, start: int, stop: int, place: int | None = None) -> tuple[slice, ...]:
+def slab(
+    axis: int, start: int, stop: int, place: int | None = None, beside: Sequence[slice] = ()
+) -> tuple[slice, ...]:
     """The selection of items ``[start, stop)`` along ``axis`` of an array.
 
-    With a ``place``, at that one along axis 0.
+    With a ``place``, at that one along axis 0; ``beside`` is along the axes that are left.
+
+    >>> slab(1, 4, 6, beside=[slice(0, 3), slice(2, 5)])
+    (slice(0, 3, None), slice(4, 6, None), slice(2, 5, None))
+    >>> slab(2, 4, 6, place=7)
+    (slice(7, 8, None), slice(None, None, None), slice(4, 6, None))
     """
-    ahead = [slice(None)] * axis
-    if place is not None:
-        ahead[0] = slice(place, place + 1)
-    return (*ahead, slice(start, stop))
+    at = [] if place is None else [slice(place, place + 1)]
+    others = [*at, *(beside or [slice(None)] * (axis - len(at)))]
+    return (*others[:axis], slice(start, stop), *others[axis:])
+
+
+def chunks_of(box: Sequence[slice], shape: Sequence[int], units: Sequence[int]) -> list[range]:
+    """Along each axis of an array of ``shape`` in chunks of ``units``, the chunks that a box touches.
+
+    >>> chunks_of([slice(None), slice(3, 9)], (4, 8, 5), (2, 4, 5))
+    [range(0, 2), range(0, 2), range(0, 1)]
+    """
+    spans = [range(-(-size // unit)) for size, unit in zip(shape, units, strict=True)]
+    for axis, one in enumerate(box):
+        if one.start is not None:
+            # a damaged indptr may ask for far more than there is
+            end = min(spans[axis].stop, -(-one.stop // units[axis]))
+            spans[axis] = range(one.start // units[axis], end)
+    return spans
 
 
 @cache

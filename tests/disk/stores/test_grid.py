@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from globidx.core.reading.selection import Selection
 from globidx.disk.stores.base import NotPlainError
 from globidx.disk.stores.grid import ChunkGrid
 
@@ -90,3 +91,56 @@ def test_arrays_without_rows_of_anything_are_left_to_their_library(shape, axis):
     """No axis there, or nothing beside it."""
     with pytest.raises(NotPlainError):
         ChunkGrid(shape, (1,) * len(shape), axis)
+
+
+@given(given=grids(), data=st.data())
+def test_of_a_selection_only_chunks_that_hold_some_of_it_are_named(given, data):
+    """Put together they are what numpy takes; a whole one is all that is selected of a row of chunks."""
+    array, chunks, axis, place = given
+    rows = np.moveaxis(array if place is None else array[place], axis - (place is not None), 0)
+    taken = []
+    for size in rows.shape[1:]:
+        element = st.integers(0, size - 1)
+        first = data.draw(element)
+        some = st.builds(
+            range, st.just(first), st.integers(first + 1, size), st.sampled_from([1, 2])
+        )
+        lists = st.lists(element, min_size=1, max_size=4).map(tuple)
+        taken.append(data.draw(st.one_of(some, lists, element)))
+    selection = Selection(rows.shape[1:], tuple(taken))
+    grid = ChunkGrid(array.shape, chunks, axis)
+    grid = grid.select(selection) if place is None else grid.at(place).select(selection)
+    expected = rows
+    for at, one in reversed(list(enumerate(taken, 1))):
+        expected = expected.take(one if isinstance(one, int) else list(one), axis=at)
+    row = data.draw(st.integers(0, (len(rows) - 1) // grid.length))
+    first, end = row * grid.length, min((row + 1) * grid.length, len(rows))
+    out = np.zeros((end - first, *expected.shape[1:]), array.dtype)
+    seen = []
+    for coordinates, found in grid.row(row):
+        seen.append(coordinates)
+        chunk = grid.rows_of(stored(array, chunks, coordinates))
+        grid.put(chunk, found, row, [(first, end, 0)], out)
+    np.testing.assert_array_equal(out, expected[first:end])
+    beside = [
+        other
+        for other in range(array.ndim)
+        if other not in (0 if place is not None else axis, axis)
+    ]
+    wanted = [
+        {
+            element // chunks[other]
+            for element in np.atleast_1d(
+                np.arange(array.shape[other])[one if isinstance(one, int) else list(one)]
+            ).tolist()
+        }
+        for other, one in zip(beside, taken, strict=True)
+    ]
+    assert len(set(seen)) == len(seen) == grid.width == np.prod([len(one) for one in wanted])
+    for other, numbers in zip(beside, wanted, strict=True):
+        assert {at[other] for at in seen} == numbers
+    if grid.is_whole and end - first == grid.length:
+        assert seen == [grid.only(row)]
+        if grid.is_direct:
+            chunk = stored(array, chunks, seen[0])
+            np.testing.assert_array_equal(chunk.ravel(), expected[first:end].ravel())

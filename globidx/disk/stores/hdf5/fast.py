@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
+from globidx.core.reading.pieces import byte_runs
+from globidx.core.reading.selection import Selection
 from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
@@ -30,6 +32,11 @@ from globidx.errors import MissingChunkError, ReadError
 _DEFLATE = 1
 _SHUFFLE = 2
 _FLETCHER32 = 3
+#: Bytes between two runs that are read over: to copy so many takes as long as another call. See
+#: ``tools/bench/parts.py``.
+_GAP = 2**15
+#: Rows of which little is taken are read so many bytes at once.
+_AT_ONCE = 2**18
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
@@ -76,6 +83,17 @@ class ChunkedSource:
         other._set_grid(self._grid.at(place))
         return other
 
+    def select(self, selection: Selection) -> ChunkedSource:
+        """The rows with what is selected of each, by the chunks that hold it."""
+        other = copy.copy(self)
+        other._set_grid(self._grid.select(selection))
+        return other
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks."""
+        return self._grid.width
+
     def _set_grid(self, grid: ChunkGrid) -> None:
         self._grid = grid
         self._direct = grid.is_direct and self._dtype.isnative and self._is_native
@@ -102,9 +120,9 @@ class ChunkedSource:
         row = spans[0][0] // grid.length
         buffer = np.empty(self._nbytes, np.uint8)
         rows = grid.rows_of(buffer.view(self._dtype).reshape(self._chunks))
-        for coordinates, region in grid.row(row):
+        for coordinates, found in grid.row(row):
             nbytes += self._decode(coordinates, buffer)
-            grid.put(rows, region, row, spans, out)
+            grid.put(rows, found, row, spans, out)
         return nbytes
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
@@ -183,15 +201,20 @@ class ContiguousSource:
     With ``is_stacked``, rows are those along axis 1 at one place along axis 0.
     """
 
+    #: It has no chunks.
+    width = 1
+    _runs: Sequence[Sequence[int]] = ()
+
     def __init__(self, dataset: Any, *, is_stacked: bool = False) -> None:
         offset = dataset.id.get_offset()
         if offset is None or dataset.is_virtual or dataset.external:
             raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = RawFile(dataset), offset
         self._rows = dataset.shape[1] if is_stacked else 0
-        self.row_shape = dataset.shape[1 + is_stacked :]
-        self._row = math.prod(dataset.shape[1 + is_stacked :]) * dataset.dtype.itemsize
-        self._swapped = not dataset.dtype.isnative
+        self.row_shape, self._dtype = dataset.shape[1 + is_stacked :], dataset.dtype
+        self._row = math.prod(self.row_shape) * self._dtype.itemsize
+        self._swapped = not self._dtype.isnative
+        self._selection: Selection | None = None
         self.how = "contiguous, read without HDF5"
 
     def at(self, place: int) -> ContiguousSource:
@@ -200,11 +223,40 @@ class ContiguousSource:
         other._offset = self._offset + place * self._rows * self._row
         return other
 
+    def select(self, selection: Selection) -> ContiguousSource:
+        """The rows with what is selected of each, by the bytes around it."""
+        other = copy.copy(self)
+        other._selection = selection
+        other._runs = byte_runs(
+            selection.taken, self.row_shape, self._dtype.itemsize, _GAP
+        ).tolist()
+        return other
+
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""
+        if self._selection is not None:
+            return self._read_selected(self._selection, start, stop, out)
         nbytes = self._file.fill(self._offset + start * self._row, out)
         if self._swapped:
             out.byteswap(inplace=True)
+        return nbytes
+
+    def _read_selected(self, selection: Selection, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Read the runs into a buffer of whole rows, of which no other page is touched."""
+        nbytes, runs = 0, self._runs
+        low, high = runs[0][0], runs[-1][1]
+        # what lies between the runs of two rows may be a gap to be read over, too
+        is_one = len(runs) == 1 and self._row - (high - low) <= _GAP
+        step = max(1, _AT_ONCE // self._row) if is_one else 1
+        buffer = np.empty((min(step, stop - start), *self.row_shape), self._dtype)
+        stored = buffer.reshape(-1).view(np.uint8)
+        for first in range(start, stop, step):
+            count = min(step, stop - first)
+            here = [(low, (count - 1) * self._row + high)] if is_one else runs
+            for begin, end in here:
+                offset = self._offset + first * self._row + begin
+                nbytes += self._file.fill(offset, stored[begin:end])
+            out[first - start : first - start + count] = selection.of(buffer[:count])
         return nbytes
 
 

@@ -284,6 +284,7 @@ class Hdf5Store:
         axis: int | None = None,
         place: int | None = None,
         fill: bool | None = None,
+        beside: Sequence[slice] = (),
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one plain slice.
 
@@ -291,8 +292,9 @@ class Hdf5Store:
         """
         along = self._axis if axis is None else axis
         dataset, presence = self._datasets.get((array, along)) or self._open(array, along)
-        presence.require(start, stop, fill=self._fill if fill is None else fill, place=place)
-        block = dataset[slab(along, start, stop, place)]
+        box = slab(along, start, stop, place, beside)
+        presence.require(box, fill=self._fill if fill is None else fill)
+        block = dataset[box]
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
     def source(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from globidx.disk.stores.base import chunks_of
 from globidx.disk.stores.hdf5.chunk_table import ChunkTable, grid_of, table_of
 from globidx.disk.stores.hdf5.external import external_bytes
 from globidx.disk.stores.hdf5.virtual_map import VirtualMap
@@ -36,28 +37,25 @@ class Presence:
         self._table: ChunkTable | None = None
         self._is_whole: bool | None = None
 
-    def require(self, start: int, stop: int, *, fill: bool, place: int | None = None) -> None:
-        """MissingChunkError where part of rows ``[start, stop)`` was never written.
+    def require(self, box: tuple[slice, ...], *, fill: bool) -> None:
+        """MissingChunkError where part of a box was never written, unless ``fill``.
 
-        Unless ``fill``.
-
-        With a ``place``, the rows at this place along axis 0. ValueError where the data lie in a
-        file that may not be opened.
+        ValueError where the data lie in a file that may not be opened.
         """
         # with `fill` too, other files are looked at before HDF5 opens them
         if self._dataset.size == 0 or (fill and not self._is_elsewhere):
             return
         if self._is_elsewhere:
-            if not self._holds(start, stop) and not fill:
+            if not self._holds(box) and not fill:
                 raise MissingChunkError(
                     missing_message(self._dataset, "what other files should hold")
                 )
         elif not self.is_whole:
-            self._require_chunks(start, stop, place)
+            self._require_chunks(box)
 
     def require_all(self, *, fill: bool) -> None:
         """The same of all rows."""
-        self.require(0, self._dataset.shape[self._axis] if self._dataset.shape else 1, fill=fill)
+        self.require((), fill=fill)
 
     @property
     def is_whole(self) -> bool:
@@ -71,7 +69,7 @@ class Presence:
         if dataset.size == 0:
             return True
         if self._is_elsewhere:
-            return self._holds(0, dataset.shape[self._axis])
+            return self._holds(())
         if dataset.chunks is None:
             # HDF5 allocates contiguous data as a whole, when any of it is first written
             return bool(dataset.id.get_storage_size() > 0)
@@ -87,36 +85,30 @@ class Presence:
             _refuse_other_sizes(dataset)
         return is_whole
 
-    def _holds(self, start: int, stop: int) -> bool:
-        """Whether the other files that a dataset takes its data from hold all of these rows."""
+    def _holds(self, box: tuple[slice, ...]) -> bool:
+        """Whether the other files that a dataset takes its data from hold all of a box."""
         dataset = self._dataset
         if dataset.external:
-            row = dataset.nbytes // dataset.shape[0]
-            wanted = dataset.nbytes if self._axis else stop * row
-            return bool(external_bytes(dataset, allow=self._allow) >= wanted)
+            last = 0
+            for (_, end), size in zip(_bounds(box, dataset.shape), dataset.shape, strict=True):
+                last = last * size + end - 1
+            found = external_bytes(dataset, allow=self._allow)
+            return bool(found >= (last + 1) * dataset.dtype.itemsize)
         if self._map is None:
             self._map = VirtualMap(
                 dataset, self._axis, allow=self._allow, is_whole=self._is_source_whole
             )
-        return self._map.holds(start, stop)
+        return self._map.holds(_bounds(box, dataset.shape))
 
     def _is_source_whole(self, source: Any) -> bool:
         self._step()
         return Presence(source, 0, allow=self._allow, step=self._step).is_whole
 
-    def _require_chunks(self, start: int, stop: int, place: int | None) -> None:
-        dataset, axis = self._dataset, self._axis
+    def _require_chunks(self, box: tuple[slice, ...]) -> None:
+        dataset = self._dataset
         if dataset.chunks is None:
             raise MissingChunkError(missing_message(dataset, "its data"))
-        spans = [
-            range(-(-size // chunk))
-            for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)
-        ]
-        # a damaged indptr may ask for far more than there is
-        end = min(stop, dataset.shape[axis])
-        spans[axis] = range(start // dataset.chunks[axis], -(-end // dataset.chunks[axis]))
-        if place is not None:
-            spans[0] = range(place // dataset.chunks[0], place // dataset.chunks[0] + 1)
+        spans = chunks_of(box, dataset.shape, dataset.chunks)
         for coordinates in itertools.product(*spans):
             corner = tuple(
                 coordinate * size
@@ -128,6 +120,15 @@ class Presence:
                 else self._table.find(coordinates)
             ):
                 raise MissingChunkError(missing_message(dataset, f"the chunk at {corner}"))
+
+
+def _bounds(box: tuple[slice, ...], shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Where a box begins and ends along each axis, the latter beyond the array if so asked."""
+    found = [(0, size) for size in shape]
+    for axis, one in enumerate(box):
+        if one.start is not None:
+            found[axis] = (one.start, one.stop)
+    return found
 
 
 def missing_message(dataset: Any, what: str) -> str:

@@ -9,7 +9,7 @@ reading rows looks at the sources of these rows alone, and each is looked at onc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -67,38 +67,35 @@ class VirtualMap:
         self._sources: dict[tuple[str, str], tuple[tuple[int, ...], bool] | None] = {}
         self._known: dict[int, bool] = {}
 
-    def holds(self, start: int, stop: int) -> bool:
-        """Whether datasets that are there, and whole, stand behind all of rows ``[start, stop)``.
+    def holds(self, bounds: Sequence[tuple[int, int]]) -> bool:
+        """Whether datasets that are there, and whole, stand behind all of a box, half-open.
 
         ValueError where one of these may not be opened.
         """
         axis = self._axis
+        start, stop = bounds[axis]
         first = int(np.searchsorted(self._reach, start, "right"))
         last = int(np.searchsorted(self._low[:, axis], stop, "left"))
         near = first + np.flatnonzero(self._high[first:last, axis] > start)
         # every one of these is looked at, also where one is known to be missing: HDF5 will open all
         # of them
         present = near[np.array([self._is_there(int(row)) for row in near], bool)]
-        sizes = list(self._shape)
-        sizes[axis] = stop - start
-        return bool(self._points(present, start, stop) >= math.prod(sizes))
+        corner, ends = np.array(bounds, np.int64).reshape(-1, 2).T
+        wanted: int = math.prod((ends - corner).tolist())
+        return self._points(present, corner, ends) >= wanted
 
-    def _points(self, rows: NDArray[np.int64], start: int, stop: int) -> int:
-        """How many elements of rows ``[start, stop)`` these mappings fill, each counted once."""
-        axis = self._axis
+    def _points(
+        self, rows: NDArray[np.int64], corner: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> int:
+        """How many elements of a box these mappings fill, each counted once."""
         boxes, others = rows[self._is_box[rows]], rows[~self._is_box[rows]]
-        low, high = self._low[boxes], self._high[boxes]
-        low[:, axis], high[:, axis] = (
-            np.maximum(low[:, axis], start),
-            np.minimum(high[:, axis], stop),
-        )
+        low, high = np.maximum(self._low[boxes], corner), np.minimum(self._high[boxes], ends)
         blocks, uncut = [np.stack((low, high), axis=1)], 0
-        corner, shape = [0] * len(self._shape), list(self._shape)
-        corner[axis], shape[axis] = start, stop - start
+        start, shape = tuple(corner.tolist()), tuple((ends - corner).tolist())
         for row in others.tolist():
             space = self._plist.get_virtual_vspace(int(self._numbers[row])).copy()
             try:
-                space.select_hyperslab(tuple(corner), tuple(shape), op=h5s.SELECT_AND)
+                space.select_hyperslab(start, shape, op=h5s.SELECT_AND)
             except (ValueError, RuntimeError, TypeError):
                 # an unlimited mapping, of which HDF5 reports no extent
                 return _ENDLESS

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.reading.selection import Selection
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
@@ -69,6 +70,17 @@ class ZarrSource:
         other._set_grid(self._grid.at(place))
         return other
 
+    def select(self, selection: Selection) -> ZarrSource:
+        """The rows with what is selected of each, by the chunks that hold it."""
+        other = copy.copy(self)
+        other._set_grid(self._grid.select(selection))
+        return other
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks."""
+        return self._grid.width
+
     def _set_grid(self, grid: ChunkGrid) -> None:
         array = self._array
         self._grid = grid
@@ -101,9 +113,9 @@ class ZarrSource:
         buffer = np.empty(self._nbytes, np.uint8)
         chunk = buffer.view(array.dtype).reshape(stored).transpose(np.argsort(array.axes))
         rows = grid.rows_of(chunk)
-        for coordinates, region in grid.row(row):
+        for coordinates, found in grid.row(row):
             nbytes += self._decode(coordinates, buffer)
-            grid.put(rows, region, row, spans, out)
+            grid.put(rows, found, row, spans, out)
         return nbytes
 
     def in_shard(self, shard: tuple[int, ...]) -> tuple[list[int], NDArray[np.bool_]]:

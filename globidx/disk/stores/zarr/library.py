@@ -32,6 +32,7 @@ from globidx.disk.stores.base import (
     Looking,
     Stored,
     array_info,
+    chunks_of,
     container_of,
     is_elsewhere,
     is_zip,
@@ -448,22 +449,24 @@ class ZarrStore:
         axis: int | None = None,
         place: int | None = None,
         fill: bool | None = None,
+        beside: Sequence[slice] = (),
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one basic slice."""
-        along = self._axis if axis is None else axis
         fills = self._fill if fill is None else fill
+        along = self._axis if axis is None else axis
+        box = slab(along, start, stop, place, beside)
         with remote.as_os_errors():
             opened = self._open(array)
             is_near = self.way.container is not None
             if is_near:
-                self._refuse_missing(array, opened, along, start, stop, place, fills)
-            block = np.asarray(opened[slab(along, start, stop, place)])
+                self._refuse_missing(array, opened, box, fills)
+            block = np.asarray(opened[box])
             if not fills and not is_near:
-                self._refuse_missing(array, opened, along, start, stop, place, fills, block)
+                self._refuse_missing(array, opened, box, fills, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
     def describe(self, array: str) -> Stored:
-        """Shape, dtype and chunks of an array."""
+        """Shape, dtype and chunks of an array, those inside where they lie in shards."""
         with remote.as_os_errors():
             opened = self._open(array)
         return Stored(opened.shape, np.dtype(opened.dtype).newbyteorder("="), opened.chunks)
@@ -521,28 +524,18 @@ class ZarrStore:
         self,
         name: str,
         array: zarr.Array[Any],
-        axis: int,
-        start: int,
-        stop: int,
-        place: int | None,
+        box: tuple[slice, ...],
         fill: bool,
         block: NDArray[Any] | None = None,
     ) -> None:
-        """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
+        """MissingChunkError where a chunk (or shard) of this box has no file with bytes in it.
 
         Zarr would read it as fill value. Of the ``block`` that was read, only chunks of nothing
         else are looked for: to ask a server costs as much as to read.
         """
         units = array.shards or array.chunks
-        spans = [range(-(-size // unit)) for size, unit in zip(array.shape, units, strict=True)]
-        # a damaged indptr may ask for far more than there is
-        end = spans[axis].stop
-        spans[axis] = range(start // units[axis], min(end, -(-stop // units[axis])))
-        corner = [0] * len(spans)
-        corner[axis] = start
-        if place is not None:
-            spans[0] = range(place // units[0], place // units[0] + 1)
-            corner[0] = place
+        spans = chunks_of(box, array.shape, units)
+        corner = [one.start or 0 for one in box] + [0] * (len(units) - len(box))
         for coordinates in itertools.product(*spans):
             key = array.metadata.encode_chunk_key(coordinates)
             if block is not None and not _is_fill(
