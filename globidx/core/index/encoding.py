@@ -290,6 +290,14 @@ def _column(body: memoryview, column: dict[str, Any], dtype: str) -> NDArray[Any
 
 
 _SIZE = schema.Integer(0, 2**48)
+
+
+def _flag(value: Any, where: str) -> bool:
+    if type(value) is not bool:
+        raise RecordError(f"{where} must be true or false, got {value!r:.80}")
+    return value
+
+
 _HEADER = {
     "arrays": schema.List(
         schema.Fields(
@@ -309,6 +317,7 @@ _HEADER = {
         arrays=schema.List(schema.Text(4096)),
         only=schema.Optional(schema.Text(4096)),
         missing=schema.Optional(schema.Text(4096)),
+        whole=_flag,
     ),
     "columns": schema.Json(schema.Fields(shape=schema.List(_SIZE, at_least=1), offset=_SIZE)),
     "bytes": _SIZE,

@@ -32,18 +32,22 @@ class Inner:
         An array that lists the names of the sequences to use.
     missing : str, optional
         An array that tells the rows that are missing.
+    whole : bool
+        Whether each array of a match, or of a file, is given as it is: of its own shape, single
+        values too.
     """
 
     kind: str = "file"
     arrays: tuple[str, ...] = ()
     only: str | None = None
     missing: str | None = None
+    whole: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether the arrays of samples alone tell all."""
         # by parts: it is asked for each file
-        return self.kind == "file" and self.only is None and self.missing is None
+        return self.kind == "file" and self.only is None and self.missing is None and not self.whole
 
 
 #: A file whose rows are samples, or one sequence.
@@ -74,6 +78,8 @@ class Layout:
         """What an item is, unless a rule says otherwise."""
         if self.inner.kind == "axis":
             return "stacked"
+        if self.inner.whole:
+            return "whole"
         return "tokens" if self.length else "plain"
 
     @property
@@ -189,9 +195,16 @@ the-well, tokens:LENGTH, got 'imagenet'
 
 
 def in_sequences(
-    layout: Layout, sequences: Any, *, only: str | None = None, missing: str | None = None
+    layout: Layout,
+    sequences: Any,
+    *,
+    only: str | None = None,
+    missing: str | None = None,
+    whole: bool = False,
 ) -> Layout:
     """Return the layout whose rows lie in ``sequences``, as a user names them.
+
+    With ``whole``, a sample is a sequence; then arrays of a match or file need not be aligned.
 
     Raises
     ------
@@ -231,8 +244,11 @@ def in_sequences(
             f"only={only!r} names an array that lists sequences inside a file; with sequences={sequences!r} "
             "give a list of names or a function of a name"
         )
+    # rows of one array are cut for each sequence of a chain, and those that a rule finds are aligned
+    is_apart = whole and sequences in ("file", "match") and not (layout.rule or layout.length)
     return replace(
-        layout, inner=Inner(kind, arrays, _path(only, "only"), _path(missing, "missing"))
+        layout,
+        inner=Inner(kind, arrays, _path(only, "only"), _path(missing, "missing"), is_apart),
     )
 
 

@@ -10,6 +10,7 @@ from globidx.core.cached import cached_property
 
 #: Groups that are looked into for ``**``; no file nests deeper but by a circle of links.
 _DEPTH = 64
+_RUNS = re.compile(r"([^\[\]]+)\[([^\[\],]+(?:,[^\[\],]+)?)\]")
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -84,6 +85,20 @@ class Pattern:
 def has_stars(key: str) -> bool:
     """Whether a key matches many arrays of a file."""
     return "*" in key
+
+
+def runs_of(key: str) -> tuple[str, tuple[str, ...]] | None:
+    """The array in a key whose rows lie in runs, and the one or two arrays that tell the runs.
+
+    One has the offset of each run and of the end, two have starts and lengths. None for other keys.
+
+    >>> runs_of("tokens[offsets]"), runs_of("data/x[meta/start,meta/length]"), runs_of("labels[*]")
+    (('tokens', ('offsets',)), ('data/x', ('meta/start', 'meta/length')), None)
+    """
+    found = _RUNS.fullmatch(key)
+    if found is None or found[2] == "*":
+        return None
+    return found[1], tuple(part.strip().strip("/") for part in found[2].split(","))
 
 
 def expanded(key: str) -> list[str]:

@@ -116,6 +116,11 @@ class WindowedIndex:
         files, rows = self.files.locate_many(spread(self.sequences.starts[numbers], counts))
         return files, rows, counts
 
+    def first_units(self, sample_ids: Any) -> Numbers:
+        """Where the first rows of whole sequences lie."""
+        numbers, _ = self.anchors.locate_many(sample_ids)
+        return self.files.locate_many(self.sequences.starts[numbers])[0]
+
     def chunking(self, chunk_lengths: Numbers) -> Chunking:
         """How samples lie in chunks, for ``ChunkShuffle``: blocks of neighbouring anchors.
 

@@ -165,6 +165,9 @@ class GlobalIndexManager:
             missing=missing,
             chain_by=chain_by,
         )
+        if self._spec.attributes and (constants is None or isinstance(constants, Mapping)):
+            # what the user names wins over the attributes of a group
+            constants = {**dict(self._spec.attributes), **(constants or {})}
         self._constants = parse_constants(constants, self._spec.layout)
         self._on_bad = on_bad
         _refuse_others(executor, peers)

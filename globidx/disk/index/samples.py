@@ -19,7 +19,7 @@ from globidx.core.index.layout import Layout, in_sequences
 from globidx.core.index.names import Names
 from globidx.core.index.patterns import natural
 from globidx.core.index.table import Table
-from globidx.core.windows.anchors import Window
+from globidx.core.windows.anchors import ALL, Window
 from globidx.core.windows.sampling import Sampling
 from globidx.core.windows.sequence_table import SequenceTable
 from globidx.core.windows.sequences import sides
@@ -93,7 +93,8 @@ class SampleSpec:
             for name, given in (("only", only), ("missing", missing))
             if isinstance(given, str)
         }
-        layout = in_sequences(layout, sequences, **in_files)
+        is_whole = window == ALL if isinstance(window, str) else getattr(window, "is_whole", False)
+        layout = in_sequences(layout, sequences, **in_files, whole=is_whole)
         if chain_by is not None and sequences != "chain":
             raise ValueError(f"chain_by is for sequences='chain', got sequences={sequences!r}")
         return layout, cls(

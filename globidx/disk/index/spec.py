@@ -35,6 +35,7 @@ class IndexSpec:
     axis: int
     cache_dir: Path | None
     samples: SampleSpec | None = None
+    attributes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(
@@ -57,10 +58,14 @@ class IndexSpec:
             key, sampling = _family(layout, key, named, sampling, allow_external=allow_external)
             layout = None
         inside, samples = SampleSpec.of(parse(layout, key), **sampling)
+        attributes: tuple[tuple[str, str], ...] = ()
+        if inside.inner.whole and (key is None or isinstance(key, str)):
+            key, attributes = _everything(inside.keys, named, allow_external=allow_external)
+            inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         arrays, along = inside.along(axis)
         arrays = replace(arrays, allow_external=bool(allow_external))
         folder = None if cache_dir is None else Path(cache_dir).absolute()
-        return cls(named, arrays, along, folder, samples)
+        return cls(named, arrays, along, folder, samples, attributes)
 
     def build(self, paths: Paths | None = None, **options: Any) -> Build:
         """The build of the index, over ``paths`` if they were found already.
@@ -93,6 +98,29 @@ class IndexSpec:
     def _sampling(self, table: Table, paths: Paths) -> Sampling | None:
         """What to take of the files that were found."""
         return None if self.samples is None else self.samples.sampling(table, paths, self.files)
+
+
+def _everything(
+    keys: tuple[str, ...] | None, named: Any, *, allow_external: bool
+) -> tuple[Any, tuple[tuple[str, str], ...]]:
+    """The keys of all arrays of the groups that one key matches, and their attributes by name.
+
+    The first group of the first file tells. Keys of arrays are given back as they are.
+    """
+    if keys is not None and len(keys) > 1:
+        return list(keys), ()
+    path, pattern = find_files(named)[0], keys[0] if keys else ""
+    try:
+        found = stores.contents(path, pattern, allow_external=allow_external)
+    except stores.UNREADABLE as error:
+        raise ValueError(f"{printable(path)}: {error}") from error
+    if found is None:
+        return keys and keys[0], ()
+    # an attribute of the name of an array, or of a group of them, has no place beside it
+    taken = {part for name in found.arrays for part in (name, name.split("/")[0])}
+    apart = [name for name in found.attributes if name not in taken and "/" not in name]
+    fields = {name: f"{pattern}/{name}".lstrip("/") for name in found.arrays}
+    return fields, tuple((name, f"{pattern}@{name}") for name in apart)
 
 
 def _family(

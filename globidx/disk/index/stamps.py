@@ -18,6 +18,7 @@ from globidx.core.index.layout import Inner
 from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
+from globidx.disk.stores.base import parts_of
 
 #: A file that changed within so many nanoseconds might change again without its stamp moving.
 SETTLED_NS = 2 * 10**9
@@ -137,9 +138,8 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     if kind == "hdf5":
         return [b""]
     marker = b".zarray" if kind == "zarr2" else b"zarr.json"
-    folders = (
-        os.fsencode(info.path + ("/indptr" if info.form == "csr" else "")) for info in arrays
-    )
+    # of several arrays behind one, the first tells how many rows there are
+    folders = (os.fsencode(parts_of(info.path, info.form)[0]) for info in arrays)
     return [b"/" + folder + b"/" + marker if folder else b"/" + marker for folder in folders]
 
 

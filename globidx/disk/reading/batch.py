@@ -66,6 +66,11 @@ class Take(NamedTuple):
         if samples is None:
             plan = planning.plan(*now.index.locate_many(sample_ids))
             return cls(plan, plan.places)
+        if offsets is None and now.table.inner.whole:
+            # each array is one row of its own
+            first = np.zeros(len(sample_ids), np.int64)
+            plan = planning.plan(samples.index.first_units(sample_ids), first)
+            return cls(plan, plan.places)
         if offsets is None:
             units, rows, counts = samples.index.whole(sample_ids)
             plan = planning.plan(units, rows)

@@ -14,6 +14,7 @@ from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import NotPlainError, Span, Store
+from globidx.disk.stores.ragged import RunsSource, WholeSource
 from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
@@ -152,6 +153,11 @@ class OpenFile:
     def _source(self, info: ArrayInfo, path: str) -> Source:
         if info.form == "csr":
             return SparseSource(self.library, path)
+        if info.form == "ragged":
+            *tell, array = stores.parts_of(path, info.form)
+            return RunsSource(self.library, array, tuple(tell))
+        if info.form == "whole":
+            return WholeSource(self.library, path, info.axis)
         library = LibrarySource(self.library, path, info.axis)
         if self._backend == "library":
             library.how += " (as asked)"

@@ -104,7 +104,7 @@ def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
     """The stored arrays behind all arrays of a file, those of every match one by one."""
     episodes = entry.episodes
     for column, info in enumerate(entry.arrays):
-        if info.form == "csr":
+        if info.form in ("csr", "ragged"):
             for part in stores.parts_of(info.path, info.form):
                 yield _Stored(part, 0, 0, 1, partial(_read_part, opened, part))
         elif info.form == "stacked":

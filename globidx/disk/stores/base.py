@@ -24,6 +24,7 @@ from globidx.core import validate
 from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
+from globidx.core.index.patterns import runs_of
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
@@ -81,6 +82,9 @@ class Store(Protocol):
         cannot be read.
         """
 
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array as it is stored, in native byte order; MissingChunkError as ``read``."""
+
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute of the node at ``path``, or all of the array there.
 
@@ -110,6 +114,13 @@ class Inside(NamedTuple):
     inner: Inner
     episodes: Episodes | None
     missing: Missing | None
+
+
+class Contents(NamedTuple):
+    """What lies in a group: its arrays by their paths in it, and the attributes that can be given."""
+
+    arrays: list[str]
+    attributes: list[str]
 
 
 class UnknownKindError(GlobidxError, ValueError):
@@ -212,6 +223,18 @@ def arrays_like(
     return listed
 
 
+def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+    """All that lies in the first group of a file that ``pattern`` matches; None where it matches arrays.
+
+    Errors say what is wrong, not where.
+    """
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    found: Contents | None = _module(f"{kind}.library").contents(
+        path, pattern, allow_external=allow_external
+    )
+    return found
+
+
 def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
     """What is there of an array, without reading it."""
     if kind == "hdf5":
@@ -263,6 +286,11 @@ def array_info(
         compound = dtypes.parse(dtype_name)
         dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
     axis = field.axis
+    if field.form == "whole":
+        # of any shape: a file or a match is one sample, and rows are counted by those of the first field
+        count = int(shape[axis]) if len(shape) > axis else 1
+        spelling = dtypes.ragged(dtype_name)
+        return ArrayInfo(field.name, (), spelling, 0, field.path, "whole", packing, axis), count
     if not shape:
         raise ValueError(
             f"{label} is a single value, with no axis of items; choose another with key= (--key)"
@@ -304,16 +332,15 @@ def array_info(
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
-    """The stored arrays behind an array: a sparse matrix has three.
+    """The stored arrays behind an array: a sparse matrix has three, one in runs those that tell them.
 
-    >>> parts_of("X", "csr")
-    ('X/indptr', 'X/indices', 'X/data')
+    >>> parts_of("X", "csr"), parts_of("x[offsets]", "ragged")
+    (('X/indptr', 'X/indices', 'X/data'), ('offsets', 'x'))
     """
-    return (
-        tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
-        if form == "csr"
-        else (path,)
-    )
+    if form == "csr":
+        return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
+    runs = runs_of(path) if form == "ragged" else None
+    return (path,) if runs is None else (*runs[1], runs[0])
 
 
 def packing_of(attribute: Callable[[str], Any]) -> str:
@@ -348,7 +375,8 @@ def make_entry(
 
     ``inside`` are the sequences in it, if the layout has such.
     """
-    require_aligned(arrays)
+    if inside is None or not inside.inner.whole:
+        require_aligned(arrays)
     digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
     within = inside or Inside(arrays[0][1], PLAIN, None, None)
     if within.episodes is not None:

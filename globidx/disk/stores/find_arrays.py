@@ -14,6 +14,7 @@ import numpy as np
 
 from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
+from globidx.core.index.patterns import runs_of
 
 #: The most ``default`` attributes that are followed; NeXus files have two.
 _DEPTH = 32
@@ -51,7 +52,10 @@ def find(
         return [Field(key, key, _anndata(root, key), axis) for key in layout.keys or ()]
     if layout.keys is None:
         return [Field(key, key, layout.form, axis) for key in _choose(None, arrays())]
-    fields = [in_compound(field, partial(_dtype, root)) for field in fields_of(layout, axis)]
+    fields = [
+        in_runs(root, field) or in_compound(field, partial(_dtype, root))
+        for field in fields_of(layout, axis)
+    ]
     absent = [key for key, field in zip(layout.keys, fields, strict=True) if field is None]
     if absent:
         _choose(absent, arrays())
@@ -65,6 +69,52 @@ def fields_of(layout: Layout, axis: int) -> tuple[Field, ...]:
         Field(name, key, layout.form_along(along), along)
         for name, key, along in layout.fields(axis)
     )
+
+
+def in_runs(root: Any, field: Field) -> Field | None:
+    """The field of an array whose rows lie in runs that other arrays tell; None for another.
+
+    ValueError where they tell no runs.
+    """
+    runs = runs_of(field.path)
+    if runs is None or is_array(_get(root, field.path)):
+        return None
+    path, tell = runs
+    for one in (path, *tell):
+        if not is_array(_get(root, one)):
+            raise ValueError(f"key {field.path!r} names {one!r}, which is no array in it")
+    for one in tell:
+        if len(root[one].shape) != 1 or root[one].dtype.kind not in "iu":
+            raise ValueError(
+                f"key {field.path!r} names {one!r} for runs, which has shape {tuple(root[one].shape)} and dtype "
+                f"{root[one].dtype}; it must hold a row of whole numbers"
+            )
+    if len({root[one].shape[0] for one in tell}) > 1:
+        raise ValueError(
+            f"{' and '.join(map(repr, tell))} differ in length, so that they tell no runs"
+        )
+    if len(tell) == 1 and not root[tell[0]].shape[0]:
+        raise ValueError(f"{tell[0]!r} is empty; offsets of n runs have n + 1 entries")
+    if field.axis:
+        raise ValueError(f"key {field.path!r} has its runs along axis 0, not {field.axis}")
+    return field._replace(form="ragged")
+
+
+def described_runs(
+    root: Any, path: str
+) -> tuple[Any, tuple[int, ...], Any, tuple[int, ...] | None]:
+    """The array behind a field in runs; shape, dtype and chunks of the array of its rows.
+
+    Chunks are as many runs as a chunk of the array holds on average.
+    """
+    runs = runs_of(path)
+    assert runs is not None, "only fields in runs are described so"
+    array, tell = root[runs[0]], runs[1]
+    count = int(root[tell[0]].shape[0]) - (len(tell) == 1)
+    chunks = None
+    if array.chunks and array.shape[0]:
+        chunks = (max(1, array.chunks[0] * count // array.shape[0]),)
+    return array, (count,), np.dtype(object, metadata={"vlen": array.dtype}), chunks
 
 
 def in_compound(field: Field, dtype_of: Callable[[str], Any]) -> Field | None:

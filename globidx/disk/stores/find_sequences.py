@@ -5,7 +5,7 @@ The rules are the same for zarr and HDF5, whose groups look alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -18,12 +18,14 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
-from globidx.disk.stores.base import Inside, array_info, require_aligned
+from globidx.disk.stores.base import Contents, Inside, array_info, require_aligned
 from globidx.disk.stores.find_arrays import Field, in_compound, together
 from globidx.errors import MissingChunkError
 
 #: Names of matches that an error lists.
 _FEW = 5
+#: Groups in groups that are looked into.
+_DEPTH = 64
 
 
 class Described(NamedTuple):
@@ -48,6 +50,9 @@ class Tree(Protocol):
     def read(self, path: str) -> NDArray[Any]:
         """All of the array at ``path``, which is small; ValueError where there is none."""
 
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """The attributes of the group at ``path``."""
+
 
 def unwritten(error: MissingChunkError) -> str:
     """The message for an array that tells sequences, and is not there in full: what it says would be invented."""
@@ -69,7 +74,11 @@ def inside(
     """
     inner, rows = layout.inner, arrays[0][1]
     episodes = None
-    require_aligned(arrays)
+    if inner.whole:
+        # a file without a row is a sample as well: of empty arrays
+        rows = max(1, rows)
+    else:
+        require_aligned(arrays)
     if inner.kind == "axis":
         episodes = _stacked(arrays, shapes)
         rows = int(episodes.lengths.sum())
@@ -126,6 +135,54 @@ def arrays_like(tree: Tree, pattern: str) -> list[str]:
     return [path for path, one in found.items() if one is not None and one.shape]
 
 
+def contents(tree: Tree, pattern: str) -> Contents | None:
+    """All that lies in the first group that ``pattern`` matches; None where it matches arrays.
+
+    "" is the file itself. ValueError where it matches nothing, or nothing lies in it.
+    """
+    like = Pattern(pattern)
+    names = sorted(set(matches(like, tree.groups)), key=natural) if like.stars else [""]
+    for path in map(like.path, names):
+        if tree.describe(path) is not None:
+            return None
+        arrays = list(_below(tree, path, ""))
+        if arrays:
+            given = tree.attributes(path)
+            return Contents(arrays, [name for name, value in given.items() if _can_give(value)])
+    where = f"what key {pattern!r} matches" if pattern else "it"
+    raise ValueError(f"there is no array in {where}")
+
+
+def _below(tree: Tree, group: str, path: str, depth: int = 0) -> Iterator[str]:
+    """The arrays in a group and the groups in it, by their paths from ``group`` on."""
+    # a link may lead back up
+    if depth > _DEPTH:
+        return
+    for name in sorted(tree.groups(_joined(group, path)), key=natural):
+        inside = _joined(path, name)
+        if tree.describe(_joined(group, inside)) is not None:
+            yield inside
+        else:
+            yield from _below(tree, group, inside, depth + 1)
+
+
+def _joined(path: str, name: str) -> str:
+    return "/".join(part for part in (path, name) if part)
+
+
+def _can_give(value: Any) -> bool:
+    """Whether an attribute is numbers or text, and no reference or nothing."""
+    if isinstance(value, (str, bytes)):
+        return True
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return False
+    if array.dtype.kind == "O":
+        return bool(array.size) and all(isinstance(one, (str, bytes)) for one in array.flat)
+    return array.dtype.kind in "biufcSU"
+
+
 def matched(
     tree: Tree, layout: Layout, axis: int
 ) -> tuple[list[tuple[ArrayInfo, int]], Inside, list[object]]:
@@ -164,6 +221,8 @@ def matched(
                     f"{_present(patterns, name, found)!r}; each match must have all keys"
                 )
             counts.add(column.add(one, pattern.path(name)))
+        if layout.inner.whole:
+            counts = {max(1, columns[0].rows)}
         if len(counts) > 1:
             told = ", ".join(f"{column.field.name!r} has {column.rows}" for column in columns)
             raise ValueError(f"arrays of match {name!r} are not aligned: {told} rows")
@@ -221,11 +280,13 @@ class _Column:
         ValueError where it does not go with those before.
         """
         axis = self.field.axis
+        is_whole = self.field.form == "whole"
         # numpy takes dtypes for equal that differ in their metadata
         dtype = one.dtype if one.dtype.kind in "biufc" else dtypes.spelled(one.dtype)
-        alike = (one.shape[:axis], one.shape[axis + 1 :], dtype, one.packing)
+        sides = () if is_whole else (one.shape[:axis], one.shape[axis + 1 :])
+        alike = (sides, dtype, one.packing)
         # of many thousand groups nearly all are alike, and cost this comparison
-        if alike != self._like or len(one.shape) <= axis:
+        if alike != self._like or not (is_whole or len(one.shape) > axis):
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,
@@ -246,6 +307,9 @@ class _Column:
                 # the pattern stands for the paths of all matches
                 self.info = replace(info, path=self.field.path)
             self._like = alike
+        if self.field.form == "whole":
+            self.rows = int(one.shape[axis]) if len(one.shape) > axis else 1
+            return self.rows
         self.rows = int(one.shape[axis])
         self.chunk = int(one.chunks[axis]) if one.chunks else 0
         return self.rows

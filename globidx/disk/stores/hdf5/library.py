@@ -22,6 +22,7 @@ from globidx.disk.index import stamps
 from globidx.disk.stores import find_arrays, find_sequences
 from globidx.disk.stores.base import (
     Audit,
+    Contents,
     NotPlainError,
     array_info,
     item_first,
@@ -97,7 +98,8 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         allow = layout.allow_external
         if layout.inner.kind == "match":
             return _scan_matches(file, layout, axis)
-        for key in layout.keys or ():
+        parts = [part for key in layout.keys or () for part in parts_of(key, "ragged")]
+        for key in parts:
             # its errors about links are the clearest
             external.follow_links(file, key, allow=allow)
         fields = find_arrays.find(
@@ -109,29 +111,31 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         shape: tuple[int, ...]
         for field in fields:
             sources = _sources(file, field, allow)
-            dataset = file[field.path]
+            dataset: Any
             if field.form == "csr":
-                group, dataset = dataset, dataset["data"]
-                rows = len(group["indptr"]) - 1
+                group = file[field.path]
+                dataset, rows = group["data"], len(group["indptr"]) - 1
                 shape, chunks = (rows, find_arrays.sparse_shape(group)[1]), None
+                dtype = dataset.dtype
+            elif field.form == "ragged":
+                dataset, shape, dtype, chunks = find_arrays.described_runs(file, field.path)
             else:
-                shape, chunks = dataset.shape or (), dataset.chunks
+                dataset = file[field.path]
+                shape, dtype, chunks = dataset.shape or (), dataset.dtype, dataset.chunks
             packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
             arrays.append(
-                array_info(
-                    field, shape, dataset.dtype, chunks, length=layout.length, packing=packing
-                )
+                array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
             )
             shapes.append(shape)
             require_filters(dataset.id.get_create_plist(), field.path)
             targets += sources
-            _, dtype, stored, filters = description(dataset.id)
+            _, stored_as, stored, filters = description(dataset.id)
             # names alone, so that a file may be moved together with its sources
             names = sorted({os.path.basename(target.file) for target in sources})
             described.append(
                 (
                     shape,
-                    dtypes.told(dtype),
+                    dtypes.told(stored_as),
                     stored,
                     filters,
                     [*names, packing] if packing else names,
@@ -173,6 +177,12 @@ def arrays_like(
     with _opened(path) as file:
         listed = find_sequences.arrays_like(Hdf5Tree(file, allow=allow_external), pattern)
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
+
+
+def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+    """All that lies in the first group that ``pattern`` matches; None where it matches datasets."""
+    with _opened(path) as file:
+        return find_sequences.contents(Hdf5Tree(file, allow=allow_external), pattern)
 
 
 def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
@@ -274,6 +284,15 @@ class Hdf5Store:
         if along != is_stacked:
             raise NotPlainError("contiguous data with items along a later axis")
         return ContiguousSource(dataset, is_stacked=is_stacked)
+
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array."""
+        dataset = self._dataset(array)
+        Presence(dataset, 0, allow=self._allow).require_all(fill=self._fill)
+        # of a single value h5py gives no array
+        held = np.empty(dataset.shape, dataset.dtype)
+        held[...] = dataset[()]
+        return item_first(held, 0)
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array, as h5py gives it; KeyError where there is none."""

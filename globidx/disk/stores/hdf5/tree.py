@@ -5,7 +5,8 @@ The objects that h5py makes around a dataset cost several times what HDF5 needs 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import h5py
@@ -65,7 +66,8 @@ class Hdf5Tree:
 
     def describe(self, path: str) -> Described | None:
         """The dataset at ``path``; None where there is none."""
-        if not self._exists(path):
+        # "" is the file, and no dataset
+        if not path or not self._exists(path):
             return None
         name = path.encode()
         is_plain = path in self._plain
@@ -100,6 +102,16 @@ class Hdf5Tree:
             except MissingChunkError as error:
                 raise ValueError(unwritten(error)) from None
         return np.asarray(node[()])
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """The attributes of the group at ``path`` that h5py can read."""
+        node = self._file[path or "/"]
+        found = {}
+        for name in node.attrs:
+            # of a type that numpy has not
+            with suppress(OSError, TypeError):
+                found[name] = node.attrs[name]
+        return found
 
     def _exists(self, path: str) -> bool:
         """Whether there is something at ``path``.

@@ -25,6 +25,7 @@ from globidx.disk.files.paths import is_remote, join
 from globidx.disk.stores import find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     Audit,
+    Contents,
     NotPlainError,
     array_info,
     item_first,
@@ -79,18 +80,22 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         root = node
     infos, documents, shapes = [], [], []
     for field in fields:
-        array = root[field.path]
-        shape, chunks = None, None
+        shape: tuple[int, ...]
+        chunks: tuple[int, ...] | None = None
         if field.form == "csr":
-            group, array = array, array["data"]
+            group = root[field.path]
+            array = group["data"]
             shape = (group["indptr"].shape[0] - 1, find_arrays.sparse_shape(group)[1])
+            dtype = array.dtype
+            documents.append(f"{shape}".encode())
+        elif field.form == "ragged":
+            array, shape, dtype, chunks = find_arrays.described_runs(root, field.path)
             documents.append(f"{shape}".encode())
         else:
-            shape, chunks = array.shape, array.chunks
+            array = root[field.path]
+            shape, dtype, chunks = array.shape, dtype_of(array), array.chunks
         packing = "" if field.form == "csr" else packing_of(array.attrs.get)
-        infos.append(
-            array_info(field, shape, dtype_of(array), chunks, length=layout.length, packing=packing)
-        )
+        infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
         documents.append(_metadata(path, array))
     kind = f"zarr{array.metadata.zarr_format}"
@@ -116,6 +121,16 @@ def arrays_like(
         ZarrTree(path, root, ZarrStore(path, 0, fill=False)), pattern
     )
     return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
+
+
+def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+    """All that lies in the first group that ``pattern`` matches; None where it matches arrays."""
+    del allow_external  # zarr arrays have their data in their store
+    root = _open_plain(path)
+    if isinstance(root, zarr.Array):
+        return None
+    tree = ZarrTree(path, root, ZarrStore(path, 0, fill=False))
+    return find_sequences.contents(tree, pattern)
 
 
 def audit(path: str | Path, array: str) -> Audit:
@@ -218,6 +233,14 @@ class ZarrStore:
             if not self._fill and self._is_remote:
                 self._refuse_missing(array, opened, along, start, stop, place, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
+
+    def all(self, array: str) -> NDArray[Any]:
+        """All of an array."""
+        with remote.as_os_errors():
+            opened = self._open(array)
+            if opened.ndim and opened.size:
+                return self.read(array, 0, opened.shape[0], axis=0)
+            return item_first(np.asarray(opened[...]), 0)
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""

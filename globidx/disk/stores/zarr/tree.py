@@ -6,7 +6,7 @@ They are read from their JSON where that is plain, else by zarr.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,11 @@ class ZarrTree:
         except MissingChunkError as error:
             raise ValueError(unwritten(error)) from None
         return rows
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """The attributes of the group at ``path``."""
+        node = self._node(path)
+        return {} if node is None else dict(node.attrs)
 
     def _node(self, path: str) -> Any:
         if not is_remote(self._path):
