@@ -84,13 +84,15 @@ def hdf5_dtype(rng: Generator, depth: int = 0) -> np.dtype[Any]:
 
 def zarr_dtype(rng: Generator, zarr_format: int, depth: int = 0) -> np.dtype[Any]:
     """Any dtype that zarr-python writes in this format; those of objects are made by name elsewhere."""
-    kind = str(rng.choice(["number"] * 4 + ["fixed", "text", "time"] + ["compound"] * 2))
+    kind = str(rng.choice(["number"] * 4 + ["fixed", "text", "time", "opaque"] + ["compound"] * 2))
     if kind == "fixed":
         return np.dtype(f"S{rng.integers(1, 9)}")
     if kind == "text":
         return np.dtype(f"{rng.choice(['<', '>'])}U{rng.integers(1, 6)}")
     if kind == "time":
         return time(rng)
+    if kind == "opaque" and rng.random() < 0.3:
+        return np.dtype("V3")
     if kind == "compound" and depth < 2:
         members = [zarr_dtype(rng, zarr_format, depth + 1) for _ in range(rng.integers(1, 4))]
         if zarr_format == 3:
@@ -186,7 +188,7 @@ def one(rng: Generator, dtype: np.dtype[Any], inside: Any, file: Any) -> Any:
     if dtype.kind == "S":
         if inside is not None and inside.encoding == "utf-8":
             # cut anywhere: writers do
-            return word.encode()[: dtype.itemsize]
+            return word.encode()[: dtype.itemsize].rstrip(b"\0")
         return rng.bytes(int(rng.integers(0, dtype.itemsize + 1))).rstrip(b"\0")
     if isinstance(inside, h5py.h5t.string_info):
         return word if inside.encoding == "utf-8" else word.encode("ascii", "ignore")
@@ -218,6 +220,8 @@ def hdf5(rng: Generator, path: Path) -> World:
         options["compression"] = rng.choice([None, "gzip", "lzf"])
         options["shuffle"] = bool(rng.random() < 0.5)
         options["fletcher32"] = bool(rng.random() < 0.3 and not dtype.hasobject)
+        if h5py.check_string_dtype(dtype) and rng.random() < 0.3:
+            options["fillvalue"] = b"no"[: dtype.itemsize]
     key = str(rng.choice(["x", "deep/er/x", "a b"]))
     libver = str(rng.choice(["earliest", "latest"]))
     with h5py.File(path, "w", libver=libver) as file:
@@ -263,6 +267,8 @@ def zarr_array(rng: Generator, path: Path) -> World:
         options["order"] = str(rng.choice(["C", "F"]))
         if not is_object and dtype.kind in "iuf" and rng.random() < 0.3:
             options["filters"] = [numcodecs.Delta(dtype=dtype.str)]
+    if dtype == "string" or (not is_object and dtype.kind in "US"):
+        options["fill_value"] = ["", "n"][int(rng.integers(2))]
     key = None if rng.random() < 0.3 else str(rng.choice(["x", "deep/er/x"]))
     if key is not None:
         zarr.create_group(path, zarr_format=zarr_format)

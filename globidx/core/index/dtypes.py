@@ -146,6 +146,13 @@ def parse(name: str) -> Dtype:
     >>> parse("bfloat16").memory, parse("opaque[7]").kind
     (dtype('uint16'), 'other')
     """
+    try:
+        return _parsed(name)
+    except RecursionError:
+        raise ValueError(f"{name:.40}... is nested too deeply for a dtype") from None
+
+
+def _parsed(name: str) -> Dtype:
     if name in SMALL:
         return Dtype(name, "small", np.dtype(f"u{SMALL[name]}"))
     if name in ("text", "bytes"):
@@ -160,6 +167,9 @@ def parse(name: str) -> Dtype:
         memory = np.dtype(name)
     except TypeError:
         raise ValueError(f"{name!r} is no dtype") from None
+    # numpy knows other spellings of these, and other dtypes
+    if memory.kind not in "biufcmM" or memory.name != name:
+        raise ValueError(f"{name!r} is no dtype as an index spells it")
     return Dtype(name, "time" if memory.kind in "mM" else "number", memory)
 
 
@@ -230,8 +240,9 @@ def as_complex(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """
     if dtype.names != _COMPLEX or dtype.itemsize not in (8, 16):
         return dtype
-    real, imag = dtype["real"], dtype["imag"]
-    if real != imag or real.kind != "f" or 2 * real.itemsize != dtype.itemsize:
+    assert dtype.fields is not None, "it has two members"
+    (real, first), (imag, _) = (dtype.fields[name][:2] for name in _COMPLEX)
+    if real != imag or first or real.kind != "f" or 2 * real.itemsize != dtype.itemsize:
         return dtype
     return np.dtype(f"{real.byteorder}c{dtype.itemsize}")
 
@@ -264,12 +275,18 @@ def plain(values: NDArray[Any], dtype: Dtype) -> Any:
         return [plain(one, dtype) for one in _apart(values)]
     value: Any = values[()]
     if dtype.element is not None:
-        inside = np.array(value, dtype.element.memory)
-        return plain(inside, dtype.element)
+        return plain(owned(value, dtype.element), dtype.element)
     if dtype.kind == "text" and isinstance(value, bytes):
         # as Python does with the names of files: whatever the bytes are, they can be had back
         return value.decode("utf-8", "surrogateescape")
-    return value
+    return value.tobytes() if isinstance(value, np.void) else value
+
+
+def owned(values: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
+    """A copy of what a library gave, kept as ``dtype`` is in memory."""
+    copied: NDArray[Any] = np.empty(values.shape, dtype.memory)
+    put(copied, values)
+    return copied
 
 
 def _apart(values: NDArray[Any]) -> list[NDArray[Any]]:
@@ -289,14 +306,22 @@ def _json(dtype: Dtype) -> Any:
 
 
 def _compound(name: str, spelling: Mapping[str, Any]) -> Dtype:
-    members = {}
-    for member, one in spelling.items():
-        inside, shape = one if isinstance(one, list) else (one, ())
-        if isinstance(inside, dict):
-            inside = json.dumps(inside, ensure_ascii=False)
-        members[member] = Member(parse(inside), tuple(shape))
+    members = {key: _member(one) for key, one in spelling.items()}
     memory = np.dtype([(key, one.dtype.memory, one.shape) for key, one in members.items()])
+    # numpy names what has no name
+    if not members or memory.names != tuple(members):
+        raise ValueError(f"{name:.80} is no compound dtype: its members need names")
     return Dtype(name, "compound", memory, MappingProxyType(members))
+
+
+def _member(spelling: Any) -> Member:
+    inside, shape = spelling if isinstance(spelling, list) else (spelling, [])
+    if isinstance(inside, dict):
+        inside = json.dumps(inside, ensure_ascii=False)
+    is_shape = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+    if not isinstance(inside, str) or not is_shape:
+        raise ValueError(f"{spelling!r:.80} is no member of a compound dtype")
+    return Member(parse(inside), tuple(shape))
 
 
 @lru_cache(64)

@@ -158,6 +158,8 @@ class OpenFile:
             return RunsSource(self.library, array, tuple(tell))
         if info.form == "whole":
             return WholeSource(self.library, path, info.axis)
+        if 0 in info.row_shape:
+            return EmptySource()
         library = LibrarySource(self.library, path, info.axis)
         if self._backend == "library":
             library.how += " (as asked)"
@@ -239,6 +241,17 @@ class LibrarySource:
             )
         dtypes.put(out, block)
         return out.nbytes
+
+
+class EmptySource:
+    """Rows without elements."""
+
+    how = "nothing to read"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Nothing is filled, which takes no bytes."""
+        del start, stop, out
+        return 0
 
 
 class FillingSource:

@@ -121,7 +121,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
                 dataset, shape, dtype, chunks = find_arrays.described_runs(file, field.path)
             else:
                 dataset = file[field.path]
-                shape, dtype, chunks = dataset.shape or (), dataset.dtype, dataset.chunks
+                shape, dtype, chunks, _ = description(dataset.id)
             packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
             arrays.append(
                 array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)

@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5l, h5o
+from h5py import h5a, h5d, h5i, h5l, h5o
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
@@ -27,11 +27,15 @@ Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
 
 def description(dataset: h5d.DatasetID, plist: Any = None) -> Description:
-    """Shape, dtype, chunks and filters of a dataset."""
+    """Shape, dtype, chunks and filters of a dataset; ValueError for a dtype that numpy has not."""
     plist = plist or dataset.get_create_plist()
     chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
     filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
-    return dataset.shape or (), dataset.dtype, chunks, filters
+    try:
+        return dataset.shape or (), dataset.dtype, chunks, filters
+    except TypeError as error:
+        name = h5i.get_name(dataset).decode(errors="replace").strip("/")
+        raise ValueError(f"its array {name!r} cannot be read: {error}") from error
 
 
 def packing_in(dataset: h5d.DatasetID) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
 from globidx.core.index.layout import Layout
@@ -36,7 +38,7 @@ from globidx.disk.stores.base import (
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr.fast import ZarrSource
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
-from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of
+from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -76,8 +78,8 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             )
         fields, root = [Field("", "", layout.form, axis)], {"": node}
     else:
-        fields = find_arrays.find(node, layout, axis, lambda: _arrays(path, node))
-        root = node
+        root = Members(node, _list_names, _load)
+        fields = find_arrays.find(root, layout, axis, lambda: _arrays(path, root))
     infos, documents, shapes = [], [], []
     for field in fields:
         shape: tuple[int, ...]
@@ -361,14 +363,27 @@ def _has_bytes(path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
-def _arrays(path: str, node: Any) -> dict[str, tuple[int, ...]]:
+def _arrays(path: str, root: Members) -> dict[str, tuple[int, ...] | str]:
     if not is_remote(path):
         refuse_pipes(path, None)
-    return {
-        name: item.shape
-        for name, item in node.members(max_depth=None)
-        if isinstance(item, zarr.Array)
-    }
+    return root.shapes()
+
+
+def _list_names(group: Any) -> list[str]:
+    """What lies in a group, in the sequence of names; its metadata and hidden files left out."""
+
+    async def listed() -> list[str]:
+        return [name async for name in group.store.list_dir(group.path)]
+
+    return sorted(
+        name for name in sync(listed()) if name != "zarr.json" and not name.startswith(".")
+    )
+
+
+def _load(group: Any, key: str) -> bytes | None:
+    """The bytes of a key below a group; None where there are none."""
+    stored = sync(group.store.get(f"{group.path}/{key}".lstrip("/"), default_buffer_prototype()))
+    return None if stored is None else bytes(stored.to_bytes())
 
 
 def _metadata(path: str, array: Any) -> bytes:

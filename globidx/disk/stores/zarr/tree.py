@@ -5,15 +5,16 @@ They are read from their JSON where that is plain, else by zarr.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files.paths import is_remote, subfolders
-from globidx.disk.stores.base import NotPlainError, packing_of
+from globidx.disk.stores.base import UNREADABLE, NotPlainError, packing_of
 from globidx.disk.stores.find_arrays import is_array
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.zarr.fast_scan import attributes_of, load
@@ -29,6 +30,84 @@ def dtype_of(array: Any) -> np.dtype[Any]:
     """The dtype of an array that zarr opened; objects with what they are in their metadata."""
     dtype: np.dtype[Any] = array.dtype
     return _BYTES if dtype.kind == "O" else dtype
+
+
+class FloatArray(NamedTuple):
+    """An array of floats that zarr has no data type for, as its metadata tells it."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    attrs: dict[str, Any]
+    metadata: FloatMetadata
+
+
+class FloatMetadata(NamedTuple):
+    """The JSON object of a ``zarr.json``."""
+
+    spelled: dict[str, Any]
+    zarr_format: int = 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object itself."""
+        return self.spelled
+
+
+class Members:
+    """What lies in a group of zarr's, whose own listing fails where one of many cannot be opened.
+
+    ``list_names(group)`` lists what lies in it, and ``load(group, key)`` is the value of a key.
+    """
+
+    def __init__(
+        self,
+        group: Any,
+        list_names: Callable[[Any], list[str]],
+        load: Callable[[Any, str], bytes | None],
+    ) -> None:
+        self._group, self._list_names, self._load = group, list_names, load
+        self.attrs = group.attrs
+
+    def __getitem__(self, path: str) -> Any:
+        """The array or group at ``path``; KeyError where there is none, ValueError where zarr has no way to it."""
+        try:
+            found = self._group[path]
+        except ValueError:
+            stored = self._load(self._group, f"{path}/zarr.json")
+            try:
+                return _float_array(path, json.loads(stored or b"null"))
+            except NotPlainError:
+                pass
+            raise
+        return found if is_array(found) else Members(found, self._list_names, self._load)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._list_names(self._group))
+
+    def shapes(self) -> dict[str, tuple[int, ...] | str]:
+        """The shape of each array in it and below; of one that cannot be opened, why."""
+        shapes: dict[str, tuple[int, ...] | str] = {}
+        for name in self:
+            try:
+                node = self[name]
+            except KeyError:
+                continue
+            except UNREADABLE as error:
+                shapes[name] = str(error) or type(error).__name__
+                continue
+            if is_array(node):
+                shapes[name] = node.shape
+            else:
+                shapes |= {f"{name}/{path}": shape for path, shape in node.shapes().items()}
+        return shapes
+
+
+def _float_array(path: str, document: Any) -> FloatArray:
+    array = parse_metadata(document)
+    attributes = document.get("attributes") or {}
+    metadata = FloatMetadata(document)
+    return FloatArray(path, array.shape, array.dtype, array.chunks, attributes, metadata)
 
 
 class ZarrTree:
