@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 NUMBERS = "? i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8 c8 c16".split()
 SMALL = {"bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1}
-LETTERS = list("ab zZ0é漢😀\n") + ["e\u0301"]
+LETTERS = [*"ab zZ0é漢😀\n", "e\u0301"]
 
 
 class World(NamedTuple):

@@ -150,6 +150,8 @@ def parse(name: str) -> Dtype:
         return _parsed(name)
     except RecursionError:
         raise ValueError(f"{name:.40}... is nested too deeply for a dtype") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name!r:.80} is no dtype: {error}") from None
 
 
 def _parsed(name: str) -> Dtype:

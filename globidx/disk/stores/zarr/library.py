@@ -65,6 +65,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         refuse_pipes(path, None if layout.rule else keys)
     node = _open_plain(path)
     store = ZarrStore(path, 0, fill=False)
+    root: Any
     if layout.inner.kind == "match" and not isinstance(node, zarr.Array):
         found, inside, identity = find_sequences.matched(ZarrTree(path, node, store), layout, axis)
         kind = f"zarr{node.metadata.zarr_format}"
@@ -78,8 +79,8 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             )
         fields, root = [Field("", "", layout.form, axis)], {"": node}
     else:
-        root = Members(node, _list_names, _load)
-        fields = find_arrays.find(root, layout, axis, lambda: _arrays(path, root))
+        root = members = Members(node, _list_names, _load)
+        fields = find_arrays.find(root, layout, axis, lambda: _arrays(path, members))
     infos, documents, shapes = [], [], []
     for field in fields:
         shape: tuple[int, ...]

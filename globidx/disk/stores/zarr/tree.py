@@ -74,13 +74,26 @@ class Members:
         try:
             found = self._group[path]
         except ValueError:
-            stored = self._load(self._group, f"{path}/zarr.json")
-            try:
-                return _float_array(path, json.loads(stored or b"null"))
-            except NotPlainError:
-                pass
-            raise
+            floats = self._floats(path)
+            if floats is None:
+                raise
+            return floats
         return found if is_array(found) else Members(found, self._list_names, self._load)
+
+    def _floats(self, path: str) -> FloatArray | None:
+        """An array of floats that zarr has not, at a path that does not lead out of the store."""
+        if {"", ".", ".."} & set(path.split("/")):
+            return None
+        try:
+            document = json.loads(self._load(self._group, f"{path}/zarr.json") or b"null")
+            array = parse_metadata(document)
+        except ValueError:
+            return None
+        if array.dtype.metadata is None:
+            # zarr has it, and what is wrong is something else
+            return None
+        given, metadata = document.get("attributes") or {}, FloatMetadata(document)
+        return FloatArray(path, array.shape, array.dtype, array.chunks, given, metadata)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._list_names(self._group))
@@ -101,13 +114,6 @@ class Members:
             else:
                 shapes |= {f"{name}/{path}": shape for path, shape in node.shapes().items()}
         return shapes
-
-
-def _float_array(path: str, document: Any) -> FloatArray:
-    array = parse_metadata(document)
-    attributes = document.get("attributes") or {}
-    metadata = FloatMetadata(document)
-    return FloatArray(path, array.shape, array.dtype, array.chunks, attributes, metadata)
 
 
 class ZarrTree:
