@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -58,6 +58,10 @@ class Dtype(NamedTuple):
     memory: np.dtype[Any]
     members: Mapping[str, Member] = _NO_MEMBERS
     element: Dtype | None = None
+
+    def __reduce__(self) -> tuple[Callable[[str], Dtype], tuple[str]]:
+        # its members are a view that nobody can change, which no pickle holds
+        return parse, (self.name,)
 
     @property
     def nothing(self) -> Any:
