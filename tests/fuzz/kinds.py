@@ -373,7 +373,9 @@ def sample(rows: Any, places: Any, pad: str | None) -> Any:
     if isinstance(places, int):
         return value(rows, places, pad)
     taken = [value(rows, place, pad) for place in places]
-    return torch.stack(taken) if isinstance(taken[0], torch.Tensor) and not is_ragged(rows) else taken
+    return (
+        torch.stack(taken) if isinstance(taken[0], torch.Tensor) and not is_ragged(rows) else taken
+    )
 
 
 def value(rows: Any, place: int, pad: str | None) -> Any:
@@ -394,7 +396,9 @@ def plain(row: NDArray[Any], dtype: np.dtype[Any], *, filled: bool = True) -> An
         return {name: plain(row[name], dtype[name].base, filled=filled) for name in dtype.names}
     if dtype.kind in "SUTO":
         if row.ndim:
-            return [plain(part, dtype, filled=filled) for part in (row[i, ...] for i in range(len(row)))]
+            return [
+                plain(part, dtype, filled=filled) for part in (row[i, ...] for i in range(len(row)))
+            ]
         found: Any = row[()]
         if isinstance(inside, np.dtype) or (inside is not None and inside not in (str, bytes)):
             inside = np.dtype(inside)
@@ -440,9 +444,7 @@ def same(given: Any, wanted: Any) -> bool:
         )
     if isinstance(wanted, list):
         return (
-            isinstance(given, list)
-            and len(given) == len(wanted)
-            and all(map(same, given, wanted))
+            isinstance(given, list) and len(given) == len(wanted) and all(map(same, given, wanted))
         )
     if isinstance(wanted, torch.Tensor):
         return (
@@ -455,4 +457,8 @@ def same(given: Any, wanted: Any) -> bool:
 
 
 def _bits(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return (
+        tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        if tensor.numel()
+        else b""
+    )

@@ -28,7 +28,12 @@ def options_of(rng, length):
     if not anchors or not length:
         return {}, range(length), None, None
     if len(offsets) == 1 and rng.random() < 0.5:
-        return {"sequences": "file", "window": Window(offsets[0], pad=pad)}, anchors, offsets[0], pad
+        return (
+            {"sequences": "file", "window": Window(offsets[0], pad=pad)},
+            anchors,
+            offsets[0],
+            pad,
+        )
     return {"sequences": "file", "window": Window(offsets, pad=pad)}, anchors, offsets, pad
 
 

@@ -37,9 +37,7 @@ class Field(NamedTuple):
     members: tuple[str, ...] = ()
 
 
-def find(
-    root: Any, layout: Layout, axis: int, arrays: Callable[[], Shapes]
-) -> list[Field]:
+def find(root: Any, layout: Layout, axis: int, arrays: Callable[[], Shapes]) -> list[Field]:
     """The fields of ``layout`` in the file whose root group is ``root``.
 
     ``arrays()`` lists all arrays, with shapes, or the reason where one cannot be opened.

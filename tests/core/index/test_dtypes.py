@@ -71,9 +71,7 @@ def members_of(dtype):
     """What a spelled dtype is, as ``compounds`` tells it."""
     if dtype.kind != "compound":
         return dtype.name
-    return tuple(
-        (name, members_of(one.dtype), one.shape) for name, one in dtype.members.items()
-    )
+    return tuple((name, members_of(one.dtype), one.shape) for name, one in dtype.members.items())
 
 
 @given(ANY)
@@ -138,7 +136,11 @@ def test_put_goes_by_names_and_not_by_places():
         3,
         {
             "names": ["a", "b", "z"],
-            "formats": [">i4", [("x", ">f8", (2,)), ("y", "S3")], [("real", ">f4"), ("imag", ">f4")]],
+            "formats": [
+                ">i4",
+                [("x", ">f8", (2,)), ("y", "S3")],
+                [("real", ">f4"), ("imag", ">f4")],
+            ],
             "offsets": [8, 16, 40],
             "itemsize": 64,
         },
@@ -175,7 +177,10 @@ def test_plain_text_can_be_had_back_whatever_its_bytes_are():
     text = dtypes.plain(np.array(odd, object), dtypes.parse("text"))
     assert isinstance(text, str) and text.encode("utf-8", "surrogateescape") == odd
     assert dtypes.plain(np.array(odd, object), dtypes.parse("bytes")) == odd
-    assert dtypes.plain(np.array([["é".encode()], [b""]], object), dtypes.parse("text")) == [["é"], [""]]
+    assert dtypes.plain(np.array([["é".encode()], [b""]], object), dtypes.parse("text")) == [
+        ["é"],
+        [""],
+    ]
 
 
 def test_plain_arrays_are_no_others():

@@ -175,7 +175,9 @@ def golden_table():
     return Table.of(["a.h5", "g/\u00e9.zarr", "g/z.zarr"], every)
 
 
-@pytest.mark.parametrize("dtype", ["", "O", "<f4", "V3", "{", "{}", '{"a": 3}', '{"a": ["int8", [-1]]}'])
+@pytest.mark.parametrize(
+    "dtype", ["", "O", "<f4", "V3", "{", "{}", '{"a": 3}', '{"a": ["int8", [-1]]}']
+)
 def test_a_cache_of_a_dtype_that_is_none_is_a_value_error(dtype):
     """An index that spells a dtype otherwise than this library is no cache of it."""
     header, body = opened(encoding.encode(SMALL))
