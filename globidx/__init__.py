@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import errors, orders, policies
+    from globidx import collate, errors, orders, policies
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.index.changes import Changes
     from globidx.core.index.constants import Constant
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from globidx.core.progress.ranges import Ranges
     from globidx.core.windows.anchors import Window
     from globidx.core.windows.sampling import SequenceList, Where
+    from globidx.disk.index.absent import AbsentChunks
     from globidx.disk.index.manager import GlobalIndexManager
     from globidx.disk.records.folder import read_record
     from globidx.torch.checkpoint import CheckpointManager
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AbsentChunks": "globidx.disk.index.absent",
     "ArrayInfo": "globidx.core.index.table",
     "Changes": "globidx.core.index.changes",
     "CheckpointManager": "globidx.torch.checkpoint",
@@ -55,6 +57,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AbsentChunks",
     "ArrayInfo",
     "Changes",
     "CheckpointManager",
@@ -72,6 +75,7 @@ __all__ = [
     "SequenceList",
     "Where",
     "Window",
+    "collate",
     "errors",
     "merge_states",
     "orders",
@@ -83,7 +87,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("errors", "orders", "policies"):
+    elif name in ("collate", "errors", "orders", "policies"):
         value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from globidx.cli.files import add_files, files_of
 from globidx.cli.output import print_error, print_result
-from globidx.cli.parser import integer
+from globidx.cli.parser import ByField, integer, of_field
 from globidx.cli.progress import Progress
 from globidx.cli.workers import pool
 
@@ -37,13 +37,18 @@ def add(things: Any) -> None:
     build.add_argument(
         "--part", type=_part, metavar="N/OF", help="scan one share of the files, for a job array"
     )
-    _command(
+    info = _command(
         index,
         "info",
         _info,
         "show what the index of these files holds, and what a window takes and leaves of it",
         example="'data/*.zarr' --key images\n"
         "  globidx index info buffer.zarr --key data/action --sequences meta/episode_ends --window -1:15 --pad edge",
+    )
+    info.add_argument(
+        "--absent",
+        action="store_true",
+        help="also count the chunks that are in no file, by array and file, without reading data",
     )
     check = _command(
         index,
@@ -58,9 +63,11 @@ def add(things: Any) -> None:
     )
     check.add_argument(
         "--on-missing",
-        choices=("error", "fill"),
-        default="error",
-        help="fill: an absent chunk is no problem, as for a dataset with on_missing='fill' (default: error)",
+        type=of_field(_error_or_fill),
+        action=ByField,
+        metavar="{error,fill}",
+        help="fill: an absent chunk is no problem, as for a dataset with on_missing='fill'; or FIELD=fill, "
+        "once for each such field (default: error)",
     )
     _command(
         index,
@@ -199,7 +206,23 @@ def _info(args: argparse.Namespace) -> int | None:
     else:
         lines += sequence_lines(value, samples.window)
     lines.append(f"cache        {value['cache']}")
-    return _print(args, value, *lines)
+    if not args.absent:
+        return _print(args, value, *lines)
+    return _print_absent(args, snapshot, value, lines)
+
+
+def _print_absent(
+    args: argparse.Namespace, snapshot: Snapshot, value: dict[str, Any], lines: list[str]
+) -> int:
+    """``info`` with what is absent; 1 if some file could not be looked at."""
+    from globidx.cli.check import absent_json, absent_lines
+    from globidx.disk.index.absent import extent
+
+    columns = range(len(snapshot.table.arrays))
+    with pool(args.workers) as executor:
+        found = extent(snapshot, columns, allow_external=args.allow_external, executor=executor)
+    _print(args, value | {"absent": absent_json(found)}, *lines, *absent_lines(found))
+    return int(bool(found.unknown))
 
 
 def _locate(args: argparse.Namespace) -> int | None:
@@ -358,6 +381,12 @@ def _parts_with_files(of: int, count: int) -> Iterable[int]:
         if of <= count
         else [-(-(index + 1) * of // count) for index in range(count)]
     )
+
+
+def _error_or_fill(text: str) -> str:
+    if text not in ("error", "fill"):
+        raise argparse.ArgumentTypeError(f"choose from error, fill, got {text!r}")
+    return text
 
 
 def _part(text: str) -> tuple[int, int]:

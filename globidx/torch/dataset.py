@@ -52,8 +52,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         How many bytes of decoded chunks a process keeps.
     with_id : bool, default False
         Whether to return ``(sample, id)``, with the id of the sample that is returned.
-    on_missing : {"error", "fill"}, default "error"
-        Whether a chunk that is not in the store is an error, or read as its fill value.
+    on_missing : {"error", "fill"} or dict of these by field, default "error"
+        Whether a chunk that is not in the store is an error, or read as its fill value. With
+        ``{"mask": "fill"}`` it stays an error in the other fields.
     backend : {"auto", "library", "tensorstore"}, default "auto"
         ``"auto"`` decodes simple layouts itself and leaves the rest to zarr-python and h5py,
         ``"library"`` leaves all to them, and ``"tensorstore"`` leaves zarr to tensorstore.
@@ -101,7 +102,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
         with_id: bool = False,
-        on_missing: Literal["error", "fill"] = "error",
+        on_missing: Literal["error", "fill"] | Mapping[str, Literal["error", "fill"]] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
         **misplaced: Never,
@@ -113,10 +114,6 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(
                 "a dataset reads the files of an index: pass GlobalIndexManager(files, key=...), "
                 f"got {index_manager!r}"
-            )
-        if on_missing not in ON_MISSING:
-            raise ValueError(
-                f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}"
             )
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -134,7 +131,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self._names = [(part.groups, part.name) for part in parts]
         self._names += [_nested(one.name) for one in index_manager.constants]
         # fields of numbers alone, as most data sets have them, take a shorter way
-        self._is_flat = self._names == [([], name) for name in self.fields] and all(
+        flat: list[tuple[list[str], str]] = [([], name) for name in self.fields]
+        self._is_flat = self._names in (flat, [([], "")]) and all(
             give is torch.from_numpy for give in self._givers
         )
         self.transform = transform
@@ -146,7 +144,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             if max_open_files is None
             else validate.integer(max_open_files, "max_open_files", low=1),
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
-            on_missing=on_missing,
+            on_missing=_on_missing(index_manager, self.fields, on_missing),
             backend=backend,
         )
         self._substitutes = (
@@ -326,12 +324,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
     def _sample(self, values: tuple[Any, ...], id: int) -> Any:
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
-        if self._is_flat and len(values) == 1:
-            sample: Any = torch.from_numpy(values[0])
-        elif self._is_flat:
-            sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
-        else:
+        if not self._is_flat:
             sample = self._nested_sample(values)
+        elif len(values) == 1:
+            sample = torch.from_numpy(values[0])
+        else:
+            sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
         if self.transform is not None:
             try:
                 sample = self.transform(sample)
@@ -458,6 +456,32 @@ def _decoders(decode: Any, fields: Sequence[str]) -> Mapping[str, Callable[[Any]
         if not callable(function):
             raise TypeError(f"decode of field {name!r} must be a function, got {function!r:.80}")
     return decode
+
+
+def _on_missing(
+    manager: GlobalIndexManager, fields: Sequence[str], given: Any
+) -> str | dict[str, str]:
+    """What an absent chunk is, of all fields or by field; ValueError where that is none of the words."""
+    chosen = dict(given) if isinstance(given, Mapping) else dict.fromkeys(fields, given)
+    for name, word in chosen.items():
+        if name not in fields:
+            raise ValueError(
+                f"on_missing names {name!r}, which is none of the fields that are read: "
+                f"{', '.join(map(repr, fields))}"
+            )
+        if word not in ON_MISSING:
+            at = f"on_missing[{name!r}]" if isinstance(given, Mapping) else "on_missing"
+            raise ValueError(f"{at} must be one of {', '.join(ON_MISSING)}, got {word!r}")
+    filled_of: dict[str, str] = {}
+    for info in manager.arrays:
+        word = chosen.get(info.name, "error")
+        # decoded chunks are kept once for all fields that read them
+        if info.name in fields and filled_of.setdefault(info.path, word) != word:
+            raise ValueError(
+                f"on_missing says {word!r} of field {info.name!r} and another of a field that reads "
+                f"the same array, {info.path!r}; give both the same"
+            )
+    return chosen if isinstance(given, Mapping) else str(given)
 
 
 def _nested(name: str) -> tuple[list[str], str]:

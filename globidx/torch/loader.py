@@ -14,6 +14,7 @@ import torch.utils.data
 
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
+from globidx.torch.collating.collate import default
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
@@ -37,7 +38,8 @@ class DataLoader(ShieldedLoader):
         As for torch; with a ``ResumableDistributedSampler`` a map-style dataset, as long as the
         sampler's.
     *args, **kwargs
-        As for torch.
+        As for torch, but that ``collate_fn`` is by default ``collate.default``: torch's, which
+        keeps text and other Python objects.
     device : str or torch.device, optional
         Deliver batches on that CUDA device: each is copied from pinned memory while the loop trains
         on the one before it, which is still the one that counts. Tensors anywhere in dicts, lists,
@@ -91,6 +93,10 @@ class DataLoader(ShieldedLoader):
             )
         super().__init__(dataset, *args, **kwargs)
         self._refuse_other_dataset()
+        # torch's own is left where it was asked for, and where there are no batches
+        given = args[5] if len(args) > 5 else kwargs.get("collate_fn")
+        if given is None and self.collate_fn is torch.utils.data.default_collate:
+            self.collate_fn = default
         self.device = destination(device)
         if self.device is not None:
             # pageable memory is copied while the host waits

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from globidx.core.index.dtypes import Dtype, owned, plain
+from globidx.core.index.dtypes import Dtype, owned, parse, plain
 
 #: Makes the value of a sample out of an array that no other sample has.
 Giver = Callable[[NDArray[Any]], Any]
@@ -43,6 +43,8 @@ def giver(dtype: Dtype) -> Giver:
         return partial(
             _members, givers={name: giver(one.dtype) for name, one in dtype.members.items()}
         )
+    if dtype.kind == "any":
+        return _held
     if dtype.element is not None:
         return partial(_ragged, give=giver(dtype.element), dtype=dtype)
     raise TypeError(f"dtype {dtype.name}, which means nothing outside its file")
@@ -92,6 +94,16 @@ def _ragged(values: NDArray[Any], give: Giver, dtype: Dtype) -> Any:
     assert dtype.element is not None, "only arrays of arrays are given so"
     # a copy: what was read may be kept for the next batches
     return give(owned(values[()], dtype.element))
+
+
+def _held(values: NDArray[Any]) -> Any:
+    held: Any = values[()]
+    return _giver_named(held.dtype.name)(held.values)
+
+
+@lru_cache(256)
+def _giver_named(name: str) -> Giver:
+    return giver(parse(name))
 
 
 def _as_tensor(value: Any) -> Any:

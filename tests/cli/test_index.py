@@ -42,7 +42,7 @@ KEYS = {
     "info": "arrays cache fingerprint left_out longest num_files num_samples sequences shortest skipped window",
     "merge": "absent_parts arrays cache fingerprint left_out longest num_files num_samples parts sequences shortest "
     "skipped window",
-    "check": "absent chunks num_files problems skipped unreadable without_checksums",
+    "check": "absent arrays chunks num_files problems skipped unreadable without_checksums",
     "diff": "appended grown inserted keep_ids moved removed renamed replaced rewritten shrunk",
 }
 

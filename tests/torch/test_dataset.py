@@ -9,6 +9,7 @@ import random
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -489,3 +490,74 @@ def test_what_belongs_to_the_index_is_said_to(tmp_path):
         FileCacheDataset(GlobalIndexManager(tmp_path), cach_bytes=1)
     with pytest.raises(TypeError, match=r"pass GlobalIndexManager\(files, key=...\)"):
         FileCacheDataset(str(tmp_path))
+
+
+@pytest.mark.parametrize("backend", ["auto", "library"])
+@pytest.mark.parametrize("kind", ["zarr2", "zarr3", "sharded", "hdf5"])
+def test_absent_chunks_are_filled_in_the_fields_that_say_so(tmp_path, kind, backend):
+    """And an error in the others, in whichever sequence they are read; the old spelling is of all."""
+    arrays = {name: np.arange(16).reshape(8, 2) for name in ("images", "mask")}
+    path = tmp_path / ("a.h5" if kind == "hdf5" else "a.zarr")
+    if kind == "hdf5":
+        with h5py.File(path, "w") as file:
+            for name, data in arrays.items():
+                made = file.create_dataset(name, (8, 2), "i8", chunks=(4, 2), fillvalue=3)
+                made[:4] = data[:4]
+    else:
+        data = {name: np.where(data < 8, data, 3) for name, data in arrays.items()}
+        sizes = {"chunk": 2, "shard": 4} if kind == "sharded" else {"chunk": 4}
+        zarr_format = 2 if kind == "zarr2" else 3
+        write_zarr(path, data, fill_value=3, zarr_format=zarr_format, **sizes)
+    manager = GlobalIndexManager(path, key=["images", "mask"])
+    for fields in (["images", "mask"], ["mask", "images"]):
+        chosen = FileCacheDataset(
+            manager, fields=fields, on_missing={"mask": "fill"}, backend=backend
+        )
+        assert chosen[1]["mask"].tolist() == chosen[1]["images"].tolist() == [2, 3]
+        with pytest.raises(MissingChunkError, match="images"):
+            chosen[5]
+        alone = FileCacheDataset(
+            manager, fields="mask", on_missing={"mask": "fill"}, backend=backend
+        )
+        assert alone[5].tolist() == [3, 3]
+    for given in ("fill", {"mask": "fill", "images": "fill"}):
+        both = FileCacheDataset(manager, on_missing=given, backend=backend)
+        assert both[5]["mask"].tolist() == both[5]["images"].tolist() == [3, 3]
+    for given in ("error", {}, {"mask": "error"}, {"images": "fill"}):
+        with pytest.raises(MissingChunkError, match="mask"):
+            FileCacheDataset(manager, on_missing=given, backend=backend)[5]
+
+
+def test_what_is_filled_is_asked_for_by_fields_that_are_read(tmp_path):
+    """Another name, another word, and two ways for one array are each one clear error."""
+    array = zarr.create_group(tmp_path / "a.zarr").create_array("x", shape=(4,), dtype="u2")
+    array[:] = 1
+    manager = GlobalIndexManager(tmp_path, key={"one": "x", "two": "x"})
+    for given, match in (
+        ({"tow": "fill"}, "on_missing names 'tow', which is none of the fields .*: 'one', 'two'"),
+        ({"one": "zero"}, r"on_missing\['one'\] must be one of error, fill, got 'zero'"),
+        ({"one": "fill"}, "says 'error' of field 'two' and another of a field that reads the same"),
+        (["one"], r"on_missing must be one of error, fill, got \['one'\]"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            FileCacheDataset(manager, on_missing=given)
+    with pytest.raises(ValueError, match="'two', which is none of the fields"):
+        FileCacheDataset(manager, fields="one", on_missing={"two": "fill"})
+    assert FileCacheDataset(manager, fields="one", on_missing={"one": "fill"})[0].item() == 1
+
+
+def test_explain_says_which_fields_are_filled(tmp_path):
+    """In its first line."""
+    root = zarr.create_group(tmp_path / "a.zarr")
+    for name in ("x", "y"):
+        root.create_array(name, shape=(4,), dtype="u2")[:] = 1
+    manager = GlobalIndexManager(tmp_path, key=["x", "y"])
+    firsts = [
+        FileCacheDataset(manager, on_missing=given).explain().splitlines()[0]
+        for given in ("fill", {"y": "fill"}, {"y": "error"})
+    ]
+    assert [line.partition("missing chunks: ")[2] for line in firsts] == [
+        "fill",
+        "fill in 'y', else error",
+        "error",
+    ]

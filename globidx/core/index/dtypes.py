@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["number", "time", "small", "text", "bytes", "ragged", "compound", "other"]
+Kind = Literal["number", "time", "small", "text", "bytes", "ragged", "any", "compound", "other"]
 
 #: Floats that numpy does not have, by their bytes; kept in memory as unsigned integers.
 SMALL = {
@@ -22,11 +21,13 @@ SMALL = {
     "float8_e5m2fnuz": 1,
     "float8_e8m0fnu": 1,
 }
+#: Arrays of any dtype and shape, one by one.
+ANY = "any"
 _RAGGED = "ragged "
 _OBJECT = np.dtype(object)
 #: MATLAB's complex numbers in HDF5.
 _COMPLEX = ("real", "imag")
-_NO_MEMBERS: Mapping[str, Member] = MappingProxyType({})
+_NO_MEMBERS: Mapping[str, Member] = {}
 
 
 class Dtype(NamedTuple):
@@ -36,8 +37,9 @@ class Dtype(NamedTuple):
     ----------
     name : str
         A name of numpy's (``float32``, ``datetime64[ns]``), ``bfloat16`` and the like, ``text``,
-        ``bytes``, ``ragged`` and the dtype of the array that each element is, or the members of a
-        compound dtype as a JSON object.
+        ``bytes``, ``ragged`` and the dtype of the array that each element is, ``any`` where each
+        element is an array of a dtype and shape of its own, or the members of a compound dtype as a
+        JSON object.
     kind : str
         What the elements are.
     memory : numpy.dtype
@@ -58,10 +60,6 @@ class Dtype(NamedTuple):
     memory: np.dtype[Any]
     members: Mapping[str, Member] = _NO_MEMBERS
     element: Dtype | None = None
-
-    def __reduce__(self) -> tuple[Callable[[str], Dtype], tuple[str]]:
-        # its members are a view that nobody can change, which no pickle holds
-        return parse, (self.name,)
 
     @property
     def nothing(self) -> Any:
@@ -136,6 +134,13 @@ class Dtype(NamedTuple):
         return parse(_compound_name(kept))
 
 
+class Held(NamedTuple):
+    """An element of dtype ``any``: an array, and what its elements are."""
+
+    values: NDArray[Any]
+    dtype: Dtype
+
+
 class Member(NamedTuple):
     """A member of a compound dtype: its dtype, and the shape of it that each element has."""
 
@@ -163,6 +168,8 @@ def _parsed(name: str) -> Dtype:
         return Dtype(name, "small", np.dtype(f"u{SMALL[name]}"))
     if name in ("text", "bytes"):
         return Dtype(name, "text" if name == "text" else "bytes", _OBJECT)
+    if name == ANY:
+        return Dtype(name, "any", _OBJECT)
     if name.startswith(_RAGGED):
         return Dtype(name, "ragged", _OBJECT, element=parse(name.removeprefix(_RAGGED)))
     if name.startswith("{"):
@@ -280,6 +287,8 @@ def plain(values: NDArray[Any], dtype: Dtype) -> Any:
     if values.ndim:
         return [plain(one, dtype) for one in _apart(values)]
     value: Any = values[()]
+    if isinstance(value, Held):
+        return plain(value.values, value.dtype)
     if dtype.element is not None:
         return plain(owned(value, dtype.element), dtype.element)
     if dtype.kind == "text" and isinstance(value, bytes):
@@ -317,7 +326,7 @@ def _compound(name: str, spelling: Mapping[str, Any]) -> Dtype:
     # numpy names what has no name
     if not members or memory.names != tuple(members):
         raise ValueError(f"{name:.80} is no compound dtype: its members need names")
-    return Dtype(name, "compound", memory, MappingProxyType(members))
+    return Dtype(name, "compound", memory, members)
 
 
 def _member(spelling: Any) -> Member:

@@ -77,10 +77,15 @@ class ArrayInfo:
     axis: int = 0
     member: str = ""
 
-    @property
+    @cached_property
     def memory(self) -> np.dtype[Any]:
         """How elements are kept in memory."""
         return dtypes.parse(self.dtype).memory
+
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether elements are numbers or times, and neither objects nor made of members."""
+        return self.memory.names is None and not self.memory.hasobject
 
     @property
     def member_path(self) -> tuple[str, ...]:

@@ -25,11 +25,14 @@ from globidx.core.index.layout import Layout, require_apart
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.anchors import Window
 from globidx.core.windows.sampling import Samples, SequenceList, Where
+from globidx.disk.index.absent import AbsentChunks, extent
 from globidx.disk.index.discover import find_files
 from globidx.disk.index.exchange import Peers, find_by_all
 from globidx.disk.index.samples import Side
+from globidx.disk.index.scan import printable
 from globidx.disk.index.snapshot import Snapshot, changes_between
 from globidx.disk.index.spec import IndexSpec
+from globidx.errors import ReadError
 
 _log = logging.getLogger("globidx")
 
@@ -321,6 +324,47 @@ class GlobalIndexManager:
     def cache_path(self) -> Path:
         """The path of the cache file."""
         return self._now.cache_path
+
+    def absent(self, executor: Executor | None = None) -> list[AbsentChunks]:
+        """The arrays of which chunks are in no file, so that reading them is an error.
+
+        Names in folders and tables of files are counted; no data is read. A chunk whose file is
+        empty is there by its name, and found by ``globidx index check``.
+
+        Parameters
+        ----------
+        executor : concurrent.futures.Executor, optional
+            Looks at files in parallel, where there are very many.
+
+        Returns
+        -------
+        list of AbsentChunks
+            Empty where nothing is absent.
+
+        Raises
+        ------
+        ReadError
+            If a file cannot be looked at.
+
+        Examples
+        --------
+        >>> import tempfile, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/a.zarr", shape=(9, 8), chunks=(3, 8), dtype="u2")
+        ...     array[:3] = 7
+        ...     (one,) = GlobalIndexManager(folder).absent()
+        >>> one.chunks, one.of, one.rows, one.fills
+        (2, 3, 6, ('0',))
+        """
+        found = extent(
+            self._now,
+            range(len(self.arrays)),
+            allow_external=self.layout.allow_external,
+            executor=executor,
+        )
+        for path, reason in found.unknown:
+            raise ReadError(f"{printable(path)} cannot be looked at for absent chunks: {reason}")
+        return found.lacking
 
     # -- look-ups
 

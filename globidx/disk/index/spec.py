@@ -59,7 +59,7 @@ class IndexSpec:
             layout = None
         inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         attributes: tuple[tuple[str, str], ...] = ()
-        if inside.inner.whole and (key is None or isinstance(key, str)):
+        if inside.inner.whole and not isinstance(key, Mapping) and len(inside.keys or ()) < 2:
             key, attributes = _everything(inside.keys, named, allow_external=allow_external)
             inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         arrays, along = inside.along(axis)
@@ -107,8 +107,6 @@ def _everything(
 
     The first group of the first file tells. Keys of arrays are given back as they are.
     """
-    if keys is not None and len(keys) > 1:
-        return list(keys), ()
     path, pattern = find_files(named)[0], keys[0] if keys else ""
     try:
         found = stores.contents(path, pattern, allow_external=allow_external)

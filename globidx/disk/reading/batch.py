@@ -21,6 +21,7 @@ from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import Decode, UndecodableError
 from globidx.disk.reading.open_file import OpenFile, pick
@@ -142,9 +143,11 @@ class Batch:
         sample_ids: Sequence[int],
         handles: HandleCache[tuple[Snapshot, int], OpenFile],
         cached: BlockCache,
+        advice: Advice | None = None,
     ) -> None:
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
+        self._advice = advice
         self._takes: dict[Offsets | None, Take] = {}
         self._compound: dict[tuple[int, Offsets | None], NDArray[Any]] = {}
         self._hits = self._taken = self._useful = 0
@@ -190,6 +193,8 @@ class Batch:
     def _rows(self, field: FieldSpec, plan: Plan) -> tuple[NDArray[Any], Any]:
         """All distinct values of a field, in the plan's sequence, and what stands for none."""
         info = self._now.table.arrays[field.column]
+        if info.is_simple and field.decode is None:
+            return self._field(field.column, plan), 0
         if info.memory.names is None:
             rows = self._field(field.column, plan)
         else:
@@ -203,8 +208,6 @@ class Batch:
             rows = rows.copy()
         if field.decode is not None:
             return self._decoded(field.decode, rows, plan), None
-        if not info.memory.hasobject:
-            return rows, 0
         return rows, dtypes.parse(info.dtype).at(field.member).dtype.nothing
 
     def _decoded(self, decode: Decode, rows: NDArray[Any], plan: Plan) -> NDArray[Any]:
@@ -279,7 +282,10 @@ class Batch:
                         # the chunks that it touched
                         self._decodes[info.name] += (stop - 1) // length - start // length + 1
         except MissingChunkError as error:
-            raise MissingChunkError(self._unread(run, info, plan, error)) from error
+            told = self._unread(run, info, plan, error)
+            if self._advice is not None:
+                told += self._advice.of(self._now, file, column)
+            raise MissingChunkError(told) from error
         except (*stores.UNREADABLE, MemoryError) as error:
             if again and isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 # a chunk file is opened for a moment, which other files must make

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from globidx.core.index.table import KINDS, ArrayInfo
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading.open_file import fills
 from globidx.disk.reading.reader import Reader
 from globidx.disk.stores import base as stores
 
@@ -23,7 +24,7 @@ def explain(reader: Reader) -> str:
     """
     now, lines = (
         reader.manager.now,
-        [f"backend {reader.backend!r}, missing chunks: {reader.on_missing}"],
+        [f"backend {reader.backend!r}, missing chunks: {_on_missing(reader.on_missing)}"],
     )
     units = now.units
     kinds = now.table.kinds[units.files_of(np.arange(units.index.num_files))]
@@ -39,6 +40,13 @@ def explain(reader: Reader) -> str:
     kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept"
     lines.append(f"at most {reader.handles.capacity} files open, {kept}")
     return "\n".join(lines)
+
+
+def _on_missing(chosen: str | Mapping[str, str]) -> str:
+    if isinstance(chosen, str):
+        return chosen
+    filled = [name for name in chosen if fills(chosen, name)]
+    return f"fill in {', '.join(map(repr, filled))}, else error" if filled else "error"
 
 
 def _arrays(reader: Reader, now: Snapshot, unit: int) -> Iterator[str]:

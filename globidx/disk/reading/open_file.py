@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -28,6 +28,17 @@ BACKENDS = ("auto", "library", "tensorstore")
 _MOST_SOURCES = 1024
 #: In place of the number of an episode: all of them.
 _WHOLE = -1
+
+
+def fills(on_missing: str | Mapping[str, str], array: str | None = None) -> bool:
+    """Whether absent chunks of an array are read as fill values; with None, of what is no array.
+
+    >>> fills("fill"), fills({"mask": "fill"}, "mask"), fills({"mask": "fill"}, "image")
+    (True, True, False)
+    """
+    if isinstance(on_missing, str):
+        return on_missing == "fill"
+    return array is not None and on_missing.get(array) == "fill"
 
 
 class Source(Protocol):
@@ -77,6 +88,7 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
 class OpenFile:
     """A file, with a source for each array that is read.
 
+    ``on_missing``: what an absent chunk is, ``"error"`` or ``"fill"``, of all arrays, or by name.
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
     in files outside its folder. ``cached`` keeps indexes of shards.
     """
@@ -86,7 +98,7 @@ class OpenFile:
         path: str,
         entry: Entry,
         *,
-        on_missing: str,
+        on_missing: str | Mapping[str, str],
         backend: str,
         forked: bool,
         allow_external: bool = False,
@@ -151,16 +163,17 @@ class OpenFile:
         return whole.at(place) if isinstance(whole, StackedSource) else whole
 
     def _source(self, info: ArrayInfo, path: str) -> Source:
+        fill = fills(self._on_missing, info.name)
         if info.form == "csr":
-            return SparseSource(self.library, path)
+            return SparseSource(self.library, path, fill)
         if info.form == "ragged":
             *tell, array = stores.parts_of(path, info.form)
-            return RunsSource(self.library, array, tuple(tell))
+            return RunsSource(self.library, array, tuple(tell), fill=fill)
         if info.form == "whole":
-            return WholeSource(self.library, path, info.axis)
+            return WholeSource(self.library, path, info.axis, fill=fill)
         if 0 in info.row_shape:
             return EmptySource()
-        library = LibrarySource(self.library, path, info.axis)
+        library = LibrarySource(self.library, path, info.axis, fill=fill)
         if self._backend == "library":
             library.how += " (as asked)"
             return library
@@ -169,7 +182,7 @@ class OpenFile:
         except NotPlainError as error:
             library.how += f" ({error})"
             return library
-        return FillingSource(fast, library) if self._on_missing == "fill" else fast
+        return FillingSource(fast, library) if fill else fast
 
     def _fast(self, info: ArrayInfo, path: str) -> Source:
         is_stacked = info.form == "stacked"
@@ -205,7 +218,7 @@ class OpenFile:
                 self._path,
                 self._entry.kind,
                 self._entry.arrays[0].axis,
-                on_missing=self._on_missing,
+                on_missing="fill" if fills(self._on_missing) else "error",
                 allow_external=self._allow_external,
             )
         return self._store
@@ -218,22 +231,30 @@ class LibrarySource:
     """
 
     def __init__(
-        self, store: Callable[[], Store], array: str, axis: int = 0, place: int | None = None
+        self,
+        store: Callable[[], Store],
+        array: str,
+        axis: int = 0,
+        place: int | None = None,
+        fill: bool | None = None,
     ) -> None:
         self._store, self._array = store, array
         self._axis, self._place = axis, place
+        self._fill = fill
         self.how = "read by its library"
 
     def at(self, place: int) -> LibrarySource:
         """The rows at one place along axis 0."""
-        return LibrarySource(self._store, self._array, self._axis, place)
+        return LibrarySource(self._store, self._array, self._axis, place, self._fill)
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``.
 
         Returns the decoded bytes, since libraries do not report stored ones.
         """
-        block = self._store().read(self._array, start, stop, axis=self._axis, place=self._place)
+        block = self._store().read(
+            self._array, start, stop, axis=self._axis, place=self._place, fill=self._fill
+        )
         # a slice that reaches beyond the end is shorter, without an error
         if block.shape != out.shape:
             raise ReadError(

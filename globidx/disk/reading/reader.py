@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from globidx.core.index.table import Entry
@@ -13,6 +13,7 @@ from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
@@ -21,7 +22,16 @@ from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
-_OF_A_PROCESS = ("_born_in", "_constants", "_indexes", "_now", "_tally", "handles", "cached")
+_OF_A_PROCESS = (
+    "_advice",
+    "_born_in",
+    "_constants",
+    "_indexes",
+    "_now",
+    "_tally",
+    "handles",
+    "cached",
+)
 
 
 class Reader:
@@ -39,7 +49,7 @@ class Reader:
         *,
         max_open_files: int | None,
         cache_bytes: int,
-        on_missing: str,
+        on_missing: str | Mapping[str, str],
         backend: str,
     ) -> None:
         self.manager = manager
@@ -64,7 +74,7 @@ class Reader:
             # serve their old metadata
             self.handles.close()
             self._now = now
-        batch = Batch(now, sample_ids, self.handles, self.cached)
+        batch = Batch(now, sample_ids, self.handles, self.cached, self._advice)
         try:
             samples: list[tuple[Any, ...]] = batch.samples(self.fields)
             if self.manager.constants:
@@ -130,6 +140,8 @@ class Reader:
         self.cached = BlockCache(self.cache_bytes)
         self._constants = ConstantReader(self.manager.constants, self.handles)
         self._indexes = ShardIndexes(self.cached)
+        allow = self.manager.layout.allow_external
+        self._advice = Advice(self.columns, allow_external=allow)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,7 @@ from globidx.core.index.table import ArrayInfo, Entry
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
+from globidx.disk.stores.base import Audit
 
 #: Rows that are read at once of an array without chunks.
 _ROWS_AT_ONCE = 1024
@@ -26,7 +28,8 @@ class ArrayReport:
     """The result for one array of one file.
 
     The chunks that it should have, how many are absent, what could not be read and why, and whether its chunks carry
-    checksums, without which a flipped bit may read as data.
+    checksums, without which a flipped bit may read as data. ``array`` is where it lies, ``field`` the array of the
+    index that it is of, ``like`` the key of all that are alike: one for all groups that a pattern matches.
     """
 
     path: str
@@ -35,6 +38,8 @@ class ArrayReport:
     absent: int
     unreadable: tuple[str, ...]
     has_checksums: bool
+    field: str
+    like: str
 
 
 def check(
@@ -53,40 +58,48 @@ def check(
 
 def _check_file(path: str, entry: Entry, decode: bool, allow: bool) -> list[ArrayReport]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
-    try:
-        opened = OpenFile(
-            path, entry, on_missing="fill", backend="auto", forked=False, allow_external=allow
-        )
-    except stores.UNREADABLE as error:
-        return [
-            ArrayReport(path, info.path, 0, 0, (_describe(error),), False) for info in entry.arrays
-        ]
-    try:
-        return [
-            _check_array(path, entry.kind, one, decode, allow) for one in _stored(opened, entry)
-        ]
-    finally:
-        opened.close()
+    with ExitStack() as stack:
+        try:
+            opened = OpenFile(
+                path, entry, on_missing="fill", backend="auto", forked=False, allow_external=allow
+            )
+            stack.callback(opened.close)
+            look = stack.enter_context(stores.auditor(path, entry.kind, allow_external=allow))
+        except stores.UNREADABLE as error:
+            return [
+                ArrayReport(path, info.path, 0, 0, (_describe(error),), False, info.name, info.path)
+                for info in entry.arrays
+            ]
+        return [_check_array(path, look, one, decode) for one in _stored(opened, entry)]
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """One stored array: where it lies, how it is chunked, and how its rows are read."""
+    """One stored array: its field, where it lies, how it is chunked, and how its rows are read.
 
+    Without an axis all of it is read at once.
+    """
+
+    field: str
+    like: str
     path: str
-    axis: int
+    axis: int | None
     chunk_length: int
     places: int
     read: Callable[[int, int, int], object]
 
 
-def _check_array(path: str, kind: str, one: _Stored, decode: bool, allow: bool) -> ArrayReport:
+def _check_array(
+    path: str, look: Callable[[str, int], Audit], one: _Stored, decode: bool
+) -> ArrayReport:
     try:
-        audit = stores.audit(path, kind, one.path, allow_external=allow)
+        audit = look(one.path, one.axis or 0)
     except stores.UNREADABLE as error:
-        return ArrayReport(path, one.path, 0, 0, (_describe(error),), False)
+        problem = (_describe(error),)
+        return ArrayReport(path, one.path, 0, 0, problem, False, one.field, one.like)
     problems = []
-    step, rows = one.chunk_length or _ROWS_AT_ONCE, audit.shape[one.axis] if decode else 0
+    rows = 1 if one.axis is None else audit.shape[one.axis]
+    step, rows = one.chunk_length or _ROWS_AT_ONCE, rows if decode else 0
     for place in range(one.places):
         for start in range(0, rows, step):
             stop = min(start + step, rows)
@@ -96,28 +109,41 @@ def _check_array(path: str, kind: str, one: _Stored, decode: bool, allow: bool) 
                 at = f"sequence {place}, " if one.places > 1 else ""
                 problems.append(f"{at}rows [{start}, {stop}): {_describe(error)}")
     return ArrayReport(
-        path, one.path, audit.chunks, audit.absent, tuple(problems), audit.has_checksums
+        path,
+        one.path,
+        audit.chunks,
+        audit.absent,
+        tuple(problems),
+        audit.has_checksums,
+        one.field,
+        one.like,
     )
 
 
 def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
     """The stored arrays behind all arrays of a file, those of every match one by one."""
     episodes = entry.episodes
+    matches = len(episodes) if episodes is not None and entry.inner.kind == "match" else 1
     for column, info in enumerate(entry.arrays):
+        named = info.name, info.path
         if info.form in ("csr", "ragged"):
             for part in stores.parts_of(info.path, info.form):
-                yield _Stored(part, 0, 0, 1, partial(_read_part, opened, part))
+                yield _Stored(info.name, part, part, 0, 0, 1, partial(_read_part, opened, part))
+        elif info.form == "whole":
+            for number in range(matches):
+                part = opened.path(column, number)
+                yield _Stored(*named, part, None, 0, 1, partial(_read_all, opened, part))
         elif info.form == "stacked":
             places = 0 if episodes is None else len(episodes)
             read = partial(_read, opened, column, info)
-            yield _Stored(info.path, info.axis, info.chunk_length, places, read)
+            yield _Stored(*named, info.path, info.axis, info.chunk_length, places, read)
         elif episodes is not None and entry.inner.kind == "match":
             for number, chunk in enumerate(episodes.chunk_lengths[:, column].tolist()):
                 read = partial(_read_match, opened, column, info, number)
-                yield _Stored(opened.path(column, number), info.axis, chunk, 1, read)
+                yield _Stored(*named, opened.path(column, number), info.axis, chunk, 1, read)
         else:
             read = partial(_read, opened, column, info)
-            yield _Stored(info.path, info.axis, info.chunk_length, 1, read)
+            yield _Stored(*named, info.path, info.axis, info.chunk_length, 1, read)
 
 
 def _read(
@@ -135,6 +161,11 @@ def _read_match(
 
 def _read_part(opened: OpenFile, part: str, _: int, start: int, stop: int) -> None:
     opened.library().read(part, start, stop, axis=0)
+
+
+def _read_all(opened: OpenFile, part: str, *rows: int) -> None:
+    del rows  # an array of any shape, of which there is one
+    opened.library().all(part)
 
 
 def _describe(error: Exception) -> str:

@@ -12,8 +12,9 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -72,17 +73,18 @@ class Store(Protocol):
         *,
         axis: int | None = None,
         place: int | None = None,
+        fill: bool | None = None,
     ) -> NDArray[Any]:
         """Items ``[start, stop)`` of one array, the item axis first, in native byte order.
 
         Items lie along ``axis``, by default the one that the file was opened with; with a
         ``place``, they are those at this place along axis 0. The caller owns the result.
 
-        MissingChunkError where the store has no data for them, any OSError or ValueError where it
-        cannot be read.
+        MissingChunkError where the store has no data for them, unless ``fill`` (by default as the
+        file was opened); any OSError or ValueError where it cannot be read.
         """
 
-    def all(self, array: str) -> NDArray[Any]:
+    def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array as it is stored, in native byte order; MissingChunkError as ``read``."""
 
     def value(self, path: str, attribute: str | None) -> Any:
@@ -98,13 +100,28 @@ class Store(Protocol):
 class Audit(NamedTuple):
     """The shape of an array, its chunks or shards, and how many of these are absent.
 
-    Also whether each has a checksum.
+    Also whether each has a checksum, how many rows lie in absent chunks (None if that is not
+    known), and the fill value that is read for these, in words.
     """
 
     shape: tuple[int, ...]
     chunks: int
     absent: int
     has_checksums: bool
+    rows: int | None = None
+    fill: str = ""
+
+
+class Looking(NamedTuple):
+    """How chunks are looked for.
+
+    With ``sizes``, files without bytes count as absent, as they do for a reader, at the price of a
+    stat a chunk. ``step`` is called now and then; what it raises ends the audit, and must be none of
+    ``UNREADABLE``.
+    """
+
+    sizes: bool = True
+    step: Callable[[], None] = lambda: None
 
 
 class Inside(NamedTuple):
@@ -235,13 +252,39 @@ def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | Non
     return found
 
 
-def audit(path: str | Path, kind: str, array: str, *, allow_external: bool = False) -> Audit:
-    """What is there of an array, without reading it."""
+def audit(
+    path: str | Path, kind: str, array: str, axis: int = 0, *, allow_external: bool = False
+) -> Audit:
+    """What is there of an array, without reading it; rows lie along ``axis``."""
+    with auditor(path, kind, allow_external=allow_external) as look:
+        return look(array, axis)
+
+
+@contextmanager
+def auditor(
+    path: str | Path,
+    kind: str,
+    *,
+    allow_external: bool = False,
+    looking: Looking | None = None,
+) -> Iterator[Callable[[str, int], Audit]]:
+    """``audit`` for many arrays of a file, which is opened once."""
+    how = looking or Looking()
     if kind == "hdf5":
-        hdf5: Audit = _module("hdf5.library").audit(path, array, allow_external=allow_external)
-        return hdf5
-    zarr: Audit = _module("zarr.library").audit(path, array)
-    return zarr
+        library = _module("hdf5.library")
+        with library.auditor(path, allow_external=allow_external, step=how.step) as look:
+            yield look
+    else:
+        yield partial(_audit_zarr, os.fspath(path), kind, how)
+
+
+def _audit_zarr(path: str, kind: str, looking: Looking, array: str, axis: int) -> Audit:
+    try:
+        plain: Audit = _module("zarr.presence").audit(path, kind, array, axis, looking)
+        return plain
+    except NotPlainError:
+        other: Audit = _module("zarr.library").audit(path, array, axis, looking)
+        return other
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
@@ -289,8 +332,7 @@ def array_info(
     if field.form == "whole":
         # of any shape: a file or a match is one sample, and rows are counted by those of the first field
         count = int(shape[axis]) if len(shape) > axis else 1
-        spelling = dtypes.ragged(dtype_name)
-        return ArrayInfo(field.name, (), spelling, 0, field.path, "whole", packing, axis), count
+        return ArrayInfo(field.name, (), dtypes.ANY, 0, field.path, "whole", "", axis), count
     if not shape:
         raise ValueError(
             f"{label} is a single value, with no axis of items; choose another with key= (--key)"

@@ -280,13 +280,13 @@ class _Column:
         ValueError where it does not go with those before.
         """
         axis = self.field.axis
-        is_whole = self.field.form == "whole"
+        if self.field.form == "whole":
+            return self._add_whole(one)
         # numpy takes dtypes for equal that differ in their metadata
         dtype = one.dtype if one.dtype.kind in "biufc" else dtypes.spelled(one.dtype)
-        sides = () if is_whole else (one.shape[:axis], one.shape[axis + 1 :])
-        alike = (sides, dtype, one.packing)
+        alike = (one.shape[:axis], one.shape[axis + 1 :], dtype, one.packing)
         # of many thousand groups nearly all are alike, and cost this comparison
-        if alike != self._like or not (is_whole or len(one.shape) > axis):
+        if alike != self._like or len(one.shape) <= axis:
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,
@@ -307,11 +307,15 @@ class _Column:
                 # the pattern stands for the paths of all matches
                 self.info = replace(info, path=self.field.path)
             self._like = alike
-        if self.field.form == "whole":
-            self.rows = int(one.shape[axis]) if len(one.shape) > axis else 1
-            return self.rows
         self.rows = int(one.shape[axis])
         self.chunk = int(one.chunks[axis]) if one.chunks else 0
+        return self.rows
+
+    def _add_whole(self, one: Described) -> int:
+        """How many rows an array has that is given as it is, whatever that is."""
+        info, self.rows = array_info(self.field, one.shape, one.dtype, one.chunks)
+        if self.first is None:
+            self.info, self.first = info, one.spelled
         return self.rows
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index import dtypes
+from globidx.core.index.dtypes import Held
 from globidx.disk.stores.base import Store
 from globidx.errors import ReadError
 
@@ -17,8 +19,15 @@ class RunsSource:
 
     how = "runs of rows, which its library reads"
 
-    def __init__(self, store: Callable[[], Store], array: str, tell: tuple[str, ...]) -> None:
-        self._store, self._array, self._tell = store, array, tell
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        array: str,
+        tell: tuple[str, ...],
+        *,
+        fill: bool | None = None,
+    ) -> None:
+        self._store, self._array, self._tell, self._fill = store, array, tell, fill
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with runs ``[start, stop)``, an array each; how many bytes that took."""
@@ -36,7 +45,7 @@ class RunsSource:
         nbytes = first.nbytes * len(self._tell)
         for here, there in _stretches(begins, ends):
             low, high = int(begins[here:there].min()), int(ends[here:there].max())
-            rows = store.read(self._array, low, high, axis=0)
+            rows = store.read(self._array, low, high, axis=0, fill=self._fill)
             if len(rows) != high - low:
                 raise ReadError(
                     f"array {self._array!r} ends before row {high}, to which {self._tell[0]!r} leads"
@@ -49,7 +58,7 @@ class RunsSource:
 
     def _told(self, store: Store, path: str, start: int, stop: int) -> NDArray[np.int64]:
         more = len(self._tell) == 1
-        told = store.read(path, start, stop + more, axis=0)
+        told = store.read(path, start, stop + more, axis=0, fill=self._fill)
         if len(told) != stop - start + more:
             raise ReadError(f"array {path!r} ends before entry {stop + more}")
         return told.astype(np.int64)
@@ -70,14 +79,19 @@ class WholeSource:
 
     how = "all of an array at once, by its library"
 
-    def __init__(self, store: Callable[[], Store], array: str, axis: int) -> None:
-        self._store, self._array, self._axis = store, array, axis
+    def __init__(
+        self, store: Callable[[], Store], array: str, axis: int, *, fill: bool | None = None
+    ) -> None:
+        self._store, self._array, self._axis, self._fill = store, array, axis, fill
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out``, of one place, with the array; how many bytes that took."""
         del start, stop  # there is one row
-        held = self._store().all(self._array)
+        held = self._store().all(self._array, fill=self._fill)
+        dtype = dtypes.parse(dtypes.spelled(held.dtype))
         if 0 < self._axis < held.ndim:
             held = np.moveaxis(held, self._axis, 0)
-        out[0] = held
+        values = np.empty(held.shape, dtype.memory)
+        dtypes.put(values, held)
+        out[0] = Held(values, dtype)
         return int(held.nbytes)

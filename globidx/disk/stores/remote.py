@@ -62,6 +62,16 @@ def exists(url: str) -> bool:
     return bool(files.exists(path))
 
 
+def names(url: str) -> Iterator[str]:
+    """The names of all files with bytes in them below ``url``, relative to it, by one listing."""
+    files, path = file_system(url)
+    base = files._strip_protocol(path).rstrip("/") + "/"
+    for name, about in files.find(path, detail=True).items():
+        # a server that does not tell sizes tells None
+        if about.get("size") != 0:
+            yield name.removeprefix(base)
+
+
 @contextmanager
 def as_os_errors() -> Iterator[None]:
     """Turn errors of the packages below fsspec into OSError.

@@ -20,8 +20,8 @@ class SparseSource:
 
     how = "made dense from sparse rows, which its library reads"
 
-    def __init__(self, store: Callable[[], Store], group: str) -> None:
-        self._store, self._group = store, group
+    def __init__(self, store: Callable[[], Store], group: str, fill: bool | None = None) -> None:
+        self._store, self._group, self._fill = store, group, fill
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes of the three arrays that took.
@@ -30,7 +30,8 @@ class SparseSource:
         in scipy.
         """
         store = self._store()
-        ends = store.read(f"{self._group}/indptr", start, stop + 1).astype(np.int64)
+        ends = store.read(f"{self._group}/indptr", start, stop + 1, fill=self._fill)
+        ends = ends.astype(np.int64)
         counts = np.diff(ends)
         first = int(ends[0])
         last = int(ends[-1])
@@ -41,8 +42,8 @@ class SparseSource:
         out[...] = 0
         if first == last:
             return int(ends.nbytes)
-        columns = store.read(f"{self._group}/indices", first, last)
-        values = store.read(f"{self._group}/data", first, last)
+        columns = store.read(f"{self._group}/indices", first, last, fill=self._fill)
+        values = store.read(f"{self._group}/data", first, last, fill=self._fill)
         if len(columns) != last - first or len(values) != last - first:
             raise ReadError(
                 f"indptr of {self._group!r} ends at {last}, behind the end of indices or data"

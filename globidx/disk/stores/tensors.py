@@ -48,9 +48,7 @@ class TensorSource:
             rows = self._array[(slice(None),) * self._axis + (slice(start, stop),)].read().result()
         except ValueError as error:
             if "NOT_FOUND" in str(error):
-                raise MissingChunkError(
-                    f"{error}; if the writer skips chunks that hold nothing but fill value, pass on_missing='fill'"
-                ) from error
+                raise MissingChunkError(str(error)) from error
             raise
         out[...] = np.moveaxis(rows, self._axis, 0)
         return out.nbytes

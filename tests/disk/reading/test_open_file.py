@@ -66,7 +66,7 @@ def test_a_library_that_gives_other_rows_than_were_asked_for_is_refused():
     """By the array, both shapes and the rows: numpy would broadcast one row over all."""
 
     class Short:
-        def read(self, array, start, stop, *, axis, place):
+        def read(self, array, start, stop, *, axis, place, fill):
             return DATA[start : start + 1]
 
     with pytest.raises(ReadError, match=r"array 'x' gave \(1, 3\) for rows \[2, 4\), not \(2, 3\)"):

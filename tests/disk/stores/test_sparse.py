@@ -21,7 +21,7 @@ class Arrays:
             "X/data": np.array(data, "f4"),
         }
 
-    def read(self, name, start, stop):
+    def read(self, name, start, stop, fill=None):
         return self.by_name[name][start:stop]
 
 

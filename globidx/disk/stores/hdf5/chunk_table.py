@@ -69,6 +69,10 @@ class ChunkTable:
         """Whether every chunk of the grid is in the file."""
         return len(self.rows) == math.prod(self.grid)
 
+    def places(self, axis: int) -> NDArray[np.int64]:
+        """Where along ``axis`` of the grid each chunk is."""
+        return np.unravel_index(self._columns[0], self.grid)[axis]
+
     def find(self, coordinates: Sequence[int]) -> Place | None:
         """Offset, size and filter mask of the chunk at ``coordinates`` in the grid.
 

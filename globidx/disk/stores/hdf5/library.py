@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f
+from h5py import h5d, h5f, h5s
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
@@ -33,7 +36,7 @@ from globidx.disk.stores.base import (
 )
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.hdf5 import external
-from globidx.disk.stores.hdf5.chunk_table import grid_of
+from globidx.disk.stores.hdf5.chunk_table import grid_of, table_of
 from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
 from globidx.disk.stores.hdf5.filters import require_filters
@@ -185,20 +188,45 @@ def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | Non
         return find_sequences.contents(Hdf5Tree(file, allow=allow_external), pattern)
 
 
-def audit(path: str | Path, array: str, *, allow_external: bool = False) -> Audit:
-    """What is there of a dataset."""
+@contextmanager
+def auditor(
+    path: str | Path, *, allow_external: bool, step: Callable[[], None]
+) -> Iterator[Callable[[str, int], Audit]]:
+    """What is there of datasets of a file, which is open meanwhile."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no regular file; it is not opened")
     with _opened(path) as file:
-        external.follow_links(file, array, allow=allow_external)
-        dataset = file[array]
-        if dataset.chunks is None:
-            is_whole = Presence(dataset, 0, allow=allow_external).is_whole
-            return Audit(dataset.shape, 1, int(not is_whole), has_checksums=False)
-        grid = math.prod(grid_of(dataset))
-        # zlib streams end in an Adler-32 of what they hold
-        checked = dataset.fletcher32 or dataset.compression == "gzip"
-        return Audit(
-            dataset.shape, grid, grid - dataset.id.get_num_chunks(), has_checksums=bool(checked)
-        )
+        yield partial(_audit, file, allow_external, step)
+
+
+def _audit(file: h5py.File, allow: bool, step: Callable[[], None], array: str, axis: int) -> Audit:
+    step()
+    external.follow_links(file, array, allow=allow)
+    dataset = file[array]
+    fill = str(dataset.fillvalue)
+    if dataset.chunks is None:
+        is_whole = Presence(dataset, 0, allow=allow, step=step).is_whole
+        # of a virtual dataset, any part may be there
+        is_apart = dataset.is_virtual or dataset.external or not dataset.shape
+        rows = None if is_apart else dataset.shape[axis]
+        return Audit(dataset.shape, 1, int(not is_whole), False, 0 if is_whole else rows, fill)
+    # zlib streams end in an Adler-32 of what they hold
+    checked = bool(dataset.fletcher32 or dataset.compression == "gzip")
+    absent = math.prod(grid_of(dataset)) - dataset.id.get_num_chunks()
+    rows = _rows_without(dataset, axis) if absent else 0
+    return Audit(dataset.shape, math.prod(grid_of(dataset)), absent, checked, rows, fill)
+
+
+def _rows_without(dataset: Any, axis: int) -> int | None:
+    """How many rows lie in chunks that were never written; None where the library lists wrong places."""
+    table = table_of(dataset)
+    if table is None:
+        return None
+    length, size = dataset.chunks[axis], dataset.shape[axis]
+    each = math.prod(table.grid) // table.grid[axis]
+    places, counts = np.unique(table.places(axis), return_counts=True)
+    whole = places[counts == each]
+    return int(size - np.minimum(length, size - whole * length).sum())
 
 
 def is_same(path: str, one: str, other: str) -> bool:
@@ -246,6 +274,7 @@ class Hdf5Store:
         *,
         axis: int | None = None,
         place: int | None = None,
+        fill: bool | None = None,
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one plain slice.
 
@@ -253,7 +282,7 @@ class Hdf5Store:
         """
         along = self._axis if axis is None else axis
         dataset, presence = self._datasets.get((array, along)) or self._open(array, along)
-        presence.require(start, stop, fill=self._fill, place=place)
+        presence.require(start, stop, fill=self._fill if fill is None else fill, place=place)
         block = dataset[slab(along, start, stop, place)]
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
@@ -285,13 +314,42 @@ class Hdf5Store:
             raise NotPlainError("contiguous data with items along a later axis")
         return ContiguousSource(dataset, is_stacked=is_stacked)
 
-    def all(self, array: str) -> NDArray[Any]:
+    def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array."""
+        plain = self._all_plain(array)
+        if plain is not None:
+            return plain
         dataset = self._dataset(array)
-        Presence(dataset, 0, allow=self._allow).require_all(fill=self._fill)
+        fills = self._fill if fill is None else fill
+        Presence(dataset, 0, allow=self._allow).require_all(fill=fills)
         # of a single value h5py gives no array
         held = np.empty(dataset.shape, dataset.dtype)
         held[...] = dataset[()]
+        return item_first(held, 0)
+
+    def _all_plain(self, array: str) -> NDArray[Any] | None:
+        """All of a dataset that lies in the file in one piece; None for another.
+
+        By HDF5's own functions: the objects that h5py makes around them cost as much again, and a
+        group of small datasets is read by a thousand of them a second.
+        """
+        if not external.is_plain_path(self._file.id, array):
+            return None
+        try:
+            dataset = h5d.open(self._file.id, array.encode())
+        except (KeyError, UnicodeError):
+            return None
+        plist = dataset.get_create_plist()
+        layout = plist.get_layout()
+        if layout == h5d.CONTIGUOUS:
+            is_written = dataset.get_offset() is not None and not plist.get_external_count()
+        else:
+            is_written = layout == h5d.COMPACT
+        shape, dtype = dataset.shape, dataset.dtype
+        if not is_written or shape is None or dtype.subdtype is not None:
+            return None
+        held = np.empty(shape, dtype)
+        dataset.read(h5s.ALL, h5s.ALL, held)
         return item_first(held, 0)
 
     def value(self, path: str, attribute: str | None) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from globidx.disk.stores.hdf5.chunk_table import ChunkTable, grid_of, table_of
@@ -19,10 +20,14 @@ class Presence:
     """What was written of one dataset of an open file, looked up when it is first asked for.
 
     ``axis`` is the one along which rows are asked for, ``allow`` whether its data may lie in files
-    outside the folder of its own.
+    outside the folder of its own. ``step`` is called before each dataset behind a virtual one is
+    looked at; what it raises ends that.
     """
 
-    def __init__(self, dataset: Any, axis: int, *, allow: bool) -> None:
+    def __init__(
+        self, dataset: Any, axis: int, *, allow: bool, step: Callable[[], None] = lambda: None
+    ) -> None:
+        self._step = step
         self._dataset = dataset
         self._axis = axis
         self._allow = allow
@@ -90,14 +95,14 @@ class Presence:
             wanted = dataset.nbytes if self._axis else stop * row
             return bool(external_bytes(dataset, allow=self._allow) >= wanted)
         if self._map is None:
-            allow = self._allow
             self._map = VirtualMap(
-                dataset,
-                self._axis,
-                allow=allow,
-                is_whole=lambda source: Presence(source, 0, allow=allow).is_whole,
+                dataset, self._axis, allow=self._allow, is_whole=self._is_source_whole
             )
         return self._map.holds(start, stop)
+
+    def _is_source_whole(self, source: Any) -> bool:
+        self._step()
+        return Presence(source, 0, allow=self._allow, step=self._step).is_whole
 
     def _require_chunks(self, start: int, stop: int, place: int | None) -> None:
         dataset, axis = self._dataset, self._axis
@@ -127,10 +132,7 @@ class Presence:
 
 def missing_message(dataset: Any, what: str) -> str:
     """The error message for data that were never written."""
-    return (
-        f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}; "
-        "if that is what the writer meant, pass on_missing='fill'"
-    )
+    return f"{what} of dataset {dataset.name} was never written, and HDF5 would read fill value {dataset.fillvalue!r}"
 
 
 def _refuse_other_sizes(dataset: Any) -> None:

@@ -9,12 +9,10 @@ costs.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import os
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -97,43 +95,35 @@ class ZarrSource:
             grid.put(rows, region, row, spans, out)
         return nbytes
 
-    def in_shards(self, sharding: Sharding) -> tuple[int, int]:
-        """How many chunks lie in shards, and how many of them are absent.
+    def in_shard(self, shard: tuple[int, ...]) -> tuple[list[int], NDArray[np.bool_]]:
+        """The first chunk of a shard, and which of its chunks inside the array are there.
 
-        Chunks of a shard whose index cannot be read do not count as absent: reading them raises.
+        All of them where its index cannot be read: reading them raises.
         """
-        chunks = 0
-        absent = 0
-        per_shard = _per_shard(sharding, self._array)
-        grid = [
-            -(-size // chunk)
-            for size, chunk in zip(self._array.shape, self._array.chunks, strict=True)
+        array = self._array
+        assert array.sharding is not None, "only sharded arrays are asked"
+        per_shard = _per_shard(array.sharding, array)
+        corner = [place * count for place, count in zip(shard, per_shard, strict=True)]
+        sizes = [
+            min(count, -(-size // chunk) - first)
+            for count, size, chunk, first in zip(
+                per_shard, array.shape, array.chunks, corner, strict=True
+            )
         ]
-        for shard in itertools.product(
-            *(range(-(-n // count)) for n, count in zip(grid, per_shard, strict=True))
-        ):
-            sizes = [
-                min(count, n - coordinate * count)
-                for coordinate, n, count in zip(shard, grid, per_shard, strict=True)
-            ]
-            chunks += math.prod(sizes)
-            try:
-                descriptor, status = self._open(shard)
-            except MissingChunkError:
-                absent += math.prod(sizes)
-                continue
-            with suppress(ReadError):
-                try:
-                    extent, read = self._extent(
-                        descriptor, status.st_size, sharding, per_shard, shard
-                    )
-                    index = read_index(extent, read).reshape(*per_shard, 2)
-                except ValueError:
-                    continue
-                finally:
-                    os.close(descriptor)
-                absent += int((index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1).sum())
-        return chunks, absent
+        try:
+            descriptor, status = self._open(shard)
+        except MissingChunkError:
+            return corner, np.zeros(sizes, bool)
+        try:
+            extent, read = self._extent(
+                descriptor, status.st_size, array.sharding, per_shard, shard
+            )
+            index = read_index(extent, read).reshape(*per_shard, 2)
+        except (ReadError, ValueError):
+            return corner, np.ones(sizes, bool)
+        finally:
+            os.close(descriptor)
+        return corner, ~(index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1)
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         data = (
@@ -256,10 +246,7 @@ class ZarrSource:
         )
 
     def _missing(self, what: str) -> str:
-        return (
-            f"{what}, and zarr would read fill value for it; if the writer skips chunks that hold nothing else, "
-            "pass on_missing='fill'"
-        )
+        return f"{what}, and zarr would read fill value for it"
 
 
 def _per_shard(sharding: Sharding, array: ArrayMetadata) -> list[int]:

@@ -9,8 +9,8 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from globidx.disk.stores import find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     Audit,
     Contents,
-    NotPlainError,
+    Looking,
     array_info,
     item_first,
     make_entry,
@@ -36,8 +36,9 @@ from globidx.disk.stores.base import (
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.zarr.fast import ZarrSource
+from globidx.disk.stores.zarr import presence
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
+from globidx.disk.stores.zarr.presence import ChunkFiles
 from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of
 from globidx.errors import MissingChunkError, ReadError
 
@@ -136,57 +137,51 @@ def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | Non
     return find_sequences.contents(tree, pattern)
 
 
-def audit(path: str | Path, array: str) -> Audit:
-    """What is there of an array.
-
-    Of a sharded one, the chunks inside where that is plain, else whole shards.
-    """
-    opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
-    has_checksums = _has_checksums(opened.metadata.to_dict())
-    if opened.shards and not is_remote(str(path)):
-        with suppress(NotPlainError):
-            source = ZarrSource(os.fspath(path), array, 0, "zarr.json")
-            if source.sharding:
-                return Audit(opened.shape, *source.in_shards(source.sharding), has_checksums)
-    units = opened.shards or opened.chunks
-    grid = itertools.product(
-        *(range(-(-size // unit)) for size, unit in zip(opened.shape, units, strict=True))
-    )
-    keys = [opened.metadata.encode_chunk_key(coordinates) for coordinates in grid]
-    absent = sum(not _has_bytes(_path_in(path, array, key)) for key in keys)
-    return Audit(opened.shape, len(keys), absent, has_checksums)
+def audit(path: str | Path, array: str, axis: int, looking: Looking) -> Audit:
+    """What is there of an array of which zarr must be asked: whole shards, of a sharded one."""
+    if not is_remote(str(path)):
+        refuse_pipes(os.fspath(path), [array])
+    with remote.as_os_errors():
+        opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
+        if not opened.shape:
+            absent = not _has_bytes(_path_in(path, array, opened.metadata.encode_chunk_key(())))
+            checked = presence.has_checksums(opened.metadata.to_dict())
+            return Audit((), 1, int(absent), checked, None, str(opened.fill_value))
+        units = opened.shards or opened.chunks
+        counts = Counter(place[axis] for place in _places(path, array, opened, units, looking))
+    checked = presence.has_checksums(opened.metadata.to_dict())
+    return presence.counted(opened.shape, units, counts, axis, checked, str(opened.fill_value))
 
 
-def _has_checksums(metadata: Any) -> bool:
-    """Whether anything in an array's metadata is a codec that notices a changed chunk.
+def _places(
+    path: str | Path, name: str, array: Any, units: Sequence[int], looking: Looking
+) -> Iterator[tuple[int, ...]]:
+    """The grid coordinates of the chunks that are there: by a listing where their names are usual."""
+    grid = presence.grid_of(array.shape, units)
+    folder, key_of = _path_in(path, name), array.metadata.encode_chunk_key
+    files = _named(grid, key_of)
+    if files is not None and is_remote(folder):
+        keys = remote.names(folder)
+        read = (presence.place_of(key, files.prefix, files.separator, grid) for key in keys)
+        yield from filter(None, read)
+    elif files is not None and os.path.isdir(path):
+        yield from presence.local_places(folder, files, looking)
+    else:
+        for place in itertools.product(*map(range, grid)):
+            looking.step()
+            if _has_bytes(_path_in(folder, key_of(place))):
+                yield place
 
-    A sharding codec has a checksum in its index only, so what counts are the codecs of its inner
-    chunks.
-    """
-    codecs = [
-        *(metadata.get("filters") or ()),
-        metadata.get("compressor"),
-        *(metadata.get("codecs") or ()),
-    ]
-    for codec in filter(None, codecs):
-        name, settings = codec.get("id", codec.get("name")), codec.get("configuration", codec)
-        if name in (
-            "crc32c",
-            "crc32",
-            "adler32",
-            "fletcher32",
-            "jenkins_lookup3",
-            "gzip",
-            "zlib",
-            "bz2",
-            "lzma",
-        ):
-            return True
-        if name == "zstd" and settings.get("checksum"):
-            return True
-        if name == "sharding_indexed" and _has_checksums({"codecs": settings.get("codecs")}):
-            return True
-    return False
+
+def _named(grid: tuple[int, ...], key_of: Callable[[Any], str]) -> ChunkFiles | None:
+    """How the chunks of an array are named; None if not by a prefix and their coordinates."""
+    if not grid:
+        return None
+    first = key_of((0,) * len(grid))
+    prefix = first[: 1 - 2 * len(grid)]
+    separator = first[-2] if len(grid) > 1 else "/"
+    is_usual = separator in "./" and first == prefix + separator.join("0" * len(grid))
+    return ChunkFiles(grid, prefix, separator) if is_usual else None
 
 
 def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
@@ -225,25 +220,30 @@ class ZarrStore:
         *,
         axis: int | None = None,
         place: int | None = None,
+        fill: bool | None = None,
     ) -> NDArray[Any]:
         """Items ``[start, stop)``, by one basic slice."""
         along = self._axis if axis is None else axis
+        fills = self._fill if fill is None else fill
         with remote.as_os_errors():
             opened = self._open(array)
             if not self._is_remote:
-                self._refuse_missing(array, opened, along, start, stop, place)
+                self._refuse_missing(array, opened, along, start, stop, place, fills)
             block = np.asarray(opened[slab(along, start, stop, place)])
-            if not self._fill and self._is_remote:
-                self._refuse_missing(array, opened, along, start, stop, place, block)
+            if not fills and self._is_remote:
+                self._refuse_missing(array, opened, along, start, stop, place, fills, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
-    def all(self, array: str) -> NDArray[Any]:
+    def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array."""
         with remote.as_os_errors():
             opened = self._open(array)
             if opened.ndim and opened.size:
-                return self.read(array, 0, opened.shape[0], axis=0)
-            return item_first(np.asarray(opened[...]), 0)
+                held = self.read(array, 0, opened.shape[0], axis=0, fill=fill)
+            else:
+                held = item_first(np.asarray(opened[...]), 0)
+            # objects with what they are
+            return held.view(dtype_of(opened)) if held.dtype == object else held
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""
@@ -284,6 +284,7 @@ class ZarrStore:
         start: int,
         stop: int,
         place: int | None,
+        fill: bool,
         block: NDArray[Any] | None = None,
     ) -> None:
         """MissingChunkError where a chunk (or shard) of these items has no file with bytes in it.
@@ -307,14 +308,13 @@ class ZarrStore:
                 _part(block, coordinates, units, corner), array.fill_value
             ):
                 continue
-            if self._fill:
+            if fill:
                 # zarr knows what to fill in, and would wait for a FIFO
                 refuse_pipe(_path_in(self._path, name, key))
             elif not _has_bytes(_path_in(self._path, name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
-                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}; "
-                    "if the writer skips chunks that hold nothing else, pass on_missing='fill'"
+                    f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}"
                 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -68,3 +70,84 @@ def test_raw_files_that_were_cut_are_missing_from_there_on(tmp_path):
     with pytest.raises(MissingChunkError, match="what other files should hold"):
         store.read("x", 5, 6)
     store.close()
+
+
+ALLOCATIONS = {
+    "early": h5py.h5d.ALLOC_TIME_EARLY,
+    "late": h5py.h5d.ALLOC_TIME_LATE,
+    "incremental": h5py.h5d.ALLOC_TIME_INCR,
+}
+
+
+@pytest.mark.parametrize("chunks", [(4, 3), None], ids=["chunked", "contiguous"])
+@pytest.mark.parametrize("time", ALLOCATIONS)
+@pytest.mark.parametrize("written", [[], [0], [9], range(10)], ids=str)
+def test_an_audit_counts_what_reading_refuses(tmp_path, chunks, time, written):
+    """Chunks and rows, however HDF5 allocates: a row is absent if its read is an error."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_alloc_time(ALLOCATIONS[time])
+    if chunks:
+        plist.set_chunk(chunks)
+    space = h5py.h5s.create_simple((10, 6))
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        made = h5py.h5d.create(file.id, b"x", h5py.h5t.STD_U16LE, space, plist)
+        for row in written:
+            h5py.Dataset(made)[row] = 5
+    for axis in (0, 1):
+        store = stores.open_store(tmp_path / "s.h5", "hdf5", axis, on_missing="error")
+        refused = 0
+        for row in range((10, 6)[axis]):
+            try:
+                store.read("x", row, row + 1)
+            except MissingChunkError:
+                refused += 1
+        store.close()
+        audit = stores.audit(tmp_path / "s.h5", "hdf5", "x", axis)
+        assert (audit.rows, audit.fill) == (refused, "0")
+        assert (audit.absent > 0) == (refused > 0)
+    assert audit.chunks == (6 if chunks else 1)
+    if chunks and time != "early":
+        # late: all at the first write; incremental: each when it is written
+        every = time == "late" and len(written)
+        rows = {row // 4 for row in written}
+        with h5py.File(tmp_path / "s.h5") as file:
+            assert audit.absent == 6 - file["x"].id.get_num_chunks()
+        assert audit.absent == (0 if every and audit.absent == 0 else 6 - 2 * len(rows))
+
+
+def test_a_file_that_is_none_is_not_waited_for(tmp_path):
+    """A FIFO in its place is an error."""
+    os.mkfifo(tmp_path / "s.h5")
+    with pytest.raises(ValueError, match="no regular file"):
+        stores.audit(tmp_path / "s.h5", "hdf5", "x")
+
+
+class OverError(Exception):
+    """The steps are over."""
+
+
+def test_what_a_step_raises_ends_the_look_at_sources(tmp_path):
+    """A virtual dataset may have very many, and each is opened."""
+    layout = h5py.VirtualLayout((40,), "u2")
+    for number in range(4):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["x"] = np.ones(10, "u2")
+        layout[10 * number : 10 * number + 10] = h5py.VirtualSource(f"{number}.h5", "x", (10,))
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file.create_virtual_dataset("x", layout)
+
+    def looked(limit):
+        """The audit, with so many steps."""
+        left = iter(range(limit))
+
+        def step():
+            if next(left, None) is None:
+                raise OverError
+
+        with stores.auditor(tmp_path / "all.h5", "hdf5", looking=stores.Looking(step=step)) as look:
+            return look("x", 0)
+
+    for limit in range(5):
+        with pytest.raises(OverError):
+            looked(limit)
+    assert looked(5).absent == 0
