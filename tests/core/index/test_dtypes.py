@@ -209,9 +209,12 @@ def test_nothing_is_what_padding_is_made_of():
 
 @pytest.mark.parametrize(
     "name",
-    ["", "O", "<f4", "i4", "V3", "3f4", "S3", "U", "text ", "ragged ", "ragged O", "{", "{}", "[]"]
-    + ['{"": "int8"}', '{"a": 3}', '{"a": null}', '{"a": ["int8", [-1]]}', '{"a": ["int8"]}']
-    + ['{"a":' * 5000, "ragged " * 5000 + "int8"],
+    [
+        *"O <f4 i4 V3 3f4 S3 U { {} []".split(),
+        *["", "text ", "ragged ", "ragged O"],
+        *['{"": "int8"}', '{"a": 3}', '{"a": null}', '{"a": ["int8", [-1]]}', '{"a": ["int8"]}'],
+        *['{"a":' * 5000, "ragged " * 5000 + "int8"],
+    ],
     ids=lambda name: name[:12],
 )
 def test_what_is_no_spelling_is_a_value_error(name):
