@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from kinds import Rows, hdf5, member, same, sample, small_floats, zarr_array
+from kinds import Rows, hdf5, member, refused, same, sample, small_floats, zarr_array
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
 
@@ -53,6 +53,7 @@ def narrowed(rng, key, rows):
 def compare(rng, world, cache):
     """What became of the case; an AssertionError where it is another value than the library's."""
     key, rows = narrowed(rng, world.key, world.rows)
+    reason = refused(rows.dtype) if isinstance(rows, Rows) else ""
     length = len(rows.array if isinstance(rows, Rows) else rows)
     options, anchors, offsets, pad = options_of(rng, length)
     # the library has none of the small floats
@@ -68,9 +69,10 @@ def compare(rng, world, cache):
             cache_bytes=int(rng.choice([0, 2**24])),
         )
     except ValueError as error:
-        if world.refused and re.search(rf"'.*' has dtype.*({world.refused})", str(error)):
+        if reason and re.search(rf"'.*' has dtype {reason}", str(error)):
             return "refused"
         raise
+    assert not reason, f"{reason} was given"
     assert len(dataset) == len(anchors), (options, len(dataset), anchors)
     ids = [int(one) for one in rng.integers(0, len(anchors), rng.integers(1, 5))]
     for number, given in zip(ids, dataset.__getitems__(ids), strict=True):
@@ -93,7 +95,13 @@ def test_values_equal_those_of_the_library_that_wrote_them(tmp_path, write):
     came = Counter()
     for case in range(CASES):
         rng = np.random.default_rng([case, WRITERS.index(write)])
-        world = write(rng, tmp_path / f"{case}.{'h5' if write is hdf5 else 'zarr'}")
+        path = tmp_path / f"{case}.{'h5' if write is hdf5 else 'zarr'}"
+        try:
+            world = write(rng, path)
+        except (TypeError, ValueError, OSError, AttributeError):
+            # some combinations neither h5py nor zarr writes, or reads back
+            came["not written"] += 1
+            continue
         try:
             came[compare(rng, world, tmp_path / "cache")] += 1
         except Exception as error:

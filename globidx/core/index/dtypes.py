@@ -268,12 +268,17 @@ def put(out: NDArray[Any], block: NDArray[Any]) -> None:
     if out.dtype.names is None:
         if block.dtype != out.dtype:
             block = block.view(as_complex(block.dtype))
-            if block.dtype.name in SMALL:
-                block = block.view(out.dtype)
+            if block.dtype.name in SMALL or _lacks_unit(block.dtype):
+                # h5py forgets the unit of times within rows of their own lengths
+                block = block.view(out.dtype.newbyteorder(block.dtype.byteorder))
         out[...] = block
         return
     for name in out.dtype.names:
         put(out[name], block[name])
+
+
+def _lacks_unit(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic"
 
 
 def plain(values: NDArray[Any], dtype: Dtype) -> Any:

@@ -157,6 +157,15 @@ def test_put_goes_by_names_and_not_by_places():
     assert out["z"].tolist() == [1 + 4j, 2 + 5j, 3 + 6j]
 
 
+def test_put_gives_times_the_unit_of_their_array():
+    """h5py leaves it out within rows of their own lengths; a unit that is there is converted."""
+    out = np.empty(2, "M8[h]")
+    dtypes.put(out, np.array([1, 2], ">i8").view(">M8"))
+    assert out.astype(np.int64).tolist() == [1, 2]
+    dtypes.put(out, np.array([1, 2], "M8[D]"))
+    assert out.astype(np.int64).tolist() == [24, 48]
+
+
 def test_complex_parts_that_stand_otherwise_are_no_complex_number():
     """The imaginary part first, a gap between them, or two kinds of floats: a compound of two members."""
     pair = {"names": ["real", "imag"], "formats": ["f4", "f4"]}
