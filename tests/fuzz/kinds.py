@@ -452,8 +452,6 @@ def same(given: Any, wanted: Any) -> bool:
 
 
 def _bits(tensor: torch.Tensor) -> bytes:
-    return (
-        tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        if tensor.numel()
-        else b""
-    )
+    # one element may have any stride, and is contiguous all the same
+    packed = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+    return packed.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""

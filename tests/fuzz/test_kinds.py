@@ -13,7 +13,7 @@ from kinds import Rows, hdf5, member, refused, same, sample, small_floats, zarr_
 from globidx import FileCacheDataset, GlobalIndexManager, Window
 
 #: More of them: ``FUZZED_KINDS=10000 pytest tests/fuzz/test_kinds.py``
-CASES = int(os.environ.get("FUZZED_KINDS", "400"))
+CASES = int(os.environ.get("FUZZED_KINDS", "1000"))
 WRITERS = [hdf5, zarr_array, small_floats]
 
 
@@ -89,6 +89,7 @@ def compare(rng, world, cache):
     return "equal"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
 def test_values_equal_those_of_the_library_that_wrote_them(tmp_path, write):
     """Any dtype x filters x chunks x shape x byte order x axis x window: equal to the bit, or refused by name."""

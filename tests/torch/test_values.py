@@ -214,6 +214,15 @@ def test_samples_own_their_values(path, window):
         assert same(samples[2], wanted(2))
 
 
+def test_fields_that_are_one_member_have_a_value_each(path):
+    """By two names, and as part of the whole array."""
+    keys = {"all": "event", "id": "event/id", "number": "event/id"}
+    sample = FileCacheDataset(GlobalIndexManager(path, key=keys))[3]
+    sample["all"]["id"].zero_()
+    sample["id"].zero_()
+    assert sample["number"] == 4
+
+
 @pytest.mark.parametrize("path", ["chunked"], indirect=True)
 @pytest.mark.parametrize("method", [None, "fork", "spawn"])
 def test_batches_through_workers(path, method):

@@ -120,6 +120,12 @@ def test_a_member_is_found_by_the_names_that_lead_to_it(made, data):
     assert dtype.at(path) == (one, shape)
 
 
+def test_of_two_members_that_a_path_may_mean_the_longer_name_is_meant():
+    """A name with a slash is an exception, which whoever writes it means."""
+    dtype = dtypes.parse('{"a": {"b": "int8"}, "a/b": "int16"}')
+    assert dtype.path_to("a/b") == ("a/b",) and dtype.path_to("a") == ("a",)
+
+
 @given(ANY, st.data())
 def test_only_keeps_some_members_in_their_sequence(made, data):
     """As a list of leaves, filtered."""

@@ -199,6 +199,15 @@ def test_what_a_function_was_handed_may_be_changed(tmp_path):
         assert sample["x"] == data[4].sum() and sample["y"].tolist() == data[4].tolist()
 
 
+def test_samples_that_take_one_row_have_a_value_each(tmp_path):
+    """It is decoded once, and what a loop does to the value of one sample happens to no other."""
+    write_bytes(tmp_path / "a.h5", range(ROWS), "any length")
+    manager = GlobalIndexManager(tmp_path / "a.h5", key="rgb")
+    first, other, again = FileCacheDataset(manager, decode={"rgb": decoded}).__getitems__([2, 3, 2])
+    first.zero_()
+    assert again.tolist() == [[2, 2, 2]] * 2 and (other == 3).all()
+
+
 def test_what_no_tensor_holds_may_be_decoded(tmp_path):
     """Opaque bytes mean something to the function of a user."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
