@@ -23,14 +23,15 @@ def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> No
         "the field a name of its own; * matches groups (--sequences match)",
     )
     command.add_argument(
-        "--layout", help="a known kind of files: cxi, nexus, peaknet, anndata, ome, tokens:LENGTH"
+        "--layout",
+        help="a known kind of files: cxi, nexus, eiger, peaknet, anndata, ome, tokens:LENGTH",
     )
     command.add_argument(
         "--axis",
         type=of_field(integer),
         action=ByField,
         metavar="N",
-        help="axis along which items lie; or FIELD=N, once for each field that differs (default: 0)",
+        help="axis along which items lie, -1 for the last; or FIELD=N, once for each field that differs (default: 0)",
     )
     command.add_argument(
         "--allow-external",

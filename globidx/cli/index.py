@@ -199,7 +199,8 @@ def _info(args: argparse.Namespace) -> int | None:
     what = "items" if samples is None else "rows"
     lines += [
         f"array        {a['name'] or '(bare)'}: {what} of {tuple(a['item_shape'])} {a['dtype']}"
-        for a in value["arrays"]
+        + _packed(snapshot.table.packings_of(column))
+        for column, a in enumerate(value["arrays"])
     ]
     if samples is None:
         lines.append(f"items/file   {value['shortest']} to {value['longest']}")
@@ -223,6 +224,17 @@ def _print_absent(
         found = extent(snapshot, columns, allow_external=args.allow_external, executor=executor)
     _print(args, value | {"absent": absent_json(found)}, *lines, *absent_lines(found))
     return int(bool(found.unknown))
+
+
+def _packed(packings: list[tuple[int, str]]) -> str:
+    """How an array is packed, in words; "" where no stored number means another value."""
+    from globidx.core.index.packing import PLAIN, Packing
+
+    parsed = [Packing.parse(spelled) for _, spelled in packings]
+    if all(one.meaning == PLAIN.meaning for one in parsed):
+        return ""
+    differs = f" in the first file, differs by file ({len(parsed)} packings)"
+    return f", packed by {str(parsed[0]) or 'nothing'}{differs if len(parsed) > 1 else ''}"
 
 
 def _locate(args: argparse.Namespace) -> int | None:
@@ -335,15 +347,27 @@ def _counts(snapshot: Snapshot) -> str:
 
 def _summary(snapshot: Snapshot) -> dict[str, Any]:
     from globidx.cli.sequences import summary
+    from globidx.core.index.packing import Packing
 
     lengths = snapshot.table.lengths
+    arrays = [
+        (info, snapshot.table.packings_of(column))
+        for column, info in enumerate(snapshot.table.arrays)
+    ]
     return {
         "num_samples": len(snapshot.index),
         "num_files": len(snapshot.table),
         "fingerprint": snapshot.fingerprint,
         "arrays": [
-            {"name": a.name, "item_shape": list(a.item_shape), "dtype": a.dtype, "form": a.form}
-            for a in snapshot.table.arrays
+            {
+                "name": a.name,
+                "item_shape": list(a.item_shape),
+                "dtype": a.dtype,
+                "form": a.form,
+                "packing": str(Packing.parse(packings[0][1])),
+                "num_packings": len(packings),
+            }
+            for a, packings in arrays
         ],
         "shortest": int(lengths.min()),
         "longest": int(lengths.max()),

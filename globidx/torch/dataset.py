@@ -12,14 +12,17 @@ import torch
 import torch.utils.data
 
 from globidx.core import validate
+from globidx.core.index import dtypes
 from globidx.core.index.chunking import Chunking
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.reading import packings
 from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import ByRow
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
+from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.reader import ON_MISSING, Reader
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
@@ -40,10 +43,14 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         The files and arrays.
     fields : str or sequence of str, optional
         Arrays of the index to read, by default all: one gives a tensor, several a dict.
-    decode : dict of str to callable, optional
+    decode : "cf", or dict of str to callable or "cf", optional
         By field, what makes a value of a row: a function of bytes, str or a numpy array, such as
         one that decodes JPEG. It is called where the data is read, once for each distinct row of a
-        batch; the arrays or tensors that it returns for a window are stacked.
+        batch; the arrays or tensors that it returns for a window are stacked. ``"cf"`` gives the
+        values that netCDF's conventions mean, as xarray does with ``decode_times=False``: each file
+        is scaled by its own ``scale_factor`` and ``add_offset``, fill values are NaN, and all have
+        the dtype that those of all files go into. ``decode="cf"`` is for all fields that are packed
+        or have fill values.
     transform : callable, optional
         Called with each sample; the dataset returns its result, and raises what it raises.
     max_open_files : int, optional
@@ -97,7 +104,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         index_manager: GlobalIndexManager,
         *,
         fields: str | Sequence[str] | None = None,
-        decode: Mapping[str, Callable[[Any], Any]] | None = None,
+        decode: Literal["cf"] | Mapping[str, Callable[[Any], Any] | Literal["cf"]] | None = None,
         transform: Callable[[Any], Any] | None = None,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
@@ -125,7 +132,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
-        parts = _parts(index_manager, self.fields, _decoders(decode, self.fields))
+        parts = _parts(index_manager, self.fields, _decoders(decode, index_manager, self.fields))
         specs = [part.spec for part in parts]
         self._givers = [part.give for part in parts]
         self._names = [(part.groups, part.name) for part in parts]
@@ -146,6 +153,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
             on_missing=_on_missing(index_manager, self.fields, on_missing),
             backend=backend,
+        )
+        packings.require_alike(index_manager.now, self._reader.raw)
+        packings.tell_packed(
+            index_manager.now,
+            [spec.column for spec in specs if spec.decode is None and not spec.is_mask],
         )
         self._substitutes = (
             None if on_error == "raise" else Substitutes(self._reader.read, index_manager, on_error)
@@ -172,6 +184,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         ({'': 'datetime64[h]'}, tensor(438288))
         """
         values = {info.name: info.value.dtype.name for info in self.index_manager.arrays}
+        for spec in self._reader.fields:
+            if isinstance(spec.decode, ByPacking):
+                now = self.index_manager.now
+                values[now.table.arrays[spec.column].name] = spec.decode.dtype(now).name
         return {name: values[name] for name in self.fields}
 
     @property
@@ -382,7 +398,7 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    manager: GlobalIndexManager, fields: Sequence[str], decode: Mapping[str, Callable[[Any], Any]]
+    manager: GlobalIndexManager, fields: Sequence[str], decode: Mapping[str, Any]
 ) -> list[_Part]:
     """What to read for a sample: fields, those of compound arrays by member, and masks."""
     window = manager.window
@@ -407,13 +423,22 @@ def _parts_of(
     manager: GlobalIndexManager,
     name: str,
     keys: list[str],
-    decode: Mapping[str, Callable[[Any], Any]],
+    decode: Mapping[str, Any],
 ) -> list[_Part]:
     """A field at ``keys`` of the nested dicts: as it is, or its members."""
     column, window = _column(manager, name), manager.window
     info = manager.arrays[column]
     offsets = None if window is None or window.is_whole else window.of(name)
     dtype, path = info.value.dtype, info.member_path
+    if decode.get(name) == "cf":
+        by_packing = ByPacking(column)
+        # what cannot be decoded is refused now
+        give = giver(dtypes.parse(by_packing.dtype(manager.now).name))
+        return [
+            _Part(
+                FieldSpec(column, offsets, decode=by_packing), give, keys[:-1], "".join(keys[-1:])
+            )
+        ]
     if name in decode:
         by_row = ByRow(name, dtype, decode[name])
         spec = FieldSpec(column, offsets, member=path, decode=by_row)
@@ -442,20 +467,28 @@ def _keys(manager: GlobalIndexManager, name: str) -> list[str]:
     return name.split("/") if manager.layout.names is not None else [name]
 
 
-def _decoders(decode: Any, fields: Sequence[str]) -> Mapping[str, Callable[[Any], Any]]:
-    """Functions by field; TypeError or ValueError where they are none, or of no field."""
+def _decoders(decode: Any, manager: GlobalIndexManager, fields: Sequence[str]) -> Mapping[str, Any]:
+    """Functions by field, or "cf"; TypeError or ValueError where they are none, or of no field."""
     if decode is None:
         return {}
+    packed = {name for name in fields if packings.is_packed(manager.now, _column(manager, name))}
+    if decode == "cf":
+        return dict.fromkeys(packed, "cf")
     if not isinstance(decode, Mapping):
-        raise TypeError(f"decode must be a dict of fields to functions, got {decode!r:.80}")
+        raise TypeError(
+            f"decode must be 'cf', or a dict of fields to functions, got {decode!r:.80}"
+        )
     for name, function in decode.items():
         if name not in fields:
             raise ValueError(
                 f"decode names {name!r}, which is no field that is read; there is {', '.join(map(repr, fields))}"
             )
-        if not callable(function):
-            raise TypeError(f"decode of field {name!r} must be a function, got {function!r:.80}")
-    return decode
+        if not callable(function) and function != "cf":
+            raise TypeError(
+                f"decode of field {name!r} must be a function or 'cf', got {function!r:.80}"
+            )
+    # what is not packed has nothing to decode
+    return {name: one for name, one in decode.items() if one != "cf" or name in packed}
 
 
 def _on_missing(

@@ -75,7 +75,16 @@ def test_build_and_info_tell_what_the_manager_knows(folder, capsys):
             "sequences": None,
             "window": None,
             "left_out": None,
-            "arrays": [{"name": "x", "item_shape": [3], "dtype": "uint16", "form": "plain"}],
+            "arrays": [
+                {
+                    "name": "x",
+                    "item_shape": [3],
+                    "dtype": "uint16",
+                    "form": "plain",
+                    "packing": "",
+                    "num_packings": 1,
+                }
+            ],
             "skipped": [],
             "cache": str(manager.cache_path),
         }

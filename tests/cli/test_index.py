@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import zarr
 from commands import command, run
 from files import environment, numbers, run_python, write_hdf5, write_zarr
 
@@ -53,6 +54,39 @@ def test_json_has_the_same_keys_always(folder, capsys, name):
     run(capsys, "build", folder)
     code, out, err = run(capsys, name, folder, "--json")
     assert code == 0 and sorted(json.loads(out)) == KEYS[name].split() and err == ""
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "zarr2"])
+def test_info_says_how_arrays_are_packed(tmp_path, capsys, kind):
+    """By the first file, and whether files differ; the fill value that each array of zarr 2 has is no packing."""
+
+    def info(*scales):
+        folder = tmp_path / f"{len(scales)}-{scales[0]}"
+        folder.mkdir()
+        for name, scale in zip("abc", scales, strict=False):
+            path = str(folder / f"{name}.{'h5' if kind == 'hdf5' else 'zarr'}")
+            if kind == "hdf5":
+                write_hdf5(path, numbers(3))
+                file = h5py.File(path, "a")
+            else:
+                file = {
+                    "x": zarr.open_group(write_zarr(path, numbers(3), key="x", zarr_format=2))["x"]
+                }
+            file["x"].attrs.update({"scale_factor": scale} if scale else {})
+            if kind == "hdf5":
+                file.close()
+        out = [run(capsys, "info", folder, "--key", "x", *more)[1] for more in ([], ["--json"])]
+        return out[0], json.loads(out[1])["arrays"][0]
+
+    own = "" if kind == "hdf5" else ", fill_value 0"
+    text, value = info(None)
+    assert "packed" not in text and value["num_packings"] == 1
+    text, value = info(0.5)
+    assert f"uint16, packed by scale_factor 0.5{own}\n" in text
+    assert (value["packing"], value["num_packings"]) == (f"scale_factor 0.5{own}", 1)
+    text, value = info(0.5, 0.25, 0.25)
+    assert f"by scale_factor 0.5{own} in the first file, differs by file (2 packings)\n" in text
+    assert value["num_packings"] == 2
 
 
 def test_locate_says_file_and_item(folder, capsys):
@@ -173,7 +207,7 @@ def test_a_wrong_option_is_a_usage_error(arguments, capsys):
         (["--layout", "tokens:4", "--axis", "1"], "along axis 0, not 1"),
         (["--key", "../x"], "inside the file"),
         (["--axis", "7"], "no axis 7"),
-        (["--axis", "64"], "axis must be in [0, 63]"),
+        (["--axis", "64"], "axis must be in [-64, 63]"),
     ],
 )
 def test_options_that_do_not_fit_are_told_in_a_line(folder, capsys, arguments, told):

@@ -59,6 +59,14 @@ def test_times_of_all_fields_of_view_are_samples(plate, tmp_path):
     assert_all_same(opened(plate, tmp_path, 0), expected)
 
 
+def test_the_layout_finds_the_fields_of_view(plate, tmp_path):
+    """``layout="ome"`` on a plate: a sequence a field of view, named by row, column and field, as iohub names it."""
+    index = GlobalIndexManager([str(plate)], layout="ome", cache_dir=tmp_path)
+    assert list(index.sequences.names) == list(fields_of(plate))
+    expected = [stack for values in fields_of(plate).values() for stack in values]
+    assert_all_same(FileCacheDataset(index), expected)
+
+
 def test_windows_stay_in_their_field_of_view(plate, tmp_path):
     """Three times in a row, of fields of view that have as many."""
     expected = [

@@ -22,6 +22,7 @@ from globidx.core.index import episodes as inner
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Inner
 from globidx.core.index.names import Names
+from globidx.core.index.packing import Packing
 from globidx.core.index.table import DIGEST_SIZE, KINDS, PER_FILE, ArrayInfo, Table
 from globidx.core.json import schema, strict
 from globidx.errors import RecordError
@@ -39,6 +40,8 @@ _COLUMNS = {
     "stamps": "<i8",
     "paths": "|u1",
     "path_ends": "<i8",
+    "packings": "|u1",
+    "packing_ends": "<i8",
 }
 #: Those of an index whose files hold sequences, or lack rows.
 _EPISODES = {
@@ -62,6 +65,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
     """Return the bytes of a cache file in parts, the header first; columns are not copied."""
     columns = dict(zip(("names", "name_ends"), table.names.arrays(), strict=True))
     columns |= dict(zip(("paths", "path_ends"), table.paths.arrays(), strict=True))
+    columns |= dict(zip(("packings", "packing_ends"), table.packings.arrays(), strict=True))
     columns |= {name: getattr(table, name) for name in PER_FILE}
     columns |= _inner_columns(table)
     body: list[bytes | memoryview] = []
@@ -154,18 +158,21 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     )
     for info in arrays:
         dtypes.parse(info.dtype)
+        Packing.parse(info.packing)
     files = len(columns["lengths"])
     if any(len(columns[name]) != files for name in ("name_ends", *PER_FILE)):
         raise ValueError("its columns differ in length")
     names = Names(columns.pop("names"), columns.pop("name_ends"))
     paths = Names(columns.pop("paths"), columns.pop("path_ends"))
-    if len(paths) not in (0, files * len(arrays)):
-        raise ValueError("its paths are not one for each array and file")
+    packings = Names(columns.pop("packings"), columns.pop("packing_ends"))
+    if any(len(each) not in (0, files * len(arrays)) for each in (paths, packings)):
+        raise ValueError("its paths and packings are not one for each array and file")
     inside = header["inner"]
     table = Table(
         names=names,
         arrays=arrays,
         paths=paths,
+        packings=packings,
         inner=Inner(**{**inside, "arrays": tuple(inside["arrays"])}),
         episodes=episodes,
         missing=missing,
@@ -243,7 +250,7 @@ def _refuse_odd(table: Table) -> None:
         raise ValueError("its columns have values that no file can have")
     _refuse_odd_inner(table)
     inner_names = () if table.episodes is None else (table.episodes.names,)
-    for names in (table.names, table.paths, *inner_names):
+    for names in (table.names, table.paths, table.packings, *inner_names):
         blob, ends = names.arrays()
         if blob.ndim != 1 or ends.ndim != 1:
             raise ValueError("its names are not one-dimensional")
@@ -306,7 +313,7 @@ _HEADER = {
             dtype=schema.Text(2**16),
             path=schema.Text(4096),
             form=schema.Text(16),
-            packing=schema.Text(128),
+            packing=schema.Text(4096),
             axis=schema.Integer(0, 64),
             member=schema.Text(4096),
         ),

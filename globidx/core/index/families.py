@@ -19,11 +19,14 @@ class Family:
     arrays : tuple of str
         Patterns of arrays, those that a file has of them; below ``match`` where there is one.
     match : str
-        The groups that are sequences, as a pattern; "" if the file's own arrays are meant.
+        The groups that are sequences, as a pattern; "" if the file's own arrays are meant. With the
+        pattern "" in ``arrays``, what matches are the arrays themselves.
     above : str
         What fields leave out of the path of their array.
     varies : tuple of str
         Attributes that must be true of an array; others are constants.
+    own : str
+        The field's name where what matches is the array itself.
 
     Examples
     --------
@@ -36,6 +39,7 @@ class Family:
     match: str = ""
     above: str = ""
     varies: tuple[str, ...] = ()
+    own: str = ""
 
     def keys(self, arrays: Callable[[str], list[str]]) -> dict[str, str]:
         """The keys of its fields, by name.
@@ -47,16 +51,21 @@ class Family:
         listed = [
             self._parted(path)
             for pattern in self.arrays
-            for path in arrays(f"{self.match}/{pattern}" if self.match else pattern)
+            for path in arrays(f"{self.match}/{pattern}".strip("/"))
         ]
         # one match tells for all: what others lack is an error when they are scanned
         first = min((group for _, group in listed), key=natural, default="")
         within = self.match or self.above
-        found = {name: f"{within}/{name}".lstrip("/") for name, group in listed if group == first}
+        found = {
+            name or self.own: f"{within}/{name}".strip("/")
+            for name, group in listed
+            if group == first
+        }
         if not found:
+            below = f" below {self.match}" if self.match else ""
             raise ValueError(
-                f"its arrays are not those of this layout, which has {', '.join(self.arrays)}"
-                + (f" below {self.match}" if self.match else "")
+                "its arrays are not those of this layout, which has "
+                + (self.match if self.own else ", ".join(self.arrays) + below)
             )
         return found
 
@@ -75,6 +84,8 @@ FAMILIES = {
         "file", ("action", "observations/qpos", "observations/qvel", "observations/images/*")
     ),
     "diffusion-policy": Family("meta/episode_ends", ("data/*",), above="data"),
+    # a master file links to the files that the detector filled, one behind the other
+    "eiger": Family("match", ("",), match="entry/data/data_*", own="data"),
     "robomimic": Family(
         "match",
         ("obs/*", "next_obs/*", "actions", "rewards", "dones", "states"),

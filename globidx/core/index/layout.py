@@ -7,8 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from globidx.core import validate
+from globidx.core.cached import cached_property
 from globidx.core.index.families import FAMILIES
-from globidx.core.index.patterns import Pattern, expanded, has_stars, require_alike
+from globidx.core.index.patterns import (
+    Pattern,
+    expanded,
+    has_stars,
+    require_alike,
+    without_brackets,
+)
 
 #: Layouts that are only the names of their arrays.
 _KEYS = {"cxi": ("entry_1/data_1/data",), "peaknet": ("images", "labels")}
@@ -97,18 +104,27 @@ class Layout:
         # beside arrays of many sequences, one that is the same for all of them
         return "plain" if self.inner.kind == "axis" and not axis else self.form
 
+    @cached_property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields: those given, or the keys without what they say of rows."""
+        if self.names is not None:
+            return self.names
+        keys = self.keys or ()
+        short = tuple(map(without_brackets, keys))
+        return short if len(set(short)) == len(short) else keys
+
     def fields(self, axis: int) -> list[tuple[str, str, int]]:
         """Name, key and axis of each field, ``axis`` where it has none of its own.
 
         It is for keys that are known.
         """
         keys = self.keys or ()
-        return list(zip(self.names or keys, keys, self.axes or (axis,) * len(keys), strict=True))
+        return list(zip(self.field_names, keys, self.axes or (axis,) * len(keys), strict=True))
 
     def along(self, axis: int | Mapping[str, int]) -> tuple[Layout, int]:
         """This layout with its rows along ``axis``, which is one for all or by field.
 
-        All others get an axis as well.
+        All others get an axis as well. Below 0 it counts from the end of each array's own axes.
 
         Raises
         ------
@@ -117,17 +133,18 @@ class Layout:
         """
         stacked = self.inner.kind == "axis"
         if not isinstance(axis, Mapping):
-            along = validate.integer(axis, "axis", high=63)
+            along = validate.integer(axis, "axis", low=-64, high=63)
             if stacked and along:
                 raise ValueError(
                     f"axis={along} has no use: with sequences='axis' sequences lie along axis 0, and rows along axis 1"
                 )
             return self._along(along + stacked), along + stacked
-        names = self.names or self.keys or ()
+        names = self.field_names
         if unknown := [name for name in axis if name not in names]:
             raise ValueError(f"axis names {unknown[0]!r}, which is no field; there is {names}")
         given = {
-            name: validate.integer(one, f"axis of {name!r}", high=63) for name, one in axis.items()
+            name: validate.integer(one, f"axis of {name!r}", low=-64, high=63)
+            for name, one in axis.items()
         }
         axes = tuple(given.get(name, int(stacked)) for name in names)
         if stacked and not any(axes):
@@ -158,8 +175,8 @@ def parse(layout: Any, key: Any) -> Layout:
     >>> parse("imagenet", None)
     Traceback (most recent call last):
     ...
-    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, robomimic, \
-the-well, tokens:LENGTH, got 'imagenet'
+    ValueError: layout must be one of auto, cxi, peaknet, nexus, anndata, ome, aloha, diffusion-policy, eiger, \
+robomimic, the-well, tokens:LENGTH, got 'imagenet'
     """
     keys, names = _keys(key)
     name = "auto" if layout is None else layout

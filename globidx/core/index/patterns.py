@@ -11,6 +11,7 @@ from globidx.core.cached import cached_property
 #: Groups that are looked into for ``**``; no file nests deeper but by a circle of links.
 _DEPTH = 64
 _RUNS = re.compile(r"([^\[\]]+)\[([^\[\],]+(?:,[^\[\],]+)?)\]")
+_LOOSE = "[...]"
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -96,9 +97,28 @@ def runs_of(key: str) -> tuple[str, tuple[str, ...]] | None:
     (('tokens', ('offsets',)), ('data/x', ('meta/start', 'meta/length')), None)
     """
     found = _RUNS.fullmatch(key)
-    if found is None or found[2] == "*":
+    if found is None or found[2] in ("*", "..."):
         return None
     return found[1], tuple(part.strip().strip("/") for part in found[2].split(","))
+
+
+def loose(key: str) -> str | None:
+    """The array in a key whose items may have any shape; None for other keys.
+
+    >>> loose("data/images[...]"), loose("data/images")
+    ('data/images', None)
+    """
+    return key.removesuffix(_LOOSE) if key.endswith(_LOOSE) else None
+
+
+def without_brackets(key: str) -> str:
+    """A key without what it says of the rows of its array: the name of its field.
+
+    >>> without_brackets("tokens[offsets]"), without_brackets("images[...]")
+    ('tokens', 'images')
+    """
+    runs = runs_of(key)
+    return loose(key) or (runs[0] if runs else key)
 
 
 def expanded(key: str) -> list[str]:

@@ -31,8 +31,11 @@ DIGEST_SIZE = 16
 #: The columns of a table that have one row a file.
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
+#: Of a column that no file differs in.
+NO_NAMES = Names.of(())
+
 Stamp = tuple[int, int, int, int]
-Schema = tuple[str, tuple[int, ...], str, str, str, int, str]
+Schema = tuple[str, tuple[int, ...], str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class ArrayInfo:
         What an item is: a row, ``item_shape[0]`` successive rows, a sparse row as AnnData
         stores it, or a row of one place along axis 0.
     packing : str
-        In words, how values are computed from what is stored; "" if they are stored themselves.
+        How values are computed from what is stored, as ``Packing`` spells it; "" if they are stored
+        themselves. Of a table whose files differ, that of the first file.
     axis : int
         The axis along which its rows lie.
     member : str
@@ -163,7 +167,7 @@ class Entry:
     def schema(self) -> tuple[Schema, ...]:
         """What all files of an index must have in common.
 
-        That is all of an array but its path and chunks.
+        That is all of an array but its path, chunks and packing.
         """
         return _schema(self.arrays)
 
@@ -176,9 +180,9 @@ class Table:
     array are the same in every file; what may differ is a column: ``lengths`` (int64), ``kinds``
     (uint8, indices of ``KINDS``), ``chunk_lengths`` (int64, files x arrays), ``digests`` (uint8,
     files x 16), ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays, file by file)
-    is empty if every array has the same path in all files: ``arrays`` has it. ``episodes`` are the
-    sequences inside the files, and ``missing`` the rows that they lack, where the layout has such;
-    ``inner`` is how they were found.
+    is empty if every array has the same path in all files: ``arrays`` has it; and so are
+    ``packings``. ``episodes`` are the sequences inside the files, and ``missing`` the rows that
+    they lack, where the layout has such; ``inner`` is how they were found.
     """
 
     names: Names
@@ -189,6 +193,7 @@ class Table:
     digests: NDArray[np.uint8]
     stamps: NDArray[np.int64]
     paths: Names
+    packings: Names = NO_NAMES
     inner: Inner = PLAIN
     episodes: Episodes | None = None
     missing: Missing | None = None
@@ -196,9 +201,14 @@ class Table:
     @classmethod
     def of(cls, names: Iterable[str], entries: Sequence[Entry]) -> Table:
         """Make a table of files, at least one, whose entries have the same ``schema``."""
-        arrays = tuple(replace(info, chunk_length=0) for info in entries[0].arrays)
-        paths = [[info.path for info in entry.arrays] for entry in entries]
-        alike = all(row == paths[0] for row in paths)
+        arrays, paths = _in_common(
+            tuple(replace(info, chunk_length=0) for info in entries[0].arrays),
+            "path",
+            [info.path for entry in entries for info in entry.arrays],
+        )
+        arrays, packings = _in_common(
+            arrays, "packing", [info.packing for entry in entries for info in entry.arrays]
+        )
         stamps = np.zeros((len(entries), len(arrays), 4), np.int64)
         for row, entry in zip(stamps, entries, strict=True):
             if entry.stamps:
@@ -215,7 +225,8 @@ class Table:
                 -1, DIGEST_SIZE
             ),
             stamps=stamps,
-            paths=Names.of(() if alike else (path for row in paths for path in row)),
+            paths=paths,
+            packings=packings,
             inner=entries[0].inner,
             episodes=_all(Episodes.joined, [entry.episodes for entry in entries]),
             missing=_all(Missing.joined, [entry.missing for entry in entries]),
@@ -242,16 +253,17 @@ class Table:
         first = tables[0]
         if len(tables) == 1:
             return first
-        alike = all(not len(table.paths) and table.arrays == first.arrays for table in tables)
+        arrays, paths = _joined(tables, first.arrays, "path")
+        arrays, packings = _joined(tables, arrays, "packing")
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(table, name) for table in tables]) for name in PER_FILE
         }
         return replace(
             first,
             names=Names.joined([table.names for table in tables]),
-            paths=first.paths
-            if alike
-            else Names.joined([table._spelled_paths() for table in tables]),
+            arrays=arrays,
+            paths=paths,
+            packings=packings,
             episodes=_all(Episodes.joined, [table.episodes for table in tables]),
             missing=_all(Missing.joined, [table.missing for table in tables]),
             **columns,
@@ -261,22 +273,19 @@ class Table:
         """Make a table of the files of these rows, at least one, in that sequence."""
         if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self
-        arrays = self.arrays
-        paths = self.paths
-        width = len(self.arrays)
+        arrays, paths, packings = self.arrays, self.paths, self.packings
+        cells = (rows[:, None] * len(arrays) + np.arange(len(arrays))).ravel()
         if len(paths):
-            spelled = list(paths.take((rows[:, None] * width + np.arange(width)).ravel()))
-            alike = spelled == spelled[:width] * len(rows)
-            arrays = tuple(
-                replace(info, path=path) for info, path in zip(arrays, spelled, strict=False)
-            )
-            paths = Names.of(() if alike else spelled)
+            arrays, paths = _in_common(arrays, "path", list(paths.take(cells)))
+        if len(packings):
+            arrays, packings = _in_common(arrays, "packing", list(packings.take(cells)))
         columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in PER_FILE}
         return replace(
             self,
             names=self.names.take(rows),
             arrays=arrays,
             paths=paths,
+            packings=packings,
             episodes=None if self.episodes is None else self.episodes.take(rows),
             missing=None if self.missing is None else self.missing.take(rows),
             **columns,
@@ -286,25 +295,42 @@ class Table:
     def schema(self) -> tuple[Schema, ...]:
         """What all files of an index must have in common.
 
-        That is all of an array but its path and chunks.
+        That is all of an array but its path, chunks and packing.
         """
         return _schema(self.arrays)
 
-    def _spelled_paths(self) -> Names:
-        return (
-            self.paths
-            if len(self.paths)
-            else Names.of([info.path for info in self.arrays] * len(self))
-        )
+    def spelled(self, what: str) -> Names:
+        """Return the ``"path"`` or ``"packing"`` of each array in each file, file by file."""
+        column: Names = getattr(self, f"{what}s")
+        return column if len(column) else Names.of(_each(self.arrays, what) * len(self))
+
+    def packings_of(self, column: int) -> list[tuple[int, str]]:
+        """Return each packing of an array, as it is spelled, behind the first file that has it."""
+        if not len(self.packings):
+            return [(0, self.arrays[column].packing)]
+        first: dict[bytes, int] = {}
+        spelled = self.packings.encoded(0, len(self.packings))[column :: len(self.arrays)]
+        for file, packing in enumerate(spelled):
+            first.setdefault(packing, file)
+        return [(file, packing.decode()) for packing, file in first.items()]
+
+    def packing(self, file: int, column: int) -> str:
+        """Return how an array of a file is packed, as it is spelled."""
+        if not len(self.packings):
+            return self.arrays[column].packing
+        return self.packings[file * len(self.arrays) + column]
 
     def entry(self, row: int) -> Entry:
         """Return the entry that the row was made of."""
         count = len(self.arrays)
-        paths = self.paths[row * count : (row + 1) * count] or [info.path for info in self.arrays]
+        own = slice(row * count, (row + 1) * count)
+        paths = self.paths[own] or _each(self.arrays, "path")
+        packings = self.packings[own] or _each(self.arrays, "packing")
+        lengths = self.chunk_lengths[row].tolist()
         arrays = (
-            replace(info, chunk_length=length, path=path)
-            for info, length, path in zip(
-                self.arrays, self.chunk_lengths[row].tolist(), paths, strict=True
+            replace(info, chunk_length=length, path=path, packing=packing)
+            for info, length, path, packing in zip(
+                self.arrays, lengths, paths, packings, strict=True
             )
         )
         return Entry(
@@ -386,21 +412,39 @@ def describe(table: Table) -> str:
     """
     return ", ".join(
         f"{info.name or 'array'} of {info.value.shape} {info.value.dtype.name}"
-        + (f" packed by {info.packing}" if info.packing else "")
         for info in table.arrays
     )
 
 
 def _schema(arrays: Sequence[ArrayInfo]) -> tuple[Schema, ...]:
     return tuple(
-        (
-            info.name,
-            info.item_shape,
-            info.dtype,
-            info.form,
-            info.packing,
-            info.axis,
-            info.member,
-        )
+        (info.name, info.item_shape, info.dtype, info.form, info.axis, info.member)
         for info in arrays
     )
+
+
+def _each(arrays: Sequence[ArrayInfo], what: str) -> list[str]:
+    return [getattr(info, what) for info in arrays]
+
+
+def _in_common(
+    arrays: tuple[ArrayInfo, ...], what: str, spelled: list[str]
+) -> tuple[tuple[ArrayInfo, ...], Names]:
+    """The arrays with the first file's path or packing, and that of each file unless all are alike."""
+    first = spelled[: len(arrays)]
+    alike = spelled == first * (len(spelled) // len(arrays))
+    changes: list[dict[str, Any]] = [{what: one} for one in first]
+    arrays = tuple(replace(info, **change) for info, change in zip(arrays, changes, strict=True))
+    return arrays, NO_NAMES if alike else Names.of(spelled)
+
+
+def _joined(
+    tables: Sequence[Table], arrays: tuple[ArrayInfo, ...], what: str
+) -> tuple[tuple[ArrayInfo, ...], Names]:
+    """``_in_common`` of the files of several tables, which mostly are alike."""
+    first = tables[0]
+    if any(len(getattr(table, f"{what}s")) for table in tables) or any(
+        _each(table.arrays, what) != _each(first.arrays, what) for table in tables
+    ):
+        return arrays, Names.joined([table.spelled(what) for table in tables])
+    return arrays, getattr(first, f"{what}s")

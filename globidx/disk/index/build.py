@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -275,9 +274,6 @@ class Build:
                 total,
                 failures[0],
             )
-        for info in piece.table.arrays:
-            if info.packing:
-                _tell_packed(info.name or "the array", info.packing)
         table, digest = self._kept(piece, assembled.digest, cache)
         skipped = tuple((failure.path, failure.reason) for failure in failures)
         indexed = self._snapshot(table, skipped, digest)
@@ -330,17 +326,6 @@ def _saved(piece: Piece, digest: str | None, cache: IndexCache) -> str | None:
     It is the one that it was written with, is read from, or gets now.
     """
     return digest or cache.digest_of(piece.table) or cache.save(piece.table)
-
-
-@cache
-def _tell_packed(name: str, packing: str) -> None:
-    """Say it once in a process, however often it is looked at."""
-    _log.warning(
-        "%s is packed by %s: samples are the stored numbers; stored * scale_factor + add_offset is their value, "
-        "which a transform can compute",
-        name,
-        packing,
-    )
 
 
 def _share(count: int, part: int, of: int) -> Indices:

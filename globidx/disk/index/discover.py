@@ -88,6 +88,8 @@ def _named(path: bytes, passed: Counter[str]) -> Iterable[bytes]:
     name = os.fsdecode(path)
     if _is_store(Path(name)):
         return [path]
+    if stores.is_n5(Path(name)):
+        raise NoFilesError(f"{name} is an N5 container, which is not read; {stores.FROM_N5}")
     if os.path.isdir(path):
         stores_found = list(_stores_below(path, set(), passed))
         _refuse_side_by_side(stores_found)
@@ -259,8 +261,11 @@ def _raise(error: OSError) -> None:
 
 
 def _looks_like_store(path: bytes) -> bool:
-    return path.endswith(b".zarr") or any(
-        os.path.exists(path + b"/" + marker) for marker in _MARKERS
+    return (
+        path.endswith(b".zarr")
+        or any(os.path.exists(path + b"/" + marker) for marker in _MARKERS)
+        # no store, but a thing in itself, with thousands of folders in it: told, and not entered
+        or stores.is_n5(Path(os.fsdecode(path)))
     )
 
 

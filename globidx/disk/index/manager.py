@@ -52,14 +52,17 @@ class GlobalIndexManager:
         The array or dataset in each file, or several aligned ones. Without it each file must hold
         exactly one. A dict gives the fields names of their own; ``"obs/image"`` puts it into a dict
         ``obs`` of the sample. With ``sequences="match"`` the parts ``*`` and ``**`` match groups,
-        and ``{a,b}`` stands for several.
+        and ``{a,b}`` stands for several. ``"jets/pt"`` may be a member of a compound array;
+        ``"tokens[offsets]"`` and ``"tokens[start,length]"`` are rows in runs that other arrays
+        tell; items of ``"image[...]"`` may have any shape.
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,
         ``ome``, or ``tokens:LENGTH``, which cuts a one-dimensional array into sequences. ``aloha``,
-        ``diffusion-policy``, ``robomimic`` and ``the-well`` also say what a sequence is, and take
-        the arrays that the first file has.
+        ``diffusion-policy``, ``eiger``, ``robomimic`` and ``the-well`` also say what a sequence is,
+        and take the arrays that the first file has.
     axis : int or dict of str to int, default 0
-        The axis along which items lie, for all fields or by field.
+        The axis along which items lie, for all fields or by field; below 0 it counts from the
+        last axis of each array.
     sequences : str or (str, str), default "row"
         What rows follow one another: ``"row"`` (none: each row is a sample), ``"file"``,
         ``"chain"`` (the files, one behind the other), ``"match"`` (each group that the keys match),
@@ -67,7 +70,9 @@ class GlobalIndexManager:
         row behind each sequence (``"meta/episode_ends"``), or two with first rows and lengths.
     window : Window, int, iterable of int, dict of these by field, or "all", optional
         Which rows around an anchor make up a sample; see ``Window``. By default a row.
-        ``"all"`` takes each sequence as one sample.
+        ``"all"`` takes each sequence as one sample; with ``sequences="match"`` or ``"file"`` arrays
+        need not be aligned then, and one key that names groups, or none, takes all arrays and
+        attributes of each.
     constants : dict of str to str, optional
         What belongs to a sequence or file as a whole and is given with each of its samples:
         arrays (``"dimensions/x"``), attributes (``"data/*@instruction"``, ``"@name"`` of the
@@ -290,7 +295,7 @@ class GlobalIndexManager:
 
     @property
     def axis(self) -> int:
-        """The axis along which items lie, of the first field where fields differ."""
+        """The axis along which items lie, as given; of the first field where fields differ."""
         return self._spec.axis
 
     @property

@@ -171,10 +171,10 @@ class SampleSpec:
 def window_of(window: Any, layout: Layout) -> Window:
     """The window that a user gave: a ``Window``, offsets, ``"all"``, or None for single rows."""
     made = window if isinstance(window, Window) else Window(0 if window is None else window)
-    names = layout.names or layout.keys
-    if names is not None:
+    names = layout.field_names
+    if names:
         require_fields(made, names)
-    if made.mask and "mask" in (layout.names or layout.keys or ()):
+    if made.mask and "mask" in layout.field_names:
         raise ValueError(
             "window has mask=True, but a field is called 'mask' already; rename it in key"
         )

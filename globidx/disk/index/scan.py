@@ -306,6 +306,7 @@ def _difference(one: Piece, other: Piece) -> str:
     pairs = list(zip(one.table.schema, other.table.schema, strict=False))
     if len(one.table.schema) != len(other.table.schema) or any(a[0] != b[0] for a, b in pairs):
         return "set of array names (a bare zarr array has none)"
-    if all(a[:4] + a[5:] == b[:4] + b[5:] for a, b in pairs):
-        return "packing (or none: unpack them), since a stored number means another value in each"
+    dtypes_agree = all(a[2] == b[2] for a, b in pairs)
+    if dtypes_agree and {a[3] for a, _ in pairs} == {"plain"}:
+        return "item shape, or name their arrays with key='name[...]', which leaves shapes open"
     return "item shape and dtype"

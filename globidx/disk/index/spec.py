@@ -57,6 +57,8 @@ class IndexSpec:
         if isinstance(layout, str) and layout in FAMILIES:
             key, sampling = _family(layout, key, named, sampling, allow_external=allow_external)
             layout = None
+        elif layout == "ome" and key is None:
+            layout, key, sampling = _ome(named, sampling)
         inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         attributes: tuple[tuple[str, str], ...] = ()
         if inside.inner.whole and not isinstance(key, Mapping) and len(inside.keys or ()) < 2:
@@ -100,6 +102,28 @@ class IndexSpec:
         return None if self.samples is None else self.samples.sampling(table, paths, self.files)
 
 
+def _ome(
+    named: Any, sampling: dict[str, Any]
+) -> tuple[str | None, dict[str, str] | None, dict[str, Any]]:
+    """The layout, keys and sequences of OME-Zarr: images, or files of many, by what the first one is."""
+    path = find_files(named)[0]
+    try:
+        pattern = stores.ome_pattern(path)
+    except stores.UNREADABLE:
+        # the scan tells what is wrong with it, beside all other files
+        pattern = None
+    if pattern is None:
+        return "ome", None, sampling
+    return None, {"image": pattern}, _in_sequences(sampling, "match")
+
+
+def _in_sequences(sampling: dict[str, Any], sequences: str) -> dict[str, Any]:
+    """Options with the sequences of a layout, where the user named none."""
+    if sampling.get("sequences", "row") != "row":
+        return sampling
+    return sampling | {"sequences": sequences}
+
+
 def _everything(
     keys: tuple[str, ...] | None, named: Any, *, allow_external: bool
 ) -> tuple[Any, tuple[tuple[str, str], ...]]:
@@ -139,6 +163,4 @@ def _family(
         keys = family.keys(arrays)
     except stores.UNREADABLE as error:
         raise ValueError(f"layout {layout!r}: {printable(path)}: {error}") from error
-    if sampling.get("sequences", "row") == "row":
-        sampling = sampling | {"sequences": family.sequences}
-    return keys, sampling
+    return keys, _in_sequences(sampling, family.sequences)

@@ -207,13 +207,13 @@ class Batch:
                 rows = rows[name]
             rows = rows.copy()
         if field.decode is not None:
-            return self._decoded(field.decode, rows, plan), None
+            return self._decoded(field.decode, rows, plan), field.decode.nothing
         return rows, dtypes.parse(info.dtype).at(field.member).dtype.nothing
 
     def _decoded(self, decode: Decode, rows: NDArray[Any], plan: Plan) -> NDArray[Any]:
         """A value for each of the distinct rows."""
         try:
-            return decode(rows, self._now.units.files_of(plan.files))
+            return decode(rows, self._now.units.files_of(plan.files), self._now)
         except UndecodableError as error:
             place = error.place
             described = self._describe(int(plan.files[place]), plan, place, place, str(error))

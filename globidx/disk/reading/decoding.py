@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.index.dtypes import Dtype, plain
+from globidx.disk.index.snapshot import Snapshot
 
 
 class Decode(Protocol):
     """What makes values out of rows, which are in memory already."""
 
-    def __call__(self, rows: NDArray[Any], files: NDArray[np.int64]) -> NDArray[Any]:
-        """A value for each of ``rows``; ``files`` says which file each is of, in ascending order.
+    @property
+    def nothing(self) -> Any:
+        """What stands where no row is."""
+
+    def __call__(self, rows: NDArray[Any], files: NDArray[np.int64], now: Snapshot) -> NDArray[Any]:
+        """A value for each of ``rows``; ``files`` says which file of ``now`` each is of.
 
         UndecodableError where there is none.
         """
@@ -39,9 +44,13 @@ class ByRow(NamedTuple):
     dtype: Dtype
     function: Callable[[Any], Any]
 
-    def __call__(self, rows: NDArray[Any], files: NDArray[np.int64]) -> NDArray[Any]:
+    @property
+    def nothing(self) -> None:
+        """What stands where no row is."""
+
+    def __call__(self, rows: NDArray[Any], files: NDArray[np.int64], now: Snapshot) -> NDArray[Any]:
         """What the function returns for each row, as objects."""
-        del files  # a row is all that it needs
+        del files, now  # a row is all that it needs
         values = np.empty(len(rows), object)
         for place in range(len(rows)):
             row = plain(rows[place, ...], self.dtype)

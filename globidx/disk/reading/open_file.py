@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import NotPlainError, Span, Store
-from globidx.disk.stores.ragged import RunsSource, WholeSource
+from globidx.disk.stores.ragged import LooseSource, RunsSource, WholeSource
 from globidx.disk.stores.sparse import SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
@@ -169,6 +171,12 @@ class OpenFile:
         if info.form == "ragged":
             *tell, array = stores.parts_of(path, info.form)
             return RunsSource(self.library, array, tuple(tell), fill=fill)
+        if info.form == "loose":
+            element = dtypes.parse(info.dtype).element
+            assert element is not None, "items of any shape are arrays"
+            rows = self._source(replace(info, form="plain", dtype=element.name), path)
+            read = partial(self._read_rows, path, info.axis, fill)
+            return LooseSource(rows, read, element.memory)
         if info.form == "whole":
             return WholeSource(self.library, path, info.axis, fill=fill)
         if 0 in info.row_shape:
@@ -183,6 +191,12 @@ class OpenFile:
             library.how += f" ({error})"
             return library
         return FillingSource(fast, library) if fill else fast
+
+    def _read_rows(
+        self, path: str, axis: int, fill: bool | None, start: int, stop: int
+    ) -> NDArray[Any]:
+        rows: NDArray[Any] = self.library().read(path, start, stop, axis=axis, fill=fill)
+        return rows
 
     def _fast(self, info: ArrayInfo, path: str) -> Source:
         is_stacked = info.form == "stacked"
@@ -282,6 +296,7 @@ class FillingSource:
         self._source = source
         self.library = library
         self.how = source.how
+        self.row_shape = getattr(source, "row_shape", None)
 
     def at(self, place: int) -> FillingSource:
         """The rows at one place along axis 0."""

@@ -13,11 +13,14 @@ from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.reading.packings import ByPacking
+from globidx.disk.stores import base as stores
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
@@ -73,6 +76,7 @@ class Reader:
             # files of an older snapshot are not read again, and while they are open HDF5 would
             # serve their old metadata
             self.handles.close()
+            packings.require_alike(now, self.raw)
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached, self._advice)
         try:
@@ -88,6 +92,15 @@ class Reader:
     def columns(self) -> list[int]:
         """The columns of the arrays that are read."""
         return [field.column for field in self.fields if not field.is_mask]
+
+    @property
+    def raw(self) -> list[int]:
+        """The columns whose stored numbers are given, or are decoded by a function that takes them for values."""
+        return [
+            field.column
+            for field in self.fields
+            if not field.is_mask and not isinstance(field.decode, ByPacking)
+        ]
 
     def counters(self, *, reset: bool = False) -> Counters:
         """What was read so far, here and by workers that reported.
@@ -107,6 +120,9 @@ class Reader:
         now, file = key
         path, entry = now.paths[file], now.entry(file)
         if not stamps.is_unchanged(path, entry):
+            self._refuse_changed(path, entry)
+        elif entry.kind == "zarr2" and len(self.raw) < len(self.columns):
+            # its attributes are in a file that no stamp watches, and values are computed by them
             self._refuse_changed(path, entry)
         forked = os.getpid() != self._born_in
         return OpenFile(
@@ -157,8 +173,20 @@ class Reader:
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)
         # a file that was touched, or copied back, has another stamp and the same samples
-        if (now.length, now.digest) != (known.length, known.digest):
+        if (now.length, now.digest) != (known.length, known.digest) and not _has_grown(
+            path, now, known
+        ):
             raise ReadError(
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
                 "refresh() the index and start a new epoch"
             )
+
+
+def _has_grown(path: str, now: Entry, known: Entry) -> bool:
+    """Whether a file that is being written has all rows that it had, and more: ids mean what they meant."""
+    return (
+        now.length > known.length
+        and (now.arrays, now.inner) == (known.arrays, known.inner)
+        and now.episodes is None
+        and stores.is_being_written(path, known.kind)
+    )

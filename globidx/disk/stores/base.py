@@ -8,6 +8,7 @@ that kind is first met.
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
 import os
 import stat
@@ -25,6 +26,7 @@ from globidx.core import validate
 from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
+from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import runs_of
 from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
 from globidx.disk.files import forks
@@ -59,6 +61,10 @@ UNREADABLE = (
 Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ZIP_SIGNATURE = b"PK\x03\x04"
+#: What to do with an N5 container.
+FROM_N5 = (
+    "copy it to zarr, by zarr-python 2 (zarr.N5Store, zarr.copy_all) or tensorstore (driver n5)"
+)
 _OTHER_FORMATS = {b"CDF": "netCDF 3", b"MATLAB 5": "MATLAB 5"}
 
 
@@ -163,12 +169,14 @@ def format_of(path: Path) -> str:
     if path.is_dir():
         if any((path / marker).is_file() for marker in ZARR_MARKERS):
             return "zarr"
+        if is_n5(path):
+            raise OtherFormatError(f"an N5 container, which is no zarr store; {FROM_N5}")
         raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
     if not path.is_file():
         # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
         path.stat()
         raise UnknownKindError("neither a regular file nor a directory")
-    if _has_suffix(str(path)) or _has_signature(path):
+    if _has_suffix(str(path)) or superblock_at(path) is not None:
         return "hdf5"
     with path.open("rb") as file:
         signature = file.read(8)
@@ -180,6 +188,18 @@ def format_of(path: Path) -> str:
                 f"a file of {name}, which is no HDF5: convert it to a newer format of its kind"
             )
     raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
+
+
+def is_n5(path: Path) -> bool:
+    """Whether a folder is an N5 container, or an array in one."""
+    marker = path / "attributes.json"
+    try:
+        # a FIFO of that name would be waited for
+        told = json.loads(marker.read_bytes()) if marker.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        told = None
+    is_told = isinstance(told, dict) and ("n5" in told or {"dataType", "blockSize"} <= told.keys())
+    return is_told or (path.suffix.lower() == ".n5" and path.is_dir())
 
 
 def in_zip(path: Path) -> str:
@@ -240,6 +260,15 @@ def arrays_like(
     return listed
 
 
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of an OME-Zarr file that holds many; None for any other file."""
+    if not is_remote(path) and format_of(Path(path)) != "zarr":
+        return None
+    module = _module("zarr.library" if is_remote(path) else "zarr.fast_scan")
+    pattern: str | None = module.ome_pattern(path)
+    return pattern
+
+
 def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
     """All that lies in the first group of a file that ``pattern`` matches; None where it matches arrays.
 
@@ -287,6 +316,11 @@ def _audit_zarr(path: str, kind: str, looking: Looking, array: str, axis: int) -
         return other
 
 
+def is_being_written(path: str, kind: str) -> bool:
+    """Whether another process writes a file in a way that lets others read it meanwhile."""
+    return kind == "hdf5" and bool(_module("hdf5.swmr").is_written(path))
+
+
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
     """Whether ``dataset``, which another file takes from this one, is its ``array``.
 
@@ -321,6 +355,7 @@ def array_info(
     for its attributes.
     """
     label = f"array {field.path!r}" if field.path else "the array"
+    axis, rows = counted_axis(field.axis, len(shape)), tuple(shape)
     # each row of an array of arrays has axes of its own behind those of the array
     shape = (*shape, *dtype.shape)
     chunks = (*chunks, *dtype.shape) if chunks else chunks
@@ -328,19 +363,14 @@ def array_info(
     if field.members:
         compound = dtypes.parse(dtype_name)
         dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
-    axis = field.axis
     if field.form == "whole":
-        # of any shape: a file or a match is one sample, and rows are counted by those of the first field
-        count = int(shape[axis]) if len(shape) > axis else 1
-        return ArrayInfo(field.name, (), dtypes.ANY, 0, field.path, "whole", "", axis), count
-    if not shape:
-        raise ValueError(
-            f"{label} is a single value, with no axis of items; choose another with key= (--key)"
-        )
-    if axis >= len(shape):
-        raise ValueError(
-            f"{label} has shape {tuple(shape)}, and no axis {axis}; axis must be in [0, {len(shape)})"
-        )
+        # of any shape: a file or a match is one sample, and the first field counts the rows
+        count = int(rows[axis]) if 0 <= axis < len(rows) else 1
+        return ArrayInfo(
+            field.name, (), dtypes.ANY, 0, field.path, "whole", "", max(axis, 0)
+        ), count
+    _require_axis(label, rows, field)
+    along = axis
     # a damaged file may claim any size, and what no int64 holds cannot be indexed
     if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
         chunks and min(chunks) < 1
@@ -352,6 +382,12 @@ def array_info(
         raise ValueError(
             f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays"
         )
+    if field.form == "loose":
+        item = tuple(int(size) for dimension, size in enumerate(shape) if dimension != axis)
+        if not all(item):
+            raise ValueError(f"{label} has shape {shape}, whose items hold nothing")
+        shape, chunks, axis = shape[axis : axis + 1], chunks and chunks[axis : axis + 1], 0
+        dtype_name = dtypes.ragged(dtype_name)
     ahead = 0 if field.form == "stacked" else axis
     item_shape = tuple(
         int(size) for dimension, size in enumerate(shape) if dimension not in (ahead, axis)
@@ -368,9 +404,37 @@ def array_info(
         field.path,
         field.form,
         packing,
-        axis,
+        along,
         field.member,
     ), count
+
+
+def counted_axis(axis: int, ndim: int) -> int:
+    """An axis counted from the front, where it may be counted from the end.
+
+    >>> counted_axis(-1, 3), counted_axis(1, 3)
+    (2, 1)
+    """
+    return axis + ndim if axis < 0 else axis
+
+
+def _require_axis(label: str, shape: Sequence[int], field: Field) -> None:
+    """ValueError where the items of a field cannot lie along the axis that it has."""
+    if not shape:
+        raise ValueError(
+            f"{label} is a single value, with no axis of items; choose another with key= (--key)"
+        )
+    first, end = int(field.form == "stacked"), len(shape)
+    if first <= counted_axis(field.axis, end) < end:
+        return
+    if first:
+        raise ValueError(
+            f"{label} has shape {tuple(shape)}, and no axis {field.axis} of rows beside axis 0, that of the sequences"
+        )
+    raise ValueError(
+        f"{label} has shape {tuple(shape)}, and no axis {field.axis}; axis must be in [0, {end}), or in [-{end}, 0) "
+        "counted from the end"
+    )
 
 
 def parts_of(path: str, form: str) -> tuple[str, ...]:
@@ -385,23 +449,18 @@ def parts_of(path: str, form: str) -> tuple[str, ...]:
     return (path,) if runs is None else (*runs[1], runs[0])
 
 
-def packing_of(attribute: Callable[[str], Any]) -> str:
-    """How stored numbers make values, by the conventions of netCDF: "" where they are the values.
+def packing_of(attribute: Callable[[str], Any], dtype: Any, own: Any = None) -> str:
+    """How stored numbers make values, by the conventions of netCDF, as ``Packing`` spells it.
 
-    https://cfconventions.org, section 8.1: value = stored * scale_factor + add_offset.
+    ``own`` is the fill value of the array itself, where it counts as ``_FillValue``.
 
-    >>> packing_of({"scale_factor": 0.5}.get), packing_of({"scale_factor": 1.0, "add_offset": 0}.get)
-    ('scale_factor 0.5, add_offset 0.0', '')
+    >>> packing_of({"scale_factor": 0.5}.get, np.dtype("int16"))
+    'scale_factor float 0.5'
     """
-    scale, offset = _number(attribute("scale_factor"), 1.0), _number(attribute("add_offset"), 0.0)
-    return "" if (scale, offset) == (1.0, 0.0) else f"scale_factor {scale!r}, add_offset {offset!r}"
-
-
-def _number(value: Any, default: float) -> float:
-    if value is None:
-        return default
-    array = np.asarray(value)
-    return float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else default
+    # floats that numpy does not have are integers here, and what is no dtype of numpy's no number
+    if not isinstance(dtype, np.dtype) or "small" in (dtype.metadata or ()):
+        return ""
+    return Packing.of(attribute, dtype, own=own).spelled
 
 
 def make_entry(
@@ -479,13 +538,14 @@ def _has_suffix(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in HDF5_SUFFIXES
 
 
-def _has_signature(path: Path) -> bool:
+def superblock_at(path: Path) -> int | None:
+    """Where HDF5's data begin in a file; None if it is no HDF5 file."""
     size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
         # HDF5 allows a user block before it: 512 bytes, or twice as many, and so on
         while offset < size:
             file.seek(offset)
             if file.read(8) == _HDF5_SIGNATURE:
-                return True
+                return offset
             offset = max(512, 2 * offset)
-    return False
+    return None

@@ -14,7 +14,8 @@ import numpy as np
 
 from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
-from globidx.core.index.patterns import runs_of
+from globidx.core.index.patterns import loose, runs_of
+from globidx.disk.stores import ome
 
 #: The shape of each array by its path; of one that cannot be opened, the reason.
 Shapes = Mapping[str, Sequence[int] | str]
@@ -66,7 +67,7 @@ def find(root: Any, layout: Layout, axis: int, arrays: Callable[[], Shapes]) -> 
 def fields_of(layout: Layout, axis: int) -> tuple[Field, ...]:
     """The fields of a layout that names its keys, each at its key: the same for all files."""
     return tuple(
-        Field(name, key, layout.form_along(along), along)
+        Field(name, loose(key) or key, "loose" if loose(key) else layout.form_along(along), along)
         for name, key, along in layout.fields(axis)
     )
 
@@ -131,8 +132,11 @@ def in_compound(field: Field, dtype_of: Callable[[str], Any]) -> Field | None:
             if not member:
                 return field
             compound = dtypes.parse(dtypes.spelled(dtype.base))
+            if not compound.members:
+                # what lies below an array of zarr are its chunks
+                return None
             if compound.path_to(member) is None:
-                members = ", ".join(map(repr, compound.members)) or "none"
+                members = ", ".join(map(repr, compound.members))
                 raise ValueError(
                     f"its array {path!r} has no member {member!r}; of {compound.name:.60}, members are {members}"
                 )
@@ -157,12 +161,12 @@ def _dtype(root: Any, path: str) -> Any:
     try:
         return node.dtype if is_array(node) else None
     except TypeError as error:
-        # HDF5 has types that numpy has not
-        raise ValueError(f"its array {path!r} cannot be read: {error}") from error
+        raise ValueError(f"array {path!r} cannot be read by h5py: {error}") from None
 
 
 def is_array(node: Any) -> bool:
     """Whether a node of a file is an array, and no group, type or nothing at all."""
+    # by class: h5py raises where a type has no dtype
     return hasattr(node, "shape") and hasattr(type(node), "dtype")
 
 
@@ -263,24 +267,33 @@ def _class(node: Any) -> str | None:
 
 
 def _ome(root: Any) -> str:
-    """The full resolution of an OME-Zarr image.
-
-    https://ngff.openmicroscopy.org, versions 0.4 (``multiscales``) and 0.5 (below ``ome``).
-    """
-    attributes = dict(root.attrs)
-    within = attributes.get("ome")
-    scales = (within if isinstance(within, dict) else attributes).get("multiscales")
-    try:
-        path: Any = scales[0]["datasets"][0]["path"]  # type: ignore[index]
-    except (TypeError, LookupError):
+    """The full resolution of an OME-Zarr image."""
+    path = ome.level_0(dict(root.attrs))
+    if path is None:
+        several = ome_pattern(root)
+        if several is not None:
+            raise ValueError(
+                "it holds many OME-Zarr images, where other files are one each: index it by itself, or all of its "
+                f"kind, with layout='ome' (key={several!r}, sequences='match')"
+            )
         raise ValueError(
             "it has no multiscales attribute with a dataset in it, so it is no OME-Zarr image"
-        ) from None
-    if not isinstance(path, str) or not is_array(_get(root, path)):
+        )
+    if not is_array(_get(root, path)):
         raise ValueError(
             f"its multiscales attribute names {path!r} as level 0, which is no array in it"
         )
-    return path.strip("/")
+    return path
+
+
+def ome_pattern(root: Any) -> str | None:
+    """The key of all images of a file that holds many; None for another file."""
+
+    def attributes(path: str) -> Mapping[str, Any]:
+        node = _get(root, path) if path else root
+        return {} if node is None else dict(node.attrs)
+
+    return ome.key_of(attributes, lambda path: is_array(_get(root, path)))
 
 
 def _anndata(root: Any, key: str) -> str:

@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Layout
+from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
 from globidx.core.windows.sequences import Sequences
-from globidx.disk.stores.base import Contents, Inside, array_info, require_aligned
-from globidx.disk.stores.find_arrays import Field, in_compound, together
+from globidx.disk.stores.base import Contents, Inside, array_info, counted_axis, require_aligned
+from globidx.disk.stores.find_arrays import Field, fields_of, in_compound, together
 from globidx.errors import MissingChunkError
 
+#: Why matches of which each says something else are not decoded.
+_SEVERAL = "matches of one file differ in _FillValue, scale_factor or add_offset"
 #: Names of matches that an error lists.
 _FEW = 5
 #: Groups in groups that are looked into.
@@ -196,7 +199,7 @@ def matched(
         If nothing matches, a match lacks an array that others have, or arrays of matches differ in
         more than their length.
     """
-    fields = [Field(name, key, layout.form, along) for name, key, along in layout.fields(axis)]
+    fields: Sequence[Field] = fields_of(layout, axis)
     patterns = [Pattern(field.path) for field in fields]
     columns = [_Column(field) for field in fields]
     names, lengths, chunks = list[str](), list[int](), list[list[int]]()
@@ -273,20 +276,23 @@ class _Column:
         self.info: ArrayInfo
         self.first: object = None
         self._like: tuple[object, ...] = ()
+        self._packing = ""
 
     def add(self, one: Described, path: str) -> int:
         """How many rows the array at ``path`` has.
 
         ValueError where it does not go with those before.
         """
-        axis = self.field.axis
+        axis = counted_axis(self.field.axis, len(one.shape))
         if self.field.form == "whole":
             return self._add_whole(one)
         # numpy takes dtypes for equal that differ in their metadata
         dtype = one.dtype if one.dtype.kind in "biufc" else dtypes.spelled(one.dtype)
-        alike = (one.shape[:axis], one.shape[axis + 1 :], dtype, one.packing)
+        is_loose = self.field.form == "loose"
+        sides = () if is_loose else (one.shape[:axis], one.shape[axis + 1 :])
+        alike = (sides, dtype, one.packing)
         # of many thousand groups nearly all are alike, and cost this comparison
-        if alike != self._like or len(one.shape) <= axis:
+        if alike != self._like or not 0 <= axis < len(one.shape):
             info, _ = array_info(
                 self.field._replace(path=path),
                 one.shape,
@@ -294,16 +300,10 @@ class _Column:
                 one.chunks,
                 packing=one.packing,
             )
-            if self._like and (info.item_shape, info.dtype, info.packing) != (
-                self.info.item_shape,
-                self.info.dtype,
-                self.info.packing,
-            ):
-                raise ValueError(
-                    f"array {path!r} holds {_row(info)}, while that of the first match holds {_row(self.info)}"
-                )
-            if not self._like:
-                self.first = one.spelled
+            if self._like:
+                self._require_alike(info, path)
+            else:
+                self.first, self._packing = one.spelled, info.packing
                 # the pattern stands for the paths of all matches
                 self.info = replace(info, path=self.field.path)
             self._like = alike
@@ -318,10 +318,26 @@ class _Column:
             self.info, self.first = info, one.spelled
         return self.rows
 
+    def _require_alike(self, info: ArrayInfo, path: str) -> None:
+        """ValueError where a row of another match is another thing than one of the first."""
+        first = replace(self.info, packing=self._packing)
+        if _meaning(info) != _meaning(first):
+            raise ValueError(
+                f"array {path!r} holds {_row(info)}, while that of the first match holds {_row(first)}"
+            )
+        if info.packing != first.packing:
+            # as stored numbers they are alike; as values they would differ in dtype, or in a mask
+            self.info = replace(first, packing=Packing(problem=_SEVERAL).spelled)
+
+
+def _meaning(info: ArrayInfo) -> tuple[object, ...]:
+    """What a row is, and what its stored numbers mean."""
+    return info.item_shape, info.dtype, Packing.parse(info.packing).meaning
+
 
 def _row(info: ArrayInfo) -> str:
     """What a row of an array is, in words."""
-    packed = f" packed by {info.packing}" if info.packing else ""
+    packed = f" packed by {Packing.parse(info.packing)}" if info.packing else ""
     return f"{info.item_shape} {info.dtype}{packed} a row"
 
 

@@ -32,6 +32,11 @@ class ChunkGrid:
         self._shape, self._chunks, self._axis = shape, chunks, axis
         self._set(None)
 
+    @property
+    def row_shape(self) -> Coordinates:
+        """The shape of a row."""
+        return self._shape[: self._axis] + self._shape[self._axis + 1 :]
+
     def at(self, place: int) -> ChunkGrid:
         """The same chunks, and the rows at one place along axis 0."""
         other = copy.copy(self)

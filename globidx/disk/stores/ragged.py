@@ -74,6 +74,36 @@ def _stretches(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple
     return list(zip([0, *cuts.tolist()], [*cuts.tolist(), len(begins)], strict=True))
 
 
+class LooseSource:
+    """Rows whose shape the index leaves open: that of another file may be another one.
+
+    ``source`` reads them where it knows their shape, else ``read(start, stop)`` does.
+    """
+
+    def __init__(
+        self, source: Any, read: Callable[[int, int], NDArray[Any]], memory: np.dtype[Any]
+    ) -> None:
+        self._source, self._read, self._memory = source, read, memory
+        self.how = f"{source.how}, an array each"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``, an array each; how many bytes that took."""
+        shape = getattr(self._source, "row_shape", None)
+        if shape is None:
+            block = self._read(start, stop)
+            rows = np.empty(block.shape, self._memory)
+            dtypes.put(rows, block)
+            nbytes = rows.nbytes
+        else:
+            rows = np.empty((stop - start, *shape), self._memory)
+            nbytes = self._source.read(start, stop, rows)
+        if len(rows) != stop - start:
+            raise ReadError(f"it ends after {start + len(rows)} rows, before row {stop}")
+        for place in range(len(rows)):
+            out[place] = rows[place, ...]
+        return int(nbytes)
+
+
 class WholeSource:
     """All of an array as one row, its axis of rows first where it has one."""
 

@@ -148,9 +148,10 @@ def golden_table():
     """Three arrays and sequences in files of three kinds, one without a stamp, with a name outside ASCII."""
 
     def entry(kind, length, chunk, *stamps):
+        packing = "add_offset float 0.5" if chunk == 8 else "_FillValue int64 -1"
         arrays = (
             ArrayInfo("images", (2, 3), "uint16", chunk, "entry/data"),
-            ArrayInfo("labels", (), "int64", 0, "labels", form="tokens", packing="x"),
+            ArrayInfo("labels", (), "int64", 0, "labels", form="tokens", packing=packing),
             ArrayInfo("pt", (3,), '{"p": {"t\u00e9": ["bfloat16", [2]]}}', 0, "jets", member="p"),
         )
         return Entry(kind, length, arrays, bytes(range(16)), stamps)

@@ -34,6 +34,7 @@ def entries(draw, schema, same_places=None):
     """An entry of files that agree in ``schema``; arrays lie where they are called, or anywhere."""
     alike = draw(st.booleans()) if same_places is None else same_places
     kind = draw(st.sampled_from(["hdf5", "zarr2", "zarr3"]))
+    packings = [""] if alike else ["", "add_offset float 1.0", "_FillValue int16 -1"]
     arrays = tuple(
         ArrayInfo(
             name,
@@ -41,6 +42,7 @@ def entries(draw, schema, same_places=None):
             dtype,
             draw(st.integers(0, 2**40)),
             name if alike else draw(st.sampled_from(["", "p", "q/r"])),
+            packing=draw(st.sampled_from(packings)),
             axis=len(shape),
         )
         for name, shape, dtype in schema
@@ -207,6 +209,18 @@ def test_the_fingerprint_is_made_of_names_counts_shapes_and_dtypes(some):
             spelled += b"".join(name.encode() + b"\0" for some in held for name in some.names)
         assert table.fingerprint(count) == hashlib.blake2b(spelled, digest_size=16).hexdigest()
     assert table.fingerprint() == table.fingerprint(len(names))
+
+
+@given(files())
+def test_each_packing_is_told_with_the_first_file_that_has_it(some):
+    """Of each array, whether all files are packed alike or not; and that of any one file."""
+    names, every = some
+    table = Table.of(names, every)
+    for column in range(len(table.arrays)):
+        spelled = [entry.arrays[column].packing for entry in every]
+        told = table.packings_of(column)
+        assert told == [(spelled.index(one), one) for one in dict.fromkeys(spelled)]
+        assert [table.packing(file, column) for file in range(len(table))] == spelled
 
 
 def test_a_description_names_every_array():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from contextlib import ExitStack
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from files import numbers, run_python, settled_manager, write_hdf5, write_zarr
 
-from globidx import GlobalIndexManager
+from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.disk.index.discover import find_files
 from globidx.errors import BadFilesError, NoFilesError
 
@@ -295,6 +298,81 @@ def test_other_formats_are_passed_over_and_counted(tmp_path, caplog):
         (tmp_path / name).unlink()
     with pytest.raises(NoFilesError, match=r"passed over 2 \.txt"):
         GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")
+
+
+def write_n5(folder, attributes):
+    """A container with an array of one block."""
+    (folder / "x/0").mkdir(parents=True)
+    (folder / "x/0/0").write_bytes(b"block")
+    array = {"dataType": "uint8", "blockSize": [2, 2], "dimensions": [2, 2]}
+    (folder / "x/attributes.json").write_text(json.dumps(array))
+    if attributes is not None:
+        (folder / "attributes.json").write_text(attributes)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [("b.n5", '{"n5": "2.0.0"}'), ("b.N5", None), ("b", '{"n5": "4.0.0"}'), ("b.n5", "no JSON")],
+)
+def test_n5_is_told_by_name(tmp_path, caplog, name, attributes):
+    """Passed over in a folder, refused where it is named itself: what it is, and what makes it a zarr store."""
+    write_hdf5(tmp_path / "a.h5", numbers(3))
+    write_n5(tmp_path / name, attributes)
+    with caplog.at_level("WARNING", "globidx"):
+        assert len(GlobalIndexManager(tmp_path, cache_dir=tmp_path / ".cache")) == 3
+    assert f"{name} is an N5 container, which is no zarr store; copy it to zarr" in caplog.text
+    with pytest.raises(NoFilesError, match="is an N5 container, which is not read; copy it"):
+        GlobalIndexManager(tmp_path / name)
+    for files in ([tmp_path / name], f"{tmp_path}/b*"):
+        with pytest.raises(BadFilesError, match=f"{name}: an N5 container"):
+            GlobalIndexManager(files)
+    with pytest.raises(BadFilesError, match="x: an N5 container"):
+        GlobalIndexManager([tmp_path / name / "x"])
+
+
+def test_attributes_of_other_folders_are_no_n5(tmp_path):
+    """A file of that name may say anything; a zarr store with one is a zarr store."""
+    write_zarr(tmp_path / "a.n5", numbers(3))
+    (tmp_path / "a.n5/attributes.json").write_text('{"n5": "2.0.0"}')
+    (tmp_path / "deep").mkdir()
+    write_hdf5(tmp_path / "deep/b.h5", numbers(3))
+    for content in ('{"dataType": "x"}', "[]", "{", '"n5"'):
+        (tmp_path / "deep/attributes.json").write_text(content)
+        assert names(find_files(tmp_path), tmp_path) == ["a.n5", "deep/b.h5"]
+    (tmp_path / "deep/attributes.json").unlink()
+    os.mkfifo(tmp_path / "deep/attributes.json")
+    assert names(find_files(tmp_path), tmp_path) == ["a.n5", "deep/b.h5"]
+
+
+def test_a_glob_takes_what_it_names(tmp_path):
+    """A file of another format that a glob matches was asked for, so it is refused by name."""
+    write_hdf5(tmp_path / "a.nc", numbers(3))
+    (tmp_path / "b.nc").write_bytes(b"CDF\x01" + bytes(100))
+    with pytest.raises(BadFilesError, match=r"b\.nc: a file of netCDF 3, which is no HDF5"):
+        GlobalIndexManager(f"{tmp_path}/*.nc", cache_dir=tmp_path / "cache")
+    assert len(GlobalIndexManager(f"{tmp_path}/a*", cache_dir=tmp_path / "cache")) == 3
+
+
+@pytest.mark.parametrize("userblock", [512, 1024, 8192])
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_bytes_in_front_of_a_file_move_its_data(tmp_path, userblock, libver):
+    """MATLAB writes 512 of its own: every way to find data in a file counts them in."""
+    data = numbers(10, (4,), "f4")
+    with h5py.File(tmp_path / "a.MAT", "w", userblock_size=userblock, libver=libver) as file:
+        file["contiguous"] = data
+        file.create_dataset("one", data=data, chunks=(10, 4))
+        file.create_dataset("several", data=data, chunks=(3, 3), compression="gzip")
+        file.create_dataset("growing", data=data, chunks=(3, 3), maxshape=(None, 4), shuffle=True)
+        file.create_dataset("tree", data=data, chunks=(3, 3), maxshape=(None, None))
+        keys = list(file)
+    with open(tmp_path / "a.MAT", "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file")
+    manager = GlobalIndexManager(tmp_path, key=keys, cache_dir=tmp_path / "cache")
+    dataset = FileCacheDataset(manager)
+    assert "library" not in str(dataset.explain())
+    for id, sample in enumerate(dataset):
+        for key in keys:
+            np.testing.assert_array_equal(sample[key], data[id])
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF", b"MATLAB 7.3 MAT-file" + bytes(600)])

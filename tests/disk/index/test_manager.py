@@ -121,7 +121,7 @@ def test_keys_that_name_nothing_are_refused(folder, key):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"axis": -1}, ValueError),
+        ({"axis": -65}, ValueError),
         ({"axis": 1.0}, TypeError),
         ({"on_bad": "ignore"}, ValueError),
         ({"settled_after": -1}, ValueError),

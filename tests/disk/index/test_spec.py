@@ -51,9 +51,20 @@ def write_the_well(folder):
     return "well.hdf5", {name: name for name in names}, "axis"
 
 
+def write_eiger(folder):
+    with h5py.File(folder / "run_master.h5", "w") as master:
+        for number, rows in ((1, 4), (2, 5), (10, 3)):
+            name = f"data_{number:06}"
+            with h5py.File(folder / f"run_{name}.h5", "w") as file:
+                file["entry/data/data"] = number * numbers(rows, 2, 3)
+            master[f"entry/data/{name}"] = h5py.ExternalLink(f"run_{name}.h5", "/entry/data/data")
+    return "run_master.h5", {"data": "entry/data/data_*"}, "match"
+
+
 WRITERS = {
     "aloha": write_aloha,
     "diffusion-policy": write_diffusion_policy,
+    "eiger": write_eiger,
     "robomimic": write_robomimic,
     "the-well": write_the_well,
 }

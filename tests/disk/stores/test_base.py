@@ -119,8 +119,18 @@ def test_the_scan_tells_length_item_shape_dtype_and_chunk(written, layout):
     native = written.data.dtype.newbyteorder("=").name
     chunk = 0 if "contiguous" in layout else 2 if "sharded" in layout else 4
     assert written.entry.length == LENGTH
-    assert written.entry.arrays == (
-        ArrayInfo(written.array, SHAPE, native, chunk, written.array, axis=written.axis),
+    # each array of zarr 2 has a fill value, which some take for a missing one
+    zero = np.dtype(native).type(0)
+    packing = f"fill_value {native} {zero}" if layout.startswith("zarr2") else ""
+    (info,) = written.entry.arrays
+    assert info == ArrayInfo(
+        written.array,
+        SHAPE,
+        native,
+        chunk,
+        written.array,
+        packing=packing,
+        axis=written.axis,
     )
     assert written.entry.kind == ("hdf5" if layout.startswith("hdf5") else layout[:5])
 
@@ -303,7 +313,9 @@ def test_a_type_that_numpy_has_not_is_refused_by_name(tmp_path):
         space = h5py.h5s.create_simple((3,))
         h5py.h5d.create(file.id, b"t", h5py.h5t.UNIX_D32LE.copy(), space)
     for keys in (None, ["t"], ["t/x"]):
-        with pytest.raises(ValueError, match="array 't' cannot be read: No NumPy equivalent"):
+        with pytest.raises(
+            ValueError, match="array 't' cannot be read by h5py: No NumPy equivalent"
+        ):
             stores.scan(str(path), parse(None, keys), 0)
     with h5py.File(path, "a") as file:
         file["x"] = np.arange(3)
@@ -319,7 +331,7 @@ def test_a_group_or_scalar_in_place_of_an_array_is_refused(tmp_path, write):
         match="no array 'g'; there is 'g/x' of .*, 'y' of .*'g' is a group: name an array",
     ):
         stores.scan(str(path), parse(None, ["g"]), 0)
-    with pytest.raises(ValueError, match=r"no axis 2; axis must be in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"no axis 2; axis must be in \[0, 2\), or in \[-2, 0\)"):
         stores.scan(str(path), parse(None, ["y"]), 2)
     with pytest.raises(ValueError, match="holds 2 arrays.*choose with key="):
         stores.scan(str(path), Layout(), 0)

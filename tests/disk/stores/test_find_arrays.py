@@ -11,7 +11,8 @@ import pytest
 import zarr
 from files import numbers, settled_manager, write_hdf5, write_zarr
 
-from globidx import GlobalIndexManager
+from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.core.index.patterns import natural
 from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError
 
@@ -345,6 +346,191 @@ def test_what_is_no_ome_image_is_a_named_error(tmp_path, attributes):
     write_zarr(tmp_path / "a.zarr", numbers(3), key="x")
     zarr.open_group(tmp_path / "a.zarr", mode="r+").attrs.update(attributes)
     assert "multiscales" in refused(tmp_path / "a.zarr", layout="ome")
+
+
+def multiscales(group, version, arrays):
+    """Levels of one image, written as ``version`` says."""
+    for name, data in arrays.items():
+        group.create_array(name, data=data)
+    scales = [{"datasets": [{"path": name} for name in arrays], "version": version}]
+    told(group, version, multiscales=scales)
+
+
+def told(group, version, **attributes):
+    group.attrs.update(attributes if version == "0.4" else {"ome": attributes})
+
+
+def ome_plate(path, version, fields=("A/1/0", "A/1/1", "A/10/0", "B/2/0"), level="0"):
+    """A plate by its specification; each field of view of its own number of times, and with a label image in it."""
+    root = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3)
+    wells = list(dict.fromkeys(field.rpartition("/")[0] for field in fields))
+    told(root, version, plate={"wells": [{"path": well} for well in ["C/3", *wells]]})
+    told(root.create_group("C/3"), version, well={"images": []})
+    for well in wells:
+        names = [name.rpartition("/")[2] for name in fields if name.startswith(f"{well}/")]
+        told(root.create_group(well), version, well={"images": [{"path": name} for name in names]})
+    images = {}
+    for number, field in enumerate(fields):
+        images[field] = numbers(1 + number, (2, 3), start=1 + 100 * number)
+        group = root.create_group(field)
+        multiscales(group, version, {level: images[field], "half": images[field][..., ::2]})
+        multiscales(group.create_group("labels/cells"), version, {level: images[field]})
+    return images
+
+
+VERSIONS = pytest.mark.parametrize("version", ["0.4", "0.5"])
+
+
+@VERSIONS
+@pytest.mark.parametrize("level", ["0", "s0"])
+def test_ome_fields_of_view_of_a_plate_are_sequences(tmp_path, version, level):
+    """Named by row, column and field, in natural order; each time of each is a sample; wells without images are none."""
+    images = ome_plate(tmp_path / "p.zarr", version, level=level)
+    for _ in range(2):
+        manager = settled_manager(tmp_path / "p.zarr", layout="ome")
+        assert list(manager.sequences.names) == sorted(images, key=natural)
+        expected = np.concatenate([images[name] for name in manager.sequences.names])
+        got = list(FileCacheDataset(manager))
+        np.testing.assert_array_equal(np.stack(got), expected)
+    windows = GlobalIndexManager(tmp_path / "p.zarr", layout="ome", window=range(2))
+    assert len(windows) == sum(len(image) - 1 for image in images.values())
+
+
+@VERSIONS
+def test_ome_series_of_bioformats2raw_are_sequences(tmp_path, version):
+    """Images ``0``, ``1``, ... side by side, and a group of metadata beside them."""
+    root = zarr.create_group(tmp_path / "b.zarr", zarr_format=2 if version == "0.4" else 3)
+    told(root, version, **{"bioformats2raw.layout": 3})
+    told(root.create_group("OME"), version, series=["0", "1"])
+    images = [numbers(3, (2, 2)), numbers(4, (2, 2), start=50)]
+    for number, image in enumerate(images):
+        multiscales(root.create_group(f"{number}"), version, {"0": image, "1": image[..., ::2]})
+    manager = GlobalIndexManager(tmp_path / "b.zarr", layout="ome")
+    assert list(manager.sequences.names) == ["0", "1"]
+    got = list(FileCacheDataset(manager))
+    np.testing.assert_array_equal(np.stack(got), np.concatenate(images))
+
+
+@VERSIONS
+def test_ome_plates_beside_images_are_told_apart(tmp_path, version):
+    """What makes a sample of one makes none of the other; the error gives the line for plates."""
+    multiscales(zarr.create_group(tmp_path / "a.zarr"), "0.5", {"0": numbers(3, (2, 3))})
+    ome_plate(tmp_path / "p.zarr", version)
+    assert (
+        "p.zarr: it holds many OME-Zarr images, where other files are one each: index it by itself, or all of its "
+        "kind, with layout='ome' (key='*/*/*/0', sequences='match')"
+    ) in refused(tmp_path, layout="ome")
+    (tmp_path / "a.zarr").rename(tmp_path / "z.zarr")
+    assert "z.zarr: nothing in it matches key '*/*/*/0'" in refused(tmp_path, layout="ome")
+
+
+# -- Eiger
+
+
+def eiger(folder, lengths=(5, 5, 2), *, detached=""):
+    """A master file and the files that it links to, as the detector names them."""
+    folder.mkdir(exist_ok=True)
+    (folder / detached).mkdir(exist_ok=True)
+    frames = []
+    with h5py.File(folder / "run_master.h5", "w") as master:
+        master["entry/instrument/detector/detectorSpecific/pixel_mask"] = np.zeros((4, 3), "u4")
+        for number, length in enumerate(lengths, 1):
+            name = f"{detached}run_data_{number:06}.h5"
+            frames.append(numbers(length, (4, 3), "u4", start=1 + 1000 * number))
+            write_hdf5(folder / name, frames[-1], key="entry/data/data", chunk=1, compression="lzf")
+            master[f"entry/data/data_{number:06}"] = h5py.ExternalLink(name, "/entry/data/data")
+    return np.concatenate(frames)
+
+
+def test_eiger_frames_run_on_from_file_to_file(tmp_path):
+    """The links of a master file in natural order, rows numbered through; twelve files, so that 10 comes behind 9."""
+    expected = eiger(tmp_path / "run", [5] * 11 + [2])
+    manager = GlobalIndexManager(tmp_path / "run/*_master.h5", layout="eiger")
+    assert len(manager) == 57 and only(manager)[:3] == ("data", (4, 3), "uint32")
+    assert manager.sequences.names[9] == "data_000010"
+    for id, sample in enumerate(FileCacheDataset(manager)):
+        np.testing.assert_array_equal(sample, expected[id])
+
+
+def test_eiger_files_elsewhere_are_trusted_only_when_told(tmp_path):
+    """As all links that lead out of the folder."""
+    expected = eiger(tmp_path / "run", detached="../far/")
+    path = tmp_path / "run/run_master.h5"
+    with pytest.raises(ValueError, match=r"lies outside the folder.*allow_external=True"):
+        GlobalIndexManager(path, layout="eiger")
+    manager = GlobalIndexManager(path, layout="eiger", allow_external=True)
+    assert len(manager) == len(expected) == len(FileCacheDataset(manager))
+
+
+def test_eiger_files_that_are_not_there_are_missed(tmp_path):
+    """Frames that were not copied are no shorter run."""
+    eiger(tmp_path / "run")
+    (tmp_path / "run/run_data_000003.h5").unlink()
+    with pytest.raises(ValueError, match=r"run_data_000003\.h5', which is not there"):
+        GlobalIndexManager(tmp_path / "run/run_master.h5", layout="eiger")
+
+
+def test_a_file_of_nothing_but_links_says_so(tmp_path):
+    """Its arrays are not listed, for each would have to be opened elsewhere; the first is named."""
+    eiger(tmp_path / "run")
+    with h5py.File(tmp_path / "run/run_master.h5", "r+") as file:
+        del file["entry/instrument"]
+    said = refused(tmp_path / "run/run_master.h5")
+    assert "it has 3 links to such, the first of them 'entry/data/data_000001'" in said
+    assert "layout='eiger'" in said
+
+
+# -- what is no array to choose
+
+
+@pytest.mark.parametrize("library", ["netCDF4", "h5netcdf"])
+def test_dimensions_of_netcdf_are_no_arrays(tmp_path, library):
+    """One that has no variable is stored as an array of nothing: it is not what is meant, and not offered."""
+    path = str(tmp_path / "a.nc")
+    if library == "netCDF4":
+        with pytest.importorskip("netCDF4").Dataset(path, "w") as file:
+            file.createDimension("time", None)
+            file.createDimension("x", 3)
+            file.createVariable("v", "f4", ("time", "x"))[:] = np.ones((5, 3))
+    else:
+        with pytest.importorskip("h5netcdf").File(path, "w") as file:
+            file.dimensions = {"time": 5, "x": 3}
+            file.create_variable("v", ("time", "x"), "f4")[...] = np.ones((5, 3))
+    assert only(GlobalIndexManager(path))[:3] == ("v", (3,), "float32")
+    assert "there is 'v' of (5, 3)" in refused(path, key="w")
+
+
+def test_dimensions_with_values_are_arrays(tmp_path):
+    """A coordinate is a variable as any other."""
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file["time"] = np.arange(5.0)
+        file["time"].make_scale("time")
+        file["v"] = np.ones((5, 3))
+        file["v"].dims[0].attach_scale(file["time"])
+    assert "it holds 2 arrays ('time' of (5,), 'v' of (5, 3))" in refused(tmp_path / "a.nc")
+
+
+@pytest.mark.parametrize("options", [{}, {"sequences": "file"}])
+def test_types_that_h5py_does_not_know_are_named(tmp_path, options):
+    """HDF5's own times, which PyTables writes: refused by array; all other arrays are read."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(4)
+        space = h5py.h5s.create_simple((4,))
+        h5py.h5d.create(file.id, b"stamp", h5py.h5t.UNIX_D64LE, space)
+    assert "array 'stamp' cannot be read by h5py: No NumPy equivalent" in refused(
+        tmp_path / "a.h5", key="stamp", **options
+    )
+    assert len(GlobalIndexManager(tmp_path / "a.h5", key="x", **options)) == 4
+    assert "it holds 2 arrays" in refused(tmp_path / "a.h5", **options)
+
+
+def test_types_that_h5py_does_not_know_stand_in_no_layouts_way(tmp_path):
+    """Beside the signal of a NeXus file, where all arrays of the group are looked at."""
+    path = nexus(tmp_path / "a.nxs", old=1, default=False)
+    with h5py.File(path, "r+") as file:
+        space = h5py.h5s.create_simple((4,))
+        h5py.h5d.create(file["entry/data"].id, b"a_stamp", h5py.h5t.UNIX_D64LE, space)
+    assert only(GlobalIndexManager(path, layout="nexus"))[3] == "entry/data/counts"
 
 
 # -- tokens

@@ -131,7 +131,7 @@ def test_missing_rows_are_counted_over_all_matches(missing, told, rows):
             r"'data/b/x' has shape \(2,\), and no axis 1",
         ),
         (
-            {"data/a/x": Array(np.ones(2), None, "scale_factor 2.0"), "data/b/x": np.ones(2)},
+            {"data/a/x": Array(np.ones(2), None, "scale_factor float 2.0"), "data/b/x": np.ones(2)},
             {},
             r"holds \(\) float64 a row, while .* \(\) float64 packed by scale_factor 2.0 a row",
         ),

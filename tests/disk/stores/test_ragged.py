@@ -232,3 +232,59 @@ def test_a_key_that_matches_no_array_and_no_group_says_so(tmp_path):
         file["x"] = 1.0
     with pytest.raises(ValueError, match=r"a\.h5: there is no array in what key 'none/\*' matches"):
         GlobalIndexManager(tmp_path, key="none/*", sequences="match", window="all")
+
+
+# -- items of any shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("backend", ["auto", "library"])
+def test_items_of_any_shape(tmp_path, kind, chunk, backend):
+    """Each file may have items of its own shape, where the key says so; samples own theirs."""
+    suffix = "zarr" if kind == "zarr" else "h5"
+    images = [np.arange(5 * size * 3, dtype=">f4").reshape(5, size, 3) for size in (2, 4)]
+    for number, values in enumerate(images):
+        arrays = {"image": values, "label": np.arange(5)}
+        write(tmp_path / f"{number}.{suffix}", kind, arrays, chunk)
+    with pytest.raises(BadFilesError, match=r"key='name\[...\]', which leaves shapes open"):
+        GlobalIndexManager(tmp_path, key=["image", "label"])
+    manager = GlobalIndexManager(tmp_path, key=["image[...]", "label"])
+    dataset = FileCacheDataset(manager, backend=backend)
+    wanted = [row for values in images for row in values]
+    order = [7, 1, 9, 0, 7]
+    samples = dataset.__getitems__(order)
+    for id, sample in zip(order, samples, strict=True):
+        assert sample["image"].shape == wanted[id].shape
+        assert np.array_equal(sample["image"].numpy(), wanted[id])
+    samples[0]["image"][:] = -1
+    assert np.array_equal(samples[4]["image"].numpy(), wanted[7])
+    assert np.array_equal(dataset[7]["image"].numpy(), wanted[7])
+    assert [tuple(one.shape) for one in (dataset[0]["image"], dataset[9]["image"])] == [
+        (2, 3),
+        (4, 3),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_items_of_any_shape_in_groups(tmp_path, kind):
+    """Rows of groups whose recordings have other numbers of channels, in windows along axis 1."""
+    path = tmp_path / "a"
+    opened = zarr.open_group(path, mode="w") if kind == "zarr" else h5py.File(path, "w")
+    recordings = [np.arange(channels * 6).reshape(channels, 6) for channels in (2, 3)]
+    for number, values in enumerate(recordings):
+        if kind == "zarr":
+            opened.create_array(f"{number}/eeg", data=values, config=EVERY_CHUNK)
+        else:
+            opened[f"{number}/eeg"] = values
+    if kind == "hdf5":
+        opened.close()
+    manager = GlobalIndexManager(
+        str(path), key="*/eeg[...]", axis=1, sequences="match", window=Window((0, 1))
+    )
+    dataset = FileCacheDataset(manager)
+    assert len(dataset) == 10
+    for id in range(10):
+        sequence, anchor = divmod(id, 5)
+        rows = recordings[sequence][:, anchor : anchor + 2].T
+        assert [row.tolist() for row in dataset[id]] == rows.tolist()

@@ -21,6 +21,7 @@ from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
 from globidx.disk.stores.grid import ChunkGrid
+from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
 from globidx.errors import MissingChunkError, ReadError
@@ -63,6 +64,11 @@ class ChunkedSource:
         named = ", ".join(_NAMES[code] for code in self._filters) or "raw"
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
         self.how = f"chunks decoded without HDF5's filters ({named}{by})"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return self._grid.row_shape
 
     def at(self, place: int) -> ChunkedSource:
         """The rows at one place along axis 0."""
@@ -184,6 +190,7 @@ class ContiguousSource:
             raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = RawFile(dataset), offset
         self._rows = dataset.shape[1] if is_stacked else 0
+        self.row_shape = dataset.shape[1 + is_stacked :]
         self._row = math.prod(dataset.shape[1 + is_stacked :]) * dataset.dtype.itemsize
         self._swapped = not dataset.dtype.isnative
         self.how = "contiguous, read without HDF5"
@@ -210,6 +217,8 @@ class RawFile:
         self._name, self._file = dataset.name, h5py.h5i.get_file_id(dataset.id)
         if self._file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
             raise NotPlainError("a file that HDF5 has open in an unusual way")
+        if swmr.is_live(self._file):
+            raise NotPlainError("a file that another process is writing")
         if self._file.get_intent() != h5py.h5f.ACC_RDONLY:
             raise NotPlainError(
                 "a file that this process also writes: part of it may be in memory only"

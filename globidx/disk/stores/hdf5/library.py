@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5s
+from h5py import h5d, h5f, h5fd, h5l, h5s
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
@@ -30,12 +30,11 @@ from globidx.disk.stores.base import (
     array_info,
     item_first,
     make_entry,
-    packing_of,
     parts_of,
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.hdf5 import external
+from globidx.disk.stores.hdf5 import external, swmr
 from globidx.disk.stores.hdf5.chunk_table import grid_of, table_of
 from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
@@ -45,6 +44,7 @@ from globidx.disk.stores.hdf5.tree import Description, Hdf5Tree, description, pa
 
 #: Datasets that a file keeps open: one of a hundred thousand groups would keep as many.
 _MOST_DATASETS = 1024
+_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -59,7 +59,7 @@ def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
     """
     if not layout.is_plain:
         return None
-    if _driver(path) is not None:
+    if _driver(path) != "sec2":
         return None
     try:
         file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY)
@@ -93,7 +93,8 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
     if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
         return None
     require_filters(plist, key)
-    return description(dataset, plist), packing_in(dataset)
+    described = description(dataset, plist)
+    return described, packing_in(dataset, described[1])
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -125,7 +126,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             else:
                 dataset = file[field.path]
                 shape, dtype, chunks, _ = description(dataset.id)
-            packing = "" if field.form == "csr" else packing_of(dataset.attrs.get)
+            packing = "" if field.form == "csr" else packing_in(dataset.id, dataset.dtype)
             arrays.append(
                 array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
             )
@@ -255,10 +256,8 @@ class Hdf5Store:
     """Datasets of one open HDF5 file."""
 
     def __init__(self, path: str | Path, axis: int, *, fill: bool, allow: bool) -> None:
-        self.status = os.stat(path)
-        # whole chunks are asked for, and kept once, decoded
-        self.driver = _driver(path)
-        self._file = _opened(path, self.driver, rdcc_nbytes=0)
+        self._path = path
+        self._open_file()
         self._axis = axis
         self._fill = fill
         self._allow = allow
@@ -362,10 +361,25 @@ class Hdf5Store:
         Presence(node, 0, allow=self._allow).require_all(fill=self._fill)
         return node.asstr()[()] if h5py.check_string_dtype(node.dtype) else node[()]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return bool(self._file)
+
+    def reopen(self) -> None:
+        """Open the file anew: as it is now."""
+        self._open_file()
+
     def close(self) -> None:
         """Close the file."""
         self._datasets.clear()
         self._file.close()
+
+    def _open_file(self) -> None:
+        self.status = os.stat(self._path)
+        # whole chunks are asked for, and kept once, decoded
+        self._file = _opened(self._path, rdcc_nbytes=0)
+        self.driver = _name_of_driver(self._file)
 
     def _open(self, array: str, axis: int) -> tuple[h5py.Dataset, Presence]:
         dataset = self._dataset(array)
@@ -383,32 +397,64 @@ class Hdf5Store:
 _open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
 
 
-def _driver(path: str | Path) -> str | None:
-    """The driver of HDF5's that reads a file as it is now; None for the usual one.
+def _driver(path: str | Path) -> str:
+    """The driver of HDF5's that reads a file as it is now, by preference the usual one.
 
     Within a process, HDF5 answers a second open from the metadata of the first. If the file grew in
     place since (which its locks prevent where there are any), that is the old length. To HDF5, a
     file opened by another driver is another file, and each one opened by ``fileobj`` is.
     """
+    stale = {store.driver for store in _stale(path)}
+    return next((driver for driver in ("sec2", "stdio") if driver not in stale), "fileobj")
+
+
+def _stale(path: str | Path) -> list[Hdf5Store]:
+    """The open stores of a file that changed since they opened it."""
     stores = list(_open_stores)
     if not stores:
-        return None
+        return []
     now = os.stat(path)
-    stale = {
-        store.driver
+    return [
+        store
         for store in stores
-        if os.path.samestat(store.status, now) and stamps.stamp(store.status) != stamps.stamp(now)
-    }
-    return next((driver for driver in (None, "stdio") if driver not in stale), "fileobj")
+        if os.path.samestat(store.status, now)
+        and stamps.stamp(store.status) != stamps.stamp(now)
+        and store.is_open
+    ]
 
 
-def _opened(path: str | Path, driver: str | None = "", **options: Any) -> h5py.File:
-    """The file as it is now, by h5py; by ``driver`` if that was chosen already."""
-    chosen = _driver(path) if driver == "" else driver
-    if chosen == "fileobj":
-        # closed with the last reference, which HDF5 has
-        return h5py.File(open(path, "rb"), "r", **options)
-    return h5py.File(path, "r", driver=chosen, **options)
+def _opened(path: str | Path, **options: Any) -> h5py.File:
+    """The file as it is now, by h5py."""
+    driver = _driver(path)
+    try:
+        if driver == "fileobj":
+            # closed with the last reference, which HDF5 has
+            return h5py.File(open(path, "rb"), "r", **options)
+        return h5py.File(path, "r", driver=driver, **options)
+    except OSError as error:
+        if not swmr.is_written(path):
+            raise swmr.refusal(path, error) from error
+    return _opened_live(path, **options)
+
+
+def _opened_live(path: str | Path, **options: Any) -> h5py.File:
+    """A file that another process is writing, as it is now."""
+    stale = _stale(path)
+    left = set(swmr.DRIVERS).difference(store.driver for store in stale)
+    if not left:
+        # all that have it open go on with the file as it is now: rows are only added to it
+        for store in stale:
+            store.close()
+        for store in stale:
+            store.reopen()
+        left = set(swmr.DRIVERS)
+    driver = min(left, key=swmr.DRIVERS.index)
+    return h5py.File(path, "r", swmr=True, driver=driver, **options)
+
+
+def _name_of_driver(file: h5py.File) -> str:
+    names = {h5fd.SEC2: "sec2", h5fd.STDIO: "stdio", h5fd.LOG: swmr.DRIVERS[1]}
+    return names.get(file.id.get_access_plist().get_driver(), "fileobj")
 
 
 @atexit.register
@@ -426,12 +472,38 @@ def _close_stores() -> None:
 
 
 def _datasets(file: h5py.File) -> dict[str, tuple[int, ...]]:
-    """Every dataset with an axis, and its shape."""
+    """Every dataset with an axis, and its shape; ValueError where others' are all that there is."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape:
+        if isinstance(item, h5py.Dataset) and item.shape and not _is_dimension(item):
             shapes[name] = item.shape
 
     file.visititems(note)
+    if not shapes and (linked := _linked(file)):
+        raise ValueError(
+            f"all of its arrays are in other files: it has {len(linked)} links to such, the first of them "
+            f"{linked[0]!r}; choose with key= (--key), or layout='eiger' for a master file of that detector"
+        )
     return shapes
+
+
+def _is_dimension(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset stands for a dimension of netCDF that has no values, and holds none itself.
+
+    https://docs.unidata.ucar.edu/netcdf-c/current/file_format_specifications.html
+    """
+    name = dataset.attrs.get("NAME", b"") if "CLASS" in dataset.attrs else b""
+    return bytes(name).startswith(_NO_VARIABLE) if isinstance(name, bytes) else False
+
+
+def _linked(file: h5py.File) -> list[str]:
+    """The names of links to other files."""
+    names: list[str] = []
+
+    def note(name: bytes, info: Any) -> None:
+        if info.type == h5l.TYPE_EXTERNAL:
+            names.append(os.fsdecode(name))
+
+    file.id.links.visit(note, info=True)
+    return names

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5i, h5l, h5o
+from h5py import h5a, h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
+from globidx.core.index.packing import ATTRIBUTES
 from globidx.disk.stores.base import packing_of
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.hdf5 import external
@@ -22,6 +24,10 @@ from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
 from globidx.errors import MissingChunkError
+
+#: The attributes that pack integers, and floats.
+_NAMES = tuple(name.encode() for name in ATTRIBUTES)
+_NAMES_OF_FLOATS = tuple(name for name in _NAMES if name not in (b"_Unsigned", b"dtype"))
 
 Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
@@ -32,19 +38,46 @@ def description(dataset: h5d.DatasetID, plist: Any = None) -> Description:
     chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
     filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
     try:
-        return dataset.shape or (), dataset.dtype, chunks, filters
+        dtype = dataset.dtype
     except TypeError as error:
-        name = h5i.get_name(dataset).decode(errors="replace").strip("/")
-        raise ValueError(f"its array {name!r} cannot be read: {error}") from error
+        # HDF5's own times, which PyTables writes, have none
+        name = h5py.h5i.get_name(dataset).decode(errors="replace").strip("/")
+        raise ValueError(f"array {name!r} cannot be read by h5py: {error}") from None
+    return dataset.shape or (), dtype, chunks, filters
 
 
-def packing_in(dataset: h5d.DatasetID) -> str:
+def packing_in(dataset: h5d.DatasetID, dtype: Any) -> str:
     """How the numbers of a dataset are packed, as ``packing_of`` says it."""
     # most have no attributes at all
-    is_packed = h5a.get_num_attrs(dataset) and (
-        h5a.exists(dataset, b"scale_factor") or h5a.exists(dataset, b"add_offset")
-    )
-    return packing_of(h5py.Dataset(dataset).attrs.get) if is_packed else ""
+    if not h5a.get_num_attrs(dataset):
+        return ""
+    names = _NAMES if dtype.kind in "iu" else _NAMES_OF_FLOATS
+    stored = [_stored(dataset, name) for name in names if h5a.exists(dataset, name)]
+    return _packing(dtype, tuple(stored)) if stored else ""
+
+
+def _stored(dataset: h5d.DatasetID, name: bytes) -> tuple[bytes, Any, bytes]:
+    """The name, type and bytes of an attribute; of text, what h5py makes of it."""
+    attribute = h5a.open(dataset, name)
+    kind = attribute.get_type()
+    if kind.get_class() not in (h5t.INTEGER, h5t.FLOAT):
+        text = h5py.Dataset(dataset).attrs[name.decode()]
+        return name, None, text if isinstance(text, bytes) else str(text).encode()
+    data = np.empty(attribute.get_storage_size(), np.uint8)
+    attribute.read(data, mtype=kind)
+    return name, kind.encode(), data.tobytes()
+
+
+# the same in most files: it is found by bytes, since each object of h5py costs as much as all else
+@lru_cache(1024)
+def _packing(dtype: Any, stored: tuple[tuple[bytes, Any, bytes], ...]) -> str:
+    attributes = {
+        name.decode(): data.decode()
+        if kind is None
+        else np.frombuffer(data, h5t.decode(kind).dtype)
+        for name, kind, data in stored
+    }
+    return packing_of(attributes.get, dtype)
 
 
 class Hdf5Tree:
@@ -86,7 +119,7 @@ class Hdf5Tree:
             self.targets += external.sources(h5py.Dataset(opened), allow=self._allow)
         require_filters(plist, path)
         shape, dtype, chunks, filters = description(opened, plist)
-        packing = packing_in(opened)
+        packing = packing_in(opened, dtype)
         return Described(
             shape, dtype, chunks, packing, (shape, dtypes.told(dtype), chunks, filters, packing)
         )

@@ -52,6 +52,11 @@ class ZarrSource:
         names = ", ".join(name for name, _ in array.steps) or "raw"
         self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''})"
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return self._grid.row_shape
+
     def at(self, place: int) -> ZarrSource:
         """The rows at one place along axis 0."""
         other = copy.copy(self)

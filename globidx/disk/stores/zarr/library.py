@@ -32,14 +32,13 @@ from globidx.disk.stores.base import (
     array_info,
     item_first,
     make_entry,
-    packing_of,
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.zarr import presence
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.disk.stores.zarr.presence import ChunkFiles
-from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of
+from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of, packing_in
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -98,10 +97,10 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         else:
             array = root[field.path]
             shape, dtype, chunks = array.shape, dtype_of(array), array.chunks
-        packing = "" if field.form == "csr" else packing_of(array.attrs.get)
+        packing = "" if field.form == "csr" else packing_in(array)
         infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
-        documents.append(_metadata(path, array))
+        documents += [_metadata(path, array), packing.encode()]
     kind = f"zarr{array.metadata.zarr_format}"
     read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(path, node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
@@ -125,6 +124,12 @@ def arrays_like(
         ZarrTree(path, root, ZarrStore(path, 0, fill=False)), pattern
     )
     return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
+
+
+def ome_pattern(path: str) -> str | None:
+    """The key of the images of a store by URL that holds many."""
+    root = _open_plain(path)
+    return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
 
 
 def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:

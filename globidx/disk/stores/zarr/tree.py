@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files.paths import is_remote, subfolders
-from globidx.disk.stores.base import UNREADABLE, NotPlainError, packing_of
+from globidx.disk.stores.base import UNREADABLE, NotPlainError
 from globidx.disk.stores.find_arrays import is_array
 from globidx.disk.stores.find_sequences import Described, unwritten
-from globidx.disk.stores.zarr.fast_scan import attributes_of, load
+from globidx.disk.stores.zarr.fast_scan import attributes_of, load, packing_by
 from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.errors import MissingChunkError
@@ -40,6 +41,7 @@ class FloatArray(NamedTuple):
     dtype: np.dtype[Any]
     chunks: tuple[int, ...]
     attrs: dict[str, Any]
+    fill_value: Any
     metadata: FloatMetadata
 
 
@@ -92,8 +94,15 @@ class Members:
         if array.dtype.metadata is None:
             # zarr has it, and what is wrong is something else
             return None
-        given, metadata = document.get("attributes") or {}, FloatMetadata(document)
-        return FloatArray(path, array.shape, array.dtype, array.chunks, given, metadata)
+        return FloatArray(
+            path,
+            array.shape,
+            array.dtype,
+            array.chunks,
+            document.get("attributes") or {},
+            document.get("fill_value"),
+            FloatMetadata(document),
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._list_names(self._group))
@@ -143,21 +152,18 @@ class ZarrTree:
             elif loaded[0].get("node_type", "array") == "group":
                 return None
             else:
-                try:
+                with suppress(NotPlainError):
                     array = parse_metadata(loaded[0])
-                except NotPlainError:
-                    pass
-                else:
                     given = attributes_of(os.path.join(self._path, path), loaded[0])
-                    packing = packing_of(given.get) if isinstance(given, dict) else ""
-                    return Described(array.shape, array.dtype, array.chunks, packing, loaded[0])
+                    packing = packing_by(given, array.dtype, loaded[0])
+                    identity = (loaded[0], packing)
+                    return Described(array.shape, array.dtype, array.chunks, packing, identity)
         node = self._node(path)
         if not is_array(node):
             return None
-        spelled = node.metadata.to_dict()
-        return Described(
-            node.shape, dtype_of(node), node.chunks, packing_of(node.attrs.get), spelled
-        )
+        packing = packing_in(node)
+        identity = (node.metadata.to_dict(), packing)
+        return Described(node.shape, dtype_of(node), node.chunks, packing, identity)
 
     def read(self, path: str) -> NDArray[Any]:
         """All of the array at ``path``; ValueError where there is none, or a chunk of it is absent.
@@ -187,3 +193,9 @@ class ZarrTree:
             return self._root[path] if path else self._root
         except KeyError:
             return None
+
+
+def packing_in(array: Any) -> str:
+    """How the numbers of an array that zarr opened are packed."""
+    document = {"zarr_format": array.metadata.zarr_format, "fill_value": array.fill_value}
+    return packing_by(dict(array.attrs), array.dtype, document)
