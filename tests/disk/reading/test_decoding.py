@@ -60,23 +60,24 @@ def failing(row):
     return decode
 
 
+def by_row(dtype, function, rows):
+    """The values of rows of a file, of which nothing else is asked."""
+    return ByRow("x", parse(dtype), function)(rows, np.zeros(len(rows), np.int64), None)
+
+
 def test_by_row_gives_each_row_as_python_has_it():
     """Text as str, numbers as arrays, in the sequence of the rows."""
     rows = np.array([b"a", "é".encode()], object)
-    given = ByRow("x", parse("text"), str.upper)(rows, np.zeros(2, np.int64))
+    given = by_row("text", str.upper, rows)
     assert given.tolist() == ["A", "É"]
-    numbers = ByRow("x", parse("int16"), lambda row: row.sum())(
-        np.arange(6, dtype="i2").reshape(3, 2), np.zeros(3, np.int64)
-    )
+    numbers = by_row("int16", np.sum, np.arange(6, dtype="i2").reshape(3, 2))
     assert numbers.tolist() == [1, 5, 9]
 
 
 def test_by_row_tells_which_row_failed():
     """Its place, the field, and what the function raised."""
     with pytest.raises(UndecodableError, match="field 'x' raised ZeroDivisionError") as caught:
-        ByRow("x", parse("int64"), lambda row: 1 // int(row))(
-            np.array([2, 0, 1]), np.zeros(3, np.int64)
-        )
+        by_row("int64", lambda row: 1 // int(row), np.array([2, 0, 1]))
     assert caught.value.place == 1
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -221,9 +222,9 @@ def test_what_no_tensor_holds_may_be_decoded(tmp_path):
 @pytest.mark.parametrize(
     ("decode", "error", "message"),
     [
-        (len, TypeError, "decode must be a dict of fields to functions, got <built-in"),
+        (len, TypeError, "decode must be 'cf', or a dict of fields to functions, got <b"),
         ({"y": len}, ValueError, "decode names 'y', which is no field that is read; there is 'x'"),
-        ({"x": "jpeg"}, TypeError, "decode of field 'x' must be a function, got 'jpeg'"),
+        ({"x": "jpeg"}, TypeError, "decode of field 'x' must be a function or 'cf', got 'jpeg'"),
     ],
 )
 def test_what_is_no_decode_is_refused(tmp_path, decode, error, message):
