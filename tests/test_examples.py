@@ -69,6 +69,14 @@ def test_the_index_example_runs():
     assert "8 samples in 2 files" in run("examples/build_index.py")
 
 
+def test_cells_of_anndata_files_are_one_sparse_matrix_a_batch():
+    """Under 60 lines, those that write the files included; ``test_docs.py`` compares what it prints."""
+    assert len((EXAMPLES / "anndata_cells.py").read_text().splitlines()) < 60
+    page = (EXAMPLES.parent / "docs" / "howto" / "anndata.md").read_text()
+    assert "examples/anndata_cells.py\n:language: python" in page
+    assert "```sh\npython examples/anndata_cells.py\n```\n\n<!-- output -->" in page
+
+
 def test_an_order_of_ones_own_resumes_on_other_ranks():
     """A reversed order in 15 lines: four samples on one rank, the rest on two."""
     source = (EXAMPLES / "reversed_order.py").read_text()

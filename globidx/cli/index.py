@@ -188,6 +188,7 @@ def _merge(args: argparse.Namespace) -> int | None:
 
 def _info(args: argparse.Namespace) -> int | None:
     from globidx.cli.sequences import lines as sequence_lines
+    from globidx.core.index.table import STORED
 
     snapshot = _snapshot_of(args)
     value, samples = _summary(snapshot), snapshot.samples
@@ -199,6 +200,7 @@ def _info(args: argparse.Namespace) -> int | None:
     what = "items" if samples is None else "rows"
     lines += [
         f"array        {a['name'] or '(bare)'}: {what} of {tuple(a['item_shape'])} {a['dtype']}"
+        + (f", {STORED[a['form']]}" if a["form"] in STORED else "")
         + _packed(snapshot.table.packings_of(column))
         for column, a in enumerate(value["arrays"])
     ]
@@ -206,6 +208,8 @@ def _info(args: argparse.Namespace) -> int | None:
         lines.append(f"items/file   {value['shortest']} to {value['longest']}")
     else:
         lines += sequence_lines(value, samples.window)
+    value["available"] = _available(args, snapshot)
+    lines += [f"also there   {key}: {how}" for key, how in value["available"].items()]
     lines.append(f"cache        {value['cache']}")
     if not args.absent:
         return _print(args, value, *lines)
@@ -235,6 +239,17 @@ def _packed(packings: list[tuple[int, str]]) -> str:
         return ""
     differs = f" in the first file, differs by file ({len(parsed)} packings)"
     return f", packed by {str(parsed[0]) or 'nothing'}{differs if len(parsed) > 1 else ''}"
+
+
+def _available(args: argparse.Namespace, snapshot: Snapshot) -> dict[str, str]:
+    """What else ``--key`` can name in the first file, by a layout that has several."""
+    from globidx.disk.stores import base as stores
+
+    if args.layout != "anndata":
+        return {}
+    used = {info.name for info in snapshot.table.arrays}
+    listed = stores.available(snapshot.paths[0], allow_external=args.allow_external)
+    return {key: how for key, how in listed.items() if key not in used}
 
 
 def _locate(args: argparse.Namespace) -> int | None:

@@ -13,7 +13,9 @@ import torch.utils.data
 
 from globidx.core import validate
 from globidx.core.index import dtypes
+from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
+from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading import packings
@@ -26,7 +28,7 @@ from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.reader import ON_MISSING, Reader
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
-from globidx.torch.values import Giver, decoded, giver
+from globidx.torch.values import Giver, decoded, giver, sparse_row
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
@@ -69,6 +71,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         ``"substitute"`` returns a neighbour of a sample that cannot be read, so that batches keep
         their size on every rank. A callable gets ``(id, error)`` and returns the id to read
         instead, or raises.
+    sparse : {"dense", "row"} or dict of these by field, default "dense"
+        How rows of sparse matrices are given: as tensors with all zeros in them, or each as a
+        ``SparseRow`` of indices and values, of which ``collate.sparse()`` makes one
+        ``torch.sparse_csr`` tensor a batch.
     misplaced : never
         Options of the index are not taken here: TypeError says where they belong.
 
@@ -112,6 +118,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         on_missing: Literal["error", "fill"] | Mapping[str, Literal["error", "fill"]] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
+        sparse: Literal["dense", "row"] | Mapping[str, Literal["dense", "row"]] = "dense",
         **misplaced: Never,
     ) -> None:
         # the usual mistake: key= and its like belong to the index, and Python would not say so
@@ -132,7 +139,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
-        parts = _parts(index_manager, self.fields, _decoders(decode, index_manager, self.fields))
+        decoders = _decoders(decode, index_manager, self.fields)
+        as_rows = _given_as_rows(index_manager, self.fields, sparse, decoders)
+        parts = _parts(index_manager, self.fields, decoders, as_rows)
         specs = [part.spec for part in parts]
         self._givers = [part.give for part in parts]
         self._names = [(part.groups, part.name) for part in parts]
@@ -199,6 +208,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def chunking(self) -> Chunking:
         """How the samples lie in chunks, for ``orders.ChunkShuffle``."""
         return self.index_manager.now.chunking
+
+    @property
+    def categories(self) -> dict[str, tuple[Category, ...]]:
+        """The categories of each field of codes that is read; see ``GlobalIndexManager.categories``."""
+        named = self.index_manager.categories
+        return {name: named[name] for name in self.fields if name in named}
 
     def fingerprint_of(self, num_files: int) -> str:
         """The fingerprint of the first files alone, by which a record recognises appended files.
@@ -375,6 +390,36 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return f"FileCacheDataset({size}, fields {list(self.fields)})"
 
 
+def _given_as_rows(
+    manager: GlobalIndexManager,
+    fields: Sequence[str],
+    sparse: str | Mapping[str, str],
+    decode: Mapping[str, Any],
+) -> set[str]:
+    """The fields of which a sample is given the entries of a sparse row."""
+    stored = {info.name for info in manager.arrays if info.form in SPARSE} & set(fields)
+    given = sparse if isinstance(sparse, Mapping) else dict.fromkeys(stored, sparse)
+    for how in sparse.values() if isinstance(sparse, Mapping) else [sparse]:
+        if how not in ("dense", "row"):
+            raise ValueError(
+                f"sparse must be 'dense' or 'row', or a dict of these by field, got {how!r}"
+            )
+    if other := [name for name in given if name not in stored]:
+        there = ", ".join(map(repr, sorted(stored))) or "none"
+        raise ValueError(
+            f"sparse names {other[0]!r}, which is no field of sparse rows; there is {there}"
+        )
+    as_rows = {name for name, how in given.items() if how == "row"}
+    if as_rows and manager.window is not None:
+        raise ValueError(
+            f"sparse='row' gives a sample one row of {min(as_rows)!r}, and this index has windows of "
+            "rows: pass sparse='dense'"
+        )
+    if both := as_rows & set(decode):
+        raise ValueError(f"decode takes the dense rows of {min(both)!r}: pass sparse='dense'")
+    return as_rows
+
+
 def _misplaced(index_manager: object, names: list[str]) -> str:
     """The error for arguments that a dataset does not have, some of which are the index's."""
     theirs = [name for name in names if name in inspect.signature(GlobalIndexManager).parameters]
@@ -398,7 +443,10 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    manager: GlobalIndexManager, fields: Sequence[str], decode: Mapping[str, Any]
+    manager: GlobalIndexManager,
+    fields: Sequence[str],
+    decode: Mapping[str, Any],
+    as_rows: set[str],
 ) -> list[_Part]:
     """What to read for a sample: fields, those of compound arrays by member, and masks."""
     window = manager.window
@@ -406,7 +454,9 @@ def _parts(
     parts = [
         part
         for name in fields
-        for part in _parts_of(manager, name, [] if is_alone else _keys(manager, name), decode)
+        for part in _parts_of(
+            manager, name, [] if is_alone else _keys(manager, name), decode, as_rows
+        )
     ]
     if window is not None and window.mask:
         by_field = isinstance(window.offsets, Mapping)
@@ -424,6 +474,7 @@ def _parts_of(
     name: str,
     keys: list[str],
     decode: Mapping[str, Any],
+    as_rows: set[str],
 ) -> list[_Part]:
     """A field at ``keys`` of the nested dicts: as it is, or its members."""
     column, window = _column(manager, name), manager.window
@@ -439,6 +490,9 @@ def _parts_of(
                 FieldSpec(column, offsets, decode=by_packing), give, keys[:-1], "".join(keys[-1:])
             )
         ]
+    if name in as_rows:
+        spec = FieldSpec(column, offsets, is_sparse=True)
+        return [_Part(spec, sparse_row, keys[:-1], "".join(keys[-1:]))]
     if name in decode:
         by_row = ByRow(name, dtype, decode[name])
         spec = FieldSpec(column, offsets, member=path, decode=by_row)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from globidx.core.index.dtypes import Dtype, owned, parse, plain
+from globidx.torch.collating.sparse_rows import SparseRow
 
 #: Makes the value of a sample out of an array that no other sample has.
 Giver = Callable[[NDArray[Any]], Any]
@@ -72,6 +73,12 @@ def decoded(values: NDArray[Any]) -> Any:
             "give all the same"
         )
     return torch.stack(tensors).reshape(*values.shape, *like.shape)
+
+
+def sparse_row(values: NDArray[Any]) -> SparseRow:
+    """A row of a sparse matrix: its indices and values."""
+    row: Any = values[()]
+    return SparseRow(torch.from_numpy(row.columns), torch.from_numpy(row.values), row.size)
 
 
 def _time(values: NDArray[Any]) -> torch.Tensor:

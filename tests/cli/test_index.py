@@ -40,7 +40,7 @@ def listing(folder):
 
 KEYS = {
     "build": "arrays cache fingerprint left_out longest num_files num_samples sequences shortest skipped window",
-    "info": "arrays cache fingerprint left_out longest num_files num_samples sequences shortest skipped window",
+    "info": "arrays available cache fingerprint left_out longest num_files num_samples sequences shortest skipped window",
     "merge": "absent_parts arrays cache fingerprint left_out longest num_files num_samples parts sequences shortest "
     "skipped window",
     "check": "absent arrays chunks num_files problems skipped unreadable without_checksums",

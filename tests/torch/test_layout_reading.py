@@ -167,3 +167,93 @@ def test_an_images_full_resolution_and_labelled_images_are_read(tmp_path):
     write_hdf5(tmp_path / "p.h5", {"images": numbers(3, (2,)), "labels": numbers(3, (), "i8")})
     sample = FileCacheDataset(GlobalIndexManager(tmp_path / "p.h5", layout="peaknet"))[2]
     assert sample["images"].tolist() == [5, 6] and int(sample["labels"]) == 3
+
+
+# -- sparse rows as they are
+
+
+def _sparse_and_labels(folder):
+    """Two files of three rows: the index of their matrices, by row and dense."""
+    dense = np.array([[0, 5, 0, 7], [0, 0, 0, 0], [1, 0, 0, 0]], "f4")
+    for name in ("a", "b"):
+        path = folder / f"{name}.h5ad"
+        _write_csr(path, dense * (1 if name == "a" else 10), kind="hdf5")
+        with h5py.File(path, "r+") as file:
+            file["obsm/X_pca"] = dense[:, :2]
+    return GlobalIndexManager(folder, layout="anndata", key=("X", "obsm/X_pca")), dense
+
+
+def test_a_sparse_row_is_its_indices_and_values(tmp_path):
+    """One field alone or beside others; dense fields stay what they are."""
+    manager, dense = _sparse_and_labels(tmp_path)
+    alone = FileCacheDataset(manager, fields="X", sparse="row")
+    for id in range(6):
+        row = alone[id]
+        assert type(row).__name__ == "SparseRow" and row.size == 4
+        assert torch.equal(row.dense(), torch.from_numpy(dense[id % 3] * (1 if id < 3 else 10)))
+    assert alone[0].indices.tolist() == [1, 3] and alone[0].values.tolist() == [5, 7]
+    assert alone[1].indices.dtype == torch.int64 and len(alone[1].indices) == 0
+    beside = FileCacheDataset(manager, sparse={"X": "row"})[3]
+    assert beside["X"].values.tolist() == [50, 70] and beside["obsm/X_pca"].tolist() == [0, 5]
+    assert FileCacheDataset(manager, sparse={"X": "dense"})[3]["X"].tolist() == [0, 50, 0, 70]
+
+
+def test_a_sparse_row_that_is_given_twice_is_two_rows(tmp_path):
+    """Writing to one changes neither the other nor what is read next."""
+    manager, _ = _sparse_and_labels(tmp_path)
+    dataset = FileCacheDataset(manager, fields="X", sparse="row")
+    one, other = dataset.__getitems__([2, 2])
+    one.values[:] = 99
+    one.indices[:] = 3
+    for row in (other, dataset[2]):
+        assert (row.indices.tolist(), row.values.tolist()) == ([0], [1])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"sparse": "rows"},
+            "sparse must be 'dense' or 'row', or a dict of these by field, got 'rows'",
+        ),
+        ({"sparse": {"X": None}}, "got None"),
+        (
+            {"sparse": {"Y": "row"}},
+            "sparse names 'Y', which is no field of sparse rows; there is 'X'",
+        ),
+        (
+            {"sparse": {"obsm/X_pca": "row"}},
+            "sparse names 'obsm/X_pca', which is no field of sparse",
+        ),
+        ({"sparse": {"X": "row"}, "fields": "obsm/X_pca"}, "names 'X', .* there is none"),
+        ({"sparse": "row", "decode": {"X": len}}, "decode takes the dense rows of 'X'"),
+    ],
+)
+def test_what_cannot_be_given_sparse_is_refused(tmp_path, options, told):
+    """One sentence that says what can."""
+    manager, _ = _sparse_and_labels(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        FileCacheDataset(manager, **options)
+
+
+def test_windows_over_sparse_rows_are_dense(tmp_path):
+    """A window of them is a tensor; of rows as they are it is refused."""
+    _, dense = _sparse_and_labels(tmp_path)
+    manager = GlobalIndexManager(tmp_path, layout="anndata", sequences="file", window=(0, 1))
+    window = FileCacheDataset(manager)[1]
+    assert torch.equal(window, torch.from_numpy(dense[1:]))
+    with pytest.raises(ValueError, match=r"one row of 'X', and this index has windows.*'dense'"):
+        FileCacheDataset(manager, sparse="row")
+
+
+def test_sparse_rows_cost_the_memory_of_their_entries(tmp_path):
+    """A row of a thousand million columns and two entries is some bytes, made nowhere dense."""
+    width = 10**9
+    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+        group = file.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "shape": [2, width]})
+        group["indptr"], group["data"] = np.array([0, 2, 2]), np.ones(2, "f8")
+        group["indices"] = np.array([3, width - 1])
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path, layout="anndata"), sparse="row")
+    full, empty = dataset.__getitems__([0, 1])
+    assert full.indices.tolist() == [3, width - 1] and not len(empty.values)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
 from globidx.core.index import episodes as inner
+from globidx.core.index.categories import Categories
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Inner
 from globidx.core.index.names import Names
@@ -54,6 +55,9 @@ _EPISODES = {
     "episode_name_ends": "<i8",
 }
 _MISSING = {"missing_counts": "<i8", "missing_rows": "<i8"}
+#: Those of an index whose codes or columns have names.
+_CATEGORIES = {"category_numbers": "<i8", "category_texts": "|u1", "category_text_ends": "<i8"}
+_INNER = _EPISODES | _MISSING | _CATEGORIES
 
 
 def encode(table: Table) -> bytes:
@@ -70,7 +74,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
     columns |= _inner_columns(table)
     body: list[bytes | memoryview] = []
     offsets, size = {}, 0
-    for name, dtype in (_COLUMNS | _EPISODES | _MISSING).items():
+    for name, dtype in (_COLUMNS | _INNER).items():
         if name not in columns:
             continue
         column = np.ascontiguousarray(columns[name], dtype)
@@ -108,7 +112,7 @@ def parts(table: Table) -> list[bytes | memoryview]:
 
 
 def _inner_columns(table: Table) -> dict[str, NDArray[Any]]:
-    """The columns of sequences inside files and of missing rows, where there are such."""
+    """The columns of sequences inside files, missing rows and categories, where there are such."""
     columns: dict[str, NDArray[Any]] = {}
     if table.episodes is not None:
         names = ("counts", *inner.COLUMNS)
@@ -117,6 +121,10 @@ def _inner_columns(table: Table) -> dict[str, NDArray[Any]]:
         columns |= {"episode_names": blob, "episode_name_ends": ends}
     if table.missing is not None:
         columns |= {"missing_counts": table.missing.counts, "missing_rows": table.missing.rows}
+    if table.categories is not None:
+        blob, ends = table.categories.texts.arrays()
+        columns |= {"category_numbers": table.categories.numbers}
+        columns |= {"category_texts": blob, "category_text_ends": ends}
     return columns
 
 
@@ -142,16 +150,17 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
     if verified != header["blake2b"] and _digest(header, [body]) != header["blake2b"]:
         raise ValueError("it does not match its digest")
     present = header["columns"]
-    if _COLUMNS.keys() - present or present.keys() - (_COLUMNS | _EPISODES | _MISSING):
+    if _COLUMNS.keys() - present or present.keys() - (_COLUMNS | _INNER):
         raise ValueError(
             f"its columns are not those of an index: {', '.join(sorted(present))[:200]}"
         )
     columns = {
         name: _column(body, present[name], dtype)
-        for name, dtype in (_COLUMNS | _EPISODES | _MISSING).items()
+        for name, dtype in (_COLUMNS | _INNER).items()
         if name in present
     }
     episodes, missing = _episodes(columns), _missing(columns)
+    categories = _categories(columns)
     arrays = tuple(
         ArrayInfo(**{**a, "item_shape": tuple(a["item_shape"])}, chunk_length=0)
         for a in header["arrays"]
@@ -176,6 +185,7 @@ def decode(data: memoryview | bytes, *, verified: str | None = None) -> Table:
         inner=Inner(**{**inside, "arrays": tuple(inside["arrays"])}),
         episodes=episodes,
         missing=missing,
+        categories=categories,
         **columns,
     )
     if verified != header["blake2b"]:
@@ -201,6 +211,26 @@ def _missing(columns: dict[str, NDArray[Any]]) -> Missing | None:
     if len(own) == 1:
         raise ValueError("it has only some of the columns of missing rows")
     return Missing(*own) if own else None
+
+
+def _categories(columns: dict[str, NDArray[Any]]) -> Categories | None:
+    own = [columns.pop(name) for name in _CATEGORIES if name in columns]
+    if not own:
+        return None
+    if len(own) < len(_CATEGORIES):
+        raise ValueError("it has only some of the columns of categories")
+    return Categories(own[0], Names(*own[1:]))
+
+
+def _refuse_odd_categories(table: Table) -> None:
+    """ValueError if an array has names that are not there."""
+    if table.categories is None:
+        return
+    numbers, texts = table.categories.numbers, table.categories.texts
+    if numbers.shape != (len(table), len(table.arrays)):
+        raise ValueError("its categories are not one list for each array and file")
+    if numbers.min() < -1 or numbers.max() >= len(texts):
+        raise ValueError("it has categories that are not there")
 
 
 def _refuse_odd_inner(table: Table) -> None:
@@ -249,7 +279,9 @@ def _refuse_odd(table: Table) -> None:
     ):
         raise ValueError("its columns have values that no file can have")
     _refuse_odd_inner(table)
-    inner_names = () if table.episodes is None else (table.episodes.names,)
+    _refuse_odd_categories(table)
+    inner_names = [] if table.episodes is None else [table.episodes.names]
+    inner_names += [] if table.categories is None else [table.categories.texts]
     for names in (table.names, table.paths, table.packings, *inner_names):
         blob, ends = names.arrays()
         if blob.ndim != 1 or ends.ndim != 1:

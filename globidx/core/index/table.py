@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
 from globidx.core.index import dtypes
+from globidx.core.index.categories import Categories
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.dtypes import Member
 from globidx.core.index.episodes import Episodes, Missing
@@ -28,6 +29,14 @@ from globidx.core.index.names import Names, common_folder
 #: or ``zarr.json`` of each array.
 KINDS = ("hdf5", "zarr2", "zarr3")
 DIGEST_SIZE = 16
+#: Forms of arrays that are sparse matrices: a group of three arrays each.
+SPARSE = frozenset({"csr", "csc"})
+#: How arrays of AnnData are stored, for messages.
+STORED = {
+    "csr": "stored sparse by row",
+    "csc": "stored sparse by column",
+    "codes": "stored as codes of categories",
+}
 #: The columns of a table that have one row a file.
 PER_FILE = ("lengths", "kinds", "chunk_lengths", "digests", "stamps")
 
@@ -54,9 +63,9 @@ class ArrayInfo:
         Rows in a chunk, 0 if the array is not chunked.
     path : str
         Its path in the file, "" for a bare zarr array.
-    form : {"plain", "tokens", "csr", "stacked"}
-        What an item is: a row, ``item_shape[0]`` successive rows, a sparse row as AnnData
-        stores it, or a row of one place along axis 0.
+    form : {"plain", "tokens", "csr", "csc", "codes", "stacked"}
+        What an item is: a row, ``item_shape[0]`` successive rows, a row of a matrix that is stored
+        sparse by row or by column, the number of a category, or a row of one place along axis 0.
     packing : str
         How values are computed from what is stored, as ``Packing`` spells it; "" if they are stored
         themselves. Of a table whose files differ, that of the first file.
@@ -133,7 +142,7 @@ class Entry:
     it cannot prove that nothing changed. The data of a *foreign* file lie in other files too, so
     that no stamp of its own proves anything. ``sources`` are those files and the dataset in each,
     "" for raw bytes. ``episodes`` are the sequences inside it, where the layout has such, found as
-    ``inner`` says.
+    ``inner`` says. ``categories`` are the names of codes or columns, as ``Categories`` takes them.
     """
 
     kind: str
@@ -146,6 +155,7 @@ class Entry:
     inner: Inner = PLAIN
     episodes: Episodes | None = None
     missing: Missing | None = None
+    categories: tuple[str, ...] = ()
 
     def with_stamps(self, stamps: tuple[Stamp, ...]) -> Entry:
         """Return the same file with these stamps."""
@@ -161,6 +171,7 @@ class Entry:
             self.inner,
             self.episodes,
             self.missing,
+            self.categories,
         )
 
     @property
@@ -182,7 +193,8 @@ class Table:
     files x 16), ``stamps`` (int64, files x arrays x 4). ``paths`` (files x arrays, file by file)
     is empty if every array has the same path in all files: ``arrays`` has it; and so are
     ``packings``. ``episodes`` are the sequences inside the files, and ``missing`` the rows that
-    they lack, where the layout has such; ``inner`` is how they were found.
+    they lack, where the layout has such; ``inner`` is how they were found. ``categories`` are the
+    names that codes and columns have.
     """
 
     names: Names
@@ -197,6 +209,7 @@ class Table:
     inner: Inner = PLAIN
     episodes: Episodes | None = None
     missing: Missing | None = None
+    categories: Categories | None = None
 
     @classmethod
     def of(cls, names: Iterable[str], entries: Sequence[Entry]) -> Table:
@@ -230,6 +243,7 @@ class Table:
             inner=entries[0].inner,
             episodes=_all(Episodes.joined, [entry.episodes for entry in entries]),
             missing=_all(Missing.joined, [entry.missing for entry in entries]),
+            categories=Categories.of([entry.categories for entry in entries]),
         )
 
     def __len__(self) -> int:
@@ -266,6 +280,7 @@ class Table:
             packings=packings,
             episodes=_all(Episodes.joined, [table.episodes for table in tables]),
             missing=_all(Missing.joined, [table.missing for table in tables]),
+            categories=Categories.joined([table.categories for table in tables]),
             **columns,
         )
 
@@ -288,6 +303,7 @@ class Table:
             packings=packings,
             episodes=None if self.episodes is None else self.episodes.take(rows),
             missing=None if self.missing is None else self.missing.take(rows),
+            categories=None if self.categories is None else self.categories.take(rows),
             **columns,
         )
 
@@ -319,6 +335,13 @@ class Table:
         if not len(self.packings):
             return self.arrays[column].packing
         return self.packings[file * len(self.arrays) + column]
+
+    def codes(self, row: int) -> dict[int, NDArray[np.int64] | None]:
+        """For each array of codes, by its column, those of all files by the codes of this one."""
+        if self.categories is None:
+            return {}
+        columns = (column for column, info in enumerate(self.arrays) if info.form == "codes")
+        return {column: self.categories.codes(row, column) for column in columns}
 
     def entry(self, row: int) -> Entry:
         """Return the entry that the row was made of."""
@@ -412,6 +435,7 @@ def describe(table: Table) -> str:
     """
     return ", ".join(
         f"{info.name or 'array'} of {info.value.shape} {info.value.dtype.name}"
+        + (f" {STORED[info.form]}" if info.form in STORED else "")
         for info in table.arrays
     )
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from globidx.core.index.patterns import Pattern
-from globidx.core.index.table import ArrayInfo, Entry
+from globidx.core.index.table import SPARSE, ArrayInfo, Entry
 from globidx.disk.files.paths import is_remote
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.stores import base as stores
@@ -184,7 +184,7 @@ def _look(
 
 def _stored(entry: Entry, info: ArrayInfo) -> Iterator[tuple[str, int]]:
     """Path and axis of the stored arrays behind an array of a file: those of all its matches."""
-    if info.form == "csr":
+    if info.form in SPARSE:
         yield from ((part, 0) for part in stores.parts_of(info.path, info.form))
     elif entry.episodes is not None and entry.inner.kind == "match":
         pattern = Pattern(info.path)

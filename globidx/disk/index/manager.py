@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.index.categories import Category
 from globidx.core.index.changes import Changes
 from globidx.core.index.constants import Constant, parse_constants
 from globidx.core.index.index import GlobalIndex, Location
@@ -32,6 +33,7 @@ from globidx.disk.index.samples import Side
 from globidx.disk.index.scan import printable
 from globidx.disk.index.snapshot import Snapshot, changes_between
 from globidx.disk.index.spec import IndexSpec
+from globidx.disk.stores import base as stores
 from globidx.errors import ReadError
 
 _log = logging.getLogger("globidx")
@@ -287,6 +289,65 @@ class GlobalIndexManager:
     def arrays(self) -> tuple[ArrayInfo, ...]:
         """The arrays that every file has: their names, item shapes and dtypes."""
         return self._now.table.arrays
+
+    @property
+    def categories(self) -> dict[str, tuple[Category, ...]]:
+        """The categories of each field of codes, of an AnnData column say: code 0 is the first one.
+
+        They are those of all files, in the order of the files: first those of the first file, then
+        what the next one adds. So codes of files that are appended change no other code. -1 is no
+        category.
+
+        Examples
+        --------
+        >>> import h5py, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for name, kinds in (("a", ["B", "T"]), ("b", ["NK", "B"])):
+        ...     with h5py.File(f"{folder.name}/{name}.h5ad", "w") as file:
+        ...         file.create_group("obs/kind").attrs["encoding-type"] = "categorical"
+        ...         file["obs/kind/codes"], file["obs/kind/categories"] = [0, 1], kinds
+        >>> manager = GlobalIndexManager(folder.name, layout="anndata", key="obs/kind")
+        >>> manager.categories
+        {'obs/kind': ('B', 'T', 'NK')}
+        >>> manager.available()
+        {'obs/kind': 'categorical, 2 categories'}
+        >>> folder.cleanup()
+        """
+        named = self._now.table.categories
+        return {
+            info.name: named.joined_names(column)
+            for column, info in enumerate(self.arrays)
+            if info.form == "codes" and named is not None
+        }
+
+    @property
+    def var_names(self) -> dict[str, tuple[Category, ...]]:
+        """The names of the columns of each matrix of AnnData files, which all files have in common."""
+        named = self._now.table.categories
+        return {
+            info.name: names
+            for column, info in enumerate(self.arrays)
+            if info.form != "codes" and named is not None and (names := named.joined_names(column))
+        }
+
+    def available(self) -> dict[str, str]:
+        """What the first of some AnnData files has that ``key=`` can name, read or not.
+
+        Returns
+        -------
+        dict of str to str
+            How each matrix and column is stored, by its key.
+
+        Raises
+        ------
+        ValueError
+            If the layout is not ``"anndata"``.
+        """
+        if self.layout.rule != "anndata":
+            raise ValueError(
+                "available() lists what AnnData files have: pass layout='anndata' to the index"
+            )
+        return stores.available(self.paths[0], allow_external=self.layout.allow_external)
 
     @property
     def layout(self) -> Layout:

@@ -178,7 +178,37 @@ def assemble(result: ScanResult, paths: Paths) -> tuple[Piece | None, list[Failu
     if (np.diff(indices) < 0).any():
         order = np.argsort(indices, kind="stable")
         indices, table = indices[order], table.take(order)
+    other = _with_other_names(table)
+    if len(other):
+        failures |= {
+            int(indices[file]): Failure(paths[int(indices[file])], reason)
+            for file, reason in other.items()
+        }
+        kept = np.setdiff1d(np.arange(len(table)), list(other))
+        indices, table = indices[kept], table.take(kept)
     return Piece(indices, table), [failures[index] for index in sorted(failures)]
+
+
+def _with_other_names(table: Table) -> dict[int, str]:
+    """The files whose matrices have other columns than those of the first one, and in what.
+
+    Codes are joined by name; columns of a matrix would be taken for others.
+    """
+    other: dict[int, str] = {}
+    for column, info in enumerate(table.arrays):
+        if table.categories is None or info.form == "codes":
+            continue
+        first, differing = table.categories.odd_ones(column)
+        for file in differing:
+            names, usual = (table.categories.names_in(one, column) for one in (file, first))
+            pairs = enumerate(zip(names, usual, strict=False))
+            at = next((at for at, (one, two) in pairs if one != two), min(len(names), len(usual)))
+            one, two = (repr(some[at]) if at < len(some) else "none" for some in (names, usual))
+            other[file] = (
+                f"column {at} of its {info.name!r} is {one}, and {two} in "
+                f"{printable(table.names[first])}: order the columns (var) of all files alike"
+            )
+    return other
 
 
 def refuse_bad(failures: Sequence[Failure], total: int) -> None:
@@ -306,6 +336,8 @@ def _difference(one: Piece, other: Piece) -> str:
     pairs = list(zip(one.table.schema, other.table.schema, strict=False))
     if len(one.table.schema) != len(other.table.schema) or any(a[0] != b[0] for a, b in pairs):
         return "set of array names (a bare zarr array has none)"
+    if all(a[:3] == b[:3] for a, b in pairs):
+        return "way of storing rows"
     dtypes_agree = all(a[2] == b[2] for a, b in pairs)
     if dtypes_agree and {a[3] for a, _ in pairs} == {"plain"}:
         return "item shape, or name their arrays with key='name[...]', which leaves shapes open"

@@ -137,10 +137,18 @@ def _are_same(now: NDArray[np.int64], noted: NDArray[np.int64]) -> NDArray[np.bo
 def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
     if kind == "hdf5":
         return [b""]
-    marker = b".zarray" if kind == "zarr2" else b"zarr.json"
+    marker = ".zarray" if kind == "zarr2" else "zarr.json"
+    return [os.fsencode(_watched_of(info, marker)) for info in arrays]
+
+
+def _watched_of(info: ArrayInfo, marker: str) -> str:
+    """The file whose stamp tells that an array grew."""
     # of several arrays behind one, the first tells how many rows there are
-    folders = (os.fsencode(parts_of(info.path, info.form)[0]) for info in arrays)
-    return [b"/" + folder + b"/" + marker if folder else b"/" + marker for folder in folders]
+    folder = parts_of(info.path, info.form)[0]
+    if info.form == "csc":
+        # but of these the attributes of the group alone do
+        folder, marker = info.path, ".zattrs" if marker == ".zarray" else marker
+    return f"/{folder}/{marker}" if folder else f"/{marker}"
 
 
 def _is_watched_as_one(kind: str, inner: Inner) -> bool:

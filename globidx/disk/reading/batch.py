@@ -6,6 +6,7 @@ import copy
 import errno
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import Decode, UndecodableError
 from globidx.disk.reading.open_file import OpenFile, pick
 from globidx.disk.stores import base as stores
+from globidx.disk.stores.base import Span
+from globidx.disk.stores.sparse import SparseSource
 from globidx.errors import MissingChunkError, ReadError
 
 #: Where a compound array was not read yet.
@@ -38,7 +41,8 @@ class FieldSpec(NamedTuple):
 
     ``offsets`` is None where a sample takes an item, or all rows of a sequence. With ``is_mask``
     the field says which of these rows are there. ``member`` leads to the one of a compound array
-    that is meant, and ``decode`` makes values of it.
+    that is meant, and ``decode`` makes values of it. With ``is_sparse`` a sample is given the
+    entries of a sparse row.
     """
 
     column: int
@@ -46,6 +50,7 @@ class FieldSpec(NamedTuple):
     is_mask: bool = False
     member: tuple[str, ...] = ()
     decode: Decode | None = None
+    is_sparse: bool = False
 
 
 class Take(NamedTuple):
@@ -193,6 +198,8 @@ class Batch:
     def _rows(self, field: FieldSpec, plan: Plan) -> tuple[NDArray[Any], Any]:
         """All distinct values of a field, in the plan's sequence, and what stands for none."""
         info = self._now.table.arrays[field.column]
+        if field.is_sparse:
+            return self._sparse(field.column, plan), None
         if info.is_simple and field.decode is None:
             return self._field(field.column, plan), 0
         if info.memory.names is None:
@@ -231,6 +238,15 @@ class Batch:
         for _, runs in groupby(missing, _UNIT):
             self._fill(list(runs), column, info, rows, plan)
         return field
+
+    def _sparse(self, column: int, plan: Plan) -> NDArray[Any]:
+        """All distinct rows of a sparse matrix, each a ``Row``."""
+        info = self._now.table.arrays[column]
+        rows = np.empty(len(plan.items), object)
+        runs = planning.runs(plan, 1, np.zeros(len(plan.items), np.int64))
+        for _, some in groupby(runs, _UNIT):
+            self._fill(list(some), column, info, rows, plan)
+        return rows
 
     def _from_cache(self, runs: list[Run], column: int, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out.
@@ -274,7 +290,14 @@ class Batch:
                     self._fill_from_chunk([run, *others], length, column, info, rows)
                 return
             with self._handles.use((self._now, file)) as opened:
-                read = opened.source(column, number).read
+                source = opened.source(column, number)
+                if isinstance(source, SparseSource):
+                    # all at once, since rows of a batch may lie in one chunk; after an error one
+                    # by one, to name the one that it is about
+                    with suppress(ReadError, *stores.UNREADABLE):
+                        self._taken += source.pick(_spans(runs), rows)
+                        return
+                read = source.read
                 for run in runs:
                     _, _, start, stop, target = run
                     self._taken += read(start, stop, rows[target : target + stop - start])
@@ -312,9 +335,7 @@ class Batch:
         with self._handles.use((self._now, file)) as opened:
             source = opened.source(column, number)
             if size > max(self._cached.capacity, rows.nbytes):
-                self._taken += pick(
-                    source, [(run.start, run.stop, run.target) for run in runs], rows
-                )
+                self._taken += pick(source, _spans(runs), rows)
                 return
             self._cached.make_room(size)
             block = np.empty((stop - chunk, *info.row_shape), info.memory)
@@ -355,3 +376,7 @@ class Batch:
             samples = np.flatnonzero(hit.reshape(len(hit), -1).any(axis=1))
             return [int(index) for index in samples[:3]]
         return []
+
+
+def _spans(runs: Sequence[Run]) -> list[Span]:
+    return [(run.start, run.stop, run.target) for run in runs]

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
 from globidx.core.index.patterns import Pattern
-from globidx.core.index.table import ArrayInfo, Entry
+from globidx.core.index.table import SPARSE, ArrayInfo, Entry
 from globidx.disk.files import forks
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import NotPlainError, Span, Store
 from globidx.disk.stores.ragged import LooseSource, RunsSource, WholeSource
-from globidx.disk.stores.sparse import SparseSource
+from globidx.disk.stores.sparse import ColumnSource, Kept, Part, SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import MissingChunkError, ReadError
 
@@ -26,6 +29,8 @@ from globidx.errors import MissingChunkError, ReadError
 BACKENDS = ("auto", "library", "tensorstore")
 
 
+#: Of a file that is read by itself, codes are those of the file.
+NO_CODES: Mapping[int, NDArray[np.int64] | None] = MappingProxyType({})
 #: Sources that an open file keeps.
 _MOST_SOURCES = 1024
 #: In place of the number of an episode: all of them.
@@ -92,7 +97,8 @@ class OpenFile:
 
     ``on_missing``: what an absent chunk is, ``"error"`` or ``"fill"``, of all arrays, or by name.
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
-    in files outside its folder. ``cached`` keeps indexes of shards.
+    in files outside its folder. ``cached`` keeps indexes of shards, ``kept`` what sparse matrices need.
+    ``codes`` are, by column, the codes of all files' categories by those of this file.
     """
 
     def __init__(
@@ -105,8 +111,11 @@ class OpenFile:
         forked: bool,
         allow_external: bool = False,
         cached: ShardIndexes | None = None,
+        kept: Kept | None = None,
+        codes: Mapping[int, NDArray[np.int64] | None] = NO_CODES,
     ) -> None:
         self._path = path
+        self._kept, self._codes = kept, codes
         self._entry = entry
         self._allow_external, self._cached = allow_external, cached
         self._on_missing = on_missing
@@ -131,6 +140,8 @@ class OpenFile:
                 self._sources.clear()
             if info.form == "stacked":
                 source = self._stacked(column, number)
+            elif info.form == "codes":
+                source = CodeSource(self._part(info, info.path), self._codes.get(column))
             else:
                 source = self._source(info, self.path(column, number))
             self._sources[column, number] = source
@@ -165,9 +176,9 @@ class OpenFile:
         return whole.at(place) if isinstance(whole, StackedSource) else whole
 
     def _source(self, info: ArrayInfo, path: str) -> Source:
+        if info.form in SPARSE:
+            return self._sparse(info, path)
         fill = fills(self._on_missing, info.name)
-        if info.form == "csr":
-            return SparseSource(self.library, path, fill)
         if info.form == "ragged":
             *tell, array = stores.parts_of(path, info.form)
             return RunsSource(self.library, array, tuple(tell), fill=fill)
@@ -191,6 +202,22 @@ class OpenFile:
             library.how += f" ({error})"
             return library
         return FillingSource(fast, library) if fill else fast
+
+    def _sparse(self, info: ArrayInfo, path: str) -> SparseSource:
+        """The rows of a sparse matrix, whose three arrays are read as others are."""
+        parts = [self._part(info, part) for part in stores.parts_of(path, info.form)]
+        shape = self._entry.length, info.item_shape[0]
+        kept = self._kept or Kept(BlockCache(0))
+        # another version of a file has other stamps, where it has any
+        key = self._path, self._entry.digest, self._entry.stamps
+        made = SparseSource if info.form == "csr" else ColumnSource
+        return made(path, parts, shape, kept, key)
+
+    def _part(self, info: ArrayInfo, path: str) -> Part:
+        """An array behind a field, of numbers without another axis, as it is stored."""
+        shape, dtype, chunks = self.library().describe(path)
+        source = self._source(ArrayInfo(info.name, (), dtype.name, 0, path), path)
+        return Part(source, dtype, shape[0], chunks[0] if chunks else 0)
 
     def _read_rows(
         self, path: str, axis: int, fill: bool | None, start: int, stop: int
@@ -236,6 +263,36 @@ class OpenFile:
                 allow_external=self._allow_external,
             )
         return self._store
+
+
+class CodeSource:
+    """The codes of a column, given as those of the categories that all files have together.
+
+    ``codes`` are these by the codes of the file; None where they are not known.
+    """
+
+    def __init__(self, stored: Part, codes: NDArray[np.int64] | None) -> None:
+        self._stored = stored
+        # -1, which is no category, stays what it is: it is the last one here
+        self._codes = None if codes is None else np.append(codes, -1)
+        self.how = "codes of the categories that all files have together"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with the codes of rows ``[start, stop)``.
+
+        ReadError where one is no category of the file's.
+        """
+        stored, nbytes = self._stored.read(start, stop)
+        if self._codes is None:
+            out[...] = stored
+            return nbytes
+        count = len(self._codes) - 1
+        wrong = np.flatnonzero((stored < -1) | (stored >= count))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ReadError(f"row {start + row} has code {stored[row]}, of {count} categories")
+        out[...] = self._codes[stored]
+        return nbytes
 
 
 class LibrarySource:

@@ -21,6 +21,7 @@ from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
 from globidx.disk.stores import base as stores
+from globidx.disk.stores.sparse import Kept
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
@@ -30,6 +31,7 @@ _OF_A_PROCESS = (
     "_born_in",
     "_constants",
     "_indexes",
+    "_kept",
     "_now",
     "_tally",
     "handles",
@@ -113,6 +115,7 @@ class Reader:
         """Close all files and drop cached data; the next read opens again."""
         self.handles.close()
         self.cached.clear()
+        self._kept.clear()
         self._constants.clear()
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
@@ -133,6 +136,8 @@ class Reader:
             forked=forked,
             allow_external=self.manager.layout.allow_external,
             cached=self._indexes,
+            kept=self._kept,
+            codes=now.table.codes(file),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,6 +161,7 @@ class Reader:
         self.cached = BlockCache(self.cache_bytes)
         self._constants = ConstantReader(self.manager.constants, self.handles)
         self._indexes = ShardIndexes(self.cached)
+        self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from globidx.core.index.table import ArrayInfo, Entry
+from globidx.core.index.table import SPARSE, ArrayInfo, Entry
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
@@ -126,7 +126,7 @@ def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
     matches = len(episodes) if episodes is not None and entry.inner.kind == "match" else 1
     for column, info in enumerate(entry.arrays):
         named = info.name, info.path
-        if info.form in ("csr", "ragged"):
+        if info.form in SPARSE or info.form == "ragged":
             for part in stores.parts_of(info.path, info.form):
                 yield _Stored(info.name, part, part, 0, 0, 1, partial(_read_part, opened, part))
         elif info.form == "whole":

@@ -28,7 +28,7 @@ from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
 from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import runs_of
-from globidx.core.index.table import DIGEST_SIZE, ArrayInfo, Entry
+from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry
 from globidx.disk.files import forks
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores.find_arrays import Field
@@ -90,6 +90,9 @@ class Store(Protocol):
         file was opened); any OSError or ValueError where it cannot be read.
         """
 
+    def describe(self, array: str) -> Stored:
+        """Shape, dtype in native byte order, and chunks of an array."""
+
     def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array as it is stored, in native byte order; MissingChunkError as ``read``."""
 
@@ -101,6 +104,14 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release the file; reading afterwards is an error."""
+
+
+class Stored(NamedTuple):
+    """Shape, dtype in native byte order, and chunks of an array; None where it is not chunked."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
 
 
 class Audit(NamedTuple):
@@ -256,6 +267,15 @@ def arrays_like(
     kind = "zarr" if is_remote(path) else format_of(Path(path))
     listed: list[str] = _module(f"{kind}.library").arrays_like(
         path, pattern, varies, allow_external=allow_external
+    )
+    return listed
+
+
+def available(path: str, *, allow_external: bool) -> dict[str, str]:
+    """What an AnnData file has a row of for each observation, by key, and how it is stored."""
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    listed: dict[str, str] = _module(f"{kind}.library").available(
+        path, allow_external=allow_external
     )
     return listed
 
@@ -443,7 +463,7 @@ def parts_of(path: str, form: str) -> tuple[str, ...]:
     >>> parts_of("X", "csr"), parts_of("x[offsets]", "ragged")
     (('X/indptr', 'X/indices', 'X/data'), ('offsets', 'x'))
     """
-    if form == "csr":
+    if form in SPARSE:
         return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
     runs = runs_of(path) if form == "ragged" else None
     return (path,) if runs is None else (*runs[1], runs[0])
@@ -471,10 +491,12 @@ def make_entry(
     is_foreign: bool = False,
     sources: tuple[tuple[str, str], ...] = (),
     inside: Inside | None = None,
+    categories: tuple[str, ...] = (),
 ) -> Entry:
     """The entry of a file whose arrays were found; ValueError where they are not aligned.
 
-    ``inside`` are the sequences in it, if the layout has such.
+    ``inside`` are the sequences in it, if the layout has such, ``categories`` the names of codes and
+    columns.
     """
     if inside is None or not inside.inner.whole:
         require_aligned(arrays)
@@ -495,6 +517,7 @@ def make_entry(
         inner=within.inner,
         episodes=within.episodes,
         missing=within.missing,
+        categories=categories,
     )
 
 

@@ -15,7 +15,10 @@ import numpy as np
 from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import loose, runs_of
-from globidx.disk.stores import ome
+from globidx.disk.stores import anndata, ome
+from globidx.disk.stores.nodes import get as _get
+from globidx.disk.stores.nodes import is_array
+from globidx.disk.stores.nodes import text as _text
 
 #: The shape of each array by its path; of one that cannot be opened, the reason.
 Shapes = Mapping[str, Sequence[int] | str]
@@ -27,7 +30,8 @@ class Field(NamedTuple):
     """An array to read: its name in the index, and its path in this file.
 
     ``form`` says how its rows make items, and ``axis`` where they lie. ``member`` is that of a
-    compound array which is meant, and ``members`` all that are read with it.
+    compound array which is meant, and ``members`` all that are read with it. ``names`` is the path
+    of the names that its codes or columns have.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Field(NamedTuple):
     axis: int = 0
     member: str = ""
     members: tuple[str, ...] = ()
+    names: str = ""
 
 
 def find(root: Any, layout: Layout, axis: int, arrays: Callable[[], Shapes]) -> list[Field]:
@@ -50,7 +55,8 @@ def find(root: Any, layout: Layout, axis: int, arrays: Callable[[], Shapes]) -> 
     if layout.rule == "ome":
         return [Field("image", _ome(root), "plain", axis)]
     if layout.rule == "anndata":
-        return [Field(key, key, _anndata(root, key), axis) for key in layout.keys or ()]
+        found = [(key, anndata.element(root, key)) for key in layout.keys or ()]
+        return [Field(key, one.path, one.form, axis, names=one.names) for key, one in found]
     if layout.keys is None:
         return [Field(key, key, layout.form, axis) for key in _choose(None, arrays())]
     fields = [
@@ -162,12 +168,6 @@ def _dtype(root: Any, path: str) -> Any:
         return node.dtype if is_array(node) else None
     except TypeError as error:
         raise ValueError(f"array {path!r} cannot be read by h5py: {error}") from None
-
-
-def is_array(node: Any) -> bool:
-    """Whether a node of a file is an array, and no group, type or nothing at all."""
-    # by class: h5py raises where a type has no dtype
-    return hasattr(node, "shape") and hasattr(type(node), "dtype")
 
 
 def _choose(keys: Sequence[str] | None, present: Shapes) -> tuple[str, ...]:
@@ -294,48 +294,3 @@ def ome_pattern(root: Any) -> str | None:
         return {} if node is None else dict(node.attrs)
 
     return ome.key_of(attributes, lambda path: is_array(_get(root, path)))
-
-
-def _anndata(root: Any, key: str) -> str:
-    """Whether a matrix of AnnData is dense or sparse by row.
-
-    https://anndata.readthedocs.io/en/latest/fileformat-prose.html
-    """
-    node = _get(root, key)
-    if is_array(node):
-        return "plain"
-    if node is None:
-        raise ValueError(f"it has no {key!r}, so it is no AnnData file with such a matrix")
-    encoding = (
-        _text(node.attrs.get("encoding-type"))
-        or f"{_text(node.attrs.get('h5sparse_format'))}_matrix"
-    )
-    if encoding != "csr_matrix":
-        raise ValueError(
-            f"its {key!r} is stored as {encoding}; rows can be read of arrays and of csr_matrix: convert it"
-        )
-    return "csr"
-
-
-def sparse_shape(node: Any) -> tuple[int, ...]:
-    """The rows and columns of a sparse matrix, which are in its attributes alone."""
-    shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
-    if shape is None or len(shape) != 2:
-        raise ValueError(f"its sparse matrix has no shape attribute of two numbers, but {shape}")
-    return tuple(int(size) for size in shape)
-
-
-def _get(node: Any, path: str) -> Any:
-    try:
-        return node[path]
-    except (KeyError, ValueError):
-        return None
-
-
-def _text(value: Any) -> str | None:
-    """An attribute as text; HDF5 has it as str, bytes, or an array of one."""
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return str(value) if isinstance(value, str) and value else None

@@ -65,9 +65,19 @@ INNER = Table.of(
 )
 
 
+#: The same, with names of codes in each file.
+NAMED = Table.of(
+    ["a", "b"],
+    [
+        replace(SMALL.entry(row), categories=(names,))
+        for row, names in enumerate(('["B", "T"]', '["T"]'))
+    ],
+)
+
+
 def test_a_resealed_cache_is_read():
     """The helper makes what the library makes."""
-    for table in (SMALL, INNER):
+    for table in (SMALL, INNER, NAMED):
         data = encoding.encode(table)
         assert resealed(*opened(data)) == data
 
@@ -76,7 +86,7 @@ def test_a_resealed_cache_is_read():
 @given(st.data())
 def test_a_cache_that_lies_under_a_right_digest_is_refused_or_harmless(data):
     """Whoever can write a cache can seal one: it is a ValueError, or a table that can be used like any."""
-    header, body = opened(encoding.encode(data.draw(st.sampled_from([SMALL, INNER]))))
+    header, body = opened(encoding.encode(data.draw(st.sampled_from([SMALL, INNER, NAMED]))))
     body = bytearray(body)
     if data.draw(st.booleans()):
         column = header["columns"][data.draw(st.sampled_from(sorted(header["columns"])))]
@@ -133,6 +143,30 @@ def test_a_later_version_is_told_apart(version):
     ):
         with pytest.raises(RecordVersionError, match=str(version)):
             encoding.decode(resealed(later, body))
+
+
+def test_categories_are_read_back():
+    """The names that codes have in each file; a table without any has no columns of them."""
+    table = encoding.decode(encoding.encode(NAMED))
+    assert table.categories.joined_names(0) == ("B", "T")
+    assert [table.categories.codes(file, 0).tolist() for file in (0, 1)] == [[0, 1], [1]]
+    assert encoding.decode(encoding.encode(SMALL)).categories is None
+    assert not any("category" in name for name in opened(encoding.encode(SMALL))[0]["columns"])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ([[0, 1], [1, 0]], "not one list for each array and file"),
+        ([[2], [0]], "categories that are not there"),
+        ([[0], [-2]], "categories that are not there"),
+    ],
+)
+def test_categories_that_no_index_has_are_refused(numbers, told):
+    """Under a right digest, too."""
+    odd = replace(NAMED.categories, numbers=np.array(numbers))
+    with pytest.raises(ValueError, match=told):
+        encoding.decode(encoding.encode(replace(NAMED, categories=odd)))
 
 
 def test_columns_are_the_bytes_that_were_given():

@@ -232,10 +232,11 @@ def test_hdf5_datasets_without_checksums_are_named(tmp_path, capsys, options, is
     assert check(capsys, tmp_path)[1]["without_checksums"] == ([] if is_checked else ["g/x"])
 
 
-def test_the_parts_of_a_sparse_matrix_are_checked(tmp_path, capsys):
-    """indptr, indices and data, each an array of its own."""
+@pytest.mark.parametrize(("form", "shape"), [("csr", [2, 9]), ("csc", [9, 2])])
+def test_the_parts_of_a_sparse_matrix_are_checked(tmp_path, capsys, form, shape):
+    """indptr, indices and data, each an array of its own, by row or by column."""
     group = zarr.create_group(tmp_path / "a.zarr").create_group("X")
-    group.attrs.update({"encoding-type": "csr_matrix", "shape": [2, 9]})
+    group.attrs.update({"encoding-type": f"{form}_matrix", "shape": shape})
     for name, values in (
         ("indptr", [0, 3, 6]),
         ("indices", [1, 4, 5, 1, 2, 8]),

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
-from globidx.core.index.table import Entry
+from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.index import stamps
-from globidx.disk.stores import find_arrays, find_sequences
+from globidx.disk.stores import anndata, find_arrays, find_sequences
 from globidx.disk.stores.base import (
     Audit,
     Contents,
     NotPlainError,
+    Stored,
     array_info,
     item_first,
     make_entry,
@@ -116,17 +117,18 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         for field in fields:
             sources = _sources(file, field, allow)
             dataset: Any
-            if field.form == "csr":
+            if field.form in SPARSE:
                 group = file[field.path]
-                dataset, rows = group["data"], len(group["indptr"]) - 1
-                shape, chunks = (rows, find_arrays.sparse_shape(group)[1]), None
+                dataset = group["data"]
+                shape, chunks = anndata.matrix_shape(group, field.form), None
                 dtype = dataset.dtype
             elif field.form == "ragged":
                 dataset, shape, dtype, chunks = find_arrays.described_runs(file, field.path)
             else:
                 dataset = file[field.path]
                 shape, dtype, chunks, _ = description(dataset.id)
-            packing = "" if field.form == "csr" else packing_in(dataset.id, dataset.dtype)
+            packing = "" if field.form in SPARSE else packing_in(dataset.id, dataset.dtype)
+            dtype = anndata.given_dtype(field.form, dtype)
             arrays.append(
                 array_info(field, shape, dtype, chunks, length=layout.length, packing=packing)
             )
@@ -147,6 +149,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             )
         tree = Hdf5Tree(file, allow=allow)
         inside = find_sequences.inside(arrays, shapes, layout, tree.read)
+        categories = anndata.names_at([field.names for field in fields], tree.read)
         targets += tree.targets
     return make_entry(
         "hdf5",
@@ -154,6 +157,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         repr(described).encode(),
         sources=tuple(dict.fromkeys(targets)),
         inside=inside,
+        categories=categories,
     )
 
 
@@ -181,6 +185,12 @@ def arrays_like(
     with _opened(path) as file:
         listed = find_sequences.arrays_like(Hdf5Tree(file, allow=allow_external), pattern)
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
+
+
+def available(path: str, *, allow_external: bool) -> dict[str, str]:
+    """What an AnnData file has a row of for each observation, by key."""
+    with _opened(path) as file:
+        return anndata.available(external.GuardedGroup(file, allow=allow_external))
 
 
 def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
@@ -312,6 +322,11 @@ class Hdf5Store:
         if along != is_stacked:
             raise NotPlainError("contiguous data with items along a later axis")
         return ContiguousSource(dataset, is_stacked=is_stacked)
+
+    def describe(self, array: str) -> Stored:
+        """Shape, dtype and chunks of a dataset."""
+        dataset = self._dataset(array)
+        return Stored(dataset.shape, dataset.dtype.newbyteorder("="), dataset.chunks)
 
     def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array."""

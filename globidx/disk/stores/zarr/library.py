@@ -22,13 +22,14 @@ from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
 from globidx.core.index.layout import Layout
-from globidx.core.index.table import Entry
+from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
-from globidx.disk.stores import find_arrays, find_sequences, remote
+from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     Audit,
     Contents,
     Looking,
+    Stored,
     array_info,
     item_first,
     make_entry,
@@ -85,10 +86,10 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
     for field in fields:
         shape: tuple[int, ...]
         chunks: tuple[int, ...] | None = None
-        if field.form == "csr":
+        if field.form in SPARSE:
             group = root[field.path]
             array = group["data"]
-            shape = (group["indptr"].shape[0] - 1, find_arrays.sparse_shape(group)[1])
+            shape = anndata.matrix_shape(group, field.form)
             dtype = array.dtype
             documents.append(f"{shape}".encode())
         elif field.form == "ragged":
@@ -97,15 +98,24 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         else:
             array = root[field.path]
             shape, dtype, chunks = array.shape, dtype_of(array), array.chunks
-        packing = "" if field.form == "csr" else packing_in(array)
+        packing = "" if field.form in SPARSE else packing_in(array)
+        dtype = anndata.given_dtype(field.form, dtype)
         infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
         documents += [_metadata(path, array), packing.encode()]
     kind = f"zarr{array.metadata.zarr_format}"
     read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(path, node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
+    categories = anndata.names_at([field.names for field in fields], read)
     metadata = b"".join(documents)
-    return make_entry(kind, infos, metadata, is_foreign=is_remote(path), inside=inside)
+    return make_entry(
+        kind,
+        infos,
+        metadata,
+        is_foreign=is_remote(path),
+        inside=inside,
+        categories=categories,
+    )
 
 
 def _refuse_read(path: str) -> NDArray[Any]:
@@ -124,6 +134,13 @@ def arrays_like(
         ZarrTree(path, root, ZarrStore(path, 0, fill=False)), pattern
     )
     return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
+
+
+def available(path: str, *, allow_external: bool) -> dict[str, str]:
+    """What an AnnData store has a row of for each observation, by key."""
+    del allow_external  # zarr arrays have their data in their store
+    with remote.as_os_errors():
+        return anndata.available(_open_plain(path))
 
 
 def ome_pattern(path: str) -> str | None:
@@ -238,6 +255,12 @@ class ZarrStore:
             if not fills and self._is_remote:
                 self._refuse_missing(array, opened, along, start, stop, place, fills, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
+
+    def describe(self, array: str) -> Stored:
+        """Shape, dtype and chunks of an array."""
+        with remote.as_os_errors():
+            opened = self._open(array)
+        return Stored(opened.shape, np.dtype(opened.dtype).newbyteorder("="), opened.chunks)
 
     def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array."""

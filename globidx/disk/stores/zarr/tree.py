@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from globidx.disk.files.paths import is_remote, subfolders
 from globidx.disk.stores.base import UNREADABLE, NotPlainError
-from globidx.disk.stores.find_arrays import is_array
 from globidx.disk.stores.find_sequences import Described, unwritten
+from globidx.disk.stores.nodes import is_array
 from globidx.disk.stores.zarr.fast_scan import attributes_of, load, packing_by
 from globidx.disk.stores.zarr.metadata import parse_metadata
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
