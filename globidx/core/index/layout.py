@@ -69,7 +69,7 @@ class Layout:
     at the end of a file is left out. ``names`` are those of the fields, if not the keys. ``axes``
     say for each key along which axis its rows lie, unless that is the same for all. ``inner`` says
     where sequences are. ``allow_external`` says whether arrays may have data in files outside the
-    folder of their file.
+    folder of their file. ``storage_options`` are fsspec's, for files by URL.
     """
 
     keys: tuple[str, ...] | None = None
@@ -79,6 +79,8 @@ class Layout:
     axes: tuple[int, ...] = ()
     inner: Inner = PLAIN
     allow_external: bool = field(default=False, repr=False)
+    # neither is part of what an index is over, and these may be secret
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def form(self) -> str:

@@ -27,7 +27,10 @@ from globidx.core.index.names import Names, common_folder
 
 #: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray``
 #: or ``zarr.json`` of each array.
-KINDS = ("hdf5", "zarr2", "zarr3")
+#: Of references it lies in a JSON file or in ``.zmetadata``; an icechunk repository has snapshots.
+KINDS = ("hdf5", "zarr2", "zarr3", "zip2", "zip3", "references", "parquet", "icechunk")
+#: Those whose metadata lies in one file, which has one stamp, whatever it holds.
+SINGLE = frozenset(KINDS) - {"zarr2", "zarr3"}
 DIGEST_SIZE = 16
 #: Forms of arrays that are sparse matrices: a group of three arrays each.
 SPARSE = frozenset({"csr", "csc"})

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
 _SUFFIXES_SHOWN = 8
+#: Zip files may hold a zarr store; what is in them decides.
+_ZIP = ".zip"
 _DIGITS = re.compile(rb"\d+")
 
 
@@ -39,8 +41,8 @@ def absolute_names(files: Any) -> str | Sequence[str]:
     )
 
 
-def find_files(files: Any) -> Paths:
-    """Absolute paths of the files.
+def find_files(files: Any, storage_options: Mapping[str, Any] | None = None) -> Paths:
+    """Absolute paths of the files; ``storage_options`` are fsspec's, for URLs.
 
     Directories and globs come sorted by their bytes, lists in the order given. NoFilesError where
     nothing matches; ValueError where a list names a path twice, or local paths and URLs together.
@@ -55,7 +57,7 @@ def find_files(files: Any) -> Paths:
         if passed:
             _log.info("%s: %d files taken%s", named, len(paths), over)
         return paths
-    listed = remote.find(named) if isinstance(named, str) else list(named)
+    listed = remote.find(named, storage_options) if isinstance(named, str) else list(named)
     if not listed:
         raise NoFilesError("the list of files is empty; pass at least one path")
     return Paths.of(_listed(listed))
@@ -172,17 +174,33 @@ def _stores_below(
                 continue
             if _is_folder(entry):
                 entries.append(name if _looks_like_store(entry.path) else name + b"/")
-            elif name.endswith(b".zarr") or _looks_like_hdf5(name):
+            elif name.endswith(b".zarr") or _looks_like_file(name):
                 # also if it is a broken link: opening it raises
                 entries.append(name)
             else:
                 passed[_suffix(os.fsdecode(name))] += 1
+    _refuse_packed_twice(folder, entries)
     # a folder sorts with its "/", so that the whole tree is sorted
     for name in sorted(entries):
         if name.endswith(b"/"):
             yield from _stores_below(base + name[:-1], seen, passed)
         else:
             yield base + name
+
+
+def _refuse_packed_twice(folder: bytes, names: Sequence[bytes]) -> None:
+    """NoFilesError where a store lies beside a zip file of its name, as when it was unpacked.
+
+    Its samples would be trained on twice.
+    """
+    zips = {name for name in names if name.endswith(b".zip")}
+    for name in names:
+        if name + b".zip" in zips:
+            both = " and ".join(os.fsdecode(one) for one in (name, name + b".zip"))
+            raise NoFilesError(
+                f"{os.fsdecode(folder)} holds {both}, which seem to be one store, unpacked and packed; "
+                "name the one to read, by a glob or a list"
+            )
 
 
 def _refuse_side_by_side(stores: Sequence[bytes]) -> None:
@@ -264,12 +282,13 @@ def _looks_like_store(path: bytes) -> bool:
     return (
         path.endswith(b".zarr")
         or any(os.path.exists(path + b"/" + marker) for marker in _MARKERS)
+        or stores.is_elsewhere(os.fsdecode(path)) is not None
         # no store, but a thing in itself, with thousands of folders in it: told, and not entered
         or stores.is_n5(Path(os.fsdecode(path)))
     )
 
 
-def _looks_like_hdf5(name: bytes) -> bool:
+def _looks_like_file(name: bytes) -> bool:
     return name[name.rfind(b".") :].lower() in _SUFFIXES
 
 
@@ -293,5 +312,5 @@ def _absolute(path: str) -> str:
 
 _MARKERS = tuple(os.fsencode(marker) for marker in stores.ZARR_MARKERS)
 _SUFFIXES = frozenset(
-    os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES
+    os.fsencode(suffix) for suffix in stores.HDF5_SUFFIXES | stores.MIXED_SUFFIXES | {_ZIP}
 )

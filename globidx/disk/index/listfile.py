@@ -27,8 +27,11 @@ def read_list(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise NoFilesError(f"the list file {path} cannot be read: {error}") from None
-    if text.startswith(stores.ZIP_SIGNATURE.decode()):
-        raise NoFilesError(f"{path} is a zip file; {stores.in_zip(path)}")
+    if stores.is_zip(path):
+        try:
+            stores.format_of(path)
+        except ValueError as error:
+            raise NoFilesError(f"{path} cannot be read: {error}") from None
     if "\0" in text:
         raise NoFilesError(
             f"{path} is neither a zarr store, an HDF5 file, nor a text file with a path a line"
@@ -74,7 +77,8 @@ def _refuse_json(path: Path, text: str) -> None:
         value = None
     if isinstance(value, dict) and ("refs" in value or ".zgroup" in value):
         raise NoFilesError(
-            f"{path} holds references of kerchunk, which are no list of files; name the stores that they refer to"
+            f"{path} holds references of kerchunk of an old version, which are not read; write them as version 1 "
+            '({"version": 1, "refs": ...}), or name the stores that they refer to'
         )
     raise NoFilesError(
         f"{path} is JSON, and a list file is text or CSV with a path a line; write the paths so"

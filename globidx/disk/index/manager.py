@@ -49,7 +49,8 @@ class GlobalIndexManager:
     ----------
     files : str, path, or list of either
         A directory (every store below it), a glob, a list of paths, or a text or CSV file with a
-        path a line. zarr stores may be named by URL.
+        path a line. zarr stores may be zip files, reference sets of kerchunk, icechunk
+        repositories (``"PATH@tag.v1"`` names a version), or named by URL.
     key : str, list of str, or dict of str to str, optional
         The array or dataset in each file, or several aligned ones. Without it each file must hold
         exactly one. A dict gives the fields names of their own; ``"obs/image"`` puts it into a dict
@@ -109,7 +110,11 @@ class GlobalIndexManager:
     allow_external : bool, default False
         Whether HDF5 files may take data from files outside their own folder, by external links,
         virtual datasets or raw storage. Folders that the environment names for HDF5
-        (``HDF5_VDS_PREFIX`` and the like) are always allowed.
+        (``HDF5_VDS_PREFIX`` and the like) are always allowed. The same goes for the files that a
+        reference set of kerchunk refers to, which may be URLs then.
+    storage_options : dict, optional
+        Options of fsspec for files by URL, ``{"anon": True}`` for a public S3 bucket, and for
+        reference sets. They travel with a pickled manager to workers, and nowhere else.
 
     Raises
     ------
@@ -159,6 +164,7 @@ class GlobalIndexManager:
         lock_timeout: float = 60.0,
         settled_after: float = 2.0,
         allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if on_bad not in ("error", "skip"):
             raise ValueError(f"on_bad must be 'error' or 'skip', got {on_bad!r}")
@@ -169,6 +175,7 @@ class GlobalIndexManager:
             axis=axis,
             cache_dir=cache_dir,
             allow_external=allow_external,
+            storage_options=storage_options,
             sequences=sequences,
             window=window,
             only=only,
@@ -347,7 +354,11 @@ class GlobalIndexManager:
             raise ValueError(
                 "available() lists what AnnData files have: pass layout='anndata' to the index"
             )
-        return stores.available(self.paths[0], allow_external=self.layout.allow_external)
+        return stores.available(
+            self.paths[0],
+            allow_external=self.layout.allow_external,
+            storage_options=self.layout.storage_options,
+        )
 
     @property
     def layout(self) -> Layout:
@@ -635,8 +646,11 @@ class GlobalIndexManager:
         progress: Callable[[int, int], None] | None = None,
     ) -> Snapshot:
         files = self._now.paths if self._spec.files is None else self._spec.files
+        options = self.layout.storage_options
         paths = (
-            find_files(files) if peers is None else find_by_all(peers, lambda: find_files(files))
+            find_files(files, options)
+            if peers is None
+            else find_by_all(peers, lambda: find_files(files, options))
         )
         build = self._spec.build(
             paths,

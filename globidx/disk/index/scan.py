@@ -88,7 +88,10 @@ def examine(
         started = time.time_ns()
         try:
             entry = stores.scan(path, layout, axis)
-            after = [] if is_remote(path) else stamps.noted_of(os.fsencode(path), entry)
+            # of a store with versions, the stamp of the one that was scanned
+            after = list(entry.stamps)
+            if not after and not is_remote(path):
+                after = stamps.noted_of(os.fsencode(path), entry)
         except stores.UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 # out of descriptors: no fault of the file

@@ -47,6 +47,7 @@ class IndexSpec:
         axis: int | Mapping[str, int] = 0,
         cache_dir: str | os.PathLike[str] | None = None,
         allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> IndexSpec:
         """The options as a user gives them; ValueError or TypeError for what they cannot be.
@@ -54,18 +55,23 @@ class IndexSpec:
         ``sampling`` are the options of ``SampleSpec.of``.
         """
         named = absolute_names(files)
+        _require_options(storage_options)
+        access: dict[str, Any] = {
+            "allow_external": bool(allow_external),
+            "storage_options": storage_options,
+        }
         if isinstance(layout, str) and layout in FAMILIES:
-            key, sampling = _family(layout, key, named, sampling, allow_external=allow_external)
+            key, sampling = _family(layout, key, named, sampling, access)
             layout = None
         elif layout == "ome" and key is None:
-            layout, key, sampling = _ome(named, sampling)
+            layout, key, sampling = _ome(named, sampling, access)
         inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         attributes: tuple[tuple[str, str], ...] = ()
         if inside.inner.whole and not isinstance(key, Mapping) and len(inside.keys or ()) < 2:
-            key, attributes = _everything(inside.keys, named, allow_external=allow_external)
+            key, attributes = _everything(inside.keys, named, access)
             inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         arrays, along = inside.along(axis)
-        arrays = replace(arrays, allow_external=bool(allow_external))
+        arrays = replace(arrays, **access)
         folder = None if cache_dir is None else Path(cache_dir).absolute()
         return cls(named, arrays, along, folder, samples, attributes)
 
@@ -75,7 +81,7 @@ class IndexSpec:
         ``options`` are those of ``Build``.
         """
         if paths is None:
-            paths = find_files(self.files)
+            paths = find_files(self.files, self.layout.storage_options)
         is_local = isinstance(self.files, str) and not is_remote(self.files)
         name = os.path.relpath(str(self.files), paths.root) if is_local else self.files
         if not isinstance(name, str):
@@ -103,12 +109,12 @@ class IndexSpec:
 
 
 def _ome(
-    named: Any, sampling: dict[str, Any]
+    named: Any, sampling: dict[str, Any], access: dict[str, Any]
 ) -> tuple[str | None, dict[str, str] | None, dict[str, Any]]:
     """The layout, keys and sequences of OME-Zarr: images, or files of many, by what the first one is."""
-    path = find_files(named)[0]
+    path = find_files(named, storage_options=access["storage_options"])[0]
     try:
-        pattern = stores.ome_pattern(path)
+        pattern = stores.ome_pattern(path, **access)
     except stores.UNREADABLE:
         # the scan tells what is wrong with it, beside all other files
         pattern = None
@@ -125,15 +131,16 @@ def _in_sequences(sampling: dict[str, Any], sequences: str) -> dict[str, Any]:
 
 
 def _everything(
-    keys: tuple[str, ...] | None, named: Any, *, allow_external: bool
+    keys: tuple[str, ...] | None, named: Any, access: dict[str, Any]
 ) -> tuple[Any, tuple[tuple[str, str], ...]]:
     """The keys of all arrays of the groups that one key matches, and their attributes by name.
 
     The first group of the first file tells. Keys of arrays are given back as they are.
     """
-    path, pattern = find_files(named)[0], keys[0] if keys else ""
+    path = find_files(named, access["storage_options"])[0]
+    pattern = keys[0] if keys else ""
     try:
-        found = stores.contents(path, pattern, allow_external=allow_external)
+        found = stores.contents(path, pattern, **access)
     except stores.UNREADABLE as error:
         raise ValueError(f"{printable(path)}: {error}") from error
     if found is None:
@@ -146,7 +153,7 @@ def _everything(
 
 
 def _family(
-    layout: str, key: Any, named: Any, sampling: dict[str, Any], *, allow_external: bool
+    layout: str, key: Any, named: Any, sampling: dict[str, Any], access: dict[str, Any]
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """The keys and sequences of the files of a family, by what the first file has."""
     if key is not None:
@@ -154,13 +161,25 @@ def _family(
             f"layout {layout!r} has its own arrays, so that key={key!r} has no use; leave key out"
         )
     family = FAMILIES[layout]
-    path = find_files(named)[0]
+    path = find_files(named, access["storage_options"])[0]
 
     def arrays(pattern: str) -> list[str]:
-        return stores.arrays_like(path, pattern, family.varies, allow_external=allow_external)
+        return stores.arrays_like(path, pattern, family.varies, **access)
 
     try:
         keys = family.keys(arrays)
     except stores.UNREADABLE as error:
         raise ValueError(f"layout {layout!r}: {printable(path)}: {error}") from error
     return keys, _in_sequences(sampling, family.sequences)
+
+
+def _require_options(options: object) -> None:
+    """TypeError for what cannot be options of fsspec; the values may be secret, and are not shown."""
+    if options is None or (
+        isinstance(options, Mapping) and all(isinstance(name, str) for name in options)
+    ):
+        return
+    raise TypeError(
+        f"storage_options must be a dict of options of fsspec by name, got a {type(options).__name__}; "
+        'pass {"anon": True}, for example'
+    )

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from globidx.core.index.layout import Inner
 from globidx.core.index.patterns import Pattern, matches
-from globidx.core.index.table import KINDS, ArrayInfo, Entry, Stamp, Table
+from globidx.core.index.table import KINDS, SINGLE, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
-from globidx.disk.stores.base import parts_of
+from globidx.disk.stores import base as stores
 
 #: A file that changed within so many nanoseconds might change again without its stamp moving.
 SETTLED_NS = 2 * 10**9
@@ -62,6 +62,8 @@ def noted_of(path: bytes, entry: Entry) -> list[Stamp]:
 
     A zarr store with sequences inside has one stamp for all files that tell where these are.
     """
+    if entry.kind == "icechunk":
+        return [stores.stamp_of_snapshot(os.fsdecode(path))]
     if _is_watched_as_one(entry.kind, entry.inner):
         return [_as_one(path, watched(path, entry))]
     return [stamp(os.stat(path + suffix)) for suffix in _suffixes(entry.kind, entry.arrays)]
@@ -73,7 +75,7 @@ def is_unchanged(path: str, entry: Entry) -> bool:
         now = np.array(noted_of(os.fsencode(path), entry), np.int64)
     except (OSError, ValueError):
         return False
-    # an HDF5 file has one stamp, whatever it holds
+    # a single file has one stamp, whatever it holds
     noted = np.array(entry.stamps, np.int64).reshape(-1, 4)[: len(now)]
     return len(noted) == len(now) and bool(_are_same(now, noted).all())
 
@@ -99,14 +101,14 @@ def _unchanged(
     # indices ascend
     near = paths.encoded(first, int(indices[-1]) + 1)
     selected = [near[index - first] for index in indices.tolist()]
-    single = KINDS.index("hdf5")
+    is_single = np.array([kind in SINGLE for kind in KINDS])
     width = len(table.arrays)
     noted = table.stamps[rows]
-    counts = np.where(table.kinds[rows] == single, 1, width)
-    # an HDF5 file has one stamp, whatever it holds
+    counts = np.where(is_single[table.kinds[rows]], 1, width)
+    # a single file has one stamp, whatever it holds
     noted = noted[np.arange(width) < counts[:, None]]
     watched_as_one = any(
-        _is_watched_as_one(kind, table.inner) for kind in KINDS[: int(table.kinds[rows].max()) + 1]
+        _is_watched_as_one(KINDS[kind], table.inner) for kind in set(table.kinds[rows].tolist())
     )
     if len(table.paths) or watched_as_one:
         entries = (table.entry(row) for row in rows.tolist())
@@ -135,8 +137,8 @@ def _are_same(now: NDArray[np.int64], noted: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
-    if kind == "hdf5":
-        return [b""]
+    if kind in SINGLE:
+        return [b"/.zmetadata" if kind == "parquet" else b""]
     marker = ".zarray" if kind == "zarr2" else "zarr.json"
     return [os.fsencode(_watched_of(info, marker)) for info in arrays]
 
@@ -144,7 +146,7 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 def _watched_of(info: ArrayInfo, marker: str) -> str:
     """The file whose stamp tells that an array grew."""
     # of several arrays behind one, the first tells how many rows there are
-    folder = parts_of(info.path, info.form)[0]
+    folder = stores.parts_of(info.path, info.form)[0]
     if info.form == "csc":
         # but of these the attributes of the group alone do
         folder, marker = info.path, ".zattrs" if marker == ".zarray" else marker
@@ -152,7 +154,8 @@ def _watched_of(info: ArrayInfo, marker: str) -> str:
 
 
 def _is_watched_as_one(kind: str, inner: Inner) -> bool:
-    return not inner.is_plain and kind != "hdf5" and inner != _STACKED
+    # of a snapshot no file has a stamp
+    return kind == "icechunk" or (not inner.is_plain and kind not in SINGLE and inner != _STACKED)
 
 
 def watched(path: bytes, entry: Entry) -> Iterator[bytes]:

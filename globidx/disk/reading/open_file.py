@@ -31,6 +31,12 @@ BACKENDS = ("auto", "library", "tensorstore")
 
 #: Of a file that is read by itself, codes are those of the file.
 NO_CODES: Mapping[int, NDArray[np.int64] | None] = MappingProxyType({})
+#: Kinds of files whose keys only zarr's own stores can find.
+_ELSEWHERE = {
+    "references": "by references",
+    "parquet": "by references",
+    "icechunk": "in an icechunk repository",
+}
 #: Sources that an open file keeps.
 _MOST_SOURCES = 1024
 #: In place of the number of an episode: all of them.
@@ -97,8 +103,9 @@ class OpenFile:
 
     ``on_missing``: what an absent chunk is, ``"error"`` or ``"fill"``, of all arrays, or by name.
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
-    in files outside its folder. ``cached`` keeps indexes of shards, ``kept`` what sparse matrices need.
-    ``codes`` are, by column, the codes of all files' categories by those of this file.
+    in files outside its folder. ``storage_options`` are fsspec's. ``cached`` keeps indexes of
+    shards, ``kept`` what sparse matrices need. ``codes`` are, by column, the codes of all files'
+    categories by those of this file.
     """
 
     def __init__(
@@ -110,6 +117,7 @@ class OpenFile:
         backend: str,
         forked: bool,
         allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         cached: ShardIndexes | None = None,
         kept: Kept | None = None,
         codes: Mapping[int, NDArray[np.int64] | None] = NO_CODES,
@@ -118,11 +126,13 @@ class OpenFile:
         self._kept, self._codes = kept, codes
         self._entry = entry
         self._allow_external, self._cached = allow_external, cached
+        self._storage_options = storage_options
         self._on_missing = on_missing
         self._backend = backend
         self._forked = forked
         self._sources: dict[tuple[int, int], Source] = {}
         self._store: Any = None
+        self._kept_container: Any = None
         if entry.kind == "hdf5":
             # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
             self.library()
@@ -234,7 +244,11 @@ class OpenFile:
             return fast
         if is_remote(self._path):
             raise NotPlainError("by URL")
+        if self._entry.kind in _ELSEWHERE:
+            raise NotPlainError(_ELSEWHERE[self._entry.kind])
         if self._backend == "tensorstore":
+            if not self._entry.kind.startswith("zarr"):
+                raise NotPlainError("in a zip file")
             if is_stacked:
                 raise NotPlainError("many sequences in an array")
             tensors: Any = forks.import_module("globidx.disk.stores.tensors")
@@ -243,9 +257,17 @@ class OpenFile:
             )
             return by_tensorstore
         plain: Any = forks.import_module("globidx.disk.stores.zarr.fast")
-        marker = "zarr.json" if self._entry.kind == "zarr3" else ".zarray"
-        source: Source = plain.ZarrSource(self._path, path, info.axis, marker, self._cached)
+        marker = "zarr.json" if self._entry.kind.endswith("3") else ".zarray"
+        source: Source = plain.ZarrSource(self._container(), path, info.axis, marker, self._cached)
         return source
+
+    def _container(self) -> Any:
+        """What holds the keys of a zarr store; the directory of a zip file is parsed once."""
+        if self._kept_container is None:
+            self._kept_container = stores.container_of(
+                self._path, self._entry.kind, None if self._cached is None else self._cached.cache
+            )
+        return self._kept_container
 
     def library(self) -> Any:
         """The file as zarr-python or h5py opens it, once it is needed.
@@ -261,6 +283,7 @@ class OpenFile:
                 self._entry.arrays[0].axis,
                 on_missing="fill" if fills(self._on_missing) else "error",
                 allow_external=self._allow_external,
+                storage_options=self._storage_options,
             )
         return self._store
 

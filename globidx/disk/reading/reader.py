@@ -135,6 +135,7 @@ class Reader:
             backend=self.backend,
             forked=forked,
             allow_external=self.manager.layout.allow_external,
+            storage_options=self.manager.layout.storage_options,
             cached=self._indexes,
             kept=self._kept,
             codes=now.table.codes(file),

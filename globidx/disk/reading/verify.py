@@ -5,11 +5,12 @@ It also tells in which arrays damage would go unnoticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -48,23 +49,25 @@ def check(
     decode: bool,
     executor: Executor | None,
     allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[list[ArrayReport]]:
     """Every array of every file of an index, file by file; with ``decode`` all data are read."""
     jobs = [(path, indexed.entry(file)) for file, path in enumerate(indexed.paths)]
     run = map if executor is None else executor.map
-    repeated = [[value] * len(jobs) for value in (decode, allow_external)]
+    access = {"allow_external": allow_external, "storage_options": storage_options}
+    repeated = [[value] * len(jobs) for value in (decode, access)]
     return iter(run(_check_file, *zip(*jobs, strict=True), *repeated))
 
 
-def _check_file(path: str, entry: Entry, decode: bool, allow: bool) -> list[ArrayReport]:
+def _check_file(path: str, entry: Entry, decode: bool, access: dict[str, Any]) -> list[ArrayReport]:
     """Every array as a dataset reads it, so that what would be an error there is one here."""
     with ExitStack() as stack:
         try:
             opened = OpenFile(
-                path, entry, on_missing="fill", backend="auto", forked=False, allow_external=allow
+                path, entry, on_missing="fill", backend="auto", forked=False, **access
             )
             stack.callback(opened.close)
-            look = stack.enter_context(stores.auditor(path, entry.kind, allow_external=allow))
+            look = stack.enter_context(stores.auditor(path, entry.kind, **access))
         except stores.UNREADABLE as error:
             return [
                 ArrayReport(path, info.path, 0, 0, (_describe(error),), False, info.name, info.path)

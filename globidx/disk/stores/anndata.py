@@ -67,9 +67,9 @@ def element(root: Any, key: str) -> Element:
 
 
 def names_at(paths: Sequence[str], read: Callable[[str], Any]) -> tuple[str, ...]:
-    """The names at each of the paths, "" where a path is, as ``Categories`` takes them."""
+    """The names at each of the paths, "" where a path is, as ``Categories`` takes them; none for no path."""
     texts = {path: spelled(read(path)) for path in dict.fromkeys(paths) if path}
-    return tuple(texts.get(path, "") for path in paths)
+    return tuple(texts.get(path, "") for path in paths) if texts else ()
 
 
 def available(root: Any) -> dict[str, str]:

@@ -13,7 +13,7 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -28,8 +28,9 @@ from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
 from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import runs_of
-from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry
+from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry, Stamp
 from globidx.disk.files import forks
+from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
 from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
@@ -60,7 +61,7 @@ UNREADABLE = (
 #: Rows ``[start, stop)`` of an array, and the row of the result where they belong.
 Span = tuple[int, int, int]
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-ZIP_SIGNATURE = b"PK\x03\x04"
+_ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 #: What to do with an N5 container.
 FROM_N5 = (
     "copy it to zarr, by zarr-python 2 (zarr.N5Store, zarr.copy_all) or tensorstore (driver n5)"
@@ -178,27 +179,36 @@ def format_of(path: Path) -> str:
     OSError where the path cannot be looked at, UnknownKindError for anything else.
     """
     if path.is_dir():
-        if any((path / marker).is_file() for marker in ZARR_MARKERS):
+        if any((path / marker).is_file() for marker in ZARR_MARKERS) or is_elsewhere(str(path)):
             return "zarr"
         if is_n5(path):
             raise OtherFormatError(f"an N5 container, which is no zarr store; {FROM_N5}")
         raise UnknownKindError(f"a directory without {', '.join(ZARR_MARKERS)} is no zarr store")
     if not path.is_file():
+        if "@" in path.name and is_elsewhere(str(path)):
+            return "zarr"
         # FileNotFoundError, PermissionError, a loop of links: the system's error is the clearest
         path.stat()
         raise UnknownKindError("neither a regular file nor a directory")
-    if _has_suffix(str(path)) or superblock_at(path) is not None:
+    if _has_suffix(str(path)):
         return "hdf5"
+    if is_zip(path):
+        _module("zarr.zipped").require_store(os.fspath(path))
+        return "zarr"
+    if superblock_at(path) is not None:
+        return "hdf5"
+    if is_elsewhere(str(path)):
+        return "zarr"
     with path.open("rb") as file:
         signature = file.read(8)
-    if signature.startswith(ZIP_SIGNATURE):
-        raise OtherFormatError(f"a zip file; {in_zip(path)}")
     for magic, name in _OTHER_FORMATS.items():
         if signature.startswith(magic):
             raise OtherFormatError(
                 f"a file of {name}, which is no HDF5: convert it to a newer format of its kind"
             )
-    raise UnknownKindError("neither a zarr store (a directory) nor an HDF5 file (by signature)")
+    raise UnknownKindError(
+        "neither a zarr store (a directory or a zip file) nor an HDF5 file (by signature)"
+    )
 
 
 def is_n5(path: Path) -> bool:
@@ -213,12 +223,28 @@ def is_n5(path: Path) -> bool:
     return is_told or (path.suffix.lower() == ".n5" and path.is_dir())
 
 
-def in_zip(path: Path) -> str:
-    """How to name a zarr store in a zip file."""
-    return (
-        f"name the zarr store in it as zip://::{path}, or zip://FOLDER::{path}; unpacked, it reads "
-        "many times faster"
-    )
+def is_elsewhere(path: str) -> str | None:
+    """The kind of a zarr store that is neither a folder of keys nor a zip file of them; None otherwise.
+
+    That is a set of references to other files, or an icechunk repository.
+    """
+    if os.path.isfile(path):
+        return "references" if _module("zarr.references").is_json(path) else None
+    if _module("zarr.repository").is_repository(path):
+        return "icechunk"
+    return "parquet" if _module("zarr.references").is_parquet(path) else None
+
+
+def stamp_of_snapshot(path: str) -> Stamp:
+    """The stamp of the snapshot that the name of an icechunk repository means now."""
+    stamp: Stamp = _module("zarr.repository").stamp(path)
+    return stamp
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip file, by its signature."""
+    with path.open("rb") as file:
+        return file.read(4) in _ZIP_SIGNATURES
 
 
 def scan(path: str, layout: Layout, axis: int) -> Entry:
@@ -236,76 +262,135 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
     # a file of a usual suffix is not opened only to see what it is
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:
-        plain: Entry | None = _module("zarr.fast_scan").scan(path, layout, axis)
+        fast = _module("zarr.fast_scan")
+        plain: Entry | None = fast.scan(container_of(path, "zarr"), layout, axis)
+        if plain is None:
+            name = format_of(Path(path))
+            if name == "zarr" and os.path.isfile(path) and is_zip(Path(path)):
+                plain = fast.scan(container_of(path, "zip"), layout, axis)
         if plain is not None:
             return plain
-    entry: Entry = _module(f"{name or format_of(Path(path))}.library").scan(path, layout, axis)
+    entry: Entry = _module(f"{name}.library").scan(path, layout, axis)
     return entry
 
 
+def container_of(path: str, kind: str, inflated: BlockCache | None = None) -> Any:
+    """What holds the keys of a zarr store of this ``kind``; ``inflated`` keeps shards that were deflated."""
+    if kind.startswith("zip"):
+        return _module("zarr.zipped").Zip(path, inflated)
+    return _module("zarr.containers").Folder(path)
+
+
 def open_store(
-    path: str | Path, kind: str, axis: int, *, on_missing: str, allow_external: bool = False
+    path: str | Path,
+    kind: str,
+    axis: int,
+    *,
+    on_missing: str,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Store:
-    """Open a file that was scanned as ``kind``; ``allow_external`` as it was then."""
+    """Open a file that was scanned as ``kind``, with the options that it was scanned with."""
     if kind == "hdf5":
         library = _module("hdf5.library")
         hdf5: Store = library.open_store(
             path, axis, on_missing=on_missing, allow_external=allow_external
         )
         return hdf5
-    store: Store = _module("zarr.library").open_store(path, axis, on_missing=on_missing)
+    store: Store = _module("zarr.library").open_store(
+        path,
+        axis,
+        on_missing=on_missing,
+        allow_external=allow_external,
+        storage_options=storage_options,
+    )
     return store
 
 
 def arrays_like(
-    path: str, pattern: str, varies: Sequence[str] = (), *, allow_external: bool
+    path: str,
+    pattern: str,
+    varies: Sequence[str] = (),
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The arrays of a file whose paths match ``pattern``, and of which all attributes ``varies`` are true.
 
     In natural order. Errors say what is wrong, not where.
     """
     kind = "zarr" if is_remote(path) else format_of(Path(path))
+    more = {"storage_options": storage_options} if kind == "zarr" else {}
     listed: list[str] = _module(f"{kind}.library").arrays_like(
-        path, pattern, varies, allow_external=allow_external
+        path, pattern, varies, allow_external=allow_external, **more
     )
     return listed
 
 
-def available(path: str, *, allow_external: bool) -> dict[str, str]:
+def available(
+    path: str, *, allow_external: bool, storage_options: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """What an AnnData file has a row of for each observation, by key, and how it is stored."""
     kind = "zarr" if is_remote(path) else format_of(Path(path))
+    options = {} if kind == "hdf5" else {"storage_options": storage_options}
     listed: dict[str, str] = _module(f"{kind}.library").available(
-        path, allow_external=allow_external
+        path, allow_external=allow_external, **options
     )
     return listed
 
 
-def ome_pattern(path: str) -> str | None:
+def ome_pattern(
+    path: str, *, allow_external: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> str | None:
     """The key of the images of an OME-Zarr file that holds many; None for any other file."""
-    if not is_remote(path) and format_of(Path(path)) != "zarr":
+    is_local = not is_remote(path)
+    if is_local and format_of(Path(path)) != "zarr":
         return None
-    module = _module("zarr.library" if is_remote(path) else "zarr.fast_scan")
-    pattern: str | None = module.ome_pattern(path)
+    pattern: str | None
+    if is_local and is_elsewhere(path) is None:
+        container = container_of(path, "zarr" if os.path.isdir(path) else "zip")
+        pattern = _module("zarr.fast_scan").ome_pattern(container)
+    else:
+        pattern = _module("zarr.library").ome_pattern(
+            path, allow_external=allow_external, storage_options=storage_options
+        )
     return pattern
 
 
-def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+def contents(
+    path: str,
+    pattern: str,
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Contents | None:
     """All that lies in the first group of a file that ``pattern`` matches; None where it matches arrays.
 
     Errors say what is wrong, not where.
     """
     kind = "zarr" if is_remote(path) else format_of(Path(path))
+    more = {"storage_options": storage_options} if kind == "zarr" else {}
     found: Contents | None = _module(f"{kind}.library").contents(
-        path, pattern, allow_external=allow_external
+        path, pattern, allow_external=allow_external, **more
     )
     return found
 
 
 def audit(
-    path: str | Path, kind: str, array: str, axis: int = 0, *, allow_external: bool = False
+    path: str | Path,
+    kind: str,
+    array: str,
+    axis: int = 0,
+    *,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Audit:
     """What is there of an array, without reading it; rows lie along ``axis``."""
-    with auditor(path, kind, allow_external=allow_external) as look:
+    access: dict[str, Any] = {
+        "allow_external": allow_external,
+        "storage_options": storage_options,
+    }
+    with auditor(path, kind, **access) as look:
         return look(array, axis)
 
 
@@ -315,6 +400,7 @@ def auditor(
     kind: str,
     *,
     allow_external: bool = False,
+    storage_options: Any = None,
     looking: Looking | None = None,
 ) -> Iterator[Callable[[str, int], Audit]]:
     """``audit`` for many arrays of a file, which is opened once."""
@@ -324,15 +410,18 @@ def auditor(
         with library.auditor(path, allow_external=allow_external, step=how.step) as look:
             yield look
     else:
-        yield partial(_audit_zarr, os.fspath(path), kind, how)
+        access = {"allow_external": allow_external, "storage_options": storage_options}
+        yield partial(_audit_zarr, os.fspath(path), kind, how, access)
 
 
-def _audit_zarr(path: str, kind: str, looking: Looking, array: str, axis: int) -> Audit:
+def _audit_zarr(
+    path: str, kind: str, looking: Looking, access: dict[str, Any], array: str, axis: int
+) -> Audit:
     try:
         plain: Audit = _module("zarr.presence").audit(path, kind, array, axis, looking)
         return plain
     except NotPlainError:
-        other: Audit = _module("zarr.library").audit(path, array, axis, looking)
+        other: Audit = _module("zarr.library").audit(path, array, axis, looking, **access)
         return other
 
 

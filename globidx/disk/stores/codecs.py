@@ -131,6 +131,11 @@ def inflate(data: Data, limit: int) -> bytes:
     return _inflated(data, limit, _EITHER)[0]
 
 
+def inflate_raw(data: Data, limit: int) -> bytes:
+    """What a deflated stream without header and checksum holds, as zip files have them."""
+    return _inflated(data, limit, -15)[0]
+
+
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
     """``inflate`` into ``out``, which it must fill.
 

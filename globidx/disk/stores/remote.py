@@ -6,7 +6,7 @@ The extra ``remote`` brings fsspec.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,10 @@ from globidx.errors import GlobidxError, MissingPackageError, NoFilesError, Read
 _NO_BACK_ENDS = ("builtins", "globidx", "numpy", "zarr", "json")
 
 
-def find(url: str) -> list[str]:
+def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     """The zarr stores that ``url`` names: a store, a glob, or a folder of stores; sorted.
+
+    ``options`` are those of fsspec for this URL.
 
     NoFilesError where there is none, or no such protocol; MissingPackageError where fsspec, or what
     it needs for this protocol, is not installed; ReadError where the server, or the package that
@@ -28,7 +30,7 @@ def find(url: str) -> list[str]:
         raise NoFilesError(
             f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first"
         )
-    files, path = file_system(url)
+    files, path = file_system(url, options)
     try:
         with as_os_errors():
             if _is_store(files, path):
@@ -56,15 +58,15 @@ def find(url: str) -> list[str]:
     return [files.unstrip_protocol(name) for name in stores]
 
 
-def exists(url: str) -> bool:
+def exists(url: str, options: Mapping[str, Any] | None = None) -> bool:
     """Whether there is anything at ``url``."""
-    files, path = file_system(url)
+    files, path = file_system(url, options)
     return bool(files.exists(path))
 
 
-def names(url: str) -> Iterator[str]:
+def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
     """The names of all files with bytes in them below ``url``, relative to it, by one listing."""
-    files, path = file_system(url)
+    files, path = file_system(url, options)
     base = files._strip_protocol(path).rstrip("/") + "/"
     for name, about in files.find(path, detail=True).items():
         # a server that does not tell sizes tells None
@@ -99,7 +101,7 @@ def _is_of_a_back_end(error: BaseException) -> bool:
     )
 
 
-def file_system(url: str) -> tuple[Any, str]:
+def file_system(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
     """The file system of fsspec that a URL names, and the path in it."""
     try:
         import fsspec
@@ -109,7 +111,7 @@ def file_system(url: str) -> tuple[Any, str]:
         ) from None
     try:
         with as_os_errors():
-            files, path = fsspec.core.url_to_fs(url)
+            files, path = fsspec.core.url_to_fs(url, **(options or {}))
     except ImportError as error:
         raise MissingPackageError(f"reading {url} needs more than fsspec: {error}") from None
     except ValueError as error:

@@ -41,6 +41,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         if self.server.broken in self.path:
             self.send_error(503)
             return None
+        if self.server.secret and self.headers.get("X-Secret") != self.server.secret:
+            self.send_error(403)
+            return None
         path, wanted = self.translate_path(self.path), self.headers.get("Range")
         if wanted is None or not os.path.isfile(path):
             return super().send_head()
@@ -64,6 +67,7 @@ def server(tmp_path):
     """A server of ``folder``; ``asked`` are the paths that were asked for."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.folder, server.asked, server.broken = str(tmp_path / "served"), [], "\0"
+    server.secret = None
     server.url = f"http://127.0.0.1:{server.server_port}"
     (tmp_path / "served").mkdir()
     thread = threading.Thread(target=server.serve_forever)
@@ -242,6 +246,72 @@ def test_what_cannot_be_had_is_told_by_url(server):
         GlobalIndexManager([urls[0], f"{server.folder}/b.zarr"])
     with pytest.raises(NoFilesError, match="rotocol"):
         GlobalIndexManager("nosuch://a/b.zarr")
+
+
+# -- options of fsspec
+
+
+SECRET = "hunter2-and-more"
+
+
+@pytest.mark.parametrize("named", ["/", "/*.zarr", "/a.zarr"])
+@pytest.mark.parametrize("options", STORES.values(), ids=STORES)
+def test_options_reach_every_request(server, options, named, tmp_path):
+    """A server that wants a header is listed, indexed, read and checked with it, and without it refuses."""
+    urls, data = served(server, **options)
+    server.secret = SECRET
+    url = server.url + named
+    with pytest.raises(GlobidxError):
+        GlobalIndexManager(url, cache_dir=tmp_path)
+    options = {"headers": {"X-Secret": SECRET}}
+    manager = GlobalIndexManager(url, cache_dir=tmp_path, storage_options=options)
+    assert list(manager.paths) == (urls[:1] if named == "/a.zarr" else urls)
+    np.testing.assert_array_equal(FileCacheDataset(manager)[9], data[9])
+    assert not manager.refresh()
+    reports = verify.check(manager.now, decode=True, executor=None, storage_options=options)
+    assert not any(one.unreadable or one.absent for file in reports for one in file)
+
+
+def test_options_go_to_workers_and_nowhere_else(server, tmp_path):
+    """A spawned process reads with them; they are in no cache file, fingerprint, message or repr."""
+    urls, data = served(server)
+    open_to_all = GlobalIndexManager(urls, cache_dir=tmp_path / "open").fingerprint
+    server.secret = SECRET
+    options = {"headers": {"X-Secret": SECRET}}
+    manager = GlobalIndexManager(urls, cache_dir=tmp_path / "cache", storage_options=options)
+    dataset = FileCacheDataset(manager)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    worker = context.Process(target=_read, args=(dataset, range(17), queue), daemon=True)
+    worker.start()
+    np.testing.assert_array_equal(queue.get(timeout=60), data)
+    worker.join()
+    assert manager.fingerprint == open_to_all
+    caches = list((tmp_path / "cache").iterdir())
+    assert caches and not any(SECRET.encode() in path.read_bytes() for path in caches)
+    assert not any(SECRET in repr(one) for one in (manager, dataset, manager.layout, manager._spec))
+    server.broken = "c.zarr/c/"
+    with pytest.raises(ReadError) as failure:
+        dataset[11]
+    assert SECRET not in str(failure.value)
+
+
+def test_options_of_a_chain_are_named_by_protocol(server, tmp_path):
+    """As fsspec has them: each link gets its own."""
+    urls, data = served(server)
+    server.secret = SECRET
+    options = {"http": {"headers": {"X-Secret": SECRET}}}
+    options["simplecache"] = {"cache_storage": str(tmp_path / "kept")}
+    manager = GlobalIndexManager(f"simplecache::{urls[0]}", storage_options=options)
+    np.testing.assert_array_equal(FileCacheDataset(manager)[3], data[3])
+    assert list((tmp_path / "kept").iterdir())
+
+
+@pytest.mark.parametrize("options", [3, [("anon", True)], {1: True}, "anon"])
+def test_options_that_are_no_dict_by_name_are_refused(options):
+    """Before anything is asked for."""
+    with pytest.raises(TypeError, match="storage_options must be a dict"):
+        GlobalIndexManager("memory://none", storage_options=options)
 
 
 # -- chains of URLs, and what packages below fsspec raise

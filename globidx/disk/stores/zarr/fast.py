@@ -1,4 +1,4 @@
-"""Reads plain zarr arrays on a local path without zarr.
+"""Reads plain zarr arrays on a local path, in a folder or a zip file, without zarr.
 
 A system call for the bytes, a decompressor, and no event loop.
 
@@ -9,9 +9,8 @@ costs.
 from __future__ import annotations
 
 import copy
+import errno
 import math
-import os
-import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.stores.base import UNREADABLE, Span
+from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
 from globidx.disk.stores.grid import ChunkGrid
+from globidx.disk.stores.zarr.containers import MOST_METADATA, Container, Opened, key_of
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
@@ -37,11 +37,16 @@ class ZarrSource:
     """
 
     def __init__(
-        self, folder: str, name: str, axis: int, marker: str, indexes: ShardIndexes | None = None
+        self,
+        container: Container,
+        name: str,
+        axis: int,
+        marker: str,
+        indexes: ShardIndexes | None = None,
     ) -> None:
-        with open(os.path.join(folder, name, marker), "rb") as file:
-            array = parse_array(file.read())
-        self._folder, self._name = os.path.join(folder, name), name
+        array = parse_array(metadata_of(container, key_of(name, marker)))
+        self._container, self._name = container, name
+        self._prefix = f"{name}/" if name else ""
         self._array = array
         self._codecs = array.codecs()
         self.sharding = array.sharding
@@ -50,7 +55,8 @@ class ZarrSource:
         self._most = most_stored(self._nbytes, len(self._codecs))
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
         names = ", ".join(name for name, _ in array.steps) or "raw"
-        self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''})"
+        in_zip = ", in a zip file" if container.kind == "zip" else ""
+        self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''}{in_zip})"
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -116,18 +122,16 @@ class ZarrSource:
             )
         ]
         try:
-            descriptor, status = self._open(shard)
+            opened = self._open(shard)
         except MissingChunkError:
             return corner, np.zeros(sizes, bool)
         try:
-            extent, read = self._extent(
-                descriptor, status.st_size, array.sharding, per_shard, shard
-            )
+            extent, read = self._extent(opened, array.sharding, per_shard, shard)
             index = read_index(extent, read).reshape(*per_shard, 2)
         except (ReadError, ValueError):
             return corner, np.ones(sizes, bool)
         finally:
-            os.close(descriptor)
+            opened.close()
         return corner, ~(index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1)
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
@@ -143,23 +147,24 @@ class ZarrSource:
         return len(data)
 
     def _in_file(self, coordinates: tuple[int, ...]) -> bytes:
-        descriptor, status = self._open(coordinates)
-        try:
-            return self._read(
-                descriptor, self._bounded(status.st_size, coordinates), 0, coordinates
-            )
-        finally:
-            os.close(descriptor)
+        found = self._container.read(self._prefix + self._array.key(coordinates), self._most)
+        if found is None:
+            raise self._absent(coordinates)
+        data, size = found
+        if len(data) < size:
+            self._bounded(size, coordinates)
+            raise self._cut(coordinates, len(data), size)
+        return data
 
     def _in_shard(self, coordinates: tuple[int, ...], sharding: Sharding) -> bytes:
         """The bytes of a chunk inside its shard."""
         per_shard = _per_shard(sharding, self._array)
         shard = tuple(n // count for n, count in zip(coordinates, per_shard, strict=True))
-        descriptor, status = self._open(shard, coordinates)
+        opened = self._open(shard)
         try:
             # so that a rewritten shard is not read by the index of the old one
-            key = (self._folder, shard, status.st_ino, status.st_size, status.st_mtime_ns)
-            extent, read = self._extent(descriptor, status.st_size, sharding, per_shard, shard)
+            key = (self._container.path, self._name, shard, opened.version)
+            extent, read = self._extent(opened, sharding, per_shard, shard)
             index = 0
             for coordinate, count in zip(coordinates, per_shard, strict=True):
                 index = index * count + coordinate % count
@@ -173,32 +178,36 @@ class ZarrSource:
                 raise MissingChunkError(
                     self._missing(f"{self._describe(coordinates)} is not in its shard")
                 )
-            if offset + size > status.st_size:
+            if offset + size > opened.size:
                 end = offset + size
                 raise ReadError(
-                    f"{self._describe(coordinates)} lies at bytes [{offset}, {end}) of a shard of {status.st_size}"
+                    f"{self._describe(coordinates)} lies at bytes [{offset}, {end}) of a shard of {opened.size}"
                 )
-            return self._read(descriptor, self._bounded(size, coordinates), offset, coordinates)
+            return self._read(opened, self._bounded(size, coordinates), offset, coordinates)
         finally:
-            os.close(descriptor)
+            opened.close()
 
     def _extent(
         self,
-        descriptor: int,
-        size: int,
+        opened: Opened,
         sharding: Sharding,
         per_shard: Sequence[int],
         shard: tuple[int, ...],
     ) -> tuple[Extent, Callable[[int, int], bytes]]:
-        """The extent of the index of an open shard of ``size`` bytes, and a reader of the shard."""
-        count = math.prod(per_shard)
+        """The extent of the index of an open shard, and a reader of the shard."""
+        count, size = math.prod(per_shard), opened.size
         length = 16 * count + 4 * sharding.checked
+        # it is inflated whole, and a few bytes can claim to hold gigabytes
+        if opened.packed and size > length + count * self._most:
+            raise ReadError(
+                f"{self._describe(shard)} inflates to {size} bytes, more than its {count} chunks can take"
+            )
         if length > size:
             raise ReadError(
                 f"{self._describe(shard)} ends after {size} bytes, where its index alone takes {length}"
             )
         extent = Extent(0 if sharding.index_first else size - length, count, sharding.checked)
-        return extent, lambda wanted, offset: self._read(descriptor, wanted, offset, shard)
+        return extent, lambda wanted, offset: self._read(opened, wanted, offset, shard)
 
     def _bounded(self, size: int, coordinates: tuple[int, ...]) -> int:
         """``size``, which no chunk may exceed, whatever its codecs made of it."""
@@ -208,42 +217,26 @@ class ZarrSource:
             )
         return size
 
-    def _open(
-        self, coordinates: tuple[int, ...], chunk: tuple[int, ...] | None = None
-    ) -> tuple[int, os.stat_result]:
-        """The file at ``coordinates`` of the grid of files.
+    def _open(self, coordinates: tuple[int, ...]) -> Opened:
+        """The bytes at ``coordinates`` of the grid of files; MissingChunkError where there are none."""
+        opened = self._container.open(self._prefix + self._array.key(coordinates))
+        if opened is None:
+            raise self._absent(coordinates)
+        return opened
 
-        MissingChunkError where there is none with bytes in it.
-        """
-        # Opened for each read, which takes 5 us of some 40 for a chunk: descriptors that stay open
-        # would be a second thing to bound.
-        path = f"{self._folder}/{self._array.key(coordinates)}"
-        try:
-            # a FIFO must not be waited for
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise MissingChunkError(
-                self._missing(f"{self._describe(coordinates)} is not in the store")
-            ) from None
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or not status.st_size:
-            os.close(descriptor)
-            raise MissingChunkError(
-                self._missing(f"{self._describe(coordinates)} is not in the store")
-            )
-        return descriptor, status
-
-    def _read(self, descriptor: int, size: int, offset: int, coordinates: tuple[int, ...]) -> bytes:
-        data = os.pread(descriptor, size, offset)
-        # a signal, or more than 2 GiB
-        while 0 < len(data) < size:
-            more = os.pread(descriptor, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
+    def _read(self, opened: Opened, size: int, offset: int, coordinates: tuple[int, ...]) -> bytes:
+        data = opened.read(size, offset)
         if len(data) < size:
-            raise ReadError(f"{self._describe(coordinates)} ends after {len(data)} of {size} bytes")
+            raise self._cut(coordinates, len(data), size)
         return data
+
+    def _absent(self, coordinates: tuple[int, ...]) -> MissingChunkError:
+        return MissingChunkError(
+            self._missing(f"{self._describe(coordinates)} is not in the store")
+        )
+
+    def _cut(self, coordinates: tuple[int, ...], nbytes: int, size: int) -> ReadError:
+        return ReadError(f"{self._describe(coordinates)} ends after {nbytes} of {size} bytes")
 
     def _describe(self, coordinates: tuple[int, ...]) -> str:
         return f"chunk {self._array.key(coordinates)} of " + (
@@ -252,6 +245,18 @@ class ZarrSource:
 
     def _missing(self, what: str) -> str:
         return f"{what}, and zarr would read fill value for it"
+
+
+def metadata_of(container: Container, key: str) -> bytes:
+    """The metadata of an array; FileNotFoundError where there are none."""
+    data = container.load(key)
+    if data is None:
+        raise FileNotFoundError(
+            errno.ENOENT, "there is no such metadata", f"{container.path}/{key}"
+        )
+    if len(data) >= MOST_METADATA:
+        raise NotPlainError(f"{len(data)} bytes of metadata and more")
+    return data
 
 
 def _per_shard(sharding: Sharding, array: ArrayMetadata) -> list[int]:

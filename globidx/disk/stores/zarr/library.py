@@ -1,4 +1,4 @@
-"""zarr stores on a local path or by URL, formats 2 and 3, sharded or not.
+"""zarr stores in a folder, a zip file, or by URL, formats 2 and 3, sharded or not.
 
 It is the only module that imports zarr.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import stat
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,22 @@ from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
 from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
+    ZARR_MARKERS,
     Audit,
     Contents,
     Looking,
     Stored,
     array_info,
+    container_of,
+    is_elsewhere,
+    is_zip,
     item_first,
     make_entry,
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
-from globidx.disk.stores.zarr import presence
+from globidx.disk.stores.zarr import presence, references, repository
+from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.disk.stores.zarr.presence import ChunkFiles
 from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of, packing_in
@@ -61,17 +67,23 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    if not is_remote(path):
-        keys = () if layout.inner.kind == "match" else layout.keys
-        refuse_pipes(path, None if layout.rule else keys)
-    node = _open_plain(path)
-    store = ZarrStore(path, 0, fill=False)
+    with _opened(path, layout.allow_external, layout.storage_options) as store:
+        return _scan_opened(store, layout, axis)
+
+
+def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
+    way = store.way
+    keys = () if layout.inner.kind == "match" else layout.keys
+    way.refuse_pipes(None if layout.rule else keys)
+    node = way.open_root()
     root: Any
     if layout.inner.kind == "match" and not isinstance(node, zarr.Array):
-        found, inside, identity = find_sequences.matched(ZarrTree(path, node, store), layout, axis)
-        kind = f"zarr{node.metadata.zarr_format}"
-        metadata = repr(identity).encode()
-        return make_entry(kind, found, metadata, is_foreign=is_remote(path), inside=inside)
+        found, inside, identity = find_sequences.matched(ZarrTree(node, store), layout, axis)
+        kind = way.kind(node)
+        metadata = repr(identity).encode() + way.version.encode()
+        return way.stamped(
+            make_entry(kind, found, metadata, is_foreign=way.is_foreign, inside=inside)
+        )
     if isinstance(node, zarr.Array):
         if layout.keys is not None or layout.rule is not None:
             wanted = layout.keys[0] if layout.keys else layout.rule
@@ -81,7 +93,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         fields, root = [Field("", "", layout.form, axis)], {"": node}
     else:
         root = members = Members(node, _list_names, _load)
-        fields = find_arrays.find(root, layout, axis, lambda: _arrays(path, members))
+        fields = find_arrays.find(root, layout, axis, lambda: _arrays(way, members))
     infos, documents, shapes = [], [], []
     for field in fields:
         shape: tuple[int, ...]
@@ -102,20 +114,20 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
         dtype = anndata.given_dtype(field.form, dtype)
         infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
-        documents += [_metadata(path, array), packing.encode()]
-    kind = f"zarr{array.metadata.zarr_format}"
-    read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(path, node, store).read
+        documents += [way.metadata(array), packing.encode()]
+    read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(node, store).read
     inside = find_sequences.inside(infos, shapes, layout, read)
     categories = anndata.names_at([field.names for field in fields], read)
-    metadata = b"".join(documents)
-    return make_entry(
-        kind,
+    metadata = b"".join(documents) + way.version.encode()
+    entry = make_entry(
+        way.kind(array),
         infos,
         metadata,
-        is_foreign=is_remote(path),
+        is_foreign=way.is_foreign,
         inside=inside,
         categories=categories,
     )
+    return way.stamped(entry)
 
 
 def _refuse_read(path: str) -> NDArray[Any]:
@@ -123,75 +135,100 @@ def _refuse_read(path: str) -> NDArray[Any]:
 
 
 def arrays_like(
-    path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
+    path: str,
+    pattern: str,
+    varies: Sequence[str],
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The arrays whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
-    del allow_external  # zarr arrays have their data in their store
-    root = _open_plain(path)
-    if isinstance(root, zarr.Array):
-        return []
-    listed = find_sequences.arrays_like(
-        ZarrTree(path, root, ZarrStore(path, 0, fill=False)), pattern
-    )
-    return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
+    with _opened(path, allow_external, storage_options) as store:
+        root = store.way.open_root()
+        if isinstance(root, zarr.Array):
+            return []
+        listed = find_sequences.arrays_like(ZarrTree(root, store), pattern)
+        return [one for one in listed if all(root[one].attrs.get(name, True) for name in varies)]
 
 
-def available(path: str, *, allow_external: bool) -> dict[str, str]:
+def available(
+    path: str, *, allow_external: bool, storage_options: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """What an AnnData store has a row of for each observation, by key."""
-    del allow_external  # zarr arrays have their data in their store
-    with remote.as_os_errors():
-        return anndata.available(_open_plain(path))
+    with remote.as_os_errors(), _opened(path, allow_external, storage_options) as store:
+        return anndata.available(store.way.open_root())
 
 
-def ome_pattern(path: str) -> str | None:
-    """The key of the images of a store by URL that holds many."""
-    root = _open_plain(path)
-    return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
+def ome_pattern(
+    path: str, *, allow_external: bool, storage_options: Mapping[str, Any] | None = None
+) -> str | None:
+    """The key of the images of a store that holds many, and is no folder or zip file."""
+    with _opened(path, allow_external, storage_options) as store:
+        root = store.way.open_root()
+        return None if isinstance(root, zarr.Array) else find_arrays.ome_pattern(root)
 
 
-def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+def contents(
+    path: str,
+    pattern: str,
+    *,
+    allow_external: bool,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Contents | None:
     """All that lies in the first group that ``pattern`` matches; None where it matches arrays."""
-    del allow_external  # zarr arrays have their data in their store
-    root = _open_plain(path)
-    if isinstance(root, zarr.Array):
-        return None
-    tree = ZarrTree(path, root, ZarrStore(path, 0, fill=False))
-    return find_sequences.contents(tree, pattern)
+    with _opened(path, allow_external, storage_options) as store:
+        root = store.way.open_root()
+        if isinstance(root, zarr.Array):
+            return None
+        return find_sequences.contents(ZarrTree(root, store), pattern)
 
 
-def audit(path: str | Path, array: str, axis: int, looking: Looking) -> Audit:
+def audit(
+    path: str | Path,
+    array: str,
+    axis: int,
+    looking: Looking,
+    *,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Audit:
     """What is there of an array of which zarr must be asked: whole shards, of a sharded one."""
-    if not is_remote(str(path)):
-        refuse_pipes(os.fspath(path), [array])
-    with remote.as_os_errors():
-        opened = zarr.open_array(_zarr_path(_path_in(path, array)), mode="r")
-        if not opened.shape:
-            absent = not _has_bytes(_path_in(path, array, opened.metadata.encode_chunk_key(())))
-            checked = presence.has_checksums(opened.metadata.to_dict())
-            return Audit((), 1, int(absent), checked, None, str(opened.fill_value))
-        units = opened.shards or opened.chunks
-        counts = Counter(place[axis] for place in _places(path, array, opened, units, looking))
+    with (
+        remote.as_os_errors(),
+        _opened(os.fspath(path), allow_external, storage_options) as store,
+    ):
+        return _audit(store.way, array, axis, looking)
+
+
+def _audit(way: Way, array: str, axis: int, looking: Looking) -> Audit:
+    way.refuse_pipes([array])
+    opened = way.open_array(array)
     checked = presence.has_checksums(opened.metadata.to_dict())
+    if not opened.shape:
+        absent = not way.has(key_of(array, opened.metadata.encode_chunk_key(())))
+        return Audit((), 1, int(absent), checked, None, str(opened.fill_value))
+    units = opened.shards or opened.chunks
+    counts = Counter(place[axis] for place in _places(way, array, opened, units, looking))
     return presence.counted(opened.shape, units, counts, axis, checked, str(opened.fill_value))
 
 
 def _places(
-    path: str | Path, name: str, array: Any, units: Sequence[int], looking: Looking
+    way: Way, name: str, array: Any, units: Sequence[int], looking: Looking
 ) -> Iterator[tuple[int, ...]]:
     """The grid coordinates of the chunks that are there: by a listing where their names are usual."""
     grid = presence.grid_of(array.shape, units)
-    folder, key_of = _path_in(path, name), array.metadata.encode_chunk_key
-    files = _named(grid, key_of)
-    if files is not None and is_remote(folder):
-        keys = remote.names(folder)
+    named = array.metadata.encode_chunk_key
+    files = _named(grid, named)
+    if files is not None and is_remote(way.path):
+        keys = way.names(name)
         read = (presence.place_of(key, files.prefix, files.separator, grid) for key in keys)
         yield from filter(None, read)
-    elif files is not None and os.path.isdir(path):
-        yield from presence.local_places(folder, files, looking)
+    elif files is not None and way.container is not None and way.container.kind == "zarr":
+        yield from presence.local_places(join(way.path, name), files, looking)
     else:
         for place in itertools.product(*map(range, grid)):
             looking.step()
-            if _has_bytes(_path_in(folder, key_of(place))):
+            if way.has(key_of(name, named(place))):
                 yield place
 
 
@@ -206,9 +243,22 @@ def _named(grid: tuple[int, ...], key_of: Callable[[Any], str]) -> ChunkFiles | 
     return ChunkFiles(grid, prefix, separator) if is_usual else None
 
 
-def open_store(path: str | Path, axis: int, *, on_missing: str) -> ZarrStore:
-    """An open store; it holds no file descriptor between reads."""
-    return ZarrStore(path, axis, fill=on_missing == "fill")
+def open_store(
+    path: str | Path,
+    axis: int,
+    *,
+    on_missing: str,
+    allow_external: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ZarrStore:
+    """An open store; it holds no file descriptor between reads, unless it is a zip file."""
+    return ZarrStore(
+        path,
+        axis,
+        fill=on_missing == "fill",
+        allow_external=allow_external,
+        storage_options=storage_options,
+    )
 
 
 def refuse_fork() -> None:
@@ -224,12 +274,169 @@ def refuse_fork() -> None:
         )
 
 
+@contextmanager
+def _opened(
+    path: str, allow_external: bool, storage_options: Mapping[str, Any] | None
+) -> Iterator[ZarrStore]:
+    store = ZarrStore(
+        path, 0, fill=False, allow_external=allow_external, storage_options=storage_options
+    )
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+class Way:
+    """How zarr reaches the store at ``path``, and how its keys are looked at without zarr.
+
+    ``container`` holds the keys of a store in a folder or zip file; it is None where a look is a
+    request, or as slow as one. ``version`` identifies the data of a store with versions. No stamp
+    proves anything of one that ``is_foreign``.
+    """
+
+    def __init__(
+        self, path: str, options: Mapping[str, Any] | None = None, *, allow_external: bool = False
+    ) -> None:
+        self.path, self._options = path, options
+        self.is_foreign = is_remote(path)
+        self.container: Container | None = None
+        self.version, self._root, self._kind = "", "", ""
+        self._store: Any = path
+        self._format: Any = None
+        if self.is_foreign:
+            self._store = _by_url(path, options)
+        elif os.path.isfile(path) and is_zip(Path(path)):
+            zipped = container_of(path, "zip")
+            self.container, self._root = zipped, zipped.root
+            self._store = zarr.storage.ZipStore(path, mode="r")
+        elif os.path.isdir(path) and any(
+            os.path.exists(f"{path}/{marker}") for marker in ZARR_MARKERS
+        ):
+            self.container = container_of(path, "zarr")
+        else:
+            self._reach_elsewhere(allow_external=allow_external)
+
+    def _reach_elsewhere(self, *, allow_external: bool) -> None:
+        """Make a store of zarr's for references to other files, or for an icechunk repository."""
+        self._kind = is_elsewhere(self.path) or ""
+        if self._kind == "icechunk":
+            session = repository.session(self.path)
+            self._store, self.version = session.store, session.snapshot_id
+        elif self._kind:
+            files = references.file_system(self.path, self._options, allow_external=allow_external)
+            self._store = zarr.storage.FsspecStore(files, read_only=True, path="")
+            # of a key that is none of format 2, its reader makes a number
+            self._format = 2 if self._kind == "parquet" else None
+            self.is_foreign = not references.are_inline(self.path)
+        else:
+            # zarr's own error says what is missing in this folder
+            self.container = container_of(self.path, "zarr")
+
+    def open_array(self, name: str) -> zarr.Array[Any]:
+        """The array of that name."""
+        return zarr.open_array(
+            self._store, path=key_of(self._root, name), mode="r", zarr_format=self._format
+        )
+
+    def open_node(self, name: str) -> Any:
+        """The array or group of that name, without consolidated metadata.
+
+        That may be stale, and say 10 items where there are 20.
+        """
+        path = key_of(self._root, name)
+        return zarr.open(
+            self._store,
+            path=path,
+            mode="r",
+            use_consolidated=False,
+            zarr_format=self._format,
+        )
+
+    def open_root(self) -> Any:
+        """The array or group that the store is."""
+        if self.container is None:
+            return self.open_node("")
+        if self.container.has(".zarray") or self._node_type() == "array":
+            return self.open_array("")
+        return zarr.open_group(self._store, path=self._root, mode="r", use_consolidated=False)
+
+    def kind(self, node: Any) -> str:
+        """The kind of a file, in an index, that has this array or group."""
+        if self._kind:
+            return self._kind
+        kind = "zarr" if self.container is None else self.container.kind
+        return f"{kind}{node.metadata.zarr_format}"
+
+    def stamped(self, entry: Entry) -> Entry:
+        """The entry of this store, with the stamp of its version where it has versions."""
+        if not self.version:
+            return entry
+        return entry.with_stamps((repository.stamp_of(self.version),))
+
+    def has(self, key: str) -> bool:
+        """Whether there are bytes of a key."""
+        if self.container is not None:
+            return self.container.has(key)
+        if self._kind:
+            return bool(sync(self._store.exists(key)))
+        return remote.exists(join(self.path, key), self._options)
+
+    def names(self, path: str) -> Any:
+        """The names of all keys below ``path`` of a store by URL."""
+        return remote.names(join(self.path, path), self._options)
+
+    def metadata(self, array: Any) -> bytes:
+        """An array's metadata as it is stored, the same bytes that are read without zarr.
+
+        Of a URL, as zarr spells them.
+        """
+        if self.container is None:
+            return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
+        marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"
+        inside = array.path[len(self._root) :].strip("/")
+        return self._read(key_of(inside, marker))
+
+    def refuse_pipes(self, keys: Sequence[str] | None) -> None:
+        """ValueError where metadata of a node, on the way to ``keys`` or of all, is no regular file."""
+        if self.container is not None and self.container.kind == "zarr":
+            refuse_pipes(self.path, keys)
+
+    def refuse_pipe(self, key: str) -> None:
+        """ValueError where a file is there that can be waited for."""
+        if self.container is not None and self.container.kind == "zarr":
+            refuse_pipe(join(self.path, key))
+
+    def close(self) -> None:
+        """Close a file that zarr keeps open."""
+        if isinstance(self._store, zarr.storage.ZipStore):
+            self._store.close()
+
+    def _read(self, key: str) -> bytes:
+        assert self.container is not None, "what is read by URL has no container"
+        found = self.container.read(key, sys.maxsize)
+        return found[0] if found else b""
+
+    def _node_type(self) -> Any:
+        data = self._read("zarr.json")
+        return json.loads(data)["node_type"] if data else "group"
+
+
 class ZarrStore:
     """Arrays of one zarr store."""
 
-    def __init__(self, path: str | Path, axis: int, *, fill: bool) -> None:
-        self._path = path
-        self._is_remote = is_remote(str(path))
+    def __init__(
+        self,
+        path: str | Path,
+        axis: int,
+        *,
+        fill: bool,
+        allow_external: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path = os.fspath(path)
+        self._options, self._allow_external = storage_options, allow_external
+        self._way: Way | None = None
         self._axis = axis
         self._fill = fill
         self._arrays: dict[str, zarr.Array[Any]] = {}
@@ -249,10 +456,11 @@ class ZarrStore:
         fills = self._fill if fill is None else fill
         with remote.as_os_errors():
             opened = self._open(array)
-            if not self._is_remote:
+            is_near = self.way.container is not None
+            if is_near:
                 self._refuse_missing(array, opened, along, start, stop, place, fills)
             block = np.asarray(opened[slab(along, start, stop, place)])
-            if not fills and self._is_remote:
+            if not fills and not is_near:
                 self._refuse_missing(array, opened, along, start, stop, place, fills, block)
         return item_first(block, along) if place is None else item_first(block[0], along - 1)
 
@@ -278,9 +486,7 @@ class ZarrStore:
         with remote.as_os_errors():
             if attribute is not None:
                 try:
-                    return zarr.open(
-                        _zarr_path(_path_in(self._path, path)), mode="r", use_consolidated=False
-                    ).attrs[attribute]
+                    return self.way.open_node(path).attrs[attribute]
                 except FileNotFoundError:
                     raise KeyError(path) from None
             try:
@@ -296,13 +502,22 @@ class ZarrStore:
         if opened is None:
             if len(self._arrays) >= _MOST_ARRAYS:
                 self._arrays.clear()
-            path = _zarr_path(_path_in(self._path, name))
-            opened = self._arrays[name] = zarr.open_array(path, mode="r")
+            opened = self._arrays[name] = self.way.open_array(name)
         return opened
+
+    @property
+    def way(self) -> Way:
+        """How the store is reached; it is looked for when it is first asked for."""
+        if self._way is None:
+            self._way = Way(self._path, self._options, allow_external=self._allow_external)
+        return self._way
 
     def close(self) -> None:
         """Forget the arrays."""
         self._arrays.clear()
+        if self._way is not None:
+            self._way.close()
+            self._way = None
 
     def _refuse_missing(
         self,
@@ -338,8 +553,8 @@ class ZarrStore:
                 continue
             if fill:
                 # zarr knows what to fill in, and would wait for a FIFO
-                refuse_pipe(_path_in(self._path, name, key))
-            elif not _has_bytes(_path_in(self._path, name, key)):
+                self.way.refuse_pipe(key_of(name, key))
+            elif not self.way.has(key_of(name, key)):
                 shown = f"array {name!r}" if name else "the array"
                 raise MissingChunkError(
                     f"chunk {key} of {shown} is not in the store, and zarr would read fill value {array.fill_value!r}"
@@ -361,40 +576,28 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
     return np.array_equal(part, filled, equal_nan=part.dtype.kind in "fc")
 
 
-def _path_in(path: str | Path, *names: str) -> str:
-    """A place in a store; of a URL, too."""
-    return join(os.fspath(path), *names)
-
-
-def _zarr_path(path: str) -> Any:
-    """What zarr opens: the path itself, or of a chain of URLs a store that is made here.
+def _by_url(path: str, options: Mapping[str, Any] | None) -> Any:
+    """What zarr opens: the URL itself, or of a chain of URLs a store that is made here.
 
     A cache of fsspec's is marked as asynchronous if the file system below it is. It is not
     asynchronous, but zarr relies on the mark.
     """
-    if not is_remote(path) or "::" not in path:
-        return path
+    if "::" not in path:
+        if not options:
+            return path
+        return zarr.storage.FsspecStore.from_url(
+            path, storage_options=dict(options), read_only=True
+        )
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-    files, inner = remote.file_system(path)
+    files, inner = remote.file_system(path, options)
     return zarr.storage.FsspecStore(
         AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner
     )
 
 
-def _has_bytes(path: str) -> bool:
-    if is_remote(path):
-        return remote.exists(path)
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0
-
-
-def _arrays(path: str, root: Members) -> dict[str, tuple[int, ...] | str]:
-    if not is_remote(path):
-        refuse_pipes(path, None)
+def _arrays(way: Way, root: Members) -> dict[str, tuple[int, ...] | str]:
+    way.refuse_pipes(None)
     return root.shapes()
 
 
@@ -413,33 +616,3 @@ def _load(group: Any, key: str) -> bytes | None:
     """The bytes of a key below a group; None where there are none."""
     stored = sync(group.store.get(f"{group.path}/{key}".lstrip("/"), default_buffer_prototype()))
     return None if stored is None else bytes(stored.to_bytes())
-
-
-def _metadata(path: str, array: Any) -> bytes:
-    """An array's metadata as it is stored, the same bytes that are read without zarr.
-
-    Of a URL, as zarr spells them.
-    """
-    if is_remote(path):
-        return json.dumps(array.metadata.to_dict(), sort_keys=True, default=str).encode()
-    marker = ".zarray" if array.metadata.zarr_format == 2 else "zarr.json"
-    return Path(path, array.path, marker).read_bytes()
-
-
-def _open_plain(path: str) -> Any:
-    """The array or group at ``path``, without consolidated metadata.
-
-    That may be stale, and say 10 items where there are 20.
-    """
-    if is_remote(path):
-        return zarr.open(_zarr_path(path), mode="r", use_consolidated=False)
-    if os.path.exists(f"{path}/.zarray") or _node_type(path) == "array":
-        return zarr.open_array(path, mode="r")
-    return zarr.open_group(path, mode="r", use_consolidated=False)
-
-
-def _node_type(path: str) -> Any:
-    try:
-        return json.loads(Path(path, "zarr.json").read_bytes())["node_type"]
-    except FileNotFoundError:
-        return "group"

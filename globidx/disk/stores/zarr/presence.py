@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -13,9 +14,10 @@ from operator import ge
 from typing import Any, NamedTuple
 
 from globidx.disk.files.paths import is_remote
-from globidx.disk.stores.base import Audit, Looking, NotPlainError
-from globidx.disk.stores.zarr.fast import ZarrSource
-from globidx.disk.stores.zarr.metadata import parse_array
+from globidx.disk.stores.base import Audit, Looking, NotPlainError, container_of
+from globidx.disk.stores.zarr.containers import Container, key_of
+from globidx.disk.stores.zarr.fast import ZarrSource, metadata_of
+from globidx.disk.stores.zarr.metadata import ArrayMetadata, parse_array
 from globidx.disk.stores.zarr.pipes import refuse_pipe
 
 #: Entries of a folder between two steps: on a slow file server each takes a millisecond.
@@ -45,18 +47,19 @@ class ChunkFiles(NamedTuple):
 
 
 def audit(path: str, kind: str, array: str, axis: int, looking: Looking) -> Audit:
-    """What is there of a plain array of a store on a local path, without zarr.
+    """What is there of a plain array of a store in a folder or zip file, without zarr.
 
     NotPlainError where zarr must be asked.
     """
-    if is_remote(path) or not os.path.isdir(path):
-        raise NotPlainError("no store in a folder")
-    folder = os.path.join(path, array)
-    marker = "zarr.json" if kind == "zarr3" else ".zarray"
-    # a FIFO must not be waited for
-    refuse_pipe(os.path.join(folder, marker))
-    with open(os.path.join(folder, marker), "rb") as file:
-        document = file.read()
+    is_zip = kind.startswith("zip")
+    if is_remote(path) or not (is_zip or (kind.startswith("zarr") and os.path.isdir(path))):
+        raise NotPlainError("no store in a folder or zip file")
+    folder, container = os.path.join(path, array), container_of(path, kind)
+    marker = "zarr.json" if kind.endswith("3") else ".zarray"
+    if not is_zip:
+        # a FIFO must not be waited for
+        refuse_pipe(os.path.join(folder, marker))
+    document = metadata_of(container, key_of(array, marker))
     plain = parse_array(document)
     if not plain.shape:
         raise NotPlainError("a single value")
@@ -64,12 +67,29 @@ def audit(path: str, kind: str, array: str, axis: int, looking: Looking) -> Audi
     units = plain.sharding.shape if plain.sharding else plain.chunks
     files = ChunkFiles(grid_of(plain.shape, units), plain.prefix, plain.separator)
     places = local_places(folder, files, looking)
+    if is_zip:
+        has_checksums = has_checksums or plain.sharding is None
+        places = _members(container, array, plain, files.grid, looking)
     if plain.sharding:
-        source = ZarrSource(path, array, axis, marker)
+        source = ZarrSource(container, array, axis, marker)
         counts = in_shards(source, places, axis, looking.step)
     else:
         counts = Counter(place[axis] for place in places)
     return counted(plain.shape, plain.chunks, counts, axis, has_checksums, fill)
+
+
+def _members(
+    container: Container,
+    array: str,
+    plain: ArrayMetadata,
+    grid: Sequence[int],
+    looking: Looking,
+) -> Iterator[tuple[int, ...]]:
+    """The grid coordinates of the chunks, or shards, that are members of a zip file."""
+    for place in itertools.product(*map(range, grid)):
+        looking.step()
+        if container.has(key_of(array, plain.key(place))):
+            yield place
 
 
 def counted(

@@ -46,7 +46,7 @@ class ShardIndexes:
     """
 
     def __init__(self, cache: BlockCache) -> None:
-        self._cache = cache
+        self.cache = cache
         self._start()
         forks.renew_in_child(self, ShardIndexes._start)
 
@@ -57,11 +57,11 @@ class ShardIndexes:
         ValueError where the checksum is another one.
         """
         key = "index", key
-        index = self._cache.get(key)
+        index = self.cache.get(key)
         if index is None and not self._was_verified(key):
-            if extent.chunks * _ENTRY <= self._cache.capacity // _SHARE:
+            if extent.chunks * _ENTRY <= self.cache.capacity // _SHARE:
                 index = read_index(extent, read)
-                self._cache.put(key, index)
+                self.cache.put(key, index)
             elif extent.checked:
                 _verify(extent, read)
             # only now, since a wrong checksum has raised

@@ -6,7 +6,6 @@ They are read from their JSON where that is plain, else by zarr.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -14,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.disk.files.paths import is_remote, subfolders
 from globidx.disk.stores.base import UNREADABLE, NotPlainError
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.nodes import is_array
+from globidx.disk.stores.zarr.containers import key_of
 from globidx.disk.stores.zarr.fast_scan import attributes_of, load, packing_by
 from globidx.disk.stores.zarr.metadata import parse_metadata
-from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.errors import MissingChunkError
 
 #: Elements of the one kind of object that zarr reads, which are no text.
@@ -126,35 +124,36 @@ class Members:
 
 
 class ZarrTree:
-    """What lies in the store whose root group is ``root``; ``store`` reads its arrays."""
+    """What lies in the store whose root group is ``root``; ``store``, a ``ZarrStore``, reads its arrays."""
 
-    def __init__(self, path: str, root: Any, store: Any) -> None:
-        self._path, self._root, self._store = path, root, store
+    def __init__(self, root: Any, store: Any) -> None:
+        self._root, self._store = root, store
+        self._container = store.way.container
         self._marker = "zarr.json" if root.metadata.zarr_format == 3 else ".zarray"
 
     def groups(self, path: str) -> Iterable[str]:
         """The names of all that is in the group at ``path``; nothing where there is no group."""
-        if not is_remote(self._path):
-            return subfolders(os.path.join(self._path, path))
+        if self._container is not None:
+            return list(self._container.groups(path))
         node = self._node(path)
         return [name for name, _ in node.members()] if hasattr(node, "members") else []
 
     def describe(self, path: str) -> Described | None:
         """The array at ``path``; None where there is none."""
-        if not is_remote(self._path):
-            marker = os.path.join(self._path, path, self._marker)
-            loaded = load(marker)
+        if self._container is not None:
+            marker = key_of(path, self._marker)
+            loaded = load(self._container, marker)
             if loaded is None:
                 # zarr, which is asked next, would wait for it
-                refuse_pipe(marker)
-                if not os.path.exists(marker):
+                self._store.way.refuse_pipe(marker)
+                if not self._container.has(marker):
                     return None
             elif loaded[0].get("node_type", "array") == "group":
                 return None
             else:
                 with suppress(NotPlainError):
                     array = parse_metadata(loaded[0])
-                    given = attributes_of(os.path.join(self._path, path), loaded[0])
+                    given = attributes_of(self._container, path, loaded[0])
                     packing = packing_by(given, array.dtype, loaded[0])
                     identity = (loaded[0], packing)
                     return Described(array.shape, array.dtype, array.chunks, packing, identity)
@@ -187,8 +186,7 @@ class ZarrTree:
         return {} if node is None else dict(node.attrs)
 
     def _node(self, path: str) -> Any:
-        if not is_remote(self._path):
-            refuse_pipes(self._path, [path])
+        self._store.way.refuse_pipes([path])
         try:
             return self._root[path] if path else self._root
         except KeyError:

@@ -14,6 +14,7 @@ from globidx.core.index.layout import Layout, parse
 from globidx.disk.stores.base import UNREADABLE
 from globidx.disk.stores.zarr import fast_scan
 from globidx.disk.stores.zarr import library as api
+from globidx.disk.stores.zarr.containers import Folder
 
 DTYPES = [
     "bool",
@@ -43,10 +44,10 @@ def test_plain_arrays_are_read_as_zarr_reads_them(tmp_path, zarr_format, dtype):
         tmp_path / "group.zarr", {"x": data, "deep/er/y": data[:, :1]}, zarr_format=zarr_format
     )
     for axis in range(3):
-        found = fast_scan.scan(str(tmp_path / "bare.zarr"), Layout(), axis)
+        found = fast_scan.scan(Folder(str(tmp_path / "bare.zarr")), Layout(), axis)
         assert found == api.scan(str(tmp_path / "bare.zarr"), Layout(), axis) is not None
     for keys in (["x"], ["deep/er/y"], ["x", "deep/er/y"], ["/deep/er/y/"]):
-        found = fast_scan.scan(str(tmp_path / "group.zarr"), parse(None, keys), 0)
+        found = fast_scan.scan(Folder(str(tmp_path / "group.zarr")), parse(None, keys), 0)
         assert found == api.scan(str(tmp_path / "group.zarr"), parse(None, keys), 0) is not None
 
 
@@ -69,7 +70,7 @@ def test_layouts_are_read_as_zarr_reads_them(tmp_path, options):
     """Sharded, compressed, transposed, named, keyed in other ways: the chunk length is that of inner chunks."""
     write_zarr(tmp_path / "a.zarr", np.ones((16, 3), "u2"), **options)
     assert (
-        fast_scan.scan(str(tmp_path / "a.zarr"), Layout(), 0)
+        fast_scan.scan(Folder(str(tmp_path / "a.zarr")), Layout(), 0)
         == api.scan(str(tmp_path / "a.zarr"), Layout(), 0)
         is not None
     )
@@ -82,7 +83,7 @@ def test_stale_consolidated_metadata_is_not_believed(tmp_path):
         warnings.simplefilter("ignore")  # zarr says that version 3 does not specify it
         zarr.consolidate_metadata(tmp_path / "a.zarr")
     zarr.open_array(tmp_path / "a.zarr" / "x", mode="r+").resize((6, 3))
-    assert fast_scan.scan(str(tmp_path / "a.zarr"), Layout(("x",)), 0).length == 6
+    assert fast_scan.scan(Folder(str(tmp_path / "a.zarr")), Layout(("x",)), 0).length == 6
 
 
 @pytest.mark.parametrize(
@@ -108,9 +109,10 @@ def test_what_is_unusual_is_left_to_zarr(tmp_path, what):
     elif what in ("missing key", "no key"):
         write_zarr(path, np.ones((3, 2)), key="y" if what == "missing key" else "x")
         keys = ["x"] if what == "missing key" else None
-    assert fast_scan.scan(str(path), parse(None, keys), 0) is None
+    assert fast_scan.scan(Folder(str(path)), parse(None, keys), 0) is None
 
 
+@pytest.mark.filterwarnings("ignore:Found an empty list of filters")
 @settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_metadata_is_never_read_otherwise_than_zarr_does(tmp_path_factory, data):
@@ -156,7 +158,7 @@ def test_damaged_metadata_is_never_read_otherwise_than_zarr_does(tmp_path_factor
         del metadata[field]
     file.write_text(json.dumps(metadata))
     try:
-        direct = fast_scan.scan(str(path), Layout(), 0)
+        direct = fast_scan.scan(Folder(str(path)), Layout(), 0)
     except ValueError as error:
         direct = str(error)
     if direct is None:

@@ -10,6 +10,7 @@ from globidx.core.index.layout import Layout
 from globidx.disk.stores.base import NotPlainError
 from globidx.disk.stores.zarr import fast_scan
 from globidx.disk.stores.zarr import library as api
+from globidx.disk.stores.zarr.containers import Folder
 from globidx.disk.stores.zarr.fast import ZarrSource
 
 
@@ -31,11 +32,11 @@ def test_scan_and_reader_agree_on_what_is_plain(tmp_path, change, is_plain):
     write_zarr(tmp_path / "a.zarr", np.ones((6, 4), "u2"), zarr_format=2, compressors=None)
     file = tmp_path / "a.zarr" / ".zarray"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    entry = fast_scan.scan(str(tmp_path / "a.zarr"), Layout(), 0)
+    entry = fast_scan.scan(Folder(str(tmp_path / "a.zarr")), Layout(), 0)
     assert (entry is not None) == is_plain
     if is_plain:
         assert entry == api.scan(str(tmp_path / "a.zarr"), Layout(), 0)
-        ZarrSource(str(tmp_path / "a.zarr"), "", 0, ".zarray")
+        ZarrSource(Folder(str(tmp_path / "a.zarr")), "", 0, ".zarray")
     else:
         with pytest.raises(NotPlainError):
-            ZarrSource(str(tmp_path / "a.zarr"), "", 0, ".zarray")
+            ZarrSource(Folder(str(tmp_path / "a.zarr")), "", 0, ".zarray")

@@ -34,7 +34,7 @@ def path(request, tmp_path):
 
 def tree_of(path):
     root = zarr.open_group(path, mode="r", use_consolidated=False)
-    return root, ZarrTree(path, root, ZarrStore(path, 0, fill=False))
+    return root, ZarrTree(root, ZarrStore(path, 0, fill=False))
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification")
