@@ -516,7 +516,8 @@ def _parts_of(
             give = giver(dtype.at(leaf).dtype)
         except TypeError as error:
             raise ValueError(
-                f"array {'/'.join([name, *leaf])!r} has {error}; read others alone by fields="
+                f"array {'/'.join([name, *leaf])!r} has {error}; choose others by key= or fields=, or make a "
+                f"value of it by decode={{{name!r}: function}}"
             ) from None
         whole = [*keys, *leaf]
         spec = FieldSpec(column, offsets, member=(*path, *leaf))

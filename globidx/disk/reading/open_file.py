@@ -246,6 +246,8 @@ class OpenFile:
             return LooseSource(rows, read, element.memory)
         if info.form == "whole":
             return WholeSource(self.library, path, info.axis, fill=fill)
+        if 0 in info.row_shape:
+            return EmptySource()
         library = LibrarySource(self.library, path, info.axis, fill=fill)
         if self._backend == "library":
             library.how += " (as asked)"
@@ -473,6 +475,17 @@ class CutSource:
         nbytes = self._source.read(start, stop, rows)
         dtypes.put(out, self._selection.of(rows))
         return nbytes
+
+
+class EmptySource:
+    """Rows without elements."""
+
+    how = "nothing to read"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Nothing is filled, which takes no bytes."""
+        del start, stop, out
+        return 0
 
 
 class FillingSource:

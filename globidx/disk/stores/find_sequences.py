@@ -77,10 +77,7 @@ def inside(
     """
     inner, rows = layout.inner, arrays[0][1]
     episodes = None
-    if inner.whole:
-        # a file without a row is a sample as well: of empty arrays
-        rows = max(1, rows)
-    else:
+    if not inner.whole:
         require_aligned(arrays)
     if inner.kind == "axis":
         episodes = _stacked(arrays, shapes)
@@ -225,7 +222,8 @@ def matched(
                 )
             counts.add(column.add(one, pattern.path(name)))
         if layout.inner.whole:
-            counts = {max(1, columns[0].rows)}
+            # the first field alone says how many rows there are
+            counts = {columns[0].rows}
         if len(counts) > 1:
             told = ", ".join(f"{column.field.name!r} has {column.rows}" for column in columns)
             raise ValueError(f"arrays of match {name!r} are not aligned: {told} rows")

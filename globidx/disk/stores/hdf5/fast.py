@@ -170,7 +170,8 @@ class ChunkedSource:
     def _by_library(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         corner = zip(self._corner(coordinates), self._chunks, strict=True)
         part = self._dataset[tuple(slice(start, start + size) for start, size in corner)]
-        out.view(self._dtype).reshape(self._chunks)[tuple(map(slice, part.shape))] = part
+        chunk = out.view(self._dtype).reshape(self._chunks)
+        dtypes.put(chunk[tuple(map(slice, part.shape))], part)
         return len(out)
 
     def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:

@@ -126,7 +126,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
                 dataset, shape, dtype, chunks = find_arrays.described_runs(file, field.path)
             else:
                 dataset = file[field.path]
-                shape, dtype, chunks = dataset.shape or (), dataset.dtype, dataset.chunks
+                shape, dtype, chunks, _ = description(dataset.id)
             packing = "" if field.form in SPARSE else packing_in(dataset.id, dataset.dtype)
             dtype = anndata.given_dtype(field.form, dtype)
             arrays.append(

@@ -33,7 +33,7 @@ Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
 
 def description(dataset: h5d.DatasetID, plist: Any = None) -> Description:
-    """Shape, dtype, chunks and filters of a dataset."""
+    """Shape, dtype, chunks and filters of a dataset; ValueError for a dtype that numpy has not."""
     plist = plist or dataset.get_create_plist()
     chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
     filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
