@@ -12,12 +12,12 @@ import torch
 import torch.utils.data
 
 from globidx.core import validate
-from globidx.core.index import dtypes
 from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.core.reading.selection import Crop, cuts
+from globidx.core.values import dtypes
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading import packings
 from globidx.disk.reading.batch import FieldSpec

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from globidx.core.index.dtypes import Dtype, owned, parse, plain
+from globidx.core.values.dtypes import Dtype, owned, parse, plain
 from globidx.torch.collating.sparse_rows import SparseRow
 
 #: Makes the value of a sample out of an array that no other sample has.

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import globidx
 from globidx import FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler, Window
-from globidx.core.index import dtypes
+from globidx.core.values import dtypes
 from globidx.torch import values
 
 ROWS = 7

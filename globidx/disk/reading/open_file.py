@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
-from globidx.core.index import dtypes
 from globidx.core.index.patterns import Pattern
 from globidx.core.index.table import SPARSE, ArrayInfo, Entry
 from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Slab
 from globidx.core.reading.selection import Selection
+from globidx.core.values import dtypes
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import loose, runs_of
+from globidx.core.values import dtypes
 from globidx.disk.stores import anndata, ome
 from globidx.disk.stores.nodes import get as _get
 from globidx.disk.stores.nodes import is_array

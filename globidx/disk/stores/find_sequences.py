@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Layout
-from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
+from globidx.core.values import dtypes
+from globidx.core.values.packing import Packing
 from globidx.core.windows.sequences import Sequences
 from globidx.disk.stores.base import Contents, Inside, array_info, counted_axis, require_aligned
 from globidx.disk.stores.find_arrays import Field, fields_of, in_compound, together

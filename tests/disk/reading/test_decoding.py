@@ -11,7 +11,7 @@ from files import write_zarr
 from torch.utils.data import DataLoader
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
-from globidx.core.index.dtypes import parse
+from globidx.core.values.dtypes import parse
 from globidx.disk.reading.decoding import ByRow, UndecodableError
 from globidx.errors import ReadError
 

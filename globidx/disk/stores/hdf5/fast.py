@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.reading.pieces import byte_runs
 from globidx.core.reading.selection import Selection
+from globidx.core.values import dtypes
 from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored

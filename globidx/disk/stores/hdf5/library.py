@@ -18,9 +18,9 @@ import numpy as np
 from h5py import h5d, h5f, h5fd, h5l, h5s
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
+from globidx.core.values import dtypes
 from globidx.disk.index import stamps
 from globidx.disk.stores import anndata, find_arrays, find_sequences
 from globidx.disk.stores.base import (

@@ -15,8 +15,8 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
-from globidx.core.index.packing import ATTRIBUTES
+from globidx.core.values import dtypes
+from globidx.core.values.packing import ATTRIBUTES
 from globidx.disk.stores.base import packing_of
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.hdf5 import external

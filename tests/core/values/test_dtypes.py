@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.index import dtypes
+from globidx.core.values import dtypes
 
 NUMBERS = "? i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8 c8 c16 M8[ns] M8[D] m8[10us]".split()
 #: What numpy cannot say is in metadata, as h5py leaves it.
