@@ -232,7 +232,7 @@ def _print_absent(
 
 def _packed(packings: list[tuple[int, str]]) -> str:
     """How an array is packed, in words; "" where no stored number means another value."""
-    from globidx.core.index.packing import PLAIN, Packing
+    from globidx.core.values.packing import PLAIN, Packing
 
     parsed = [Packing.parse(spelled) for _, spelled in packings]
     if all(one.meaning == PLAIN.meaning for one in parsed):
@@ -362,7 +362,7 @@ def _counts(snapshot: Snapshot) -> str:
 
 def _summary(snapshot: Snapshot) -> dict[str, Any]:
     from globidx.cli.sequences import summary
-    from globidx.core.index.packing import Packing
+    from globidx.core.values.packing import Packing
 
     lengths = snapshot.table.lengths
     arrays = [

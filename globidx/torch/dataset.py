@@ -12,12 +12,12 @@ import torch
 import torch.utils.data
 
 from globidx.core import validate
-from globidx.core.index import dtypes
 from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.core.reading.selection import Crop, cuts
+from globidx.core.values import dtypes
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading import packings
 from globidx.disk.reading.batch import FieldSpec
@@ -516,7 +516,8 @@ def _parts_of(
             give = giver(dtype.at(leaf).dtype)
         except TypeError as error:
             raise ValueError(
-                f"array {'/'.join([name, *leaf])!r} has {error}; read others alone by fields="
+                f"array {'/'.join([name, *leaf])!r} has {error}; choose others by key= or fields=, or make a "
+                f"value of it by decode={{{name!r}: function}}"
             ) from None
         whole = [*keys, *leaf]
         spec = FieldSpec(column, offsets, member=(*path, *leaf))

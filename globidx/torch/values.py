@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from globidx.core.index.dtypes import Dtype, parse, plain
+from globidx.core.values.dtypes import Dtype, owned, parse, plain
 from globidx.torch.collating.sparse_rows import SparseRow
 
 #: Makes the value of a sample out of an array that no other sample has.
@@ -100,7 +100,7 @@ def _ragged(values: NDArray[Any], give: Giver, dtype: Dtype) -> Any:
         return [_ragged(values[place, ...], give, dtype) for place in range(len(values))]
     assert dtype.element is not None, "only arrays of arrays are given so"
     # a copy: what was read may be kept for the next batches
-    return give(np.array(values[()], dtype.element.memory))
+    return give(owned(values[()], dtype.element))
 
 
 def _held(values: NDArray[Any]) -> Any:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
-from globidx.core.index.packing import Packing
+from globidx.core.values.packing import Packing
 
 xarray = pytest.importorskip("xarray")
 

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.index import episodes as inner
 from globidx.core.index.categories import Categories
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Inner
 from globidx.core.index.names import Names
-from globidx.core.index.packing import Packing
 from globidx.core.index.table import DIGEST_SIZE, KINDS, PER_FILE, ArrayInfo, Table
 from globidx.core.json import schema, strict
+from globidx.core.values import dtypes
+from globidx.core.values.packing import Packing
 from globidx.errors import RecordError
 
 FORMAT, VERSION = "globidx.index", 1

@@ -263,7 +263,7 @@ def in_sequences(
             f"only={only!r} names an array that lists sequences inside a file; with sequences={sequences!r} "
             "give a list of names or a function of a name"
         )
-    # rows of one array are cut for each sequence of a chain, and those that a rule finds are aligned
+    # rows of one array are cut for each sequence of a chain; those that a rule finds are aligned
     is_apart = whole and sequences in ("file", "match") and not (layout.rule or layout.length)
     return replace(
         layout,

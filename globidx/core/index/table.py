@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
-from globidx.core.index import dtypes
 from globidx.core.index.categories import Categories
 from globidx.core.index.chunking import Chunking
-from globidx.core.index.dtypes import Member
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner
 from globidx.core.index.names import Names, common_folder
+from globidx.core.values import dtypes
+from globidx.core.values.dtypes import Member
 
 #: Kinds of files, told apart by where their metadata lies: in the file itself, or in ``.zarray``
 #: or ``zarr.json`` of each array.

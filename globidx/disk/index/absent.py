@@ -26,7 +26,7 @@ _MANY = 10_000
 class AbsentChunks:
     """The chunks of one array that no file of an index holds.
 
-    Attributes
+    Parameters
     ----------
     array : str
         The name of the array in the index.

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.generator import sample_rng
-from globidx.core.index import dtypes
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading import planning
 from globidx.core.reading.planning import Plan, Run
 from globidx.core.reading.selection import Cut, Selection
+from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache

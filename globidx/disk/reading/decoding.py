@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index.dtypes import Dtype, plain
+from globidx.core.values.dtypes import Dtype, plain
 from globidx.disk.index.snapshot import Snapshot
 
 

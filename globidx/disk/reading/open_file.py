@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
-from globidx.core.index import dtypes
 from globidx.core.index.patterns import Pattern, runs_of
 from globidx.core.index.table import SPARSE, ArrayInfo, Entry
 from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Slab
 from globidx.core.reading.selection import Selection
+from globidx.core.values import dtypes
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
@@ -247,6 +247,8 @@ class OpenFile:
             return LooseSource(rows, read, element.memory)
         if info.form == "whole":
             return WholeSource(self.library, path, info.axis, fill=fill)
+        if 0 in info.row_shape:
+            return EmptySource()
         library = LibrarySource(self.library, path, info.axis, fill=fill)
         if self._backend == "library":
             library.how += " (as asked)"
@@ -474,6 +476,17 @@ class CutSource:
         nbytes = self._source.read(start, stop, rows)
         dtypes.put(out, self._selection.of(rows))
         return nbytes
+
+
+class EmptySource:
+    """Rows without elements."""
+
+    how = "nothing to read"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Nothing is filled, which takes no bytes."""
+        del start, stop, out
+        return 0
 
 
 class FillingSource:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index.packing import PLAIN, Packing
+from globidx.core.values.packing import PLAIN, Packing
 from globidx.disk.index.scan import printable
 from globidx.disk.index.snapshot import Snapshot
 

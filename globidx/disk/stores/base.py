@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
-from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner, Layout
-from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import runs_of
 from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry, Stamp
+from globidx.core.values import dtypes
+from globidx.core.values.packing import Packing
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.patterns import Runs, loose, runs_of
+from globidx.core.values import dtypes
 from globidx.disk.stores import anndata, ome
 from globidx.disk.stores.nodes import get as _get
 from globidx.disk.stores.nodes import is_array
 from globidx.disk.stores.nodes import text as _text
 
+#: The shape of each array by its path; of one that cannot be opened, the reason.
+Shapes = Mapping[str, Sequence[int] | str]
 #: The most ``default`` attributes that are followed; NeXus files have two.
 _DEPTH = 32
 
@@ -41,12 +43,10 @@ class Field(NamedTuple):
     names: str = ""
 
 
-def find(
-    root: Any, layout: Layout, axis: int, arrays: Callable[[], Mapping[str, Sequence[int]]]
-) -> list[Field]:
+def find(root: Any, layout: Layout, axis: int, arrays: Callable[[], Shapes]) -> list[Field]:
     """The fields of ``layout`` in the file whose root group is ``root``.
 
-    ``arrays()`` lists all arrays, with shapes.
+    ``arrays()`` lists all arrays, with shapes, or the reason where one cannot be opened.
 
     ValueError names what is missing or ambiguous.
     """
@@ -184,13 +184,13 @@ def _dtype(root: Any, path: str) -> Any:
         raise ValueError(f"array {path!r} cannot be read by h5py: {error}") from None
 
 
-def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+def _choose(keys: Sequence[str] | None, present: Shapes) -> tuple[str, ...]:
     """The arrays to use: those asked for, or the only one; ValueError names what there is."""
     if keys is None and len(present) == 1:
         return tuple(present)
     names = sorted(present)
     # a file may hold thousands of arrays
-    listed = ", ".join(f"{name!r} of {tuple(present[name])}" for name in names[:20])
+    listed = ", ".join(_listed(name, present[name]) for name in names[:20])
     available = (
         listed + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     ) or "none at all"
@@ -198,12 +198,22 @@ def _choose(keys: Sequence[str] | None, present: Mapping[str, Sequence[int]]) ->
         raise ValueError(
             f"it holds {len(names)} arrays ({available}); choose with key= (--key), one or several of equal length"
         )
+    for key in keys:
+        reason = present.get(key)
+        if isinstance(reason, str):
+            raise ValueError(f"its array {key!r} cannot be opened: {reason}")
     missing = next(key for key in keys if key not in present)
     similar = get_close_matches(missing, names, 1)
     hint = f" (did you mean {similar[0]!r}?)" if similar else ""
     is_group = any(name.startswith(f"{missing}/") for name in names)
     group = f"; {missing!r} is a group: name an array in it" if is_group else ""
     raise ValueError(f"it has no array {missing!r}{hint}; there is {available}{group}")
+
+
+def _listed(name: str, shape: Sequence[int] | str) -> str:
+    return f"{name!r} " + (
+        f"that cannot be opened ({shape})" if isinstance(shape, str) else f"of {tuple(shape)}"
+    )
 
 
 def _nexus(root: Any) -> str:

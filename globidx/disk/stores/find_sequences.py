@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import Layout
-from globidx.core.index.packing import Packing
 from globidx.core.index.patterns import Pattern, matches, natural
 from globidx.core.index.table import ArrayInfo
+from globidx.core.values import dtypes
+from globidx.core.values.packing import Packing
 from globidx.core.windows.sequences import Sequences
 from globidx.disk.stores.base import Contents, Inside, array_info, counted_axis, require_aligned
 from globidx.disk.stores.find_arrays import Field, fields_of, in_compound, together
@@ -77,10 +77,7 @@ def inside(
     """
     inner, rows = layout.inner, arrays[0][1]
     episodes = None
-    if inner.whole:
-        # a file without a row is a sample as well: of empty arrays
-        rows = max(1, rows)
-    else:
+    if not inner.whole:
         require_aligned(arrays)
     if inner.kind == "axis":
         episodes = _stacked(arrays, shapes)
@@ -225,7 +222,8 @@ def matched(
                 )
             counts.add(column.add(one, pattern.path(name)))
         if layout.inner.whole:
-            counts = {max(1, columns[0].rows)}
+            # the first field alone says how many rows there are
+            counts = {columns[0].rows}
         if len(counts) > 1:
             told = ", ".join(f"{column.field.name!r} has {column.rows}" for column in columns)
             raise ValueError(f"arrays of match {name!r} are not aligned: {told} rows")

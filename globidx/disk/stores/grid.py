@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Piece
 from globidx.core.reading.selection import Selection
+from globidx.core.values import dtypes
 from globidx.disk.stores.base import NotPlainError, Span
 
 Coordinates = tuple[int, ...]

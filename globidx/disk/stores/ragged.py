@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
-from globidx.core.index.dtypes import Held
 from globidx.core.index.patterns import Runs
+from globidx.core.values import dtypes
+from globidx.core.values.dtypes import Held
 from globidx.disk.stores.base import Store
 from globidx.errors import ReadError
 

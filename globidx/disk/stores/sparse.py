@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.sparse import Entries, Transpose, Transposed, transposed_bytes
+from globidx.core.values.sparse import Entries, Transpose, Transposed, transposed_bytes
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.stores.base import Span

@@ -179,13 +179,14 @@ def test_columns_are_the_bytes_that_were_given():
 
 
 def golden_table():
-    """Two arrays and sequences in files of three kinds, one without a stamp, with a name outside ASCII."""
+    """Three arrays and sequences in files of three kinds, one without a stamp, with a name outside ASCII."""
 
     def entry(kind, length, chunk, *stamps):
         packing = "add_offset float 0.5" if chunk == 8 else "_FillValue int64 -1"
         arrays = (
             ArrayInfo("images", (2, 3), "uint16", chunk, "entry/data"),
             ArrayInfo("labels", (), "int64", 0, "labels", form="tokens", packing=packing),
+            ArrayInfo("pt", (3,), '{"p": {"t\u00e9": ["bfloat16", [2]]}}', 0, "jets", member="p"),
         )
         return Entry(kind, length, arrays, bytes(range(16)), stamps)
 
@@ -196,7 +197,7 @@ def golden_table():
         entry("zarr3", 2**40, 4),
     ]
     runs = [([0, 3], [3, 4]), ([], []), ([5], [2**39])]
-    inside = [Episodes.of(starts, lengths, arrays=2) for starts, lengths in runs]
+    inside = [Episodes.of(starts, lengths, arrays=3) for starts, lengths in runs]
     every = [
         replace(
             entry,
@@ -207,6 +208,17 @@ def golden_table():
         for entry, episodes in zip(every, inside, strict=True)
     ]
     return Table.of(["a.h5", "g/\u00e9.zarr", "g/z.zarr"], every)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["", "O", "<f4", "V3", "{", "{}", '{"a": 3}', '{"a": ["int8", [-1]]}']
+)
+def test_a_cache_of_a_dtype_that_is_none_is_a_value_error(dtype):
+    """An index that spells a dtype otherwise than this library is no cache of it."""
+    header, body = opened(encoding.encode(SMALL))
+    header["arrays"][0]["dtype"] = dtype
+    with pytest.raises(ValueError, match="dtype"):
+        encoding.decode(resealed(header, body))
 
 
 def test_golden_bytes():

@@ -289,16 +289,37 @@ def test_a_truncated_hdf5_file_raises(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values",
-    [["a", "b"], np.zeros(2, [("a", "i4")]), np.zeros(2, "S3")],
-    ids=["str", "structured", "bytes"],
+    ("values", "dtype"),
+    [
+        (["a", "b"], "text"),
+        (np.zeros(2, [("a", "i4")]), '{"a": "int32"}'),
+        (np.zeros(2, "S3"), "bytes"),
+        (np.zeros(2, "V3"), "opaque[3]"),
+    ],
+    ids=["str", "structured", "bytes", "opaque"],
 )
-def test_values_that_are_no_numbers_are_refused_by_name(tmp_path, values):
-    """Strings and structures make no samples; the error names the dataset."""
+def test_values_that_are_no_numbers_are_indexed_as_what_they_are(tmp_path, values, dtype):
+    """Their spelling is the index's; whether a sample can be made of them is asked where they are read."""
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file["x"] = values
-    with pytest.raises(ValueError, match="'x' has dtype"):
-        stores.scan(str(tmp_path / "s.h5"), parse(None, ["x"]), 0)
+    (info,) = stores.scan(str(tmp_path / "s.h5"), parse(None, ["x"]), 0).arrays
+    assert info.dtype == dtype
+
+
+def test_a_type_that_numpy_has_not_is_refused_by_name(tmp_path):
+    """HDF5's times: alone, named, or beside another dataset that can be read."""
+    path = tmp_path / "s.h5"
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple((3,))
+        h5py.h5d.create(file.id, b"t", h5py.h5t.UNIX_D32LE.copy(), space)
+    for keys in (None, ["t"], ["t/x"]):
+        with pytest.raises(
+            ValueError, match="array 't' cannot be read by h5py: No NumPy equivalent"
+        ):
+            stores.scan(str(path), parse(None, keys), 0)
+    with h5py.File(path, "a") as file:
+        file["x"] = np.arange(3)
+    assert stores.scan(str(path), parse(None, ["x"]), 0).length == 3
 
 
 @pytest.mark.parametrize("write", [write_zarr, write_hdf5])

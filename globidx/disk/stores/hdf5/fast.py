@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.reading.pieces import byte_runs
 from globidx.core.reading.selection import Selection
+from globidx.core.values import dtypes
 from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
@@ -170,7 +170,8 @@ class ChunkedSource:
     def _by_library(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         corner = zip(self._corner(coordinates), self._chunks, strict=True)
         part = self._dataset[tuple(slice(start, start + size) for start, size in corner)]
-        out.view(self._dtype).reshape(self._chunks)[tuple(map(slice, part.shape))] = part
+        chunk = out.view(self._dtype).reshape(self._chunks)
+        dtypes.put(chunk[tuple(map(slice, part.shape))], part)
         return len(out)
 
     def _undo(self, filters: list[int], data: Any, out: NDArray[np.uint8]) -> None:

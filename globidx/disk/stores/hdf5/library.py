@@ -18,9 +18,9 @@ import numpy as np
 from h5py import h5d, h5f, h5fd, h5l, h5s
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
+from globidx.core.values import dtypes
 from globidx.disk.index import stamps
 from globidx.disk.stores import anndata, find_arrays, find_sequences
 from globidx.disk.stores.base import (
@@ -126,7 +126,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
                 dataset, shape, dtype, chunks = find_arrays.described_runs(file, field.path)
             else:
                 dataset = file[field.path]
-                shape, dtype, chunks = dataset.shape or (), dataset.dtype, dataset.chunks
+                shape, dtype, chunks, _ = description(dataset.id)
             packing = "" if field.form in SPARSE else packing_in(dataset.id, dataset.dtype)
             dtype = anndata.given_dtype(field.form, dtype)
             arrays.append(

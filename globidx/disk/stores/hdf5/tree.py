@@ -15,8 +15,8 @@ import numpy as np
 from h5py import h5a, h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
-from globidx.core.index import dtypes
-from globidx.core.index.packing import ATTRIBUTES
+from globidx.core.values import dtypes
+from globidx.core.values.packing import ATTRIBUTES
 from globidx.disk.stores.base import packing_of
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.hdf5 import external
@@ -33,7 +33,7 @@ Description = tuple[tuple[int, ...], Any, tuple[int, ...] | None, list[Any]]
 
 
 def description(dataset: h5d.DatasetID, plist: Any = None) -> Description:
-    """Shape, dtype, chunks and filters of a dataset."""
+    """Shape, dtype, chunks and filters of a dataset; ValueError for a dtype that numpy has not."""
     plist = plist or dataset.get_create_plist()
     chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
     filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
@@ -45,7 +46,7 @@ from globidx.disk.stores.zarr import presence, references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.disk.stores.zarr.presence import ChunkFiles
-from globidx.disk.stores.zarr.tree import ZarrTree, dtype_of, packing_in
+from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of, packing_in
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -76,6 +77,7 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
     keys = () if layout.inner.kind == "match" else layout.keys
     way.refuse_pipes(None if layout.rule else keys)
     node = way.open_root()
+    root: Any
     if layout.inner.kind == "match" and not isinstance(node, zarr.Array):
         found, inside, identity = find_sequences.matched(ZarrTree(node, store), layout, axis)
         kind = way.kind(node)
@@ -91,8 +93,8 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
             )
         fields, root = [Field("", "", layout.form, axis)], {"": node}
     else:
-        fields = find_arrays.find(node, layout, axis, lambda: _arrays(way, node))
-        root = node
+        root = members = Members(node, _list_names, _load)
+        fields = find_arrays.find(root, layout, axis, lambda: _arrays(way, members))
     infos, documents, shapes = [], [], []
     for field in fields:
         shape: tuple[int, ...]
@@ -587,10 +589,23 @@ def _by_url(path: str, options: Mapping[str, Any] | None) -> Any:
     )
 
 
-def _arrays(way: Way, node: Any) -> dict[str, tuple[int, ...]]:
+def _arrays(way: Way, root: Members) -> dict[str, tuple[int, ...] | str]:
     way.refuse_pipes(None)
-    return {
-        name: item.shape
-        for name, item in node.members(max_depth=None)
-        if isinstance(item, zarr.Array)
-    }
+    return root.shapes()
+
+
+def _list_names(group: Any) -> list[str]:
+    """What lies in a group, in the sequence of names; its metadata and hidden files left out."""
+
+    async def listed() -> list[str]:
+        return [name async for name in group.store.list_dir(group.path)]
+
+    return sorted(
+        name for name in sync(listed()) if name != "zarr.json" and not name.startswith(".")
+    )
+
+
+def _load(group: Any, key: str) -> bytes | None:
+    """The bytes of a key below a group; None where there are none."""
+    stored = sync(group.store.get(f"{group.path}/{key}".lstrip("/"), default_buffer_prototype()))
+    return None if stored is None else bytes(stored.to_bytes())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from globidx.core.index import dtypes
+from globidx.core.values import dtypes
 from globidx.disk.stores.base import NotPlainError
 from globidx.disk.stores.codecs import Codec, codec_of, is_known
 

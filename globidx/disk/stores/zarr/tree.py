@@ -5,14 +5,15 @@ They are read from their JSON where that is plain, else by zarr.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.disk.stores.base import NotPlainError
+from globidx.disk.stores.base import UNREADABLE, NotPlainError
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.nodes import is_array
 from globidx.disk.stores.zarr.containers import key_of
@@ -28,6 +29,98 @@ def dtype_of(array: Any) -> np.dtype[Any]:
     """The dtype of an array that zarr opened; objects with what they are in their metadata."""
     dtype: np.dtype[Any] = array.dtype
     return _BYTES if dtype.kind == "O" else dtype
+
+
+class FloatArray(NamedTuple):
+    """An array of floats that zarr has no data type for, as its metadata tells it."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    attrs: dict[str, Any]
+    fill_value: Any
+    metadata: FloatMetadata
+
+
+class FloatMetadata(NamedTuple):
+    """The JSON object of a ``zarr.json``."""
+
+    spelled: dict[str, Any]
+    zarr_format: int = 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object itself."""
+        return self.spelled
+
+
+class Members:
+    """What lies in a group of zarr's, whose own listing fails where one of many cannot be opened.
+
+    ``list_names(group)`` lists what lies in it, and ``load(group, key)`` is the value of a key.
+    """
+
+    def __init__(
+        self,
+        group: Any,
+        list_names: Callable[[Any], list[str]],
+        load: Callable[[Any, str], bytes | None],
+    ) -> None:
+        self._group, self._list_names, self._load = group, list_names, load
+        self.attrs = group.attrs
+
+    def __getitem__(self, path: str) -> Any:
+        """The array or group at ``path``; KeyError where there is none, ValueError where zarr has no way to it."""
+        try:
+            found = self._group[path]
+        except ValueError:
+            floats = self._floats(path)
+            if floats is None:
+                raise
+            return floats
+        return found if is_array(found) else Members(found, self._list_names, self._load)
+
+    def _floats(self, path: str) -> FloatArray | None:
+        """An array of floats that zarr has not, at a path that does not lead out of the store."""
+        if {"", ".", ".."} & set(path.split("/")):
+            return None
+        try:
+            document = json.loads(self._load(self._group, f"{path}/zarr.json") or b"null")
+            array = parse_metadata(document)
+        except ValueError:
+            return None
+        if array.dtype.metadata is None:
+            # zarr has it, and what is wrong is something else
+            return None
+        return FloatArray(
+            path,
+            array.shape,
+            array.dtype,
+            array.chunks,
+            document.get("attributes") or {},
+            document.get("fill_value"),
+            FloatMetadata(document),
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._list_names(self._group))
+
+    def shapes(self) -> dict[str, tuple[int, ...] | str]:
+        """The shape of each array in it and below; of one that cannot be opened, why."""
+        shapes: dict[str, tuple[int, ...] | str] = {}
+        for name in self:
+            try:
+                node = self[name]
+            except KeyError:
+                continue
+            except UNREADABLE as error:
+                shapes[name] = str(error) or type(error).__name__
+                continue
+            if is_array(node):
+                shapes[name] = node.shape
+            else:
+                shapes |= {f"{name}/{path}": shape for path, shape in node.shapes().items()}
+        return shapes
 
 
 class ZarrTree:

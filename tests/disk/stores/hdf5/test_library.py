@@ -124,7 +124,8 @@ def test_what_is_unusual_is_told_as_h5py_tells_it(tmp_path, kind):
         assert told(library.scan, path, Layout(keys), 0) == expected
     is_foreign = kind in ("external link", "virtual", "external storage")
     found = told(library.scan, path, Layout(("x",)), 0)
-    assert getattr(found, "is_foreign", None) == (True if is_foreign else None)
+    is_indexed = kind in ("string", "structure")
+    assert getattr(found, "is_foreign", None) == (is_foreign if is_foreign or is_indexed else None)
 
 
 @settings(max_examples=60)

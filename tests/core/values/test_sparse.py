@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.sparse import Entries, Transpose, transposed_bytes
+from globidx.core.values.sparse import Entries, Transpose, transposed_bytes
 
 
 @st.composite

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.index.packing import PLAIN, Packing
+from globidx.core.values.packing import PLAIN, Packing
 
 scales = st.none() | st.floats(2**-20, 2**20) | st.floats(2**-20, 2**20, width=32).map(np.float32)
 fills = st.lists(st.integers(-(2**15), 2**15 - 1).map(np.int16), max_size=3)

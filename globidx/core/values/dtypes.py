@@ -155,6 +155,15 @@ def parse(name: str) -> Dtype:
     >>> parse("bfloat16").memory, parse("opaque[7]").kind
     (dtype('uint16'), 'other')
     """
+    try:
+        return _parsed(name)
+    except RecursionError:
+        raise ValueError(f"{name:.40}... is nested too deeply for a dtype") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name!r:.80} is no dtype: {error}") from None
+
+
+def _parsed(name: str) -> Dtype:
     if name in SMALL:
         return Dtype(name, "small", np.dtype(f"u{SMALL[name]}"))
     if name in ("text", "bytes"):
@@ -171,6 +180,9 @@ def parse(name: str) -> Dtype:
         memory = np.dtype(name)
     except TypeError:
         raise ValueError(f"{name!r} is no dtype") from None
+    # numpy knows other spellings of these, and other dtypes
+    if memory.kind not in "biufcmM" or memory.name != name:
+        raise ValueError(f"{name!r} is no dtype as an index spells it")
     return Dtype(name, "time" if memory.kind in "mM" else "number", memory)
 
 
@@ -241,8 +253,9 @@ def as_complex(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """
     if dtype.names != _COMPLEX or dtype.itemsize not in (8, 16):
         return dtype
-    real, imag = dtype["real"], dtype["imag"]
-    if real != imag or real.kind != "f" or 2 * real.itemsize != dtype.itemsize:
+    assert dtype.fields is not None, "it has two members"
+    (real, first), (imag, _) = (dtype.fields[name][:2] for name in _COMPLEX)
+    if real != imag or first or real.kind != "f" or 2 * real.itemsize != dtype.itemsize:
         return dtype
     return np.dtype(f"{real.byteorder}c{dtype.itemsize}")
 
@@ -255,8 +268,9 @@ def put(out: NDArray[Any], block: NDArray[Any]) -> None:
     if out.dtype.names is None:
         if block.dtype != out.dtype:
             block = block.view(as_complex(block.dtype))
-            if block.dtype.name in SMALL:
-                block = block.view(out.dtype)
+            if block.dtype.name in SMALL or _lacks_unit(block.dtype):
+                # h5py forgets the unit of times within rows of their own lengths
+                block = block.view(out.dtype.newbyteorder(block.dtype.byteorder))
         out[...] = block
         return
     for name in out.dtype.names:
@@ -270,6 +284,10 @@ def as_dtype(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     out = np.empty(block.shape, dtype)
     put(out, block)
     return out
+
+
+def _lacks_unit(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic"
 
 
 def plain(values: NDArray[Any], dtype: Dtype) -> Any:
@@ -286,12 +304,18 @@ def plain(values: NDArray[Any], dtype: Dtype) -> Any:
     if isinstance(value, Held):
         return plain(value.values, value.dtype)
     if dtype.element is not None:
-        inside = np.array(value, dtype.element.memory)
-        return plain(inside, dtype.element)
+        return plain(owned(value, dtype.element), dtype.element)
     if dtype.kind == "text" and isinstance(value, bytes):
         # as Python does with the names of files: whatever the bytes are, they can be had back
         return value.decode("utf-8", "surrogateescape")
-    return value
+    return value.tobytes() if isinstance(value, np.void) else value
+
+
+def owned(values: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
+    """A copy of what a library gave, kept as ``dtype`` is in memory."""
+    copied: NDArray[Any] = np.empty(values.shape, dtype.memory)
+    put(copied, values)
+    return copied
 
 
 def _apart(values: NDArray[Any]) -> list[NDArray[Any]]:
@@ -311,14 +335,22 @@ def _json(dtype: Dtype) -> Any:
 
 
 def _compound(name: str, spelling: Mapping[str, Any]) -> Dtype:
-    members = {}
-    for member, one in spelling.items():
-        inside, shape = one if isinstance(one, list) else (one, ())
-        if isinstance(inside, dict):
-            inside = json.dumps(inside, ensure_ascii=False)
-        members[member] = Member(parse(inside), tuple(shape))
+    members = {key: _member(one) for key, one in spelling.items()}
     memory = np.dtype([(key, one.dtype.memory, one.shape) for key, one in members.items()])
+    # numpy names what has no name
+    if not members or memory.names != tuple(members):
+        raise ValueError(f"{name:.80} is no compound dtype: its members need names")
     return Dtype(name, "compound", memory, members)
+
+
+def _member(spelling: Any) -> Member:
+    inside, shape = spelling if isinstance(spelling, list) else (spelling, [])
+    if isinstance(inside, dict):
+        inside = json.dumps(inside, ensure_ascii=False)
+    is_shape = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+    if not isinstance(inside, str) or not is_shape:
+        raise ValueError(f"{spelling!r:.80} is no member of a compound dtype")
+    return Member(parse(inside), tuple(shape))
 
 
 @lru_cache(64)
