@@ -20,7 +20,7 @@ VALUES = [
 @pytest.mark.filterwarnings(
     "ignore:In future, it will be an error for 'np.bool_':DeprecationWarning"
 )
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_it_becomes_a_tensor_where_torch_makes_one(value):
     """Asked of torch itself."""
     try:

@@ -18,6 +18,7 @@ import numpy as np
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
+from globidx.core.values.packing import ATTRIBUTES
 from globidx.disk.stores import ome
 from globidx.disk.stores.base import NotPlainError, array_info, make_entry, packing_of
 from globidx.disk.stores.find_arrays import Field, fields_of
@@ -83,6 +84,9 @@ def packing_by(attributes: Any, dtype: Any, document: dict[str, Any]) -> str:
     spelled in another way.
     """
     if not (isinstance(attributes, dict) and isinstance(dtype, np.dtype) and dtype.kind in "biufc"):
+        return ""
+    if document["zarr_format"] == 3 and attributes.keys().isdisjoint(ATTRIBUTES):
+        # as most are
         return ""
     fill, spelled = document.get("fill_value"), attributes.get("_FillValue")
     if document["zarr_format"] == 2 and fill is not None:
