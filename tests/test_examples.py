@@ -31,16 +31,20 @@ def test_examples_are_short(path):
     assert len(path.read_text().splitlines()) < 80
 
 
-WINDOWS = sorted((EXAMPLES / "windows").glob("*.py"))
+LAYOUTS = sorted(
+    path for folder in ("windows", "fields") for path in (EXAMPLES / folder).glob("*.py")
+)
 
 
-@pytest.mark.parametrize("path", WINDOWS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", LAYOUTS, ids=lambda path: path.name)
 def test_examples_of_layouts_are_shown_and_run_by_a_page(path):
     """Under 60 lines each, those that write the files included; ``test_docs.py`` compares what they print."""
     assert len(path.read_text().splitlines()) < 60
-    page = (EXAMPLES.parent / "docs" / "howto" / "windows" / f"{path.stem}.md").read_text()
-    assert f"examples/windows/{path.name}\n:language: python" in page
-    assert f"```sh\npython examples/windows/{path.name}\n```\n\n<!-- output -->" in page
+    shown = f"examples/{path.parent.name}/{path.name}"
+    folder = EXAMPLES.parent / "docs" / "howto" / path.parent.name
+    page = (folder / f"{path.stem}.md").read_text()
+    assert f"{shown}\n:language: python" in page
+    assert f"```sh\npython {shown}\n```\n\n<!-- output -->" in page
 
 
 @pytest.mark.slow

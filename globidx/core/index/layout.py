@@ -334,13 +334,22 @@ def _keys(key: Any) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
 
 
 def _renamed(key: Mapping[Any, Any]) -> tuple[tuple[str, ...], list[Any]]:
-    """Names and keys of fields, braces on both sides expanded alike."""
+    """Names and keys of fields, braces on both sides expanded alike.
+
+    One name for several arrays is that of the dict that has them, by what their braces hold.
+
+    >>> _renamed({"jet": "jets/{pt,eta}"})
+    (('jet/pt', 'jet/eta'), ['jets/pt', 'jets/eta'])
+    """
     names, keys = list[str](), list[Any]()
     for name, path in key.items():
         if not isinstance(name, str) or not name.strip("/"):
             raise ValueError(f"key must give each field a name, got {name!r}")
         several = expanded(path) if isinstance(path, str) else [path]
         called = expanded(_clean(name))
+        if len(called) == 1 < len(several):
+            before = path.index("{")
+            called = [f"{called[0]}/{_clean(one[before:])}" for one in several]
         if len(several) != len(called):
             raise ValueError(
                 f"key gives {len(called)} names for {len(several)} arrays: {name!r} for {path!r}; use the same braces"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from globidx.core.cached import cached_property
 
 #: Groups that are looked into for ``**``; no file nests deeper but by a circle of links.
 _DEPTH = 64
-_RUNS = re.compile(r"([^\[\]]+)\[([^\[\],]+(?:,[^\[\],]+)?)\]")
+_RUNS = re.compile(r"([^\[\]]+)\[([^\[\],:]*)(?:([,:])([^\[\],:]+))?\]")
 _LOOSE = "[...]"
 _DIGITS = re.compile(r"(\d+)")
 
@@ -88,18 +89,49 @@ def has_stars(key: str) -> bool:
     return "*" in key
 
 
-def runs_of(key: str) -> tuple[str, tuple[str, ...]] | None:
-    """The array in a key whose rows lie in runs, and the one or two arrays that tell the runs.
+class Runs(NamedTuple):
+    """An array whose rows lie in runs, and the arrays that tell the runs.
 
-    One has the offset of each run and of the end, two have starts and lengths. None for other keys.
+    Parameters
+    ----------
+    array : str
+        The array of rows.
+    tell : tuple of str
+        The one or two arrays that tell where each run begins and ends.
+    by : {"offsets", "ends", "lengths", "stops"}
+        What they hold: the offset of each run and of the end of all; the end of each, where the
+        next one begins; starts and lengths; or starts and ends.
+    """
 
-    >>> runs_of("tokens[offsets]"), runs_of("data/x[meta/start,meta/length]"), runs_of("labels[*]")
-    (('tokens', ('offsets',)), ('data/x', ('meta/start', 'meta/length')), None)
+    array: str
+    tell: tuple[str, ...]
+    by: Literal["offsets", "ends", "lengths", "stops"]
+
+    def count(self, entries: int) -> int:
+        """How many runs so many entries tell."""
+        return entries - (self.by == "offsets")
+
+
+def runs_of(key: str) -> Runs | None:
+    """The runs that a key names; None for other keys. With a colon it is written as Python's slices are.
+
+    >>> runs_of("tokens[offsets]")
+    Runs(array='tokens', tell=('offsets',), by='offsets')
+    >>> runs_of("data/x[start,length]").by, runs_of("x[start:stop]").by, runs_of("x[:ends]").by
+    ('lengths', 'stops', 'ends')
+    >>> runs_of("labels[*]"), runs_of("x[start:]")
+    (None, None)
     """
     found = _RUNS.fullmatch(key)
     if found is None or found[2] in ("*", "..."):
         return None
-    return found[1], tuple(part.strip().strip("/") for part in found[2].split(","))
+    array, first, sign, last = found.groups()
+    tell = tuple(part.strip().strip("/") for part in (first, last) if part)
+    if sign == ":":
+        return Runs(array, tell, "stops" if first else "ends")
+    if not first:
+        return None
+    return Runs(array, tell, "lengths" if last else "offsets")
 
 
 def loose(key: str) -> str | None:
@@ -118,7 +150,7 @@ def without_brackets(key: str) -> str:
     ('tokens', 'images')
     """
     runs = runs_of(key)
-    return loose(key) or (runs[0] if runs else key)
+    return loose(key) or (runs.array if runs else key)
 
 
 def expanded(key: str) -> list[str]:

@@ -116,21 +116,21 @@ class Dtype(NamedTuple):
         ]
 
     def only(self, paths: Iterable[tuple[str, ...]]) -> Dtype:
-        """The same compound dtype with these members alone, in its own sequence.
+        """The same compound dtype with these members alone, in the sequence of ``paths``.
 
-        >>> parse('{"pt": "float32", "eta": "float32"}').only([("eta",)]).name
-        '{"eta": "float32"}'
+        So it is one dtype, whatever else is in a file and wherever the members lie in it.
+
+        >>> parse('{"pt": "float32", "n": "int8", "eta": "float32"}').only([("eta",), ("pt",)]).name
+        '{"eta": "float32", "pt": "float32"}'
         """
         wanted = list(paths)
         if () in wanted or self.kind != "compound":
             return self
-        kept = {
-            name: Member(
-                member.dtype.only([path[1:] for path in wanted if path[0] == name]), member.shape
-            )
-            for name, member in self.members.items()
-            if any(path[0] == name for path in wanted)
-        }
+        kept = {}
+        for name in dict.fromkeys(path[0] for path in wanted):
+            inside = [path[1:] for path in wanted if path[0] == name]
+            member = self.members[name]
+            kept[name] = Member(member.dtype.only(inside), member.shape)
         return parse(_compound_name(kept))
 
 

@@ -55,8 +55,9 @@ class GlobalIndexManager:
         The array or dataset in each file, or several aligned ones. Without it each file must hold
         exactly one. A dict gives the fields names of their own; ``"obs/image"`` puts it into a dict
         ``obs`` of the sample. With ``sequences="match"`` the parts ``*`` and ``**`` match groups,
-        and ``{a,b}`` stands for several. ``"jets/pt"`` may be a member of a compound array;
-        ``"tokens[offsets]"`` and ``"tokens[start,length]"`` are rows in runs that other arrays
+        and ``{a,b}`` stands for several. ``"jets/pt"`` may be a member of a compound array, and
+        ``{"jet": "jets/{pt,eta}"}`` is a dict of two. ``"tokens[offsets]"``, ``"tokens[:ends]"``,
+        ``"tokens[start,length]"`` and ``"tokens[start:stop]"`` are rows in runs that other arrays
         tell; items of ``"image[...]"`` may have any shape.
     layout : str, optional
         A known kind of files, instead of ``key``: ``cxi``, ``nexus``, ``peaknet``, ``anndata``,

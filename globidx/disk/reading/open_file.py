@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
-from globidx.core.index.patterns import Pattern
+from globidx.core.index.patterns import Pattern, runs_of
 from globidx.core.index.table import SPARSE, ArrayInfo, Entry
 from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Slab
@@ -236,8 +236,9 @@ class OpenFile:
             return self._sparse(info, path)
         fill = fills(self._on_missing, info.name)
         if info.form == "ragged":
-            *tell, array = stores.parts_of(path, info.form)
-            return RunsSource(self.library, array, tuple(tell), fill=fill)
+            runs = runs_of(path)
+            assert runs is not None, "a field in runs names them"
+            return RunsSource(self.library, runs, fill=fill)
         if info.form == "loose":
             element = dtypes.parse(info.dtype).element
             assert element is not None, "items of any shape are arrays"

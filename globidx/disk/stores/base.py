@@ -557,7 +557,7 @@ def parts_of(path: str, form: str) -> tuple[str, ...]:
     if form in SPARSE:
         return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
     runs = runs_of(path) if form == "ragged" else None
-    return (path,) if runs is None else (*runs[1], runs[0])
+    return (path,) if runs is None else (*runs.tell, runs.array)
 
 
 def packing_of(attribute: Callable[[str], Any], dtype: Any, own: Any = None) -> str:

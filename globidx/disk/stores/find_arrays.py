@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from globidx.core.index.layout import Layout
-from globidx.core.index.patterns import loose, runs_of
+from globidx.core.index.patterns import Runs, loose, runs_of
 from globidx.core.values import dtypes
 from globidx.disk.stores import anndata, ome
 from globidx.disk.stores.nodes import get as _get
@@ -86,25 +86,39 @@ def in_runs(root: Any, field: Field) -> Field | None:
     runs = runs_of(field.path)
     if runs is None or is_array(_get(root, field.path)):
         return None
-    path, tell = runs
-    for one in (path, *tell):
+    for one in (runs.array, *runs.tell):
         if not is_array(_get(root, one)):
             raise ValueError(f"key {field.path!r} names {one!r}, which is no array in it")
-    for one in tell:
+    for one in runs.tell:
         if len(root[one].shape) != 1 or root[one].dtype.kind not in "iu":
             raise ValueError(
                 f"key {field.path!r} names {one!r} for runs, which has shape {tuple(root[one].shape)} and dtype "
                 f"{root[one].dtype}; it must hold a row of whole numbers"
             )
-    if len({root[one].shape[0] for one in tell}) > 1:
+    if len({root[one].shape[0] for one in runs.tell}) > 1:
         raise ValueError(
-            f"{' and '.join(map(repr, tell))} differ in length, so that they tell no runs"
+            f"{' and '.join(map(repr, runs.tell))} differ in length, so that they tell no runs"
         )
-    if len(tell) == 1 and not root[tell[0]].shape[0]:
-        raise ValueError(f"{tell[0]!r} is empty; offsets of n runs have n + 1 entries")
+    if runs.by == "offsets":
+        _require_offsets(root[runs.tell[0]], runs)
     if field.axis:
         raise ValueError(f"key {field.path!r} has its runs along axis 0, not {field.axis}")
     return field._replace(form="ragged")
+
+
+def _require_offsets(array: Any, runs: Runs) -> None:
+    """ValueError where an array has no offsets but ends: the first run would be lost without a word."""
+    name = runs.tell[0]
+    if not array.shape[0]:
+        raise ValueError(f"{name!r} is empty; offsets of n runs have n + 1 entries")
+    first = int(array[0])
+    is_of_nwb = _text(array.attrs.get("neurodata_type")) == "VectorIndex"
+    if first > 0 or is_of_nwb:
+        why = "is a VectorIndex of NWB, which holds" if is_of_nwb else f"begins with {first}, as do"
+        raise ValueError(
+            f"{name!r} {why} the ends of runs, while offsets begin with 0: "
+            f"for ends write key='{runs.array}[:{name}]'"
+        )
 
 
 def described_runs(
@@ -116,8 +130,8 @@ def described_runs(
     """
     runs = runs_of(path)
     assert runs is not None, "only fields in runs are described so"
-    array, tell = root[runs[0]], runs[1]
-    count = int(root[tell[0]].shape[0]) - (len(tell) == 1)
+    array = root[runs.array]
+    count = runs.count(int(root[runs.tell[0]].shape[0]))
     chunks = None
     if array.chunks and array.shape[0]:
         chunks = (max(1, array.chunks[0] * count // array.shape[0]),)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.index.patterns import Runs
 from globidx.core.values import dtypes
 from globidx.core.values.dtypes import Held
 from globidx.disk.stores.base import Store
@@ -15,40 +16,29 @@ from globidx.errors import ReadError
 
 
 class RunsSource:
-    """Runs of rows of an array, which one array of offsets tells, or two of starts and lengths."""
+    """Runs of rows of an array, which one or two others tell."""
 
     how = "runs of rows, which its library reads"
 
-    def __init__(
-        self,
-        store: Callable[[], Store],
-        array: str,
-        tell: tuple[str, ...],
-        *,
-        fill: bool | None = None,
-    ) -> None:
-        self._store, self._array, self._tell, self._fill = store, array, tell, fill
+    def __init__(self, store: Callable[[], Store], runs: Runs, *, fill: bool | None = None) -> None:
+        self._store, self._runs, self._fill = store, runs, fill
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with runs ``[start, stop)``, an array each; how many bytes that took."""
-        store = self._store()
-        first, *others = (self._told(store, path, start, stop) for path in self._tell)
-        if others:
-            begins, ends = first, first + others[0]
-        else:
-            begins, ends = first[:-1], first[1:]
+        store, array, tell = self._store(), self._runs.array, self._runs.tell
+        begins, ends = self._bounds(store, start, stop)
         if (begins < 0).any() or (ends < begins).any():
             raise ReadError(
-                f"{' and '.join(map(repr, self._tell))} tell no runs of rows in [{start}, {stop}): "
+                f"{' and '.join(map(repr, tell))} tell no runs of rows in [{start}, {stop}): "
                 f"they begin at {begins[:4].tolist()} and end at {ends[:4].tolist()}"
             )
-        nbytes = first.nbytes * len(self._tell)
+        nbytes = begins.nbytes * len(tell)
         for here, there in _stretches(begins, ends):
             low, high = int(begins[here:there].min()), int(ends[here:there].max())
-            rows = store.read(self._array, low, high, axis=0, fill=self._fill)
+            rows = store.read(array, low, high, axis=0, fill=self._fill)
             if len(rows) != high - low:
                 raise ReadError(
-                    f"array {self._array!r} ends before row {high}, to which {self._tell[0]!r} leads"
+                    f"array {array!r} ends before row {high}, to which {tell[0]!r} leads"
                 )
             nbytes += rows.nbytes
             for place in range(here, there):
@@ -56,11 +46,27 @@ class RunsSource:
                 out[place] = rows[begins[place] - low : ends[place] - low].copy()
         return nbytes
 
+    def _bounds(
+        self, store: Store, start: int, stop: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where runs ``[start, stop)`` begin, and where they end."""
+        tell, by = self._runs.tell, self._runs.by
+        if by == "offsets":
+            told = self._told(store, tell[0], start, stop + 1)
+            return told[:-1], told[1:]
+        if by == "ends":
+            # the first run begins at row 0, of which no end tells
+            told = self._told(store, tell[0], max(start - 1, 0), stop)
+            told = told if start else np.concatenate([[0], told])
+            return told[:-1], told[1:]
+        begins, others = (self._told(store, path, start, stop) for path in tell)
+        return begins, others if by == "stops" else begins + others
+
     def _told(self, store: Store, path: str, start: int, stop: int) -> NDArray[np.int64]:
-        more = len(self._tell) == 1
-        told = store.read(path, start, stop + more, axis=0, fill=self._fill)
-        if len(told) != stop - start + more:
-            raise ReadError(f"array {path!r} ends before entry {stop + more}")
+        """Entries ``[start, stop)`` of an array that tells runs."""
+        told = store.read(path, start, stop, axis=0, fill=self._fill)
+        if len(told) != stop - start:
+            raise ReadError(f"array {path!r} ends before entry {stop}")
         return told.astype(np.int64)
 
 

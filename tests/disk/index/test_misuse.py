@@ -191,7 +191,11 @@ FILE = {"key": "x", "sequences": "file"}
         ("one.h5", FILE | {"constants": {"a": "b/*/c"}}, r"goes with sequences='match'"),
         ("groups.h5", GROUPS | {"constants": {"a": "**/y"}}, r"use the same parts with a star"),
         ("one.h5", {"key": {"{a,b}": "x"}}, r"gives 2 names for 1 arrays.*use the same braces"),
-        ("one.h5", {"key": {"a": "{x,y}"}}, r"gives 1 names for 2 arrays.*use the same braces"),
+        (
+            "one.h5",
+            {"key": {"{a,b}": "{x,y,z}"}},
+            r"gives 2 names for 3 arrays.*use the same braces",
+        ),
         ("one.h5", {"key": {"a": "x", "a/b": "x"}}, r"'a' and 'a/b', which lies inside it"),
         ("one.h5", {"key": {"": "x"}}, r"must give each field a name, got ''"),
         ("one.h5", {"key": {}}, r"key must name an array, or several, got {}"),

@@ -721,3 +721,27 @@ def test_an_old_signal_is_marked_in_every_way_that_writers_had(tmp_path, mark):
             group[name].attrs["signal"] = signal
     manager = GlobalIndexManager(tmp_path / "a.nxs", layout="nexus", cache_dir=tmp_path)
     assert manager.now.entry(0).arrays[0].path == "entry/data/counts"
+
+
+@pytest.mark.filterwarnings("ignore:The data type")  # zarr's of compound dtypes
+def test_members_may_lie_in_another_sequence_in_each_file(tmp_path):
+    """And beside others: the dtype is that of the members that are asked for, of both kinds of files."""
+    rows = {"pt": np.arange(3, dtype="f4"), "n": np.arange(3, dtype="i4") + 10}
+    vertex = np.zeros(3, [("y", "f8"), ("x", "f8")])
+    vertex["x"] = np.arange(3) / 4
+    for name, members in (("a", "pt n vertex"), ("b", "m vertex n pt"), ("c", "n m vertex pt")):
+        parts = {**rows, "vertex": vertex, "m": np.zeros(3, "u1")}
+        dtype = [(member, parts[member].dtype) for member in members.split()]
+        jets = np.zeros(3, dtype)
+        for member in members.split():
+            jets[member] = parts[member]
+        if name == "b":
+            group = zarr.open_group(tmp_path / "b.zarr", mode="w")
+            group.create_array("jets", data=jets)
+        else:
+            write_hdf5(tmp_path / f"{name}.h5", jets, key="jets")
+    dataset = FileCacheDataset(GlobalIndexManager(tmp_path, key={"jet": "jets/{pt,vertex/x,n}"}))
+    assert len(dataset) == 9
+    for id, sample in enumerate(dataset.__getitems__(range(9))):
+        jet, row = sample["jet"], id % 3
+        assert (jet["pt"], jet["n"], jet["vertex"]["x"]) == (row, row + 10, row / 4)

@@ -52,7 +52,7 @@ def write(path: Path, kind: str, arrays: dict, chunk: int | None = None) -> str:
 def test_runs_are_the_rows_between_their_offsets(
     tmp_path_factory, kind, lengths, chunk, width, data
 ):
-    """Empty runs are samples as well; by offsets, and by starts and lengths in any sequence."""
+    """Empty runs are samples as well; by offsets or ends, and by starts and lengths or stops in any sequence."""
     offsets = np.cumsum([0, *lengths])
     rows = np.arange(offsets[-1] * (2 if width else 1), dtype="f4").reshape(-1, *width)
     wanted = [rows[begin:end] for begin, end in pairwise(offsets)]
@@ -60,6 +60,8 @@ def test_runs_are_the_rows_between_their_offsets(
     arrays = {
         "rows": rows,
         "offsets": offsets,
+        "ends": offsets[1:].astype("u1"),
+        "stops": offsets[1:][shuffled],
         "starts": offsets[:-1][shuffled],
         "lengths": np.diff(offsets)[shuffled],
         "label": np.arange(len(lengths)),
@@ -68,7 +70,13 @@ def test_runs_are_the_rows_between_their_offsets(
         return
     path = write(tmp_path_factory.mktemp("runs") / "a", kind, arrays, chunk)
     ids = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
-    for key, order in (("rows[offsets]", range(len(lengths))), ("rows[starts,lengths]", shuffled)):
+    keys = {
+        "rows[offsets]": range(len(lengths)),
+        "rows[:ends]": range(len(lengths)),
+        "rows[starts,lengths]": shuffled,
+        "rows[starts:stops]": shuffled,
+    }
+    for key, order in keys.items():
         manager = GlobalIndexManager(path, key={"x": key, "y": "label"})
         dataset = FileCacheDataset(manager)
         assert len(dataset) == len(lengths)
@@ -117,6 +125,10 @@ def test_runs_in_windows(tmp_path, kind):
         ({"s": np.array([0]), "n": np.array([1, 1])}, "x[s,n]", "'s' and 'n' differ in length"),
         ({}, "x[o]", "names 'o', which is no array"),
         ({"o": np.array([0, 2])}, "y[o]", "names 'y', which is no array"),
+        ({"o": np.array([2, 4])}, "x[o]", r"'o' begins with 2, as do the ends of runs.*'x\[:o\]'"),
+        ({"o": np.array([], int)}, "x[o]", r"'o' is empty; offsets of n runs have n \+ 1 entries"),
+        ({"o": np.array([2, 4]), "s": np.array([0])}, "x[s:o]", "'s' and 'o' differ in length"),
+        ({"o": np.array([0.0, 2])}, "x[:o]", "'o' for runs, which has shape"),
     ],
 )
 def test_arrays_that_tell_no_runs_are_refused_when_they_are_scanned(
@@ -126,6 +138,20 @@ def test_arrays_that_tell_no_runs_are_refused_when_they_are_scanned(
     path = write(tmp_path / "a", kind, {"x": np.arange(4), **tell})
     with pytest.raises(BadFilesError, match=message):
         GlobalIndexManager(path, key=key)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ends_that_begin_with_zero_are_known_by_what_nwb_calls_them(tmp_path, kind):
+    """A first run without rows looks like offsets, which would leave it out and shift all others."""
+    path = write(tmp_path / "a", kind, {"x": np.arange(4), "o": np.array([0, 2, 4])})
+    root = zarr.open_group(path) if kind == "zarr" else h5py.File(path, "a")
+    root["o"].attrs["neurodata_type"] = "VectorIndex"
+    if kind == "hdf5":
+        root.close()
+    with pytest.raises(BadFilesError, match=r"'o' is a VectorIndex of NWB, .*'x\[:o\]'"):
+        GlobalIndexManager(path, key="x[o]")
+    dataset = FileCacheDataset(GlobalIndexManager(path, key="x[:o]"))
+    assert [dataset[id].tolist() for id in range(3)] == [[], [0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
