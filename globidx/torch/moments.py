@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from globidx.core.generator import START, Moment
+from globidx.core.generator import BATCH, START, Moment
 
 #: How many datasets inside one another are looked at.
 _DEEPEST = 8
@@ -51,6 +51,36 @@ class DatedIds(list[int]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DatedIds, (list(self), self.moment)
+
+
+def batch_rng(sampler: Any) -> np.random.Generator:
+    """Make the random generator of the batch that the training loop holds: the same on all ranks.
+
+    For what a whole batch draws: the resolution, the length of a rollout, mixup. It is the same
+    after any resume, and with any number of ranks while world size times batch size stays.
+
+    Parameters
+    ----------
+    sampler : ResumableDistributedSampler
+        The sampler whose batch it is.
+
+    Returns
+    -------
+    numpy.random.Generator
+        A new generator, keyed by the sampler's seed, its epoch, and how many samples of the epoch all
+        ranks have had with this batch, if they keep step.
+
+    Examples
+    --------
+    >>> from globidx import DataLoader, ResumableDistributedSampler
+    >>> sampler = ResumableDistributedSampler(range(8), 1, 0)
+    >>> drawn = [int(batch_rng(sampler).integers(10**6)) for _ in DataLoader(range(8), 4, sampler=sampler)]
+    >>> len(set(drawn))
+    2
+    """
+    epoch, progress = sampler._ledger.including_held().resumed()
+    done = progress.length - progress.remaining
+    return Moment(sampler.seed, epoch).rng(done, BATCH)
 
 
 def moments_of(dataset: Any, depth: int = 0) -> list[SharedMoment]:

@@ -16,6 +16,7 @@ from globidx import (
     FileCacheDataset,
     GlobalIndexManager,
     ResumableDistributedSampler,
+    batch_rng,
     sample_rng,
 )
 from globidx.core.generator import Moment
@@ -187,3 +188,29 @@ def test_ids_keep_their_moment_in_another_process():
 def test_who_is_given_a_generator(transform, takes):
     """A function of two arguments, or of one called rng; not one whose second argument has a default."""
     assert takes_rng(transform) == takes
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_generator_of_a_batch_is_the_same_on_all_ranks(world_size):
+    """And as on one rank, also after a resume in mid-epoch."""
+
+    def drawn(world_size, rank, record=None, stop=None):
+        sampler = ResumableDistributedSampler(range(SAMPLES), world_size, rank, seed=SEED)
+        if record is not None:
+            sampler.load_state_dict(record)
+        loader = DataLoader(range(SAMPLES), GLOBAL_BATCH // world_size, sampler=sampler)
+        numbers = []
+        for epoch in range(sampler.epoch, 2):
+            sampler.set_epoch(epoch)
+            for number, _ in enumerate(loader, 1):
+                numbers.append(int(batch_rng(sampler).integers(2**40)))
+                if number == stop:
+                    return numbers, sampler.state_dict()
+        return numbers, None
+
+    expected, _ = drawn(1, 0)
+    assert len(set(expected)) == 6
+    for rank in range(world_size):
+        assert drawn(world_size, rank)[0] == expected
+        before, record = drawn(world_size, rank, stop=2)
+        assert before + drawn(2, 0, record)[0] == expected
