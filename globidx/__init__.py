@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from globidx.torch.checkpoint import CheckpointManager
     from globidx.torch.dataset import FileCacheDataset
     from globidx.torch.loader import DataLoader
+    from globidx.torch.loops.moments import batch_rng
     from globidx.torch.preemption import PreemptionGuard
     from globidx.torch.ranks.peers import RankPeers
     from globidx.torch.sampler import ResumableDistributedSampler
@@ -55,6 +56,7 @@ _HOMES = {
     "Window": "globidx.core.windows.anchors",
     "merge_states": "globidx.core.progress.merge",
     "read_record": "globidx.disk.records.folder",
+    "batch_rng": "globidx.torch.loops.moments",
     "sample_rng": "globidx.core.generator",
 }
 
@@ -77,6 +79,7 @@ __all__ = [
     "SequenceList",
     "Where",
     "Window",
+    "batch_rng",
     "collate",
     "errors",
     "merge_states",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,9 @@ def sample_rng(seed: int, epoch: int, id: int) -> np.random.Generator:
     Notes
     -----
     The bit generator is Philox4x64-10. Its key is BLAKE2b of the text ``globidx.sample.1 SEED
-    EPOCH``, 16 bytes, as two little-endian words; its counter begins at ``[0, 0, id, 0]``. So the
-    generators of two samples share no number of an epoch, and raw numbers are the same on every
+    EPOCH``, 16 bytes, as two little-endian words; its counter begins at ``[0, 0, id, 0]`` (the last
+    word is 1 for crops, 2 for global generators and 3 for whole batches). So the generators of two
+    samples share no number of an epoch, and raw numbers are the same on every
     platform and with every version of numpy. How numpy makes floats or choices of raw numbers may
     change between its versions.
 
@@ -56,9 +57,32 @@ def sample_rng(seed: int, epoch: int, id: int) -> np.random.Generator:
     >>> bool(rng.integers(2**32) == again.integers(2**32))
     True
     """
-    key = _key(validate.integer(seed, "seed"), validate.integer(epoch, "epoch"))
-    counter = np.array([0, 0, validate.integer(id, "sample id"), 0], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return Moment(validate.integer(seed, "seed"), validate.integer(epoch, "epoch")).rng(
+        validate.integer(id, "sample id")
+    )
+
+
+class Moment(NamedTuple):
+    """The seed and the epoch that samples are drawn for.
+
+    >>> int(Moment(7, 0).rng(41).integers(100)) == int(sample_rng(7, 0, 41).integers(100))
+    True
+    """
+
+    seed: int
+    epoch: int
+
+    def rng(self, number: int, stream: int = 0) -> np.random.Generator:
+        """The generator of a sample; another one, which shares no number with it, for each stream."""
+        counter = np.array([0, 0, number, stream], np.uint64)
+        key = _key(self.seed, self.epoch)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+#: The moment of samples that no sampler draws.
+START = Moment(0, 0)
+#: What the streams of a sample are for: the transform, crops, global generators, and whole batches.
+TRANSFORM, CROP, GLOBALS, BATCH = range(4)
 
 
 @lru_cache(16)

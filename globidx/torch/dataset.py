@@ -12,6 +12,7 @@ import torch
 import torch.utils.data
 
 from globidx.core import validate
+from globidx.core.generator import GLOBALS, START, TRANSFORM, Moment
 from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
 from globidx.core.index.table import SPARSE
@@ -27,6 +28,7 @@ from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.reader import ON_MISSING, Reader
+from globidx.torch.loops.moments import SharedMoment, seeded, takes_rng
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 from globidx.torch.values import Giver, decoded, giver, sparse_row
@@ -65,7 +67,14 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         as ``torch.tensor_split`` does; ``{axis: (number, of)}`` along other axes; either by field.
         It is a part of what ``select`` leaves.
     transform : callable, optional
-        Called with each sample; the dataset returns its result, and raises what it raises.
+        Called with each sample; the dataset returns its result, and raises what it raises. With two
+        arguments it is also given the sample's own ``numpy.random.Generator``, that of
+        ``globidx.sample_rng(seed, epoch, id)``: the same on any rank, worker and world size, and
+        after any resume.
+    seed_transforms : bool, default False
+        Whether the global generators of ``torch``, ``random`` and numpy are seeded by the sample
+        while ``transform`` runs, for transforms that draw from these, as torchvision's do. They
+        are set back afterwards.
     max_open_files : int, optional
         How many files a process keeps open, by default a quarter of what it may open, at most 128.
     cache_bytes : int
@@ -126,7 +135,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         decode: Literal["cf"] | Mapping[str, Callable[[Any], Any] | Literal["cf"]] | None = None,
         select: Mapping[Any, Any] | Crop | None = None,
         part: Mapping[Any, Any] | tuple[int, int] | None = None,
-        transform: Callable[[Any], Any] | None = None,
+        transform: Callable[..., Any] | None = None,
+        seed_transforms: bool = False,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
         with_id: bool = False,
@@ -167,6 +177,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             give is torch.from_numpy for give in self._givers
         )
         self.transform = transform
+        self.seed_transforms = seed_transforms
+        self._takes_rng = transform is not None and takes_rng(transform)
+        is_random = self._takes_rng or seed_transforms or any(spec.crop for spec in specs)
+        #: Seed and epoch as a sampler set them, where samples depend on these.
+        self.moment = SharedMoment() if is_random else None
         self.with_id = with_id
         self._reader = Reader(
             index_manager,
@@ -266,10 +281,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         their memory, which is freed with the last of them: ``clone()`` a sample that is kept for
         long.
         """
+        moment = START if self.moment is None else self.moment.of(sample_ids)
         if self._substitutes is None:
-            return self._samples(self._reader.read(sample_ids), sample_ids)
-        arrays, ids, replaced = self._substitutes.read(sample_ids)
-        samples = self._samples(arrays, ids)
+            return self._samples(self._reader.read(sample_ids, moment), sample_ids, moment)
+        arrays, ids, replaced = self._substitutes.read(sample_ids, moment)
+        samples = self._samples(arrays, ids, moment)
         return SubstitutedSamples(samples, replaced) if replaced else samples
 
     def fingerprint_of_samples(self, num_samples: int) -> str | None:
@@ -365,10 +381,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         """
         self._reader.close()
 
-    def _samples(self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int]) -> list[Any]:
-        return [self._sample(parts, id) for parts, id in zip(arrays, ids, strict=True)]
+    def _samples(
+        self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int], moment: Moment
+    ) -> list[Any]:
+        return [self._sample(parts, id, moment) for parts, id in zip(arrays, ids, strict=True)]
 
-    def _sample(self, values: tuple[Any, ...], id: int) -> Any:
+    def _sample(self, values: tuple[Any, ...], id: int, moment: Moment) -> Any:
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
         if not self._is_flat:
             sample = self._nested_sample(values)
@@ -378,11 +396,21 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
         if self.transform is not None:
             try:
-                sample = self.transform(sample)
+                sample = self._transformed(sample, id, moment)
             except Exception as error:
                 error.add_note(f"raised by transform, for sample id {id}")
                 raise
         return (sample, operator.index(id)) if self.with_id else sample
+
+    def _transformed(self, sample: Any, id: int, moment: Moment) -> Any:
+        assert self.transform is not None, "only asked where there is one"
+        if self.moment is None:
+            return self.transform(sample)
+        given = (moment.rng(id, TRANSFORM),) if self._takes_rng else ()
+        if not self.seed_transforms:
+            return self.transform(sample, *given)
+        with seeded(moment.rng(id, GLOBALS)):
+            return self.transform(sample, *given)
 
     def _nested_sample(self, values: tuple[Any, ...]) -> Any:
         """Fields, masks and constants in the dicts that their names say; one alone as it is."""

@@ -18,6 +18,7 @@ from globidx.torch.collating.collate import default
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
 from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.workers import ShieldedLoader
@@ -273,7 +274,10 @@ class DataLoader(ShieldedLoader):
             # a subclass may yield other ids than the order's; then batches are compared with it
             own = type(sampler).__iter__ is ResumableDistributedSampler.__iter__
             in_order = own and (inner is sampler or type(inner) is torch.utils.data.BatchSampler)
-            self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order)
+            is_dated = inner is not sampler and isinstance(
+                getattr(self.dataset, "moment", None), SharedMoment
+            )
+            self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order, is_dated=is_dated)
         return self._drawn_batches
 
     def _batching(self) -> Batching:

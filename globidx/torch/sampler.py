@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data.distributed import DistributedSampler
 
 from globidx.core import validate
+from globidx.core.generator import Moment
 from globidx.core.orders.base import Order
 from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress import partition
@@ -15,6 +16,7 @@ from globidx.core.progress.partition import TAILS, Tail
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.tracker import Tracker
 from globidx.torch.loops.ledger import Ledger
+from globidx.torch.loops.moments import moments_of
 from globidx.torch.ranks.world import World
 
 
@@ -225,7 +227,10 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
 
         The iterator raises when it is touched after the sampler has moved on.
         """
-        return self._ledger.iterate(self)
+        drawn = self._ledger.iterate(self)
+        for one in moments_of(self.dataset):
+            one.set(Moment(self.seed, self._ledger.epoch))
+        return drawn
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to read.

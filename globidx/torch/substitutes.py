@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from globidx.core import validate
+from globidx.core.generator import START, Moment
 from globidx.disk.index import scan as scanning
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.errors import ReadError
@@ -55,7 +56,7 @@ class Substitutes:
 
     def __init__(
         self,
-        read: Callable[[Sequence[int]], list[Any]],
+        read: Callable[[Sequence[int], Moment], list[Any]],
         manager: GlobalIndexManager,
         on_error: OnError,
     ) -> None:
@@ -64,28 +65,30 @@ class Substitutes:
         # failed reads in this process, by file
         self._failures: Counter[str] = Counter()
 
-    def read(self, sample_ids: Sequence[int]) -> tuple[list[Any], list[int], tuple[int, ...]]:
+    def read(
+        self, sample_ids: Sequence[int], moment: Moment = START
+    ) -> tuple[list[Any], list[int], tuple[int, ...]]:
         """(samples, their ids, the indices at which that is not the requested id)."""
         ids = [int(id) for id in sample_ids]
         try:
             # the usual case reads the batch as one; only after an error is it read sample by sample
-            return self._read(ids), ids, ()
+            return self._read(ids, moment), ids, ()
         except ReadError as error:
             _raise_if_process_error(error)
         samples, replaced = [], []
         for index, id in enumerate(ids):
             try:
-                samples += self._read([id])
+                samples += self._read([id], moment)
             except ReadError as error:
                 _raise_if_process_error(error)
-                other, sample = self._instead(id, error)
+                other, sample = self._instead(id, error, moment)
                 samples.append(sample)
                 ids[index] = other
                 replaced.append(index)
                 self._log(id, other, error)
         return samples, ids, tuple(replaced)
 
-    def _instead(self, id: int, error: ReadError) -> tuple[int, Any]:
+    def _instead(self, id: int, error: ReadError, moment: Moment) -> tuple[int, Any]:
         """(id, sample) to take for ``id``; ReadError where there is none."""
         if callable(self._on_error):
             # the function may well collect its errors
@@ -98,14 +101,14 @@ class Substitutes:
                     f"on_error returned {returned!r:.80} for sample id {id}: it must return the id of another sample, "
                     f"or raise; {wrong}"
                 ) from error
-            return other, self._read([other])[0]
+            return other, self._read([other], moment)[0]
         index = self._manager.index
         file, item = index.locate(id)
         tried = 0
         start = id - item
         for other in neighbours(id, start, start + int(index.lengths[file]), len(index)):
             try:
-                return other, self._read([other])[0]
+                return other, self._read([other], moment)[0]
             except ReadError as failure:
                 _raise_if_process_error(failure)
                 tried += 1

@@ -101,7 +101,7 @@ def test_build_and_info_tell_what_the_manager_knows(folder, capsys):
         (["index", "build", "{}"], "2 arrays"),
         (["index", "build", "{}", "--key", "z"], "no array 'z'; there is 'x'"),
         (["index", "build", "{}", "--key", ""], "key must name"),
-        (["index", "build", "{}", "--key", "x", "--axis", "-1"], "axis must be in"),
+        (["index", "build", "{}", "--key", "x", "--axis", "-9"], "axis must be in"),
         (["index", "build", "{}/a.h5", "{}/a.h5"], "same file"),
         (["record", "show", "{}"], "holds no record"),
         (["record", "show", "{}/gone"], "there is no record or folder of records at"),

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from processes import clean_environment
 
 import globidx
 
@@ -51,7 +52,13 @@ def test_it_remembers_nothing_and_asks_for_no_torch():
         "import sys, globidx; print(globidx.sample_rng(1, 2, 3).bit_generator.random_raw()); "
         "assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean_environment(),
+    )
     assert done.stdout == f"{value}\n"
 
 

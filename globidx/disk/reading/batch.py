@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.generator import sample_rng
+from globidx.core.generator import CROP, START, Moment
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading import planning
 from globidx.core.reading.planning import Plan, Run
@@ -154,6 +154,7 @@ class Batch:
     """The samples of some ids, out of what the files held at one look.
 
     A refresh meanwhile changes nothing. With ``keeps`` False no chunk is kept for the next batches.
+    Crops are those of the ``moment``.
     """
 
     def __init__(
@@ -165,8 +166,9 @@ class Batch:
         advice: Advice | None = None,
         *,
         keeps: bool = True,
+        moment: Moment = START,
     ) -> None:
-        self._keeps = keeps
+        self._keeps, self._moment = keeps, moment
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
         self._advice = advice
@@ -214,7 +216,7 @@ class Batch:
         By itself, and not kept: no other sample takes the same part of a chunk.
         """
         try:
-            selection = crop.of(sample_rng(0, 0, id))
+            selection = crop.of(self._moment.rng(id, CROP))
         except Exception as error:
             error.add_note(f"raised by {crop.label}, for sample id {id}")
             raise

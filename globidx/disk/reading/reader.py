@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache, default_capacity
@@ -66,12 +67,12 @@ class Reader:
         self._counts_for: str | None = None
         self._start()
 
-    def read(self, sample_ids: Sequence[int]) -> list[tuple[Any, ...]]:
+    def read(self, sample_ids: Sequence[int], moment: Moment = START) -> list[tuple[Any, ...]]:
         """One tuple for every id, in their sequence: an array for each field, then the constants.
 
         Each array of a field is writable and no other's; those of one batch lie in one block of memory a
         field, which stays as long as any of them. IndexError for an id that is none; ReadError,
-        naming file, item and id, where the data cannot be had.
+        naming file, item and id, where the data cannot be had. Crops are those of the ``moment``.
         """
         now = self.manager.now
         if now is not self._now:
@@ -80,7 +81,7 @@ class Reader:
             self.handles.close()
             packings.require_alike(now, self.raw)
             self._now = now
-        batch = Batch(now, sample_ids, self.handles, self.cached, self._advice)
+        batch = Batch(now, sample_ids, self.handles, self.cached, self._advice, moment=moment)
         try:
             samples: list[tuple[Any, ...]] = batch.samples(self.fields)
             if self.manager.constants:

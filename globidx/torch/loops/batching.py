@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch.utils.data
 
+from globidx.core.generator import Moment
 from globidx.errors import CommitError
 from globidx.torch.loops.iterator import Resumable
 from globidx.torch.loops.ledger import Ledger
+from globidx.torch.loops.moments import DatedIds
 
 
 class Batching(NamedTuple):
@@ -69,15 +71,17 @@ class Source(Resumable, Protocol):
 
 
 class DrawnBatches:
-    """A batch sampler that notes the ids of each batch it draws.
+    """A batch sampler that notes the ids of each batch it draws, and dates them.
 
     Batches must be the sampler's ids in their order; unless ``in_order`` says that they are, they
     are compared with a second iterator of the sampler.
     """
 
-    def __init__(self, inner: Any, sampler: Source, *, in_order: bool) -> None:
+    def __init__(
+        self, inner: Any, sampler: Source, *, in_order: bool, is_dated: bool = False
+    ) -> None:
         self._inner, self._sampler = inner, sampler
-        self._in_order = in_order
+        self._in_order, self._is_dated = in_order, is_dated
         self.ids: deque[list[int]] = deque()
 
     def __len__(self) -> int:
@@ -99,4 +103,9 @@ class DrawnBatches:
                     "batch sampler that only cuts the sequence into batches"
                 )
             drawn.append(ids)
-            yield batch
+            yield self._dated(ids) if self._is_dated else batch
+
+    def _dated(self, ids: list[int]) -> DatedIds:
+        # the epoch is that of the pass: what is drawn was not delivered yet
+        ledger = self._sampler._ledger
+        return DatedIds(ids, Moment(ledger.tracker.seed, ledger.epoch))

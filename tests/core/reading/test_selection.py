@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import clean_environment
 
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading.selection import Selection, cuts
@@ -89,7 +90,12 @@ def test_equal_selections_are_one_key_in_any_process():
         "assert {one: 1}[Selection(one.item_shape, one.taken)] == 1"
     )
     hash(one)
-    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(one), check=True)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(one),
+        check=True,
+        env=clean_environment(),
+    )
     assert isinstance(one, Selection)
 
 

@@ -301,7 +301,7 @@ def test_a_file_that_vanishes_while_it_is_looked_at_is_a_named_error(folder, mon
 
 
 def test_a_writer_that_holds_an_hdf5_file_is_a_named_error(folder):
-    """HDF5's own lock says that somebody writes: the file is named, the words are the system's, nothing is switched off."""
+    """HDF5's own lock says that somebody writes: the file is named, and what to do, nothing is switched off."""
     code = """
 import sys, h5py
 file = h5py.File(sys.argv[1], "r+")
@@ -314,7 +314,7 @@ sys.stdin.readline()
     done = run_python(looked, folder, check=False, env={"HDF5_USE_FILE_LOCKING": "TRUE"})
     writer.communicate("done\n", timeout=60)
     assert done.returncode == 1 and "BadFilesError: 1 file cannot be indexed" in done.stderr
-    assert "a.h5: BlockingIOError" in done.stderr and "unable to lock file" in done.stderr
+    assert "a.h5: " in done.stderr and "locks keep readers out" in done.stderr
     assert len(GlobalIndexManager(folder)) == 7
 
 

@@ -46,7 +46,7 @@ from globidx.disk.stores.zarr import presence, references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.disk.stores.zarr.presence import ChunkFiles
-from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of, packing_in
+from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of, packing_in, reason_of
 from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
@@ -62,9 +62,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
         try:
             return _scan(path, layout, axis)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"its metadata (zarr.json, .zarray or .zgroup) is damaged: it is no JSON: {error}"
-            ) from error
+            raise ValueError(reason_of(error)) from error
 
 
 def _scan(path: str, layout: Layout, axis: int) -> Entry:

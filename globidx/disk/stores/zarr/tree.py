@@ -54,6 +54,13 @@ class FloatMetadata(NamedTuple):
         return self.spelled
 
 
+def reason_of(error: Exception) -> str:
+    """Why something in a store cannot be opened."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"its metadata (zarr.json, .zarray or .zgroup) is damaged: it is no JSON: {error}"
+    return str(error) or type(error).__name__
+
+
 class Members:
     """What lies in a group of zarr's, whose own listing fails where one of many cannot be opened.
 
@@ -114,7 +121,7 @@ class Members:
             except KeyError:
                 continue
             except UNREADABLE as error:
-                shapes[name] = str(error) or type(error).__name__
+                shapes[name] = reason_of(error)
                 continue
             if is_array(node):
                 shapes[name] = node.shape
