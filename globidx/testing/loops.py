@@ -34,7 +34,7 @@ class Rank:
                 "num_replicas=world_size to its ResumableDistributedSampler"
             )
         self._loop: Iterator[Any] = iter(())
-        # the first commit by hand that the sampler refused
+        # why the sampler refused a commit by hand
         self.refused: CommitError | None = None
 
     def begin(self, epoch: int) -> Share:
@@ -52,9 +52,8 @@ class Rank:
         return next(self._loop, _END)
 
     def report(self, count: int) -> None:
-        """Commit a batch by hand, unless the loader counts by itself or keeps a state of its own."""
-        counts = self.sampler._ledger.passes.has_loop or hasattr(self.loader, "state_dict")
-        if counts or self.refused:
+        """Commit a batch by hand, unless the loader commits by itself."""
+        if self.sampler._ledger.passes.has_loop:
             return
         try:
             self.sampler.commit(count)
@@ -126,11 +125,9 @@ class Part:
         """The ids of each step, over all ranks, padding left out."""
         by_rank = [share.without_padding() for share in self.shares]
         steps = max(map(len, by_rank))
-        batches = [
+        return [
             set(chain(*(own[step] for own in by_rank if step < len(own)))) for step in range(steps)
         ]
-        # a step may be padding alone
-        return [batch for batch in batches if batch]
 
 
 class Job:
@@ -154,7 +151,7 @@ class Job:
         return [rank.loader for rank in self.ranks]
 
     def raise_refused(self) -> None:
-        """Raise the first refusal of a commit that no lost or repeated id explains."""
+        """Raise a refusal of a commit that no lost or repeated id explains."""
         for rank in self.ranks:
             if rank.refused:
                 raise rank.refused

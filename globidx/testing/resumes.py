@@ -174,8 +174,6 @@ class _Run:
         parts = [self._part(job, 0, stop_after=self._stop)]
         behind = ""
         for number, world_size in enumerate(self._sizes[1:], 2):
-            if parts[-1].ended:
-                break
             saved = save(job.loaders)
             job = Job(self._make_loader, world_size, self._ids)
             for loader in job.loaders:

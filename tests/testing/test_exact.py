@@ -6,6 +6,7 @@ import torch.utils.data
 from faulty_loaders import (
     N,
     Samples,
+    Wrapped,
     maker,
     plain,
     reordered,
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 import globidx
 from globidx.orders import ChunkShuffle, Sequential, Weighted
-from globidx.testing import assert_exact_epoch, strategies
+from globidx.testing import assert_exact_epoch, assert_resumes, strategies
 
 
 @settings(max_examples=30)
@@ -41,6 +42,7 @@ def test_any_right_loader_is_exact(n, worlds, batch, tail, by_hand):
 def test_any_order_is_exact(order):
     """Chunks that are planned for ranks, and samples that are drawn more than once."""
     assert_exact_epoch(maker(order=order), epochs=2)
+    assert_exact_epoch(lambda rank, world: maker(batch=12 // world, order=order)(rank, world))
 
 
 def test_workers_may_prefetch():
@@ -135,6 +137,23 @@ def test_a_loader_that_does_not_read_by_its_sampler_is_named():
         AssertionError, match="world size 2.* its batches hold ids that its sampler did not draw"
     ):
         assert_exact_epoch(make_loader, (2,))
+
+
+def test_a_commit_that_is_refused_is_raised():
+    """A wrapper that commits by itself is committed a second time, though its ids are right."""
+
+    class Commits(Wrapped):
+        def __iter__(self):
+            for batch in self.loader:
+                self.sampler.commit(len(batch[1]))
+                yield batch
+
+    def make_loader(rank, world_size):
+        return Commits(maker(loader=torch.utils.data.DataLoader)(rank, world_size), None)
+
+    for check in (assert_exact_epoch, assert_resumes):
+        with pytest.raises(globidx.errors.CommitError):
+            check(make_loader)
 
 
 def test_only_loaders_of_a_resumable_sampler_are_taken():

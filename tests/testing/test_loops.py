@@ -49,17 +49,19 @@ def test_a_part_that_stops_holds_its_last_batch(n, world_size, stop):
 
 
 @pytest.mark.parametrize(
-    ("batches", "real"),
+    ("stream", "batches", "real"),
     [
-        ([[0, 2], [1]], [[0, 2], []]),
-        ([[1, 0], [2]], [[0], [2]]),
-        ([[0, 2]], [[0, 2]]),
-        ([[0, 2], [1, 1]], [[0, 2], [1]]),
+        ([0, 2, 1], [[0, 2], [1]], [[0, 2], []]),
+        ([0, 2, 1], [[1, 0], [2]], [[0], [2]]),
+        ([0, 2, 1], [[0, 2]], [[0, 2]]),
+        ([0, 2, 1], [[0, 2], [1, 1]], [[0, 2], [1]]),
+        ([1, 2, 1], [[1, 2]], [[1, 2]]),
+        ([1, 2, 1], [[1, 2], [1]], [[1, 2], []]),
     ],
 )
-def test_padding_is_taken_off_once_where_it_came(batches, real):
-    """One that came amid others, one that did not come, and one that came twice."""
-    assert Share([0, 2, 1], [1], batches).without_padding() == real
+def test_padding_is_taken_off_once_where_it_came(stream, batches, real):
+    """One that came amid others, did not come, came twice, or is an id that the rank draws besides."""
+    assert Share(stream, [1], batches).without_padding() == real
 
 
 def test_the_sampler_is_found_where_frameworks_put_it():

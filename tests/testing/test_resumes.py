@@ -55,8 +55,9 @@ def test_any_order_resumes(order):
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
 def test_a_stateful_loader_resumes_by_its_own_state():
-    """torchdata's loader keeps its own account: its state of rank 0 resumes any number of ranks."""
+    """torchdata's loader resumes from the sampler's record, and from its own state of rank 0."""
     loader = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    assert_resumes(maker(loader=loader))
     assert_resumes(
         maker(loader=loader),
         save=lambda loaders: loaders[0].state_dict(),
@@ -119,6 +120,42 @@ def test_a_record_that_is_made_one_batch_late_is_named():
             save=lambda loaders: globidx.merge_states([loader.record for loader in loaders]),
             load=load,
         )
+
+
+def test_runs_stop_at_the_first_batch_in_the_middle_and_before_the_last():
+    """Where each stops is seen as it is saved: 44 samples are 11 batches of 4."""
+    left = []
+
+    def save(loaders):
+        left.append(loaders[0].sampler.remaining)
+        return loaders[0].sampler.state_dict()
+
+    assert_resumes(maker(44), world_sizes=[(1, 2), (1, 1)], save=save)
+    assert left == [40, 24, 4] * 2
+
+
+class FreezesLength:
+    """A trainer's limit: it takes from every epoch as many batches as the first pass had."""
+
+    def __init__(self, loader):
+        self.loader, self.sampler, self.limit = loader, loader.sampler, None
+
+    def __iter__(self):
+        limit, self.limit = self.limit, 0
+        for number, batch in enumerate(self.loader):
+            if limit is not None and number >= limit:
+                return
+            self.limit += 1
+            yield batch
+
+
+def test_an_epoch_that_is_cut_after_the_resumed_one_is_named():
+    """The epoch that was resumed is whole, and the next one has only as many batches as the rest of that one."""
+    with pytest.raises(
+        AssertionError,
+        match=r"2 -> 1 ranks, stopped after batch 1, epoch 1: .* 5 were lost .* drop_last",
+    ):
+        assert_resumes(lambda rank, world: FreezesLength(maker(loader=PLAIN)(rank, world)))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

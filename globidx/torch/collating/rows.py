@@ -38,7 +38,7 @@ def bits_of(value: Any) -> bytes:
     """
     digest = hashlib.blake2b(digest_size=16)
     for piece in _pieces(value):
-        digest.update(len(piece).to_bytes(8, "little") + piece)
+        digest.update(piece)
     return digest.digest()
 
 
