@@ -179,7 +179,7 @@ FAULTS = {
     "reorders": (plain(reordered), "2 -> 1 ranks, .* Rank 0 of 2: .* reorders them"),
     "leaves out a batch": (
         plain(without_second),
-        "2 -> 1 ranks, .* were lost .* leaves out|2 -> 1 ranks, .* were lost",
+        "2 -> 1 ranks, .* 4 were lost .* leaves out 4 ids amid",
     ),
 }
 
