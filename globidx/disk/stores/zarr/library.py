@@ -114,7 +114,11 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
         infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
         documents += [way.metadata(array), packing.encode()]
-    read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(node, store).read
+    read = _refuse_read
+    if not isinstance(node, zarr.Array):
+        tree = ZarrTree(node, store)
+        find_sequences.Everything(tree, layout).require()
+        read = tree.read
     inside = find_sequences.inside(infos, shapes, layout, read)
     categories = anndata.names_at([field.names for field in fields], read)
     metadata = b"".join(documents) + way.version.encode()
