@@ -77,7 +77,9 @@ def inside(
     """
     inner, rows = layout.inner, arrays[0][1]
     episodes = None
-    if not inner.whole:
+    if inner.whole:
+        rows = _rows_of_whole([length for _, length in arrays])
+    else:
         require_aligned(arrays)
     if inner.kind == "axis":
         episodes = _stacked(arrays, shapes)
@@ -92,6 +94,14 @@ def inside(
     if inner.missing is not None:
         missing = Missing.of(_missing(read(inner.missing), rows, inner.missing))
     return Inside(rows, inner, episodes, missing)
+
+
+def _rows_of_whole(lengths: Sequence[int]) -> int:
+    """How many rows a group has whose arrays are of any length: those of the first that has some.
+
+    One that is empty beside others, no bonds beside atoms, must not hide the group.
+    """
+    return next(filter(None, lengths), 0)
 
 
 def _stacked(arrays: Sequence[tuple[ArrayInfo, int]], shapes: Sequence[Sequence[int]]) -> Episodes:
@@ -261,8 +271,7 @@ def matched(
                 )
             counts.add(column.add(one, pattern.path(name)))
         if layout.inner.whole:
-            # the first field alone says how many rows there are
-            counts = {columns[0].rows}
+            counts = {_rows_of_whole([column.rows for column in columns])}
         if len(counts) > 1:
             told = ", ".join(f"{column.field.name!r} has {column.rows}" for column in columns)
             raise ValueError(f"arrays of match {name!r} are not aligned: {told} rows")

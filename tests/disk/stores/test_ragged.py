@@ -300,6 +300,23 @@ def test_groups_without_the_arrays_of_the_first_are_told_apart(tmp_path):
         GlobalIndexManager(tmp_path, key="all/*", sequences="match", window="all")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sequences", ["match", "file"])
+def test_an_empty_array_beside_others_hides_no_sample(tmp_path, kind, sequences):
+    """A molecule of one atom has no bonds, and is a sample all the same; one without atoms is none."""
+    suffix = "zarr" if kind == "zarr" else "h5"
+    for number in range(3):
+        atoms = (2, 1, 0)[number]
+        arrays = {"bonds": np.zeros((atoms // 2, 2)), "charges": np.arange(atoms)}
+        write(tmp_path / f"{number}.{suffix}", kind, {f"a/{key}": v for key, v in arrays.items()})
+    key = "*" if sequences == "match" else None
+    manager = GlobalIndexManager(tmp_path, key=key, sequences=sequences, window="all")
+    samples = FileCacheDataset(manager).__getitems__(range(len(manager)))
+    given = [sample if sequences == "match" else sample["a"] for sample in samples]
+    assert [one["charges"].tolist() for one in given] == [[0, 1], [0]]
+    assert [tuple(one["bonds"].shape) for one in given] == [(1, 2), (0, 2)]
+
+
 def test_a_key_that_matches_no_array_and_no_group_says_so(tmp_path):
     """Before anything is scanned."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
