@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, Never
 
 import numpy as np
@@ -389,7 +390,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def _sample(self, values: tuple[Any, ...], id: int, moment: Moment) -> Any:
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
         if not self._is_flat:
-            sample = self._nested_sample(values)
+            try:
+                sample = self._nested_sample(values)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"of sample id {id}")
+                raise
         elif len(values) == 1:
             sample = torch.from_numpy(values[0])
         else:
@@ -537,7 +542,7 @@ def _parts_of(
     if name in decode:
         by_row = ByRow(name, dtype, decode[name])
         spec = FieldSpec(column, offsets, member=path, decode=by_row)
-        return [_Part(spec, decoded, keys[:-1], "".join(keys[-1:]))]
+        return [_Part(spec, partial(decoded, field=name), keys[:-1], "".join(keys[-1:]))]
     parts = []
     for leaf in dtype.leaves():
         try:

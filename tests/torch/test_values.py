@@ -299,6 +299,31 @@ def test_what_decode_returned_is_stacked_as_it_is():
         values.decoded(objects)
 
 
+def test_numbers_that_decode_returned_are_tensors(tmp_path):
+    """Those of numpy are arrays without an axis: stacked in a window, zeros where no row is."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(1, 4, dtype=np.longdouble)
+    options = {"sequences": "file", "window": Window((-1, 0), pad="zero")}
+    windows = GlobalIndexManager(tmp_path, **options)
+    dataset = FileCacheDataset(windows, decode={"x": np.float64})
+    assert [dataset[id].tolist() for id in range(3)] == [[0, 1], [1, 2], [2, 3]]
+    one = FileCacheDataset(GlobalIndexManager(tmp_path), decode={"x": np.float32})[2]
+    assert one.dtype == torch.float32 and one.shape == () and one == 3
+
+
+@pytest.mark.parametrize("made", [np.array(["a"]), np.array(["2026"], "M8[Y]"), np.array([None])])
+def test_arrays_that_torch_does_not_have_are_told_by_field_and_sample(tmp_path, made):
+    """Whatever decode returns; the error of torch says neither."""
+    write_zarr(tmp_path / "a.zarr", {"x": np.arange(3), "y": np.arange(3)})
+    manager = GlobalIndexManager(tmp_path, key=["x", "y"])
+    dataset = FileCacheDataset(manager, decode={"x": lambda row: made})
+    with pytest.raises(
+        TypeError, match=r"decode of field 'x' gave an array of dtype .* torch"
+    ) as e:
+        dataset[2]
+    assert e.value.__notes__ == ["of sample id 2"]
+
+
 def test_text_of_zarr_in_every_format(tmp_path):
     """Fixed, of any length, and bytes, of both formats."""
     for zarr_format in (2, 3):
