@@ -596,6 +596,13 @@ def _decoders(decode: Any, manager: GlobalIndexManager, fields: Sequence[str]) -
     """Functions by field, or "cf"; TypeError or ValueError where they are none, or of no field."""
     if decode is None:
         return {}
+    wants_cf = "cf" in decode.values() if isinstance(decode, Mapping) else decode == "cf"
+    if wants_cf and manager.layout.inner.whole:
+        raise ValueError(
+            "decode='cf' decodes rows, and with window='all' each array of a file or group is given as a whole, as "
+            "it is stored: pass sequences='chain', chain_by=str to the index for files whose arrays are aligned, or "
+            "decode in transform="
+        )
     packed = {name for name in fields if packings.is_packed(manager.now, _column(manager, name))}
     if decode == "cf":
         return dict.fromkeys(packed, "cf")

@@ -240,3 +240,20 @@ def test_matches_of_one_file_are_packed_alike(tmp_path, kind):
     manager.refresh()
     values = FileCacheDataset(manager, decode="cf")[4].tolist()
     assert values == [[2.0, 2.5, 3.0]]
+
+
+def test_whole_files_are_not_left_undecoded_without_a_word(tmp_path):
+    """Their arrays are given as they are stored; the error says how rows of a file are one sample."""
+    for number, scale in enumerate((0.5, 2.0)):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["x"] = np.arange(3 + number, dtype="i2")
+            file["x"].attrs["scale_factor"] = scale
+    whole = GlobalIndexManager(tmp_path, key="x", sequences="file", window="all")
+    for decode in ("cf", {"x": "cf"}):
+        with pytest.raises(
+            ValueError, match="decode='cf' decodes rows.*sequences='chain', chain_by=str"
+        ):
+            FileCacheDataset(whole, decode=decode)
+    rows = GlobalIndexManager(tmp_path, key="x", sequences="chain", chain_by=str, window="all")
+    dataset = FileCacheDataset(rows, decode="cf")
+    assert [dataset[id].tolist() for id in range(2)] == [[0, 0.5, 1], [0, 2, 4, 6]]
