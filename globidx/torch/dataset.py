@@ -19,7 +19,6 @@ from globidx.core.index.chunking import Chunking
 from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.core.reading.selection import Crop, cuts
-from globidx.core.values import dtypes
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading import packings
 from globidx.disk.reading.batch import FieldSpec
@@ -530,7 +529,7 @@ def _parts_of(
     if decode.get(name) == "cf":
         by_packing = ByPacking(column)
         # what cannot be decoded is refused now
-        give = giver(dtypes.parse(by_packing.dtype(manager.now).name))
+        give = giver(by_packing.dtype(manager.now))
         return [
             _Part(
                 FieldSpec(column, offsets, decode=by_packing), give, keys[:-1], "".join(keys[-1:])
