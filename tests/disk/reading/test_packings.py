@@ -243,6 +243,18 @@ def test_matches_of_one_file_are_packed_alike(tmp_path, kind):
     assert values == [[2.0, 2.5, 3.0]]
 
 
+@pytest.mark.parametrize("nothing", [np.array([], "i2"), h5py.Empty("f4")])
+@pytest.mark.parametrize("name", ["_FillValue", "scale_factor"])
+def test_an_attribute_that_holds_nothing_is_no_packing(tmp_path, nothing, name):
+    """The array is read as it is stored, and cannot be decoded."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(3, dtype="i2")
+        file["x"].attrs[name] = nothing
+    assert FileCacheDataset(manager_of(tmp_path))[2] == 2
+    with pytest.raises(ValueError, match=rf"a\.h5 cannot be decoded: {name} is '', and no number"):
+        FileCacheDataset(manager_of(tmp_path), decode="cf")
+
+
 def test_whole_files_are_not_left_undecoded_without_a_word(tmp_path):
     """Their arrays are given as they are stored; the error says how rows of a file are one sample."""
     for number, scale in enumerate((0.5, 2.0)):
