@@ -319,3 +319,13 @@ def test_rows_of_their_own_shapes_are_decoded_by_their_file(tmp_path, kind):
     empty, first = FileCacheDataset(windows, decode="cf")[0]["x"]
     assert empty.shape == (0,) and empty.dtype == first.dtype
     assert np.array_equal(first.numpy(), wanted[0], equal_nan=True)
+
+
+def test_a_number_beyond_64_bits_is_no_packing(tmp_path):
+    """JSON has integers of any size, numpy has none to multiply by."""
+    write_packed(tmp_path / "a.zarr", "zarr3")
+    array = zarr.open_array(tmp_path / "a.zarr", path="x", mode="r+")
+    array.attrs["scale_factor"] = 2**70
+    assert FileCacheDataset(manager_of(tmp_path)).dtypes == {"x": "int16"}
+    with pytest.raises(ValueError, match=r"a\.zarr cannot be decoded: .* beyond 64 bits"):
+        FileCacheDataset(manager_of(tmp_path), decode="cf")
