@@ -228,6 +228,20 @@ def test_a_damaged_zip_file_is_told_by_its_name_however_it_was_named(tmp_path):
             GlobalIndexManager(files, key="x")
 
 
+@pytest.mark.parametrize("document", ["[]", "{}", "3"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_metadata_of_no_node_are_told_as_such(tmp_path, document, is_zip):
+    """In a zip file as well, which zarr cannot close before it opened it."""
+    if is_zip:
+        with zipfile.ZipFile(tmp_path / "a.zarr.zip", "w") as archive:
+            archive.writestr("zarr.json", document)
+    else:
+        (tmp_path / "a.zarr").mkdir()
+        (tmp_path / "a.zarr" / "zarr.json").write_text(document)
+    with pytest.raises(BadFilesError, match=r"its zarr.json is damaged: it has no node_type"):
+        GlobalIndexManager(tmp_path, key="x")
+
+
 def test_zip_files_are_found_in_a_folder_a_glob_and_a_list(tmp_path):
     """As any other file; zip files of something else are passed over, but not where they are named."""
     paths = [zip_of(tmp_path, numbers(4, start=n), name=f"{n}.zarr.zip") for n in (1, 2)]
