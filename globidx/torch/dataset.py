@@ -545,7 +545,7 @@ def _parts_of(
     parts = []
     for leaf in dtype.leaves():
         try:
-            give = giver(dtype.at(leaf).dtype)
+            give = giver(dtype.at(leaf).dtype, name)
         except TypeError as error:
             raise ValueError(
                 f"array {'/'.join([name, *leaf])!r} has {error}; choose others by key= or fields=, or make a "

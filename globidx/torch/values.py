@@ -17,8 +17,8 @@ from globidx.torch.collating.sparse_rows import SparseRow
 Giver = Callable[[NDArray[Any]], Any]
 
 
-def giver(dtype: Dtype) -> Giver:
-    """How elements of ``dtype`` are given; TypeError where they cannot be.
+def giver(dtype: Dtype, name: str = "") -> Giver:
+    """How elements of ``dtype``, of the field ``name``, are given; TypeError where they cannot be.
 
     Numbers are a tensor of the same memory, times an int64 tensor in the units of their dtype, text
     and bytes are str and bytes, and an array of its own shape is a tensor. Several of what is no
@@ -45,7 +45,7 @@ def giver(dtype: Dtype) -> Giver:
             _members, givers={name: giver(one.dtype) for name, one in dtype.members.items()}
         )
     if dtype.kind == "any":
-        return _held
+        return partial(_held, name=name)
     if dtype.element is not None:
         return partial(_ragged, give=giver(dtype.element), dtype=dtype)
     raise TypeError(f"dtype {dtype.name}, which means nothing outside its file")
@@ -103,9 +103,17 @@ def _ragged(values: NDArray[Any], give: Giver, dtype: Dtype) -> Any:
     return give(owned(values[()], dtype.element))
 
 
-def _held(values: NDArray[Any]) -> Any:
+def _held(values: NDArray[Any], name: str) -> Any:
     held: Any = values[()]
-    return _giver_named(held.dtype.name)(held.values)
+    try:
+        give = _giver_named(held.dtype.name)
+    except TypeError as error:
+        # of each file or group it may be another one
+        raise TypeError(
+            f"array {name!r} has {error}; choose others by key= or fields=, or make a value of it by "
+            f"decode={{{name!r}: function}}"
+        ) from None
+    return give(held.values)
 
 
 @lru_cache(256)

@@ -287,6 +287,18 @@ def test_references_are_refused_by_field(tmp_path):
         FileCacheDataset(GlobalIndexManager(tmp_path / "a.h5"))
 
 
+def test_references_of_a_group_are_refused_by_field(tmp_path):
+    """What the arrays of whole groups hold is known when they are read; other fields are given."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["all/0/x"] = 1.0
+        file.create_dataset("all/0/r", (2,), h5py.ref_dtype)[:] = [file.ref] * 2
+    manager = GlobalIndexManager(tmp_path, key="all/*", sequences="match", window="all")
+    with pytest.raises(TypeError, match=r"'r' has dtype reference, .*fields=.*decode=") as error:
+        FileCacheDataset(manager)[0]
+    assert error.value.__notes__ == ["of sample id 0"]
+    assert FileCacheDataset(manager, fields="x")[0] == 1
+
+
 def test_what_decode_returned_is_stacked_as_it_is():
     """Arrays and tensors of one shape; others stay a list."""
     objects = np.empty(3, object)
