@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, Never
 
 import numpy as np
@@ -18,7 +19,6 @@ from globidx.core.index.chunking import Chunking
 from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.core.reading.selection import Crop, cuts
-from globidx.core.values import dtypes
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading import packings
 from globidx.disk.reading.batch import FieldSpec
@@ -389,7 +389,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def _sample(self, values: tuple[Any, ...], id: int, moment: Moment) -> Any:
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
         if not self._is_flat:
-            sample = self._nested_sample(values)
+            try:
+                sample = self._nested_sample(values)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"of sample id {id}")
+                raise
         elif len(values) == 1:
             sample = torch.from_numpy(values[0])
         else:
@@ -525,7 +529,7 @@ def _parts_of(
     if decode.get(name) == "cf":
         by_packing = ByPacking(column)
         # what cannot be decoded is refused now
-        give = giver(dtypes.parse(by_packing.dtype(manager.now).name))
+        give = giver(by_packing.dtype(manager.now))
         return [
             _Part(
                 FieldSpec(column, offsets, decode=by_packing), give, keys[:-1], "".join(keys[-1:])
@@ -537,11 +541,11 @@ def _parts_of(
     if name in decode:
         by_row = ByRow(name, dtype, decode[name])
         spec = FieldSpec(column, offsets, member=path, decode=by_row)
-        return [_Part(spec, decoded, keys[:-1], "".join(keys[-1:]))]
+        return [_Part(spec, partial(decoded, field=name), keys[:-1], "".join(keys[-1:]))]
     parts = []
     for leaf in dtype.leaves():
         try:
-            give = giver(dtype.at(leaf).dtype)
+            give = giver(dtype.at(leaf).dtype, name)
         except TypeError as error:
             raise ValueError(
                 f"array {'/'.join([name, *leaf])!r} has {error}; choose others by key= or fields=, or make a "
@@ -591,6 +595,13 @@ def _decoders(decode: Any, manager: GlobalIndexManager, fields: Sequence[str]) -
     """Functions by field, or "cf"; TypeError or ValueError where they are none, or of no field."""
     if decode is None:
         return {}
+    wants_cf = "cf" in decode.values() if isinstance(decode, Mapping) else decode == "cf"
+    if wants_cf and manager.layout.inner.whole:
+        raise ValueError(
+            "decode='cf' decodes rows, and with window='all' each array of a file or group is given as a whole, as "
+            "it is stored: pass sequences='chain', chain_by=str to the index for files whose arrays are aligned, or "
+            "decode in transform="
+        )
     packed = {name for name in fields if packings.is_packed(manager.now, _column(manager, name))}
     if decode == "cf":
         return dict.fromkeys(packed, "cf")

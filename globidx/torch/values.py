@@ -17,8 +17,8 @@ from globidx.torch.collating.sparse_rows import SparseRow
 Giver = Callable[[NDArray[Any]], Any]
 
 
-def giver(dtype: Dtype) -> Giver:
-    """How elements of ``dtype`` are given; TypeError where they cannot be.
+def giver(dtype: Dtype, name: str = "") -> Giver:
+    """How elements of ``dtype``, of the field ``name``, are given; TypeError where they cannot be.
 
     Numbers are a tensor of the same memory, times an int64 tensor in the units of their dtype, text
     and bytes are str and bytes, and an array of its own shape is a tensor. Several of what is no
@@ -45,23 +45,23 @@ def giver(dtype: Dtype) -> Giver:
             _members, givers={name: giver(one.dtype) for name, one in dtype.members.items()}
         )
     if dtype.kind == "any":
-        return _held
+        return partial(_held, name=name)
     if dtype.element is not None:
         return partial(_ragged, give=giver(dtype.element), dtype=dtype)
     raise TypeError(f"dtype {dtype.name}, which means nothing outside its file")
 
 
-def decoded(values: NDArray[Any]) -> Any:
-    """What a function of the user's made of rows: of several, one tensor where they are arrays.
+def decoded(values: NDArray[Any], field: str = "") -> Any:
+    """What a function of the user's made of rows of ``field``: of several, one tensor where they are arrays.
 
-    Where a row is padding, zeros.
+    Where a row is padding, zeros. A number of numpy's is an array without an axis.
 
     >>> decoded(np.array(None, object)) is None
     True
     """
     if not values.ndim:
-        return _as_tensor(values[()])
-    parts = [_as_tensor(one) for one in values.reshape(-1)]
+        return _as_tensor(values[()], field)
+    parts = [_as_tensor(one, field) for one in values.reshape(-1)]
     like = next((one for one in parts if isinstance(one, torch.Tensor)), None)
     if like is None:
         return parts
@@ -69,8 +69,8 @@ def decoded(values: NDArray[Any]) -> Any:
     shapes = {tuple(one.shape) for one in tensors}
     if len(shapes) > 1:
         raise ValueError(
-            f"decode gave rows of one sample the shapes {', '.join(map(str, sorted(shapes)))}; "
-            "give all the same"
+            f"decode of field {field!r} gave rows of one sample the shapes "
+            f"{', '.join(map(str, sorted(shapes)))}; give all the same"
         )
     return torch.stack(tensors).reshape(*values.shape, *like.shape)
 
@@ -103,9 +103,17 @@ def _ragged(values: NDArray[Any], give: Giver, dtype: Dtype) -> Any:
     return give(owned(values[()], dtype.element))
 
 
-def _held(values: NDArray[Any]) -> Any:
+def _held(values: NDArray[Any], name: str) -> Any:
     held: Any = values[()]
-    return _giver_named(held.dtype.name)(held.values)
+    try:
+        give = _giver_named(held.dtype.name)
+    except TypeError as error:
+        # of each file or group it may be another one
+        raise TypeError(
+            f"array {name!r} has {error}; choose others by key= or fields=, or make a value of it by "
+            f"decode={{{name!r}: function}}"
+        ) from None
+    return give(held.values)
 
 
 @lru_cache(256)
@@ -113,7 +121,15 @@ def _giver_named(name: str) -> Giver:
     return giver(parse(name))
 
 
-def _as_tensor(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+def _as_tensor(value: Any, field: str) -> Any:
+    if isinstance(value, np.generic) and value.dtype.kind in "biufc":
+        value = np.asarray(value)
+    if not isinstance(value, np.ndarray):
+        return value
+    try:
         return torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))
-    return value
+    except TypeError:
+        raise TypeError(
+            f"decode of field {field!r} gave an array of dtype {value.dtype}, which torch does not have; give "
+            "numbers that it has, or a list"
+        ) from None

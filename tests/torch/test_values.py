@@ -287,6 +287,18 @@ def test_references_are_refused_by_field(tmp_path):
         FileCacheDataset(GlobalIndexManager(tmp_path / "a.h5"))
 
 
+def test_references_of_a_group_are_refused_by_field(tmp_path):
+    """What the arrays of whole groups hold is known when they are read; other fields are given."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["all/0/x"] = 1.0
+        file.create_dataset("all/0/r", (2,), h5py.ref_dtype)[:] = [file.ref] * 2
+    manager = GlobalIndexManager(tmp_path, key="all/*", sequences="match", window="all")
+    with pytest.raises(TypeError, match=r"'r' has dtype reference, .*fields=.*decode=") as error:
+        FileCacheDataset(manager)[0]
+    assert error.value.__notes__ == ["of sample id 0"]
+    assert FileCacheDataset(manager, fields="x")[0] == 1
+
+
 def test_what_decode_returned_is_stacked_as_it_is():
     """Arrays and tensors of one shape; others stay a list."""
     objects = np.empty(3, object)
@@ -297,6 +309,31 @@ def test_what_decode_returned_is_stacked_as_it_is():
     objects[:] = [np.arange(2), np.arange(3), np.arange(2)]
     with pytest.raises(ValueError, match=r"the shapes \(2,\), \(3,\); give all the same"):
         values.decoded(objects)
+
+
+def test_numbers_that_decode_returned_are_tensors(tmp_path):
+    """Those of numpy are arrays without an axis: stacked in a window, zeros where no row is."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(1, 4, dtype=np.longdouble)
+    options = {"sequences": "file", "window": Window((-1, 0), pad="zero")}
+    windows = GlobalIndexManager(tmp_path, **options)
+    dataset = FileCacheDataset(windows, decode={"x": np.float64})
+    assert [dataset[id].tolist() for id in range(3)] == [[0, 1], [1, 2], [2, 3]]
+    one = FileCacheDataset(GlobalIndexManager(tmp_path), decode={"x": np.float32})[2]
+    assert one.dtype == torch.float32 and one.shape == () and one == 3
+
+
+@pytest.mark.parametrize("made", [np.array(["a"]), np.array(["2026"], "M8[Y]"), np.array([None])])
+def test_arrays_that_torch_does_not_have_are_told_by_field_and_sample(tmp_path, made):
+    """Whatever decode returns; the error of torch says neither."""
+    write_zarr(tmp_path / "a.zarr", {"x": np.arange(3), "y": np.arange(3)})
+    manager = GlobalIndexManager(tmp_path, key=["x", "y"])
+    dataset = FileCacheDataset(manager, decode={"x": lambda row: made})
+    with pytest.raises(
+        TypeError, match=r"decode of field 'x' gave an array of dtype .* torch"
+    ) as e:
+        dataset[2]
+    assert e.value.__notes__ == ["of sample id 2"]
 
 
 def test_text_of_zarr_in_every_format(tmp_path):

@@ -68,8 +68,10 @@ class Layout:
     A ``length`` above 0 cuts a one-dimensional array into sequences of that many tokens; the rest
     at the end of a file is left out. ``names`` are those of the fields, if not the keys. ``axes``
     say for each key along which axis its rows lie, unless that is the same for all. ``inner`` says
-    where sequences are. ``allow_external`` says whether arrays may have data in files outside the
-    folder of their file. ``storage_options`` are fsspec's, for files by URL.
+    where sequences are. ``everything`` is the key of the groups of which ``keys`` are all arrays,
+    "" for the file itself; None where keys were named one by one. ``allow_external`` says whether
+    arrays may have data in files outside the folder of their file. ``storage_options`` are
+    fsspec's, for files by URL.
     """
 
     keys: tuple[str, ...] | None = None
@@ -78,6 +80,7 @@ class Layout:
     names: tuple[str, ...] | None = None
     axes: tuple[int, ...] = ()
     inner: Inner = PLAIN
+    everything: str | None = None
     allow_external: bool = field(default=False, repr=False)
     # neither is part of what an index is over, and these may be secret
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)

@@ -331,7 +331,11 @@ def _type_name(number: Any) -> str:
 
 def _number(name: str, value: Any) -> Any:
     """The one number of an attribute, of the type that it is stored with; None where there is none."""
-    if value is None or type(value) in (float, int):
+    if value is None or type(value) is float:
+        return value
+    if type(value) is int:
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name} is {value!r:.80}, beyond 64 bits")
         return value
     flat = np.ravel(value)
     if flat.size != 1 or flat.dtype.kind not in "iuf":

@@ -148,6 +148,9 @@ def _is_store(path: Path) -> bool:
         stores.format_of(path)
     except (OSError, stores.UnknownKindError):
         return False
+    except ValueError:
+        # a damaged one, which the scan tells by its name
+        return True
     return True
 
 

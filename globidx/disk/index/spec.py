@@ -68,8 +68,12 @@ class IndexSpec:
         inside, samples = SampleSpec.of(parse(layout, key), **sampling)
         attributes: tuple[tuple[str, str], ...] = ()
         if inside.inner.whole and not isinstance(key, Mapping) and len(inside.keys or ()) < 2:
-            key, attributes = _everything(inside.keys, named, access)
-            inside, samples = SampleSpec.of(parse(layout, key), **sampling)
+            groups = inside.keys[0] if inside.keys else ""
+            everything = _everything(groups, named, access)
+            if everything is not None:
+                key, attributes = everything
+                inside, samples = SampleSpec.of(parse(layout, key), **sampling)
+                inside = replace(inside, everything=groups)
         arrays, along = inside.along(axis)
         arrays = replace(arrays, **access)
         folder = None if cache_dir is None else Path(cache_dir).absolute()
@@ -131,20 +135,19 @@ def _in_sequences(sampling: dict[str, Any], sequences: str) -> dict[str, Any]:
 
 
 def _everything(
-    keys: tuple[str, ...] | None, named: Any, access: dict[str, Any]
-) -> tuple[Any, tuple[tuple[str, str], ...]]:
-    """The keys of all arrays of the groups that one key matches, and their attributes by name.
+    pattern: str, named: Any, access: dict[str, Any]
+) -> tuple[dict[str, str], tuple[tuple[str, str], ...]] | None:
+    """The keys of all arrays of the groups that ``pattern`` matches, and their attributes by name.
 
-    The first group of the first file tells. Keys of arrays are given back as they are.
+    The first group of the first file tells. None where it matches arrays.
     """
     path = find_files(named, access["storage_options"])[0]
-    pattern = keys[0] if keys else ""
     try:
         found = stores.contents(path, pattern, **access)
     except stores.UNREADABLE as error:
         raise ValueError(f"{printable(path)}: {error}") from error
     if found is None:
-        return keys and keys[0], ()
+        return None
     # an attribute of the name of an array, or of a group of them, has no place beside it
     taken = {part for name in found.arrays for part in (name, name.split("/")[0])}
     apart = [name for name in found.attributes if name not in taken and "/" not in name]

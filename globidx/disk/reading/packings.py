@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.values import dtypes
+from globidx.core.values.dtypes import Dtype
 from globidx.core.values.packing import PLAIN, Packing
 from globidx.disk.index.scan import printable
 from globidx.disk.index.snapshot import Snapshot
@@ -23,14 +25,16 @@ class ByPacking:
     Values have the dtype that those of all files go into, so that samples are of one.
     """
 
-    #: Padding is a value, and no stored number.
-    nothing = 0
-
     def __init__(self, column: int) -> None:
         self._column = column
-        self._known: tuple[object, np.dtype[Any]] | None = None
+        self._known: tuple[object, Dtype] | None = None
 
-    def dtype(self, now: Snapshot) -> np.dtype[Any]:
+    @property
+    def nothing(self) -> Any:
+        """Padding is a value, and no stored number."""
+        return 0 if self._known is None else self._known[1].nothing
+
+    def dtype(self, now: Snapshot) -> Dtype:
         """The dtype of values; ValueError, naming a file, where they cannot be decoded."""
         known = self._known
         if known is None or known[0] is not now.look:
@@ -44,14 +48,25 @@ class ByPacking:
         firsts = np.flatnonzero(np.diff(files, prepend=-1)).tolist() if varies else [0]
         if len(firsts) == 1:
             packing = self._packing(now, int(files[0]) if varies else 0)
-            return packing.decode(rows).astype(dtype, copy=False)
-        values = np.empty(rows.shape, dtype)
+            return _decoded(packing, rows, dtype)
+        values = np.empty(rows.shape, dtype.memory)
         for first, last in zip(firsts, [*firsts[1:], len(rows)], strict=True):
-            values[first:last] = self._packing(now, int(files[first])).decode(rows[first:last])
+            packing = self._packing(now, int(files[first]))
+            values[first:last] = _decoded(packing, rows[first:last], dtype)
         return values
 
     def _packing(self, now: Snapshot, file: int) -> Packing:
         return Packing.parse(now.table.packing(file, self._column))
+
+
+def _decoded(packing: Packing, rows: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
+    """The values of rows of one file, numbers or arrays of their own shapes."""
+    if dtype.element is None:
+        return packing.decode(rows).astype(dtype.memory, copy=False)
+    values = np.empty(len(rows), object)
+    for place, row in enumerate(rows):
+        values[place] = packing.decode(row).astype(dtype.element.memory, copy=False)
+    return values
 
 
 def is_packed(now: Snapshot, column: int) -> bool:
@@ -102,9 +117,10 @@ def _tell(name: str, packing: str) -> None:
     )
 
 
-def _dtype_of_values(now: Snapshot, column: int) -> np.dtype[Any]:
+def _dtype_of_values(now: Snapshot, column: int) -> Dtype:
     info = now.table.arrays[column]
-    if info.value.dtype.kind != "number":
+    stored = info.value.dtype.element or info.value.dtype
+    if stored.kind != "number":
         raise ValueError(
             f"{info.name or 'the array'} holds {info.value.dtype.name}, and numbers alone are decoded by 'cf': give "
             "decode= by field, without it"
@@ -112,16 +128,17 @@ def _dtype_of_values(now: Snapshot, column: int) -> np.dtype[Any]:
     first: dict[str, int] = {}
     for file, spelled in now.table.packings_of(column):
         first.setdefault(Packing.outline(spelled), file)
-    dtypes = set()
+    found = set()
     for spelled, file in first.items():
         try:
-            dtypes.add(Packing.parse(spelled).decoded(info.memory))
+            found.add(Packing.parse(spelled).decoded(stored.memory))
         except ValueError as error:
             raise ValueError(
                 f"{info.name or 'the array'} of {printable(now.paths[file])} cannot be decoded: {error}; leave it out "
                 "of decode="
             ) from None
-    return np.result_type(*dtypes)
+    name = np.result_type(*found).name
+    return dtypes.parse(dtypes.ragged(name) if stored is info.value.dtype.element else name)
 
 
 def _said(packing: Packing) -> str:

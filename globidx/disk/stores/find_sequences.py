@@ -5,7 +5,7 @@ The rules are the same for zarr and HDF5, whose groups look alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -77,7 +77,9 @@ def inside(
     """
     inner, rows = layout.inner, arrays[0][1]
     episodes = None
-    if not inner.whole:
+    if inner.whole:
+        rows = _rows_of_whole([length for _, length in arrays])
+    else:
         require_aligned(arrays)
     if inner.kind == "axis":
         episodes = _stacked(arrays, shapes)
@@ -92,6 +94,14 @@ def inside(
     if inner.missing is not None:
         missing = Missing.of(_missing(read(inner.missing), rows, inner.missing))
     return Inside(rows, inner, episodes, missing)
+
+
+def _rows_of_whole(lengths: Sequence[int]) -> int:
+    """How many rows a group has whose arrays are of any length: those of the first that has some.
+
+    One that is empty beside others, no bonds beside atoms, must not hide the group.
+    """
+    return next(filter(None, lengths), 0)
 
 
 def _stacked(arrays: Sequence[tuple[ArrayInfo, int]], shapes: Sequence[Sequence[int]]) -> Episodes:
@@ -153,17 +163,54 @@ def contents(tree: Tree, pattern: str) -> Contents | None:
     raise ValueError(f"there is no array in {where}")
 
 
-def _below(tree: Tree, group: str, path: str, depth: int = 0) -> Iterator[str]:
-    """The arrays in a group and the groups in it, by their paths from ``group`` on."""
+def _below(
+    tree: Tree, group: str, path: str, known: Container[str] = (), depth: int = 0
+) -> Iterator[str]:
+    """The arrays in a group and the groups in it, by their paths from ``group`` on.
+
+    Those at ``known`` paths are left out, and not looked at.
+    """
     # a link may lead back up
     if depth > _DEPTH:
         return
     for name in sorted(tree.groups(_joined(group, path)), key=natural):
         inside = _joined(path, name)
+        if inside in known:
+            continue
         if tree.describe(_joined(group, inside)) is not None:
             yield inside
         else:
-            yield from _below(tree, group, inside, depth + 1)
+            yield from _below(tree, group, inside, known, depth + 1)
+
+
+class Everything:
+    """Checks that groups, of which all arrays are asked for, hold none that is no field.
+
+    The fields are the arrays of the first group: what another one has beside them would be left
+    out without a word. A key that names arrays leaves out others on purpose.
+    """
+
+    def __init__(self, tree: Tree, layout: Layout) -> None:
+        self._tree, self._groups = tree, layout.everything
+        above = f"{self._groups}/" if self._groups else ""
+        self._known = {key.removeprefix(above) for key in layout.keys or ()}
+
+    def require(self, name: str = "") -> None:
+        """ValueError where the group of this name, or the file, has another array."""
+        if self._groups is None:
+            return
+        group = Pattern(self._groups).path(name)
+        if name and self._tree.describe(group) is not None:
+            # an array between the groups
+            return
+        other = next(_below(self._tree, group, "", self._known), None)
+        if other is not None:
+            what = f"match {name!r}" if name else "it"
+            raise ValueError(
+                f"{what} has the array {_joined(group, other)!r}, which the first group or file has not, so that "
+                f"it would be left out: name the arrays of a sample in key=, such as "
+                f"{_joined(self._groups, min(self._known))!r}"
+            )
 
 
 def _joined(path: str, name: str) -> str:
@@ -200,6 +247,7 @@ def matched(
     patterns = [Pattern(field.path) for field in fields]
     columns = [_Column(field) for field in fields]
     names, lengths, chunks = list[str](), list[int](), list[list[int]]()
+    everything = Everything(tree, layout)
     without: list[str] = []
     for name in sorted(set(matches(patterns[0], tree.groups)), key=natural):
         found = [tree.describe(pattern.path(name)) for pattern in patterns]
@@ -209,6 +257,7 @@ def matched(
             patterns = [Pattern(field.path) for field in fields]
             columns = [_Column(field) for field in fields]
             found = [tree.describe(pattern.path(name)) for pattern in patterns]
+        everything.require(name)
         if all(one is None for one in found):
             # a group that has none of the arrays is something else, and no incomplete match
             without.append(name)
@@ -222,8 +271,7 @@ def matched(
                 )
             counts.add(column.add(one, pattern.path(name)))
         if layout.inner.whole:
-            # the first field alone says how many rows there are
-            counts = {columns[0].rows}
+            counts = {_rows_of_whole([column.rows for column in columns])}
         if len(counts) > 1:
             told = ", ".join(f"{column.field.name!r} has {column.rows}" for column in columns)
             raise ValueError(f"arrays of match {name!r} are not aligned: {told} rows")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import h5py
 import numpy as np
@@ -240,3 +241,91 @@ def test_matches_of_one_file_are_packed_alike(tmp_path, kind):
     manager.refresh()
     values = FileCacheDataset(manager, decode="cf")[4].tolist()
     assert values == [[2.0, 2.5, 3.0]]
+
+
+@pytest.mark.parametrize("nothing", [np.array([], "i2"), h5py.Empty("f4")])
+@pytest.mark.parametrize("name", ["_FillValue", "scale_factor"])
+def test_an_attribute_that_holds_nothing_is_no_packing(tmp_path, nothing, name):
+    """The array is read as it is stored, and cannot be decoded."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.arange(3, dtype="i2")
+        file["x"].attrs[name] = nothing
+    assert FileCacheDataset(manager_of(tmp_path))[2] == 2
+    with pytest.raises(ValueError, match=rf"a\.h5 cannot be decoded: {name} is '', and no number"):
+        FileCacheDataset(manager_of(tmp_path), decode="cf")
+
+
+def test_whole_files_are_not_left_undecoded_without_a_word(tmp_path):
+    """Their arrays are given as they are stored; the error says how rows of a file are one sample."""
+    for number, scale in enumerate((0.5, 2.0)):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["x"] = np.arange(3 + number, dtype="i2")
+            file["x"].attrs["scale_factor"] = scale
+    whole = GlobalIndexManager(tmp_path, key="x", sequences="file", window="all")
+    for decode in ("cf", {"x": "cf"}):
+        with pytest.raises(
+            ValueError, match="decode='cf' decodes rows.*sequences='chain', chain_by=str"
+        ):
+            FileCacheDataset(whole, decode=decode)
+    rows = GlobalIndexManager(tmp_path, key="x", sequences="chain", chain_by=str, window="all")
+    dataset = FileCacheDataset(rows, decode="cf")
+    assert [dataset[id].tolist() for id in range(2)] == [[0, 0.5, 1], [0, 2, 4, 6]]
+
+
+def write_unlike(path, kind, arrays, **attributes):
+    """A file of arrays that all have these attributes."""
+    opened = h5py.File(path, "w") if kind == "hdf5" else zarr.open_group(path, mode="w")
+    for name, values in arrays.items():
+        create = opened.create_dataset if kind == "hdf5" else opened.create_array
+        told = {key: value if kind == "hdf5" else value.item() for key, value in attributes.items()}
+        create(name, data=values).attrs.update(told)
+    if kind == "hdf5":
+        opened.close()
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "zarr3"])
+def test_rows_of_their_own_shapes_are_decoded_by_their_file(tmp_path, kind):
+    """Of items of any shape, and of runs of rows; padding is an empty array of the same dtype."""
+    files = [tmp_path / f"{number}.{kind[:4]}" for number in range(2)]
+    wide = [np.arange(2, 2 + 3 * size, dtype="i2").reshape(3, size) for size in (2, 4)]
+    flat, ends, scales = np.arange(1, 7, dtype="i2"), np.array([2, 2, 6]), (0.5, 2.0)
+    for path, values, scale in zip(files, wide, scales, strict=True):
+        attributes = {"scale_factor": np.float64(scale), "missing_value": np.int16(3)}
+        write_unlike(path, kind, {"x": values, "y": flat}, **attributes)
+        with h5py.File(path, "a") if kind == "hdf5" else nullcontext(zarr.open_group(path)) as file:
+            file["n"] = ends
+    keys = {"x": "x[...]", "y": "y[:n]"}
+    dataset = FileCacheDataset(manager_of(tmp_path, key=keys), decode="cf")
+    assert dataset.dtypes == {"x": "ragged float64", "y": "ragged float64"}
+    wanted = [
+        np.where(row == 3, np.nan, row * scale)
+        for values, scale in zip(wide, scales, strict=True)
+        for row in values
+    ]
+    runs = [
+        np.where(row == 3, np.nan, row * scale)
+        for scale in scales
+        for row in np.split(flat, ends[:-1])
+    ]
+    order = [4, 0, 5, 2, 0]
+    samples = dataset.__getitems__(order)
+    for id, sample in zip(order, samples, strict=True):
+        assert np.array_equal(sample["x"].numpy(), wanted[id], equal_nan=True)
+        assert np.array_equal(sample["y"].numpy(), runs[id], equal_nan=True)
+    samples[1]["x"][:] = -1
+    assert np.array_equal(samples[4]["x"].numpy(), wanted[0], equal_nan=True)
+    padded = Window((-1, 0), pad="zero")
+    windows = manager_of(tmp_path, key=keys, sequences="file", window=padded)
+    empty, first = FileCacheDataset(windows, decode="cf")[0]["x"]
+    assert empty.shape == (0,) and empty.dtype == first.dtype
+    assert np.array_equal(first.numpy(), wanted[0], equal_nan=True)
+
+
+def test_a_number_beyond_64_bits_is_no_packing(tmp_path):
+    """JSON has integers of any size, numpy has none to multiply by."""
+    write_packed(tmp_path / "a.zarr", "zarr3")
+    array = zarr.open_array(tmp_path / "a.zarr", path="x", mode="r+")
+    array.attrs["scale_factor"] = 2**70
+    assert FileCacheDataset(manager_of(tmp_path)).dtypes == {"x": "int16"}
+    with pytest.raises(ValueError, match=r"a\.zarr cannot be decoded: .* beyond 64 bits"):
+        FileCacheDataset(manager_of(tmp_path), decode="cf")

@@ -252,6 +252,71 @@ def test_a_group_that_lacks_an_array_of_the_first_is_refused(tmp_path):
         GlobalIndexManager(tmp_path, key="all/*", sequences="match", window="all")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("extra", ["y", "deep/y"])
+def test_an_array_that_only_a_later_group_has_is_told_by_name(tmp_path, kind, extra):
+    """A key of groups means all that lies in them; one of arrays leaves the others out."""
+    path = tmp_path / "a"
+    opened = zarr.open_group(path, mode="w") if kind == "zarr" else h5py.File(path, "w")
+    for name in ("all/0/deep/x", "all/1/deep/x", f"all/1/{extra}"):
+        above, _, last = name.rpartition("/")
+        opened.require_group(above).create_array(last, data=np.ones(3)) if kind == "zarr" else (
+            opened.create_dataset(name, data=np.ones(3))
+        )
+    if kind == "hdf5":
+        opened.close()
+    options = {"sequences": "match", "window": "all"}
+    told = rf"match '1' has the array 'all/1/{extra}'.* in key=, such as 'all/\*/deep/x'"
+    with pytest.raises(BadFilesError, match=told):
+        GlobalIndexManager(str(path), key="all/*", **options)
+    dataset = FileCacheDataset(GlobalIndexManager(str(path), key="all/*/deep/x", **options))
+    assert [dataset[id].tolist() for id in range(2)] == [[1.0] * 3] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("key", [None, "in"])
+def test_an_array_that_only_a_later_file_has_is_told_by_name(tmp_path, kind, key):
+    """A file that is a sample, or a group of it, is all that lies in there."""
+    suffix = "zarr" if kind == "zarr" else "h5"
+    for number in range(2):
+        opener = zarr.open_group if kind == "zarr" else h5py.File
+        opened = opener(tmp_path / f"{number}.{suffix}", mode="w")
+        inside = opened.create_group("in")
+        for name in ("x", "y")[: number + 1]:
+            create = inside.create_array if kind == "zarr" else inside.create_dataset
+            create(name, data=np.ones(3))
+        if kind == "hdf5":
+            opened.close()
+    with pytest.raises(BadFilesError, match=rf"1\.{suffix}: it has the array 'in/y'"):
+        GlobalIndexManager(tmp_path, key=key, sequences="file", window="all")
+
+
+def test_groups_without_the_arrays_of_the_first_are_told_apart(tmp_path):
+    """One that has others alone would be no sample; one that has none at all is something else."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["all/0/x"], file["all/2/y"] = 1.0, 2.0
+        file.create_group("all/1")
+    with pytest.raises(BadFilesError, match="match '2' has the array 'all/2/y'"):
+        GlobalIndexManager(tmp_path, key="all/*", sequences="match", window="all")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sequences", ["match", "file"])
+def test_an_empty_array_beside_others_hides_no_sample(tmp_path, kind, sequences):
+    """A molecule of one atom has no bonds, and is a sample all the same; one without atoms is none."""
+    suffix = "zarr" if kind == "zarr" else "h5"
+    for number in range(3):
+        atoms = (2, 1, 0)[number]
+        arrays = {"bonds": np.zeros((atoms // 2, 2)), "charges": np.arange(atoms)}
+        write(tmp_path / f"{number}.{suffix}", kind, {f"a/{key}": v for key, v in arrays.items()})
+    key = "*" if sequences == "match" else None
+    manager = GlobalIndexManager(tmp_path, key=key, sequences=sequences, window="all")
+    samples = FileCacheDataset(manager).__getitems__(range(len(manager)))
+    given = [sample if sequences == "match" else sample["a"] for sample in samples]
+    assert [one["charges"].tolist() for one in given] == [[0, 1], [0]]
+    assert [tuple(one["bonds"].shape) for one in given] == [(1, 2), (0, 2)]
+
+
 def test_a_key_that_matches_no_array_and_no_group_says_so(tmp_path):
     """Before anything is scanned."""
     with h5py.File(tmp_path / "a.h5", "w") as file:

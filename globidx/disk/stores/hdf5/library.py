@@ -148,6 +148,7 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
                 )
             )
         tree = Hdf5Tree(file, allow=allow)
+        find_sequences.Everything(tree, layout).require()
         inside = find_sequences.inside(arrays, shapes, layout, tree.read)
         categories = anndata.names_at([field.names for field in fields], tree.read)
         targets += tree.targets

@@ -59,6 +59,9 @@ def packing_in(dataset: h5d.DatasetID, dtype: Any) -> str:
 def _stored(dataset: h5d.DatasetID, name: bytes) -> tuple[bytes, Any, bytes]:
     """The name, type and bytes of an attribute; of text, what h5py makes of it."""
     attribute = h5a.open(dataset, name)
+    if not attribute.get_space().get_simple_extent_npoints():
+        # nothing, whose bytes HDF5 does not give
+        return name, None, b""
     kind = attribute.get_type()
     if kind.get_class() not in (h5t.INTEGER, h5t.FLOAT):
         text = h5py.Dataset(dataset).attrs[name.decode()]

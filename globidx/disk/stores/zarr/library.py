@@ -11,7 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,11 @@ def _scan_opened(store: ZarrStore, layout: Layout, axis: int) -> Entry:
         infos.append(array_info(field, shape, dtype, chunks, length=layout.length, packing=packing))
         shapes.append(shape)
         documents += [way.metadata(array), packing.encode()]
-    read = _refuse_read if isinstance(node, zarr.Array) else ZarrTree(node, store).read
+    read = _refuse_read
+    if not isinstance(node, zarr.Array):
+        tree = ZarrTree(node, store)
+        find_sequences.Everything(tree, layout).require()
+        read = tree.read
     inside = find_sequences.inside(infos, shapes, layout, read)
     categories = anndata.names_at([field.names for field in fields], read)
     metadata = b"".join(documents) + way.version.encode()
@@ -409,7 +413,9 @@ class Way:
     def close(self) -> None:
         """Close a file that zarr keeps open."""
         if isinstance(self._store, zarr.storage.ZipStore):
-            self._store.close()
+            # zarr fails to close one that it had no need to open yet
+            with suppress(AttributeError):
+                self._store.close()
 
     def _read(self, key: str) -> bytes:
         assert self.container is not None, "what is read by URL has no container"
@@ -418,7 +424,10 @@ class Way:
 
     def _node_type(self) -> Any:
         data = self._read("zarr.json")
-        return json.loads(data)["node_type"] if data else "group"
+        document = json.loads(data) if data else {"node_type": "group"}
+        if not isinstance(document, dict) or "node_type" not in document:
+            raise ValueError("its zarr.json is damaged: it has no node_type")
+        return document["node_type"]
 
 
 class ZarrStore:

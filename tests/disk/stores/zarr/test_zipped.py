@@ -214,6 +214,34 @@ def test_matches_and_layouts_find_the_groups_of_a_zip_file(tmp_path):
 # -- finding them
 
 
+def test_a_damaged_zip_file_is_told_by_its_name_however_it_was_named(tmp_path):
+    """By itself too, where it could be a list of files as well."""
+    group = zarr.open_group(tmp_path / "store", mode="w")
+    group.create_array("x", data=np.arange(6))
+    path = packed(tmp_path / "store", tmp_path / "a.zarr.zip")
+    shutil.rmtree(tmp_path / "store")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] ^= 1
+    path.write_bytes(content)
+    for files in (path, [path], tmp_path):
+        with pytest.raises(BadFilesError, match=r"a\.zarr\.zip: the zip file is damaged"):
+            GlobalIndexManager(files, key="x")
+
+
+@pytest.mark.parametrize("document", ["[]", "{}", "3"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_metadata_of_no_node_are_told_as_such(tmp_path, document, is_zip):
+    """In a zip file as well, which zarr cannot close before it opened it."""
+    if is_zip:
+        with zipfile.ZipFile(tmp_path / "a.zarr.zip", "w") as archive:
+            archive.writestr("zarr.json", document)
+    else:
+        (tmp_path / "a.zarr").mkdir()
+        (tmp_path / "a.zarr" / "zarr.json").write_text(document)
+    with pytest.raises(BadFilesError, match=r"its zarr.json is damaged: it has no node_type"):
+        GlobalIndexManager(tmp_path, key="x")
+
+
 def test_zip_files_are_found_in_a_folder_a_glob_and_a_list(tmp_path):
     """As any other file; zip files of something else are passed over, but not where they are named."""
     paths = [zip_of(tmp_path, numbers(4, start=n), name=f"{n}.zarr.zip") for n in (1, 2)]
