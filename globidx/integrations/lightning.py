@@ -51,7 +51,8 @@ class ResumableSamplerCallback(_Callback):
     Notes
     -----
     ``fit`` begins an epoch with nothing done, unless ``ckpt_path=`` leads into its middle: what
-    another ``fit``, a trial of the tuner or a loop of yours has read of it is read again.
+    another ``fit``, a trial of the tuner or a loop of yours has read of it is read again. So leave
+    records to ``ckpt_path=``, and load none by hand.
 
     Each of these is refused when training starts, by a ValueError that says what to do: a training
     loader of another class or over another sampler, several of them, ranks other than Lightning's,

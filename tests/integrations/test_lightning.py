@@ -131,6 +131,30 @@ def test_a_fabric_loop_resumes_in_its_second_epoch(tmp_path):
         assert_exact(seen(tmp_path, "saved", ranks), max(ranks, 2), ranks)
 
 
+@pytest.mark.slow
+def test_the_example_goes_on_with_another_number_of_processes(tmp_path):
+    """Under 80 lines, and shown by the page: 320 samples on 2 processes, the rest of 500 on 1."""
+    path = REPOSITORY / "examples" / "integrations" / "resume_lightning.py"
+    assert len(path.read_text().splitlines()) < 80
+    page = (REPOSITORY / "docs" / "howto" / "trainers" / "lightning.md").read_text()
+    assert f"examples/integrations/{path.name}\n:language: python" in page
+    printed = []
+    for arguments in (["2", "20"], ["1"]):
+        done = subprocess.run(
+            [sys.executable, path, tmp_path, *arguments],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert printed == [
+        "epoch 0: 320 samples\n",
+        "epoch 0: 500 samples\nepoch 1: 500 samples\n",
+    ]
+
+
 def trained(model):
     """How often each id was trained on, by epoch."""
     counts = defaultdict(Counter)
