@@ -4,17 +4,20 @@ import json
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 from files import environment
 from processes import REPOSITORY, torchrun
+from test_docs import blocks
 
 from globidx import DataLoader, ResumableDistributedSampler
 from globidx.errors import EpochError
 
 pytest.importorskip("lightning.pytorch")
 
+from lightning.fabric import Fabric
 from lightning_job import loaders, make
 
 from globidx.integrations.lightning import ResumableSamplerCallback
@@ -153,6 +156,32 @@ def test_the_example_goes_on_with_another_number_of_processes(tmp_path):
         "epoch 0: 320 samples\n",
         "epoch 0: 500 samples\nepoch 1: 500 samples\n",
     ]
+
+
+def test_the_lines_of_the_page_run(tmp_path, monkeypatch):
+    """As they stand, but without workers; the names that they leave open are Lightning's, and small."""
+    monkeypatch.chdir(tmp_path)
+    lightning, model = make("lightning.pytorch")
+    first, second = (
+        block.text.replace("num_workers=8", "num_workers=0")
+        for block in blocks(REPOSITORY / "docs" / "howto" / "trainers" / "lightning.md")
+        if block.language == "py"
+    )
+    fabric = Fabric(accelerator="cpu", devices=1)
+    names = {
+        "dataset": range(VALIDATED),
+        "model": model,
+        "Trainer": partial(lightning.Trainer, accelerator="cpu", max_epochs=2, logger=False),
+        "ModelCheckpoint": lightning.callbacks.ModelCheckpoint,
+        "fabric": fabric,
+        "train": lambda batch: seen.append((names["epoch"], batch.tolist())),
+    }
+    exec(first, names)
+    assert trained(model) == {0: ONCE, 1: ONCE}
+    seen = []
+    fabric.save("run.ckpt", {"model": model, "sampler": names["sampler"]})
+    exec(second, names)
+    assert sorted(id for epoch, ids in seen for id in ids if epoch == 2) == list(range(VALIDATED))
 
 
 def trained(model):
