@@ -160,7 +160,7 @@ class ResumableSamplerCallback(_Callback):
         samplers.append(getattr(getattr(loader, "batch_sampler", None), "sampler", None))
         if not isinstance(loader, DataLoader) or all(one is not self.sampler for one in samplers):
             raise ValueError(
-                f"training reads a {type(loader).__name__} over {_described(samplers[0])}, and "
+                f"training reads a {type(loader).__name__} over a {type(samplers[0]).__name__}, and "
                 "ResumableSamplerCallback needs one globidx.DataLoader over the sampler that it "
                 "was given: pass globidx.DataLoader(dataset, ..., sampler=sampler) to fit"
             )
@@ -192,10 +192,6 @@ class ResumableSamplerCallback(_Callback):
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Let a test read all."""
         _begin_anew(trainer.test_dataloaders)
-
-
-def _described(sampler: Any) -> str:
-    return f"a {type(sampler).__name__}"
 
 
 def _begin_anew(loaders: Any) -> None:

@@ -53,9 +53,9 @@ def make(name, **given):
     return lightning, Model()
 
 
-def loaders(samples, batch, val, workers=0):
+def loaders(samples, batch, val, workers=0, tail=None):
     """The training loader and, for ``val`` samples, one of validation with an exact tail."""
-    train = ResumableDistributedSampler(range(samples), seed=7)
+    train = ResumableDistributedSampler(range(samples), seed=7, tail=tail)
     loader = DataLoader(
         range(samples), batch, sampler=train, num_workers=workers, persistent_workers=workers > 0
     )
@@ -71,6 +71,7 @@ def fit(folder, leg, **given):
         given.get("batch", 4),
         given.get("val", 0),
         given.get("workers", 0),
+        given.get("tail"),
     )
     keep = []
     if "kept" in given:

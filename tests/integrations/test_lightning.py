@@ -58,7 +58,13 @@ LEGS = {
 
 def run(ranks, job, *arguments):
     """Run a job of some ranks; it must succeed."""
-    done = subprocess.run(
+    done = ended(ranks, job, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def ended(ranks, job, *arguments):
+    """A job of some ranks that has ended."""
+    return subprocess.run(
         torchrun(ranks, JOBS / job, *arguments),
         cwd=REPOSITORY,
         env=environment(),
@@ -66,7 +72,6 @@ def run(ranks, job, *arguments):
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, done.stderr
 
 
 def seen(folder, *legs):
@@ -321,6 +326,15 @@ def test_ranks_other_than_lightnings_are_refused(tmp_path):
     sampler = ResumableDistributedSampler(range(VALIDATED), 2, 0)
     loader = DataLoader(range(VALIDATED), 4, sampler=sampler)
     fit_refused("rank 0 of 2, and Lightning trains as rank 0 of 1", tmp_path, loader, sampler)
+
+
+@pytest.mark.slow
+def test_ranks_that_may_differ_by_a_batch_are_refused(tmp_path):
+    """An exact tail is for validation; in training DDP would wait for ever."""
+    given = json.dumps({"tail": "exact", "trainer": THREE})
+    done = ended(2, "lightning_job.py", tmp_path, f"uneven={given}")
+    assert done.returncode != 0
+    assert "ValueError: tail='exact' may give one rank a batch more than another" in done.stderr
 
 
 def test_a_record_that_lightning_knows_nothing_of_is_refused(tmp_path):
