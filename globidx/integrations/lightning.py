@@ -80,6 +80,11 @@ class ResumableSamplerCallback(_Callback):
         self._counted = 0
         # Lightning's counts of batches that are ready and processed
         self._progress: Any = None
+        self._fits = True
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
+        """Remember whether the trainer fits; it loads callbacks to validate and test, too."""
+        self._fits = stage == "fit"
 
     # -- the record, in a checkpoint
 
@@ -94,14 +99,15 @@ class ResumableSamplerCallback(_Callback):
         return self.sampler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a record.
+        """Go on from a record; validation and tests, which read weights, leave the sampler alone.
 
         Parameters
         ----------
         state_dict : dict
             What ``state_dict`` returned, on any number of processes.
         """
-        self.sampler.load_state_dict(state_dict)
+        if self._fits:
+            self.sampler.load_state_dict(state_dict)
 
     # -- training
 

@@ -41,6 +41,9 @@ def make(name, **given):
         def validation_step(self, batch, index):
             self.note("sanity" if self.trainer.sanity_checking else "val", batch)
 
+        def test_step(self, batch, index):
+            self.note("test", batch)
+
         def on_train_batch_end(self, *_):
             stop = given.get("stop_at")
             if stop is not None and self.trainer.fit_loop.total_batch_idx + 1 == stop:

@@ -259,6 +259,21 @@ def test_validation_is_whole_after_a_sanity_check_and_a_limit(tmp_path):
     assert validated == {0: ONCE, 1: ONCE}
 
 
+def test_validation_with_a_checkpoint_leaves_training_where_it_is(tmp_path):
+    """Its weights are those of an epoch that is over, and the sampler does not go back there."""
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, val = loaders(VALIDATED, 4, VALIDATED)
+    trainer = trainer_of(lightning, sampler, tmp_path)
+    trainer.fit(model, loader, val)
+    trainer.save_checkpoint(tmp_path / "kept.ckpt")
+    sampler.set_epoch(5)
+    record = sampler.state_dict()
+    trainer.validate(model, val, ckpt_path=tmp_path / "kept.ckpt", verbose=False)
+    trainer.test(model, val, ckpt_path=tmp_path / "kept.ckpt", verbose=False)
+    assert sampler.state_dict() == record
+    assert sum(kind == "test" for kind, _, _ in model.seen) == len(val)
+
+
 @pytest.mark.parametrize("by", ["an error", "a save in the step"])
 def test_a_batch_whose_step_did_not_end_is_trained_on_again(by, tmp_path):
     """Lightning repeats it, and so does the record."""
