@@ -259,6 +259,23 @@ def test_validation_is_whole_after_a_sanity_check_and_a_limit(tmp_path):
     assert validated == {0: ONCE, 1: ONCE}
 
 
+def test_an_epoch_that_a_limit_ended_is_over_for_a_run_by_steps(tmp_path):
+    """The next five batches are the first five of the next epoch, and Lightning counts them from 0."""
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    keep = lightning.callbacks.ModelCheckpoint(tmp_path, "kept", save_on_train_epoch_end=True)
+    given = {"enable_checkpointing": True, "callbacks": [keep], "limit_train_batches": 5}
+    trainer_of(lightning, sampler, tmp_path, max_epochs=1, **given).fit(model, loader)
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    given = {"max_epochs": -1, "max_steps": 10, "limit_train_batches": 5}
+    trainer = trainer_of(lightning, sampler, tmp_path, **given)
+    trainer.fit(model, loader, ckpt_path=tmp_path / "kept.ckpt")
+    next_epoch = loaders(VALIDATED, 4, 0)[0]
+    next_epoch.set_epoch(1)
+    assert [id for _, _, ids in model.seen for id in ids] == list(next_epoch)[:20]
+
+
 def test_validation_with_a_checkpoint_leaves_training_where_it_is(tmp_path):
     """Its weights are those of an epoch that is over, and the sampler does not go back there."""
     lightning, model = make("lightning.pytorch")
