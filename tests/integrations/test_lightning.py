@@ -243,6 +243,23 @@ def test_fit_trains_whole_epochs_whatever_read_the_sampler_before(name, before, 
     assert trained(model) == {first: ONCE, first + 1: ONCE}
 
 
+def test_fit_is_whole_after_the_tuner_has_tried_batch_sizes(tmp_path):
+    """It makes a loader of the module's hook for each trial, over the same sampler."""
+    lightning, model = make("lightning.pytorch")
+    sampler = loaders(VALIDATED, 4, 0)[0]
+    model.batch_size = 2
+    type(model).train_dataloader = lambda module: DataLoader(
+        range(VALIDATED), module.batch_size, sampler=sampler
+    )
+    type(model).val_dataloader = lambda module: []
+    trainer = trainer_of(lightning, sampler, tmp_path)
+    lightning.tuner.Tuner(trainer).scale_batch_size(model, max_trials=3, steps_per_trial=2)
+    assert model.batch_size == 8
+    model.seen.clear()
+    trainer.fit(model)
+    assert trained(model) == {0: ONCE, 1: ONCE}
+
+
 def test_validation_is_whole_after_a_sanity_check_and_a_limit(tmp_path):
     """Two batches of the sanity check and five of a limited validation are read again."""
     lightning, model = make("lightning.pytorch")
