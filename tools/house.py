@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BEFORE = "2c08f5a"
-LAYERS = ("core", "disk", "torch", "cli")
+LAYERS = ("core", "disk", "torch", "cli", "integrations")
 COMMENTS_END_BEFORE = 100
 _ENDINGS = ("ings", "ing", "ers", "er", "ies", "ed", "es", "s", "e", "y")
 
