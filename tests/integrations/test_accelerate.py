@@ -133,7 +133,7 @@ def test_a_loop_within_a_loop_ends_alone():
 @pytest.mark.slow
 def test_the_example_goes_on_where_it_was_stopped(tmp_path):
     """Two ranks read 40 of 100 samples, three the other 60 and the next epoch."""
-    example = EXAMPLES / "accelerate_loop.py"
+    example = EXAMPLES / "resume_accelerate.py"
     assert len(example.read_text().splitlines()) < 80
     assert run(2, example, tmp_path / "run") == "stopped: 40 samples of epoch 0\n"
     assert run(3, example, tmp_path / "run") == "epoch 0: 60 samples\nepoch 1: 100 samples\n"

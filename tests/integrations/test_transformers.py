@@ -84,7 +84,7 @@ def test_what_would_deal_samples_otherwise_is_refused(tmp_path):
 @pytest.mark.slow
 def test_the_example_goes_on_where_it_was_stopped(tmp_path):
     """5 steps of two ranks are 40 of 100 samples; three ranks read the other 60 in 5 steps, and the next epoch in 9."""
-    example = EXAMPLES / "transformers_trainer.py"
+    example = EXAMPLES / "resume_transformers.py"
     assert len(example.read_text().splitlines()) < 80
     assert run(2, example, tmp_path / "run").endswith("5 of 26 steps\n")
     assert run(3, example, tmp_path / "run").endswith("19 of 19 steps\n")

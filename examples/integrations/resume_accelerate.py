@@ -1,7 +1,7 @@
 """A loop of Accelerate that is stopped in the middle of an epoch, and goes on: start it twice.
 
-torchrun --nproc-per-node 2 examples/integrations/accelerate_loop.py /tmp/run
-torchrun --nproc-per-node 3 examples/integrations/accelerate_loop.py /tmp/run
+torchrun --nproc-per-node 2 examples/integrations/resume_accelerate.py /tmp/run
+torchrun --nproc-per-node 3 examples/integrations/resume_accelerate.py /tmp/run
 """
 
 import sys

@@ -1,7 +1,7 @@
 """A Trainer of transformers that is stopped in the middle of an epoch, and goes on: start it twice.
 
-torchrun --nproc-per-node 2 examples/integrations/transformers_trainer.py /tmp/run
-torchrun --nproc-per-node 3 examples/integrations/transformers_trainer.py /tmp/run
+torchrun --nproc-per-node 2 examples/integrations/resume_transformers.py /tmp/run
+torchrun --nproc-per-node 3 examples/integrations/resume_transformers.py /tmp/run
 """
 
 import sys
@@ -17,11 +17,14 @@ STOP_AT = 5
 
 
 class Regression(nn.Module):
+    """A line through the samples."""
+
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Linear(8, 1)
 
     def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the loss, as models of transformers do."""
         return {"loss": nn.functional.mse_loss(self.inner(inputs)[:, 0], labels)}
 
 
@@ -33,6 +36,7 @@ class Stop(TrainerCallback):
     """What a time limit does."""
 
     def on_step_end(self, args, state, control, **others):
+        """Save and stop."""
         control.should_save = control.should_training_stop = state.global_step == STOP_AT
 
 
