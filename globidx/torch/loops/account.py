@@ -118,6 +118,12 @@ class Account:
                 state = with_batch(state, held, rank)
             return state.after_epoch() if is_over else state.normal(rank)
 
+    def without_held(self) -> SamplerState:
+        """The state without the batch that the loop holds, which it has not trained on yet."""
+        with self.lock:
+            state, rank = self.at()
+            return state.normal(rank)
+
     @contextmanager
     def as_issued_by(self, cursor: Cursor) -> Iterator[None]:
         """Answer as if all ids that ``cursor`` issued were committed.

@@ -64,3 +64,12 @@ def test_a_held_batch_is_in_every_answer_and_in_no_count():
         assert sampler.remaining == (20 - 2 * (before + 4) if number < 2 else 20)
         assert (ledger.epoch, ledger.was_read) == (0, True)
     assert (sampler.epoch, sampler._ledger.held_ids) == (1, 0)
+
+
+def test_a_batch_that_is_not_trained_on_yet_can_be_left_out():
+    """The state without the held batch is the record of what was trained on before it."""
+    sampler = ResumableDistributedSampler(range(20), 1, 0, seed=4)
+    expected = [sampler.state_dict()]
+    for _ in DataLoader(range(20), 6, sampler=sampler):
+        assert sampler._ledger.without_held().to_dict() == expected.pop()
+        expected.append(sampler.state_dict())

@@ -1,0 +1,366 @@
+"""Under Lightning each id is trained on once an epoch, whatever was saved, limited, tried out or validated between."""
+
+import json
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from functools import partial
+from pathlib import Path
+
+import pytest
+from files import environment
+from processes import REPOSITORY, torchrun
+from test_docs import blocks
+
+from globidx import DataLoader, ResumableDistributedSampler
+from globidx.errors import EpochError
+
+pytest.importorskip("lightning.pytorch")
+
+from lightning.fabric import Fabric
+from lightning_job import loaders, make
+
+from globidx.integrations.lightning import ResumableSamplerCallback
+
+# Lightning warns of few workers, of no logger, of checkpoints in mid-epoch.
+pytestmark = pytest.mark.filterwarnings("ignore")
+JOBS = Path(__file__).parent
+SAMPLES, VALIDATED = 203, 41
+
+THREE = {"max_epochs": 3}
+#: What is saved on 2 ranks, by ``stop_at=`` steps or by a ModelCheckpoint, and how the rest is trained.
+LEGS = {
+    "first epoch": ({"stop_at": 10}, {}),
+    "second epoch": ({"stop_at": 30}, {}),
+    "last batch": ({"stop_at": 26}, {}),
+    "workers": ({"stop_at": 10, "workers": 2}, {"workers": 1}),
+    "other batch": ({"stop_at": 10, "batch": 5}, {"batch": 7}),
+    "accumulation": (
+        {"stop_at": 11, "trainer": THREE | {"accumulate_grad_batches": 2}},
+        {"trainer": THREE | {"accumulate_grad_batches": 2}},
+    ),
+    "validation": ({"stop_at": 10, "val": VALIDATED}, {"val": VALIDATED}),
+    "two validations": (
+        {"stop_at": 10, "val": VALIDATED, "trainer": THREE | {"val_check_interval": 0.5}},
+        {"val": VALIDATED, "trainer": THREE | {"val_check_interval": 0.5}},
+    ),
+    "saved by the last validation": (
+        {"val": VALIDATED, "kept": False, "trainer": {"max_epochs": 1}},
+        {"val": VALIDATED},
+    ),
+    "saved after an epoch": ({"kept": True, "trainer": {"max_epochs": 1}}, {}),
+    "limited": (
+        {"stop_at": 10, "trainer": THREE | {"limit_train_batches": 20}},
+        {"trainer": THREE | {"limit_train_batches": 20}},
+    ),
+}
+
+
+def run(ranks, job, *arguments):
+    """Run a job of some ranks; it must succeed."""
+    done = subprocess.run(
+        torchrun(ranks, JOBS / job, *arguments),
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def seen(folder, *legs):
+    """How often each id was seen, by kind and epoch, on all ranks of some legs."""
+    counts = defaultdict(Counter)
+    for leg in legs:
+        for path in folder.glob(f"seen-{leg}-[0-9].json"):
+            for kind, epoch, ids in json.loads(path.read_text()):
+                counts[kind, epoch].update(ids)
+    return counts
+
+
+def assert_exact(counts, world_size, what, epochs=3):
+    """Each id once an epoch, but for padding: fewer than there are ranks."""
+    assert {epoch for kind, epoch in counts if kind == "train"} == set(range(epochs)), what
+    for epoch in range(epochs):
+        trained = counts["train", epoch]
+        assert set(trained) == set(range(SAMPLES)), (what, epoch)
+        assert trained.total() - SAMPLES < world_size, (what, epoch)
+
+
+@pytest.mark.slow
+def test_an_epoch_saved_on_2_ranks_ends_on_1_2_or_3_and_later_ones_are_whole(tmp_path):
+    """Each way to save, and each number of ranks; validation always reads each of its samples as often."""
+    first, rest = [], defaultdict(list)
+    for leg, (saved, resumed) in LEGS.items():
+        name = leg.replace(" ", "_")
+        path = str(tmp_path / f"{name}.ckpt")
+        first.append(f"{name}=" + json.dumps({"save": path, "trainer": THREE} | saved))
+        for ranks in (1, 2, 3):
+            given = {"resume": path, "trainer": THREE} | resumed
+            rest[ranks].append(f"{name}-{ranks}=" + json.dumps(given))
+    run(2, "lightning_job.py", tmp_path, *first)
+    for ranks in (1, 2, 3):
+        run(ranks, "lightning_job.py", tmp_path, *rest[ranks])
+        for leg in LEGS:
+            name = leg.replace(" ", "_")
+            counts = seen(tmp_path, name, f"{name}-{ranks}")
+            if leg == "limited":
+                assert_limited(counts, ranks)
+            else:
+                assert_exact(counts, max(ranks, 2), (leg, ranks))
+            for kind, epoch in counts:
+                if kind == "val":
+                    often = {counts[kind, epoch][id] for id in range(VALIDATED)}
+                    assert len(often) == 1, (leg, ranks, epoch)
+
+
+def assert_limited(counts, ranks):
+    """20 steps an epoch, no sample twice."""
+    saved = 10 * 4 * 2
+    expected = [min(saved + 10 * 4 * ranks, SAMPLES), *[min(20 * 4 * ranks, SAMPLES)] * 2]
+    for epoch in range(3):
+        trained = counts["train", epoch]
+        assert len(trained) == expected[epoch], (ranks, epoch)
+        assert trained.total() - len(trained) < ranks, (ranks, epoch)
+
+
+@pytest.mark.slow
+def test_a_fabric_loop_resumes_in_its_second_epoch(tmp_path):
+    """As the page has it: the loader is left out of ``setup_dataloaders``."""
+    run(2, "fabric_job.py", tmp_path, "saved", 36)
+    for ranks in (1, 2, 3):
+        run(ranks, "fabric_job.py", tmp_path, ranks)
+        assert_exact(seen(tmp_path, "saved", ranks), max(ranks, 2), ranks)
+
+
+@pytest.mark.slow
+def test_the_example_goes_on_with_another_number_of_processes(tmp_path):
+    """Under 80 lines, and shown by the page: 320 samples on 2 processes, the rest of 500 on 1."""
+    path = REPOSITORY / "examples" / "integrations" / "resume_lightning.py"
+    assert len(path.read_text().splitlines()) < 80
+    page = (REPOSITORY / "docs" / "howto" / "trainers" / "lightning.md").read_text()
+    assert f"examples/integrations/{path.name}\n:language: python" in page
+    printed = []
+    for arguments in (["2", "20"], ["1"]):
+        done = subprocess.run(
+            [sys.executable, path, tmp_path, *arguments],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert printed == [
+        "epoch 0: 320 samples\n",
+        "epoch 0: 500 samples\nepoch 1: 500 samples\n",
+    ]
+
+
+def test_the_lines_of_the_page_run(tmp_path, monkeypatch):
+    """As they stand, but without workers; the names that they leave open are Lightning's, and small."""
+    monkeypatch.chdir(tmp_path)
+    lightning, model = make("lightning.pytorch")
+    first, second = (
+        block.text.replace("num_workers=8", "num_workers=0")
+        for block in blocks(REPOSITORY / "docs" / "howto" / "trainers" / "lightning.md")
+        if block.language == "py"
+    )
+    fabric = Fabric(accelerator="cpu", devices=1)
+    names = {
+        "dataset": range(VALIDATED),
+        "model": model,
+        "Trainer": partial(lightning.Trainer, accelerator="cpu", max_epochs=2, logger=False),
+        "ModelCheckpoint": lightning.callbacks.ModelCheckpoint,
+        "fabric": fabric,
+        "train": lambda batch: seen.append((names["epoch"], batch.tolist())),
+    }
+    exec(first, names)
+    assert trained(model) == {0: ONCE, 1: ONCE}
+    seen = []
+    fabric.save("run.ckpt", {"model": model, "sampler": names["sampler"]})
+    exec(second, names)
+    assert sorted(id for epoch, ids in seen for id in ids if epoch == 2) == list(range(VALIDATED))
+
+
+def trained(model):
+    """How often each id was trained on, by epoch."""
+    counts = defaultdict(Counter)
+    for kind, epoch, ids in model.seen:
+        if kind == "train":
+            counts[epoch].update(ids)
+    return counts
+
+
+def trainer_of(lightning, sampler, folder, **given):
+    """A trainer of one process, with the callback."""
+    callbacks = [ResumableSamplerCallback(sampler), *given.pop("callbacks", [])]
+    given = {"max_epochs": 2, "enable_checkpointing": False} | given
+    return lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=callbacks,
+        **given,
+    )
+
+
+ONCE = Counter(range(VALIDATED))
+
+
+@pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
+@pytest.mark.parametrize("before", ["nothing", "fit", "fit of 5 steps", "loop", "lr_find", "kept"])
+def test_fit_trains_whole_epochs_whatever_read_the_sampler_before(name, before, tmp_path):
+    """Another fit, one that a limit ended, the same trainer's, a loop, the tuner's trial."""
+    lightning, model = make(name)
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    trainer = trainer_of(lightning, sampler, tmp_path)
+    if before == "fit":
+        trainer_of(lightning, sampler, tmp_path).fit(model, loader)
+    elif before == "fit of 5 steps":
+        trainer_of(lightning, sampler, tmp_path, max_steps=5).fit(model, loader)
+    elif before == "loop":
+        for number, _ in enumerate(loader):
+            if number == 5:
+                break
+    elif before == "lr_find":
+        lightning.tuner.Tuner(trainer).lr_find(model, loader, num_training=5)
+    elif before == "kept":
+        trainer.fit(model, loader)
+        trainer.fit_loop.max_epochs = 4
+    model.seen.clear()
+    trainer.fit(model, loader)
+    first = 2 if before == "kept" else 0
+    assert trained(model) == {first: ONCE, first + 1: ONCE}
+
+
+def test_validation_is_whole_after_a_sanity_check_and_a_limit(tmp_path):
+    """Two batches of the sanity check and five of a limited validation are read again."""
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, val = loaders(VALIDATED, 4, VALIDATED)
+    trainer_of(lightning, sampler, tmp_path, limit_val_batches=5).validate(
+        model, val, verbose=False
+    )
+    model.seen.clear()
+    trainer_of(lightning, sampler, tmp_path).fit(model, loader, [val])
+    validated = defaultdict(Counter)
+    for kind, epoch, ids in model.seen:
+        if kind == "val":
+            validated[epoch].update(ids)
+    assert validated == {0: ONCE, 1: ONCE}
+
+
+@pytest.mark.parametrize("by", ["an error", "a save in the step"])
+def test_a_batch_whose_step_did_not_end_is_trained_on_again(by, tmp_path):
+    """Lightning repeats it, and so does the record."""
+    lightning, model = make("lightning.pytorch")
+    path = str(tmp_path / "saved.ckpt")
+    ended = []
+
+    class Fails(lightning.Callback):
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            if trainer.global_step == 14 and by == "an error":
+                raise KeyError
+            if trainer.global_step == 14:
+                trainer.save_checkpoint(path)
+                raise KeyError
+
+        def on_exception(self, trainer, module, exception):
+            if by == "an error":
+                trainer.save_checkpoint(path)
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            ended.append((trainer.current_epoch, batch.tolist()))
+
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    with pytest.raises(KeyError):
+        trainer_of(lightning, sampler, tmp_path, callbacks=[Fails()]).fit(model, loader)
+    model.seen = [["train", epoch, ids] for epoch, ids in ended]
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    trainer_of(lightning, sampler, tmp_path).fit(model, loader, ckpt_path=path)
+    assert trained(model) == {0: ONCE, 1: ONCE}
+
+
+# -- what is refused
+
+
+def test_another_sampler_is_refused():
+    """Its type is named."""
+    with pytest.raises(TypeError, match="got a range"):
+        ResumableSamplerCallback(range(3))
+
+
+def fit_refused(match, tmp_path, loader, sampler, error=ValueError, **given):
+    """Fit is refused before a batch is trained on."""
+    lightning, model = make("lightning.pytorch")
+    resume = given.pop("ckpt_path", None)
+    with pytest.raises(error, match=match):
+        trainer_of(lightning, sampler, tmp_path, **given).fit(model, loader, ckpt_path=resume)
+    assert model.seen == []
+
+
+def test_a_loader_that_does_not_report_is_refused(tmp_path):
+    """torch's own, a collection, one of another sampler, and one whose sampler Lightning replaced."""
+    from torch.utils.data import DataLoader as TorchLoader
+
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    plain = TorchLoader(range(VALIDATED), 4, sampler=sampler)
+    other = loaders(VALIDATED, 4, 0)[1]
+    fit_refused("reads a DataLoader over .* pass globidx.DataLoader", tmp_path, plain, sampler)
+    fit_refused("reads a dict", tmp_path, {"one": loader}, sampler)
+    fit_refused("over the sampler that it was given", tmp_path, other, sampler)
+    fit_refused("over a SequentialSampler", tmp_path, loader, sampler, overfit_batches=2)
+
+
+def test_ranks_other_than_lightnings_are_refused(tmp_path):
+    """Half of the samples would never be trained on."""
+    sampler = ResumableDistributedSampler(range(VALIDATED), 2, 0)
+    loader = DataLoader(range(VALIDATED), 4, sampler=sampler)
+    fit_refused("rank 0 of 2, and Lightning trains as rank 0 of 1", tmp_path, loader, sampler)
+
+
+def test_a_record_that_lightning_knows_nothing_of_is_refused(tmp_path):
+    """A sampler that was loaded by hand, and a Trainer that begins at epoch 0."""
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    sampler.finish_epoch()
+    record = sampler.state_dict()
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    sampler.load_state_dict(record)
+    fit_refused(r"set_epoch\(0\), but epochs", tmp_path, loader, sampler, error=EpochError)
+
+
+def test_an_epoch_saved_in_its_last_validation_needs_that_validation(tmp_path):
+    """Without it Lightning would train on the epoch again."""
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, val = loaders(VALIDATED, 4, VALIDATED)
+    keep = lightning.callbacks.ModelCheckpoint(tmp_path, "kept", save_on_train_epoch_end=False)
+    trainer = trainer_of(
+        lightning, sampler, tmp_path, max_epochs=1, callbacks=[keep], enable_checkpointing=True
+    )
+    trainer.fit(model, loader, val)
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    path = str(tmp_path / "kept.ckpt")
+    fit_refused(
+        "validation after all batches of epoch 0", tmp_path, loader, sampler, ckpt_path=path
+    )
+
+
+def test_a_machine_without_lightning_is_told_what_to_install():
+    """One sentence, and no other module's name."""
+    program = (
+        "import sys; sys.modules['lightning'] = sys.modules['pytorch_lightning'] = None\n"
+        "import globidx.integrations.lightning"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert "ModuleNotFoundError: globidx.integrations.lightning needs Lightning" in done.stderr
+    assert "pip install 'globidx[lightning]'" in done.stderr
