@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import collate, errors, orders, policies
+    from globidx import collate, errors, orders, policies, testing
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.generator import sample_rng
     from globidx.core.index.changes import Changes
@@ -87,13 +87,14 @@ __all__ = [
     "policies",
     "read_record",
     "sample_rng",
+    "testing",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("collate", "errors", "orders", "policies"):
+    elif name in ("collate", "errors", "orders", "policies", "testing"):
         value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")

@@ -16,7 +16,7 @@ import globidx
 
 PACKAGE = Path(globidx.__file__).parent
 LAYERS = ["errors", "core", "disk", "torch", "top"]
-TOP = {"__init__", "__main__", "cli", "collate", "integrations", "orders", "policies"}
+TOP = {"__init__", "__main__", "cli", "collate", "integrations", "orders", "policies", "testing"}
 PURE = {
     "io",
     "os",

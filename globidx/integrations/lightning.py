@@ -80,6 +80,11 @@ class ResumableSamplerCallback(_Callback):
         self._counted = 0
         # Lightning's counts of batches that are ready and processed
         self._progress: Any = None
+        self._fits = True
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
+        """Remember whether the trainer fits; it loads callbacks to validate and test, too."""
+        self._fits = stage == "fit"
 
     # -- the record, in a checkpoint
 
@@ -94,14 +99,15 @@ class ResumableSamplerCallback(_Callback):
         return self.sampler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a record.
+        """Go on from a record; validation and tests, which read weights, leave the sampler alone.
 
         Parameters
         ----------
         state_dict : dict
             What ``state_dict`` returned, on any number of processes.
         """
-        self.sampler.load_state_dict(state_dict)
+        if self._fits:
+            self.sampler.load_state_dict(state_dict)
 
     # -- training
 
@@ -160,7 +166,7 @@ class ResumableSamplerCallback(_Callback):
         samplers.append(getattr(getattr(loader, "batch_sampler", None), "sampler", None))
         if not isinstance(loader, DataLoader) or all(one is not self.sampler for one in samplers):
             raise ValueError(
-                f"training reads a {type(loader).__name__} over {_described(samplers[0])}, and "
+                f"training reads a {type(loader).__name__} over a {type(samplers[0]).__name__}, and "
                 "ResumableSamplerCallback needs one globidx.DataLoader over the sampler that it "
                 "was given: pass globidx.DataLoader(dataset, ..., sampler=sampler) to fit"
             )
@@ -192,10 +198,6 @@ class ResumableSamplerCallback(_Callback):
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Let a test read all."""
         _begin_anew(trainer.test_dataloaders)
-
-
-def _described(sampler: Any) -> str:
-    return f"a {type(sampler).__name__}"
 
 
 def _begin_anew(loaders: Any) -> None:

@@ -41,6 +41,9 @@ def make(name, **given):
         def validation_step(self, batch, index):
             self.note("sanity" if self.trainer.sanity_checking else "val", batch)
 
+        def test_step(self, batch, index):
+            self.note("test", batch)
+
         def on_train_batch_end(self, *_):
             stop = given.get("stop_at")
             if stop is not None and self.trainer.fit_loop.total_batch_idx + 1 == stop:
@@ -53,9 +56,9 @@ def make(name, **given):
     return lightning, Model()
 
 
-def loaders(samples, batch, val, workers=0):
+def loaders(samples, batch, val, workers=0, tail=None):
     """The training loader and, for ``val`` samples, one of validation with an exact tail."""
-    train = ResumableDistributedSampler(range(samples), seed=7)
+    train = ResumableDistributedSampler(range(samples), seed=7, tail=tail)
     loader = DataLoader(
         range(samples), batch, sampler=train, num_workers=workers, persistent_workers=workers > 0
     )
@@ -71,6 +74,7 @@ def fit(folder, leg, **given):
         given.get("batch", 4),
         given.get("val", 0),
         given.get("workers", 0),
+        given.get("tail"),
     )
     keep = []
     if "kept" in given:

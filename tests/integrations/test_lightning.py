@@ -58,7 +58,13 @@ LEGS = {
 
 def run(ranks, job, *arguments):
     """Run a job of some ranks; it must succeed."""
-    done = subprocess.run(
+    done = ended(ranks, job, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def ended(ranks, job, *arguments):
+    """A job of some ranks that has ended."""
+    return subprocess.run(
         torchrun(ranks, JOBS / job, *arguments),
         cwd=REPOSITORY,
         env=environment(),
@@ -66,7 +72,6 @@ def run(ranks, job, *arguments):
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, done.stderr
 
 
 def seen(folder, *legs):
@@ -254,6 +259,38 @@ def test_validation_is_whole_after_a_sanity_check_and_a_limit(tmp_path):
     assert validated == {0: ONCE, 1: ONCE}
 
 
+def test_an_epoch_that_a_limit_ended_is_over_for_a_run_by_steps(tmp_path):
+    """The next five batches are the first five of the next epoch, and Lightning counts them from 0."""
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    keep = lightning.callbacks.ModelCheckpoint(tmp_path, "kept", save_on_train_epoch_end=True)
+    given = {"enable_checkpointing": True, "callbacks": [keep], "limit_train_batches": 5}
+    trainer_of(lightning, sampler, tmp_path, max_epochs=1, **given).fit(model, loader)
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    given = {"max_epochs": -1, "max_steps": 10, "limit_train_batches": 5}
+    trainer = trainer_of(lightning, sampler, tmp_path, **given)
+    trainer.fit(model, loader, ckpt_path=tmp_path / "kept.ckpt")
+    next_epoch = loaders(VALIDATED, 4, 0)[0]
+    next_epoch.set_epoch(1)
+    assert [id for _, _, ids in model.seen for id in ids] == list(next_epoch)[:20]
+
+
+def test_validation_with_a_checkpoint_leaves_training_where_it_is(tmp_path):
+    """Its weights are those of an epoch that is over, and the sampler does not go back there."""
+    lightning, model = make("lightning.pytorch")
+    sampler, loader, val = loaders(VALIDATED, 4, VALIDATED)
+    trainer = trainer_of(lightning, sampler, tmp_path)
+    trainer.fit(model, loader, val)
+    trainer.save_checkpoint(tmp_path / "kept.ckpt")
+    sampler.set_epoch(5)
+    record = sampler.state_dict()
+    trainer.validate(model, val, ckpt_path=tmp_path / "kept.ckpt", verbose=False)
+    trainer.test(model, val, ckpt_path=tmp_path / "kept.ckpt", verbose=False)
+    assert sampler.state_dict() == record
+    assert sum(kind == "test" for kind, _, _ in model.seen) == len(val)
+
+
 @pytest.mark.parametrize("by", ["an error", "a save in the step"])
 def test_a_batch_whose_step_did_not_end_is_trained_on_again(by, tmp_path):
     """Lightning repeats it, and so does the record."""
@@ -321,6 +358,15 @@ def test_ranks_other_than_lightnings_are_refused(tmp_path):
     sampler = ResumableDistributedSampler(range(VALIDATED), 2, 0)
     loader = DataLoader(range(VALIDATED), 4, sampler=sampler)
     fit_refused("rank 0 of 2, and Lightning trains as rank 0 of 1", tmp_path, loader, sampler)
+
+
+@pytest.mark.slow
+def test_ranks_that_may_differ_by_a_batch_are_refused(tmp_path):
+    """An exact tail is for validation; in training DDP would wait for ever."""
+    given = json.dumps({"tail": "exact", "trainer": THREE})
+    done = ended(2, "lightning_job.py", tmp_path, f"uneven={given}")
+    assert done.returncode != 0
+    assert "ValueError: tail='exact' may give one rank a batch more than another" in done.stderr
 
 
 def test_a_record_that_lightning_knows_nothing_of_is_refused(tmp_path):

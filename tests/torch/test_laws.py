@@ -10,6 +10,7 @@ from oracle import Epoch
 
 from globidx import ResumableDistributedSampler, merge_states
 from globidx.orders import Sequential, Shuffle, Weighted
+from globidx.testing import strategies
 
 TAILS = ("pad", "drop", "exact")
 ORDERS = [Shuffle(), Sequential()]
@@ -27,30 +28,10 @@ def ranks_of(n, world_size, record=None, **arguments):
     return samplers
 
 
-@st.composite
-def legs(draw):
-    """[(world size, batch size, how far each rank comes, as a share of its stream, or one share for all)]"""
-    shares = st.floats(0, 1)
-    made = []
-    for _ in range(draw(st.integers(0, 4))):
-        world_size = draw(st.integers(1, 6))
-        uneven = draw(st.booleans())
-        made.append(
-            (
-                world_size,
-                draw(st.integers(1, 7)),
-                [draw(shares) for _ in range(world_size)]
-                if uneven
-                else [draw(shares)] * world_size,
-            )
-        )
-    return made
-
-
 @given(
-    n=st.integers(1, 90),
-    legs=legs(),
-    last=st.integers(1, 6),
+    n=strategies.lengths(),
+    legs=strategies.histories(),
+    last=strategies.world_sizes(),
     seed=st.integers(0, 99),
     tail=st.sampled_from(TAILS),
 )
@@ -58,14 +39,15 @@ def test_each_id_is_committed_once_however_often_the_run_is_killed(n, legs, last
     """Legs of (world size, batch size, progress of each rank), each killed and resumed, and a last one to the end, read one epoch."""
     epoch = Epoch(Shuffle().bind(n, seed=seed, epoch=0).take(range(n)).tolist())
     record, arguments = None, {"seed": seed, "tail": tail}
-    for world_size, batch, shares in [*legs, (last, 3, [1.0] * last)]:
+    for leg in [*legs, strategies.Leg(last, 3, (1.0,) * last)]:
+        world_size, batch = leg.world_size, leg.batch_size
         samplers = ranks_of(n, world_size, record, **arguments)
         streams = [list(sampler) for sampler in samplers]
         if epoch.left and samplers[0].epoch == 0:
             assert streams == epoch.deal(world_size, tail)
         counts = []
-        for sampler, stream, share in zip(samplers, streams, shares, strict=True):
-            count = len(stream) if share == 1.0 else int(share * len(stream)) // batch * batch
+        for rank, (sampler, stream) in enumerate(zip(samplers, streams, strict=True)):
+            count = leg.ids(rank, len(stream))
             for first in range(0, count, batch):
                 sampler.commit(min(batch, count - first))
             counts.append(count)

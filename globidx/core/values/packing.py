@@ -313,7 +313,16 @@ def _numbers(text: str) -> tuple[Any, ...]:
     read = {"i": int, "u": int, "f": str, "c": complex}.get(dtype.kind)
     if read is None:
         raise ValueError(f"{name} is no dtype of numbers")
-    return tuple(dtype.type(read(value)) for value in values)
+    numbers = tuple(map(read, values))
+    if dtype.kind in "iu" and not all(_fits(one, dtype) for one in numbers):
+        # older versions of numpy wrap such a number around
+        raise ValueError(f"{text} is beyond the numbers of its dtype")
+    return tuple(map(dtype.type, numbers))
+
+
+def _fits(number: int, dtype: np.dtype[Any]) -> bool:
+    bounds = np.iinfo(dtype)
+    return int(bounds.min) <= number <= int(bounds.max)
 
 
 def _type_name(number: Any) -> str:

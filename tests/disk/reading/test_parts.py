@@ -12,7 +12,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx import FileCacheDataset, GlobalIndexManager, Window, sample_rng
+from globidx import FileCacheDataset, GlobalIndexManager, Window
+from globidx.core.generator import CROP, START
 from globidx.errors import MissingChunkError
 
 KINDS = (
@@ -395,7 +396,7 @@ def test_crops_are_chosen_by_the_samples_generator(tmp_path, kind):
     dataset = FileCacheDataset(manager, select=crop)
     expected = {}
     for id in range(6):
-        chosen = crop(sample_rng(0, 0, id), (1, 2, 16, 16))
+        chosen = crop(START.rng(id, CROP), (1, 2, 16, 16))
         expected[id] = data[id][:, chosen[-2], chosen[-1]]
     for batch in ([0, 1, 2, 3, 4, 5], [5, 5, 0], [3]):
         for id, sample in zip(batch, dataset.__getitems__(batch), strict=True):
@@ -409,7 +410,7 @@ def test_crops_are_chosen_by_the_samples_generator(tmp_path, kind):
     if kind != "contiguous":
         dataset.counters(reset=True)
         dataset[4]
-        y, x = (chosen.start for chosen in crop(sample_rng(0, 0, 4), (1, 2, 16, 16)).values())
+        y, x = (chosen.start for chosen in crop(START.rng(4, CROP), (1, 2, 16, 16)).values())
         assert dataset.counters().decodes == len({y // 4, (y + 4) // 4}) * len(
             {x // 4, (x + 4) // 4}
         )
@@ -421,7 +422,7 @@ def test_a_crop_may_leave_a_part_to_each_rank(tmp_path):
     path = write(tmp_path, "zarr3", data, (2, 4, 4))
     manager = index(path, sequences="file", window=Window(range(2)))
     dataset = FileCacheDataset(manager, select=crop, part=(1, 2))
-    chosen = crop(sample_rng(0, 0, 3), (1, 16, 16))
+    chosen = crop(START.rng(3, CROP), (1, 16, 16))
     expected = data[3:5, chosen[-2], chosen[-1]][:, :, 3:]
     np.testing.assert_array_equal(dataset[3].numpy(), expected)
 
