@@ -14,8 +14,9 @@ from globidx import DataLoader, ResumableDistributedSampler
 from globidx.errors import CommitError
 from globidx.integrations.accelerate import PreparedLoader, prepare
 
-# two of three ranks are padded, which no cut at the end of what was gathered could drop
-SAMPLES, BATCH, EPOCHS, ACCUMULATE = 205, 4, 3, 4
+# Two of three ranks are padded, each after other samples of its last batch: no cut at the end of what was
+# gathered could drop that.
+SAMPLES, BATCH, EPOCHS, ACCUMULATE = 205, 5, 3, 4
 
 
 def loader_of(samples=10, batch=4, **arguments):
