@@ -234,13 +234,16 @@ class DataLoader(ShieldedLoader):
         """
         sampler = self._counted("steps_left")
         validate.integer(epochs, "epochs")
-        ledger, batching = sampler._ledger, self._batching()
-        now = (
-            batching.batches(ledger.left_to_deliver - ledger.held_ids)
-            if sampler.epoch < epochs
-            else 0
+        ledger, batching, epoch = sampler._ledger, self._batching(), sampler.epoch
+        # a loop by next() is over with its last batch, though nobody has come back for another one
+        is_over = epoch > ledger.running_epoch
+        left = (
+            ledger.tracker.whole_epoch(epoch)
+            if is_over
+            else ledger.left_to_deliver - ledger.held_ids
         )
-        later = range(sampler.epoch + 1, epochs)
+        now = batching.batches(left) if epoch < epochs else 0
+        later = range(epoch + 1, epochs)
         # without skips all whole epochs are alike
         if not sampler.skipped.pairs:
             return now + self.steps_per_epoch * len(later)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from globidx.core.progress import partition
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.state import SamplerState
 from globidx.core.progress.tracker import Tracker
@@ -69,6 +70,27 @@ class Account:
         with self.lock:
             held = self.passes.held
         return len(held.ids) if held is not None else 0
+
+    @property
+    def holds_last(self) -> bool:
+        """Whether nothing of the pass follows the batch that the loop holds."""
+        with self.lock:
+            held = self.passes.held
+        return held is not None and held.is_last
+
+    @property
+    def held_by_rank(self) -> list[int]:
+        """How many ids of the batch that each rank's loop holds are no padding, in rank order.
+
+        The other ranks are assumed to hold as many ids as this one, and to have progressed as far.
+        """
+        state, _ = self.at()
+        ids, world_size = self.held_ids, state.world_size
+        shares = [
+            partition.share(state.progress.remaining, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        return [min(max(share - state.committed, 0), ids) for share in shares]
 
     @property
     def was_read(self) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from globidx.errors import CommitError
 
 _LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader")
+_ACCELERATE = "accelerate.data_loader"
 # frames between a loader and the sampler that it reads: batch samplers, wrappers, and our own
 _MOST_FRAMES = 13
 # a suspended frame is on no thread's stack, whether its loop goes on or not
@@ -127,6 +128,31 @@ def refuse_sparse_snapshots() -> None:
                 f"{interval}-th state, and replays the batches since then after a load, which "
                 "loses samples on another batch size or world size; leave snapshot_every_n_steps "
                 "at 1 (a state of this sampler is small and costs microseconds)"
+            )
+
+
+def refuse_accelerate(world_size: int) -> None:
+    """CommitError if Accelerate deals batches of dealt ids once more, or skips some of them.
+
+    Both read the sampler like a loader and never deliver what they leave out.
+    """
+    for frame in _frames():
+        if _name(frame) != _ACCELERATE:
+            continue
+        wrapper: Any = frame.f_locals.get("self")
+        kind = frame.f_code.co_qualname.partition(".")[0]
+        if kind == "SkipBatchSampler":
+            raise CommitError(
+                f"skip_first_batches({wrapper.skip_batches}) over a ResumableDistributedSampler, "
+                "which starts after what is committed: these batches would be lost; leave it out "
+                "(with transformers' Trainer use globidx.integrations.transformers)"
+            )
+        if kind == "BatchSamplerShard" and wrapper.num_processes > 1 and world_size > 1:
+            raise CommitError(
+                f"Accelerate deals the batches of this rank to {wrapper.num_processes} processes, "
+                f"but their ids are dealt to {world_size} ranks already: most would be lost; use "
+                "globidx.integrations.accelerate.prepare(accelerator, loader) in place of "
+                "accelerator.prepare(loader)"
             )
 
 

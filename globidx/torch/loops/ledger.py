@@ -90,6 +90,7 @@ class Ledger(Account):
 
     def iterate(self, sampler: Resumable) -> SampleIterator:
         """An iterator over what this rank has left to do, for ``sampler``, whose ledger this is."""
+        callers.refuse_accelerate(self.tracker.ranks.resolve()[1])
         with self.lock:
             if not self.passes.is_looped_over:
                 self._end_if_over()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loops import LEN_LIMITED, made
+from loops import LEN_LIMITED, by_next, made
 
 from globidx import DataLoader, ResumableDistributedSampler
 
@@ -53,6 +53,13 @@ def test_lengths_are_what_comes(n, batch, world, rank, tail, drop_last, before, 
         if start == 0 and epoch > first.epoch:
             assert len(numbers) == whole
     assert came == left
+
+
+def test_steps_are_left_after_the_last_batch_of_a_loop_by_next():
+    """Such a loop does not come back after its last batch: the epoch is over, and the next one is whole."""
+    sampler, loader = made(41, 4)
+    by_next(loader)
+    assert (sampler.epoch, loader.steps_left(1), loader.steps_left(3)) == (1, 0, 22)
 
 
 def test_skips_count_in_the_steps_of_later_epochs():
