@@ -25,7 +25,7 @@ def _callback_class() -> Any:
             return import_module(name).Callback
     raise ModuleNotFoundError(
         "globidx.integrations.lightning needs Lightning 2.x, which is not installed: "
-        "pip install 'globidx[lightning]'"
+        "pip install '.[lightning]'"
     )
 
 
