@@ -426,4 +426,4 @@ def test_a_machine_without_lightning_is_told_what_to_install():
         text=True,
     )
     assert "ModuleNotFoundError: globidx.integrations.lightning needs Lightning" in done.stderr
-    assert "pip install 'globidx[lightning]'" in done.stderr
+    assert "pip install '.[lightning]'" in done.stderr
