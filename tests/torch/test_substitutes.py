@@ -155,7 +155,7 @@ def test_a_function_that_returns_no_id_is_told_what_it_returned(folder, returned
 def test_a_process_that_is_short_of_something_is_not_bad_data(folder, cause):
     """Files or memory that run out say nothing about the sample: it raises, and quarantines nothing."""
 
-    def read(ids):
+    def read(ids, moment):
         if 3 in ids:
             raise errors.ReadError("sample id 3: no") from cause
         return ids
