@@ -326,7 +326,7 @@ def test_an_item_of_a_shard_costs_the_same_however_many_chunks_it_has(tmp_path, 
     costs = []
     for chunks in (10, 300_000):
         path = shard_of(tmp_path / f"{chunks}.zarr", chunks)
-        manager = GlobalIndexManager(path, cache_dir=tmp_path)
+        manager = GlobalIndexManager(path, cache_dir=tmp_path, settled_after=0)
         dataset = FileCacheDataset(manager, cache_bytes=cache)
         ids = [0, chunks // 2, chunks - 1]
         assert [int(dataset[id][0]) for id in ids] == [id % 251 + 1 for id in ids]
@@ -345,8 +345,8 @@ def test_an_item_costs_the_same_however_many_chunks_the_array_has(tmp_path, call
         ids = [0, chunks // 2, chunks - 1]
         for id in ids:
             array[id] = 7
-        dataset = FileCacheDataset(GlobalIndexManager(path, cache_dir=tmp_path))
-        costs.append(cost(dataset, ids, calls))
+        manager = GlobalIndexManager(path, cache_dir=tmp_path, settled_after=0)
+        costs.append(cost(FileCacheDataset(manager), ids, calls))
     assert costs[0] == costs[1]
 
 
