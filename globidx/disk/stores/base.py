@@ -309,6 +309,17 @@ def open_store(
     return store
 
 
+def _library_of(
+    path: str, allow_external: bool, storage_options: Mapping[str, Any] | None
+) -> tuple[Any, dict[str, Any]]:
+    """The module that opens a file by its library, and the options that it takes: fsspec opens no HDF5 file."""
+    kind = "zarr" if is_remote(path) else format_of(Path(path))
+    access: dict[str, Any] = {"allow_external": allow_external}
+    if kind == "zarr":
+        access["storage_options"] = storage_options
+    return _module(f"{kind}.library"), access
+
+
 def arrays_like(
     path: str,
     pattern: str,
@@ -321,11 +332,8 @@ def arrays_like(
 
     In natural order. Errors say what is wrong, not where.
     """
-    kind = "zarr" if is_remote(path) else format_of(Path(path))
-    more = {"storage_options": storage_options} if kind == "zarr" else {}
-    listed: list[str] = _module(f"{kind}.library").arrays_like(
-        path, pattern, varies, allow_external=allow_external, **more
-    )
+    library, access = _library_of(path, allow_external, storage_options)
+    listed: list[str] = library.arrays_like(path, pattern, varies, **access)
     return listed
 
 
@@ -333,11 +341,8 @@ def available(
     path: str, *, allow_external: bool, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """What an AnnData file has a row of for each observation, by key, and how it is stored."""
-    kind = "zarr" if is_remote(path) else format_of(Path(path))
-    options = {} if kind == "hdf5" else {"storage_options": storage_options}
-    listed: dict[str, str] = _module(f"{kind}.library").available(
-        path, allow_external=allow_external, **options
-    )
+    library, access = _library_of(path, allow_external, storage_options)
+    listed: dict[str, str] = library.available(path, **access)
     return listed
 
 
@@ -370,11 +375,8 @@ def contents(
 
     Errors say what is wrong, not where.
     """
-    kind = "zarr" if is_remote(path) else format_of(Path(path))
-    more = {"storage_options": storage_options} if kind == "zarr" else {}
-    found: Contents | None = _module(f"{kind}.library").contents(
-        path, pattern, allow_external=allow_external, **more
-    )
+    library, access = _library_of(path, allow_external, storage_options)
+    found: Contents | None = library.contents(path, pattern, **access)
     return found
 
 
