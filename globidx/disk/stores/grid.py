@@ -9,7 +9,7 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +135,39 @@ class ChunkGrid:
             if out.dtype.names is not None:
                 some = dtypes.as_dtype(some, out.dtype)
             pieces.put(out[target : target + stop - start], regions, some)
+
+
+class GridSource:
+    """A source of rows in chunks of a grid, each of which a subclass decodes."""
+
+    _grid: ChunkGrid
+
+    @property
+    def row_shape(self) -> Coordinates:
+        """The shape of a row."""
+        return self._grid.row_shape
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks."""
+        return self._grid.width
+
+    def at(self, place: int) -> Self:
+        """The rows at one place along axis 0."""
+        return self._over(self._grid.at(place))
+
+    def select(self, selection: Selection) -> Self:
+        """The rows with what is selected of each, by the chunks that hold it."""
+        return self._over(self._grid.select(selection))
+
+    def _over(self, grid: ChunkGrid) -> Self:
+        other = copy.copy(self)
+        other._set_grid(grid)
+        return other
+
+    def _set_grid(self, grid: ChunkGrid) -> None:
+        """Note the grid, and what follows from it for decoding."""
+        self._grid = grid
 
 
 def _is_all(piece: Piece, length: int) -> bool:

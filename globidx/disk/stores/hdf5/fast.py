@@ -22,7 +22,7 @@ from globidx.core.values import dtypes
 from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
-from globidx.disk.stores.grid import ChunkGrid
+from globidx.disk.stores.grid import ChunkGrid, GridSource
 from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
@@ -40,7 +40,7 @@ _AT_ONCE = 2**18
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
-class ChunkedSource:
+class ChunkedSource(GridSource):
     """One chunked dataset of an open file, in rows along ``axis``.
 
     Each chunk is read by its offset and decoded whole.
@@ -72,30 +72,8 @@ class ChunkedSource:
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
         self.how = f"chunks decoded without HDF5's filters ({named}{by})"
 
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """The shape of a row."""
-        return self._grid.row_shape
-
-    def at(self, place: int) -> ChunkedSource:
-        """The rows at one place along axis 0."""
-        other = copy.copy(self)
-        other._set_grid(self._grid.at(place))
-        return other
-
-    def select(self, selection: Selection) -> ChunkedSource:
-        """The rows with what is selected of each, by the chunks that hold it."""
-        other = copy.copy(self)
-        other._set_grid(self._grid.select(selection))
-        return other
-
-    @property
-    def width(self) -> int:
-        """How many chunks it decodes for a row of chunks."""
-        return self._grid.width
-
     def _set_grid(self, grid: ChunkGrid) -> None:
-        self._grid = grid
+        super()._set_grid(grid)
         self._direct = grid.is_direct and self._dtype.isnative and self._is_native
 
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:

@@ -8,7 +8,6 @@ costs.
 
 from __future__ import annotations
 
-import copy
 import errno
 import math
 from collections.abc import Callable, Sequence
@@ -17,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.reading.selection import Selection
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
-from globidx.disk.stores.grid import ChunkGrid
+from globidx.disk.stores.grid import ChunkGrid, GridSource
 from globidx.disk.stores.zarr.containers import MOST_METADATA, Container, Opened, key_of
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
@@ -31,7 +29,7 @@ from globidx.errors import MissingChunkError, ReadError
 _INDEX_BYTES = 2**20
 
 
-class ZarrSource:
+class ZarrSource(GridSource):
     """One array of a store: rows along ``axis``, decoded chunk by chunk.
 
     It holds no file open between reads.
@@ -59,31 +57,9 @@ class ZarrSource:
         in_zip = ", in a zip file" if container.kind == "zip" else ""
         self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''}{in_zip})"
 
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """The shape of a row."""
-        return self._grid.row_shape
-
-    def at(self, place: int) -> ZarrSource:
-        """The rows at one place along axis 0."""
-        other = copy.copy(self)
-        other._set_grid(self._grid.at(place))
-        return other
-
-    def select(self, selection: Selection) -> ZarrSource:
-        """The rows with what is selected of each, by the chunks that hold it."""
-        other = copy.copy(self)
-        other._set_grid(self._grid.select(selection))
-        return other
-
-    @property
-    def width(self) -> int:
-        """How many chunks it decodes for a row of chunks."""
-        return self._grid.width
-
     def _set_grid(self, grid: ChunkGrid) -> None:
         array = self._array
-        self._grid = grid
+        super()._set_grid(grid)
         is_in_order = array.axes == tuple(range(len(array.axes))) and array.dtype.isnative
         # then the bytes of a chunk are its rows
         self._direct = grid.is_direct and is_in_order
