@@ -14,6 +14,7 @@ import torch.utils.data
 
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
+from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatches
@@ -369,11 +370,8 @@ def _hides_substitutes(dataset: Any, depth: int = 0) -> bool:
     """Whether some dataset inside this one replaces samples and cannot say so: it is asked for single samples."""
     if getattr(dataset, "may_substitute", False) or depth > _DEEPEST:
         return False
-    parts = getattr(dataset, "datasets", None)
-    inner = parts if isinstance(parts, (list, tuple)) else [getattr(dataset, "dataset", None)]
     hidden = not hasattr(dataset, "__getitems__")
     return any(
         _hides_substitutes(one, depth + 1) or (hidden and getattr(one, "may_substitute", False))
-        for one in inner
-        if one is not None
+        for one in datasets_inside(dataset)
     )

@@ -94,6 +94,18 @@ def known(dataset: Any) -> Known:
     return Plain(dataset, length)
 
 
+def datasets_inside(dataset: Any) -> list[Any]:
+    """Return the datasets that a wrapper holds, by the names that torch's have for them; none of any other.
+
+    >>> from types import SimpleNamespace as Wrapper
+    >>> datasets_inside(Wrapper(dataset=range(3))), datasets_inside(Wrapper(datasets=(1, 2)))
+    ([range(0, 3)], [1, 2])
+    """
+    parts = getattr(dataset, "datasets", None)
+    inside = parts if isinstance(parts, (list, tuple)) else [getattr(dataset, "dataset", None)]
+    return [one for one in inside if one is not None]
+
+
 def chunking_of(dataset: Any, num_samples: int) -> Chunking:
     """Return how the first samples are stored in chunks.
 

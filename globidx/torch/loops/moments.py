@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from globidx.core.datasets.known import datasets_inside
 from globidx.core.generator import BATCH, START, Moment
 
 #: How many datasets inside one another are looked at.
@@ -90,9 +91,7 @@ def moments_of(dataset: Any, depth: int = 0) -> list[SharedMoment]:
     own = getattr(dataset, "moment", None)
     if isinstance(own, SharedMoment):
         return [own]
-    parts = getattr(dataset, "datasets", None)
-    inner = parts if isinstance(parts, (list, tuple)) else [getattr(dataset, "dataset", None)]
-    return [one for part in inner if part is not None for one in moments_of(part, depth + 1)]
+    return [one for part in datasets_inside(dataset) for one in moments_of(part, depth + 1)]
 
 
 def takes_rng(transform: Callable[..., Any]) -> bool:
