@@ -86,21 +86,23 @@ def in_runs(root: Any, field: Field) -> Field | None:
     runs = runs_of(field.path)
     if runs is None or is_array(_get(root, field.path)):
         return None
-    for one in (runs.array, *runs.tell):
-        if not is_array(_get(root, one)):
+    found = {one: _get(root, one) for one in (runs.array, *runs.tell)}
+    for one, array in found.items():
+        if not is_array(array):
             raise ValueError(f"key {field.path!r} names {one!r}, which is no array in it")
-    for one in runs.tell:
-        if len(root[one].shape) != 1 or root[one].dtype.kind not in "iu":
+    tell = [found[one] for one in runs.tell]
+    for one, array in zip(runs.tell, tell, strict=True):
+        if len(array.shape) != 1 or array.dtype.kind not in "iu":
             raise ValueError(
-                f"key {field.path!r} names {one!r} for runs, which has shape {tuple(root[one].shape)} and dtype "
-                f"{root[one].dtype}; it must hold a row of whole numbers"
+                f"key {field.path!r} names {one!r} for runs, which has shape {tuple(array.shape)} and dtype "
+                f"{array.dtype}; it must hold a row of whole numbers"
             )
-    if len({root[one].shape[0] for one in runs.tell}) > 1:
+    if len({array.shape[0] for array in tell}) > 1:
         raise ValueError(
             f"{' and '.join(map(repr, runs.tell))} differ in length, so that they tell no runs"
         )
     if runs.by == "offsets":
-        _require_offsets(root[runs.tell[0]], runs)
+        _require_offsets(tell[0], runs)
     if field.axis:
         raise ValueError(f"key {field.path!r} has its runs along axis 0, not {field.axis}")
     return field._replace(form="ragged")

@@ -120,13 +120,15 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             if field.form in SPARSE:
                 group = file[field.path]
                 dataset = group["data"]
-                shape, chunks = anndata.matrix_shape(group, field.form), None
-                dtype = dataset.dtype
+                stored_as = description(dataset.id)
+                shape, dtype, chunks = anndata.matrix_shape(group, field.form), stored_as[1], None
             elif field.form == "ragged":
                 dataset, shape, dtype, chunks = find_arrays.described_runs(file, field.path)
+                stored_as = description(dataset.id)
             else:
                 dataset = file[field.path]
-                shape, dtype, chunks, _ = description(dataset.id)
+                stored_as = description(dataset.id)
+                shape, dtype, chunks = stored_as[:3]
             packing = "" if field.form in SPARSE else packing_in(dataset.id, dataset.dtype)
             dtype = anndata.given_dtype(field.form, dtype)
             arrays.append(
@@ -135,13 +137,13 @@ def _scan(path: str, layout: Layout, axis: int) -> Entry:
             shapes.append(shape)
             require_filters(dataset.id.get_create_plist(), field.path)
             targets += sources
-            _, stored_as, stored, filters = description(dataset.id)
+            _, own, stored, filters = stored_as
             # names alone, so that a file may be moved together with its sources
             names = sorted({os.path.basename(target.file) for target in sources})
             described.append(
                 (
                     shape,
-                    dtypes.told(stored_as),
+                    dtypes.told(own),
                     stored,
                     filters,
                     [*names, packing] if packing else names,
