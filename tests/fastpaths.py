@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from globidx.core.index.layout import Layout
-from globidx.disk.reading.open_file import LibrarySource, OpenFile
+from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.reading.sources import LibrarySource
 from globidx.disk.stores import base as stores
 
 DTYPES = "? i1 u1 <i2 >i2 <u2 >u4 <i8 >i8 <f2 >f4 <f4 <f8 >f8 <c8 >c16".split()

@@ -28,7 +28,8 @@ from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import Decode, UndecodableError
-from globidx.disk.reading.open_file import OpenFile, Source, pick
+from globidx.disk.reading.open_file import OpenFile
+from globidx.disk.reading.sources import Source, pick
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import Span
 from globidx.disk.stores.sparse import SparseSource

@@ -1,0 +1,286 @@
+"""Ways to the rows of one array: by its library, cut, filled, recoded, or by what a store module offers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.cached import cached_property
+from globidx.core.reading import pieces
+from globidx.core.reading.pieces import Slab
+from globidx.core.reading.selection import Selection
+from globidx.core.values import dtypes
+from globidx.disk.stores.base import Span, Store
+from globidx.disk.stores.sparse import Part
+from globidx.errors import MissingChunkError, ReadError
+
+#: Elements of an array without chunks that its library reads over, instead of another call.
+_NEAR = 16
+
+
+class Source(Protocol):
+    """One array of an open file. ``how`` describes how it is read. Threads may share it."""
+
+    how: str
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out``, C-contiguous and native, with rows ``[start, stop)``.
+
+        Returns the stored bytes it took.
+
+        MissingChunkError where the store has none of them, one of ``stores.UNREADABLE`` where they
+        cannot be had.
+        """
+
+
+@runtime_checkable
+class SpanSource(Protocol):
+    """A source that takes many spans of one row of chunks from each chunk while it is decoded."""
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``; returns the stored bytes it took.
+
+        One chunk is decoded at a time.
+        """
+
+
+@runtime_checkable
+class StackedSource(Protocol):
+    """A source of an array with many sequences along axis 0."""
+
+    def at(self, place: int) -> Source:
+        """The rows at one place along axis 0."""
+
+
+class PartSource(Source, Protocol):
+    """What is selected of the rows of an array."""
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks: those beside one another."""
+
+
+@runtime_checkable
+class SelectableSource(Protocol):
+    """A source that can leave out what is not selected of its rows, and need not read it."""
+
+    def select(self, selection: Selection) -> PartSource:
+        """The rows with what is selected of each."""
+
+
+def selected(source: Source, selection: Selection) -> PartSource:
+    """What is selected of the rows of ``source``, each read whole where it has no better way."""
+    if isinstance(source, SelectableSource):
+        return source.select(selection)
+    return CutSource(source, selection)
+
+
+def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans of one row of chunks by ``source``, one by one where it has no better way."""
+    if isinstance(source, SpanSource):
+        return source.pick(spans, out)
+    return sum(
+        source.read(start, stop, out[target : target + stop - start])
+        for start, stop, target in spans
+    )
+
+
+class CodeSource:
+    """The codes of a column, given as those of the categories that all files have together.
+
+    ``codes`` are these by the codes of the file; None where they are not known.
+    """
+
+    def __init__(self, stored: Part, codes: NDArray[np.int64] | None) -> None:
+        self._stored = stored
+        # -1, which is no category, stays what it is: it is the last one here
+        self._codes = None if codes is None else np.append(codes, -1)
+        self.how = "codes of the categories that all files have together"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with the codes of rows ``[start, stop)``.
+
+        ReadError where one is no category of the file's.
+        """
+        stored, nbytes = self._stored.read(start, stop)
+        if self._codes is None:
+            out[...] = stored
+            return nbytes
+        count = len(self._codes) - 1
+        wrong = np.flatnonzero((stored < -1) | (stored >= count))
+        if len(wrong):
+            row = int(wrong[0])
+            raise ReadError(f"row {start + row} has code {stored[row]}, of {count} categories")
+        out[...] = self._codes[stored]
+        return nbytes
+
+
+class LibrarySource:
+    """An array as its library reads it, by plain slices.
+
+    At one ``place`` along axis 0 where there is one; of each row, what is selected.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        array: str,
+        axis: int = 0,
+        place: int | None = None,
+        fill: bool | None = None,
+    ) -> None:
+        self._store, self._array = store, array
+        self._axis, self._place = axis, place
+        self._selection: Selection | None = None
+        self._fill = fill
+        self.how = "read by its library"
+
+    def at(self, place: int) -> LibrarySource:
+        """The rows at one place along axis 0."""
+        return LibrarySource(self._store, self._array, self._axis, place, self._fill)
+
+    def select(self, selection: Selection) -> LibrarySource | CutSource:
+        """The rows with what is selected of each, by the fewest slices that hold it."""
+        shape = self._store().describe(self._array).shape
+        if len(self._beside(len(shape))) != len(selection.taken):
+            # elements that are arrays, whose axes a library does not slice
+            return CutSource(self, selection)
+        other = LibrarySource(self._store, self._array, self._axis, self._place, self._fill)
+        other._selection, other.how = selection, self.how
+        return other
+
+    @cached_property
+    def width(self) -> int:
+        """How many chunks the library decodes for a row of chunks."""
+        shape, _, chunks = self._store().describe(self._array)
+        if chunks is None or self._selection is None:
+            return 1
+        found = zip(self._selection.taken, self._beside(len(shape)), strict=True)
+        return prod(len(pieces.pieces(one, chunks[axis])) for one, axis in found)
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``.
+
+        Returns the decoded bytes, since libraries do not report stored ones.
+        """
+        if self._selection is None:
+            block = self._store().read(
+                self._array, start, stop, axis=self._axis, place=self._place, fill=self._fill
+            )
+            dtypes.put(out, self._checked(block, start, stop, out.shape[1:]))
+            return out.nbytes
+        nbytes = 0
+        for found in itertools.product(*self._slabs):
+            block = self._store().read(
+                self._array,
+                start,
+                stop,
+                axis=self._axis,
+                place=self._place,
+                fill=self._fill,
+                beside=[slice(one.start, one.stop) for one in found],
+            )
+            self._checked(block, start, stop, tuple(one.stop - one.start for one in found))
+            rows = pieces.take(block, [one.inside for one in found])
+            pieces.put(out, [one.region for one in found], dtypes.as_dtype(rows, out.dtype))
+            nbytes += block.nbytes
+        return nbytes
+
+    def _checked(
+        self, block: NDArray[Any], start: int, stop: int, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        # a slice that reaches beyond the end is shorter, without an error
+        if block.shape != (stop - start, *shape):
+            raise ReadError(
+                f"array {self._array!r} gave {block.shape} for rows [{start}, {stop}), not {(stop - start, *shape)}"
+            )
+        return block
+
+    @cached_property
+    def _slabs(self) -> list[list[Slab]]:
+        assert self._selection is not None, "all of a row is one slab"
+        taken, (shape, _, chunks) = self._selection.taken, self._store().describe(self._array)
+        if chunks is None:
+            return [pieces.slabs(one, _NEAR) for one in taken]
+        beside = self._beside(len(shape))
+        return [pieces.slabs(one, chunks[axis]) for one, axis in zip(taken, beside, strict=True)]
+
+    def _beside(self, ndim: int) -> list[int]:
+        ahead = self._axis if self._place is None else 0
+        return [axis for axis in range(ndim) if axis not in (ahead, self._axis)]
+
+
+class CutSource:
+    """What is selected of the rows of a source that reads them whole."""
+
+    #: Rows of chunks are decoded as they are for whole rows, and are counted like these.
+    width = 1
+
+    def __init__(self, source: Source, selection: Selection) -> None:
+        self._source, self._selection = source, selection
+        self.how = f"{source.how}, of which a part is kept"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        rows = np.empty((stop - start, *self._selection.item_shape), out.dtype)
+        nbytes = self._source.read(start, stop, rows)
+        dtypes.put(out, self._selection.of(rows))
+        return nbytes
+
+
+class EmptySource:
+    """Rows without elements."""
+
+    how = "nothing to read"
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Nothing is filled, which takes no bytes."""
+        del start, stop, out
+        return 0
+
+
+class FillingSource:
+    """A source whose missing chunks are read by the library, which knows what to fill in."""
+
+    def __init__(self, source: Source, library: Source) -> None:
+        self._source = source
+        self.library = library
+        self.how = source.how
+        self.row_shape = getattr(source, "row_shape", None)
+
+    def at(self, place: int) -> FillingSource:
+        """The rows at one place along axis 0."""
+        at = [
+            source.at(place) if isinstance(source, StackedSource) else source
+            for source in (self._source, self.library)
+        ]
+        return FillingSource(*at)
+
+    def select(self, selection: Selection) -> FillingSource:
+        """The rows with what is selected of each."""
+        return FillingSource(*(selected(one, selection) for one in (self._source, self.library)))
+
+    @property
+    def width(self) -> int:
+        """How many chunks it decodes for a row of chunks."""
+        # of what was selected of a source, which has one
+        return int(getattr(self._source, "width", 1))
+
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        try:
+            return self._source.read(start, stop, out)
+        except MissingChunkError:
+            return self.library.read(start, stop, out)
+
+    def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans of one row of chunks."""
+        try:
+            return pick(self._source, spans, out)
+        except MissingChunkError:
+            return pick(self.library, spans, out)
