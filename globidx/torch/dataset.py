@@ -5,10 +5,8 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, Never
+from typing import Any, Literal, Never
 
-import numpy as np
 import torch
 import torch.utils.data
 
@@ -16,22 +14,20 @@ from globidx.core import validate
 from globidx.core.generator import GLOBALS, START, TRANSFORM, Moment
 from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
-from globidx.core.index.table import SPARSE
 from globidx.core.reading.planning import CACHE_BYTES
-from globidx.core.reading.selection import Crop, cuts
+from globidx.core.reading.selection import Crop
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.reading import packings
-from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.counters import Counters
-from globidx.disk.reading.decoding import ByRow
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.packings import ByPacking
-from globidx.disk.reading.reader import ON_MISSING, Reader
+from globidx.disk.reading.reader import Reader
 from globidx.torch.loops.moments import SharedMoment, seeded, takes_rng
 from globidx.torch.loops.quarantine import SubstitutedSamples
+from globidx.torch.parts import missing_by_field, parts_of
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
-from globidx.torch.values import Giver, decoded, giver, sparse_row
+from globidx.torch.values import constant
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
@@ -112,7 +108,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
     Examples
     --------
-    >>> import tempfile, zarr
+    >>> import tempfile, numpy as np, zarr
     >>> folder = tempfile.TemporaryDirectory()
     >>> array = zarr.create_array(f"{folder.name}/a.zarr", data=np.arange(6).reshape(3, 2))
     >>> dataset = FileCacheDataset(GlobalIndexManager(folder.name))
@@ -164,16 +160,15 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise TypeError(f"transform must be callable, got {transform!r}")
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
-        decoders = _decoders(decode, index_manager, self.fields)
-        as_rows = _given_as_rows(index_manager, self.fields, sparse, decoders)
-        parts = _parts(index_manager, self.fields, decoders, as_rows)
-        specs = _cut([one.spec for one in parts], index_manager, self.fields, select, part)
-        self._givers = [one.give for one in parts]
-        self._names = [(one.groups, one.name) for one in parts]
-        self._names += [_nested(one.name) for one in index_manager.constants]
+        parts = parts_of(
+            index_manager, self.fields, decode=decode, sparse=sparse, select=select, part=part
+        )
+        specs = [one.spec for one in parts]
+        constants = index_manager.constants
+        self._givers = [one.give for one in parts] + [constant] * len(constants)
+        self._keys = [one.keys for one in parts] + [one.name.split("/") for one in constants]
         # fields of numbers alone, as most data sets have them, take a shorter way
-        flat: list[tuple[list[str], str]] = [([], name) for name in self.fields]
-        self._is_flat = self._names in (flat, [([], "")]) and all(
+        self._is_flat = self._keys in ([[name] for name in self.fields], [[]]) and all(
             give is torch.from_numpy for give in self._givers
         )
         self.transform = transform
@@ -190,7 +185,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             if max_open_files is None
             else validate.integer(max_open_files, "max_open_files", low=1),
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
-            on_missing=_on_missing(index_manager, self.fields, on_missing),
+            on_missing=missing_by_field(index_manager, self.fields, on_missing),
             backend=backend,
         )
         packings.require_alike(index_manager.now, self._reader.raw)
@@ -214,7 +209,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def dtypes(self) -> dict[str, str]:
         """The dtype of each field as the index spells it, which tells the unit of times.
 
-        >>> import tempfile, zarr
+        >>> import tempfile, numpy as np, zarr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     times = np.array(["2020-01-01"], "M8[h]")
         ...     array = zarr.create_array(f"{folder}/a.zarr", data=times)
@@ -260,7 +255,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
         Examples
         --------
-        >>> import tempfile, zarr
+        >>> import tempfile, numpy as np, zarr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
         ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
@@ -303,7 +298,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
         Examples
         --------
-        >>> import tempfile, zarr
+        >>> import tempfile, numpy as np, zarr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
         ...     manager = GlobalIndexManager(folder, sequences="file", window=(0, 1))
@@ -335,7 +330,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
         Examples
         --------
-        >>> import tempfile, zarr
+        >>> import tempfile, numpy as np, zarr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
         ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
@@ -357,7 +352,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
         Examples
         --------
-        >>> import tempfile, zarr
+        >>> import tempfile, numpy as np, zarr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
         ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
@@ -371,7 +366,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
         Examples
         --------
-        >>> import tempfile, zarr
+        >>> import tempfile, numpy as np, zarr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
         ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
@@ -418,53 +413,19 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
     def _nested_sample(self, values: tuple[Any, ...]) -> Any:
         """Fields, masks and constants in the dicts that their names say; one alone as it is."""
-        given = [give(value) for give, value in zip(self._givers, values, strict=False)]
-        given += [
-            # text has no tensor
-            torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for value in values[len(given) :]
-        ]
         sample: dict[str, Any] = {}
-        for (groups, name), value in zip(self._names, given, strict=True):
+        for keys, give, value in zip(self._keys, self._givers, values, strict=True):
+            if not keys:
+                return give(value)
             within = sample
-            for group in groups:
+            for group in keys[:-1]:
                 within = within.setdefault(group, {})
-            within[name] = value
-        return sample[""] if list(sample) == [""] else sample
+            within[keys[-1]] = give(value)
+        return sample
 
     def __repr__(self) -> str:
         size = f"{len(self)} samples in {self.num_files} files"
         return f"FileCacheDataset({size}, fields {list(self.fields)})"
-
-
-def _given_as_rows(
-    manager: GlobalIndexManager,
-    fields: Sequence[str],
-    sparse: str | Mapping[str, str],
-    decode: Mapping[str, Any],
-) -> set[str]:
-    """The fields of which a sample is given the entries of a sparse row."""
-    stored = {info.name for info in manager.arrays if info.form in SPARSE} & set(fields)
-    given = sparse if isinstance(sparse, Mapping) else dict.fromkeys(stored, sparse)
-    for how in sparse.values() if isinstance(sparse, Mapping) else [sparse]:
-        if how not in ("dense", "row"):
-            raise ValueError(
-                f"sparse must be 'dense' or 'row', or a dict of these by field, got {how!r}"
-            )
-    if other := [name for name in given if name not in stored]:
-        there = ", ".join(map(repr, sorted(stored))) or "none"
-        raise ValueError(
-            f"sparse names {other[0]!r}, which is no field of sparse rows; there is {there}"
-        )
-    as_rows = {name for name, how in given.items() if how == "row"}
-    if as_rows and manager.window is not None:
-        raise ValueError(
-            f"sparse='row' gives a sample one row of {min(as_rows)!r}, and this index has windows of "
-            "rows: pass sparse='dense'"
-        )
-    if both := as_rows & set(decode):
-        raise ValueError(f"decode takes the dense rows of {min(both)!r}: pass sparse='dense'")
-    return as_rows
 
 
 def _misplaced(index_manager: object, names: list[str]) -> str:
@@ -478,179 +439,6 @@ def _misplaced(index_manager: object, names: list[str]) -> str:
         f"{' and '.join(theirs)} {'belongs' if len(theirs) == 1 else 'belong'} to the index, "
         f"which knows files and arrays: FileCacheDataset(GlobalIndexManager({files}, {options}))"
     )
-
-
-class _Part(NamedTuple):
-    """What is read for a part of a sample, how it is given, and its name in nested dicts."""
-
-    spec: FieldSpec
-    give: Giver
-    groups: list[str]
-    name: str
-
-
-def _parts(
-    manager: GlobalIndexManager,
-    fields: Sequence[str],
-    decode: Mapping[str, Any],
-    as_rows: set[str],
-) -> list[_Part]:
-    """What to read for a sample: fields, those of compound arrays by member, and masks."""
-    window = manager.window
-    is_alone = len(fields) == 1 and not manager.constants and not (window and window.mask)
-    parts = [
-        part
-        for name in fields
-        for part in _parts_of(
-            manager, name, [] if is_alone else _keys(manager, name), decode, as_rows
-        )
-    ]
-    if window is not None and window.mask:
-        by_field = isinstance(window.offsets, Mapping)
-        for name in fields if by_field else fields[:1]:
-            spec = FieldSpec(_column(manager, name), window.of(name), is_mask=True)
-            keys = ["mask", *(_keys(manager, name) if by_field else [])]
-            parts.append(_Part(spec, torch.from_numpy, keys[:-1], keys[-1]))
-    return parts
-
-
-def _parts_of(
-    manager: GlobalIndexManager,
-    name: str,
-    keys: list[str],
-    decode: Mapping[str, Any],
-    as_rows: set[str],
-) -> list[_Part]:
-    """A field at ``keys`` of the nested dicts: as it is, or its members."""
-    column, window = _column(manager, name), manager.window
-    info = manager.arrays[column]
-    offsets = None if window is None or window.is_whole else window.of(name)
-    dtype, path = info.value.dtype, info.member_path
-    if decode.get(name) == "cf":
-        by_packing = ByPacking(column)
-        # what cannot be decoded is refused now
-        give = giver(by_packing.dtype(manager.now))
-        return [
-            _Part(
-                FieldSpec(column, offsets, decode=by_packing), give, keys[:-1], "".join(keys[-1:])
-            )
-        ]
-    if name in as_rows:
-        spec = FieldSpec(column, offsets, is_sparse=True)
-        return [_Part(spec, sparse_row, keys[:-1], "".join(keys[-1:]))]
-    if name in decode:
-        by_row = ByRow(name, dtype, decode[name])
-        spec = FieldSpec(column, offsets, member=path, decode=by_row)
-        return [_Part(spec, partial(decoded, field=name), keys[:-1], "".join(keys[-1:]))]
-    parts = []
-    for leaf in dtype.leaves():
-        try:
-            give = giver(dtype.at(leaf).dtype, name)
-        except TypeError as error:
-            raise ValueError(
-                f"array {'/'.join([name, *leaf])!r} has {error}; choose others by key= or fields=, or make a "
-                f"value of it by decode={{{name!r}: function}}"
-            ) from None
-        whole = [*keys, *leaf]
-        spec = FieldSpec(column, offsets, member=(*path, *leaf))
-        parts.append(_Part(spec, give, whole[:-1], "".join(whole[-1:])))
-    return parts
-
-
-def _cut(
-    specs: Sequence[FieldSpec],
-    manager: GlobalIndexManager,
-    fields: Sequence[str],
-    select: Any,
-    part: Any,
-) -> list[FieldSpec]:
-    """The fields with what ``select`` and ``part`` take of them."""
-    if select is None and part is None:
-        return list(specs)
-    columns = [_column(manager, name) for name in fields]
-    found = cuts([manager.arrays[column] for column in columns], select, part)
-    cut_of = dict(zip(columns, found, strict=True))
-    cut_specs = []
-    for spec in specs:
-        cut = cut_of[spec.column]
-        if cut is None or spec.is_mask:
-            cut_specs.append(spec)
-        elif cut.is_crop:
-            cut_specs.append(spec._replace(crop=cut))
-        else:
-            cut_specs.append(spec._replace(selection=cut.of()))
-    return cut_specs
-
-
-def _column(manager: GlobalIndexManager, name: str) -> int:
-    return [info.name for info in manager.arrays].index(name)
-
-
-def _keys(manager: GlobalIndexManager, name: str) -> list[str]:
-    """The keys of nested dicts that lead to a field: slashes nest where the user gave the names."""
-    return name.split("/") if manager.layout.names is not None else [name]
-
-
-def _decoders(decode: Any, manager: GlobalIndexManager, fields: Sequence[str]) -> Mapping[str, Any]:
-    """Functions by field, or "cf"; TypeError or ValueError where they are none, or of no field."""
-    if decode is None:
-        return {}
-    wants_cf = "cf" in decode.values() if isinstance(decode, Mapping) else decode == "cf"
-    if wants_cf and manager.layout.inner.whole:
-        raise ValueError(
-            "decode='cf' decodes rows, and with window='all' each array of a file or group is given as a whole, as "
-            "it is stored: pass sequences='chain', chain_by=str to the index for files whose arrays are aligned, or "
-            "decode in transform="
-        )
-    packed = {name for name in fields if packings.is_packed(manager.now, _column(manager, name))}
-    if decode == "cf":
-        return dict.fromkeys(packed, "cf")
-    if not isinstance(decode, Mapping):
-        raise TypeError(
-            f"decode must be 'cf', or a dict of fields to functions, got {decode!r:.80}"
-        )
-    for name, function in decode.items():
-        if name not in fields:
-            raise ValueError(
-                f"decode names {name!r}, which is no field that is read; there is {', '.join(map(repr, fields))}"
-            )
-        if not callable(function) and function != "cf":
-            raise TypeError(
-                f"decode of field {name!r} must be a function or 'cf', got {function!r:.80}"
-            )
-    # what is not packed has nothing to decode
-    return {name: one for name, one in decode.items() if one != "cf" or name in packed}
-
-
-def _on_missing(
-    manager: GlobalIndexManager, fields: Sequence[str], given: Any
-) -> str | dict[str, str]:
-    """What an absent chunk is, of all fields or by field; ValueError where that is none of the words."""
-    chosen = dict(given) if isinstance(given, Mapping) else dict.fromkeys(fields, given)
-    for name, word in chosen.items():
-        if name not in fields:
-            raise ValueError(
-                f"on_missing names {name!r}, which is none of the fields that are read: "
-                f"{', '.join(map(repr, fields))}"
-            )
-        if word not in ON_MISSING:
-            at = f"on_missing[{name!r}]" if isinstance(given, Mapping) else "on_missing"
-            raise ValueError(f"{at} must be one of {', '.join(ON_MISSING)}, got {word!r}")
-    filled_of: dict[str, str] = {}
-    for info in manager.arrays:
-        word = chosen.get(info.name, "error")
-        # decoded chunks are kept once for all fields that read them
-        if info.name in fields and filled_of.setdefault(info.path, word) != word:
-            raise ValueError(
-                f"on_missing says {word!r} of field {info.name!r} and another of a field that reads "
-                f"the same array, {info.path!r}; give both the same"
-            )
-    return chosen if isinstance(given, Mapping) else str(given)
-
-
-def _nested(name: str) -> tuple[list[str], str]:
-    *groups, last = name.split("/")
-    return groups, last
 
 
 def _fields(manager: GlobalIndexManager, fields: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -51,6 +51,11 @@ def giver(dtype: Dtype, name: str = "") -> Giver:
     raise TypeError(f"dtype {dtype.name}, which means nothing outside its file")
 
 
+def constant(value: Any) -> Any:
+    """A constant of a sequence or file: numbers as a tensor that samples share, text as it is."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
 def decoded(values: NDArray[Any], field: str = "") -> Any:
     """What a function of the user's made of rows of ``field``: of several, one tensor where they are arrays.
 
