@@ -162,8 +162,7 @@ class ResumableSamplerCallback(_Callback):
     def _loader_of(self, trainer: Any) -> DataLoader:
         """The training loader; ValueError if this callback cannot make it resume."""
         loader = trainer.train_dataloader
-        samplers = [getattr(loader, "sampler", None)]
-        samplers.append(getattr(getattr(loader, "batch_sampler", None), "sampler", None))
+        samplers = _samplers_of(loader)
         if not isinstance(loader, DataLoader) or all(one is not self.sampler for one in samplers):
             raise ValueError(
                 f"training reads a {type(loader).__name__} over a {type(samplers[0]).__name__}, and "
@@ -189,7 +188,7 @@ class ResumableSamplerCallback(_Callback):
                 "it for ever: train with tail='pad' or 'drop', and keep 'exact' for validation"
             )
 
-    # -- validation and test
+    # -- validation, test and prediction
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Let validation read all, whatever the sanity check or a limit has left half-read."""
@@ -199,12 +198,22 @@ class ResumableSamplerCallback(_Callback):
         """Let a test read all."""
         _begin_anew(trainer.test_dataloaders)
 
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Let a prediction read all."""
+        _begin_anew(trainer.predict_dataloaders)
+
 
 def _begin_anew(loaders: Any) -> None:
     for loader in _flat(loaders):
-        sampler = getattr(loader, "sampler", None)
-        if isinstance(sampler, ResumableDistributedSampler):
-            sampler.reset()
+        for sampler in _samplers_of(loader):
+            if isinstance(sampler, ResumableDistributedSampler):
+                sampler.reset()
+
+
+def _samplers_of(loader: Any) -> tuple[Any, Any]:
+    """The sampler of a loader, and that of its batch sampler."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    return getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)
 
 
 def _flat(loaders: Any) -> Iterator[Any]:

@@ -319,6 +319,9 @@ class DataLoader(ShieldedLoader):
         Batches are on their device and have their report; ids are appended as they are drawn.
         """
         self._renew_workers(DatasetIdentity.of(self.dataset))
+        if self._resumable is not None:
+            # the sampler may have been made of another object of the same samples
+            self._resumable._tell_moment(self.dataset)
         user_collate = self.collate_fn
         # torch reads the attribute here only; whoever reads it later must get the user's own
         self.collate_fn = ReportingCollate(user_collate)

@@ -16,7 +16,7 @@ from globidx.core.progress.partition import TAILS, Tail
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.tracker import Tracker
 from globidx.torch.loops.ledger import Ledger
-from globidx.torch.loops.moments import moments_of
+from globidx.torch.loops.moments import tell
 from globidx.torch.ranks.world import World
 
 
@@ -228,8 +228,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         The iterator raises when it is touched after the sampler has moved on.
         """
         drawn = self._ledger.iterate(self)
-        for one in moments_of(self.dataset):
-            one.set(Moment(self.seed, self._ledger.epoch))
+        self._tell_moment(self.dataset)
         return drawn
 
     def set_epoch(self, epoch: int) -> None:
@@ -427,6 +426,12 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         6
         """
         self._ledger.load(state)
+        # an iterator that loads is made already
+        self._tell_moment(self.dataset)
+
+    def _tell_moment(self, dataset: Any) -> None:
+        # the epoch that iterators read; `epoch` is the next one where a loop by next() is over
+        tell(dataset, Moment(self.seed, self._ledger.running_epoch))
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of a copy, in this process or another.

@@ -11,6 +11,7 @@ import pytest
 from files import environment
 from processes import REPOSITORY, torchrun
 from test_docs import blocks
+from torch.utils.data import BatchSampler
 
 from globidx import DataLoader, ResumableDistributedSampler
 from globidx.errors import EpochError
@@ -274,6 +275,25 @@ def test_validation_is_whole_after_a_sanity_check_and_a_limit(tmp_path):
         if kind == "val":
             validated[epoch].update(ids)
     assert validated == {0: ONCE, 1: ONCE}
+
+
+@pytest.mark.parametrize("by", ["sampler", "batch_sampler"])
+def test_evaluation_is_whole_by_either_sampler_of_its_loader(by, tmp_path):
+    """Three batches of a limited validation, test and prediction are read again by whole ones."""
+    lightning, model = make("lightning.pytorch")
+    sampler, _, loader = loaders(8, 4, VALIDATED)
+    if by == "batch_sampler":
+        batches = BatchSampler(loader.sampler, 4, drop_last=False)
+        loader = DataLoader(loader.dataset, batch_sampler=batches)
+    model.predict_step = model.test_step
+    for name in ("validate", "test", "predict"):
+        for limit in (3, 1.0):
+            model.seen.clear()
+            limits = {f"limit_{one}_batches": limit for one in ("val", "test", "predict")}
+            trainer = trainer_of(lightning, sampler, tmp_path, **limits)
+            getattr(trainer, name)(model, loader)
+        counts = Counter(id for _, _, ids in model.seen for id in ids)
+        assert counts == ONCE, name
 
 
 def test_an_epoch_that_a_limit_ended_is_over_for_a_run_by_steps(tmp_path):

@@ -31,8 +31,14 @@ class SharedMoment:
     """
 
     def __init__(self) -> None:
-        self._numbers = torch.tensor(START, dtype=torch.int64)
-        self._numbers.share_memory_()  # type: ignore[no-untyped-call]
+        self._share(torch.tensor(START, dtype=torch.int64))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # a copy, or what was unpickled, has memory of its own; with a worker it is shared already
+        self._share(state["_numbers"])
+
+    def _share(self, numbers: torch.Tensor) -> None:
+        self._numbers = numbers.share_memory_()  # type: ignore[no-untyped-call]
 
     def set(self, moment: Moment) -> None:
         """From here on, samples are those of this moment."""
@@ -71,6 +77,11 @@ def batch_rng(sampler: Any) -> np.random.Generator:
         A new generator, keyed by the sampler's seed, its epoch, and how many samples of the epoch all
         ranks have had with this batch, if they keep step.
 
+    Notes
+    -----
+    With ``tail="exact"`` a rank may have a batch less than others; in its last one the generator is
+    another than theirs.
+
     Examples
     --------
     >>> from globidx import DataLoader, ResumableDistributedSampler
@@ -92,6 +103,12 @@ def moments_of(dataset: Any, depth: int = 0) -> list[SharedMoment]:
     if isinstance(own, SharedMoment):
         return [own]
     return [one for part in datasets_inside(dataset) for one in moments_of(part, depth + 1)]
+
+
+def tell(dataset: Any, moment: Moment) -> None:
+    """Let the samples of a dataset, and of those inside it, be those of ``moment`` from here on."""
+    for one in moments_of(dataset):
+        one.set(moment)
 
 
 def takes_rng(transform: Callable[..., Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 from functools import partial
 
@@ -141,6 +143,65 @@ def test_two_samplers_of_one_dataset_do_not_disturb_each_other(data):
     assert found == expected
 
 
+def numbers_of(batches):
+    """The values of each id in some batches."""
+    return {
+        id: value.tolist()
+        for values, ids in batches
+        for value, id in zip(values, ids.tolist(), strict=True)
+    }
+
+
+def expected_in(data, epoch):
+    """What one rank without workers gives for each id in an epoch."""
+    found, _ = samples_of(dataset_of(data, "rng"), 1, epochs=epoch + 1)
+    return {id: value for (of, id), value in found.items() if of == epoch}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_workers_of_a_copied_dataset_learn_the_epoch(data, copied):
+    """Memory that was copied is shared anew, with workers that are kept over epochs, too."""
+    dataset = copied(torch.utils.data.Subset(dataset_of(data, "rng"), range(SAMPLES)))
+    sampler = ResumableDistributedSampler(dataset, 1, 0, seed=SEED)
+    loader = DataLoader(dataset, 6, sampler=sampler, num_workers=2, persistent_workers=True)
+    for epoch in range(2):
+        assert numbers_of(loader) == expected_in(data, epoch)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_wrapped_dataset_learns_the_epoch_from_a_sampler_of_another_object(data, workers):
+    """Only its length must be the sampler's."""
+    dataset = torch.utils.data.Subset(dataset_of(data, "rng"), range(SAMPLES))
+    sampler = ResumableDistributedSampler(range(SAMPLES), 1, 0, seed=SEED)
+    loader = DataLoader(dataset, 6, sampler=sampler, num_workers=workers)
+    for epoch in range(2):
+        assert numbers_of(loader) == expected_in(data, epoch)
+
+
+def test_an_iterator_that_loads_a_record_reads_samples_of_its_epoch(data):
+    """As torchdata's loaders do it: the iterator was made for epoch 0."""
+    first = ResumableDistributedSampler(dataset_of(data, "rng"), 1, 0, seed=SEED)
+    first.set_epoch(3)
+    first.commit(6)
+    dataset = dataset_of(data, "rng")
+    ids = iter(ResumableDistributedSampler(dataset, 1, 0, seed=SEED))
+    ids.load_state_dict(first.state_dict())
+    expected = expected_in(data, 3)
+    left = [(dataset[id][0].tolist(), id) for id in ids]
+    assert len(left) == SAMPLES - 6 and all(expected[id] == value for value, id in left)
+
+
+def test_what_is_read_beside_the_last_batch_of_next_is_of_its_epoch(data):
+    """The sampler's next epoch is another one by then, but its iterators still read this one."""
+    dataset = dataset_of(data, "rng")
+    sampler = ResumableDistributedSampler(dataset, 1, 0, seed=SEED)
+    batches = iter(DataLoader(dataset, SAMPLES, sampler=sampler))
+    held = next(batches)
+    assert sampler.epoch == 1
+    beside = torch.utils.data.DataLoader(dataset, SAMPLES, sampler=sampler)
+    assert numbers_of(beside) == numbers_of([held]) == expected_in(data, 0)
+
+
 def test_global_generators_are_left_as_they_were():
     """Also where the transform raises."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
@@ -164,8 +225,6 @@ def test_a_dataset_that_draws_nothing_shares_no_memory(data):
 
 def test_ids_keep_their_moment_in_another_process():
     """They are pickled on their way to a worker."""
-    import pickle
-
     ids = pickle.loads(pickle.dumps(DatedIds([3, 1], Moment(7, 2))))
     assert ids == [3, 1] and SharedMoment().of(ids) == Moment(7, 2)
 
