@@ -3,10 +3,22 @@
 import itertools
 
 import pytest
-from integrations.jobs import lines, run, times_seen
+import torch.distributed.checkpoint as dcp
+from integrations.jobs import EXAMPLES, lines, run, times_seen
+from torch.utils.data import DataLoader
+
+from globidx import ResumableDistributedSampler, errors
+from globidx.integrations.dcp import ResumableState
 
 SAMPLES, EPOCHS = 203, 3
-CASES = ["-".join(case) for case in itertools.product(("save", "async"), ("pad", "exact"), ("even", "ahead"))]
+CASES = [
+    *(
+        "-".join((*case, "globidx"))
+        for case in itertools.product(("save", "async"), ("pad", "exact"), ("even", "ahead"))
+    ),
+    "save-pad-even-torchdata",
+    "async-exact-ahead-torchdata",
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,4 +43,94 @@ def test_a_run_goes_on_on_any_number_of_ranks(saved, ranks):
         for epoch, seen in everything.items():
             assert set(seen) == set(range(SAMPLES)), (case, epoch)
             padding = seen.total() - SAMPLES
-            assert padding == 0 if "exact" in case else padding < (ranks if epoch else 2), (case, epoch)
+            assert padding == 0 if "exact" in case else padding < (ranks if epoch else 2), (
+                case,
+                epoch,
+            )
+
+
+def sampler_of(samples=40, **arguments):
+    """A sampler of one rank."""
+    return ResumableDistributedSampler(range(samples), 1, 0, **arguments)
+
+
+class Mean:
+    """A metric that differs by rank, and whose state has other keys once it has seen something."""
+
+    def __init__(self, **sums):
+        self.sums = sums
+
+    def state_dict(self):
+        return dict(self.sums)
+
+    def load_state_dict(self, state):
+        self.sums = dict(state)
+
+    def merge_states(self, states):
+        return {key: sum(state[key] for state in states) for key in states[0]}
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_all_that_a_record_holds_goes_through_a_checkpoint(tmp_path):
+    """Several objects by name, one of which a fresh one has no keys for, and ids in quarantine; into one leaf."""
+    train, mean = sampler_of(seed=3), Mean(loss=3)
+    train.commit(7)
+    train.quarantine([5, (8, 11)])
+    state = ResumableState({"train": train, "mean": mean})
+    assert list(state.state_dict()) == ["record"]
+    dcp.save({"progress": state}, checkpoint_id=tmp_path)
+    resumed, other = sampler_of(seed=3), Mean()
+    dcp.load(
+        {"progress": ResumableState({"train": resumed, "mean": other})}, checkpoint_id=tmp_path
+    )
+    assert list(resumed) == list(sampler_of(seed=3))[7:]
+    assert (resumed.quarantined, other.sums) == (train.quarantined, {"loss": 3})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            lambda text: text.replace('"seed": 3', '"seed": 4'),
+            errors.RecordCorruptError,
+            "checksum",
+        ),
+        (lambda text: text[:-9], errors.RecordCorruptError, "the record in the checkpoint is not"),
+        (lambda text: {"pos": 1}, errors.RecordCorruptError, "must have a string under 'record'"),
+    ],
+)
+def test_what_is_no_whole_record_is_refused(change, error, message):
+    """A changed byte, a torn end, another state; and the sampler stays where it was."""
+    sampler = sampler_of(seed=3)
+    sampler.commit(7)
+    state = ResumableState(sampler)
+    with pytest.raises(error, match=message):
+        state.load_state_dict({"record": change(state.state_dict()["record"])})
+    assert sampler.remaining == 33
+
+
+def test_a_record_of_another_run_is_refused():
+    """Another seed would read other samples."""
+    saved = ResumableState(sampler_of(seed=3)).state_dict()
+    with pytest.raises(errors.RecordMismatchError, match="seed"):
+        ResumableState(sampler_of(seed=4)).load_state_dict(saved)
+
+
+def test_a_save_without_reports_is_refused():
+    """Batches of torch's loader that nobody commits would all be repeated."""
+    sampler = sampler_of()
+    batches = iter(DataLoader(range(40), 4, sampler=sampler))
+    next(batches)
+    with pytest.raises(errors.CommitError, match="no delivery was reported"):
+        ResumableState(sampler).state_dict()
+
+
+@pytest.mark.slow
+def test_the_example_goes_on_over_other_meshes(tmp_path):
+    """Sharded, with tensor-parallel peers; then over two data-parallel dimensions; then on three: its weights say on what."""
+    example = EXAMPLES / "resume_fsdp2.py"
+    assert len(example.read_text().splitlines()) < 80
+    assert run(4, example, tmp_path, "dp=2", "tp=2", "stop_at=6") == "stopped after 48 samples\n"
+    halfway = run(4, example, tmp_path, "replicate=2", "shard=2", "stop_at=6")
+    assert halfway == "stopped after 144 samples\n"
+    assert run(3, example, tmp_path, "dp=3") == "trained on each sample once: True\n"
