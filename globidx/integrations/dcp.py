@@ -146,7 +146,5 @@ class ResumableState:
     def _record_of(self, parts: list[bytes]) -> str:
         """The parts of all ranks as one sealed record: DCP has no checksum of its own."""
         states = united([json.loads(part) for part in parts], self._objects.merges())
-        sealed = record.build(
-            number=0, token="0" * 12, step=0, time="", states=states, extras={}
-        )
+        sealed = record.build(number=0, token="0" * 12, step=0, time="", states=states, extras={})
         return record.encode(sealed).decode()

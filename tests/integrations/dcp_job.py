@@ -2,7 +2,8 @@
 
 torchrun ... dcp_job.py FOLDER save|load CASE...
 
-A case says how to save ("save" or "async"), the tail, whether ranks are "even" or one is "ahead", and whose loader it is.
+A case says how to save ("save", "async", or "bare": the sampler as it is), the tail, whether ranks are "even" or one is
+"ahead", and whose loader it is.
 """
 
 import json
@@ -30,7 +31,7 @@ def by_torchdata(sampler, workers):
 
 def save(how, state, checkpoint, own, batches):
     """Save at once, or while two more steps are made, which no checkpoint has."""
-    if how == "save":
+    if how != "async":
         dcp.save(state, checkpoint_id=checkpoint)
     else:
         saved = dcp.async_save(state, checkpoint_id=checkpoint, process_group=own)
@@ -44,7 +45,8 @@ def main(folder, what, own):
     folder.mkdir(exist_ok=True)
     sampler = globidx.ResumableDistributedSampler(range(SAMPLES), seed=3, tail=tail)
     loader = globidx.DataLoader(range(SAMPLES), BATCH, sampler=sampler)
-    state = {"weights": torch.arange(6.0), "progress": ResumableState(sampler)}
+    progress = sampler if how == "bare" else ResumableState(sampler)
+    state = {"weights": torch.arange(6.0), "progress": progress}
     if what == "load":
         dcp.load(state, checkpoint_id=folder / "checkpoint")
     # a rank may be a batch ahead where no step has a collective

@@ -1,5 +1,6 @@
 """torchtitan's loader protocol and its own checkpoint manager, in real processes."""
 
+import itertools
 import shutil
 
 import pytest
@@ -32,14 +33,22 @@ def test_the_example_goes_on_on_any_number_of_ranks(saved, tmp_path, ranks, step
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
-def test_its_own_loader_refuses_other_ranks():
-    """What the page says of it: a state a rank, for as many ranks as before."""
+def test_its_own_loader_goes_on_with_as_many_ranks_and_refuses_others():
+    """What the page says of it: a state a rank."""
 
     def loader(rank, ranks):
         sampler = ResumableDistributedSampler(range(40), ranks, rank)
         return ParallelAwareDataloader(range(40), rank, ranks, batch_size=4, sampler=sampler)
 
-    state = loader(1, 2).state_dict()
+    ids = []
+    for rank in range(2):
+        before, after = loader(rank, 2), loader(rank, 2)
+        for batch in itertools.islice(before, 2):
+            ids += batch.tolist()
+        state = before.state_dict()
+        after.load_state_dict(state)
+        ids += [id for batch in after for id in batch.tolist()]
+    assert sorted(ids) == list(range(40))
     assert sorted(state) == ["dp_rank_1", "world_size"]
     with pytest.raises(AssertionError, match="resharding is not supported"):
         loader(1, 3).load_state_dict(state)
