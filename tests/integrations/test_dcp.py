@@ -145,10 +145,11 @@ def test_a_save_without_reports_is_refused():
 
 @pytest.mark.slow
 def test_the_example_goes_on_over_other_meshes(tmp_path):
-    """Sharded, with tensor-parallel peers; then over two data-parallel dimensions; then on three: its weights say on what."""
+    """Two data-parallel ranks of two tensor-parallel peers, then replicas of shards, three ranks, one: each sample once."""
     example = EXAMPLES / "resume_fsdp2.py"
     assert len(example.read_text().splitlines()) < 80
     assert run(4, example, tmp_path, "dp=2", "tp=2", "stop_at=6") == "stopped after 48 samples\n"
     halfway = run(4, example, tmp_path, "replicate=2", "shard=2", "stop_at=6")
     assert halfway == "stopped after 144 samples\n"
-    assert run(3, example, tmp_path, "dp=3") == "trained on each sample once: True\n"
+    assert run(3, example, tmp_path, "dp=3", "stop_at=4") == "stopped after 192 samples\n"
+    assert run(1, example, tmp_path, "dp=1") == "trained on each sample once: True\n"
