@@ -15,21 +15,15 @@ from globidx import ResumableDistributedSampler
 EXAMPLE = EXAMPLES / "resume_torchtitan.py"
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """The folder of a job on two ranks that stopped in the middle of an epoch."""
-    folder = tmp_path_factory.mktemp("saved")
-    assert run(2, EXAMPLE, folder, 6) == "step 6: 48 samples, each once: True\n"
-    return folder
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "steps"), [(1, 54), (3, 22)])
-def test_the_example_goes_on_on_any_number_of_ranks(saved, tmp_path, ranks, steps):
-    """Saved by torchtitan's checkpoint manager in the background; each of the 240 samples is trained on once."""
+def test_the_example_goes_on_on_any_number_of_ranks(tmp_path):
+    """Saved on two by torchtitan's checkpoint manager in the background; each of the 240 samples is trained on once."""
     assert len(EXAMPLE.read_text().splitlines()) < 80
-    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    assert run(ranks, EXAMPLE, tmp_path) == f"step {steps}: 240 samples, each once: True\n"
+    saved = tmp_path / "saved"
+    assert run(2, EXAMPLE, saved, 6) == "step 6: 48 samples, each once: True\n"
+    for ranks, steps in ((1, 54), (3, 22)):
+        folder = shutil.copytree(saved, tmp_path / f"on {ranks}")
+        assert run(ranks, EXAMPLE, folder) == f"step {steps}: 240 samples, each once: True\n"
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
