@@ -18,12 +18,15 @@ from processes import REPOSITORY, clean_environment, torchrun
 def run(ranks: int, script: str, folder: Path, package: Path, *arguments: object) -> None:
     """Run a script of this folder on so many processes over a patched ``package``; it must succeed."""
     path = ":".join(map(str, (package, REPOSITORY, REPOSITORY / "tests", Path(__file__).parent)))
+    command = [Path(__file__).parent / script, folder, *arguments]
     done = subprocess.run(
-        torchrun(ranks, Path(__file__).parent / script, folder, *arguments),
+        torchrun(ranks, *command) if ranks > 1 else [sys.executable, *map(str, command)],
         env=clean_environment(PYTHONPATH=path),
+        # what robomimic asks for: whether to remove what an earlier run wrote
+        input="n\n",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
 
