@@ -48,14 +48,14 @@ def seen(folder: Path) -> dict[int, Counter[int]]:
 
 
 class _Nothing(Loader, MetaPathFinder):
-    """Finds packages of some names, in which nothing is real."""
+    """Finds packages and modules of some names, in which nothing is real."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
         del path, target
-        is_named = fullname.partition(".")[0] in self.names
+        is_named = any(f"{fullname}.".startswith(f"{name}.") for name in self.names)
         return ModuleSpec(fullname, self, is_package=True) if is_named else None
 
     def create_module(self, spec: ModuleSpec) -> MagicMock:
@@ -67,7 +67,7 @@ class _Nothing(Loader, MetaPathFinder):
 
 @contextmanager
 def without(*names: str):
-    """Within it, packages that log and draw are imported as ones in which nothing is real."""
+    """Within it, modules that log and draw are imported as ones in which nothing is real."""
     finder = _Nothing(names)
     sys.meta_path.insert(0, finder)
     try:
