@@ -6,25 +6,15 @@ It is killed behind so many batches, or between training and validation of an ep
 """
 
 import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import torch
-from recipe_jobs import note, without
+from recipe_jobs import bare, note, without
 
 
-def bare(name):
-    """Import a package without what its ``__init__`` imports."""
-    above = name.rpartition(".")[0]
-    spec = PathFinder.find_spec(name, sys.modules[above].__path__ if above else None)
-    module = sys.modules[name] = ModuleType(name)
-    module.__path__, module.__spec__ = spec.submodule_search_locations, spec
-    return module
-
-
-bare("fme").get_device = lambda: torch.device("cpu")
-bare("fme.core")
+bare("fme", "fme.core")
+sys.modules["fme"].get_device = lambda: torch.device("cpu")
 with without("dacite", "torch_harmonics", "fme.core.wandb", "fme.core.cli", "fme.core.loss"):
     from fme.core.distributed import Distributed
     from fme.core.ema import EMATracker
