@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import torch
 from recipe_jobs import bare, note, without
 
-
 bare("fme", "fme.core")
 sys.modules["fme"].get_device = lambda: torch.device("cpu")
 with without("dacite", "torch_harmonics", "fme.core.wandb", "fme.core.cli", "fme.core.loss"):

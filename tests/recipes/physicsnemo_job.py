@@ -17,7 +17,16 @@ bare("physicsnemo", "physicsnemo.core", "physicsnemo.datapipes", "physicsnemo.ut
 bare("physicsnemo.datapipes.readers", "physicsnemo.datapipes.transforms")
 # models of this class are saved in another way; that of this job is none
 sys.modules["physicsnemo.core"].Module = type("Module", (), {})
-with without("warp", "timm", "jaxtyping", "treelib"):
+with without(
+    "cloudpickle",
+    "importlib_metadata",
+    "omegaconf",
+    "orjson",
+    "requests",
+    "s3fs",
+    "treelib",
+    "warp",
+):
     from physicsnemo.datapipes.dataloader import DataLoader
     from physicsnemo.datapipes.dataset import Dataset
     from physicsnemo.datapipes.readers.zarr import ZarrReader
