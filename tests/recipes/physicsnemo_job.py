@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from recipe_jobs import bare, note, without
+from recipe_jobs import bare, meet, note, without
 
 from globidx import ResumableDistributedSampler
 
@@ -57,8 +57,7 @@ def save():
     if rank == 0:
         record = {"sampler": train_sampler.state_dict()}
         save_checkpoint(**ckpt_args, epoch=train_sampler.epoch, metadata=record)
-    if dist.is_initialized():
-        dist.barrier()
+    meet()
 
 
 def main():
@@ -80,5 +79,6 @@ def main():
 
 
 main()
+meet()
 if dist.is_initialized():
     dist.destroy_process_group()

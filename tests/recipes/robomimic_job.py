@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from recipe_jobs import note, without
 
-with without("imageio", "tensorboardX", "torchvision", "diffusers"):
+with without("imageio", "matplotlib", "tensorboardX", "torchvision", "diffusers"):
     from robomimic.algo.bc import BC
     from robomimic.config import config_factory
     from robomimic.scripts.train import train
