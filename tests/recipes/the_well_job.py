@@ -55,7 +55,7 @@ def main():
     datamodule = WellDataModule(
         str(folder),
         "dummy",
-        batch_size=2,
+        batch_size=5,
         train_dataset=Numbered,
         world_size=dist.get_world_size(),
         rank=dist.get_rank(),
