@@ -50,8 +50,7 @@ def train(folder: Path, stop_at: int) -> None:
     loader = DataLoader(dataset, batch_size=10, sampler=sampler)
 
     torch.manual_seed(0)
-    model = torch.nn.Parameter(torch.zeros(GENES, len(types)))
-    optimizer, weights = torch.optim.SGD([model], lr=0.1), folder / "weights.pt"
+    model, weights = torch.zeros(GENES, len(types), requires_grad=True), folder / "weights.pt"
     manager = CheckpointManager(folder / "run", sampler)
     step = 0
     if record := manager.restore():
@@ -62,10 +61,9 @@ def train(folder: Path, stop_at: int) -> None:
         sampler.set_epoch(epoch)
         for batch, ids in loader:
             loss = torch.nn.functional.cross_entropy(batch["X"] @ model, batch["obs/cell_type"])
-            loss.backward()
-            dist.all_reduce(model.grad)
-            optimizer.step()
-            optimizer.zero_grad()
+            (gradient,) = torch.autograd.grad(loss, model)
+            dist.all_reduce(gradient)
+            model.data -= 0.1 * gradient
             with open(folder / "trained.txt", "a") as file:
                 print(*(f"{epoch} {id}" for id in ids.tolist()), sep="\n", file=file)
             step += 1
@@ -75,7 +73,7 @@ def train(folder: Path, stop_at: int) -> None:
                 manager.save(step)
                 return
     if dist.get_rank() == 0:
-        print(types, batch["X"].layout, f"loss {loss:.2f}")
+        print(types, batch["X"].layout)
 
 
 def job(rank: int, ranks: int, folder: Path, stop_at: int) -> None:
@@ -95,3 +93,4 @@ if __name__ == "__main__":
             trained = Counter(Path(name, "trained.txt").read_text().splitlines())
             print(f"{ranks} ranks end with {trained.total()} cells")
         assert trained == Counter(f"{epoch} {id}" for epoch in range(EPOCHS) for id in range(240))
+        print("each was trained on once in each of 2 epochs")

@@ -22,7 +22,6 @@ HORIZON, N_OBS_STEPS, NUM_EPOCHS = 16, 2, 2
 
 
 def write_buffer(path: Path) -> None:
-    """Episodes one behind the other, and where each ends."""
     random, lengths = np.random.default_rng(0), range(12, 40, 2)
     buffer = zarr.create_group(path, zarr_format=2)
     for name, width in {"state": 5, "action": 2}.items():
@@ -97,3 +96,4 @@ if __name__ == "__main__":
             trained = Counter(Path(name, "trained.txt").read_text().splitlines())
             print(f"{ranks} ranks end with {trained.total()} windows")
         assert trained == Counter(f"{epoch} {id}" for epoch in range(NUM_EPOCHS) for id in range(252))
+        print("each was trained on once in each of 2 epochs")

@@ -29,15 +29,14 @@ def write_configurations(path: Path, count: int) -> None:
 
 
 def open_configurations(folder: Path) -> FileCacheDataset:
-    """All files of a folder; was: ``dataset_from_sharded_hdf5``."""
     key = "config_batch_*/config_*"
     return FileCacheDataset(GlobalIndexManager(folder, key=key, sequences="match", window="all"), with_id=True)
 
 
 def error(model: torch.nn.Module, batch: dict) -> torch.Tensor:
     """Energies are sums over the atoms of a graph."""
-    offsets, energies = batch["offsets"]["positions"], batch["properties"]["energy"]
-    graph = torch.arange(len(energies)).repeat_interleave(offsets.diff())
+    energies = batch["properties"]["energy"]
+    graph = torch.arange(len(energies)).repeat_interleave(batch["offsets"]["positions"].diff())
     return (energies.index_add(0, graph, -model(batch["atomic_numbers"])[:, 0])).square()
 
 
@@ -67,7 +66,7 @@ def train(rank: int, folder: Path, stop_at: int) -> None:
             with open(folder / "trained.txt", "a") as file:
                 print(*(f"{epoch} {id}" for id in ids.tolist()), sep="\n", file=file)
             steps += 1
-            if steps == stop_at:  # yours saves every so many steps, and goes on
+            if steps == stop_at:  # theirs goes on
                 if rank == 0:
                     checkpoint = {name: one.state_dict() for name, one in state.items()}
                     torch.save({**checkpoint, "sampler": train_sampler.state_dict()}, f"{running}.new")
@@ -97,3 +96,4 @@ if __name__ == "__main__":
             trained = Counter(Path(name, "trained.txt").read_text().splitlines())
             print(f"{ranks} ranks end with {trained.total()} configurations")
         assert trained == Counter(f"{epoch} {id}" for epoch in range(EPOCHS) for id in range(90))
+        print("each was trained on once in each of 2 epochs")

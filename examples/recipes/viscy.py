@@ -3,6 +3,7 @@
 python examples/recipes/viscy.py
 """
 
+import hashlib
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,7 +21,6 @@ Z_WINDOW, SETTINGS = 3, {"accelerator": "cpu", "strategy": "ddp_fork", "max_epoc
 
 
 def write_plate(path: Path) -> None:
-    """OME-Zarr 0.4: two positions (t, c, z, y, x) in each well, of their own numbers of times."""
     wells = [{"path": well} for well in ("A/1", "A/2", "B/1")]
     plate = zarr.create_group(path, zarr_format=2, attributes={"plate": {"wells": wells}})
     for number, well in enumerate(wells):
@@ -31,7 +31,7 @@ def write_plate(path: Path) -> None:
 
 
 class SlidingWindowDataset(torch.utils.data.Dataset):
-    """What theirs gives, and a fingerprint."""
+    """What theirs gives, and a fingerprint: a record is refused over other positions, or in another sequence."""
 
     def __init__(self, plate: Path, positions: list[str]):
         self.arrays = {position: zarr.open_array(plate / position / "0", mode="r") for position in positions}
@@ -39,7 +39,7 @@ class SlidingWindowDataset(torch.utils.data.Dataset):
         self.windows = []
         for position, (times, _, slices, *_) in shapes.items():
             self.windows += [(position, t, z) for t in range(times) for z in range(slices - Z_WINDOW + 1)]
-        self.fingerprint = f"{Z_WINDOW} slices of {shapes}"  # other positions, or in another sequence: no resume
+        self.fingerprint = hashlib.sha256(f"{Z_WINDOW} slices of {shapes}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -60,8 +60,8 @@ class HCSDataModule(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         wells = zarr.open_group(self.plate, mode="r").attrs["plate"]["wells"]
         positions = [f"{well['path']}/{image}" for well in wells for image in range(2)]
-        order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
-        self.train_dataset = SlidingWindowDataset(self.plate, [positions[one] for one in order[:5]])
+        chosen = torch.randperm(6, generator=torch.Generator().manual_seed(1))[:5]
+        self.train_dataset = SlidingWindowDataset(self.plate, [positions[one] for one in chosen])
         self.sampler = ResumableDistributedSampler(self.train_dataset, seed=7)
         self.trainer.callbacks.insert(0, ResumableSamplerCallback(self.sampler))
 
@@ -92,8 +92,8 @@ if __name__ == "__main__":
         for processes, stop in ((2, 4), (3, -1)):
             save = ModelCheckpoint(name, "last", every_n_train_steps=4, enable_version_counter=False)
             trainer = lightning.Trainer(devices=processes, max_steps=stop, callbacks=[save], **SETTINGS)
-            path = last if last.exists() else None
-            trainer.fit(Stain(trained), datamodule=HCSDataModule(Path(name, "plate.zarr")), ckpt_path=path)
+            data, resume = HCSDataModule(Path(name, "plate.zarr")), last if last.exists() else None
+            trainer.fit(Stain(trained), datamodule=data, ckpt_path=resume)
             windows = Counter(trained.read_text().splitlines())
             print(f"{processes} processes end with {windows.total()} windows")
         assert windows.total() == len(windows) == 2 * 126

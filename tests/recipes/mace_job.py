@@ -1,21 +1,22 @@
-"""A run of mace's own ``train`` that stops after some steps; what each step had is written line by line.
+"""mace's own ``train`` with the lines of its page: stopped after so many steps, or run to its end.
 
-``python mace_job.py MACE FOLDER STOP_AT`` under torchrun, with the package in MACE.
+torchrun mace_job.py FOLDER STOP_AT
 """
 
-import json
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from stubs import bare
+from recipe_jobs import note
+from torch.nn.parallel import DistributedDataParallel
+from layouts.stubs import bare
 
 import globidx
 
-EPOCHS, BATCH, EVERY = 2, 6, 4
+EPOCHS, BATCH = 2, 6
 
-sys.path.insert(0, sys.argv[1])
+# e3nn and the rest are of models, plots and files of other kinds
 _UNUSED = ("e3nn", "e3nn.io", "torch_ema", "ase", "ase.data", "ase.io", "mace.data.atomic_data")
 _PLOTS = ("mace.cli", "mace.cli.visualise_train")
 with bare("mace", "mace.data", "mace.tools", absent=_UNUSED + _PLOTS):
@@ -41,68 +42,59 @@ class Graph:
         )
 
 
-class Model(torch.nn.Module):
-    """An energy for each atom."""
+class Stopped(BaseException):
+    """What a time limit does."""
 
-    def __init__(self):
+
+class Model(torch.nn.Module):
+    """An energy for each atom; notes what it trains on, and stops."""
+
+    def __init__(self, folder, sampler, stop_at):
         super().__init__()
         self.energy = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
-        self.seen = []
+        self.folder, self.sampler, self.steps_left = folder, sampler, stop_at
 
     def forward(self, batch, training, **computed):
         del computed
         if training:
-            self.seen.append(batch["id"].tolist())
-        return {"atoms": self.energy * batch["atoms"]}
+            if self.steps_left == 0:
+                raise Stopped
+            self.steps_left -= 1
+            note(self.folder, self.sampler.rank, self.sampler.epoch, batch["id"].tolist())
+        return {"energies": self.energy * batch["atoms"]}
 
 
-class Stopped(Exception):  # noqa: N818
-    """What a time limit does."""
+def loss_fn(pred, ref):
+    return (pred["energies"] - ref.energy).square().mean()
 
 
 def main(folder, stop_at):
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
+    is_distributed = dist.is_torchelastic_launched()
+    if is_distributed:
+        dist.init_process_group("gloo")
+    rank = dist.get_rank() if is_distributed else 0
+    train_set, valid_set = (
+        HDF5Dataset(folder / name, r_max=5.0, z_table=None, atomic_dataclass=Graph)
+        for name in ("train.h5", "valid.h5")
+    )
+    collater = Collater([None], [None])
+    valid_loader = torch.utils.data.DataLoader(valid_set, BATCH, collate_fn=collater)
 
-    def opened(name):
-        return HDF5Dataset(folder / name, r_max=5.0, z_table=None, atomic_dataclass=Graph)
-
-    def loss_fn(pred, ref):
-        return (pred["atoms"] - ref.energy).square().mean()
-
-    train_set = opened("train.h5")
-    model = Model()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     # as the page has it in run_train.py
     sampler = globidx.ResumableDistributedSampler(train_set, seed=123)
-    loader = globidx.DataLoader(
-        train_set, BATCH, sampler=sampler, collate_fn=Collater([None], [None])
-    )
+    loader = globidx.DataLoader(train_set, BATCH, sampler=sampler, collate_fn=collater)
+    model = Model(folder, sampler, stop_at)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
     state = checkpoint.CheckpointState(model, optimizer, scheduler)
-    running = checkpoint.Running(folder / "run_running.pt", state, sampler, EVERY)
+    running = checkpoint.Running(folder / "run_running.pt", state, sampler)
     start_epoch = sampler.epoch if running.load("cpu") else 0
-
-    epochs = []
-
-    def step(*_):
-        epochs.append(sampler.epoch)
-        if len(epochs) == stop_at + 1:
-            raise Stopped
-
-    model.register_forward_pre_hook(
-        lambda _, args, kwargs: step() if kwargs["training"] else None, with_kwargs=True
-    )
     try:
         train.train(
             model=model,
             loss_fn=loss_fn,
             train_loader=loader,
-            valid_loaders={
-                "Default": torch.utils.data.DataLoader(
-                    opened("valid.h5"), BATCH, collate_fn=Collater([None], [None])
-                )
-            },
+            valid_loaders={"Default": valid_loader},
             optimizer=optimizer,
             lr_scheduler=scheduler,
             start_epoch=start_epoch,
@@ -114,19 +106,17 @@ def main(folder, stop_at):
             output_args=dict.fromkeys(("forces", "virials", "stress"), False),
             device="cpu",
             log_errors="TotalRMSE",
-            distributed=True,
-            distributed_model=torch.nn.parallel.DistributedDataParallel(model),
+            distributed=is_distributed,
+            distributed_model=DistributedDataParallel(model) if is_distributed else None,
             train_sampler=sampler,
-            rank=rank,
             running=running,
+            rank=rank,
         )
     except Stopped:
-        epochs.pop()
-    lines = [json.dumps(line) for line in zip(epochs, model.seen, strict=False)]
-    (folder / f"seen-{dist.get_world_size()}-{rank}.jsonl").write_text("\n".join(lines))
-    dist.monitored_barrier()
-    dist.destroy_process_group()
+        pass
+    if is_distributed:
+        dist.monitored_barrier()
+        dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[2]), int(sys.argv[3]))
+main(Path(sys.argv[1]), int(sys.argv[2]))
