@@ -8,8 +8,10 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from unittest.mock import MagicMock
 
 from processes import REPOSITORY, clean_environment, torchrun
@@ -31,31 +33,47 @@ def run(ranks: int, script: str, folder: Path, package: Path, *arguments: object
     assert done.returncode == 0, done.stderr
 
 
-def note(folder: Path, rank: int, epoch: int, ids: list[int]) -> None:
+def note(folder: Path, rank: int, epoch: int, ids: list[int], values: object = None) -> None:
     """Write down what a step of a rank was given."""
     with open(folder / f"seen-{rank}.jsonl", "a") as file:
-        file.write(json.dumps({"epoch": epoch, "ids": ids}) + "\n")
+        file.write(json.dumps({"epoch": epoch, "ids": ids, "values": values}) + "\n")
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    """What all steps of all ranks were given."""
+    paths = folder.glob("seen-*.jsonl")
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def seen(folder: Path) -> dict[int, Counter[int]]:
     """How often each id was trained on, by epoch."""
     found: dict[int, Counter[int]] = {}
-    for path in folder.glob("seen-*.jsonl"):
-        for line in path.read_text().splitlines():
-            step = json.loads(line)
-            found.setdefault(step["epoch"], Counter()).update(step["ids"])
+    for step in steps(folder):
+        found.setdefault(step["epoch"], Counter()).update(step["ids"])
     return found
 
 
+def bare(*names: str) -> None:
+    """Import packages without what their ``__init__`` import."""
+    for name in names:
+        above = name.rpartition(".")[0]
+        spec = PathFinder.find_spec(name, sys.modules[above].__path__ if above else None)
+        module: Any = ModuleType(name)
+        module.__path__, module.__spec__ = spec.submodule_search_locations, spec
+        sys.modules[name] = module
+        if above:
+            setattr(sys.modules[above], name.rpartition(".")[2], module)
+
+
 class _Nothing(Loader, MetaPathFinder):
-    """Finds packages of some names, in which nothing is real."""
+    """Finds packages and modules of some names, in which nothing is real."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
         del path, target
-        is_named = fullname.partition(".")[0] in self.names
+        is_named = any(f"{fullname}.".startswith(f"{name}.") for name in self.names)
         return ModuleSpec(fullname, self, is_package=True) if is_named else None
 
     def create_module(self, spec: ModuleSpec) -> MagicMock:
@@ -67,7 +85,7 @@ class _Nothing(Loader, MetaPathFinder):
 
 @contextmanager
 def without(*names: str):
-    """Within it, packages that log and draw are imported as ones in which nothing is real."""
+    """Within it, modules that log and draw are imported as ones in which nothing is real."""
     finder = _Nothing(names)
     sys.meta_path.insert(0, finder)
     try:
