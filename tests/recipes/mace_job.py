@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from layouts.stubs import bare
 from recipe_jobs import note
 from torch.nn.parallel import DistributedDataParallel
-from layouts.stubs import bare
 
 import globidx
 
