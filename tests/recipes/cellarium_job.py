@@ -62,7 +62,9 @@ def main(folder, stop_at):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Model(folder), datamodule=data, ckpt_path=last if last.exists() else None)
+    resume = last if last.exists() else None
+    # its hyperparameters, the fields, are in the checkpoint
+    trainer.fit(Model(folder), datamodule=data, ckpt_path=resume, weights_only=False)
 
 
 main(Path(sys.argv[1]), int(sys.argv[2]))
