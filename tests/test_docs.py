@@ -154,7 +154,9 @@ def test_what_does_not_run_is_marked_and_has_a_reason(page):
             continue
         assert block.language in LANGUAGES, f"{page}, line {block.line}: {block.language!r}"
         if block.language == "py":
-            assert page.parent.name in ("migrate", "trainers", "recipes"), f"{page}, line {block.line}"
+            assert page.parent.name in ("migrate", "trainers", "recipes"), (
+                f"{page}, line {block.line}"
+            )
         if block.language == "console":
             assert all(line.startswith(NOT_RUN) for line in block.text.splitlines()), (
                 f"{page}, line {block.line}"

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from recipe_jobs import bare, note, without
-
+from recipe_jobs import bare, meet, note, without
 
 bare("fme", "fme.core")
 sys.modules["fme"].get_device = lambda: torch.device("cpu")
@@ -175,4 +174,4 @@ with Distributed.context(handle_signals=False):
     try:
         trainer.train()
     except Killed:
-        Distributed.get_instance().barrier()
+        meet()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from recipe_jobs import bare, note, without
+from recipe_jobs import bare, meet, note, without
 
 from globidx import ResumableDistributedSampler
 
@@ -17,7 +17,16 @@ bare("physicsnemo", "physicsnemo.core", "physicsnemo.datapipes", "physicsnemo.ut
 bare("physicsnemo.datapipes.readers", "physicsnemo.datapipes.transforms")
 # models of this class are saved in another way; that of this job is none
 sys.modules["physicsnemo.core"].Module = type("Module", (), {})
-with without("warp", "timm", "jaxtyping", "treelib"):
+with without(
+    "cloudpickle",
+    "importlib_metadata",
+    "omegaconf",
+    "orjson",
+    "requests",
+    "s3fs",
+    "treelib",
+    "warp",
+):
     from physicsnemo.datapipes.dataloader import DataLoader
     from physicsnemo.datapipes.dataset import Dataset
     from physicsnemo.datapipes.readers.zarr import ZarrReader
@@ -48,8 +57,7 @@ def save():
     if rank == 0:
         record = {"sampler": train_sampler.state_dict()}
         save_checkpoint(**ckpt_args, epoch=train_sampler.epoch, metadata=record)
-    if dist.is_initialized():
-        dist.barrier()
+    meet()
 
 
 def main():
@@ -71,5 +79,6 @@ def main():
 
 
 main()
+meet()
 if dist.is_initialized():
     dist.destroy_process_group()

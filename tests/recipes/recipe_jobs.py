@@ -33,6 +33,14 @@ def run(ranks: int, script: str, folder: Path, package: Path, *arguments: object
     assert done.returncode == 0, done.stderr
 
 
+def meet() -> None:
+    """Wait for all ranks of a job. Rank 0 waits last: one that left before it could abort its barrier."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.monitored_barrier()
+
+
 def note(folder: Path, rank: int, epoch: int, ids: list[int], values: object = None) -> None:
     """Write down what a step of a rank was given."""
     with open(folder / f"seen-{rank}.jsonl", "a") as file:

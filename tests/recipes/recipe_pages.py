@@ -26,7 +26,9 @@ def diffs(page: str) -> dict[str, list[tuple[str, str]]]:
 def _sides(hunk: str) -> tuple[str, str]:
     lines = [line.ljust(1) for line in hunk.splitlines()]
     assert all(line[0] in " -+" for line in lines), hunk
-    return tuple("".join(line[1:] + "\n" for line in lines if line[0] in side) for side in (" -", " +"))
+    return tuple(
+        "".join(line[1:] + "\n" for line in lines if line[0] in side) for side in (" -", " +")
+    )
 
 
 def patched(page: str, folder: Path, *, every: tuple[str, str] = ("", "")) -> Path:

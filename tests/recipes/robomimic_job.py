@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from recipe_jobs import note, without
 
-with without("imageio", "tensorboardX", "torchvision", "diffusers"):
-    import robomimic.utils.train_utils as train_utils
+with without("imageio", "matplotlib", "tensorboardX", "torchvision", "diffusers"):
     from robomimic.algo.bc import BC
     from robomimic.config import config_factory
     from robomimic.scripts.train import train
+    from robomimic.utils import train_utils
 
 folder, demos, epochs = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 their_batch = BC.process_batch_for_training

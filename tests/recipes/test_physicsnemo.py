@@ -44,5 +44,7 @@ def test_a_run_over_their_loader_is_killed_on_2_processes_and_goes_on_on_3(runs,
     times = seen(killed)
     # 45 do not divide by 2: one is read twice as padding in epoch 0, which is over before the kill
     assert times[0].total() == RUNS + 1 and set(times[0]) == set(range(RUNS))
-    assert {epoch: times[epoch] for epoch in (1, 2)} == dict.fromkeys((1, 2), dict.fromkeys(range(RUNS), 1))
+    assert {epoch: times[epoch] for epoch in (1, 2)} == dict.fromkeys(
+        (1, 2), dict.fromkeys(range(RUNS), 1)
+    )
     assert drawn(killed) == drawn(whole)

@@ -26,7 +26,9 @@ def demos(tmp_path):
             for group in ("obs", "next_obs"):
                 demo[f"{group}/object"] = rng.normal(size=(length, 10))
             demo.attrs["num_samples"] = length
-        file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": {}})
+        file["data"].attrs["env_args"] = json.dumps(
+            {"env_name": "Lift", "type": 1, "env_kwargs": {}}
+        )
     return path
 
 

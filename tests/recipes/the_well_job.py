@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from recipe_jobs import note, without
+from recipe_jobs import meet, note, without
 
 with without("wandb", "matplotlib"):
     from the_well.benchmark.metrics import VRMSE
@@ -40,7 +40,7 @@ class Watched(Trainer):
         # its ranks write one file at once
         if dist.get_rank() == 0:
             super().save_model(epoch, validation_loss, output_path)
-        dist.barrier()
+        meet()
         if self.stop:
             raise SystemExit(0)
 
@@ -92,6 +92,7 @@ def main():
     try:
         trainer.train()
     finally:
+        meet()
         dist.destroy_process_group()
 
 
