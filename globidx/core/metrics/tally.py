@@ -84,7 +84,7 @@ class Tally:
                 )
             entry = entries.get((metric.dataset_name, metric.metric_name))
             if entry is None:
-                entry = self._open(metric)
+                entry = self._begun(metric)
             elif entry.agg_type != metric.agg_type:
                 raise ValueError(
                     f"{_called(metric)} is aggregated by {entry.agg_type!s}, and now by "
@@ -154,7 +154,7 @@ class Tally:
         """Have no metrics any more; time goes on."""
         self._entries = {}
 
-    def _open(self, metric: Metric) -> Entry:
+    def _begun(self, metric: Metric) -> Entry:
         """Begin to aggregate a metric that is new."""
         refuse_unprintable(metric.dataset_name, "the dataset_name of a metric")
         refuse_unprintable(metric.metric_name, "the metric_name of a metric")
