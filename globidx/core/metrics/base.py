@@ -91,7 +91,7 @@ class Aggregate(ABC):
         Returns
         -------
         dict
-            JSON values.
+            Fresh JSON values.
         """
 
     @abstractmethod
