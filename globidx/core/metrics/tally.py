@@ -104,7 +104,7 @@ class Tally:
         self._updates = max(self._updates, other._updates)
 
     def results(self) -> dict[str, Any]:
-        """Return what all metrics came to, by ``dataset/metric``, sorted.
+        """Return what all metrics came to, by ``dataset/metric``, in the order of the keys.
 
         ValueError if two have the same name.
         """

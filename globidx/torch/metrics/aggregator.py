@@ -144,7 +144,7 @@ class MetricsAggregator:
         Returns
         -------
         dict
-            Results by name, the same on every rank, sorted: ``dataset/metric``, or
+            Results by name, the same on every rank, in the order of the keys: ``dataset/metric``, or
             ``prefix_dataset/metric``. None where there is no value yet. A distribution has several,
             ``dataset/metric_stat_p50`` for example, and so has a categorical count,
             ``dataset/metric_count_category``.
