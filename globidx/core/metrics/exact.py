@@ -66,13 +66,10 @@ class ExactSum:
 
     def state(self) -> dict[str, Any]:
         """Return it as JSON: the same for the same numbers in any sequence."""
-        # as few bits as the sum needs, which does not depend on the numbers that made it
-        zeros = (self._numerator & -self._numerator).bit_length() - 1 if self._numerator else 0
-        spare = min(zeros, self._shift) if self._numerator else self._shift
         return {
             "count": self._count,
-            "sum": to_json(self._numerator >> spare),
-            "shift": self._shift - spare,
+            "sum": to_json(self._numerator),
+            "shift": self._shift,
             "is_integer": self._is_integer,
         }
 
