@@ -106,13 +106,15 @@ def _bucket(number: int | float) -> int:
     >>> [_bucket(number) - _bucket(1) for number in (1, 1 + 1 / 128, 2, 2**2000)]
     [0, 1, 128, 256000]
     """
-    try:
+    if isinstance(number, float):
         mantissa, exponent = math.frexp(number)
-    except OverflowError:
-        # an integer beyond all floats: its first bits are those of the mantissa
-        exponent = int(number).bit_length()
-        mantissa = (int(number) >> (exponent - _BITS)) / 2**_BITS
-    return exponent * PARTS + int(mantissa * 2 * PARTS) - PARTS
+        first = int(mantissa * 2**_BITS)
+    else:
+        # not as a float, which rounds integers of more than 53 bits, up to the next octave even
+        exponent = number.bit_length()
+        first = (number << _BITS) >> exponent
+    # the first bits, of which the very first one is always set
+    return exponent * PARTS + first - PARTS
 
 
 def _lower_end(bucket: int) -> int | float:

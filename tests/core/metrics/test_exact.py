@@ -75,7 +75,14 @@ def test_a_sum_beyond_all_floats_is_infinite():
 
 @pytest.mark.parametrize(
     "change",
-    [{"count": -1}, {"sum": 0.5}, {"shift": 1}, {"shift": 10**9, "is_integer": False}, {"is_integer": 1}, {"more": 1}],
+    [
+        {"count": -1},
+        {"sum": 0.5},
+        {"shift": 1},
+        {"shift": 10**9, "is_integer": False},
+        {"is_integer": 1},
+        {"more": 1},
+    ],
 )
 def test_what_is_no_sum_is_refused(change):
     """A shift of a thousand million bits, too, before there is such an integer."""

@@ -62,6 +62,13 @@ def test_a_histogram_comes_back_from_json(numbers):
     assert [back.quantile(p) for p in (5, 95)] == [histogram.quantile(p) for p in (5, 95)]
 
 
+@pytest.mark.parametrize("number", [2**54 - 1, 2**1030 - 1, -(2**60) + 1])
+def test_a_long_integer_is_not_rounded_up(number):
+    """Its float is in the next octave."""
+    told = counted([number]).quantile(50)
+    assert abs(told) == 255 * 2 ** (number.bit_length() - 8) and told * number > 0
+
+
 def test_of_no_numbers_there_is_no_quantile():
     """None, and not 0."""
     assert LogHistogram().quantile(50) is None

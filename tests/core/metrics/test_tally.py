@@ -1,6 +1,8 @@
 """All metrics of a run on random ranks, with resumes, against one process that keeps every value."""
 
+import copy
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from globidx.core.metrics.metric import AggregationType, Metric
 from globidx.core.metrics.tally import Tally, merged
 from globidx.errors import RecordError, RecordMismatchError, RecordVersionError
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "metrics-1.json"
 #: Key and type; each sample brings one value of each key.
 NUMERIC = {
     ("a", "total"): "sum",
@@ -207,6 +210,54 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(change, error):
     with pytest.raises(error):
         tally.load(before | change, "the state")
     assert tally.state(0) == before
+
+
+def golden_state():
+    """One of two ranks, with values of each kind and some that are not finite."""
+    ranks = [Tally(4) for _ in range(2)]
+    values = [3, 0.1, -(2**70), float("nan"), None, 1e300, 250, 1000.5]
+    for position, value in enumerate(values):
+        ranks[position % 2].update(of_sample(value, "ab"[position % 3 > 1]), position % 2)
+    return merged([tally.state(rank) for rank, tally in enumerate(ranks)], Tally(4)).state(0)
+
+
+def test_golden_bytes():
+    """The state of version 1 is written as it ever was, and read."""
+    assert strict.pretty(golden_state()) == GOLDEN.read_bytes()
+    tally = Tally(4)
+    tally.load(strict.parse(GOLDEN.read_bytes()), "the golden state")
+    assert tally.state(0) == golden_state()
+
+
+def places_of(value, path=()):
+    """The path of every value inside a JSON value."""
+    yield path
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places_of(value[key], (*path, key))
+
+
+@given(st.data())
+def test_a_hostile_state_is_loaded_or_refused_and_nothing_else(data):
+    """Any value in any place: a record error, or a state that says the same again and has results."""
+    state = copy.deepcopy(golden_state())
+    *path, last = data.draw(st.sampled_from([place for place in places_of(state) if place]))
+    parent = state
+    for key in path:
+        parent = parent[key]
+    scalars = st.none() | st.booleans() | st.text(max_size=3) | st.floats(allow_nan=False)
+    numbers = st.integers(-3, 1100) | st.sampled_from([2**27, 2**63 - 1, 2**63, 10**19, -(2**62)])
+    some = st.lists(scalars | numbers, max_size=4)
+    parent[last] = data.draw(scalars | numbers | some | st.dictionaries(st.text(max_size=3), some))
+    tally = Tally(4)
+    try:
+        tally.load(state, "the state")
+    except RecordError:
+        return
+    tally.results()
+    again = Tally(4)
+    again.load(tally.state(0), "its state")
+    assert again.state(0) == tally.state(0)
 
 
 def test_a_handler_cannot_be_replaced_under_metrics():
