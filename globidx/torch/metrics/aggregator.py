@@ -168,7 +168,7 @@ class MetricsAggregator:
             # the same bytes on every rank, so that an error about them is raised by all
             parts = self._ranks.all_gather(lambda: strict.canonical(self.state_dict()))
         total = merged([json.loads(part) for part in parts], self._tally)
-        start = "" if prefix is None else f"{prefix}_"
+        start = f"{prefix}_" if prefix else ""
         return {f"{start}{name}": value for name, value in total.results().items()}
 
     def state_dict(self) -> dict[str, Any]:
