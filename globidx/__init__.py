@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import collate, errors, orders, policies, testing
+    from globidx import collate, errors, metrics, orders, policies, testing
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.generator import sample_rng
     from globidx.core.index.changes import Changes
@@ -83,6 +83,7 @@ __all__ = [
     "collate",
     "errors",
     "merge_states",
+    "metrics",
     "orders",
     "policies",
     "read_record",
@@ -94,7 +95,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("collate", "errors", "orders", "policies", "testing"):
+    elif name in ("collate", "errors", "metrics", "orders", "policies", "testing"):
         value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")
