@@ -17,7 +17,7 @@ from integrations.jobs import lines
 from processes import clean_environment, torchrun
 
 from globidx import sample_rng
-from globidx.core.generator import TRANSFORM, Moment
+from globidx.core.generator import Moment
 
 SAVE_AT, KILL_AT, STEPS = 7, 9, 10
 
@@ -133,50 +133,49 @@ def test_plain_code_goes_on_with_other_bits_and_this_with_the_same(data, expecte
         assert workers == batches
 
 
+def most(where):
+    """The largest stride that the place of a window allows."""
+    return min(4, (well_samples.STEPS - 1 - where.anchor) // well_samples.LAST)
+
+
+def in_well(peers, stride, where):
+    """The steps that The Well reads with a stride at the place of a window."""
+    per_trajectory = well_samples.STEPS - well_samples.LAST * stride
+    sample = peers[stride][where.sequence * per_trajectory + where.anchor]
+    return torch.cat([sample["input_fields"], sample["output_fields"]]).movedim(-1, 1)
+
+
 def test_strides_are_those_that_the_well_may_draw_and_samples_are_its_own(data):
     """As many windows, each with the strides that its place allows, and the fields that The Well reads for it."""
     ours = well_samples.opened(data, well_samples.random_steps)
     peers = {stride: well_samples.theirs(data, stride, stride) for stride in (1, 2, 3, 4)}
     assert len(ours) == len(peers[1]) == well_samples.SAMPLES
-    drawn = {}
+    drawn = {id: [] for id in range(len(ours))}
     for epoch in range(20):
         ours.moment.set(Moment(7, epoch))
-        for id in range(len(ours)):
+        for id, strides in drawn.items():
             steps, stride = ours[id]
-            drawn.setdefault(id, set()).add(stride)
-            rng = Moment(7, epoch).rng(id, TRANSFORM)
-            left = well_samples.STEPS - 1 - ours.index_manager.where(id).anchor
-            assert stride == rng.integers(1, min(4, left // well_samples.LAST), endpoint=True)
-            if epoch:
-                continue
+            strides.append(stride)
             where = ours.index_manager.where(id)
-            per_trajectory = well_samples.STEPS - well_samples.LAST * stride
-            sample = peers[stride][where.sequence * per_trajectory + where.anchor]
-            fields = torch.cat([sample["input_fields"], sample["output_fields"]]).movedim(-1, 1)
-            assert torch.equal(steps, fields)
-    for id, strides in drawn.items():
-        left = well_samples.STEPS - 1 - ours.index_manager.where(id).anchor
-        assert strides == set(range(1, min(4, left // well_samples.LAST) + 1))
-    assert sample_rng(7, 0, 3).random() == Moment(7, 0).rng(3, TRANSFORM).random()
+            assert stride == sample_rng(7, epoch, id).integers(1, most(where), endpoint=True)
+            if epoch == 0:
+                assert torch.equal(steps, in_well(peers, stride, where))
+    places = {id: most(ours.index_manager.where(id)) for id in drawn}
+    assert all(set(drawn[id]) == set(range(1, places[id] + 1)) for id in drawn)
+    # samples of an epoch do not draw alike
+    assert {drawn[id][0] for id in drawn if places[id] == 4} == {1, 2, 3, 4}
 
 
 def test_the_well_itself_draws_strides_of_the_same_range(data):
     """The oracle: what ``WellDataset`` gives for ours to draw from."""
-    theirs, peers = (
-        well_samples.theirs(data),
-        {s: well_samples.theirs(data, s, s) for s in (1, 2, 3, 4)},
-    )
-    ours = well_samples.opened(data, None)
+    peers = {stride: well_samples.theirs(data, stride, stride) for stride in (1, 2, 3, 4)}
+    theirs, ours = well_samples.theirs(data), well_samples.opened(data, None)
     state = np.random.get_state()
     np.random.seed(0)
-    for id in range(len(theirs)):
+    for id in range(0, len(theirs), 7):
         where = ours.index_manager.where(id)
-        most = min(4, (well_samples.STEPS - 1 - where.anchor) // well_samples.LAST)
         read = {float(theirs[id]["output_fields"].sum()) for _ in range(40)}
-        allowed = set()
-        for stride in range(1, most + 1):
-            per_trajectory = well_samples.STEPS - well_samples.LAST * stride
-            one = peers[stride][where.sequence * per_trajectory + where.anchor]
-            allowed.add(float(one["output_fields"].sum()))
-        assert read == allowed
+        strides = range(1, most(where) + 1)
+        last = [in_well(peers, stride, where)[well_samples.N_IN :] for stride in strides]
+        assert read == {float(steps.movedim(1, -1).contiguous().sum()) for steps in last}
     np.random.set_state(state)

@@ -39,6 +39,11 @@ class Concatenated:
         """The id behind the last one of each source."""
         return [*self._starts[1:], len(self)]
 
+    @property
+    def may_substitute(self) -> bool:
+        """Whether a source may replace a sample by another, and say so."""
+        return any(getattr(source, "may_substitute", False) for source in self._sources)
+
     def __getitem__(self, id: int) -> Any:
         return self.__getitems__([id])[0]
 

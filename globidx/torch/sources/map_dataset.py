@@ -105,7 +105,7 @@ class MapDataset(torch.utils.data.Dataset[Any]):
     @property
     def may_substitute(self) -> bool:
         """Whether a source may replace a sample by another."""
-        return any(getattr(source, "may_substitute", False) for source in self.datasets)
+        return self._concatenated.may_substitute
 
     def __len__(self) -> int:
         return len(self._concatenated)

@@ -225,16 +225,17 @@ class Loses(FileCacheDataset):
 
 
 @pytest.mark.parametrize("seeded", [False, True])
-def test_samples_that_a_source_replaced_are_in_quarantine(tmp_path, seeded):
-    """By the ids of the whole: a ``ConcatDataset`` cannot say so."""
+@pytest.mark.parametrize("wrap", [lambda *all: all, lambda *all: [ConcatDataset(all)]])
+def test_samples_that_a_source_replaced_are_in_quarantine(tmp_path, caplog, wrap, seeded):
+    """By the ids of the whole: a ``ConcatDataset`` cannot say so, and is warned of where it is not read by its parts."""
     zarr.create_array(tmp_path / "a.zarr", data=np.arange(6.0), chunks=(4,))
-    dataset = MapDataset(
-        [0.0] * 7, Loses(GlobalIndexManager(tmp_path / "a.zarr")), seed_transforms=seeded
-    )
+    sources = wrap([0.0] * 7, Loses(GlobalIndexManager(tmp_path / "a.zarr")))
+    dataset = MapDataset(*sources, seed_transforms=seeded)
     assert dataset.may_substitute
     sampler = ResumableDistributedSampler(dataset, 1, 0, seed=SEED)
     assert sum(len(batch) for batch in DataLoader(dataset, 4, sampler=sampler)) == 13
     assert sampler.quarantined.pairs == ((10, 11),)
+    assert "not listed" not in caplog.text
 
 
 def test_bad_sources_are_refused_by_a_sentence():
