@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from globidx.torch.preemption import PreemptionGuard
     from globidx.torch.ranks.peers import RankPeers
     from globidx.torch.sampler import ResumableDistributedSampler
+    from globidx.torch.sources.map_dataset import MapDataset
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _HOMES = {
     "GlobalIndexManager": "globidx.disk.index.manager",
     "IdentifiedDataset": "globidx.core.datasets.identity",
     "Location": "globidx.core.index.index",
+    "MapDataset": "globidx.torch.sources.map_dataset",
     "PreemptionGuard": "globidx.torch.preemption",
     "Ranges": "globidx.core.progress.ranges",
     "RankPeers": "globidx.torch.ranks.peers",
@@ -72,6 +74,7 @@ __all__ = [
     "GlobalIndexManager",
     "IdentifiedDataset",
     "Location",
+    "MapDataset",
     "PreemptionGuard",
     "Ranges",
     "RankPeers",
