@@ -152,8 +152,10 @@ class DataLoader(ShieldedLoader):
         rounded up.
         """
         batching = self._batching()
-        if self._resumable is None or batching.size is None:
-            # batches of unknown size cannot be counted in advance
+        # a batch sampler that counts its own batches alone knows how many it makes
+        counts = getattr(type(self.batch_sampler), "__len__", None)
+        is_counted = batching.known or counts is torch.utils.data.BatchSampler.__len__
+        if self._resumable is None or batching.size is None or not is_counted:
             return super().__len__()
         ledger = self._resumable._ledger
         return batching.started(ledger.done) + batching.batches(ledger.left_to_deliver)
