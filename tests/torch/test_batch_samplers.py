@@ -172,7 +172,12 @@ def test_a_plain_loader_goes_on_with_what_a_regrouping_one_has_left():
     )
     sampler.commit(7)
     assert sampler.state_dict()["remaining"] == 44
-    assert list(sampler) == left[12:]
+    drawn = iter(sampler)
+    assert [next(drawn) for _ in range(3)] == left[12:15]
+    # as torchdata's loader asks for it
+    assert drawn.state_dict()["remaining"] == 41
+    resumed, _ = made(Sorted, shuffle=False, record=drawn.state_dict())
+    assert list(resumed) == left[15:]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
@@ -371,9 +376,19 @@ def test_a_state_of_one_rank_of_several_says_so(kind):
     fresh, _ = made(kind, world=2)
     with pytest.raises(errors.RecordError, match=r"one rank of 2.*CheckpointManager"):
         fresh.load_state_dict(state)
+    assert sampler._ledger.held_by_rank == [sampler._ledger.held_ids] * 2
     other, _ = made(kind, rank=1, world=2)
     fresh.load_state_dict(merge_states([state, other.state_dict()]))
     assert fresh.remaining == sampler.remaining + len(next(iter(loader)))
+
+
+def test_a_save_of_all_ranks_is_not_warned_of():
+    """What a manager does gathers the states of all."""
+    sampler, loader = made(Buckets, world=2)
+    stream = iter(loader)
+    next(stream)
+    sampler._ledger.settle()
+    assert sampler.state_dict()["version"] == 2
 
 
 # in processes
