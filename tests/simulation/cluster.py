@@ -217,7 +217,9 @@ class Rank:
         self.manner = dice.choice(MANNERS)
         self.loop, self.held, self.at_end = None, [], False
         self.listed = set()  # what its sampler must have in quarantine
-        self.begun = 0  # how many loops there were: every fourth has batches of any ids that are left
+        self.begun = (
+            0  # how many loops there were: every fourth has batches of any ids that are left
+        )
         self.regroups = False
         self.peeked = False  # whether others than its loop have drawn in this pass
         self.left = []  # loops that were left live on: what counts does not depend on that

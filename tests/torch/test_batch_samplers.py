@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_ranks
@@ -259,6 +260,20 @@ def test_skips_and_quarantine_mean_the_ids_of_the_batch():
     rest = [id for batch in again for id in batch.tolist()]
     assert sorted(rest) == sorted(set(range(60)) - set(had) - set(bad))
     assert resumed.epoch == 1
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_regrouped_state_goes_through_dcp(tmp_path):
+    """Where a fresh state has a number of ids and no segments, a list is loaded all the same."""
+    sampler, loader = made(Sorted, seed=3)
+    stream = iter(loader)
+    had = next(stream).tolist() + next(stream).tolist()
+    for number in range(2):
+        dcp.save({"sampler": sampler}, checkpoint_id=tmp_path / str(number))
+        resumed, _ = made(Sorted, seed=3)
+        dcp.load({"sampler": resumed}, checkpoint_id=tmp_path / str(number))
+        assert sorted([*had, *resumed]) == list(range(60))
+        sampler = resumed
 
 
 # what is refused

@@ -138,7 +138,7 @@ class Window:
     def __init__(self, issued: Iterator[tuple[int, int]], name: str) -> None:
         self._issued, self._name = issued, name
         # an id that an order draws twice, or that pads a stream, has several indices
-        self._waiting: dict[int, deque[int]] = {}
+        self._waiting: dict[int, list[int]] = {}
         self._passed_over = 0
 
     def look_up(self, batch: Any) -> tuple[list[int], list[int]]:
@@ -165,10 +165,10 @@ class Window:
                     "iter(batch_sampler.sampler) yields to one batch: to draw samples more often use orders.Weighted, "
                     "and for the steps of a rollout use windows, which are one sample"
                 )
-            self._waiting.setdefault(id, deque()).append(index)
+            self._waiting.setdefault(id, []).append(index)
             self._passed_over += 1
         indices = self._waiting[wanted]
-        index = indices.popleft()
+        index = indices.pop(0)
         if not indices:
             del self._waiting[wanted]
         self._passed_over -= 1
