@@ -131,8 +131,8 @@ class Window:
     Examples
     --------
     >>> window = Window(zip([7, 3, 7, 5], range(4)), "Sorting")
-    >>> window.look_up([3, 7]), window.look_up([5, 7])
-    (([3, 7], [1, 0]), ([5, 7], [3, 2]))
+    >>> window.look_up([3]), window.look_up([5, 7])
+    (([3], [1]), ([5, 7], [3, 0]))
     """
 
     def __init__(self, issued: Iterator[tuple[int, int]], name: str) -> None:
