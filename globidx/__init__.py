@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import collate, errors, metrics, orders, policies, testing
+    from globidx import collate, errors, metrics, orders, packing, policies, testing
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.generator import sample_rng
     from globidx.core.index.changes import Changes
@@ -88,6 +88,7 @@ __all__ = [
     "merge_states",
     "metrics",
     "orders",
+    "packing",
     "policies",
     "read_record",
     "sample_rng",
@@ -98,7 +99,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("collate", "errors", "metrics", "orders", "policies", "testing"):
+    elif name in ("collate", "errors", "metrics", "orders", "packing", "policies", "testing"):
         value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")
