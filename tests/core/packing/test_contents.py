@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from globidx.core.packing.contents import METHODS, pack
 
-
 #: The packs of ``test_packs_are_what_they_were``, and their digests.
 GOLDEN = {
     "first_fit_decreasing": [[2, 3], [10, 8], [0, 1], [11, 7, 4], [6, 5]],
