@@ -59,6 +59,11 @@ class Plan:
     budget, method, seed, epoch, shuffle, window, too_long
         As for ``pack``, and checked.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is of another type or value.
+
     Examples
     --------
     >>> pack([5, 3], budget=8).plan.method

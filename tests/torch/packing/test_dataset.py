@@ -69,8 +69,11 @@ def leg(dataset, world, batch, record, steps, **options):
         for step, row in enumerate(loader, 1):
             tokens += row["tokens"].tolist()
             if step == steps:
+                # while the loop holds its batch, which then counts
+                states.append(loader.sampler.state_dict())
                 break
-        states.append(loader.sampler.state_dict())
+        else:
+            states.append(loader.sampler.state_dict())
     # as it comes back from a file
     return tokens, json.loads(json.dumps(merge_states(states)))
 
@@ -84,27 +87,26 @@ def leg(dataset, world, batch, record, steps, **options):
 )
 def test_each_token_is_trained_on_once_however_often_the_run_resumes(data, method, repack, lengths):
     """Random world sizes and batch sizes, two epochs, each stopped in the middle several times."""
-    repack = repack and method != "next_fit"
-    packs = pack(lengths, 16, method=method, seed=3, window=25)
-    dataset, record = PackedDataset(Documents(lengths), packs, repack=repack), None
+
+    def dataset():
+        """As another process makes it, of nothing but the lengths."""
+        return packed(
+            lengths, 16, method=method, seed=3, window=25, repack=repack and method != "next_fit"
+        )
+
+    record = None
     for epoch in range(2):
-        seen, left = [], len(dataset)
+        seen, left = [], len(dataset())
         for _ in range(3):
             world, batch = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
             steps = data.draw(st.integers(0, 3))
             # the last step of an epoch is the next loop's
             if steps and world * batch * steps < left:
-                tokens, record = leg(dataset, world, batch, record, steps)
+                tokens, record = leg(dataset(), world, batch, record, steps)
                 seen += tokens
                 left -= world * batch * steps
                 assert record["epoch"] == epoch
-                # another process, with nothing but the record and the lengths
-                dataset = PackedDataset(
-                    Documents(lengths),
-                    pack(lengths, 16, method=method, seed=3, window=25),
-                    repack=repack,
-                )
-        tokens, record = leg(dataset, data.draw(st.integers(1, 4)), 2, record, None)
+        tokens, record = leg(dataset(), data.draw(st.integers(1, 4)), 2, record, None)
         assert sorted(seen + tokens) == list(range(sum(lengths)))
         if left:
             assert record["epoch"] == epoch + 1
