@@ -41,8 +41,8 @@ def document_lengths(documents: Any, field: str | None = None) -> Lengths:
 
     Raises
     ------
-    ValueError
-        If there is no such field, or its samples are no arrays.
+    TypeError, ValueError
+        If there is no index, no such field, or its samples are no arrays.
     globidx.errors.ReadError
         If a file cannot be read.
 
