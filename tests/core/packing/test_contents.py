@@ -67,6 +67,27 @@ def test_first_fit_decreasing_packs_documents_of_a_window():
     assert windows == {frozenset([number]) for number in range(10)}
 
 
+def naive_packs(lengths, budget):
+    """How many packs a loop of first-fit-decreasing fills."""
+    room = []
+    for length in sorted(lengths, reverse=True):
+        fits = next((number for number, left in enumerate(room) if left >= length), len(room))
+        room += [budget] * (fits == len(room))
+        room[fits] -= length
+    return len(room)
+
+
+@pytest.mark.parametrize("budget", [64, 2048, 100_000])
+def test_there_are_as_many_packs_as_a_naive_loop_fills(budget):
+    """Of first-fit-decreasing, whatever the sequence of the documents and the size of the budget."""
+    lengths = log_normal(1000, budget, seed=1) + np.random.default_rng(2).integers(
+        0, budget // 4, 1000
+    )
+    lengths = np.minimum(lengths, budget)
+    found = {len(pack(lengths, budget, seed=seed)) for seed in range(3)}
+    assert found == {naive_packs(lengths.tolist(), budget)}
+
+
 @pytest.mark.parametrize("window", [2**10, 2**20])
 def test_first_fit_decreasing_fills_packs_of_log_normal_lengths(window):
     """To more than 0.98, which next-fit does not."""

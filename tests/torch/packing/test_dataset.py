@@ -256,6 +256,31 @@ def test_documents_draw_as_samples_do():
             assert sample["tokens"].tolist() == [drawn[of] for of in sample["document_ids"]]
 
 
+def test_two_samplers_of_one_dataset_read_their_own_epochs():
+    """A batch brings its epoch with it, for the packs and for the random numbers of documents."""
+
+    def noisy(document, rng):
+        return document * 0 + int(rng.integers(10**6))
+
+    documents = MapDataset(Documents(), transform=noisy)
+    dataset = PackedDataset(documents, pack(LENGTHS, 32), repack=True)
+    loops = []
+    for epoch in (1, 2):
+        sampler = ResumableDistributedSampler(dataset, 1, 0, seed=7)
+        sampler.set_epoch(epoch)
+        loops.append(iter(DataLoader(dataset, 1, sampler=sampler, collate_fn=flatten)))
+    seen = {1: [], 2: []}
+    for rows in zip(*loops, strict=True):
+        for epoch, row in zip(seen, rows, strict=True):
+            ids = row["documents"].tolist()
+            drawn = [int(sample_rng(7, epoch, id).integers(10**6)) for id in ids]
+            assert row["tokens"].tolist() == [drawn[of] for of in row["document_ids"]]
+            seen[epoch].append(ids)
+    for epoch, packs in seen.items():
+        expected = [one.documents.tolist() for one in pack(LENGTHS, 32, epoch=epoch)]
+        assert sorted(packs) == sorted(expected)
+
+
 def test_a_record_refuses_other_packs_and_other_documents(tmp_path):
     """By the fingerprint, which says all that a pack depends on."""
     dataset = packed()
