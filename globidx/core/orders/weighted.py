@@ -130,7 +130,7 @@ class _Drawn(Arrangement):
         for start in reversed(range(0, self.length, BLOCK)):
             positions = np.arange(start, min(start + BLOCK, self.length))[::-1]
             first[self.forward(positions)] = positions
-        return _drawn(sample_ids, first[sample_ids])
+        return refuse_undrawn(sample_ids, first[sample_ids])
 
     def occurrences(self, sample_ids: Ids) -> Ids:
         """Return every position at which one of these samples is drawn."""
@@ -158,14 +158,14 @@ class _Ranked(Arrangement):
     def inverse(self, sample_ids: Ids) -> Ids:
         inverse = np.full(self.num_samples, -1, np.int64)
         inverse[self._table] = np.arange(self.length)
-        return _drawn(sample_ids, inverse[sample_ids])
+        return refuse_undrawn(sample_ids, inverse[sample_ids])
 
     def occurrences(self, sample_ids: Ids) -> Ids:
         """Return the positions of those samples that are drawn."""
         return np.flatnonzero(np.isin(self._table, sample_ids)).astype(np.int64)
 
 
-def _drawn(sample_ids: Ids, positions: Ids) -> Ids:
+def refuse_undrawn(sample_ids: Ids, positions: Ids) -> Ids:
     """Return ``positions``; ValueError if one is negative, because its sample is not drawn."""
     if len(positions) and positions.min() < 0:
         sample = int(sample_ids[positions.argmin()])
