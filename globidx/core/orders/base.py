@@ -35,11 +35,14 @@ class Left(NamedTuple):
         From here on, no position was committed.
     holes : int
         How many positions before it remain.
+    seed : int
+        The sampler's seed.
     """
 
     epoch: int
     position: int
     holes: int = 0
+    seed: int = 0
 
 
 class Arrangement(ABC):

@@ -226,7 +226,7 @@ class PlannedPasses(Order):
         at = under.position + left.position
         if under.planned is None or at >= under.end:
             return self
-        planned = order.go_on(under.planned, Left(under.epoch, at, left.holes), lanes)
+        planned = order.go_on(under.planned, left._replace(epoch=under.epoch, position=at), lanes)
         if planned == under.planned:
             return self
         later = self.later
