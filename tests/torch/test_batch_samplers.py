@@ -32,7 +32,9 @@ from globidx.orders import Sequential, Shuffle, Weighted
 TAILS = ("pad", "drop", "exact")
 
 
-def made(kind, n=60, batch=4, *, rank=0, world=1, workers=0, record=None, drop_last=False, **arguments):
+def made(
+    kind, n=60, batch=4, *, rank=0, world=1, workers=0, record=None, drop_last=False, **arguments
+):
     """(sampler, loader) of a batch sampler of a kind."""
     sampler = ResumableDistributedSampler(range(n), world, rank, **{"tail": "exact"} | arguments)
     if record is not None:
@@ -58,7 +60,9 @@ def run(sampler, loader, steps):
     n=st.integers(1, 90),
     legs=st.lists(
         st.tuples(
-            st.sampled_from(ALL), st.integers(1, 6), st.lists(st.integers(0, 6), min_size=4, max_size=4)
+            st.sampled_from(ALL),
+            st.integers(1, 6),
+            st.lists(st.integers(0, 6), min_size=4, max_size=4),
         ),
         min_size=1,
         max_size=4,
@@ -76,7 +80,15 @@ def test_each_id_is_committed_once_whatever_batches_are_made_of(n, legs, last, o
         had, states = [], []
         for rank in range(world):
             sampler, loader = made(
-                kind, n, batch, rank=rank, world=world, record=record, order=order, seed=seed, tail=tail
+                kind,
+                n,
+                batch,
+                rank=rank,
+                world=world,
+                record=record,
+                order=order,
+                seed=seed,
+                tail=tail,
             )
             ids, state = run(sampler, loader, steps[rank])
             had.append(ids)
@@ -98,7 +110,9 @@ def test_each_id_is_committed_once_whatever_batches_are_made_of(n, legs, last, o
         # padding is no progress: an id that was had as padding alone is still to be had
         world, again = 5, Counter()
         for rank in range(world):
-            sampler, _ = made(kind, n, rank=rank, world=world, record=record, order=order, seed=seed)
+            sampler, _ = made(
+                kind, n, rank=rank, world=world, record=record, order=order, seed=seed
+            )
             again.update(list(sampler))
         assert left <= set(again)
         assert max(again.values(), default=1) == 1
@@ -152,7 +166,10 @@ def test_a_plain_loader_goes_on_with_what_a_regrouping_one_has_left():
     del stream
     sampler.commit(5)
     assert list(sampler) == left[5:]
-    assert next(iter(torch.utils.data.DataLoader(range(60), 7, sampler=sampler))).tolist() == left[5:12]
+    assert (
+        next(iter(torch.utils.data.DataLoader(range(60), 7, sampler=sampler))).tolist()
+        == left[5:12]
+    )
     sampler.commit(7)
     assert sampler.state_dict()["remaining"] == 44
     assert list(sampler) == left[12:]
@@ -302,7 +319,9 @@ class Everything(BatchSampler):
 def test_batches_of_anything_but_ids_are_refused(kind):
     """One sentence names the batch and what to use, and nothing counts as delivered."""
     sampler, loader = made(kind)
-    with pytest.raises(errors.CommitError, match=rf"{kind.__name__} yields .*list of sample ids.*batch_rng"):
+    with pytest.raises(
+        errors.CommitError, match=rf"{kind.__name__} yields .*list of sample ids.*batch_rng"
+    ):
         next(iter(loader))
     assert sampler.remaining == 60
 
@@ -344,7 +363,9 @@ def test_a_state_of_one_rank_of_several_says_so(kind):
     sampler, loader = made(kind, world=2)
     stream = iter(loader)
     next(stream)
-    with pytest.warns(UserWarning, match="own, so the state of this rank says nothing of what the other 1"):
+    with pytest.warns(
+        UserWarning, match="own, so the state of this rank says nothing of what the other 1"
+    ):
         state = sampler.state_dict()
     assert sampler.state_dict() == state
     fresh, _ = made(kind, world=2)

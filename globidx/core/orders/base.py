@@ -381,7 +381,7 @@ class Order(ABC):
         """
         return planned
 
-    def after(self, planned: Order, left: Left) -> Order:
+    def after(self, planned: Order, left: Left, epoch: int) -> Order:
         """Return the order that plans the next epoch.
 
         An order that depends on what earlier epochs have read overrides it.
@@ -392,6 +392,8 @@ class Order(ABC):
             How the epoch before was planned.
         left : Left
             Where that epoch was left: at its end, if it was finished.
+        epoch : int
+            The epoch that is planned next.
 
         Returns
         -------

@@ -168,9 +168,9 @@ class Mixture(Order):
         """Return the order of a running epoch, with the weights of this one from ``left`` on."""
         return self._following(planned, left.epoch, left.position)
 
-    def after(self, planned: Order, left: Left) -> Order:
-        """Return the order of the next epoch: what was drawn in earlier ones stands."""
-        return self._following(planned, left.epoch + 1, 0)
+    def after(self, planned: Order, left: Left, epoch: int) -> Order:  # noqa: ARG002
+        """Return the order of a later epoch: what was drawn in earlier ones stands."""
+        return self._following(planned, epoch, 0)
 
     def _following(self, planned: Order, epoch: int, position: int) -> Mixture:
         if not isinstance(planned, Mixture) or planned._weights == self._weights:

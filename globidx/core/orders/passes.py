@@ -81,6 +81,8 @@ class Passes(Order):
         self._size = size if size is None else validate.integer(size, "epoch_size", low=1)
         self._steps = steps if steps is None else validate.integer(steps, "epoch_steps", low=1)
         self._under = Under()
+        # the pass that is planned next, by the sampler's number of its epoch
+        self._number = 0
 
     def parameters(self) -> dict[str, Any]:
         """Return the size of a pass, and the order under it."""
@@ -102,13 +104,13 @@ class Passes(Order):
         if under.planned is not None:
             # the epoch that ends before the first one that is planned now
             last = under.epoch if under.position else under.epoch - 1
-            order = order.after(under.planned, Left(last, under.end))
+            order = order.after(under.planned, Left(last, under.end), last + 1)
         later = order.plan(dataset, num_samples, lanes)
         if not under.position:
             under = Under(under.epoch, 0, num_samples, later)
         size = self._size if self._steps is None else self._steps * lanes().batch
         assert size is not None
-        return PlannedPasses(self, size, under, later, num_samples)
+        return PlannedPasses(self, self._number, size, under, later, num_samples)
 
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
         """Return the pass of a record."""
@@ -123,14 +125,16 @@ class Passes(Order):
             for name, samples in (("order", plan["num_samples"]), ("then", num_samples))
         )
         under = Under(plan["epoch"], plan["position"], plan["num_samples"], planned)
-        return PlannedPasses(self, plan["size"], under, later, num_samples)
+        return PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
 
-    def after(self, planned: Order, left: Left) -> Order:
+    def after(self, planned: Order, left: Left, epoch: int) -> Order:
         """Return the passes that follow one which was left at ``left``."""
-        if not isinstance(planned, PlannedPasses):
-            return self
         following = Passes(self.order, size=self._size, steps=self._steps)
-        following._under = planned.under_at(left.position)
+        following._number = epoch
+        if isinstance(planned, PlannedPasses):
+            # a record of the start of a pass has the plan of the pass before it, which was finished
+            position = left.position if planned.number == left.epoch else planned.size
+            following._under = planned.under_at(position)
         return following
 
     def length(self, num_samples: int) -> int:  # noqa: ARG002 - a pass has its own size
@@ -150,7 +154,7 @@ class Passes(Order):
         done = validate.integer(epoch, "epoch") * planned.length(num_samples)
         epochs, position = divmod(done, max(1, planned.later.epoch_length(num_samples, 0)))
         under = Under(epochs, position, num_samples, planned.later)
-        return PlannedPasses(self, planned.size, under, planned.later, num_samples).bind(
+        return PlannedPasses(self, epoch, planned.size, under, planned.later, num_samples).bind(
             num_samples, seed=seed, epoch=epoch
         )
 
@@ -161,9 +165,9 @@ class PlannedPasses(Order):
     algorithm = Passes.algorithm
 
     def __init__(
-        self, passes: Passes, size: int, under: Under, later: Order, num_samples: int
+        self, passes: Passes, number: int, size: int, under: Under, later: Order, num_samples: int
     ) -> None:
-        self._passes, self.size, self._under = passes, size, under
+        self._passes, self.number, self.size, self._under = passes, number, size, under
         self.later, self._num_samples = later, num_samples
 
     def parameters(self) -> dict[str, Any]:
@@ -172,6 +176,7 @@ class PlannedPasses(Order):
         return {
             **self._passes.parameters(),
             "plan": {
+                "pass": self.number,
                 "size": self.size,
                 "epoch": under.epoch,
                 "position": under.position,
@@ -231,10 +236,10 @@ class PlannedPasses(Order):
             return self
         later = self.later
         if later == under.planned:
-            later = order.after(planned, Left(under.epoch, under._replace(planned=planned).end))
-        return PlannedPasses(
-            self._passes, self.size, under._replace(planned=planned), later, self._num_samples
-        )
+            end = under._replace(planned=planned).end
+            later = order.after(planned, Left(under.epoch, end), under.epoch + 1)
+        under = under._replace(planned=planned)
+        return PlannedPasses(self._passes, self.number, self.size, under, later, self._num_samples)
 
 
 class _Pass(Arrangement):
@@ -305,6 +310,7 @@ def _parsed(text: Any, where: str) -> dict[str, Any]:
 
 
 _PLAN = {
+    "pass": schema.Integer(0, _MOST),
     "size": schema.Integer(1, _MOST),
     "epoch": schema.Integer(0, _MOST),
     "position": schema.Integer(0, _MOST),

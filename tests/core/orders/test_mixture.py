@@ -117,7 +117,7 @@ def test_other_weights_hold_from_where_a_run_was_left():
     assert again == gone_on and ids_of(again).tolist() == ids.tolist()
     # going on with the same weights changes nothing, and the next epoch goes on from there
     assert new.go_on(again, Left(0, 300), Lanes) == again
-    later = ids_of(new.after(again, Left(0, 400)), epoch=1)
+    later = ids_of(new.after(again, Left(0, 400), 1), epoch=1)
     for part, size in zip(split(np.concatenate([ids, later])), SIZES, strict=True):
         for at in range(0, len(part) - size, size):
             assert sorted(part[at : at + size].tolist()) == list(range(size))
@@ -129,7 +129,7 @@ def test_other_weights_end_an_epoch_elsewhere():
     gone_on = changed.go_on(old, Left(0, 4), Lanes)
     # two of the rare ones were drawn: eight are left, one in ten positions
     assert old.epoch_length(20, 0) == 20 and 74 <= gone_on.epoch_length(20, 0) <= 84
-    after = changed.after(gone_on, Left(0, gone_on.epoch_length(20, 0)))
+    after = changed.after(gone_on, Left(0, gone_on.epoch_length(20, 0)), 1)
     assert after.describe()["weights"] == [[0, 4, 9, 1]]
     assert after.epoch_length(20, 1) == changed.epoch_length(20, 1)
 

@@ -45,7 +45,7 @@ def test_passes_are_one_long_list_whatever_their_sizes(num_samples, sizes, order
     at, following, left = 0, None, Left(0, 0)
     for size in sizes:
         passes = Passes(order, size=size)
-        following = passes if following is None else passes.after(following, left)
+        following = passes if following is None else passes.after(following, left, 0)
         planned = following.plan(range(num_samples), num_samples, Lanes)
         assert ids_of(planned, num_samples) == everything[at : at + size]
         described = json.loads(json.dumps(planned.describe()))
@@ -62,7 +62,7 @@ def test_steps_are_global_batches_of_each_pass():
     passes, following, at, size = Passes(Shuffle(), steps=5), None, 0, 0
     everything = epochs_of(Shuffle(), 50, 3)
     for batch in (4, 6, 3):
-        following = passes if following is None else passes.after(following, Left(0, size))
+        following = passes if following is None else passes.after(following, Left(0, size), 0)
         planned = following.plan(range(50), 50, lanes(batch))
         size = planned.length(50)
         assert size == 5 * batch
@@ -74,12 +74,12 @@ def test_appended_files_begin_with_the_next_epoch_under_the_passes():
     """The one that runs keeps its samples, also in a record."""
     passes = Passes(Shuffle(), size=6)
     first = passes.plan(range(10), 10, Lanes)
-    second = passes.after(first, Left(0, 6)).plan(range(14), 14, Lanes)
+    second = passes.after(first, Left(0, 6), 0).plan(range(14), 14, Lanes)
     second = passes.recorded(second.describe(), range(14), 14)
     old, new = Shuffle().bind(10, seed=3, epoch=0), Shuffle().bind(14, seed=3, epoch=1)
     expected = [*old.take(range(6, 10)), *new.take(range(2))]
     assert ids_of(second, 14) == expected
-    third = passes.after(second, Left(0, 6)).plan(range(14), 14, Lanes)
+    third = passes.after(second, Left(0, 6), 0).plan(range(14), 14, Lanes)
     assert ids_of(third, 14) == new.take(range(2, 8)).tolist()
 
 
@@ -107,7 +107,7 @@ def test_a_chunk_shuffle_keeps_its_plan_to_the_end_of_its_epoch():
     four = lambda: Lanes(ranks=4, workers=1, batch=8)  # noqa: E731
     two = lambda: Lanes(ranks=2, workers=2, batch=8)  # noqa: E731
     first = passes.plan(range(40), 40, four)
-    second = passes.after(first, Left(0, 25)).plan(range(40), 40, two)
+    second = passes.after(first, Left(0, 25), 0).plan(range(40), 40, two)
     under = order.plan(range(40), 40, four).bind(40, seed=3, epoch=0)
     later = order.plan(range(40), 40, two).bind(40, seed=3, epoch=1)
     assert ids_of(second, 40) == [*under.take(range(25, 40)), *later.take(range(10))]
@@ -123,8 +123,8 @@ def test_a_mixture_under_passes_takes_other_weights():
     first = old.plan(range(120), 120, Lanes)
     assert new.matches(first.describe())
     gone_on = new.go_on(new.recorded(first.describe(), None, 120), Left(0, 20), Lanes)
-    second = new.after(gone_on, Left(0, 40)).plan(range(120), 120, Lanes)
-    third = new.after(second, Left(0, 40)).plan(range(120), 120, Lanes)
+    second = new.after(gone_on, Left(0, 40), 0).plan(range(120), 120, Lanes)
+    third = new.after(second, Left(0, 40), 0).plan(range(120), 120, Lanes)
     assert ids_of(gone_on, 120)[:20] == ids_of(first, 120)[:20]
     lately = [*ids_of(gone_on, 120)[20:], *ids_of(second, 120), *ids_of(third, 120)]
     assert [sum(id < 60 for id in part) for part in (lately[:20], lately[20:60], lately[60:])] == [

@@ -129,7 +129,12 @@ def test_ranks_that_are_too_far_apart_are_refused():
     with pytest.raises(errors.RecordError, match=r"ahead of others.*smaller windows"):
         beyond(runs, [0, 0])
     # a segment has a count for each rank
-    assert beyond([Ranges.of(range(2 * limits.MAX_SCATTERED)), Ranges()], [2 * limits.MAX_SCATTERED, 0]) == Ranges()
+    assert (
+        beyond(
+            [Ranges.of(range(2 * limits.MAX_SCATTERED)), Ranges()], [2 * limits.MAX_SCATTERED, 0]
+        )
+        == Ranges()
+    )
 
 
 def rank_of(world_size, rank, taken, n=40, **arguments):
@@ -182,7 +187,10 @@ def test_a_single_rank_that_has_its_first_ids_writes_a_number():
     [
         ({"open": {"world_size": 1, "count": [[0, 2], [2, 4]]}}, "ascend"),
         ({"open": {"world_size": 1, "count": [[0, 2], [39, 41]]}}, "was dealt only 40"),
-        ({"open": {"world_size": 1, "count": [[2, 3]]}, "version": 1}, "version 1 knows no regrouped"),
+        (
+            {"open": {"world_size": 1, "count": [[2, 3]]}, "version": 1},
+            "version 1 knows no regrouped",
+        ),
         ({"open": {"world_size": 1, "count": []}}, "must be an integer"),
         ({"segments": [["taken", [[1, 41]]]]}, "do not fit 40 positions"),
         ({"segments": [["taken", [[3, 2]]]]}, "ascend"),
@@ -221,5 +229,9 @@ def test_a_thousand_restarts_of_regrouped_ranks_are_a_small_record():
         counts = [run.pairs[0][1] if run.pairs[0][0] == 0 else 0 for run in runs]
         progress = progress.extend(counts).take(beyond(runs, counts))
     state = SamplerState.from_dict(rank_of(1, 0, [0], n=10**6).state_dict())
-    text = json.dumps(SamplerState(**{**vars(state), "progress": progress, "committed": 0, "taken": None}).to_dict())
+    text = json.dumps(
+        SamplerState(
+            **{**vars(state), "progress": progress, "committed": 0, "taken": None}
+        ).to_dict()
+    )
     assert len(text) < 2**17

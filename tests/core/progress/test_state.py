@@ -161,6 +161,4 @@ def golden_state_2():
 def test_golden_bytes_of_version_2():
     """A state with regrouped ids, in its history and in its open segment, is the same bytes on every platform."""
     assert strict.pretty(golden_state_2()) == GOLDEN_2.read_bytes()
-    assert (
-        SamplerState.from_dict(strict.parse(GOLDEN_2.read_bytes())).to_dict() == golden_state_2()
-    )
+    assert SamplerState.from_dict(strict.parse(GOLDEN_2.read_bytes())).to_dict() == golden_state_2()
