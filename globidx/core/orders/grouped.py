@@ -82,14 +82,12 @@ class Grouped(Order):
         self._batch = batch if batch is None else validate.integer(batch, "batch", low=1)
 
     def parameters(self) -> dict[str, Any]:
-        """Return the tail and the order in the groups."""
-        inner = strict.canonical(self.inner.describe()).decode()
-        return {"inner": inner, "tail": self.tail, "batch": self._batch}
+        """Return the tail and the order in the groups; the plan has the batch size."""
+        return {"inner": strict.canonical(self.inner.describe()).decode(), "tail": self.tail}
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Return whether a record was written in this order, whatever its batch size."""
-        ignored = {"plan": None, "batch": None}
-        return {**described, **ignored} == {**self.describe(), **ignored}
+        return {**described, "plan": None} == {**self.describe(), "plan": None}
 
     def length(self, num_samples: int) -> int:
         """Return the positions of an epoch that is read one by one."""

@@ -198,12 +198,15 @@ class Mixture(Order):
             "orders": orders[:1] if len(set(orders)) == 1 else orders,
             "stop": self._stop,
             "num_samples": self._num_samples,
-            "weights": [[epoch, position, *turns] for epoch, position, turns in self._weights],
+            # ranks that have ended an epoch need not have the weights of those that have not
+            "plan": {
+                "weights": [[epoch, position, *turns] for epoch, position, turns in self._weights]
+            },
         }
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Return whether a record is of the same mixture; its weights may be others."""
-        return {**described, "weights": None} == {**self.describe(), "weights": None}
+        return {**described, "plan": None} == {**self.describe(), "plan": None}
 
     def recorded(
         self,
@@ -212,11 +215,9 @@ class Mixture(Order):
         num_samples: int,  # noqa: ARG002
     ) -> Order:
         """Return the mixture with the weights of a record."""
+        plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
         changes = tuple(
-            Weights(epoch, position, tuple(turns))
-            for epoch, position, *turns in _WEIGHTS(
-                described["weights"], "sampler state: order: weights"
-            )
+            Weights(epoch, position, tuple(turns)) for epoch, position, *turns in plan["weights"]
         )
         ascending = all(one[:2] < two[:2] for one, two in pairwise(changes))
         turns = [change.turns for change in changes]
@@ -224,8 +225,8 @@ class Mixture(Order):
             len(one) != len(self._sizes) or not 0 < sum(one) <= LONGEST for one in turns
         ):
             raise RecordError(
-                f"sampler state: order: weights are no turns of {len(self._sizes)} datasets by ascending position, "
-                f"{described['weights']!r:.80}; they were edited or damaged"
+                f"sampler state: order: plan: weights are no turns of {len(self._sizes)} datasets by ascending "
+                f"position, {plan['weights']!r:.80}; they were edited or damaged"
             )
         try:
             for one in turns:
@@ -430,6 +431,8 @@ def _places(arrangement: Arrangement, ids: Ids) -> tuple[Ids, Ids]:
 
 
 # flat lists of numbers: [epoch, position, turns of dataset 0, ...]
-_WEIGHTS = schema.List(
-    schema.List(schema.Integer(0, 2**62), at_least=3), at_least=1, at_most=_MOST_CHANGES
-)
+_PLAN = {
+    "weights": schema.List(
+        schema.List(schema.Integer(0, 2**62), at_least=3), at_least=1, at_most=_MOST_CHANGES
+    )
+}

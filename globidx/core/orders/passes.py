@@ -85,8 +85,8 @@ class Passes(Order):
         self._number = 0
 
     def parameters(self) -> dict[str, Any]:
-        """Return the size of a pass, and the order under it."""
-        return {"size": self._size, "steps": self._steps, "order": _text(self.order)}
+        """Return the order under the passes; their size may be another one after each resume."""
+        return {"order": _text(self.order)}
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Return whether a record has passes over the same order.

@@ -130,7 +130,7 @@ def test_other_weights_end_an_epoch_elsewhere():
     # two of the rare ones were drawn: eight are left, one in ten positions
     assert old.epoch_length(20, 0) == 20 and 74 <= gone_on.epoch_length(20, 0) <= 84
     after = changed.after(gone_on, Left(0, gone_on.epoch_length(20, 0)), 1)
-    assert after.describe()["weights"] == [[0, 4, 9, 1]]
+    assert after.describe()["plan"] == {"weights": [[0, 4, 9, 1]]}
     assert after.epoch_length(20, 1) == changed.epoch_length(20, 1)
 
 
@@ -194,7 +194,7 @@ def test_other_datasets_are_another_order():
 def test_weights_of_an_edited_record_are_refused(weights):
     """They are turns of each dataset, by ascending position, or nothing."""
     with pytest.raises(RecordError, match="sampler state: order"):
-        mixture().recorded(mixture().describe() | {"weights": weights}, None, 87)
+        mixture().recorded(mixture().describe() | {"plan": {"weights": weights}}, None, 87)
 
 
 def test_golden_vectors():
