@@ -203,13 +203,16 @@ class Ledger(Account):
 
     # -- what a save asks for
 
+    def expect_all_ranks(self) -> None:
+        """Learn that whoever asks for states gathers those of all ranks."""
+        self._reminders.expect_all_ranks()
+
     def settle(self) -> None:
         """Commit the batch that the loop holds.
 
         ``CheckpointManager.save`` does so on all ranks at the same step.
         """
-        # whoever settles gathers the states of all ranks
-        self._reminders.expect_all_ranks()
+        self.expect_all_ranks()
         with self.lock:
             held = self.passes.held
             abandoned = self.passes.batch if held is None else None
