@@ -1,0 +1,52 @@
+"""A job of Ignite, as docs/howto/trainers/ignite.md has it, that is saved and resumed.
+
+python ignite_job.py FOLDER
+"""
+
+import sys
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint, DiskSaver
+from integrations.jobs import end
+from integrations.legs import BATCH, EPOCHS, SAMPLES, save_and_resume
+
+from globidx import DataLoader, ResumableDistributedSampler
+
+
+def leg(folder, stop_at, seen):
+    idist.initialize("gloo")
+    sampler = ResumableDistributedSampler(range(SAMPLES), seed=7)
+    loader = DataLoader(range(SAMPLES), BATCH, sampler=sampler)
+    model = idist.auto_model(torch.nn.Linear(1, 1))
+    parts = {"model": model, "sampler": sampler}
+    if stop_at is None:
+        Checkpoint.load_objects(parts, checkpoint=torch.load(folder / "checkpoint_1.pt"))
+
+    def step(engine, ids):
+        seen.note(engine.state.epoch - 1, ids)
+        model(ids[:, None].float()).mean().backward()
+        if seen.steps == stop_at:
+            engine.terminate()
+
+    trainer = Engine(step)
+    saver = DiskSaver(str(folder), require_empty=False)
+    save = Checkpoint(parts, saver, global_step_transform=lambda *_: 1)
+    if stop_at is not None:
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=stop_at), save)
+
+    whole = loader.steps_per_epoch
+    trainer.load_state_dict(
+        {
+            "iteration": EPOCHS * whole - loader.steps_left(EPOCHS),
+            "epoch_length": whole,
+            "max_epochs": EPOCHS,
+        }
+    )
+    trainer.run(loader)
+    end()
+
+
+if __name__ == "__main__":
+    save_and_resume(leg, sys.argv[1])
