@@ -11,8 +11,8 @@ try:
     from composer.core import Callback
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "globidx.integrations.composer needs Composer, which is not installed: "
-        "pip install mosaicml"
+        "globidx.integrations.composer needs Composer (pip install mosaicml), "
+        f"and {error.name} is not installed"
     ) from error
 
 _Callback: Any = Callback

@@ -1,18 +1,12 @@
 """A job of Composer, as docs/howto/trainers/composer.md has it, that is saved and resumed.
 
-python composer_job.py FOLDER
+python -m integrations.legs composer_job FOLDER
 """
-
-import sys
-
-from integrations.vision import without_its_operators
-
-without_its_operators()
 
 import torch
 from composer import ComposerModel, Trainer
 from integrations.jobs import end
-from integrations.legs import BATCH, EPOCHS, SAMPLES, save_and_resume
+from integrations.legs import BATCH, EPOCHS, SAMPLES
 from torch.utils.data import Dataset
 
 from globidx import DataLoader, ResumableDistributedSampler
@@ -60,7 +54,3 @@ def leg(folder, stop_at, seen):
         trainer.save_checkpoint(str(folder / "saved.pt"))
     trainer.close()
     end()
-
-
-if __name__ == "__main__":
-    save_and_resume(leg, sys.argv[1])

@@ -1,14 +1,12 @@
 """A job of DeepSpeed, as docs/howto/trainers/deepspeed.md has it, that is saved and resumed.
 
-python deepspeed_job.py FOLDER
+python -m integrations.legs deepspeed_job FOLDER
 """
-
-import sys
 
 import deepspeed
 import torch
 from integrations.jobs import end
-from integrations.legs import BATCH, EPOCHS, SAMPLES, save_and_resume
+from integrations.legs import BATCH, EPOCHS, SAMPLES
 
 from globidx import DataLoader, ResumableDistributedSampler
 
@@ -37,9 +35,6 @@ def leg(folder, stop_at, seen):
             engine.step()
             if seen.steps == stop_at:
                 engine.save_checkpoint(str(folder), client_state={"sampler": sampler.state_dict()})
-                return end()
+                end()
+                return
     end()
-
-
-if __name__ == "__main__":
-    save_and_resume(leg, sys.argv[1])

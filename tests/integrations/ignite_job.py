@@ -1,16 +1,14 @@
 """A job of Ignite, as docs/howto/trainers/ignite.md has it, that is saved and resumed.
 
-python ignite_job.py FOLDER
+python -m integrations.legs ignite_job FOLDER
 """
-
-import sys
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 from integrations.jobs import end
-from integrations.legs import BATCH, EPOCHS, SAMPLES, save_and_resume
+from integrations.legs import BATCH, EPOCHS, SAMPLES
 
 from globidx import DataLoader, ResumableDistributedSampler
 
@@ -22,7 +20,7 @@ def leg(folder, stop_at, seen):
     model = idist.auto_model(torch.nn.Linear(1, 1))
     parts = {"model": model, "sampler": sampler}
     if stop_at is None:
-        Checkpoint.load_objects(parts, checkpoint=torch.load(folder / "checkpoint_1.pt"))
+        Checkpoint.load_objects(parts, checkpoint=torch.load(next(folder.glob("*.pt"))))
 
     def step(engine, ids):
         seen.note(engine.state.epoch - 1, ids)
@@ -30,9 +28,12 @@ def leg(folder, stop_at, seen):
         if seen.steps == stop_at:
             engine.terminate()
 
+    def samples_done(*_):
+        return (sampler.epoch + 1) * SAMPLES - sampler.remaining
+
     trainer = Engine(step)
     saver = DiskSaver(str(folder), require_empty=False)
-    save = Checkpoint(parts, saver, global_step_transform=lambda *_: 1)
+    save = Checkpoint(parts, saver, global_step_transform=samples_done)
     if stop_at is not None:
         trainer.add_event_handler(Events.ITERATION_COMPLETED(once=stop_at), save)
 
@@ -46,7 +47,3 @@ def leg(folder, stop_at, seen):
     )
     trainer.run(loader)
     end()
-
-
-if __name__ == "__main__":
-    save_and_resume(leg, sys.argv[1])

@@ -13,9 +13,11 @@ import shutil
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from integrations.jobs import lines, times_seen
+from integrations.vision import without_its_operators
 from processes import clean_environment
 
 _FORK = multiprocessing.get_context("fork")
@@ -25,11 +27,16 @@ SAMPLES, BATCH, EPOCHS = 203, 4, 3
 STOP_AT = 35
 
 
-def run_legs(script, folder):
-    """Run a job of this folder; its legs must succeed."""
+def run_legs(job, folder):
+    """Run the legs of a job of this folder; they must succeed."""
+    run_python("-m", "integrations.legs", job, folder)
+
+
+def run_python(*arguments):
+    """Run Python on arguments, the last of which is a folder; it must succeed."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).parent / script, folder],
-        env=clean_environment(HOME=str(folder)),
+        [sys.executable, *map(str, arguments)],
+        env=clean_environment(HOME=str(arguments[-1])),
         capture_output=True,
         text=True,
         timeout=240,
@@ -47,8 +54,10 @@ def assert_exact(folder, ranks):
         assert times.total() - SAMPLES < (ranks if epoch else 2), (epoch, times.most_common(9))
 
 
-def save_and_resume(leg, folder):
-    """Run ``leg(folder, stop_at, seen)`` on two ranks up to a step, then its rest in copies of the folder."""
+def save_and_resume(job, folder):
+    """Run ``leg(folder, stop_at, seen)`` of a job on two ranks up to a step, then its rest in copies of the folder."""
+    without_its_operators()
+    leg = import_module(f"integrations.{job}").leg
     # optimizers and DDP import it when they are first used, which takes each rank seconds
     import torch._dynamo  # noqa: F401
 
@@ -64,13 +73,13 @@ class Seen:
     """A file of the ids that each step of a rank has seen."""
 
     def __init__(self, folder, leg, rank):
-        self._file = Path(folder, f"seen-{leg}-{rank}.jsonl").open("w")
+        self._path = Path(folder, f"seen-{leg}-{rank}.jsonl")
         self.steps = 0
 
     def note(self, epoch, ids):
         """Write what a step has seen."""
-        self._file.write(json.dumps({"epoch": epoch, "ids": list(map(int, ids))}) + "\n")
-        self._file.flush()
+        with self._path.open("a") as file:
+            file.write(json.dumps({"epoch": epoch, "ids": list(map(int, ids))}) + "\n")
         self.steps += 1
 
 
@@ -99,3 +108,7 @@ def _rank(rank, ranks, port, leg, folder, stop_at):
         "MASTER_PORT": str(port),
     }
     leg(Path(folder), stop_at, Seen(folder, int(stop_at is None), rank))
+
+
+if __name__ == "__main__":
+    save_and_resume(*sys.argv[1:])

@@ -1,19 +1,13 @@
 """A job over PhysicsNeMo's datapipes, as docs/howto/trainers/physicsnemo.md has it, that is saved and resumed.
 
-python physicsnemo_job.py FOLDER
+python -m integrations.legs physicsnemo_job FOLDER
 """
 
 import json
-import sys
 
-from integrations.vision import without_its_operators
-
-without_its_operators()
-
-import numpy as np
 import torch.distributed as dist
 from integrations.jobs import end
-from integrations.legs import BATCH, EPOCHS, SAMPLES, save_and_resume
+from integrations.legs import BATCH, EPOCHS
 from physicsnemo.datapipes import DataLoader, Dataset, NumpyReader
 
 from globidx import ResumableDistributedSampler
@@ -37,10 +31,6 @@ def leg(folder, stop_at, seen):
             if seen.steps == stop_at:
                 if sampler.rank == 0:
                     record.write_text(json.dumps(sampler.state_dict()))
-                return end()
+                end()
+                return
     end()
-
-
-if __name__ == "__main__":
-    np.savez(f"{sys.argv[1]}/ids.npz", ids=np.arange(SAMPLES, dtype="f4")[:, None])
-    save_and_resume(leg, sys.argv[1])

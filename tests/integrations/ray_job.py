@@ -23,9 +23,7 @@ def train(config):
     rank = ray.train.get_context().get_world_rank()
     seen = Seen(config["folder"], int(config["stop_at"] is None), rank)
     sampler = ResumableDistributedSampler(range(SAMPLES), seed=7)
-    loader = DataLoader(
-        range(SAMPLES), BATCH, sampler=sampler, device=ray.train.torch.get_device()
-    )
+    loader = DataLoader(range(SAMPLES), BATCH, sampler=sampler, device=ray.train.torch.get_device())
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             sampler.load_state_dict(json.loads(Path(folder, "sampler.json").read_text()))

@@ -1,14 +1,13 @@
 """A job over SPDL's loaders, as docs/howto/trainers/spdl.md has it, that is saved and resumed.
 
-python spdl_job.py FOLDER
+python -m integrations.legs spdl_job FOLDER
 """
 
 import json
-import sys
 
 import torch.distributed as dist
 from integrations.jobs import end
-from integrations.legs import BATCH, EPOCHS, SAMPLES, save_and_resume
+from integrations.legs import BATCH, EPOCHS, SAMPLES
 from spdl.dataloader import get_pytorch_dataloader
 from spdl.pipeline import PipelineBuilder
 from torch.utils.data import BatchSampler
@@ -60,7 +59,3 @@ def leg(folder, stop_at, seen):
         if seen.steps == stop_at:
             break
     end()
-
-
-if __name__ == "__main__":
-    save_and_resume(leg, sys.argv[1])

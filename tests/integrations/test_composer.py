@@ -59,7 +59,7 @@ def trainer_over(sampler, loader=None, **arguments):
 def job(tmp_path_factory):
     """The folder of a job that was saved on two ranks in the middle of an epoch, and resumed."""
     folder = tmp_path_factory.mktemp("composer")
-    run_legs("composer_job.py", folder)
+    run_legs("composer_job", folder)
     return folder
 
 

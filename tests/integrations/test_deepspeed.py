@@ -14,7 +14,7 @@ from globidx import DataLoader, ResumableDistributedSampler
 def job(tmp_path_factory):
     """The folder of a job that was saved on two ranks in the middle of an epoch, and resumed."""
     folder = tmp_path_factory.mktemp("deepspeed")
-    run_legs("deepspeed_job.py", folder)
+    run_legs("deepspeed_job", folder)
     return folder
 
 

@@ -16,7 +16,7 @@ from globidx.errors import CommitError
 def job(tmp_path_factory):
     """The folder of a job that was saved on two ranks in the middle of an epoch, and resumed."""
     folder = tmp_path_factory.mktemp("ignite")
-    run_legs("ignite_job.py", folder)
+    run_legs("ignite_job", folder)
     return folder
 
 

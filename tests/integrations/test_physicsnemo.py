@@ -11,7 +11,7 @@ with warnings.catch_warnings():
     pytest.importorskip("physicsnemo.datapipes")
 
 import torch
-from integrations.legs import assert_exact, run_legs
+from integrations.legs import SAMPLES, assert_exact, run_legs
 from physicsnemo.datapipes import DataLoader, Dataset, NumpyReader
 from physicsnemo.utils import load_checkpoint, save_checkpoint
 
@@ -22,7 +22,8 @@ from globidx import ResumableDistributedSampler
 def job(tmp_path_factory):
     """The folder of a job that was saved on two ranks in the middle of an epoch, and resumed."""
     folder = tmp_path_factory.mktemp("physicsnemo")
-    run_legs("physicsnemo_job.py", folder)
+    np.savez(folder / "ids.npz", ids=np.arange(SAMPLES, dtype="f4")[:, None])
+    run_legs("physicsnemo_job", folder)
     return folder
 
 
@@ -55,3 +56,4 @@ def test_a_loop_that_does_not_commit_is_warned(tmp_path):
         with pytest.warns(UserWarning, match="no delivery was reported"):
             sampler.state_dict()
         break
+    dataset.close()

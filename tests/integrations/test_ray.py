@@ -1,11 +1,13 @@
 """Ray Train: what its workers train on, resumed as docs/howto/trainers/ray.md says."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("ray.train")
 
 import torch
-from integrations.legs import assert_exact, run_legs
+from integrations.legs import assert_exact, run_python
 from ray.train.torch.train_loop_utils import _WrappedDataLoader
 
 from globidx import DataLoader, ResumableDistributedSampler
@@ -16,7 +18,7 @@ from globidx.errors import CommitError
 def job(tmp_path_factory):
     """The folder of a job that was saved on two workers in the middle of an epoch, and resumed."""
     folder = tmp_path_factory.mktemp("ray")
-    run_legs("ray_job.py", folder)
+    run_python(Path(__file__).parent / "ray_job.py", folder)
     return folder
 
 

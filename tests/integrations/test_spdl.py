@@ -17,7 +17,7 @@ from globidx import DataLoader, ResumableDistributedSampler
 def job(tmp_path_factory):
     """The folder of a job that was saved on two ranks in the middle of an epoch, and resumed."""
     folder = tmp_path_factory.mktemp("spdl")
-    run_legs("spdl_job.py", folder)
+    run_legs("spdl_job", folder)
     return folder
 
 
