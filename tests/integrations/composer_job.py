@@ -5,7 +5,6 @@ python -m integrations.legs composer_job FOLDER
 
 import torch
 from composer import ComposerModel, Trainer
-from integrations.jobs import end
 from integrations.legs import BATCH, EPOCHS, SAMPLES
 from torch.utils.data import Dataset
 
@@ -53,4 +52,3 @@ def leg(folder, stop_at, seen):
     if stop_at:
         trainer.save_checkpoint(str(folder / "saved.pt"))
     trainer.close()
-    end()

@@ -5,7 +5,6 @@ python -m integrations.legs deepspeed_job FOLDER
 
 import deepspeed
 import torch
-from integrations.jobs import end
 from integrations.legs import BATCH, EPOCHS, SAMPLES
 
 from globidx import DataLoader, ResumableDistributedSampler
@@ -35,6 +34,4 @@ def leg(folder, stop_at, seen):
             engine.step()
             if seen.steps == stop_at:
                 engine.save_checkpoint(str(folder), client_state={"sampler": sampler.state_dict()})
-                end()
                 return
-    end()

@@ -7,7 +7,6 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
-from integrations.jobs import end
 from integrations.legs import BATCH, EPOCHS, SAMPLES
 
 from globidx import DataLoader, ResumableDistributedSampler
@@ -46,4 +45,3 @@ def leg(folder, stop_at, seen):
         }
     )
     trainer.run(loader)
-    end()

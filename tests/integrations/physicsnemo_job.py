@@ -6,7 +6,6 @@ python -m integrations.legs physicsnemo_job FOLDER
 import json
 
 import torch.distributed as dist
-from integrations.jobs import end
 from integrations.legs import BATCH, EPOCHS
 from physicsnemo.datapipes import DataLoader, Dataset, NumpyReader
 
@@ -31,6 +30,4 @@ def leg(folder, stop_at, seen):
             if seen.steps == stop_at:
                 if sampler.rank == 0:
                     record.write_text(json.dumps(sampler.state_dict()))
-                end()
                 return
-    end()

@@ -6,7 +6,6 @@ python -m integrations.legs spdl_job FOLDER
 import json
 
 import torch.distributed as dist
-from integrations.jobs import end
 from integrations.legs import BATCH, EPOCHS, SAMPLES
 from spdl.dataloader import get_pytorch_dataloader
 from spdl.pipeline import PipelineBuilder
@@ -58,4 +57,3 @@ def leg(folder, stop_at, seen):
                 break
         if seen.steps == stop_at:
             break
-    end()
