@@ -120,14 +120,26 @@ def is_asked_by_torchdata() -> bool:
     return any(_name(frame).startswith(_TORCHDATA) for frame in _frames())
 
 
-def refuse_sparse_snapshots() -> None:
-    """CommitError if a StatefulDataLoader keeps the state of every n-th batch only.
+def keeps_some_states() -> bool:
+    """Whether a StatefulDataLoader asks that keeps the state of some steps only."""
+    # None and 0 keep that of the first step alone
+    return any(
+        getattr(one, "_num_workers", 0) and getattr(one, "_snapshot_interval", 1) != 1
+        for one in _of_torchdata()
+    )
 
-    After a load it would skip the batches since then, as they are cut today: with another batch
-    size or world size those have other samples, which would be lost.
-    """
-    # the loader's own iterator is on the stack, and says what it was made with
+
+def batch_size_of_torchdata() -> int:
+    """How many ids a batch of the StatefulDataLoader that asks has."""
+    sizes = (getattr(one, "batch_size", None) for one in _of_torchdata())
+    # without a batch sampler each id is a batch
+    return next((size for size in sizes if size), 1)
+
+
+def replayed_batches() -> int:
+    """How many batches a StatefulDataLoader that loads will read again and throw away."""
     for frame in _frames():
+<<<<<<< HEAD
         asking: Any = frame.f_locals.get("self") if _name(frame).startswith(_TORCHDATA) else None
         interval, workers = (
             getattr(asking, "_snapshot_interval", 1),
@@ -140,6 +152,12 @@ def refuse_sparse_snapshots() -> None:
                 "loses samples on another batch size or world size; leave snapshot_every_n_steps "
                 "at 1 (a state of this sampler is small and costs microseconds)"
             )
+=======
+        loaded: Any = frame.f_locals.get("next_iter_state")
+        if _name(frame).startswith(_LOADERS[1]) and isinstance(loaded, dict):
+            return int(loaded.get("_steps_since_snapshot", 0))
+    return 0
+>>>>>>> main
 
 
 def refuse_accelerate(world_size: int) -> None:
@@ -167,6 +185,7 @@ def refuse_accelerate(world_size: int) -> None:
             )
 
 
+<<<<<<< HEAD
 def refuse_ignite() -> None:
     """CommitError if Ignite's DeterministicEngine reads an epoch to skip what it has trained on."""
     if any(_name(frame) == "ignite.engine.deterministic" for frame in _frames()):
@@ -191,6 +210,12 @@ def refuse_ahead() -> None:
                     "loop, so a record would count some that were not trained on, and these would "
                     f"be lost; {instead}"
                 )
+=======
+def _of_torchdata() -> list[Any]:
+    """The iterators of a StatefulDataLoader that ask: they say what they were made with."""
+    frames = (frame for frame in _frames() if _name(frame).startswith(_LOADERS[1]))
+    return [frame.f_locals.get("self") for frame in frames]
+>>>>>>> main
 
 
 def _name(frame: FrameType) -> str:
