@@ -139,25 +139,10 @@ def batch_size_of_torchdata() -> int:
 def replayed_batches() -> int:
     """How many batches a StatefulDataLoader that loads will read again and throw away."""
     for frame in _frames():
-<<<<<<< HEAD
-        asking: Any = frame.f_locals.get("self") if _name(frame).startswith(_TORCHDATA) else None
-        interval, workers = (
-            getattr(asking, "_snapshot_interval", 1),
-            getattr(asking, "_num_workers", 0),
-        )
-        if workers and isinstance(interval, int) and interval > 1:
-            raise CommitError(
-                f"StatefulDataLoader(snapshot_every_n_steps={interval}) keeps only every "
-                f"{interval}-th state, and replays the batches since then after a load, which "
-                "loses samples on another batch size or world size; leave snapshot_every_n_steps "
-                "at 1 (a state of this sampler is small and costs microseconds)"
-            )
-=======
         loaded: Any = frame.f_locals.get("next_iter_state")
-        if _name(frame).startswith(_LOADERS[1]) and isinstance(loaded, dict):
+        if _name(frame).startswith(_TORCHDATA) and isinstance(loaded, dict):
             return int(loaded.get("_steps_since_snapshot", 0))
     return 0
->>>>>>> main
 
 
 def refuse_accelerate(world_size: int) -> None:
@@ -185,7 +170,6 @@ def refuse_accelerate(world_size: int) -> None:
             )
 
 
-<<<<<<< HEAD
 def refuse_ignite() -> None:
     """CommitError if Ignite's DeterministicEngine reads an epoch to skip what it has trained on."""
     if any(_name(frame) == "ignite.engine.deterministic" for frame in _frames()):
@@ -210,12 +194,12 @@ def refuse_ahead() -> None:
                     "loop, so a record would count some that were not trained on, and these would "
                     f"be lost; {instead}"
                 )
-=======
+
+
 def _of_torchdata() -> list[Any]:
     """The iterators of a StatefulDataLoader that ask: they say what they were made with."""
-    frames = (frame for frame in _frames() if _name(frame).startswith(_LOADERS[1]))
+    frames = (frame for frame in _frames() if _name(frame).startswith(_TORCHDATA))
     return [frame.f_locals.get("self") for frame in frames]
->>>>>>> main
 
 
 def _name(frame: FrameType) -> str:
