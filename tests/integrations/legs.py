@@ -17,7 +17,6 @@ from importlib import import_module
 from pathlib import Path
 
 from integrations.jobs import lines, times_seen
-from integrations.vision import without_its_operators
 from processes import clean_environment
 
 _FORK = multiprocessing.get_context("fork")
@@ -56,7 +55,9 @@ def assert_exact(folder, ranks):
 
 def save_and_resume(job, folder):
     """Run ``leg(folder, stop_at, seen)`` of a job on two ranks up to a step, then its rest in copies of the folder."""
-    without_its_operators()
+    # before Composer and PhysicsNeMo import torchvision
+    import integrations.vision  # noqa: F401
+
     leg = import_module(f"integrations.{job}").leg
     # optimizers and DDP import it when they are first used, which takes each rank seconds
     import torch._dynamo  # noqa: F401

@@ -1,23 +1,24 @@
-"""torchvision as PyPI has it, beside a torch for the CPU."""
+"""torchvision beside any build of torch: importing it needs operators of its C++ library, its transforms need none.
 
-import importlib.util
+Import this before torchvision.
+"""
+
+import torch
 
 
-def without_its_operators():
-    """Let torchvision be imported, if it is there: PyPI's is built for CUDA, and so without its operators here.
-
-    Composer and PhysicsNeMo import it, and use none of these.
-    """
-    if importlib.util.find_spec("torchvision") is None:
-        return
-    import torch
-
+def declare():
+    """Say what two operators look like whose library was built for CUDA, or for another torch, and does not load."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _kept.append(library)
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
 
 
-# a library that is freed takes its operators with it
-_kept = []
+try:
+    import torchvision  # noqa: F401
+except ImportError:
+    # not installed: whoever needs it says so
+    pass
+except RuntimeError:
+    # kept: they are declared as long as it lives
+    LIBRARY = declare()
