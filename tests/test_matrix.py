@@ -49,16 +49,12 @@ def test_a_run_that_loses_nothing_counts_as_exact(saved, resumed):
 @pytest.mark.parametrize("epoch", [SAVED_EPOCH, *LATER])
 def test_a_lost_sample_is_missing_in_its_epoch(epoch):
     """Wherever in the epoch it was to be read."""
-    for place in (0, 1, -1):
+    for place in (0, 1, -2):
         first, second = run(2, 3)
         at = [index for index, step in enumerate(second[1]) if step[0] == epoch][place]
         second[1][at] = (epoch, second[1][at][1][:-1])
-        resumed, later = exact(2, 3)
         found = [of_the_resumed_epoch(first, second, 2), *of_later_epochs(second, 2)]
-        lost = [one for one in found if one not in (resumed, *later)]
-        # the last sample of a rank may be padding, without which no sample is missing
-        assert [one.missing + 1 - one.padding for one in lost] == [1]
-        assert [one.repeated for one in lost] == [0]
+        assert [one for one in found if one.missing] == [Count(1, 0, 1)]
 
 
 def test_a_sample_that_is_read_again_before_the_last_step_is_no_padding():

@@ -4,7 +4,6 @@ A process is forked from one that has imported all frameworks, so that a leg tak
 """
 
 import signal
-import sys
 from importlib import import_module
 from multiprocessing import set_forkserver_preload
 from pathlib import Path
@@ -67,4 +66,3 @@ def rank_main(way: str, checkpoint: Path, seen: Path, resumes: bool) -> None:
     # no rank ends while another one still talks to it; the group itself is left to the end of the process
     if dist.is_initialized():
         dist.monitored_barrier()
-    sys.stdout.flush()

@@ -17,6 +17,8 @@ class Leg:
     ----------
     checkpoint : Path
         A folder for what is saved, which all ranks share; that of the first leg, if this one resumes.
+    rank, world_size : int
+        This rank, and how many there are.
     resumes : bool
         Whether to go on from the checkpoint.
     is_over : bool

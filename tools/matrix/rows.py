@@ -36,84 +36,83 @@ class Row(NamedTuple):
         return ranks * (batch if self.even_batches else 1) - 1
 
 
-OWN, SDL, DCP, LIGHTNING, FABRIC, ACCELERATE, TRANSFORMERS = (
-    "a loop of your own",
-    "StatefulDataLoader",
-    "DCP",
-    "Lightning",
-    "Fabric",
-    "Accelerate",
-    "transformers",
-)
 ROWS = (
     Row(
-        OWN,
+        "a loop of your own",
         "own_loop.restart",
         "`DistributedSampler`, the epoch again",
         "the checkpoint has the epoch, as in torch's tutorials, and that epoch is begun anew",
     ),
     Row(
-        OWN,
+        "a loop of your own",
         "own_loop.skip",
         "`DistributedSampler`, skipping steps",
         "the checkpoint has epoch and step, and as many batches are skipped",
     ),
     Row(
-        OWN,
+        "a loop of your own",
         "own_loop.ours",
         "globidx: `DataLoader`, `CheckpointManager`",
         "the loop of the README",
     ),
     Row(
-        SDL,
+        "StatefulDataLoader",
         "torchdata.stock",
         "`StatefulDistributedSampler`",
         "each rank loads the state that it saved, a new rank that of rank 0; the checkpoint has the "
         "epoch, which the state lacks",
     ),
     Row(
-        SDL, "torchdata.ours", "globidx: `sampler=`", "all ranks load the state of rank 0's loader"
+        "StatefulDataLoader",
+        "torchdata.ours",
+        "globidx: `sampler=`",
+        "all ranks load the state of rank 0's loader",
     ),
     Row(
-        DCP,
+        "DCP",
         "dcp.stock",
         "`StatefulDataLoader`",
         "loader, epoch and model in one `dcp.save`, over `StatefulDistributedSampler`",
     ),
-    Row(DCP, "dcp.ours", "globidx: `StatefulDataLoader(sampler=)`", "the same, over our sampler"),
+    Row("DCP", "dcp.ours", "globidx: `StatefulDataLoader(sampler=)`", "the same, over our sampler"),
     Row(
-        LIGHTNING,
+        "Lightning",
         "lightning.stock",
         "`DataLoader`",
         "`fit(ckpt_path=)` alone, over a loader with `shuffle=True`",
     ),
     Row(
-        LIGHTNING,
+        "Lightning",
         "lightning.stateful",
         "`StatefulDataLoader`",
         "Lightning saves and loads the state of torchdata's loader, which is over "
         "`StatefulDistributedSampler`",
     ),
     Row(
-        LIGHTNING, "lightning.ours", "globidx: the callback", "`ResumableSamplerCallback(sampler)`"
+        "Lightning",
+        "lightning.ours",
+        "globidx: the callback",
+        "`ResumableSamplerCallback(sampler)`",
     ),
     Row(
-        FABRIC,
+        "Fabric",
         "fabric.skip",
         "`setup_dataloaders`, skipping steps",
         "epoch and step are in `fabric.save`, and as many batches are skipped; Fabric's loader sets "
         "the epoch itself, from 0 after a load",
     ),
     Row(
-        FABRIC,
+        "Fabric",
         "fabric.stateful",
         "`StatefulDataLoader`",
         "epoch and loader are in `fabric.save`; the loader, over `StatefulDistributedSampler`, is "
         "left out of `setup_dataloaders`, and the loop sets the epoch",
     ),
-    Row(FABRIC, "fabric.ours", "globidx: the sampler in `fabric.save`", "the same over our loader"),
     Row(
-        ACCELERATE,
+        "Fabric", "fabric.ours", "globidx: the sampler in `fabric.save`", "the same over our loader"
+    ),
+    Row(
+        "Accelerate",
         "accelerate.skip",
         "`skip_first_batches`",
         "epoch and step are registered for checkpointing, the sampler is seedable, and the loader is "
@@ -121,26 +120,39 @@ ROWS = (
         even_batches=True,
     ),
     Row(
-        ACCELERATE,
+        "Accelerate",
         "accelerate.stateful",
         "`use_stateful_dataloader=True`",
         "`load_state` loads the state of the prepared loader; the epoch is registered",
         even_batches=True,
     ),
     Row(
-        ACCELERATE,
+        "Accelerate",
         "accelerate.ours",
         "globidx: `prepare(accelerator, loader)`",
         "the same loop, and nothing is skipped",
     ),
     Row(
-        TRANSFORMERS,
+        "transformers",
         "transformers.stock",
         "`Trainer`",
         "`train(resume_from_checkpoint=True)`, which skips the steps done",
         even_batches=True,
     ),
-    Row(TRANSFORMERS, "transformers.ours", "globidx: the mixin", "`ResumableTrainerMixin`"),
+    Row("transformers", "transformers.ours", "globidx: the mixin", "`ResumableTrainerMixin`"),
+    Row(
+        "Ignite",
+        "ignite.stock",
+        "`DeterministicEngine`",
+        "`Checkpoint` saves and loads the engine, with the length of an epoch, and it skips the steps "
+        "done; a handler sets the epoch of a `DistributedSampler`",
+    ),
+    Row(
+        "Ignite",
+        "ignite.ours",
+        "globidx: the sampler in `Checkpoint`",
+        "an `Engine` that is told what the record says, in steps of today",
+    ),
 )
 #: Whose versions the page names.
-PACKAGES = ("torch", "torchdata", "lightning", "accelerate", "transformers")
+PACKAGES = ("torch", "torchdata", "lightning", "accelerate", "transformers", "pytorch-ignite")
