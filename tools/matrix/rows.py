@@ -65,8 +65,8 @@ ROWS = (
     Row(
         "StatefulDataLoader",
         "torchdata.ours",
-        "globidx: `sampler=`",
-        "all ranks load the state of rank 0's loader",
+        "globidx: `sampler=`, `commit`",
+        "the loop reports each batch, and `CheckpointManager` keeps the record",
     ),
     Row(
         "DCP",
@@ -74,7 +74,12 @@ ROWS = (
         "`StatefulDataLoader`",
         "loader, epoch and model in one `dcp.save`, over `StatefulDistributedSampler`",
     ),
-    Row("DCP", "dcp.ours", "globidx: `StatefulDataLoader(sampler=)`", "the same, over our sampler"),
+    Row(
+        "DCP",
+        "dcp.ours",
+        "globidx: `ResumableState(sampler)`",
+        "the record is one entry of the state, in a loop over `globidx.DataLoader`",
+    ),
     Row(
         "Lightning",
         "lightning.stock",

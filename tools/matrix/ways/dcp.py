@@ -1,7 +1,5 @@
 """``torch.distributed.checkpoint``, which saves a loader beside the model."""
 
-from typing import Any
-
 import torch.distributed.checkpoint as dcp
 from matrix.leg import BATCH, EPOCHS, SEED, Leg
 from matrix.training import Trained, dataset
@@ -9,6 +7,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 import globidx
+from globidx.integrations.dcp import ResumableState
 
 
 class Epoch:
@@ -26,10 +25,13 @@ class Epoch:
         self.number = state["number"]
 
 
-def train(leg: Leg, trained: Trained, loader: Any, sampler: Any, saved: dict[str, Any]) -> None:
-    """The loop, which saves ``saved`` and the model in one checkpoint, and loads them."""
+def stock(leg: Leg) -> None:
+    """DCP keeps one rank's state under the loader's key."""
+    trained = Trained()
+    sampler = StatefulDistributedSampler(dataset(), seed=SEED)
+    loader = StatefulDataLoader(dataset(), BATCH, sampler=sampler)
     epoch = Epoch()
-    state = {"model": trained.model, "epoch": epoch, **saved}
+    state = {"model": trained.model, "epoch": epoch, "loader": loader}
     if leg.resumes:
         dcp.load(state, checkpoint_id=leg.checkpoint)
     while epoch.number < EPOCHS:
@@ -42,17 +44,18 @@ def train(leg: Leg, trained: Trained, loader: Any, sampler: Any, saved: dict[str
         epoch.number += 1
 
 
-def stock(leg: Leg) -> None:
-    """DCP keeps one rank's state under the loader's key."""
-    trained = Trained()
-    sampler = StatefulDistributedSampler(dataset(), seed=SEED)
-    loader = StatefulDataLoader(dataset(), BATCH, sampler=sampler)
-    train(leg, trained, loader, sampler, {"loader": loader})
-
-
 def ours(leg: Leg) -> None:
-    """The same, over our sampler."""
+    """The record of all ranks is one entry of the state."""
     trained = Trained()
     sampler = globidx.ResumableDistributedSampler(dataset(), seed=SEED)
-    loader = StatefulDataLoader(dataset(), BATCH, sampler=sampler)
-    train(leg, trained, loader, sampler, {"loader": loader})
+    loader = globidx.DataLoader(dataset(), BATCH, sampler=sampler)
+    state = {"model": trained.model, "progress": ResumableState(sampler)}
+    if leg.resumes:
+        dcp.load(state, checkpoint_id=leg.checkpoint)
+    for epoch in range(sampler.epoch, EPOCHS):
+        sampler.set_epoch(epoch)
+        for batch in loader:
+            trained.step(batch)
+            if leg.saw(epoch, batch):
+                dcp.save(state, checkpoint_id=leg.checkpoint)
+                return

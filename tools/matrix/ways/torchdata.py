@@ -30,17 +30,18 @@ def stock(leg: Leg) -> None:
 
 
 def ours(leg: Leg) -> None:
-    """All ranks load the state of rank 0's loader."""
+    """The loop reports each batch, and the manager keeps the record."""
     trained = Trained()
     sampler = globidx.ResumableDistributedSampler(dataset(), seed=SEED)
     loader = StatefulDataLoader(dataset(), BATCH, sampler=sampler)
-    state = trained.load(leg)
-    if leg.resumes:
-        loader.load_state_dict(state["loader"])
-    for epoch in range(state.get("epoch", 0), EPOCHS):
-        sampler.set_epoch(epoch)
+    manager = globidx.CheckpointManager(leg.checkpoint, sampler)
+    trained.load(leg)
+    manager.restore()
+    for epoch in range(sampler.epoch, EPOCHS):
         for batch in loader:
             trained.step(batch)
+            sampler.commit(len(batch))
             if leg.saw(epoch, batch):
-                trained.save(leg, epoch=epoch, loader=loader.state_dict())
+                trained.save(leg)
+                manager.save(1)
                 return
