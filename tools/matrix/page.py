@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from matrix.count import Count
@@ -18,12 +18,18 @@ Cells = Mapping[tuple[int, int], tuple[Count, Sequence[Count]]]
 def tables(found: Mapping[Row, Cells]) -> str:
     """Versions, a table for each number of ranks that saved, and what was done in each row."""
     saves = sorted({saved for cells in found.values() for saved, _ in cells})
-    versions = ", ".join(f"{name} {version(name).partition('+')[0]}" for name in PACKAGES)
-    parts = [f"With {versions}."]
+    parts = [f"With {', '.join(map(_with_version, PACKAGES))}."]
     parts += [_table(found, saved) for saved in saves]
     notes = [f"| {row.framework} | {row.label} | {row.note} |" for row in found]
     parts.append("\n".join(["## What was done", "", "| | | |", "|---|---|---|", *notes]))
     return "\n\n".join(parts)
+
+
+def _with_version(package: str) -> str:
+    try:
+        return f"{package} {version(package).partition('+')[0]}"
+    except PackageNotFoundError:
+        return f"no {package}"
 
 
 def _table(found: Mapping[Row, Cells], saved: int) -> str:
