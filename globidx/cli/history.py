@@ -12,7 +12,7 @@ from globidx.cli.output import printable
 from globidx.core.orders.base import Order
 from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.remaining import Remaining
-from globidx.core.progress.segments import Progress, Segment, Skip
+from globidx.core.progress.segments import Progress, Segment, Skip, Taken
 from globidx.core.progress.state import FORMAT, SamplerState
 
 _WIDTH = 30
@@ -113,7 +113,11 @@ def _table(done: Progress) -> Iterator[str]:
             )
         else:
             left, segment = left - layer.committed, segment + 1
-            ranks = "any" if layer.is_prefix else str(layer.world_size)
+            ranks = (
+                str(layer.world_size)
+                if isinstance(layer, Segment) and not layer.is_prefix
+                else "any"
+            )
             rows.append((str(segment), ranks, str(layer.committed), str(left), _counts(layer)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
@@ -125,7 +129,9 @@ def _table(done: Progress) -> Iterator[str]:
         )
 
 
-def _counts(layer: Segment) -> str:
+def _counts(layer: Segment | Taken) -> str:
+    if isinstance(layer, Taken):
+        return f"of the remaining: {_pairs(layer.indices.pairs)}"
     if layer.is_prefix:
         return f"the first {layer.committed}"
     shown = " ".join(map(str, layer.counts[:_FEW]))

@@ -182,6 +182,7 @@ def _resumed(state: SamplerState) -> tuple[int, Progress]:
 
     Ids on its skip list are left out from here on.
     """
+    state.refuse_single_rank()
     epoch, progress = state.resumed()
     # As `Tracker.load` does: what was skipped in an epoch that runs is left out from its next
     # segment.

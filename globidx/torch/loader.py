@@ -17,7 +17,7 @@ from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatches
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
@@ -69,6 +69,8 @@ class DataLoader(ShieldedLoader):
     batches costs nothing, and after a ``break`` a batch that was not saved is delivered again. A
     pass whose every batch was delivered is over, even if the loop took exactly ``len(loader)``
     batches and did not ask for more.
+
+    A ``batch_sampler`` may regroup the ids of its ``sampler``: what each batch held is recorded.
 
     If the dataset replaced a sample (``FileCacheDataset(on_error=...)``), its id is listed in
     ``sampler.quarantined`` when its batch is committed.
@@ -152,8 +154,10 @@ class DataLoader(ShieldedLoader):
         rounded up.
         """
         batching = self._batching()
-        if self._resumable is None or batching.size is None:
-            # batches of unknown size cannot be counted in advance
+        # a batch sampler that counts its own batches alone knows how many it makes
+        counts = getattr(type(self.batch_sampler), "__len__", None)
+        is_counted = batching.known or counts is torch.utils.data.BatchSampler.__len__
+        if self._resumable is None or batching.size is None or not is_counted:
             return super().__len__()
         ledger = self._resumable._ledger
         return batching.started(ledger.done) + batching.batches(ledger.left_to_deliver)
@@ -275,9 +279,9 @@ class DataLoader(ShieldedLoader):
         if sampler is None:
             return inner
         if "_drawn_batches" not in self.__dict__:
-            # a subclass may yield other ids than the order's; then batches are compared with it
+            # a subclass may yield ids in another order, and so may any batch sampler but torch's
             own = type(sampler).__iter__ is ResumableDistributedSampler.__iter__
-            in_order = own and (inner is sampler or type(inner) is torch.utils.data.BatchSampler)
+            in_order = own and (inner is sampler or self._batching().known)
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
@@ -289,7 +293,8 @@ class DataLoader(ShieldedLoader):
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""
-        if self._resumable is None or self._batching().size is None:
+        batching = self._batching()
+        if self._resumable is None or batching.size is None or not batching.known:
             raise TypeError(
                 f"{what} needs a ResumableDistributedSampler, and batches of one size "
                 f"(batch_size=, or torch's BatchSampler), got a {type(self.sampler).__name__} and "
@@ -313,10 +318,10 @@ class DataLoader(ShieldedLoader):
                 "sampler of the dataset that is loaded"
             )
 
-    def _open(self) -> tuple[Any, deque[list[int]]]:
-        """The batches of a new pass, and the ids of each.
+    def _open(self) -> tuple[Any, deque[DrawnBatch]]:
+        """The batches of a new pass, and what each has.
 
-        Batches are on their device and have their report; ids are appended as they are drawn.
+        Batches are on their device and have their report; ids are noted as they are drawn.
         """
         self._renew_workers(DatasetIdentity.of(self.dataset))
         if self._resumable is not None:
@@ -329,7 +334,7 @@ class DataLoader(ShieldedLoader):
             batches = super().__iter__()
         finally:
             self.collate_fn = user_collate
-        return self._on_device(batches), self._drawn_batches.ids
+        return self._on_device(batches), self._drawn_batches.drawn
 
     def _on_device(self, batches: Any) -> Any:
         if self.device is None:
@@ -364,8 +369,8 @@ class _Batches:
         """How ids are cut into batches now."""
         return self._loader._batching()
 
-    def open(self) -> tuple[Any, deque[list[int]]]:
-        """The batches of a new pass, and the ids of each."""
+    def open(self) -> tuple[Any, deque[DrawnBatch]]:
+        """The batches of a new pass, and what each has."""
         return self._loader._open()
 
 

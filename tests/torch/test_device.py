@@ -27,7 +27,7 @@ from tests.torch.test_loader import (  # noqa: F401 - the laws of the loader, ru
     test_after_a_break_the_batch_nobody_asked_about_comes_again,
     test_an_exception_in_the_loop_leaves_the_batch_uncounted,
     test_any_mix_of_batches_ranks_and_stops_reads_each_id_once,
-    test_batch_samplers_that_only_cut_are_counted_and_others_are_refused,
+    test_batch_samplers_that_only_cut_are_counted,
     test_batches_that_do_not_divide_are_counted_by_their_ids,
     test_drop_last_of_the_loader_ends_the_epoch,
     test_only_the_newest_loop_counts,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
+from globidx.core.progress.ranges import Ranges
 
 Indices = NDArray[np.int64]
 
@@ -48,6 +49,12 @@ class Gaps:
         return cls(positions[firsts], positions[lasts] + 1)
 
     @classmethod
+    def of_ranges(cls, ranges: Ranges) -> Gaps:
+        """The gaps that leave out the positions of a set."""
+        bounds = np.array(ranges.pairs, np.int64).reshape(-1, 2)
+        return cls(bounds[:, 0], bounds[:, 1])
+
+    @classmethod
     def united(cls, starts: Indices, ends: Indices) -> Gaps:
         """The gaps that leave out ``[starts[i], ends[i])``.
 
@@ -63,6 +70,11 @@ class Gaps:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    @property
+    def ranges(self) -> Ranges:
+        """The positions that are left out, as a set."""
+        return Ranges(tuple(zip(self.starts.tolist(), self.ends.tolist(), strict=True)))
 
     @property
     def size(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from globidx.core.progress.ranges import Ranges
-from globidx.core.progress.segments import Segment, Skip
+from globidx.core.progress.segments import Layer, Segment, Skip, Taken
 from globidx.errors import RecordError
 
 #: Ranks of one segment.
@@ -22,6 +22,10 @@ MAX_LAYERS = 2**12
 MAX_UNEVEN, MAX_RANKS = 2**10, 2**18
 #: Ids of a list, and the ranges they are in.
 MAX_IDS, MAX_RANGES = 2**21, 2**16
+#: Ids that a batch sampler may pass over in one pass before it yields them.
+MAX_PASSED_OVER = MAX_RANGES - 1
+#: Ids that some ranks have committed ahead of others.
+MAX_SCATTERED = 2**22
 #: Ids that are left out, times the uneven segments before them.
 MAX_LOOKUPS = 2**26
 
@@ -29,9 +33,10 @@ _CATCH_UP = (
     "a segment is forgotten once all ranks have read past it: save again when the ranks that are behind have gone on, "
     "or end the epoch with finish_epoch()"
 )
+_REGROUP_LESS = "let the batch sampler regroup ids within smaller windows of its sampler, and keep none back for long"
 
 
-def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
+def refuse_too_much(history: Iterable[Layer]) -> None:
     """Refuse a history that would cost too much to go on from.
 
     Raises
@@ -43,6 +48,7 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
     # a prefix is one integer, whatever the world size was
     uneven = [layer for layer in layers if isinstance(layer, Segment) and not layer.is_prefix]
     skips = [layer for layer in layers if isinstance(layer, Skip)]
+    taken = [layer for layer in layers if isinstance(layer, Taken)]
     _at_most(
         MAX_WORLD_SIZE,
         max((layer.world_size for layer in uneven), default=0),
@@ -56,6 +62,12 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
         sum(layer.world_size for layer in uneven),
         "ranks in an epoch's uneven segments",
         _CATCH_UP,
+    )
+    _at_most(
+        2 * MAX_RANGES,
+        sum(len(layer.indices.pairs) for layer in taken),
+        "ranges of ids committed before others of the order",
+        _REGROUP_LESS,
     )
     fewer = "leave whole files out of the index instead"
     _at_most(
@@ -75,6 +87,13 @@ def refuse_too_much(history: Iterable[Segment | Skip]) -> None:
         )
 
 
+def refuse_scattered(ids: int) -> None:
+    """RecordError if ranks have committed too many ids ahead of others to make one set of them."""
+    _at_most(
+        MAX_SCATTERED, ids, "ids that some ranks have committed ahead of others", _REGROUP_LESS
+    )
+
+
 def bounded(ranges: Ranges, what: str) -> Ranges:
     """Return ``ranges``; RecordError, beginning with ``what``, if a record cannot hold so many."""
     if len(ranges.pairs) > MAX_RANGES or ranges.size > MAX_IDS:
@@ -85,13 +104,13 @@ def bounded(ranges: Ranges, what: str) -> Ranges:
     return ranges
 
 
-def _lookups(layers: Sequence[Segment | Skip]) -> int:
+def _lookups(layers: Sequence[Layer]) -> int:
     uneven = lookups = 0
     for layer in layers:
         if isinstance(layer, Skip):
             lookups += uneven * layer.ids.size
         else:
-            uneven += not layer.is_prefix
+            uneven += isinstance(layer, Segment) and not layer.is_prefix
     return lookups
 
 

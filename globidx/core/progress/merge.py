@@ -11,6 +11,8 @@ from typing import Any
 
 from globidx.core.progress import partition
 from globidx.core.progress.limits import bounded
+from globidx.core.progress.ranges import Ranges
+from globidx.core.progress.regrouped import beyond
 from globidx.core.progress.segments import Progress
 from globidx.core.progress.state import SamplerState
 from globidx.errors import RecordError, RecordMismatchError
@@ -126,9 +128,10 @@ def _refuse_impossible(state: SamplerState, rank: int) -> None:
     It is then the state of another rank.
     """
     most = state.stream_length(rank)
-    if state.committed > most:
+    last = state.runs.pairs[-1][1] if state.committed else 0
+    if last > most:
         raise RecordError(
-            f"the state given for rank {rank} has {state.committed} ids committed, but this rank was dealt {most}; it "
+            f"the state given for rank {rank} has {last} ids committed, but this rank was dealt {most}; it "
             "is another rank's: pass the states in rank order, or as {rank: state}"
         )
 
@@ -165,7 +168,7 @@ def _merged(
     first: SamplerState, ranks: Sequence[SamplerState], ended: Sequence[bool]
 ) -> SamplerState:
     remaining, world_size = first.progress.remaining, first.world_size
-    counts = []
+    runs = []
     for rank, (state, done) in enumerate(zip(ranks, ended, strict=True)):
         share = partition.share(remaining, rank=rank, world_size=world_size)
         # what such a rank had committed is not in its state any more: it was all of its stream
@@ -173,14 +176,23 @@ def _merged(
             remaining, rank=rank, world_size=world_size, tail=first.tail
         )
         # padding is delivered, but is never progress
-        counts.append(min(share, whole if done else state.committed))
-    progress = first.progress.extend(counts)
+        runs.append((Ranges.of(range(whole)) if done else state.runs).below(share))
+    counts = [run.pairs[0][1] if run.pairs and not run.pairs[0][0] else 0 for run in runs]
+    progress = first.progress.extend(counts).take(beyond(runs, counts))
+    per_rank = first.progress.per_rank + max(run.size for run in runs)
     # One rank may have listed ids that the others have not.
     skip = bounded(reduce(or_, (rank.skip for rank in ranks)), "the ranks together would leave out")
     quarantined = bounded(
         reduce(or_, (rank.quarantined for rank in ranks)), "the ranks together would quarantine"
     )
-    merged = replace(first, progress=progress, committed=0, skip=skip, quarantined=quarantined)
+    merged = replace(
+        first,
+        progress=replace(progress, per_rank=per_rank),
+        committed=0,
+        taken=None,
+        skip=skip,
+        quarantined=quarantined,
+    )
     # the end of an epoch is written as the start of the next one
     return merged.next_epoch() if progress.committed and not progress.remaining else merged
 

@@ -12,6 +12,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.progress.gaps import Gaps
+
 Tail = Literal["pad", "drop", "exact"]
 TAILS: Final = get_args(Tail)
 
@@ -42,7 +44,13 @@ def stream_length(remaining: int, *, rank: int, world_size: int, tail: Tail) -> 
 
 
 def stream(
-    start: int, stop: int, *, remaining: int, rank: int, world_size: int
+    start: int,
+    stop: int,
+    *,
+    remaining: int,
+    rank: int,
+    world_size: int,
+    taken: Gaps | None = None,
 ) -> NDArray[np.int64]:
     """The remaining positions that ``rank`` yields as its ``[start, stop)``, by their index, int64.
 
@@ -51,10 +59,20 @@ def stream(
 
     >>> [stream(0, 3, remaining=11, rank=r, world_size=4).tolist() for r in range(4)]
     [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 0]]
+
+    Where the rank has ``taken`` other ids than the first of its stream, those stand first, and the
+    others follow in their order:
+
+    >>> stream(2, 4, remaining=8, rank=1, world_size=2, taken=Gaps.of(np.array([0, 2])))
+    array([3, 7])
     """
-    indices = np.arange(
-        rank + start * world_size, rank + stop * world_size, world_size, dtype=np.int64
-    )
+    if taken is None:
+        indices = np.arange(
+            rank + start * world_size, rank + stop * world_size, world_size, dtype=np.int64
+        )
+    else:
+        left = np.arange(start - taken.size, stop - taken.size, dtype=np.int64)
+        indices = taken.forward(left) * world_size + rank
     # only a block at the end of a stream may reach past what remains; all others save the division
     if len(indices) and int(indices[-1]) >= remaining:
         indices %= remaining

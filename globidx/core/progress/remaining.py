@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from globidx.core.progress.bands import Bands
 from globidx.core.progress.gaps import Gaps
-from globidx.core.progress.segments import Progress, Segment, Skip
+from globidx.core.progress.segments import Progress, Segment, Skip, Taken
 from globidx.errors import RecordError
 
 Indices = NDArray[np.int64]
@@ -91,13 +91,13 @@ class Remaining:
 
     # -- inside
 
-    def _map_of(self, segment: Segment) -> Gaps | Bands:
-        if segment.is_prefix:
-            return Gaps(np.zeros(1, np.int64), np.array([segment.committed], np.int64))
-        if segment.committed > min(self._few, self._effort):
-            return segment.bands
-        self._effort -= segment.committed
-        return Gaps.of(np.sort(segment.indices()))
+    def _map_of(self, layer: Segment | Taken) -> Gaps | Bands:
+        if isinstance(layer, Taken) or layer.is_prefix:
+            return layer.gaps
+        if layer.committed > min(self._few, self._effort):
+            return layer.bands
+        self._effort -= layer.committed
+        return layer.gaps
 
     def _add(self, layer: Gaps | Bands) -> None:
         """Add a map, and join it with earlier ones that are gaps as well."""

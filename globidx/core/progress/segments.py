@@ -14,7 +14,10 @@ them short:
 * rows that all ranks have committed are split off an uneven segment, as such a prefix;
 * two prefixes in a row are one;
 * a prefix that covers every hole an uneven segment left behind swallows it: together they are a
-  prefix again.
+  prefix again;
+* *taken* positions, those that a batch sampler has delivered before others of lower index, are one
+  set with the prefixes and taken positions next to them; what it begins with is split off as a
+  prefix.
 
 So in lock-step, however often resumed, all progress is one integer; unevenness is remembered only
 until the next segment has read past it. Skips stay where they are, since they say something of
@@ -33,6 +36,7 @@ from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.progress import partition
 from globidx.core.progress.bands import Bands
+from globidx.core.progress.gaps import Gaps
 from globidx.core.progress.ranges import Ranges
 from globidx.core.ragged import spread
 
@@ -91,6 +95,13 @@ class Segment:
         row = spread(np.zeros_like(each), each)
         return row * self.world_size + np.repeat(np.arange(self.world_size), each)
 
+    @property
+    def gaps(self) -> Gaps:
+        """The committed positions, by index of what remained before the segment, as runs."""
+        if self.is_prefix:
+            return Gaps(np.zeros(1, np.int64), np.array(self.counts, np.int64))
+        return Gaps.of(np.sort(self.indices()))
+
     @cached_property
     def bands(self) -> Bands:
         """The map from what remains after this segment to what remained before it."""
@@ -109,6 +120,30 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """Positions that are committed while others before them are not.
+
+    Batch samplers that regroup ids leave such holes. Positions are given by ``indices`` of what
+    remained before; the first of it is not among them.
+    """
+
+    indices: Ranges
+
+    @property
+    def committed(self) -> int:
+        """The number of positions that it commits."""
+        return self.indices.size
+
+    @property
+    def gaps(self) -> Gaps:
+        """The committed positions as runs."""
+        return Gaps.of_ranges(self.indices)
+
+
+Layer = Segment | Skip | Taken
+
+
+@dataclass(frozen=True)
 class Progress:
     """What is committed and left out of one epoch of ``length`` positions.
 
@@ -122,7 +157,7 @@ class Progress:
     """
 
     length: int
-    history: tuple[Segment | Skip, ...] = ()
+    history: tuple[Layer, ...] = ()
     per_rank: int = 0
     #: How many positions are committed, and how many are left out.
     committed: int = 0
@@ -154,6 +189,25 @@ class Progress:
         committed = self.committed + sum(counts)
         return replace(
             self, history=history, per_rank=self.per_rank + max(counts), committed=committed
+        )
+
+    def take(self, indices: Ranges) -> Progress:
+        """Return the progress with the remaining positions at ``indices`` committed.
+
+        ValueError if there are not so many.
+
+        >>> Progress(9).extend((2,)).take(Ranges.of([1, 2])).take(Ranges.of([0])).history
+        (Segment(counts=(5,)),)
+        """
+        if not indices.pairs:
+            return self
+        validate.integer(
+            indices.pairs[-1][1], f"taken indices (of {self.remaining})", high=self.remaining
+        )
+        return replace(
+            self,
+            history=_push(self.history, Taken(indices)),
+            committed=self.committed + indices.size,
         )
 
     def skip(self, ids: Ranges, positions: int) -> Progress:
@@ -200,15 +254,41 @@ def _normal(counts: Sequence[int]) -> tuple[Segment, ...]:
     return (Segment((rows * world_size,)), uneven) if rows else (uneven,)
 
 
-def _push(history: tuple[Segment | Skip, ...], layer: Segment | Skip) -> tuple[Segment | Skip, ...]:
+def _push(history: tuple[Layer, ...], layer: Layer) -> tuple[Layer, ...]:
     """Return ``history`` with one more layer, in normal form."""
     kept = list(history)
-    while kept and isinstance(layer, Segment) and layer.is_prefix:
-        last = kept[-1]
-        # A skip stays where it is: a sample that a weighted order draws twice may have been
-        # committed once before it.
-        if isinstance(last, Skip) or layer.committed < last.holes:
+    if isinstance(layer, Skip) or (isinstance(layer, Segment) and not layer.is_prefix):
+        return (*kept, layer)
+    # a prefix of that many positions, and what is taken of the rest
+    first, rest = (layer.committed, ()) if isinstance(layer, Segment) else _split(layer.indices)
+    # A skip stays where it is: a sample that a weighted order draws twice may have been committed
+    # once before it.
+    while kept and not isinstance(last := kept[-1], Skip):
+        if isinstance(last, Taken):
+            both = Gaps.of_ranges(_joined(first, rest))
+            first, rest = _split(last.gaps.then(both).ranges)
+        elif first < last.holes:
             break
+        else:
+            first += last.committed
         kept.pop()
-        layer = Segment((last.committed + layer.committed,))
-    return (*kept, layer)
+    ahead = [Taken(Ranges(rest))] if rest else []
+    return (*kept, *([Segment((first,))] if first else []), *ahead)
+
+
+_Pairs = tuple[tuple[int, int], ...]
+
+
+def _split(indices: Ranges) -> tuple[int, _Pairs]:
+    """How many ``indices`` are a prefix, and the others, by index of what remains after it."""
+    pairs = indices.pairs
+    if not pairs or pairs[0][0]:
+        return 0, pairs
+    first = pairs[0][1]
+    return first, tuple((start - first, stop - first) for start, stop in pairs[1:])
+
+
+def _joined(first: int, rest: _Pairs) -> Ranges:
+    """The inverse of ``_split``."""
+    pairs = tuple((start + first, stop + first) for start, stop in rest)
+    return Ranges(((0, first), *pairs) if first else pairs)

@@ -13,9 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.json import schema, strict
 from globidx.core.progress import partition
+from globidx.core.progress.gaps import Gaps
 from globidx.core.progress.limits import (
     MAX_IDS,
     MAX_LAYERS,
@@ -26,10 +29,10 @@ from globidx.core.progress.limits import (
 )
 from globidx.core.progress.partition import Tail
 from globidx.core.progress.ranges import Ranges
-from globidx.core.progress.segments import Progress, Segment, Skip
+from globidx.core.progress.segments import Layer, Progress, Segment, Taken
 from globidx.errors import CommitError, RecordError
 
-FORMAT, VERSION = "globidx.sampler", 1
+FORMAT, VERSION = "globidx.sampler", 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class SamplerState:
         The number of ranks of the open segment.
     committed : int
         How many ids of the open segment this rank has committed; ``open.count`` in a record.
+    taken : Ranges or None
+        Which ids of its stream those are, by index, if a batch sampler may have regrouped them; None
+        if they are the first. In a record they are ``open.count`` in place of a number.
     finished_epoch : int or None
         The epoch that this rank completed to get here. A merge thus knows that a rank which is one
         epoch ahead has completed the epoch of the others.
@@ -72,6 +78,7 @@ class SamplerState:
     progress: Progress
     world_size: int = 1
     committed: int = 0
+    taken: Ranges | None = None
     finished_epoch: int | None = None
     trail: str = ""
     skip: Ranges = field(default_factory=Ranges)
@@ -89,9 +96,32 @@ class SamplerState:
         # Nearly always the world size has not changed, and then nothing is copied.
         return self if self.world_size == world_size else replace(self, world_size=world_size)
 
-    def commit(self, amount: int, rank: int) -> SamplerState:
+    @property
+    def runs(self) -> Ranges:
+        """Which ids of its stream this rank has committed, by index."""
+        return Ranges.of(range(self.committed)) if self.taken is None else self.taken
+
+    @property
+    def speaks_for_all(self) -> bool:
+        """Whether it says what all ranks have committed, if they keep step.
+
+        What batches held that were regrouped on one rank says nothing of the others.
+        """
+        return self.taken is None or self.world_size == 1
+
+    def refuse_single_rank(self) -> None:
+        """RecordError unless it ``speaks_for_all``: nobody can go on from it alone."""
+        if not self.speaks_for_all:
+            raise RecordError(
+                f"this is the state of one rank of {self.world_size}, whose batch sampler may regroup ids: it does not "
+                "say what the other ranks have had, so their samples would be lost or repeated; save with "
+                "CheckpointManager, or load merge_states() of the states of all ranks"
+            )
+
+    def commit(self, amount: int, rank: int, at: Ranges | None = None) -> SamplerState:
         """Return the state with ``amount`` more ids of ``rank`` committed.
 
+        They are those ``at`` some indices of its stream, or else the first that it has left.
         CommitError if it had fewer left.
         """
         left = self.stream_length(rank) - self.committed
@@ -100,7 +130,11 @@ class SamplerState:
                 f"commit({amount}), but this rank has only {left} ids left in epoch {self.epoch}; "
                 "commit each batch once, with the number of ids in it"
             )
-        return replace(self, committed=self.committed + amount)
+        if at is None and self.taken is None:
+            return replace(self, committed=self.committed + amount)
+        if at is None:
+            at = Ranges.of_ids(Gaps.of_ranges(self.runs).forward(np.arange(amount)))
+        return replace(self, committed=self.committed + amount, taken=self.runs | at)
 
     def is_complete(self, rank: int) -> bool:
         """Return whether the epoch is complete if all ranks are in lock-step.
@@ -127,8 +161,11 @@ class SamplerState:
     def closed(self) -> Progress:
         """Return the progress after the open segment, as if all ranks were as far as this one.
 
-        Padding is not progress.
+        Padding is not progress. Unless it ``speaks_for_all`` only the numbers in it mean anything.
         """
+        if self.taken is not None and self.world_size == 1:
+            after = self.progress.take(self.taken)
+            return replace(after, per_rank=self.progress.per_rank + self.committed)
         # what is beyond is padding, which is never progress
         prefix = min(self.committed * self.world_size, self.progress.remaining)
         return replace(
@@ -149,7 +186,12 @@ class SamplerState:
         """Return the start of the next epoch, with nothing committed and nothing left out yet."""
         fresh = Progress(self.progress.length)
         return replace(
-            self, epoch=self.epoch + 1, progress=fresh, committed=0, trail=self.left_behind()
+            self,
+            epoch=self.epoch + 1,
+            progress=fresh,
+            committed=0,
+            taken=None,
+            trail=self.left_behind(),
         )
 
     def left_behind(self) -> str:
@@ -190,11 +232,12 @@ class SamplerState:
         RecordError
             If a reader would refuse the state, because its history is too long.
         """
-        refuse_too_much(self.progress.history)
+        # what is taken becomes a layer of the history when the segment is closed
+        refuse_too_much([*self.progress.history, *([Taken(self.taken)] if self.taken else [])])
         done = self.closed()
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self._version,
             "dataset": asdict(self.dataset),
             "order": strict.plain(dict(self.order), "order"),
             "seed": self.seed,
@@ -203,15 +246,31 @@ class SamplerState:
             "length": self.progress.length,
             "segments": [_layer_to_json(layer) for layer in self.progress.history],
             "per_rank": self.progress.per_rank,
-            "open": {"world_size": self.world_size, "count": self.committed},
+            "open": {"world_size": self.world_size, "count": self._count},
             "finished_epoch": self.finished_epoch,
             "trail": self.trail,
-            "skip": [list(pair) for pair in self.skip.pairs],
+            "skip": _pairs(self.skip),
             "committed": done.committed,
             "skipped": done.skipped,
             "remaining": done.remaining,
-            "quarantined": [list(pair) for pair in self.quarantined.pairs],
+            "quarantined": _pairs(self.quarantined),
         }
+
+    @property
+    def _count(self) -> int | list[list[int]]:
+        """``open.count`` of a record."""
+        if self.taken is None:
+            return self.committed
+        # of a single rank that has its first ids nothing needs to be said but how many
+        is_first = self.world_size == 1 and self.taken == Ranges.of(range(self.committed))
+        return self.committed if is_first else _pairs(self.taken)
+
+    @property
+    def _version(self) -> int:
+        """The first version whose readers know all that is in this state."""
+        # older readers go on reading what they know
+        regrouped = any(isinstance(layer, Taken) for layer in self.progress.history)
+        return 2 if regrouped or type(self._count) is list else 1
 
     @classmethod
     def from_dict(cls, state: Any) -> SamplerState:
@@ -222,6 +281,8 @@ class SamplerState:
         _refuse_whole_record(state)
         schema.header(state, "sampler state", FORMAT, VERSION)
         fields = schema.fields(state, "sampler state", _FIELDS)
+        count = fields["open"]["count"]
+        taken = _ascending([] if type(count) is int else count)
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
             order=strict.plain(fields["order"], "order"),
@@ -235,20 +296,26 @@ class SamplerState:
                 fields["dataset"]["num_samples"],
             ),
             world_size=fields["open"]["world_size"],
-            committed=fields["open"]["count"],
+            committed=count if type(count) is int else taken.size,
+            taken=None if type(count) is int else taken,
             finished_epoch=fields["finished_epoch"],
             trail=fields["trail"],
             # These lists may have ids of appended files, which only the next epoch has.
             skip=_ranges(fields["skip"], None),
             quarantined=_ranges(fields["quarantined"], None),
         )
+        if state["version"] < value._version:
+            raise RecordError(
+                f"sampler state: version {state['version']} knows no regrouped ids, but it has some; it was edited or "
+                "damaged"
+            )
         # whose state it is, is not in it: the longest stream of any rank bounds its count
         longest = partition.stream_length(
             value.progress.remaining, rank=0, world_size=value.world_size, tail="pad"
         )
-        if value.committed > longest:
+        if max(value.committed, taken.pairs[-1][1] if taken.pairs else 0) > longest:
             raise RecordError(
-                f"sampler state: open.count is {value.committed}, but a rank was dealt only {longest} ids; it was "
+                f"sampler state: open.count is {count!r:.80}, but a rank was dealt only {longest} ids; it was "
                 "edited or damaged"
             )
         done = value.closed()
@@ -282,10 +349,16 @@ def _refuse_whole_record(state: Any) -> None:
         )
 
 
-def _layer_to_json(layer: Segment | Skip) -> Any:
+def _layer_to_json(layer: Layer) -> Any:
     if isinstance(layer, Segment):
         return list(layer.counts)
-    return ["skip", layer.positions, [list(pair) for pair in layer.ids.pairs]]
+    if isinstance(layer, Taken):
+        return ["taken", _pairs(layer.indices)]
+    return ["skip", layer.positions, _pairs(layer.ids)]
+
+
+def _pairs(ranges: Ranges) -> list[list[int]]:
+    return [list(pair) for pair in ranges.pairs]
 
 
 def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: int) -> Progress:
@@ -294,6 +367,8 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
         try:
             if layer[0] == "skip":
                 progress = progress.skip(_ranges(layer[2], num_samples), layer[1])
+            elif layer[0] == "taken":
+                progress = progress.take(_ascending(layer[1]))
             else:
                 progress = progress.extend(layer)
         except (ValueError, TypeError) as error:
@@ -304,19 +379,25 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
     return replace(progress, per_rank=per_rank)
 
 
-def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
+def _ascending(pairs: Sequence[Sequence[int]]) -> Ranges:
     ranges = Ranges(tuple((start, stop) for start, stop in pairs))
     # ascending and disjoint in one look: every end is above the one before it
     ends = [end for pair in ranges.pairs for end in pair]
     if any(low >= high for low, high in pairwise(ends)):
         raise RecordError(f"sampler state: ranges of ids must ascend, got {list(pairs)!r:.80}")
+    return ranges
+
+
+def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
+    ranges = _ascending(pairs)
     if ranges.size > MAX_IDS:
         raise RecordError(
             f"sampler state: a list has {ranges.size} ids, but at most {MAX_IDS} are allowed"
         )
-    if ends and num_samples is not None and ends[-1] > num_samples:
+    last = ranges.pairs[-1][1] if ranges.pairs else 0
+    if num_samples is not None and last > num_samples:
         raise RecordError(
-            f"sampler state: skipped ids reach {ends[-1]}, but there are {num_samples} samples"
+            f"sampler state: skipped ids reach {last}, but there are {num_samples} samples"
         )
     return ranges
 
@@ -324,12 +405,17 @@ def _ranges(pairs: Sequence[Sequence[int]], num_samples: int | None) -> Ranges:
 def _layer(value: Any, where: str) -> Any:
     """Check one layer of a history.
 
-    It is ``["skip", positions, ranges]``, or the counts of the ranks of a segment.
+    It is ``["skip", positions, ranges]``, ``["taken", ranges]``, or the counts of the ranks of a
+    segment.
     """
     if type(value) is list and value[:1] == ["skip"]:
         if len(value) != 3:
             raise RecordError(f'{where} must be ["skip", positions, ranges], got {value!r:.80}')
         return ["skip", _COUNT(value[1], f"{where}[1]"), _RANGES(value[2], f"{where}[2]")]
+    if type(value) is list and value[:1] == ["taken"]:
+        if len(value) != 2:
+            raise RecordError(f'{where} must be ["taken", ranges], got {value!r:.80}')
+        return ["taken", _MANY_RANGES(value[1], f"{where}[1]")]
     # A quick check for the usual case: a call for each of many thousand ranks would be slow.
     if (
         type(value) is list
@@ -345,6 +431,18 @@ _LARGEST = 2**62
 _COUNT = schema.Integer(0, _LARGEST)
 _COUNTS = schema.List(_COUNT, at_least=1)
 _RANGES = schema.List(schema.List(_COUNT, at_least=2, at_most=2), at_most=MAX_RANGES)
+#: those of all ranks together
+_MANY_RANGES = schema.List(
+    schema.List(_COUNT, at_least=2, at_most=2), at_least=1, at_most=2 * MAX_RANGES
+)
+
+
+def _open_count(value: Any, where: str) -> Any:
+    """Check how many ids of the open segment are committed, or which."""
+    check = _RANGES if type(value) is list and value else _COUNT
+    return check(value, where)
+
+
 _FIELDS = {
     "dataset": schema.Fields(
         num_samples=_COUNT,
@@ -358,7 +456,7 @@ _FIELDS = {
     "length": _COUNT,
     "segments": schema.List(_layer, at_most=MAX_LAYERS),
     "per_rank": _COUNT,
-    "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), count=_COUNT),
+    "open": schema.Fields(world_size=schema.Integer(1, MAX_WORLD_SIZE), count=_open_count),
     "finished_epoch": schema.Optional(_COUNT),
     "trail": schema.Text(32),
     "skip": _RANGES,

@@ -95,6 +95,7 @@ class Tracker:
         RecordMismatchError if another run wrote it. Nothing changes.
         """
         loaded = SamplerState.from_dict(state)
+        loaded.refuse_single_rank()
         refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
         planned = self._recorded(loaded)
         length = (
@@ -145,10 +146,13 @@ class Tracker:
             self._go_on(*renewed)
         return renewed is not None
 
-    def commit(self, amount: int, rank: int, world_size: int) -> None:
-        """Commit ``amount`` more ids of ``rank``; CommitError if it had fewer left."""
+    def commit(self, amount: int, rank: int, world_size: int, at: Ranges | None = None) -> None:
+        """Commit ``amount`` more ids of ``rank``; CommitError if it had fewer left.
+
+        They are those ``at`` some indices of its stream, or else the first that it has left.
+        """
         # the first commit of a segment fixes its world size
-        self.state = self.state.dealt_to(world_size).commit(amount, rank)
+        self.state = self.state.dealt_to(world_size).commit(amount, rank, at)
 
     def begin(self, epoch: int, *, ended: bool = False) -> None:
         """Start ``epoch`` over the current dataset.
@@ -182,6 +186,7 @@ class Tracker:
                 tail=self.tail,
                 progress=progress,
                 committed=0,
+                taken=None,
                 finished_epoch=None,
                 skip=skip,
             )

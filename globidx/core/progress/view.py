@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from globidx.core.orders.base import Arrangement, Ids
 from globidx.core.progress import partition
+from globidx.core.progress.gaps import Gaps
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.remaining import Remaining
 from globidx.core.progress.segments import Progress
@@ -17,10 +18,12 @@ class EpochView:
         self._remaining = Remaining(progress, arrangement.occurrences)
         self._count = progress.remaining
 
-    def stream(self, start: int, stop: int, *, rank: int, world_size: int) -> Ids:
+    def stream(
+        self, start: int, stop: int, *, rank: int, world_size: int, taken: Gaps | None = None
+    ) -> Ids:
         """Return the ids ``[start, stop)`` of the stream of ``rank``.
 
-        Past the end of its share it is padded.
+        Past the end of its share it is padded. What the rank has ``taken`` out of turn stands first.
 
         >>> from globidx.core.orders.plain import Sequential
         >>> view = EpochView(Sequential().bind(11, seed=0, epoch=0), Progress(11).extend((4,)))
@@ -28,7 +31,7 @@ class EpochView:
         [[4, 7, 10], [5, 8, 4], [6, 9, 5]]
         """
         indices = partition.stream(
-            start, stop, remaining=self._count, rank=rank, world_size=world_size
+            start, stop, remaining=self._count, rank=rank, world_size=world_size, taken=taken
         )
         return self._arrangement.forward(self._remaining.forward(indices))
 

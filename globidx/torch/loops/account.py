@@ -86,6 +86,9 @@ class Account:
         """
         state, _ = self.at()
         ids, world_size = self.held_ids, state.world_size
+        # any batch of a regrouped pass may have the padding, which is then taken for real
+        if state.taken is not None:
+            return [ids] * world_size
         shares = [
             partition.share(state.progress.remaining, rank=rank, world_size=world_size)
             for rank in range(world_size)
@@ -111,7 +114,7 @@ class Account:
             state, rank = self.at()
             # what is issued counts there, and what a loop holds was issued before
             if self._asked is not None:
-                return replace(state, committed=self._asked.issued).normal(rank)
+                return _issued(state, self._asked.issued, rank).normal(rank)
             held = self.passes.held
             is_over = self.is_read_through if held is None else held.is_last
             if held is not None:
@@ -141,4 +144,12 @@ class Account:
 
 def with_batch(state: SamplerState, batch: HeldBatch, rank: int) -> SamplerState:
     """``state`` with ``batch`` committed."""
-    return state.commit(len(batch.ids), rank).quarantine(Ranges.of(batch.replaced))
+    ids = len(batch.ids)
+    return state.commit(ids, rank, batch.indices(ids)).quarantine(Ranges.of(batch.replaced))
+
+
+def _issued(state: SamplerState, ids: int, rank: int) -> SamplerState:
+    """``state`` with all committed that an iterator has issued."""
+    if state.taken is None:
+        return replace(state, committed=ids)
+    return state.commit(max(0, ids - state.committed), rank)

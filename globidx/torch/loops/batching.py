@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import torch.utils.data
 
 from globidx.core.generator import Moment
+from globidx.core.progress.limits import MAX_PASSED_OVER
 from globidx.errors import CommitError
 from globidx.torch.loops.iterator import Resumable
 from globidx.torch.loops.ledger import Ledger
@@ -70,11 +71,15 @@ class Source(Resumable, Protocol):
     _ledger: Ledger
 
 
+#: The ids of a batch, and which indices of its rank's stream they are; None if batches follow it.
+DrawnBatch = tuple[list[int], list[int] | None]
+
+
 class DrawnBatches:
     """A batch sampler that notes the ids of each batch it draws, and dates them.
 
-    Batches must be the sampler's ids in their order; unless ``in_order`` says that they are, they
-    are compared with a second iterator of the sampler.
+    Unless it yields ids ``in_order``, those of the sampler one after another, it may regroup them:
+    then they are looked up in a second iterator of the sampler.
     """
 
     def __init__(
@@ -82,30 +87,107 @@ class DrawnBatches:
     ) -> None:
         self._inner, self._sampler = inner, sampler
         self._in_order, self._is_dated = in_order, is_dated
-        self.ids: deque[list[int]] = deque()
+        self.drawn: deque[DrawnBatch] = deque()
 
     def __len__(self) -> int:
         return len(self._inner)
 
     def __iter__(self) -> Iterator[Any]:
         # a new queue for each pass, because batches of an abandoned pass may still be drawn
-        self.ids = deque()
-        return self._draw(self.ids)
+        self.drawn = deque()
+        return self._draw(self.drawn)
 
-    def _draw(self, drawn: deque[list[int]]) -> Iterator[Any]:
-        expected = None if self._in_order else self._sampler._ledger.iterate(self._sampler)
+    def _draw(self, drawn: deque[DrawnBatch]) -> Iterator[Any]:
+        window = None if self._in_order else self._window()
+        at = None
         for batch in self._inner:
-            ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
-            if expected is not None and list(islice(expected, len(ids))) != ids:
-                raise CommitError(
-                    f"{type(self._inner).__name__} does not yield the ids of the order one after another, so "
-                    "what is delivered is no prefix of its order and cannot be recorded; use a "
-                    "batch sampler that only cuts the sequence into batches"
-                )
-            drawn.append(ids)
+            if window is not None:
+                ids, at = window.look_up(batch)
+            else:
+                # a loader without batches draws single ids
+                ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
+            drawn.append((ids, at))
             yield self._dated(ids) if self._is_dated else batch
+
+    def _window(self) -> Window:
+        return Window(self._sampler._ledger.issue(self._sampler), type(self._inner).__name__)
 
     def _dated(self, ids: list[int]) -> DatedIds:
         # the epoch is that of the pass: what is drawn was not delivered yet
         ledger = self._sampler._ledger
         return DatedIds(ids, Moment(ledger.tracker.seed, ledger.epoch))
+
+
+class Window:
+    """The ids of a stream that a batch sampler has passed over, until it yields them.
+
+    Parameters
+    ----------
+    issued
+        The ids of the stream, each with its index.
+    name
+        Whose batches they are, for errors.
+
+    Examples
+    --------
+    >>> window = Window(zip([7, 3, 7, 5], range(4)), "Sorting")
+    >>> window.look_up([3]), window.look_up([5, 7])
+    (([3], [1]), ([5, 7], [3, 0]))
+    """
+
+    def __init__(self, issued: Iterator[tuple[int, int]], name: str) -> None:
+        self._issued, self._name = issued, name
+        # an id that an order draws twice, or that pads a stream, has several indices
+        self._waiting: dict[int, list[int]] = {}
+        self._passed_over = 0
+
+    def look_up(self, batch: Any) -> tuple[list[int], list[int]]:
+        """The ids of a batch and their indices, each the first that was not drawn before.
+
+        CommitError if there is none, if too many others come before it, or if it is no id.
+        """
+        ids = _ids(batch, self._name)
+        return ids, [self._take(id) for id in ids]
+
+    def _take(self, wanted: int) -> int:
+        while wanted not in self._waiting:
+            if self._passed_over > MAX_PASSED_OVER:
+                raise CommitError(
+                    f"{self._name} yields the id {wanted} before more than {MAX_PASSED_OVER} others that its sampler "
+                    "yields first, or yields an id that its sampler does not: more than a record can hold; regroup "
+                    "ids within windows of the sampler, and leave samples out with sampler.skip(ids)"
+                )
+            id, index = next(self._issued, (None, None))
+            if id is None or index is None:
+                raise CommitError(
+                    f"{self._name} yields the id {wanted} once more than its sampler does in what is left of the "
+                    "epoch, so it cannot be recorded; a batch sampler must give each id that "
+                    "iter(batch_sampler.sampler) yields to one batch: to draw samples more often use orders.Weighted, "
+                    "and for the steps of a rollout use windows, which are one sample"
+                )
+            self._waiting.setdefault(id, []).append(index)
+            self._passed_over += 1
+        indices = self._waiting[wanted]
+        index = indices.pop(0)
+        if not indices:
+            del self._waiting[wanted]
+        self._passed_over -= 1
+        return index
+
+
+def _ids(batch: Any, name: str) -> list[int]:
+    try:
+        return list(map(_id, batch)) if isinstance(batch, Iterable) else [_id(batch)]
+    except TypeError:
+        raise CommitError(
+            f"{name} yields {batch!r:.80}, but a batch must be a list of sample ids: of anything else in it nobody "
+            "could say which samples were delivered; yield ids alone, and let the dataset make the rest of them, "
+            "transform(sample, rng) what is random for a sample, and globidx.batch_rng(sampler) what is for a batch"
+        ) from None
+
+
+def _id(element: Any) -> int:
+    # True is an int, too, and stands for a mode
+    if isinstance(element, bool):
+        raise TypeError
+    return operator.index(element)

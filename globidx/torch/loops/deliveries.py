@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from globidx.errors import CommitError, EarlyStopError, StaleIteratorError
-from globidx.torch.loops.batching import Batching
+from globidx.torch.loops.batching import Batching, DrawnBatch
 from globidx.torch.loops.callers import Caller
 from globidx.torch.loops.ledger import Ledger
 from globidx.torch.loops.passes import HeldBatch
@@ -24,8 +24,8 @@ class Batches(Protocol):
     def batching(self) -> Batching:
         """How ids are cut into batches now."""
 
-    def open(self) -> tuple[Any, deque[list[int]]]:
-        """The batches of a new pass, and the ids of each, which are filled in as they are drawn."""
+    def open(self) -> tuple[Any, deque[DrawnBatch]]:
+        """The batches of a new pass, and what each has, which is filled in as they are drawn."""
 
 
 class Deliveries:
@@ -47,7 +47,7 @@ class Deliveries:
         self._left = self._ledger.left_to_deliver
         self._smallest = batching.smallest
         self.start = batching.started(self._ledger.done)
-        self._batches, self._ids = self._source.open()
+        self._batches, self._drawn = self._source.open()
 
     def __iter__(self) -> Deliveries:
         return self
@@ -76,13 +76,13 @@ class Deliveries:
         return batch
 
     def _hand_out(self, replaced: Iterable[int]) -> None:
-        ids = self._ids.popleft()
+        ids, at = self._drawn.popleft()
         self._left -= len(ids)
         # the frame that called __next__
         caller = Caller.of(sys._getframe(2))
         is_last = self._left < self._smallest
         self._ledger.hand_out(
-            self, HeldBatch(ids, [ids[index] for index in replaced], is_last, caller)
+            self, HeldBatch(ids, [ids[index] for index in replaced], is_last, caller, at)
         )
 
     def end(self) -> None:
@@ -99,17 +99,17 @@ class Deliveries:
 
     def _refuse_early(self, stop: StopIteration) -> None:
         """EarlyStopError if batches that were drawn never came."""
-        if self._ids:
+        if self._drawn:
             raise EarlyStopError(
-                f"the pass ended with {sum(map(len, self._ids))} ids drawn and not delivered, the "
-                f"next of them {self._ids[0][:3]}: the dataset or collate_fn raised StopIteration "
+                f"the pass ended with {sum(len(ids) for ids, _ in self._drawn)} ids drawn and not delivered, the "
+                f"next of them {self._drawn[0][0][:3]}: the dataset or collate_fn raised StopIteration "
                 "(by next() on an exhausted iterator, say), which ends a loop silently; catch it "
                 "there, or raise another error"
             ) from stop
 
     def _refuse_if_stale(self) -> None:
         if self._over:
-            self._batches, self._ids = iter(()), deque()
+            self._batches, self._drawn = iter(()), deque()
         elif not self._ledger.passes.counted_by(self):
             passes = self._ledger.passes
             why = (

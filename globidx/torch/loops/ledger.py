@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, starmap
 from typing import Any
 
+from globidx.core.progress.gaps import Gaps
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.tracker import Tracker
 from globidx.torch.loops import callers, reports
@@ -54,7 +56,10 @@ class Ledger(Account):
             # torchdata counts what its iterators issued, so it lacks no report
             if self._asked is None and not callers.is_asked_by_torchdata():
                 self._reminders.of_missing_reports(self.passes, self.running_epoch)
-            return self.including_held().to_dict()
+            state = self.including_held()
+            if not state.speaks_for_all:
+                self._reminders.of_single_ranks(state.world_size)
+            return state.to_dict()
 
     # -- copies
 
@@ -101,6 +106,14 @@ class Ledger(Account):
             self.passes.read_by_loader |= cursor.by_loader
         return SampleIterator.over(self, cursor, sampler)
 
+    def issue(self, sampler: Resumable) -> Iterator[tuple[int, int]]:
+        """The ids of what this rank has left to do, each with its index in the rank's stream."""
+        with self.lock:
+            ids = self.iterate(sampler)
+            state, rank = self.at()
+            left = Ranges.of(range(state.stream_length(rank))) - state.runs
+        return zip(ids, chain.from_iterable(starmap(range, left.pairs)), strict=False)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to read; EpochError for one that the loaded record calls finished."""
         with self.lock:
@@ -118,8 +131,10 @@ class Ledger(Account):
             reports.refuse_second_reporter(self.passes)
             reports.refuse_undrawn(self.passes, self.tracker.state.committed, amount)
             reports.refuse_drawn_ahead(self.passes, amount)
+            # after a break it is that batch, whatever its ids were
+            left = self.passes.abandoned
             self.passes.batch = None
-            self._commit(amount)
+            self._commit(amount, None if left is None else left.indices(amount))
 
     def finish_epoch(self) -> None:
         """Begin the next epoch, whatever is left of this one."""
@@ -188,11 +203,16 @@ class Ledger(Account):
 
     # -- what a save asks for
 
+    def expect_all_ranks(self) -> None:
+        """Learn that whoever asks for states gathers those of all ranks."""
+        self._reminders.expect_all_ranks()
+
     def settle(self) -> None:
         """Commit the batch that the loop holds.
 
         ``CheckpointManager.save`` does so on all ranks at the same step.
         """
+        self.expect_all_ranks()
         with self.lock:
             held = self.passes.held
             abandoned = self.passes.batch if held is None else None
@@ -230,7 +250,7 @@ class Ledger(Account):
 
     # -- inside
 
-    def _commit(self, amount: int) -> None:
+    def _commit(self, amount: int, at: Ranges | None = None) -> None:
         if not amount:
             return
         if self.passes.untouched:
@@ -239,7 +259,7 @@ class Ledger(Account):
         # ids that were drawn as one rank of W are others than those of a rank of another W
         if self.passes.dealt_to not in (None, state.world_size):
             raise self.tracker.other_world(self.passes.dealt_to, state.world_size)
-        self.tracker.commit(amount, rank, state.world_size)
+        self.tracker.commit(amount, rank, state.world_size, at)
         self.passes.is_reported = True
         if self.tracker.state.is_complete(rank):
             self._end_pass()
@@ -250,7 +270,7 @@ class Ledger(Account):
             self.passes.batch = None
             if batch.replaced:
                 self.tracker.quarantine(Ranges.of(batch.replaced))
-            self._commit(len(batch.ids))
+            self._commit(len(batch.ids), batch.indices(len(batch.ids)))
 
     def _end_pass(self) -> None:
         """End the epoch on this rank.
@@ -286,11 +306,12 @@ class Ledger(Account):
         """Set ``cursor`` to what this rank has left to do."""
         state, rank = self.at()
         view = self.tracker.view()
+        taken = None if state.taken is None else Gaps.of_ranges(state.taken)
 
         def ids(start: int, stop: int) -> list[int]:
             self.passes.drawn(cursor, state.world_size)
             block: list[int] = view.stream(
-                start, stop, rank=rank, world_size=state.world_size
+                start, stop, rank=rank, world_size=state.world_size, taken=taken
             ).tolist()
             return block
 

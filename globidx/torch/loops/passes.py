@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 from weakref import WeakSet, ref
 
+import numpy as np
+
+from globidx.core.progress.ranges import Ranges
 from globidx.torch.loops.callers import Caller
 from globidx.torch.loops.iterator import Cursor
 
@@ -22,13 +25,19 @@ class HeldBatch(NamedTuple):
     """The batch that a loop was given last, until it is settled.
 
     ``replaced`` are those of ``ids`` for which the loop got other samples. ``is_last`` means that
-    nothing of the pass follows it.
+    nothing of the pass follows it. ``at`` are the indices of ``ids`` in the rank's stream; None if
+    they are the first that are left.
     """
 
     ids: Sequence[int]
     replaced: Sequence[int]
     is_last: bool
     caller: Caller
+    at: Sequence[int] | None = None
+
+    def indices(self, amount: int) -> Ranges | None:
+        """``at`` for the first ``amount`` of the ids."""
+        return None if self.at is None else Ranges.of_ids(np.array(self.at[:amount], np.int64))
 
 
 class Passes:

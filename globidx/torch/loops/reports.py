@@ -77,6 +77,19 @@ class Reminders:
         if passes.lacks_reports and (passes.read_by_loader or passes.copy_is_read):
             self._warn("unreported", _unreported(passes, epoch))
 
+    def of_single_ranks(self, world_size: int) -> None:
+        """Warn that a state is that of one rank alone, because its batch sampler may regroup ids."""
+        self._warn(
+            "single rank",
+            "batches are made by a batch sampler of your own, so the state of this rank says nothing of what the "
+            f"other {world_size - 1} have had, and will not be loaded alone; save with globidx.CheckpointManager, "
+            "or load globidx.merge_states() of the states of all ranks",
+        )
+
+    def expect_all_ranks(self) -> None:
+        """Do not warn of states of single ranks: somebody gathers those of all."""
+        self._given.add("single rank")
+
     def _warn(self, kind: str, message: str) -> None:
         if kind not in self._given:
             self._given.add(kind)

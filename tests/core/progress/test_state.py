@@ -137,3 +137,28 @@ def test_golden_bytes():
     """A state of version 1, every key of it filled, is the same bytes on every platform, and is read back whole."""
     assert strict.pretty(golden_state()) == GOLDEN.read_bytes()
     assert SamplerState.from_dict(strict.parse(GOLDEN.read_bytes())).to_dict() == golden_state()
+
+
+GOLDEN_2 = GOLDEN.with_name("sampler-2.json")
+
+
+def golden_state_2():
+    """One of 2 ranks whose batch sampler regroups ids, after two others whose did so, too."""
+
+    def rank_of(rank, taken):
+        sampler = Sampler(range(40), 2, rank, seed=7)
+        indices = Ranges.of(taken)
+        sampler.tracker.commit(indices.size, rank, 2, indices)
+        return sampler
+
+    ranks = [rank_of(0, [0, 1, 4, 6]), rank_of(1, [0, 2, 3])]
+    sampler = Sampler(range(40), 2, 1, seed=7)
+    sampler.load_state_dict(merge_states([rank.state_dict() for rank in ranks]))
+    sampler.tracker.commit(3, 1, 2, Ranges.of([0, 2, 3]))
+    return sampler.state_dict()
+
+
+def test_golden_bytes_of_version_2():
+    """A state with regrouped ids, in its history and in its open segment, is the same bytes on every platform."""
+    assert strict.pretty(golden_state_2()) == GOLDEN_2.read_bytes()
+    assert SamplerState.from_dict(strict.parse(GOLDEN_2.read_bytes())).to_dict() == golden_state_2()
