@@ -109,26 +109,29 @@ def is_asked_by_torchdata() -> bool:
     return any(_name(frame).startswith(_LOADERS[1]) for frame in _frames())
 
 
-def refuse_sparse_snapshots() -> None:
-    """CommitError if a StatefulDataLoader keeps the state of every n-th batch only.
+def keeps_some_states() -> bool:
+    """Whether a StatefulDataLoader asks that keeps the state of some steps only."""
+    # None and 0 keep that of the first step alone
+    return any(
+        getattr(one, "_num_workers", 0) and getattr(one, "_snapshot_interval", 1) != 1
+        for one in _of_torchdata()
+    )
 
-    After a load it would skip the batches since then, as they are cut today: with another batch
-    size or world size those have other samples, which would be lost.
-    """
-    # the loader's own iterator is on the stack, and says what it was made with
+
+def batch_size_of_torchdata() -> int:
+    """How many ids a batch of the StatefulDataLoader that asks has."""
+    sizes = (getattr(one, "batch_size", None) for one in _of_torchdata())
+    # without a batch sampler each id is a batch
+    return next((size for size in sizes if size), 1)
+
+
+def replayed_batches() -> int:
+    """How many batches a StatefulDataLoader that loads will read again and throw away."""
     for frame in _frames():
-        asking: Any = frame.f_locals.get("self") if _name(frame).startswith(_LOADERS[1]) else None
-        interval, workers = (
-            getattr(asking, "_snapshot_interval", 1),
-            getattr(asking, "_num_workers", 0),
-        )
-        if workers and isinstance(interval, int) and interval > 1:
-            raise CommitError(
-                f"StatefulDataLoader(snapshot_every_n_steps={interval}) keeps only every "
-                f"{interval}-th state, and replays the batches since then after a load, which "
-                "loses samples on another batch size or world size; leave snapshot_every_n_steps "
-                "at 1 (a state of this sampler is small and costs microseconds)"
-            )
+        loaded: Any = frame.f_locals.get("next_iter_state")
+        if _name(frame).startswith(_LOADERS[1]) and isinstance(loaded, dict):
+            return int(loaded.get("_steps_since_snapshot", 0))
+    return 0
 
 
 def refuse_accelerate(world_size: int) -> None:
@@ -154,6 +157,12 @@ def refuse_accelerate(world_size: int) -> None:
                 "globidx.integrations.accelerate.prepare(accelerator, loader) in place of "
                 "accelerator.prepare(loader)"
             )
+
+
+def _of_torchdata() -> list[Any]:
+    """The iterators of a StatefulDataLoader that ask: they say what they were made with."""
+    frames = (frame for frame in _frames() if _name(frame).startswith(_LOADERS[1]))
+    return [frame.f_locals.get("self") for frame in frames]
 
 
 def _name(frame: FrameType) -> str:
