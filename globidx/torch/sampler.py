@@ -10,6 +10,7 @@ from torch.utils.data.distributed import DistributedSampler
 from globidx.core import validate
 from globidx.core.generator import Moment
 from globidx.core.orders.base import Order
+from globidx.core.orders.passes import Passes
 from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress import partition
 from globidx.core.progress.partition import TAILS, Tail
@@ -48,11 +49,16 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         the end, so that all ranks yield equally many; ``"drop"`` leaves them out; ``"exact"``
         yields each id once, so that the number of ids on a rank may differ by one.
     order : Order, optional
-        One of ``globidx.orders``.
+        One of ``globidx.orders``; by default that of the dataset, if it has one as its ``order``.
     group : ProcessGroup, optional
         The data-parallel ranks, if they are not the default group.
     mesh : DeviceMesh, optional
         The data-parallel dimensions, one or several.
+    epoch_size, epoch_steps : int, optional
+        For trainers whose epochs are not those of the data: so many samples of all ranks, or global
+        batches of a ``globidx.DataLoader``, are an epoch of this sampler. The real epoch runs on
+        under it, whatever ``set_epoch`` says, so that every sample is read once before any is read
+        twice.
 
     Raises
     ------
@@ -90,6 +96,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         order: Order | None = None,
         group: Any = None,
         mesh: Any = None,
+        epoch_size: int | None = None,
+        epoch_steps: int | None = None,
     ) -> None:
         # torch's __init__ is not called: it resolves rank and world size at once, and sets what are
         # properties here
@@ -97,7 +105,9 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         # both are given, so nothing is looked up, and a wrong one is refused where it stands
         if None not in (num_replicas, rank):
             world.resolve()
-        order, tail = _order(order, shuffle), _tail(tail, drop_last)
+        order, tail = _order(order, shuffle, dataset), _tail(tail, drop_last)
+        if epoch_size is not None or epoch_steps is not None:
+            order = Passes(order, size=epoch_size, steps=epoch_steps)
         self._ledger = Ledger(Tracker(dataset, order, validate.integer(seed, "seed"), tail, world))
 
     # -- what it was made of
@@ -462,11 +472,14 @@ def _tail(tail: Tail | None, drop_last: bool) -> Tail:
     return tail
 
 
-def _order(order: Order | None, shuffle: bool) -> Order:
+def _order(order: Order | None, shuffle: bool, dataset: Any) -> Order:
     if not isinstance(shuffle, bool):
         raise TypeError(
             f"shuffle must be True or False, got {shuffle!r}; other orders go into order="
         )
+    if order is None and shuffle and isinstance(getattr(dataset, "order", None), Order):
+        # a mixture of datasets that was read in another order would have other shares
+        order = dataset.order
     if order is None:
         return Shuffle() if shuffle else Sequential()
     if not isinstance(order, Order):

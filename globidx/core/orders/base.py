@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,35 @@ Ids = NDArray[np.int64]
 #: The most ids that are computed at a time. Large enough that numpy's overhead per call does not
 #: count, small enough that the arrays stay in the cache of one core.
 BLOCK = 2**14
+
+
+class Left(NamedTuple):
+    """Where an epoch was left: what an order may depend on when a run goes on.
+
+    Parameters
+    ----------
+    epoch : int
+        The epoch.
+    position : int
+        From here on, no position was committed.
+    holes : int
+        How many positions before it remain.
+    seed : int
+        The sampler's seed.
+
+    Examples
+    --------
+    Of four ranks one has had 3 samples, one 1, and two have had 2: position 9 was dealt, and one of
+    those before it is left.
+
+    >>> Left(epoch=0, position=9, holes=1)
+    Left(epoch=0, position=9, holes=1, seed=0)
+    """
+
+    epoch: int
+    position: int
+    holes: int = 0
+    seed: int = 0
 
 
 class Arrangement(ABC):
@@ -262,6 +291,25 @@ class Order(ABC):
         """
         return num_samples
 
+    def epoch_length(self, num_samples: int, epoch: int) -> int:
+        """Return how many positions one epoch has.
+
+        Override it, besides ``length``, in an order whose epochs differ.
+
+        Parameters
+        ----------
+        num_samples : int
+            The number of samples of the dataset.
+        epoch : int
+            The epoch.
+
+        Returns
+        -------
+        int
+            ``length(num_samples)``, unless epochs differ.
+        """
+        return self.length(num_samples)
+
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
         """Return the order of an epoch that begins now.
 
@@ -316,6 +364,49 @@ class Order(ABC):
         -------
         Order
             What is bound to go on with that epoch.
+        """
+        return self
+
+    def go_on(self, planned: Order, left: Left, lanes: Callable[[], Lanes]) -> Order:
+        """Return the order of a running epoch whose rest is dealt anew, after a resume.
+
+        An order whose parameters may change in mid-epoch, or that depends on who reads, overrides
+        it. Positions before ``left.position`` must keep their samples.
+
+        Parameters
+        ----------
+        planned : Order
+            How the epoch was planned so far.
+        left : Left
+            How far it has come, the same on every rank.
+        lanes : callable
+            As for ``plan``.
+
+        Returns
+        -------
+        Order
+            ``planned``, unless this order has it otherwise.
+        """
+        return planned
+
+    def after(self, planned: Order, left: Left, epoch: int) -> Order:
+        """Return the order that plans the next epoch.
+
+        An order that depends on what earlier epochs have read overrides it.
+
+        Parameters
+        ----------
+        planned : Order
+            How the epoch before was planned.
+        left : Left
+            Where that epoch was left: at its end, if it was finished.
+        epoch : int
+            The epoch that is planned next.
+
+        Returns
+        -------
+        Order
+            This order, unless it has a history.
         """
         return self
 

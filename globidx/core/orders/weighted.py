@@ -5,14 +5,21 @@ Each position is drawn independently, so any rank can compute any of them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from globidx.core import validate
-from globidx.core.orders.base import BLOCK, Arrangement, Ids, Order
+from globidx.core.cached import cached_property
+from globidx.core.json import schema
+from globidx.core.orders.base import BLOCK, Arrangement, Ids, Left, Order
+from globidx.core.orders.lanes import Lanes
+from globidx.errors import RecordError, RecordMismatchError
 
 Weights = NDArray[np.float64]
 
@@ -42,7 +49,9 @@ class Weighted(Order):
     -----
     With replacement, position p takes the sample at which the cumulated weights pass a random
     number that is a function of (seed, epoch, p). Without, samples are sorted by exponential
-    random numbers divided by their weights [1]_. Arrays of one float a sample are held.
+    random numbers divided by their weights [1]_. Arrays of one float a sample are held. Other
+    weights on a resume hold from the first position on that was not dealt yet: what was drawn
+    stands, and the record has the digests of both.
 
     References
     ----------
@@ -63,6 +72,8 @@ class Weighted(Order):
         # a copy: a caller who changes the array must not change the epoch
         self._weights = _weights(weights)
         self._replacement = bool(replacement)
+        # where other weights ended, and their digests
+        self._earlier: tuple[tuple[int, str], ...] = ()
         self._num_draws = len(self._weights)
         if num_samples is not None:
             self._num_draws = validate.integer(num_samples, "num_samples")
@@ -77,9 +88,92 @@ class Weighted(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return the number of draws, ``replacement``, and a digest of the weights."""
+        described = {
+            "weights": self.digest,
+            "num_samples": self._num_draws,
+            "replacement": self._replacement,
+        }
+        if self._earlier:
+            described["plan"] = {"earlier": [list(one) for one in self._earlier]}
+        return described
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these weights from others: 32 hexadecimal digits."""
         # little-endian doubles, the same on every platform
-        digest = hashlib.blake2b(self._weights.astype("<f8").tobytes(), digest_size=16).hexdigest()
-        return {"weights": digest, "num_samples": self._num_draws, "replacement": self._replacement}
+        return hashlib.blake2b(self._weights.astype("<f8").tobytes(), digest_size=16).hexdigest()
+
+    def matches(self, described: Mapping[str, Any]) -> bool:
+        """Return whether a record has draws that these go on with.
+
+        Draws with replacement take other weights from where the run is resumed.
+        """
+        own = self.describe()
+        ignored = {"plan": None, **({"weights": None} if self._replacement else {})}
+        return {**described, **ignored} == {**own, **ignored}
+
+    def recorded(
+        self,
+        described: Mapping[str, Any],
+        dataset: Any,  # noqa: ARG002
+        num_samples: int,  # noqa: ARG002
+    ) -> Order:
+        """Return the order of the epoch of a record, whose weights may not be at hand.
+
+        Raises
+        ------
+        globidx.errors.RecordError
+            If what it says of earlier weights was edited or damaged.
+        """
+        plan = schema.fields(
+            described.get("plan", {"earlier": []}), "sampler state: order: plan", _PLAN
+        )
+        earlier = tuple(plan["earlier"])
+        if any(one[0] > two[0] for one, two in pairwise(earlier)):
+            raise RecordError(
+                f"sampler state: order: plan: earlier weights must ascend, got {plan['earlier']!r:.80}; it was edited "
+                "or damaged"
+            )
+        digest = schema.Text(32)(described["weights"], "sampler state: order: weights")
+        if digest == self.digest:
+            return self._after(earlier)
+        return self._after((*earlier, (self._num_draws, digest)))
+
+    def go_on(
+        self,
+        planned: Order,
+        left: Left,
+        lanes: Callable[[], Lanes],  # noqa: ARG002
+    ) -> Order:
+        """Return the order of a running epoch, with the weights of this one from ``left`` on.
+
+        Raises
+        ------
+        globidx.errors.RecordMismatchError
+            If positions that were dealt by other weights are left.
+        """
+        if not isinstance(planned, Weighted) or not planned._earlier:
+            return planned
+        position, digest = planned._earlier[-1]
+        # of weights that hold to the end of the epoch, nothing but their digest is known
+        if position < self._num_draws or left.position == self._num_draws:
+            return planned
+        if left.holes:
+            error = RecordMismatchError(
+                f"ranks had not kept step, and {left.holes} draws before position {left.position} are left, which were "
+                f"dealt by weights with digest {digest!r}: resume with those weights, and change them at a save where "
+                "all ranks have had equally many"
+            )
+            error.field = "order"
+            raise error
+        return self._after((*planned._earlier[:-1], (left.position, digest)))
+
+    def _after(self, earlier: tuple[tuple[int, str], ...]) -> Weighted:
+        if earlier == self._earlier:
+            return self
+        copied = copy.copy(self)
+        copied._earlier = earlier
+        return copied
 
     def length(self, num_samples: int) -> int:
         """Return the number of draws.
@@ -101,18 +195,27 @@ class Weighted(Order):
         key = counter_key(
             f"weighted.1 {validate.integer(seed, 'seed')} {validate.integer(epoch, 'epoch')}"
         )
-        return (_Drawn if self._replacement else _Ranked)(self._weights, length, key)
+        if not self._replacement:
+            return _Ranked(self._weights, length, key)
+        return _Drawn(self._weights, length, key, self._earlier[-1][0] if self._earlier else 0)
 
 
 class _Drawn(Arrangement):
     """Draws with replacement, by inversion of the cumulated weights."""
 
-    def __init__(self, weights: Weights, length: int, key: np.uint64) -> None:
+    def __init__(self, weights: Weights, length: int, key: np.uint64, first: int) -> None:
         super().__init__(len(weights), length)
         self._cumulated = np.cumsum(weights)
         self._key = key
+        # what comes before was drawn by weights that are not at hand
+        self._first = first
 
     def forward(self, positions: Ids) -> Ids:
+        if self._first and len(positions) and int(positions.min()) < self._first:
+            raise ValueError(
+                f"position {int(positions.min())} was drawn by other weights, which held up to position "
+                f"{self._first}"
+            )
         # which sample covers a point of [0, total) is found by search; a sample of weight 0 covers
         # none
         total = self._cumulated[-1]
@@ -127,15 +230,25 @@ class _Drawn(Arrangement):
     def inverse(self, sample_ids: Ids) -> Ids:
         first = np.full(self.num_samples, -1, np.int64)
         # From the end of the epoch, so that the first draw of a sample is written last.
-        for start in reversed(range(0, self.length, BLOCK)):
+        for start in reversed(range(self._first, self.length, BLOCK)):
             positions = np.arange(start, min(start + BLOCK, self.length))[::-1]
             first[self.forward(positions)] = positions
-        return _drawn(sample_ids, first[sample_ids])
+        return refuse_undrawn(sample_ids, first[sample_ids])
 
     def occurrences(self, sample_ids: Ids) -> Ids:
-        """Return every position at which one of these samples is drawn."""
+        """Return every position at which one of these samples is drawn.
+
+        RecordMismatchError if it is known of no position who is drawn there.
+        """
+        if 0 < self._first == self.length:
+            error = RecordMismatchError(
+                "samples are left out of an epoch that was drawn by other weights: resume with those weights, and "
+                "change them from the next epoch on"
+            )
+            error.field = "order"
+            raise error
         drawn = [np.empty(0, np.int64)]
-        for start in range(0, self.length, BLOCK):
+        for start in range(self._first, self.length, BLOCK):
             positions = np.arange(start, min(start + BLOCK, self.length))
             drawn.append(positions[np.isin(self.forward(positions), sample_ids)])
         return np.concatenate(drawn)
@@ -158,14 +271,14 @@ class _Ranked(Arrangement):
     def inverse(self, sample_ids: Ids) -> Ids:
         inverse = np.full(self.num_samples, -1, np.int64)
         inverse[self._table] = np.arange(self.length)
-        return _drawn(sample_ids, inverse[sample_ids])
+        return refuse_undrawn(sample_ids, inverse[sample_ids])
 
     def occurrences(self, sample_ids: Ids) -> Ids:
         """Return the positions of those samples that are drawn."""
         return np.flatnonzero(np.isin(self._table, sample_ids)).astype(np.int64)
 
 
-def _drawn(sample_ids: Ids, positions: Ids) -> Ids:
+def refuse_undrawn(sample_ids: Ids, positions: Ids) -> Ids:
     """Return ``positions``; ValueError if one is negative, because its sample is not drawn."""
     if len(positions) and positions.min() < 0:
         sample = int(sample_ids[positions.argmin()])
@@ -218,3 +331,16 @@ def _weights(weights: ArrayLike) -> Weights:
         array = array / largest
     array.flags.writeable = False
     return array
+
+
+def _checked_earlier(value: Any, where: str) -> list[tuple[int, str]]:
+    """Check positions and digests of weights that held up to there."""
+    pairs = schema.List(
+        schema.List(lambda one, _: one, at_least=2, at_most=2), at_most=_MOST_CHANGES
+    )
+    position, digest = schema.Integer(0, 2**62), schema.Text(32)
+    return [(position(one[0], where), digest(one[1], where)) for one in pairs(value, where)]
+
+
+_MOST_CHANGES = 2**10
+_PLAN = {"earlier": _checked_earlier}

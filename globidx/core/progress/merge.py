@@ -263,6 +263,7 @@ _EPOCH: dict[str, _Value] = {
     # which may have more files.
     "dataset": lambda s: asdict(s.dataset),
     "epoch": lambda s: s.epoch,
-    "length": lambda s: s.progress.length,
+    # an epoch of which nothing is committed is planned again, and may then have another length
+    "length": lambda s: s.progress.length if s.committed or s.progress.committed else None,
     "earlier epochs": lambda s: s.trail,
 }

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity, advice
 from globidx.core.json import strict
-from globidx.core.orders.base import Arrangement, Order
+from globidx.core.orders.base import Arrangement, Left, Order
 from globidx.core.orders.lanes import Lanes
+from globidx.core.progress.frontier import left_at, rearranged
 from globidx.core.progress.limits import bounded
 from globidx.core.progress.partition import Tail
 from globidx.core.progress.ranges import Ranges
@@ -50,6 +51,8 @@ class Tracker:
         self.tail = tail
         self.ranks = ranks
         self.loading = (0, 1)
+        # the order that plans the next epoch: `order`, unless that depends on earlier epochs
+        self._upcoming = order
         #: Earlier epochs are finished, according to the record that was loaded.
         self.loaded_epoch = 0
         self.state, self._planned = self._fresh(0, Ranges())
@@ -99,7 +102,7 @@ class Tracker:
         refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
         planned = self._recorded(loaded)
         length = (
-            self.order.length(loaded.dataset.num_samples)
+            planned.epoch_length(loaded.dataset.num_samples, loaded.epoch)
             if loaded.progress.committed
             else loaded.progress.length
         )
@@ -164,10 +167,12 @@ class Tracker:
         if not left.committed and not left.progress.committed:
             # A completed epoch was planned for its loader, also on a rank without samples.
             lanes = self._lanes if ended else Lanes
-            planned = self.order.plan(
+            planned = self._upcoming.plan(
                 self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes
             )
             left = replace(left, order=_described(planned))
+            self._planned, self._view = planned, None
+        self._upcoming = self.order.after(self._planned, self._left(ended=ended), epoch)
         fresh, planned = self._fresh(epoch, self.state.skip)
         finished = left.epoch if ended else None
         self._start(replace(fresh, trail=left.left_behind(), finished_epoch=finished), planned)
@@ -190,8 +195,15 @@ class Tracker:
                 finished_epoch=None,
                 skip=skip,
             )
-            self._start(running, self._recorded(loaded))
+            planned = self._recorded(loaded)
+            self._upcoming = self._after_recorded(planned, epoch)
+            self._start(running, planned)
         else:
+            if _has_history(self.order):
+                recorded = self.order.recorded(
+                    loaded.order, self.dataset, loaded.dataset.num_samples
+                )
+                self._upcoming = self._after_recorded(recorded, epoch)
             fresh, planned = self._fresh(epoch, skip)
             self._start(replace(fresh, trail=loaded.trail, quarantined=loaded.quarantined), planned)
         self.loaded_epoch = self.state.epoch
@@ -236,7 +248,7 @@ class Tracker:
         """
         state, here = self.state, DatasetIdentity.of(self.dataset)
         if untouched and not state.committed and not state.progress.committed:
-            planned = self.order.plan(self.dataset, here.num_samples, self._lanes)
+            planned = self._upcoming.plan(self.dataset, here.num_samples, self._lanes)
             between = (
                 unread
                 and state.finished_epoch is not None
@@ -261,9 +273,36 @@ class Tracker:
                     "ids mean other samples; open the old files, or call finish_epoch() or reset() to use the new ones"
                 )
             self._seen = here
+        if untouched and not state.committed and _changes(self.order):
+            return self._gone_on()
         return None
 
+    def _gone_on(self) -> tuple[SamplerState, Order] | None:
+        """Return the running epoch as the order has its rest, which is dealt anew; None if as before."""
+        state = self.state
+        planned = self.order.go_on(self._planned, self._left(ended=False), self._lanes)
+        if planned == self._planned:
+            return None
+        progress = rearranged(state.progress, self._arranged(state, planned))
+        return replace(state, order=_described(planned), progress=progress), planned
+
+    def _left(self, *, ended: bool) -> Left:
+        """Return how far the epoch has come, if all ranks have kept step since it was loaded."""
+        state = self.state
+        if ended:
+            end = self._planned.epoch_length(state.dataset.num_samples, state.epoch)
+            return Left(state.epoch, end, 0, self.seed)
+        arranged = self._arranged(state, self._planned)
+        return left_at(state.closed(), arranged, seed=self.seed, epoch=state.epoch)
+
+    def _after_recorded(self, planned: Order, epoch: int) -> Order:
+        """Return the order that would plan the epoch of a record from its start."""
+        return self.order.after(planned, Left(epoch, 0, 0, self.seed), epoch)
+
     def _viewed(self, state: SamplerState, planned: Order) -> EpochView:
+        return EpochView(self._arranged(state, planned), state.progress)
+
+    def _arranged(self, state: SamplerState, planned: Order) -> Arrangement:
         arrangement: object = planned.bind(
             state.dataset.num_samples, seed=self.seed, epoch=state.epoch
         )
@@ -271,7 +310,7 @@ class Tracker:
             raise TypeError(
                 f"{type(planned).__name__}.bind() must return an orders.Arrangement, got {arrangement!r:.80}"
             )
-        return EpochView(arrangement, state.progress)
+        return arrangement
 
     def _lanes(self) -> Lanes:
         # a loader without workers reads in one process, which is one lane a rank
@@ -286,7 +325,7 @@ class Tracker:
         # an epoch of which nothing is committed is planned again when a pass over it begins
         if state.closed().committed:
             return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
-        return self.order.plan(self.dataset, state.dataset.num_samples, Lanes)
+        return self._upcoming.plan(self.dataset, state.dataset.num_samples, Lanes)
 
     def _fresh(self, epoch: int, skip: Ranges) -> tuple[SamplerState, Order]:
         """Return the start of an epoch.
@@ -294,7 +333,7 @@ class Tracker:
         It is planned for one rank until a pass begins and asks for the ranks.
         """
         dataset = DatasetIdentity.of(self.dataset)
-        planned = self.order.plan(self.dataset, dataset.num_samples, Lanes)
+        planned = self._upcoming.plan(self.dataset, dataset.num_samples, Lanes)
         return self._of(planned, dataset, epoch, skip), planned
 
     def _of(
@@ -306,7 +345,7 @@ class Tracker:
             seed=self.seed,
             epoch=epoch,
             tail=self.tail,
-            progress=Progress(self.order.length(dataset.num_samples)),
+            progress=Progress(planned.epoch_length(dataset.num_samples, epoch)),
             skip=skip,
         )
 
@@ -359,6 +398,14 @@ def _mismatch(field: str, recorded: Any, here: Any, advice: str) -> RecordMismat
     )
     error.field = field
     return error
+
+
+def _has_history(order: Order) -> bool:
+    return type(order).after is not Order.after
+
+
+def _changes(order: Order) -> bool:
+    return type(order).go_on is not Order.go_on
 
 
 def _described(order: Order) -> dict[str, Any]:

@@ -19,7 +19,18 @@ from typing import Any, NamedTuple
 
 from globidx.errors import CommitError
 
-_LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader")
+_TORCHDATA = "torchdata.stateful_dataloader"
+_SPDL = "spdl.pipeline._components._source"
+_LOADERS = ("torch.utils.data.dataloader", _TORCHDATA, "physicsnemo.datapipes", _SPDL)
+# what takes the batches of a loader ahead of the training loop, and what to do instead
+_AHEAD = {
+    "ray.train.torch.train_loop_utils": "leave prepare_data_loader out, and pass "
+    "device=ray.train.torch.get_device() to globidx.DataLoader",
+    _SPDL: "let the pipeline read the sampler (add_source(BatchSampler(sampler, batch_size, "
+    "drop_last=False)), output_order='input'), and call sampler.commit(len(batch)) in the loop",
+    "spdl.pipeline._iter_utils": "leave iterate_in_subprocess out: num_workers= of globidx.DataLoader "
+    "reads in processes",
+}
 _ACCELERATE = "accelerate.data_loader"
 # frames between a loader and the sampler that it reads: batch samplers, wrappers, and our own
 _MOST_FRAMES = 13
@@ -106,7 +117,7 @@ def is_asked_by_torchdata() -> bool:
 
     It also asks the sampler's iterator, whose answer is the one that counts.
     """
-    return any(_name(frame).startswith(_LOADERS[1]) for frame in _frames())
+    return any(_name(frame).startswith(_TORCHDATA) for frame in _frames())
 
 
 def keeps_some_states() -> bool:
@@ -129,7 +140,7 @@ def replayed_batches() -> int:
     """How many batches a StatefulDataLoader that loads will read again and throw away."""
     for frame in _frames():
         loaded: Any = frame.f_locals.get("next_iter_state")
-        if _name(frame).startswith(_LOADERS[1]) and isinstance(loaded, dict):
+        if _name(frame).startswith(_TORCHDATA) and isinstance(loaded, dict):
             return int(loaded.get("_steps_since_snapshot", 0))
     return 0
 
@@ -159,9 +170,35 @@ def refuse_accelerate(world_size: int) -> None:
             )
 
 
+def refuse_ignite() -> None:
+    """CommitError if Ignite's DeterministicEngine reads an epoch to skip what it has trained on."""
+    if any(_name(frame) == "ignite.engine.deterministic" for frame in _frames()):
+        raise CommitError(
+            "Ignite's DeterministicEngine skips the batches of the epoch that are done, and a "
+            "ResumableDistributedSampler starts after these: others would be lost; use Engine "
+            "(the samples, their order, and generators by transform(sample, rng) are the same "
+            "in every run)"
+        )
+
+
+def refuse_ahead() -> None:
+    """CommitError if the batches of a loader are taken ahead of the loop that trains on them.
+
+    A record would have those that were not trained on, which would be lost.
+    """
+    for frame in _frames():
+        for module, instead in _AHEAD.items():
+            if _name(frame).startswith(module):
+                raise CommitError(
+                    f"{frame.f_code.co_qualname} of {module} takes batches ahead of the training "
+                    "loop, so a record would count some that were not trained on, and these would "
+                    f"be lost; {instead}"
+                )
+
+
 def _of_torchdata() -> list[Any]:
     """The iterators of a StatefulDataLoader that ask: they say what they were made with."""
-    frames = (frame for frame in _frames() if _name(frame).startswith(_LOADERS[1]))
+    frames = (frame for frame in _frames() if _name(frame).startswith(_TORCHDATA))
     return [frame.f_locals.get("self") for frame in frames]
 
 

@@ -96,6 +96,7 @@ class Ledger(Account):
     def iterate(self, sampler: Resumable) -> SampleIterator:
         """An iterator over what this rank has left to do, for ``sampler``, whose ledger this is."""
         callers.refuse_accelerate(self.tracker.ranks.resolve()[1])
+        callers.refuse_ignite()
         with self.lock:
             if not self.passes.is_looped_over:
                 self._end_if_over()
@@ -162,6 +163,7 @@ class Ledger(Account):
 
     def begin_pass(self, loop: Loop, *, workers: int, batch_size: int) -> None:
         """Let ``loop``, over a loader of so many workers, count deliveries from here on."""
+        callers.refuse_ahead()
         with self.lock:
             self._end_if_over()
             self.expect(workers=workers, batch_size=batch_size)
@@ -244,6 +246,9 @@ class Ledger(Account):
             load()
             self._restarts = True
             if self.tracker.state.progress.committed or self._finished != epoch:
+                # a loop that was set to an earlier one would come to this one again, and read it twice
+                if self._chosen is not None:
+                    self.tracker.refuse_finished(self._chosen)
                 self._point(cursor)
             else:
                 cursor.empty()

@@ -1,0 +1,210 @@
+"""Samplers over orders that run on under their epochs, or change in mid-epoch: on any number of ranks."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from globidx import DataLoader, ResumableDistributedSampler, merge_states
+from globidx.errors import RecordMismatchError
+from globidx.orders import Grouped, Mixture, Sequential, Shuffle, Weighted
+
+
+class Ranks:
+    """The ranks of one run, each with its loader, in step with each other."""
+
+    def __init__(self, num_samples, world_size, batch_size, record=None, **options):
+        dataset = range(num_samples)
+        self.samplers = [
+            ResumableDistributedSampler(dataset, world_size, rank, seed=5, **options)
+            for rank in range(world_size)
+        ]
+        self.loaders = [
+            DataLoader(dataset, batch_size, sampler=sampler) for sampler in self.samplers
+        ]
+        if record is not None:
+            for sampler in self.samplers:
+                sampler.load_state_dict(record)
+
+    def read(self, steps=None):
+        """The global batches of one pass, or of its first steps; a break in its middle leaves it."""
+        passes = [iter(loader) for loader in self.loaders]
+        batches = []
+        while steps is None or len(batches) < steps:
+            parts = [next(one, None) for one in passes]
+            if all(part is None for part in parts):
+                break
+            # rank r has every W-th of the batch, from r on
+            rows = max(len(part) for part in parts if part is not None)
+            batches.append(
+                [
+                    part[row].item()
+                    for row in range(rows)
+                    for part in parts
+                    if part is not None and row < len(part)
+                ]
+            )
+        # in the body of the loop's last batch
+        self.record = merge_states([sampler.state_dict() for sampler in self.samplers])
+        return batches
+
+
+def joined(batches):
+    """The ids of batches, one after another."""
+    return [id for batch in batches for id in batch]
+
+
+# -- epochs of the trainer's size
+
+
+def test_every_sample_comes_once_before_any_comes_twice():
+    """20 passes of 50 steps on 2, 3 and 1 ranks over 1,003 samples, left in the middle of passes."""
+    seen, record, passes = [], None, 0
+    for world_size, many in ((2, 7), (3, 7), (1, 6)):
+        ranks = Ranks(1003, world_size, 4, record, epoch_steps=50, tail="exact")
+        for number in range(many):
+            for sampler in ranks.samplers:
+                sampler.set_epoch(max(passes, sampler.epoch))
+            seen += joined(ranks.read(20 if number == many - 1 else None))
+            passes += 1
+        record = ranks.record
+    counts = Counter(seen)
+    most = max(counts.values())
+    assert {most - 1, most} >= set(counts.values()) and len(counts) == 1003
+    for at in range(0, len(seen) - 1003, 1003):
+        assert len(set(seen[at : at + 1003])) == 1003
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_passes_of_any_size_are_one_long_list_on_any_ranks(data):
+    """Sizes, ranks and batches change at each resume, in the middle of passes or between them."""
+    n = data.draw(st.integers(1, 40))
+    expected = [
+        id
+        for epoch in range(1 + 720 // n)
+        for id in Shuffle().bind(n, seed=5, epoch=epoch).take(range(n)).tolist()
+    ]
+    seen, record = [], None
+    for _ in range(data.draw(st.integers(1, 4))):
+        size, world_size = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 3))
+        ranks = Ranks(
+            n, world_size, data.draw(st.integers(1, 5)), record, epoch_size=size, tail="exact"
+        )
+        for _ in range(data.draw(st.integers(0, 2))):
+            seen += joined(ranks.read())
+        seen += joined(ranks.read(data.draw(st.integers(0, 4))))
+        record = ranks.record
+    assert seen == expected[: len(seen)]
+
+
+def test_a_pass_that_a_trainer_leaves_is_not_lost():
+    """The epoch goes on with the first sample that was not read, whatever set_epoch says."""
+    ranks = Ranks(100, 2, 5, epoch_size=40, shuffle=False)
+    seen = []
+    for epoch in (0, 3, 4, 17):
+        for sampler in ranks.samplers:
+            sampler.set_epoch(epoch)
+        seen += joined(ranks.read(3))
+        # what trainers do when they limit the batches of an epoch: they come back for the next pass
+        for sampler in ranks.samplers:
+            sampler.finish_epoch()
+    # the batch that a loop held when it was left is not committed, and comes again
+    assert seen == [id for start in (0, 20, 40, 60) for id in range(start, start + 30)]
+
+
+# -- groups
+
+
+@pytest.mark.parametrize("batch_sizes", [(6, 8, 3), (4, 4, 4), (5, 2, 7)])
+@pytest.mark.parametrize("tail", ["merge", "pad", "drop"])
+def test_groups_of_a_run_on_4_then_3_then_8_ranks(batch_sizes, tail):
+    """One group a batch, whether the global batch is constant or not; nothing is lost."""
+    labels = np.repeat([0, 1, 2], [1003, 517, 64])
+    np.random.default_rng(0).shuffle(labels)
+    seen, record = [], None
+    worlds = (4, 3, 8)
+    for number, (world_size, batch_size) in enumerate(zip(worlds, batch_sizes, strict=True)):
+        ranks = Ranks(1584, world_size, batch_size, record, order=Grouped(labels, tail=tail))
+        batches = ranks.read(None if number == 2 else 17)
+        record = ranks.record
+        mixed = [len({labels[id] for id in batch}) > 1 for batch in batches]
+        whole = len(batches) - 3 if number == 2 and tail == "merge" else len(batches)
+        assert sum(mixed[:whole]) <= (2 if tail == "merge" and number == 2 else 0)
+        seen += joined(batches)
+    counts = Counter(seen)
+    if tail == "merge":
+        assert len(counts) == 1584 and len(seen) <= 1584 + 7
+    elif tail == "pad":
+        assert len(counts) == 1584
+    else:
+        assert max(counts.values()) == 1 and len(counts) > 1584 - 3 * 56
+    assert ranks.samplers[0].epoch in (0, 1)
+
+
+# -- weights that change
+
+
+@pytest.mark.parametrize("worlds", [(1, 3), (3, 8), (8, 1)])
+def test_a_mixture_takes_other_weights_where_a_run_is_resumed(worlds):
+    """Shares are within one of exact in every 1,000 on both sides; datasets are read in whole passes."""
+    sizes = (700, 400, 100)
+    seen, record = [], None
+    for world_size, weights in zip(worlds, [(0.6, 0.3, 0.1), (0.2, 0.3, 0.5)], strict=True):
+        order = Mixture(sizes, weights, stop="CYCLE_FOREVER", num_samples=12_000)
+        ranks = Ranks(1200, world_size, 24 // world_size, record, order=order)
+        part = joined(ranks.read(250))
+        record = ranks.record
+        which = np.digitize(part, np.cumsum(sizes)[:-1])
+        for one, weight in enumerate(weights):
+            served = np.concatenate([[0], np.cumsum(which == one)])
+            assert np.abs(served[1000:] - served[:-1000] - 1000 * weight).max() <= 1
+        seen += part
+    which = np.digitize(seen, np.cumsum(sizes)[:-1])
+    for one, size in enumerate(sizes):
+        own = np.array(seen)[which == one]
+        for at in range(0, len(own) - size, size):
+            assert len(set(own[at : at + size].tolist())) == size
+
+
+def test_samples_that_are_left_out_stay_out_over_a_change_of_weights():
+    """They come at other positions, or more often, by the new ones."""
+    options = {"stop": "CYCLE_FOREVER", "num_samples": 400}
+    ranks = Ranks(60, 2, 5, order=Mixture((30, 30), (0.5, 0.5), **options))
+    for sampler in ranks.samplers:
+        sampler.skip([3, 4, 45])
+    ranks.read(6)
+    for world_size, weights in ((3, (0.9, 0.1)), (2, (0.1, 0.9))):
+        ranks = Ranks(60, world_size, 5, ranks.record, order=Mixture((30, 30), weights, **options))
+        assert not {3, 4, 45} & set(joined(ranks.read(9)))
+
+
+def test_weighted_draws_take_other_weights_where_a_run_is_resumed():
+    """What was drawn stands; what follows is drawn by the new weights; a record says both."""
+    first, second = [1.0] * 50 + [0.0] * 50, [0.0] * 50 + [1.0] * 50
+    ranks = Ranks(100, 2, 5, order=Weighted(first, 200))
+    assert max(joined(ranks.read(8))) < 50
+    resumed = Ranks(100, 3, 5, ranks.record, order=Weighted(second, 200))
+    seen = joined(resumed.read(4))
+    assert min(seen) >= 50
+    again = Ranks(100, 1, 5, resumed.record, order=Weighted(second, 200))
+    assert len(joined(again.read())) == 200 - 80 - 60
+    with pytest.raises(RecordMismatchError, match="order"):
+        Ranks(100, 1, 5, ranks.record, order=Weighted(second, 40, replacement=False))
+
+
+def test_the_order_of_a_dataset_is_taken():
+    """A mixture that was read in another order would have other shares."""
+
+    class Backwards(list):
+        order = Sequential()
+
+    sampler = ResumableDistributedSampler(Backwards(range(9)), 1, 0)
+    assert sampler.order == Sequential()
+    assert (
+        ResumableDistributedSampler(Backwards(range(9)), 1, 0, order=Shuffle()).order == Shuffle()
+    )
