@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from sampling import FixedRanks
 
 from globidx import errors
+from globidx.core.orders.grouped import Grouped
+from globidx.core.orders.mixture import Mixture
+from globidx.core.orders.passes import Passes
 from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.tracker import Tracker, refuse_other_run
@@ -183,3 +186,35 @@ def test_a_length_that_the_order_has_not_is_refused():
     edited = {"segments": [[1]], "committed": 1, "length": 10, "remaining": 9}
     with pytest.raises(errors.RecordError, match="length is 10, but the order has 12 positions"):
         tracker.check(tracker.state.to_dict() | edited)
+
+
+def test_a_length_is_compared_with_the_order_before_the_first_segment_is_closed():
+    """Positions behind the end have no sample, and would be looked for without end."""
+    tracker = made(range(12), order=Shuffle())
+    edited = {"open": {"world_size": 1, "count": 2}, "committed": 2, "length": 20, "remaining": 18}
+    with pytest.raises(errors.RecordError, match="length is 20, but the order has 12 positions"):
+        tracker.check(tracker.state.to_dict() | edited)
+
+
+@pytest.mark.parametrize(
+    ("order", "other"),
+    [
+        (Passes(Sequential(), size=8), Passes(Sequential(), size=5)),
+        (Mixture([9, 3], [0.5, 0.5]), Mixture([9, 3], [0.1, 0.9])),
+        (Grouped([0] * 7 + [1] * 5, tail="drop"), None),
+    ],
+)
+def test_an_epoch_that_begins_without_skipped_ids_is_planned_anew(order, other):
+    """How many positions they have in it depends on its plan, which is not kept."""
+    first = made(range(12), order=order)
+    first.loading = (0, 4)
+    first.renew(unread=True)
+    first.commit(first.state.progress.length, 0, 1)
+    first.skip(Ranges.of([1, 2, 10]))
+    first.begin(1, ended=True)
+    first.renew(unread=True)
+    record = first.state.to_dict()
+    assert record["skipped"]
+    second = made(range(12), order=other or order)
+    second.load(second.check(record))
+    assert not {1, 2, 10} & set(left(second))
