@@ -208,3 +208,27 @@ def test_the_order_of_a_dataset_is_taken():
     assert (
         ResumableDistributedSampler(Backwards(range(9)), 1, 0, order=Shuffle()).order == Shuffle()
     )
+
+
+def test_groups_under_passes_are_cut_anew_where_a_run_or_a_pass_goes_on():
+    """With another batch, also in the next epoch under the pass; and in the middle of a batch."""
+    labels = np.repeat([0, 1, 2], [24, 36, 60])
+    options = {"order": Grouped(labels), "epoch_size": 200}
+    first = Ranks(120, 2, 3, **options)
+    given = first.read(4)
+    resumed = Ranks(120, 1, 4, first.record, **options)
+    given += resumed.read(30)
+    again = Ranks(120, 1, 4, resumed.record, **options)
+    rest = again.read()
+    given += rest
+    ids = joined(given)
+    assert sorted(ids[:120]) == list(range(120)) and len(set(ids[120:])) == 80
+    assert all(len(set(labels[batch])) == 1 for batch in given)
+
+    labels = np.repeat([0, 1], [48, 72])
+    passes = Ranks(120, 1, 4, order=Grouped(labels), epoch_size=30)
+    given = [batch for _ in range(3) for batch in passes.read()]
+    ids = joined(given)
+    assert len(set(ids)) == 90
+    # each pass has a batch of what the one before it had left of a batch, and a smaller last one
+    assert sum(len(set(labels[batch])) > 1 for batch in given) <= 3
