@@ -225,7 +225,7 @@ def test_groups_under_passes_are_cut_anew_where_a_run_or_a_pass_goes_on():
     assert sorted(ids[:120]) == list(range(120)) and len(set(ids[120:])) == 80
     assert all(len(set(labels[batch])) == 1 for batch in given)
 
-    labels = np.repeat([0, 1], [48, 72])
+    labels = np.repeat(np.arange(10), 12)
     passes = Ranks(120, 1, 4, order=Grouped(labels), epoch_size=30)
     given = [batch for _ in range(3) for batch in passes.read()]
     ids = joined(given)
