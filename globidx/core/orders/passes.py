@@ -130,7 +130,23 @@ class Passes(Order):
             for name, samples in (("order", plan["num_samples"]), ("then", num_samples))
         )
         under = Under(plan["epoch"], plan["position"], plan["num_samples"], planned)
-        return PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
+        recorded = PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
+        try:
+            end = under.end
+            recorded.stretches()
+        except ValueError as error:
+            raise RecordError(f"sampler state: order: plan: {error}") from None
+        # all before it was read
+        if (under.epoch + 1) * end > _MOST:
+            raise RecordError(
+                f"sampler state: order: plan: epoch is {under.epoch}, of {end} positions each; it was edited or damaged"
+            )
+        if under.position > end:
+            raise RecordError(
+                f"sampler state: order: plan: position is {under.position}, but the epoch under the pass has {end}; "
+                "it was edited or damaged"
+            )
+        return recorded
 
     def after(self, planned: Order, left: Left, epoch: int) -> Order:
         """Return the passes that follow one which was left at ``left``."""

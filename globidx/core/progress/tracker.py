@@ -100,12 +100,24 @@ class Tracker:
         loaded = SamplerState.from_dict(state)
         loaded.refuse_single_rank()
         refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
+        try:
+            self._check_plan(loaded)
+        except RecordError:
+            raise
+        except (ValueError, OverflowError) as error:
+            raise RecordError(f"sampler state: order: {error}; it was edited or damaged") from None
+        return loaded
+
+    def _check_plan(self, loaded: SamplerState) -> None:
+        """RecordError or ValueError unless the order of a record can be had, and is as long as it says."""
         is_begun = bool(loaded.closed().committed)
-        if is_begun or _has_history(self.order):
-            planned = self._recorded(loaded)
+        if not is_begun and not _has_history(self.order):
+            return
+        planned = self._recorded(loaded)
         # An epoch of which nothing is committed is planned again, and may then have another length.
         if not is_begun:
-            return loaded
+            self._after_recorded(planned, loaded.epoch)
+            return
         length = planned.epoch_length(loaded.dataset.num_samples, loaded.epoch)
         if loaded.progress.length != length:
             raise RecordError(
@@ -116,7 +128,6 @@ class Tracker:
         # plan that has a history.
         if loaded.progress.left_out.pairs or _changes(self.order):
             self._viewed(loaded, planned)
-        return loaded
 
     def refuse_finished(self, epoch: int) -> None:
         """EpochError if ``epoch`` is finished according to the record that was loaded."""

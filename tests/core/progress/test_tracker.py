@@ -218,3 +218,61 @@ def test_an_epoch_that_begins_without_skipped_ids_is_planned_anew(order, other):
     second = made(range(12), order=other or order)
     second.load(second.check(record))
     assert not {1, 2, 10} & set(left(second))
+
+
+@pytest.mark.parametrize(
+    ("order", "plan", "why"),
+    [
+        (Passes(Shuffle(), size=8), {"size": 2**40}, "over 4096 epochs of 12"),
+        (Passes(Shuffle(), size=8), {"position": 13}, "position is 13, .* has 12"),
+        (
+            Passes(Mixture([9, 3], [0.5, 0.5]), size=8),
+            {"num_samples": 1},
+            "have 12 samples together, but there are 1",
+        ),
+        (
+            Passes(Mixture([9, 3], [0.5, 0.5], stop="CYCLE_FOREVER"), size=8),
+            {"epoch": 2**62},
+            "epoch is 4611686018427387904, of 12",
+        ),
+        (Mixture([9, 3], [0.5, 0.5]), {"weights": [[2**62, 0, 1, 1]]}, "is past"),
+        (
+            Mixture([9, 3], [0.5, 0.5]),
+            {"weights": [[0, at, 2**15, 2**15] for at in range(65)]},
+            "change 65 times",
+        ),
+        (Grouped([0] * 7 + [1] * 5, batch=4), {"cuts": [[0, 4, 0, 13]]}, "has 13 positions"),
+    ],
+)
+@pytest.mark.parametrize("amount", [0, 2])
+def test_an_edited_plan_is_refused_before_anything_changes(order, plan, why, amount):
+    """In no time, and by name; that of an epoch that has not begun too, if it says where to begin."""
+    first = made(range(12), order=order)
+    first.commit(amount, 0, 1)
+    record = first.state.to_dict()
+    record["order"]["plan"] |= plan
+    tracker = made(range(12), order=order)
+    before = everything(tracker)
+    if not amount and isinstance(order, Grouped):
+        tracker.load(tracker.check(record))
+        return
+    with pytest.raises(errors.RecordError, match=why):
+        tracker.check(record)
+    assert everything(tracker) == before
+
+
+def test_a_mixture_whose_weights_begin_later_has_the_first_of_them_before():
+    """As a record of a later epoch says them."""
+    order = Mixture([9, 3], [0.5, 0.5])
+    record = made(range(12), order=order).state.to_dict()
+    record["order"]["plan"] = {"weights": [[3, 5, 1, 1]]}
+    tracker = made(range(12), order=order)
+    tracker.load(tracker.check(record))
+    assert len(left(tracker)) == order.length(12)
+
+
+def test_an_order_that_json_cannot_hold_is_refused():
+    """As any other field."""
+    record = made().state.to_dict() | {"order": {"algorithm": 10**30}}
+    with pytest.raises(errors.RecordError, match="has more than 20 digits"):
+        made().check(record)
