@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from globidx import DataLoader, ResumableDistributedSampler, merge_states
 from globidx.errors import RecordMismatchError
-from globidx.orders import Grouped, Mixture, Sequential, Shuffle, Weighted
+from globidx.orders import ChunkShuffle, Grouped, Mixture, Sequential, Shuffle, Weighted
 
 
 class Ranks:
@@ -232,3 +232,18 @@ def test_groups_under_passes_are_cut_anew_where_a_run_or_a_pass_goes_on():
     assert len(set(ids)) == 90
     # each pass has a batch of what the one before it had left of a batch, and a smaller last one
     assert sum(len(set(labels[batch])) > 1 for batch in given) <= 3
+
+
+def test_chunks_under_passes_resume_anywhere():
+    """With the plan of the epoch under the pass, whose lanes were those of other ranks."""
+    options = {"order": ChunkShuffle(chunk=4), "epoch_size": 50, "tail": "exact"}
+    ranks = Ranks(120, 2, 3, **options)
+    ids = joined(ranks.read(3))
+    for world_size in (1, 3, 5):
+        ranks = Ranks(120, world_size, 2, ranks.record, **options)
+        ids += joined(ranks.read())
+    assert len(ids) == 150
+    assert sorted(ids[:120]) == list(range(120)) and len(set(ids[120:])) == 30
+    assert not ChunkShuffle(chunk=4).matches(ranks.record["order"])
+    with pytest.raises(RecordMismatchError, match="order"):
+        Ranks(120, 1, 2, ranks.record, order=ChunkShuffle(chunk=5), epoch_size=50)

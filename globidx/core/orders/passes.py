@@ -94,9 +94,13 @@ class Passes(Order):
 
         Their size may be another one: the epoch under them runs on.
         """
-        inner = described.get("order")
-        return described.get("algorithm") == self.algorithm and self.order.matches(
-            _parsed(inner, "order")
+        if described.get("algorithm") != self.algorithm:
+            return False
+        # as they were planned: an order may know its records by their plan
+        plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
+        return all(
+            self.order.matches(_parsed(plan[name], f"order: plan: {name}"))
+            for name in ("order", "then")
         )
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
