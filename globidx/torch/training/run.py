@@ -26,6 +26,12 @@ from globidx.torch.training import weights
 from globidx.torch.training.schedule import SaveSchedule
 from globidx.torch.training.status_line import StatusLine
 
+# what the loader is given here, and what to write instead
+_DECIDED = {
+    "shuffle": "a run is shuffled; order=globidx.orders.Sequential() keeps the dataset's sequence",
+    "batch_sampler": "use globidx.DataLoader and CheckpointManager, which take one",
+}
+
 
 class Run:
     """A training run: gives epochs and batches, and restores, saves and stops by itself.
@@ -142,6 +148,9 @@ class Run:
         clock: Callable[[], float] = time.monotonic,
         **options: Any,
     ) -> None:
+        for name, instead in _DECIDED.items():
+            if name in options:
+                raise TypeError(f"Run() takes no {name}=: {instead}")
         if sampler is not None and (seed, tail, order) != (0, "pad", None):
             raise ValueError("sampler= has a seed, a tail and an order of its own; leave these out")
         self.sampler = sampler or ResumableDistributedSampler(

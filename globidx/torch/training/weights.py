@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from pickle import PicklingError, UnpicklingError
+from typing import IO, Any
 
 import torch
 
@@ -20,6 +20,7 @@ from globidx.errors import RecordCorruptError, RecordMismatchError
 
 #: The name under which a file of weights holds its record.
 RECORD = "record"
+_PLAIN = "state_dict() return tensors, numbers, text, and dicts and lists of these"
 
 
 def newest(folder: Path) -> str | None:
@@ -70,7 +71,7 @@ def write(folder: Path, id: str, states: Mapping[str, Any]) -> None:
     temporary = folder / temporary_name(path.name)
     try:
         with open(temporary, "xb") as file:
-            torch.save(dict(states), file)
+            _dump(states, file)
             file.flush()
             os.fsync(file.fileno())
         _refuse_unloadable(temporary)
@@ -82,6 +83,16 @@ def write(folder: Path, id: str, states: Mapping[str, Any]) -> None:
     _prune(folder, path)
 
 
+def _dump(states: Mapping[str, Any], file: IO[bytes]) -> None:
+    """Write the states; TypeError if pickle refuses one of them, which it says in three ways."""
+    try:
+        torch.save(dict(states), file)
+    except (PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"a state holds an object that torch.save refuses: {str(error)[:200]}; let {_PLAIN}"
+        ) from error
+
+
 def _refuse_unloadable(path: Path) -> None:
     """TypeError if ``torch.load`` refuses the file: that must be known now, not at the next start."""
     try:
@@ -89,9 +100,8 @@ def _refuse_unloadable(path: Path) -> None:
         torch.load(path, weights_only=True, mmap=True)
     except UnpicklingError as error:
         raise TypeError(
-            "a state holds an object that torch.load(weights_only=True) refuses to load: let "
-            "state_dict() return tensors, numbers, text, and dicts and lists of these; torch "
-            f"says: {str(error)[:300]}"
+            f"a state holds an object that torch.load(weights_only=True) refuses: let {_PLAIN}; "
+            f"torch says: {str(error)[:300]}"
         ) from None
 
 

@@ -48,6 +48,8 @@ def test_what_could_not_be_loaded_again_is_refused_and_leaves_nothing(tmp_path):
     weights.write(tmp_path, "00000000-abababababab", states())
     with pytest.raises(TypeError, match=r"torch\.load\(weights_only=True\) refuses"):
         weights.write(tmp_path, "00000001-abababababab", {"model": {"odd": pytest.approx}})
+    with pytest.raises(TypeError, match=r"an object that torch\.save refuses"):
+        weights.write(tmp_path, "00000001-abababababab", {"model": {"odd": lambda: 0}})
     assert names(tmp_path) == ["model-00000000-abababababab.pt"]
 
 
