@@ -177,8 +177,6 @@ class Run:
         # what goes into records beside the sampler, and what goes into files of weights
         self._recorded: dict[str, Any] = {"sampler": self.sampler, "metrics": self.metrics}
         self._weights: dict[str, Any] = {}
-        # the step that was saved last
-        self._saved: int | None = None
         self.register(**(state or {}))
 
     def __repr__(self) -> str:
@@ -253,7 +251,6 @@ class Run:
             )
             if record is not None:
                 self.step, self.extras = record["step"], dict(record["extras"])
-                self._saved = self.step
             self._schedule.saved(self.step)
             self._manager = manager
         return self.step
@@ -334,7 +331,6 @@ class Run:
             with self._ranks.turn("save", id):
                 # what rank 0 cannot write, no rank has
                 self._ranks.broadcast(lambda: weights.write(self._folder, id, states))
-        self._saved = self.step
         self._schedule.saved(self.step)
         return id
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,6 +120,13 @@ def test_without_signals_those_of_before_are_left_alone(tmp_path):
             assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_run_without_signals_needs_no_main_thread(tmp_path):
+    """Python sets handlers in the main thread only."""
+    run = Run(range(4), batch_size=2, checkpoint_dir=tmp_path, epochs=1, signals=(), progress=False)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: [len(list(epoch)) for epoch in run.epochs()]).result() == [2]
+
+
 @pytest.mark.parametrize(
     ("every", "expected"),
     [(None, [5, 10, 15]), (2, [2, 4, 6, 8, 10, 12, 14, 15]), (5, [5, 10, 15]), (100, [15])],
@@ -127,6 +135,13 @@ def test_it_saves_at_multiples_or_at_the_end_of_epochs_and_at_the_end(tmp_path, 
     """15 steps in 3 epochs."""
     leg(tmp_path, Log(), 20, 3, 10**6, "never", batch_size=4, save_every=every)
     assert steps(tmp_path) == expected
+
+
+def test_a_stop_between_two_multiples_moves_none_of_them(tmp_path):
+    """Stopped at step 7 of 20, which is saved as well."""
+    leg(tmp_path, Log(), 80, 1, 7, "preempted", batch_size=4, save_every=5)
+    leg(tmp_path, Log(), 80, 1, 10**6, "never", batch_size=4, save_every=5)
+    assert steps(tmp_path) == [5, 7, 10, 15, 20]
 
 
 def test_it_saves_by_minutes_of_the_clock_that_is_given(tmp_path):
@@ -150,9 +165,12 @@ def test_it_saves_by_minutes_of_the_clock_that_is_given(tmp_path):
 @pytest.mark.parametrize("every", [None, 5])
 @pytest.mark.parametrize("killed_behind", [True, False])
 def test_what_the_loop_does_behind_an_epoch_is_done_once_an_epoch(tmp_path, every, killed_behind):
-    """A schedule that steps there: killed before or after it, the run that goes on ends with the same rate."""
+    """A schedule that steps there: killed before or after it, the run that goes on ends with the same rate.
 
-    def start(kill):
+    It was also stopped in the middle of that epoch, of which the last step falls on a multiple.
+    """
+
+    def start(kill, stop=None):
         model = torch.nn.Linear(1, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
@@ -169,6 +187,10 @@ def test_what_the_loop_does_behind_an_epoch_is_done_once_an_epoch(tmp_path, ever
         for epoch in run.epochs():
             for _ in epoch:
                 optimizer.step()
+                if run.step == stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            if run.preempted:
+                return None
             if kill and epoch.number == 1 and not killed_behind:
                 return None
             schedule.step()
@@ -176,6 +198,7 @@ def test_what_the_loop_does_behind_an_epoch_is_done_once_an_epoch(tmp_path, ever
                 return None
         return schedule.get_last_lr()
 
+    assert start(kill=False, stop=8) is None
     assert start(kill=True) is None
     assert start(kill=False) == [0.5**4]
 
