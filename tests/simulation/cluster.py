@@ -217,9 +217,7 @@ class Rank:
         self.manner = dice.choice(MANNERS)
         self.loop, self.held, self.at_end = None, [], False
         self.listed = set()  # what its sampler must have in quarantine
-        self.begun = (
-            0  # how many loops there were: every fourth has batches of any ids that are left
-        )
+        self.begun = 0  # loops; of some seeds, every second one regroups ids
         self.regroups = False
         self.peeked = False  # whether others than its loop have drawn in this pass
         self.left = []  # loops that were left live on: what counts does not depend on that
@@ -236,7 +234,7 @@ class Rank:
             self.loop = iter(plain)
             return
         self.begun += 1
-        self.regroups = (self.cluster.seed + self.number + self.begun) % 4 == 0
+        self.regroups = self.cluster.seed % 4 == 3 and (self.number + self.begun) % 2 == 0
         kind = Shuffling if self.regroups else BatchSampler
         batches = kind(self.sampler, self.batch, drop_last=False)
         self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler._ledger)

@@ -103,7 +103,12 @@ class Grouped(Order):
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
         """Return the order as it was planned for the epoch of a record.
 
-        RecordMismatchError if the groups were others.
+        Raises
+        ------
+        globidx.errors.RecordMismatchError
+            If the groups were others.
+        globidx.errors.RecordError
+            If the plan was edited or damaged.
         """
         plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
         groups = self._of(dataset, num_samples)
@@ -127,7 +132,7 @@ class Grouped(Order):
         """Return the running epoch, cut anew if batches have another size or begin elsewhere."""
         if not isinstance(planned, PlannedGrouped):
             return planned
-        return planned.cut_at(left, self._batch or lanes().batch)
+        return planned._cut_at(left, self._batch or lanes().batch)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the order of one epoch, planned for one rank that reads one by one."""
@@ -143,7 +148,23 @@ class Grouped(Order):
 
 
 class PlannedGrouped(Order):
-    """``Grouped`` as it is planned for one epoch: what ``Grouped.plan`` returns."""
+    """``Grouped`` as it is planned for one epoch: what ``Grouped.plan`` returns.
+
+    Parameters
+    ----------
+    order : Grouped
+        The order that was planned.
+    groups : Groups
+        The groups of all samples.
+    cuts : tuple of Cut
+        Where batches of which size begin.
+
+    Examples
+    --------
+    >>> planned = Grouped([0, 0, 1, 1, 1]).plan(None, 5, lambda: Lanes(2, 1, 2))
+    >>> [cut.batch for cut in planned.cuts], planned.length(5)
+    ([2], 5)
+    """
 
     algorithm = Grouped.algorithm
 
@@ -163,7 +184,10 @@ class PlannedGrouped(Order):
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the order of one epoch.
 
-        RecordError if its length is another than the record says.
+        Raises
+        ------
+        globidx.errors.RecordError
+            If its length is another than the record says.
         """
         self._groups.refuse_other(num_samples)
         keys = validate.integer(seed, "seed"), validate.integer(epoch, "epoch")
@@ -175,7 +199,7 @@ class PlannedGrouped(Order):
             )
         return _GroupedEpoch(self._groups, legs, self._order.inner, *keys)
 
-    def cut_at(self, left: Left, batch: int) -> PlannedGrouped:
+    def _cut_at(self, left: Left, batch: int) -> PlannedGrouped:
         """Return the epoch cut anew from where it was left, if that is needed."""
         leg = self._legs(self.cuts, left.seed, left.epoch)[-1]
         start = leg.begun(left.position)

@@ -133,6 +133,12 @@ class Mixture(Order):
         Mixture
             The same up to there.
 
+        Raises
+        ------
+        ValueError
+            If the position is not behind that of the last change, or the weights are none of these
+            datasets.
+
         Examples
         --------
         >>> mixed = Mixture([40, 40], [0.25, 0.75])
@@ -209,7 +215,13 @@ class Mixture(Order):
         dataset: Any,  # noqa: ARG002
         num_samples: int,  # noqa: ARG002
     ) -> Order:
-        """Return the mixture with the weights of a record."""
+        """Return the mixture with the weights of a record.
+
+        Raises
+        ------
+        globidx.errors.RecordError
+            If they are no weights of these datasets.
+        """
         plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
         changes = tuple(
             Weights(epoch, position, tuple(turns)) for epoch, position, *turns in plan["weights"]
@@ -235,7 +247,13 @@ class Mixture(Order):
         return self.epoch_length(num_samples, 0)
 
     def epoch_length(self, num_samples: int, epoch: int) -> int:
-        """Return the positions of one epoch: other weights reach a dataset's end elsewhere."""
+        """Return the positions of one epoch: other weights reach a dataset's end elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If the datasets have another number of samples together.
+        """
         if num_samples != sum(self._sizes):
             raise ValueError(
                 f"the datasets of the mixture have {sum(self._sizes)} samples together, but there are {num_samples}"

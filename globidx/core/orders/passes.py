@@ -113,7 +113,13 @@ class Passes(Order):
         return PlannedPasses(self, self._number, size, under, later, num_samples)
 
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
-        """Return the pass of a record."""
+        """Return the pass of a record.
+
+        Raises
+        ------
+        globidx.errors.RecordError
+            If its plan was edited or damaged.
+        """
         plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
         if plan["num_samples"] > num_samples:
             raise RecordError(
@@ -134,7 +140,7 @@ class Passes(Order):
         if isinstance(planned, PlannedPasses):
             # a record of the start of a pass has the plan of the pass before it, which was finished
             position = left.position if planned.number == left.epoch else planned.size
-            following._under = planned.under_at(position)
+            following._under = planned._under_at(position)
         return following
 
     def length(self, num_samples: int) -> int:  # noqa: ARG002 - a pass has its own size
@@ -145,7 +151,7 @@ class Passes(Order):
         """Return the running pass, under which the epoch goes on as its own order says."""
         if not isinstance(planned, PlannedPasses):
             return planned
-        return planned.gone_on(self.order, left, lanes)
+        return planned._gone_on(self.order, left, lanes)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return one pass of many of the same size, planned for one rank without a loader."""
@@ -160,7 +166,29 @@ class Passes(Order):
 
 
 class PlannedPasses(Order):
-    """One pass, as ``Passes.plan`` returns it."""
+    """One pass, as ``Passes.plan`` returns it.
+
+    Parameters
+    ----------
+    passes : Passes
+        The order that was planned.
+    number : int
+        The pass, by the sampler's number of its epoch.
+    size : int
+        Samples of all ranks in it.
+    under : Under
+        The epoch under its beginning.
+    later : Order
+        How the epochs after that one are planned.
+    num_samples : int
+        How many samples those have.
+
+    Examples
+    --------
+    >>> from globidx.core.orders.plain import Sequential
+    >>> Passes(Sequential(), steps=3).plan(range(9), 9, lambda: Lanes(2, 1, 4)).length(9)
+    12
+    """
 
     algorithm = Passes.algorithm
 
@@ -194,7 +222,7 @@ class PlannedPasses(Order):
         """Return the pass, whatever the trainer's number of it."""
         return _Pass(self, num_samples, validate.integer(seed, "seed"))
 
-    def stretches(self) -> list[tuple[int, Under]]:
+    def _stretches(self) -> list[tuple[int, Under]]:
         """Return the epochs under the pass, each with the position of its first sample in the pass.
 
         Raises
@@ -218,14 +246,14 @@ class PlannedPasses(Order):
                 break
         return found
 
-    def under_at(self, position: int) -> Under:
+    def _under_at(self, position: int) -> Under:
         """Return the epoch under a position of the pass, or after it."""
-        start, under = [one for one in self.stretches() if one[0] <= position][-1]
+        start, under = [one for one in self._stretches() if one[0] <= position][-1]
         if position - start == under.end:
             return Under(under.epoch + 1, 0, under.num_samples, under.planned)
         return under._replace(position=position - start)
 
-    def gone_on(self, order: Order, left: Left, lanes: Callable[[], Lanes]) -> PlannedPasses:
+    def _gone_on(self, order: Order, left: Left, lanes: Callable[[], Lanes]) -> PlannedPasses:
         """Return the pass with ``order`` for the epoch under it, if it was left in the first."""
         under = self._under
         at = under.position + left.position
@@ -247,7 +275,7 @@ class _Pass(Arrangement):
 
     def __init__(self, planned: PlannedPasses, num_samples: int, seed: int) -> None:
         super().__init__(num_samples, planned.size if num_samples else 0)
-        stretches = planned.stretches()
+        stretches = planned._stretches()
         self._starts = np.array([start for start, _ in stretches], np.int64)
         self._under, self._seed = [under for _, under in stretches], seed
         self._bound: dict[int, Arrangement] = {}

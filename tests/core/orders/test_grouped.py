@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.plain import Sequential
 from globidx.errors import RecordError, RecordMismatchError
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "grouped-1.json"
 TAILS = ("merge", "pad", "drop")
 
 
@@ -221,3 +223,15 @@ def test_an_edited_record_is_refused(cuts):
     described["plan"]["cuts"] = cuts
     with pytest.raises(RecordError, match="order: plan"):
         order.recorded(described, None, 3).bind(3, seed=0, epoch=0)
+
+
+def test_golden_vectors():
+    """The ids that name and version stand for, over a change of the batch size."""
+    golden = json.loads(GOLDEN.read_text())
+    n = len(golden["labels"])
+    for case in golden["cases"]:
+        order = Grouped(golden["labels"], tail=case["tail"])
+        planned = order.plan(None, n, lanes(case["batch"]))
+        left = Left(case["epoch"], case["position"], case["holes"], case["seed"])
+        planned = order.go_on(planned, left, lanes(case["then"]))
+        assert ids_of(planned, n, case["seed"], case["epoch"]) == case["ids"]
