@@ -389,15 +389,16 @@ class Run:
 
     def _restore_weights(self, manager: CheckpointManager) -> dict[str, Any] | None:
         """Load the newest weights and the record in them; None if there are none."""
-        states: dict[str, Any] = {}
         with self._ranks.turn("restore"):
             name = self._ranks.broadcast(lambda: weights.newest(self._folder))
             if name is None:
                 return None
-            read = lambda: states.update(weights.load(self._folder / name, set(self._weights)))  # noqa: E731
-            self._ranks.gather(read)
-            manager_state = {"text": states.pop(weights.RECORD)}
-            self._ranks.gather(lambda: manager.load_state_dict(manager_state))
+            states: dict[str, Any] = {}
+            path, names = self._folder / name, set(self._weights)
+            # one thing after the other, so that no rank loads what another one refuses
+            self._ranks.gather(lambda: states.update(weights.load(path, names)))
+            text = states.pop(weights.RECORD)
+            self._ranks.gather(lambda: manager.load_state_dict({"text": text}))
             self._ranks.gather(lambda: self._load(states))
         return manager.state_dict()
 
