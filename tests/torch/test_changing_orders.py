@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from globidx import DataLoader, ResumableDistributedSampler, merge_states
 from globidx.errors import RecordMismatchError
-from globidx.orders import Grouped, Mixture, Sequential, Shuffle, Weighted
+from globidx.orders import ChunkShuffle, Grouped, Mixture, Sequential, Shuffle, Weighted
 
 
 class Ranks:
@@ -208,3 +208,42 @@ def test_the_order_of_a_dataset_is_taken():
     assert (
         ResumableDistributedSampler(Backwards(range(9)), 1, 0, order=Shuffle()).order == Shuffle()
     )
+
+
+def test_groups_under_passes_are_cut_anew_where_a_run_or_a_pass_goes_on():
+    """With another batch, also in the next epoch under the pass; and in the middle of a batch."""
+    labels = np.repeat([0, 1, 2], [24, 36, 60])
+    options = {"order": Grouped(labels), "epoch_size": 200}
+    first = Ranks(120, 2, 3, **options)
+    given = first.read(4)
+    resumed = Ranks(120, 1, 4, first.record, **options)
+    given += resumed.read(30)
+    again = Ranks(120, 1, 4, resumed.record, **options)
+    rest = again.read()
+    given += rest
+    ids = joined(given)
+    assert sorted(ids[:120]) == list(range(120)) and len(set(ids[120:])) == 80
+    assert all(len(set(labels[batch])) == 1 for batch in given)
+
+    labels = np.repeat(np.arange(10), 12)
+    passes = Ranks(120, 1, 4, order=Grouped(labels), epoch_size=30)
+    given = [batch for _ in range(3) for batch in passes.read()]
+    ids = joined(given)
+    assert len(set(ids)) == 90
+    # each pass has a batch of what the one before it had left of a batch, and a smaller last one
+    assert sum(len(set(labels[batch])) > 1 for batch in given) <= 3
+
+
+def test_chunks_under_passes_resume_anywhere():
+    """With the plan of the epoch under the pass, whose lanes were those of other ranks."""
+    options = {"order": ChunkShuffle(chunk=4), "epoch_size": 50, "tail": "exact"}
+    ranks = Ranks(120, 2, 3, **options)
+    ids = joined(ranks.read(3))
+    for world_size in (1, 3, 5):
+        ranks = Ranks(120, world_size, 2, ranks.record, **options)
+        ids += joined(ranks.read())
+    assert len(ids) == 150
+    assert sorted(ids[:120]) == list(range(120)) and len(set(ids[120:])) == 30
+    assert not ChunkShuffle(chunk=4).matches(ranks.record["order"])
+    with pytest.raises(RecordMismatchError, match="order"):
+        Ranks(120, 1, 2, ranks.record, order=ChunkShuffle(chunk=5), epoch_size=50)

@@ -75,6 +75,8 @@ class Grouped(Order):
             raise ValueError(f"tail must be one of {', '.join(get_args(Rest))}, got {tail!r}")
         self._given = groups
         self._groups = None if callable(groups) else _groups(groups)
+        # the dataset whose groups they are, if a function returns them
+        self._asked: Any = None
         self.inner = Shuffle() if inner is None else inner
         if not isinstance(self.inner, Order):
             raise TypeError(f"inner must be an order, such as Shuffle(), got {inner!r:.80}")
@@ -95,7 +97,8 @@ class Grouped(Order):
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
         """Return the order for the batch size of those who read it."""
-        groups = self._of(dataset, num_samples)
+        groups = self._of(dataset)
+        groups.refuse_other(num_samples)
         cut = Cut(0, self._batch or lanes().batch, 0, 0)
         whole = Leg(cut, groups.sizes, self.tail, seed=0, epoch=0, number=0)
         return PlannedGrouped(self, groups, (cut._replace(end=whole.end),))
@@ -111,7 +114,8 @@ class Grouped(Order):
             If the plan was edited or damaged.
         """
         plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
-        groups = self._of(dataset, num_samples)
+        # an epoch that was begun before files were appended has none of their samples
+        groups = self._of(dataset).first(num_samples)
         if plan["groups"] != groups.digest:
             error = RecordMismatchError(
                 f"the epoch of the record was ordered by groups with digest {plan['groups']!r}, but here they have "
@@ -138,12 +142,16 @@ class Grouped(Order):
         """Return the order of one epoch, planned for one rank that reads one by one."""
         return self.plan(None, num_samples, Lanes).bind(num_samples, seed=seed, epoch=epoch)
 
-    def _of(self, dataset: Any, num_samples: int) -> Groups:
-        if self._groups is None or self._groups.num_samples != num_samples:
-            if callable(self._given):
-                self._groups = _groups(self._given(dataset))
-            assert self._groups is not None
-            self._groups.refuse_other(num_samples)
+    def _of(self, dataset: Any) -> Groups:
+        """Return the groups of all samples of a dataset."""
+        # one order may be that of several datasets, and a dataset may grow
+        if callable(self._given) and not (
+            self._asked is dataset
+            and self._groups is not None
+            and self._groups.num_samples == len(dataset)
+        ):
+            self._asked, self._groups = dataset, _groups(self._given(dataset))
+        assert self._groups is not None
         return self._groups
 
 
@@ -210,6 +218,9 @@ class PlannedGrouped(Order):
         ):
             return self
         if len(self.cuts) == _MOST_CUTS:
+            # batches that only begin elsewhere are mixed then, which fails nowhere
+            if batch == self.cuts[-1].batch:
+                return self
             raise ValueError(
                 f"an epoch is cut into batches of other sizes at most {_MOST_CUTS} times"
             )

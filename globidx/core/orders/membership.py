@@ -89,6 +89,20 @@ class Groups:
         digest.update(self._group_of.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def first(self, num_samples: int) -> Groups:
+        """Return the groups of the first samples, as if there were no others.
+
+        ValueError unless there are so many.
+        """
+        if num_samples >= self.num_samples:
+            self.refuse_other(num_samples)
+            return self
+        runs = int(np.searchsorted(self._starts, num_samples))
+        labels, group_of = np.unique(self._group_of[:runs], return_inverse=True)
+        return Groups(
+            self._starts[:runs], group_of, num_samples, [self.labels[label] for label in labels]
+        )
+
     def forward(self, groups: Indices, members: Indices) -> Indices:
         """Return the sample ids of members of groups.
 

@@ -83,6 +83,7 @@ class Passes(Order):
         self._under = Under()
         # the pass that is planned next, by the sampler's number of its epoch
         self._number = 0
+        self._seed = 0
 
     def parameters(self) -> dict[str, Any]:
         """Return the order under the passes; their size may be another one after each resume."""
@@ -93,14 +94,22 @@ class Passes(Order):
 
         Their size may be another one: the epoch under them runs on.
         """
-        inner = described.get("order")
-        return described.get("algorithm") == self.algorithm and self.order.matches(
-            _parsed(inner, "order")
+        if described.get("algorithm") != self.algorithm:
+            return False
+        # as they were planned: an order may know its records by their plan
+        plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
+        return all(
+            self.order.matches(_parsed(plan[name], f"order: plan: {name}"))
+            for name in ("order", "then")
         )
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
         """Return the next pass; the epoch under it keeps its plan and its samples."""
         under, order = self._under, self.order
+        if under.planned is not None and under.position:
+            # a pass may begin in the middle of a batch of the one before it, or have others
+            left = Left(under.epoch, under.position, 0, self._seed)
+            under = under._replace(planned=order.go_on(under.planned, left, lanes))
         if under.planned is not None:
             # the epoch that ends before the first one that is planned now
             last = under.epoch if under.position else under.epoch - 1
@@ -131,12 +140,28 @@ class Passes(Order):
             for name, samples in (("order", plan["num_samples"]), ("then", num_samples))
         )
         under = Under(plan["epoch"], plan["position"], plan["num_samples"], planned)
-        return PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
+        recorded = PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
+        try:
+            end = under.end
+            recorded.stretches()
+        except ValueError as error:
+            raise RecordError(f"sampler state: order: plan: {error}") from None
+        # all before it was read
+        if (under.epoch + 1) * end > _MOST:
+            raise RecordError(
+                f"sampler state: order: plan: epoch is {under.epoch}, of {end} positions each; it was edited or damaged"
+            )
+        if under.position > end:
+            raise RecordError(
+                f"sampler state: order: plan: position is {under.position}, but the epoch under the pass has {end}; "
+                "it was edited or damaged"
+            )
+        return recorded
 
     def after(self, planned: Order, left: Left, epoch: int) -> Order:
         """Return the passes that follow one which was left at ``left``."""
         following = Passes(self.order, size=self._size, steps=self._steps)
-        following._number = epoch
+        following._number, following._seed = epoch, left.seed
         if isinstance(planned, PlannedPasses):
             # a record of the start of a pass has the plan of the pass before it, which was finished
             position = left.position if planned.number == left.epoch else planned.size
@@ -262,11 +287,11 @@ class PlannedPasses(Order):
         planned = order.go_on(under.planned, left._replace(epoch=under.epoch, position=at), lanes)
         if planned == under.planned:
             return self
-        later = self.later
-        if later == under.planned:
-            end = under._replace(planned=planned).end
-            later = order.after(planned, Left(under.epoch, end), under.epoch + 1)
         under = under._replace(planned=planned)
+        later = order.after(planned, Left(under.epoch, under.end), under.epoch + 1)
+        # without a history, the next epoch goes on from its start as it was planned
+        begin = Left(under.epoch + 1, 0, 0, left.seed)
+        later = order.go_on(self.later if later is order else later, begin, lanes)
         return PlannedPasses(self._passes, self.number, self.size, under, later, self._num_samples)
 
 

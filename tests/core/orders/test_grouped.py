@@ -200,6 +200,23 @@ def test_groups_may_be_a_function_of_the_dataset():
     assert sorted(map(sorted, batches(ids, 2))) == [[0, 2], [1, 3]]
     with pytest.raises(ValueError, match="groups are given for 4 samples, but there are 5"):
         order.plan(words, 5, lanes(2))
+    others = ["aa", "b", "c", "dd"]
+    ids = ids_of(order.plan(others, 4, lanes(2)), 4)
+    assert sorted(map(sorted, batches(ids, 2))) == [[0, 3], [1, 2]]
+
+
+def test_an_epoch_keeps_its_groups_where_files_are_appended():
+    """Also if their groups come before its own; the next epoch has all."""
+    words = ["bb", "bb", "dddd", "bb"]
+    orders = {"list": lambda words: Grouped(words), "function": lambda _: Grouped(list)}
+    for make in orders.values():
+        first = make(words).plan(words, 4, lanes(2))
+        grown = ["bb", "bb", "dddd", "bb", "a", "dddd", "ccc"]
+        order = make(grown)
+        again = order.recorded(first.describe(), grown, 4)
+        assert again == first
+        assert ids_of(again, 4) == ids_of(first, 4)
+        assert sorted(ids_of(order.plan(grown, 7, lanes(2)), 7)) == list(range(7))
 
 
 def test_other_groups_are_refused():
