@@ -185,7 +185,9 @@ class Tracker:
             )
             left = replace(left, order=_described(planned))
             self._planned, self._view = planned, None
-        self._upcoming = self.order.after(self._planned, self._left(ended=ended), epoch)
+        # how far an epoch came is looked up for those orders alone that ask for it
+        if _has_history(self.order):
+            self._upcoming = self.order.after(self._planned, self._left(ended=ended), epoch)
         fresh, planned = self._fresh(epoch, self.state.skip)
         finished = left.epoch if ended else None
         self._start(replace(fresh, trail=left.left_behind(), finished_epoch=finished), planned)
