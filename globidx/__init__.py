@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from globidx.torch.ranks.peers import RankPeers
     from globidx.torch.sampler import ResumableDistributedSampler
     from globidx.torch.sources.map_dataset import MapDataset
+    from globidx.torch.training.dataloaders import dataloaders
+    from globidx.torch.training.run import Run
 
 __version__ = "0.1.0"
 
@@ -53,12 +55,14 @@ _HOMES = {
     "Ranges": "globidx.core.progress.ranges",
     "RankPeers": "globidx.torch.ranks.peers",
     "ResumableDistributedSampler": "globidx.torch.sampler",
+    "Run": "globidx.torch.training.run",
     "SequenceList": "globidx.core.windows.sampling",
     "Where": "globidx.core.windows.sampling",
     "Window": "globidx.core.windows.anchors",
     "merge_states": "globidx.core.progress.merge",
     "read_record": "globidx.disk.records.folder",
     "batch_rng": "globidx.torch.loops.moments",
+    "dataloaders": "globidx.torch.training.dataloaders",
     "sample_rng": "globidx.core.generator",
 }
 
@@ -79,11 +83,13 @@ __all__ = [
     "Ranges",
     "RankPeers",
     "ResumableDistributedSampler",
+    "Run",
     "SequenceList",
     "Where",
     "Window",
     "batch_rng",
     "collate",
+    "dataloaders",
     "errors",
     "merge_states",
     "metrics",

@@ -92,7 +92,20 @@ class Groups:
     def first(self, num_samples: int) -> Groups:
         """Return the groups of the first samples, as if there were no others.
 
-        ValueError unless there are so many.
+        Parameters
+        ----------
+        num_samples : int
+            How many of the samples.
+
+        Returns
+        -------
+        Groups
+            Without those that have none of them.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many.
         """
         if num_samples >= self.num_samples:
             self.refuse_other(num_samples)

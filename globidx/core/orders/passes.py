@@ -143,7 +143,7 @@ class Passes(Order):
         recorded = PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
         try:
             end = under.end
-            recorded.stretches()
+            recorded._stretches()
         except ValueError as error:
             raise RecordError(f"sampler state: order: plan: {error}") from None
         # all before it was read
