@@ -247,3 +247,20 @@ def test_chunks_under_passes_resume_anywhere():
     assert not ChunkShuffle(chunk=4).matches(ranks.record["order"])
     with pytest.raises(RecordMismatchError, match="order"):
         Ranks(120, 1, 2, ranks.record, order=ChunkShuffle(chunk=5), epoch_size=50)
+
+
+def test_ranks_that_have_ended_a_pass_agree_with_those_that_have_not():
+    """After a change of weights that the pass does not take, since its first epoch is over."""
+
+    def mixture(*weights):
+        order = Mixture([12, 12], weights, stop="ALL_DATASETS_EXHAUSTED")
+        return {"order": order, "epoch_size": 40}
+
+    first = Ranks(24, 2, 3, **mixture(0.5, 0.5))
+    first.read(5)
+    resumed = Ranks(24, 2, 1, first.record, **mixture(0.2, 0.8))
+    done, behind = (iter(loader) for loader in resumed.loaders)
+    assert len(list(done)) == 5
+    next(behind)
+    record = merge_states([sampler.state_dict() for sampler in resumed.samplers])
+    assert record["committed"] == 36

@@ -232,6 +232,11 @@ class PlannedGrouped(Order):
     def _legs(self, cuts: tuple[Cut, ...], seed: int, epoch: int) -> list[Leg]:
         legs: list[Leg] = []
         for number, cut in enumerate(cuts):
+            if legs and not legs[-1].has_cut(cut.start):
+                raise RecordError(
+                    f"sampler state: order: plan: no batch begins at {cut.start}, where a cut is; it was edited or "
+                    "damaged"
+                )
             sizes = legs[-1].left(cut.start) if legs else self._groups.sizes
             legs.append(Leg(cut, sizes, self._order.tail, seed=seed, epoch=epoch, number=number))
         return legs

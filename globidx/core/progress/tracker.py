@@ -201,8 +201,11 @@ class Tracker:
         # what was skipped before the load is still bad data
         skip = loaded.skip | self.state.skip
         if progress.committed:
+            planned = self._recorded(loaded)
             running = replace(
                 loaded,
+                # as this run says it, so that ranks that are in the next epoch say the same
+                order=_described(planned),
                 tail=self.tail,
                 progress=progress,
                 committed=0,
@@ -210,7 +213,6 @@ class Tracker:
                 finished_epoch=None,
                 skip=skip,
             )
-            planned = self._recorded(loaded)
             self._upcoming = self._after_recorded(planned, epoch)
             self._start(running, planned)
         else:

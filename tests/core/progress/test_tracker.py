@@ -242,6 +242,16 @@ def test_an_epoch_that_begins_without_skipped_ids_is_planned_anew(order, other):
             "change 65 times",
         ),
         (Grouped([0] * 7 + [1] * 5, batch=4), {"cuts": [[0, 4, 0, 13]]}, "has 13 positions"),
+        (
+            Grouped([0] * 7 + [1] * 5, batch=4),
+            {"cuts": [[0, 4, 0, 12], [2**50, 4, 0, 12]]},
+            "no batch begins at 1125899906842624",
+        ),
+        (
+            Grouped([0] * 7 + [1] * 5, batch=4),
+            {"cuts": [[0, 4, 0, 12], [3, 4, 0, 12]]},
+            "no batch begins at 3",
+        ),
     ],
 )
 @pytest.mark.parametrize("amount", [0, 2])
