@@ -9,12 +9,16 @@ from collections import Counter
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import MagicMock
 
 from processes import REPOSITORY, clean_environment, torchrun
+
+#: Numbers of the meetings of this process's job.
+_meetings = count()
 
 
 def run(ranks: int, script: str, folder: Path, package: Path, *arguments: object) -> None:
@@ -34,11 +38,15 @@ def run(ranks: int, script: str, folder: Path, package: Path, *arguments: object
 
 
 def meet() -> None:
-    """Wait for all ranks of a job. Rank 0 waits last: one that left before it could abort its barrier."""
+    """Wait for all ranks of a job, by the store of torchrun's agent: a rank that leaves aborts a barrier of gloo."""
     import torch.distributed as dist
 
     if dist.is_initialized():
-        dist.monitored_barrier()
+        store = dist.distributed_c10d._get_default_store()
+        here = f"meeting {next(_meetings)}"
+        if store.add(here, 1) == dist.get_world_size():
+            store.set(f"{here} is over", "")
+        store.wait([f"{here} is over"])
 
 
 def note(folder: Path, rank: int, epoch: int, ids: list[int], values: object = None) -> None:
