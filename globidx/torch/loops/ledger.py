@@ -201,6 +201,11 @@ class Ledger(Account):
             if self.passes.counted_by(loop):
                 self._end_pass()
 
+    def end_pass(self) -> None:
+        """End the epoch on this rank, which has had all that was dealt to it."""
+        with self.lock:
+            self._end_pass()
+
     # -- what a save asks for
 
     def settle(self) -> None:
