@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import collate, errors, orders, policies, testing
+    from globidx import collate, errors, metrics, orders, policies, testing
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.generator import sample_rng
     from globidx.core.index.changes import Changes
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from globidx.torch.preemption import PreemptionGuard
     from globidx.torch.ranks.peers import RankPeers
     from globidx.torch.sampler import ResumableDistributedSampler
+    from globidx.torch.sources.map_dataset import MapDataset
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _HOMES = {
     "GlobalIndexManager": "globidx.disk.index.manager",
     "IdentifiedDataset": "globidx.core.datasets.identity",
     "Location": "globidx.core.index.index",
+    "MapDataset": "globidx.torch.sources.map_dataset",
     "PreemptionGuard": "globidx.torch.preemption",
     "Ranges": "globidx.core.progress.ranges",
     "RankPeers": "globidx.torch.ranks.peers",
@@ -72,6 +74,7 @@ __all__ = [
     "GlobalIndexManager",
     "IdentifiedDataset",
     "Location",
+    "MapDataset",
     "PreemptionGuard",
     "Ranges",
     "RankPeers",
@@ -83,6 +86,7 @@ __all__ = [
     "collate",
     "errors",
     "merge_states",
+    "metrics",
     "orders",
     "policies",
     "read_record",
@@ -94,7 +98,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("collate", "errors", "orders", "policies", "testing"):
+    elif name in ("collate", "errors", "metrics", "orders", "policies", "testing"):
         value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")

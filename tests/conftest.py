@@ -20,7 +20,10 @@ _TOOLS = _REPOSITORY / "tools"
 # The repository is first, so that a spawned process finds what a test module defines by its full name.
 _HELPERS = [
     TESTS,
-    *(TESTS / name for name in ("simulation", "faults", "fuzz", "layouts", "integrations")),
+    *(
+        TESTS / name
+        for name in ("simulation", "faults", "fuzz", "layouts", "integrations", "recipes")
+    ),
     _TOOLS,
     _TOOLS / "bench",
 ]

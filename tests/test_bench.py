@@ -56,6 +56,14 @@ def test_each_rank_of_a_mesh_decodes_its_own_chunks_in_the_benchmark_of_parts():
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_metrics_has_a_figure_for_each_type():
+    """Besides, a record of six metrics with a full window is as small as the page says."""
+    lines = run("metrics.py", "--updates", 2, "--calls", 2, "--one-rank").splitlines()
+    assert sum(line.startswith("update, ") for line in lines) == 6
+    assert float(lines[-1].split()[-2]) < 30
+
+
+@pytest.mark.slow
 def test_the_index_benchmark_prints_tables_and_writes_json(tmp_path):
     """Over a few files, where no figure says anything; what is counted and not timed is right all the same."""
     path = tmp_path / "figures.json"

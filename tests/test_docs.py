@@ -148,13 +148,15 @@ def test_the_tutorial_ends_as_it_says(folder):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_what_does_not_run_is_marked_and_has_a_reason(page):
-    """`py` is or needs another library, as in pages on migration and trainers; `console` needs a cluster or a network."""
+    """`py` is or needs another library, as in pages on migration, trainers and recipes; `console` needs a cluster or a network."""
     for block in blocks(page):
         if block.language.startswith("{"):
             continue
         assert block.language in LANGUAGES, f"{page}, line {block.line}: {block.language!r}"
         if block.language == "py":
-            assert page.parent.name in ("migrate", "trainers"), f"{page}, line {block.line}"
+            assert page.parent.name in ("migrate", "trainers", "recipes"), (
+                f"{page}, line {block.line}"
+            )
         if block.language == "console":
             assert all(line.startswith(NOT_RUN) for line in block.text.splitlines()), (
                 f"{page}, line {block.line}"

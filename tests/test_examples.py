@@ -47,6 +47,22 @@ def test_examples_of_layouts_are_shown_and_run_by_a_page(path):
     assert f"```sh\npython {shown}\n```\n\n<!-- output -->" in page
 
 
+RECIPES = sorted((EXAMPLES / "recipes").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipes_are_shown_and_run_by_a_page_that_the_index_names(path):
+    """Under 100 lines each; ``test_docs.py`` compares what they print, ``integrations`` that of those of a framework."""
+    assert len(path.read_text().splitlines()) < 100
+    howto = EXAMPLES.parent / "docs" / "howto"
+    page = (howto / "recipes" / f"{path.stem}.md").read_text()
+    assert f"examples/recipes/{path.name}\n:language: python" in page
+    if path.stem not in ("diffusion_policy", "viscy"):
+        assert f"```sh\npython examples/recipes/{path.name}\n```\n\n<!-- output -->" in page
+    index = (howto / "recipes.md").read_text()
+    assert f"](recipes/{path.stem}.md)" in index and f"\nrecipes/{path.stem}\n" in index
+
+
 @pytest.mark.slow
 def test_the_demo_misses_nothing_and_repeats_nothing():
     """The README's table: a kill in mid-epoch on 2 processes, the rest on 3."""

@@ -23,6 +23,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from enum import Enum
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -119,7 +120,8 @@ def problems(definition: Definition) -> list[str]:
         own = _of_function(value, found, value)
     elif issubclass(value, BaseException):
         return _summary(found)
-    elif Protocol in value.__bases__:
+    # nobody calls the constructor of a protocol or of an enumeration
+    elif Protocol in value.__bases__ or issubclass(value, Enum):
         own = []
     else:
         own = [*_parameters(value, found), *_constructor_raises(value, found)]

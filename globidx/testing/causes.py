@@ -76,7 +76,8 @@ def _of_share(share: Share, ended: bool) -> str:
     return (
         "its batches come in another sequence than its sampler's ids. A batch sampler or wrapper "
         "reorders them (a shuffle buffer, batches sorted by length), so what was trained on is no "
-        "prefix of the epoch and cannot be resumed; choose the order by order= of the sampler"
+        "prefix of the epoch and cannot be resumed; choose the order by order= of the sampler, or regroup "
+        "ids in the batch sampler of a globidx.DataLoader, which records what each batch held"
     )
 
 

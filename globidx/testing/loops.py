@@ -12,6 +12,7 @@ from typing import Any
 from globidx.core import validate
 from globidx.errors import CommitError
 from globidx.testing.batches import Ids, ids_of
+from globidx.torch.loader import DataLoader
 from globidx.torch.sampler import ResumableDistributedSampler
 
 #: Makes the loader of one rank, given rank and world size.
@@ -149,6 +150,11 @@ class Job:
     def loaders(self) -> list[Any]:
         """The loaders, by rank."""
         return [rank.loader for rank in self.ranks]
+
+    @property
+    def records_batches(self) -> bool:
+        """Whether loaders record what each batch held, so that ids may come in any sequence."""
+        return all(isinstance(loader, DataLoader) for loader in self.loaders)
 
     def raise_refused(self) -> None:
         """Raise a refusal of a commit that no lost or repeated id explains."""

@@ -95,7 +95,10 @@ def _run_of(sizes: Sequence[int]) -> list[int]:
 
 
 def _save(loaders: list[Any]) -> Any:
-    record = merge_states([sampler_of(loader).state_dict() for loader in loaders])
+    samplers = [sampler_of(loader) for loader in loaders]
+    for sampler in samplers:
+        sampler._ledger.expect_all_ranks()
+    record = merge_states([sampler.state_dict() for sampler in samplers])
     # a record is JSON once it is saved
     return json.loads(json.dumps(record))
 

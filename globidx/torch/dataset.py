@@ -11,7 +11,7 @@ import torch
 import torch.utils.data
 
 from globidx.core import validate
-from globidx.core.generator import GLOBALS, START, TRANSFORM, Moment
+from globidx.core.generator import GLOBALS, START, Moment
 from globidx.core.index.categories import Category
 from globidx.core.index.chunking import Chunking
 from globidx.core.reading.planning import CACHE_BYTES
@@ -23,9 +23,10 @@ from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.reader import Reader
-from globidx.torch.loops.moments import SharedMoment, seeded, takes_rng
+from globidx.torch.loops.moments import SharedMoment, seeded
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.parts import missing_by_field, parts_of
+from globidx.torch.sources.transform import asks_for_rng, transformed
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
 from globidx.torch.values import constant
 
@@ -156,8 +157,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             raise ValueError(
                 f"on_error must be one of {', '.join(ON_ERROR)} or a function, got {on_error!r}"
             )
-        if transform is not None and not callable(transform):
-            raise TypeError(f"transform must be callable, got {transform!r}")
+        self._takes_rng = asks_for_rng(transform)
         self.index_manager = index_manager
         self.fields = _fields(index_manager, fields)
         parts = parts_of(
@@ -173,7 +173,6 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         )
         self.transform = transform
         self.seed_transforms = seed_transforms
-        self._takes_rng = transform is not None and takes_rng(transform)
         is_random = self._takes_rng or seed_transforms or any(spec.crop for spec in specs)
         #: Seed and epoch as a sampler set them, where samples depend on these.
         self.moment = SharedMoment() if is_random else None
@@ -393,23 +392,15 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             sample = torch.from_numpy(values[0])
         else:
             sample = dict(zip(self.fields, map(torch.from_numpy, values), strict=True))
-        if self.transform is not None:
-            try:
+        if self.seed_transforms:
+            with seeded(moment.rng(id, GLOBALS)):
                 sample = self._transformed(sample, id, moment)
-            except Exception as error:
-                error.add_note(f"raised by transform, for sample id {id}")
-                raise
+        elif self.transform is not None:
+            sample = self._transformed(sample, id, moment)
         return (sample, operator.index(id)) if self.with_id else sample
 
     def _transformed(self, sample: Any, id: int, moment: Moment) -> Any:
-        assert self.transform is not None, "only asked where there is one"
-        if self.moment is None:
-            return self.transform(sample)
-        given = (moment.rng(id, TRANSFORM),) if self._takes_rng else ()
-        if not self.seed_transforms:
-            return self.transform(sample, *given)
-        with seeded(moment.rng(id, GLOBALS)):
-            return self.transform(sample, *given)
+        return transformed(sample, id, moment, self.transform, with_rng=self._takes_rng)
 
     def _nested_sample(self, values: tuple[Any, ...]) -> Any:
         """Fields, masks and constants in the dicts that their names say; one alone as it is."""

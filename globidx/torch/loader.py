@@ -72,6 +72,8 @@ class DataLoader(ShieldedLoader):
     pass whose every batch was delivered is over, even if the loop took exactly ``len(loader)``
     batches and did not ask for more.
 
+    A ``batch_sampler`` may regroup the ids of its ``sampler``: what each batch held is recorded.
+
     If the dataset replaced a sample (``FileCacheDataset(on_error=...)``), its id is listed in
     ``sampler.quarantined`` when its batch is committed.
 

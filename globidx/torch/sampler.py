@@ -273,8 +273,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         Parameters
         ----------
         count : int
-            How many ids, padding included. If a batch is a dict, pass the length of one of its
-            fields.
+            How many ids, padding included: the first that are left, in their order. If a batch is a
+            dict, pass the length of one of its fields.
 
         Raises
         ------
@@ -400,7 +400,8 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         -----
         UserWarning
             Once, if ids were drawn and nobody reports deliveries: the record would repeat all of
-            them.
+            them. Once, if a batch sampler of your own may have regrouped ids on one of several ranks:
+            the state is then of this rank alone.
 
         Examples
         --------

@@ -8,6 +8,7 @@ import re
 from runs import said, saved, uneven
 
 from globidx import CheckpointManager, ResumableDistributedSampler, read_record
+from globidx.core.progress.ranges import Ranges
 
 
 def test_the_newest_record_is_shown(tmp_path, capsys):
@@ -47,3 +48,14 @@ def test_a_history_is_shown_as_a_table(tmp_path, capsys):
     ]
     assert table[3][:3] == [str(88 - left_out), str(left_out), "left"]
     assert "  skip       ids 7, [20, 30) (from the next segment on)" in told
+
+
+def test_regrouped_ids_are_a_row_of_their_own(tmp_path, capsys):
+    """Which of the remaining positions were had besides the first."""
+    sampler = ResumableDistributedSampler(range(40), 1, 0, shuffle=False)
+    sampler._ledger.tracker.commit(5, 0, 1, Ranges.of([0, 2, range(5, 8)]))
+    CheckpointManager(tmp_path, sampler).save(4)
+    table = [line.split() for line in said(capsys, "show", tmp_path).splitlines()]
+    assert ["1", "any", "1", "39", "the", "first", "1"] in table
+    assert ["2", "any", "4", "35", "of", "the", "remaining:", "1,", "[4,", "7)"] in table
+    assert ["remaining", "positions", "1,", "[3,", "5),", "[8,", "40)"] in table

@@ -6,9 +6,11 @@ import json
 
 import pytest
 from runs import said, saved, uneven
+from sealed_record import sealed
 
 from globidx import ResumableDistributedSampler
 from globidx.core.orders.plain import Shuffle
+from globidx.core.progress.ranges import Ranges
 from globidx.core.records import record
 
 
@@ -129,3 +131,14 @@ def leaves(value):
     if isinstance(value, dict):
         value = list(value.values())
     return [leaf for part in value for leaf in leaves(part)] if isinstance(value, list) else [value]
+
+
+def test_a_state_of_one_rank_whose_batches_were_regrouped_plans_nothing(tmp_path, capsys):
+    """As samplers do, it refuses what says nothing of the other ranks."""
+    sampler = ResumableDistributedSampler(range(40), 2, 0)
+    sampler._ledger.tracker.commit(2, 0, 2, Ranges.of([1, 3]))
+    sampler._ledger.expect_all_ranks()
+    path = tmp_path / "record.json"
+    path.write_bytes(record.encode(sealed(states={"s": sampler.state_dict()})))
+    told = said(capsys, "plan", path, "--world-size", "2", "--batch-size", "4", code=1)
+    assert "one rank of 2" in told

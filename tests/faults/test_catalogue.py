@@ -19,7 +19,7 @@ PAGES = "\n".join(page.read_text() for page in _PAGES)
 #: A row is a fault's names, what happens, and where it is tested; or names and what happens in one cell.
 ROWS = [
     (fault, cells)
-    for faults, cells in re.findall(r"^\| ((?:[CAF]\d+(?:, )?)+)(.*) \|$", PAGES, re.MULTILINE)
+    for faults, cells in re.findall(r"^\| ((?:[CAFE]\d+(?:, )?)+)(.*) \|$", PAGES, re.MULTILINE)
     for fault in faults.strip().split(", ")
 ]
 _NAMED = re.compile(r"`tests/([\w/]+\.py)(?:::(\w+))?`")
@@ -42,11 +42,12 @@ def functions_of(path):
 
 
 def test_every_fault_stands_in_a_table_once():
-    """Of a record C1 to C42, of an index A1 to A42, of the command F1 to F12."""
+    """Of a record C1 to C42, of an index A1 to A42, of the command F1 to F12, of metrics E1 to E11."""
     numbered = [
         *(f"C{n}" for n in range(1, 43)),
         *(f"A{n}" for n in range(1, 43)),
         *(f"F{n}" for n in range(1, 13)),
+        *(f"E{n}" for n in range(1, 12)),
     ]
     assert [fault for fault, _ in ROWS] == numbered
 

@@ -1,7 +1,7 @@
 """A simulated cluster: real samplers, real loader accounting, real records; processes, workers and time are played by one seeded dice.
 
 A *story* is what happened, a line an event. Jobs of changing size run over one dataset; ranks take batches in any sequence, loaders draw
-ahead, records are made at any moment, jobs are killed, old records come back, samplers are reloaded under live loops, loops are left
+ahead, some regroup the ids of their sampler, records are made at any moment, jobs are killed, old records come back, samplers are reloaded under live loops, loops are left
 and begun anew. Loops have manners: some ask for a batch until there is none, some take exactly as many as there are, some read a plain
 loader and commit by hand. Single ranks are queried at any moment; ids are skipped; some samples cannot be read, and others stand in for
 them; some datasets raise StopIteration. The *book* outside knows only what was handed to which rank, and the contract: a batch counts when its loop comes back for
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from oracle import Epoch
+from regrouping import Shuffling
 from torch.utils.data import BatchSampler
 from torch.utils.data import DataLoader as PlainLoader
 
@@ -216,6 +217,8 @@ class Rank:
         self.manner = dice.choice(MANNERS)
         self.loop, self.held, self.at_end = None, [], False
         self.listed = set()  # what its sampler must have in quarantine
+        self.begun = 0  # loops; of some seeds, every second one regroups ids
+        self.regroups = False
         self.peeked = False  # whether others than its loop have drawn in this pass
         self.left = []  # loops that were left live on: what counts does not depend on that
 
@@ -230,7 +233,10 @@ class Rank:
             )
             self.loop = iter(plain)
             return
-        batches = BatchSampler(self.sampler, self.batch, drop_last=False)
+        self.begun += 1
+        self.regroups = self.cluster.seed % 4 == 3 and (self.number + self.begun) % 2 == 0
+        kind = Shuffling if self.regroups else BatchSampler
+        batches = kind(self.sampler, self.batch, drop_last=False)
         self.loop = self.cluster.code.deliveries(_Loader(batches, self), self.sampler._ledger)
 
     def step(self):
@@ -267,7 +273,8 @@ class _Loader:
     """A loader with workers that draw ``prefetch`` batches ahead: what torch's iterators do, without processes."""
 
     def __init__(self, batches, rank):
-        self.batches, self.rank = DrawnBatches(batches, rank.sampler, in_order=True), rank
+        self.batches = DrawnBatches(batches, rank.sampler, in_order=not rank.regroups)
+        self.rank = rank
 
     def batching(self):
         """Ranks differ in their batches here, which no plan of lanes allows."""
@@ -288,7 +295,7 @@ class _Loader:
             places = tuple(place for place, id in enumerate(batch) if id in self.rank.cluster.bad)
             return BatchReport(batch, places) if places else batch
 
-        return _Batches(batch_of_samples), self.batches.ids
+        return _Batches(batch_of_samples), self.batches.drawn
 
 
 class _Batches:
@@ -422,8 +429,9 @@ class Cluster:
         self.hands = (
             self.dealer.deal(world, self.tail) if self.dealer.left else [[] for _ in range(world)]
         )
-        self.real = [len(hand) for hand in self.dealer.real(world)]
+        self.real = [set(hand) for hand in self.dealer.real(world)]
         self.taken = [0] * world
+        self.left = [list(hand) for hand in self.hands]
         for rank in self.ranks:
             rank.peeked = False
             rank.begin()
@@ -438,15 +446,19 @@ class Cluster:
             self.tell(f"rank {rank.number} takes {rank.held if got else 'nothing more'}")
 
     def handed(self, rank, ids):
-        start = self.taken[rank.number]
-        expected = self.hands[rank.number][start : start + len(ids)]
+        left = self.left[rank.number]
+        expected = left[: len(ids)]
+        if rank.regroups and len(set(ids)) == len(ids) and set(ids) <= set(left):
+            return
         if list(ids) != expected:
             raise Wrong(f"rank {rank.number} was handed {list(ids)}, its turn was {expected}")
 
     def settle(self, rank):
         """By the contract, what a rank holds is committed now."""
-        start, ids = self.taken[rank.number], rank.held
-        real = ids[: max(0, self.real[rank.number] - start)]
+        ids, left = rank.held, self.left[rank.number]
+        # padding is another rank's id
+        real = [id for id in ids if id in self.real[rank.number]]
+        self.left[rank.number] = [id for id in left if id not in set(ids)]
         self.book.done.setdefault(self.epoch, []).extend(real)
         self.taken[rank.number] += len(ids)
         if rank.manner != "by hand":  # torch's loader passes no report on

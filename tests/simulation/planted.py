@@ -237,6 +237,17 @@ class OvercommitsAreTaken(ResumableDistributedSampler):
             super().commit(count)
 
 
+class _Counting(Tracker):
+    def commit(self, amount, rank, world_size, at=None):
+        super().commit(amount, rank, world_size)
+
+
+class CountsRegroupedIds(Planted):
+    """As many ids are committed as a batch had, and not those."""
+
+    tracker = _Counting
+
+
 class StopsEndPasses(Deliveries):
     """A StopIteration out of a dataset ends the pass, and with it the epoch."""
 
@@ -281,6 +292,12 @@ def in_given_order(states):
     return merge_states(list(reversed(states.values())) if isinstance(states, dict) else states)
 
 
+def ids_ahead_forgotten(states):
+    """What a rank has had beyond its first hole is not recorded."""
+    with patched(merge, beyond=lambda runs, counts: Ranges()):
+        return merge_states(states)
+
+
 PLANTED = {
     "counts draws": Production(sampler=CountsDraws),
     "reshuffles the tail": Production(sampler=ReshufflesTheTail),
@@ -305,6 +322,8 @@ PLANTED = {
     "finished epochs are empty": Production(sampler=FinishedEpochsAreEmpty),
     "overcommits are taken": Production(sampler=OvercommitsAreTaken),
     "a dataset's StopIteration ends the pass": Production(deliveries=StopsEndPasses),
+    "regrouped ids are counted only": Production(sampler=CountsRegroupedIds),
+    "ids ahead are forgotten": Production(merge=ids_ahead_forgotten),
     "a skipped rest is not done": Production(sampler=SkippedRestIsNotDone),
     "idle finishers are forgotten": Production(merge=idle_finishers_forgotten),
     "states in any sequence": Production(merge=in_given_order),

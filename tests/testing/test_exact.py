@@ -16,6 +16,7 @@ from faulty_loaders import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from regrouping import Buckets, Sorted
 
 import globidx
 from globidx.orders import ChunkShuffle, Sequential, Weighted
@@ -160,3 +161,15 @@ def test_only_loaders_of_a_resumable_sampler_are_taken():
     """Any other says what it lacks."""
     with pytest.raises(TypeError, match="without a ResumableDistributedSampler"):
         assert_exact_epoch(lambda rank, world_size: torch.utils.data.DataLoader(Samples()))
+
+
+@pytest.mark.parametrize("kind", [Buckets, Sorted])
+def test_a_batch_sampler_may_regroup_ids(kind):
+    """What its batches held is recorded, so they may come in any sequence: exact, and exact after a resume."""
+
+    def make_loader(rank, world_size):
+        sampler = globidx.ResumableDistributedSampler(range(41), world_size, rank)
+        return globidx.DataLoader(range(41), batch_sampler=kind(sampler, 4, drop_last=False))
+
+    assert_exact_epoch(make_loader, epochs=2, ids=lambda batch: batch)
+    assert_resumes(make_loader, ids=lambda batch: batch)

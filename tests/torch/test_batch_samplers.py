@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_ranks
@@ -148,8 +149,12 @@ def test_a_batch_that_was_left_is_given_again():
         before, held = [batch.tolist() for _, batch in zip(range(2), loader, strict=False)]
         if by_hand:
             sampler.commit(len(held))
-        rest = [id for batch in loader for id in batch.tolist()]
-        assert sorted(before + (held if by_hand else []) + rest) == list(range(60))
+        had = before + (held if by_hand else [])
+        for batch in loader:
+            had += batch.tolist()
+            # the next pass has holes of the one before
+            rest, _ = made(Sorted, shuffle=False, record=sampler.state_dict())
+            assert sorted([*had, *(rest if rest.epoch == 0 else ())]) == list(range(60))
         assert len(sampler) == 60
 
 
@@ -172,7 +177,12 @@ def test_a_plain_loader_goes_on_with_what_a_regrouping_one_has_left():
     )
     sampler.commit(7)
     assert sampler.state_dict()["remaining"] == 44
-    assert list(sampler) == left[12:]
+    drawn = iter(sampler)
+    assert [next(drawn) for _ in range(3)] == left[12:15]
+    # as torchdata's loader asks for it
+    assert drawn.state_dict()["remaining"] == 41
+    resumed, _ = made(Sorted, shuffle=False, record=drawn.state_dict())
+    assert list(resumed) == left[15:]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
@@ -202,6 +212,21 @@ def test_steps_of_batches_that_may_differ_in_size_are_not_counted_ahead():
     _, loader = made(Buckets)
     with pytest.raises(TypeError, match=r"steps_left needs .*BatchSampler"):
         loader.steps_left(2)
+
+
+class Last(BatchSampler):
+    """One id after the other, the last first."""
+
+    def __iter__(self):
+        for id in reversed(list(self.sampler)):
+            yield [id]
+
+
+def test_padding_that_comes_early_hides_no_sample():
+    """Whoever drops padding from the last batch would drop a real sample; so all are taken for real."""
+    sampler, loader = made(Last, n=5, rank=1, world=2, tail="pad", shuffle=False)
+    had = [(batch.tolist(), sampler._ledger.held_by_rank) for batch in loader]
+    assert had == [([0], [1, 1]), ([3], [1, 1]), ([1], [1, 1])]
 
 
 class Counted(Buckets):
@@ -254,6 +279,20 @@ def test_skips_and_quarantine_mean_the_ids_of_the_batch():
     rest = [id for batch in again for id in batch.tolist()]
     assert sorted(rest) == sorted(set(range(60)) - set(had) - set(bad))
     assert resumed.epoch == 1
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_regrouped_state_goes_through_dcp(tmp_path):
+    """Where a fresh state has a number of ids and no segments, a list is loaded all the same."""
+    sampler, loader = made(Sorted, seed=3)
+    stream = iter(loader)
+    had = next(stream).tolist() + next(stream).tolist()
+    for number in range(2):
+        dcp.save({"sampler": sampler}, checkpoint_id=tmp_path / str(number))
+        resumed, _ = made(Sorted, seed=3)
+        dcp.load({"sampler": resumed}, checkpoint_id=tmp_path / str(number))
+        assert sorted([*had, *resumed]) == list(range(60))
+        sampler = resumed
 
 
 # what is refused
@@ -374,6 +413,15 @@ def test_a_state_of_one_rank_of_several_says_so(kind):
     other, _ = made(kind, rank=1, world=2)
     fresh.load_state_dict(merge_states([state, other.state_dict()]))
     assert fresh.remaining == sampler.remaining + len(next(iter(loader)))
+
+
+def test_a_save_of_all_ranks_is_not_warned_of():
+    """What a manager does gathers the states of all."""
+    sampler, loader = made(Buckets, world=2)
+    stream = iter(loader)
+    next(stream)
+    sampler._ledger.settle()
+    assert sampler.state_dict()["version"] == 2
 
 
 # in processes

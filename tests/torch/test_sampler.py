@@ -369,7 +369,7 @@ def test_a_damaged_state_is_refused(damage):
     elif damage == "range":
         state["open"]["count"] = 11
     elif damage == "version":
-        state["version"] = 2
+        state["version"] = 3
     elif damage == "format":
         state["format"] = "other"
     else:

@@ -162,12 +162,103 @@ def test_a_state_of_an_epochs_last_step_is_the_next_epochs_start():
     assert [id for batch in again for id in batch.tolist()] == list(whole)
 
 
+def stopped(interval, steps, rank=0, world=1):
+    """(ids, state) of a loader with two workers that keeps the state of each ``interval``-th step."""
+    loader = made(50, 4, 2, rank=rank, world=world)[1]
+    loader.snapshot_every_n_steps = interval
+    stream = iter(loader)
+    ids = [id for _ in range(steps) for id in next(stream).tolist()]
+    return ids, loader.state_dict()
+
+
 @pytest.mark.slow
-def test_snapshots_of_some_steps_only_are_refused():
-    """Replayed on another batch size or world size, the steps between would be other samples."""
-    sampler = ResumableDistributedSampler(range(40), 1, 0)
+@pytest.mark.parametrize("interval", [3, None, 0])
+@pytest.mark.parametrize("steps", [1, 3, 5, 12])
+def test_snapshots_of_some_steps_only_are_exact_as_they_were_cut(interval, steps):
+    """torchdata reads the steps since then again, and throws them away: the same batches, with any later interval."""
+    seen, state = stopped(interval, steps)
+    again = made(50, 4, 2)[1]
+    again.load_state_dict(state)
+    rest = [id for batch in again for id in batch.tolist()]
+    assert seen + rest == list(ResumableDistributedSampler(range(50), 1, 0, seed=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("interval", "batch", "world"), [(3, 7, 1), (None, 7, 1), (3, 4, 2), (7, 4, 2)]
+)
+def test_snapshots_of_some_steps_only_are_refused_in_another_cut(interval, batch, world):
+    """With another batch size or world size the steps between would be other samples, which would be lost."""
+    _, state = stopped(interval, 5)
+    again = made(50, batch, 2, world=world)[1]
+    again.load_state_dict(state)
+    with pytest.raises(errors.CommitError, match="with snapshot_every_n_steps=1, or keep a record"):
+        next(iter(again))
+
+
+@pytest.mark.slow
+def test_a_snapshot_of_this_very_step_goes_on_in_any_cut():
+    """Nothing was read since then."""
+    seen, state = stopped(3, 6)
+    again = made(50, 7, 2)[1]
+    again.load_state_dict(state)
+    rest = [id for batch in again for id in batch.tolist()]
+    assert seen + rest == list(ResumableDistributedSampler(range(50), 1, 0, seed=4))
+
+
+def committed_passes(sampler, loader, passes):
+    """The ids of so many passes, each batch committed by hand."""
+    for _ in range(passes):
+        ids = []
+        for batch in loader:
+            ids += batch.tolist()
+            sampler.commit(len(batch))
+        yield ids
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_pass_that_is_committed_is_an_epoch(workers):
+    """Without set_epoch, and with workers that persist: the next pass has the next epoch's order."""
+    sampler = ResumableDistributedSampler(range(50), 1, 0, seed=4)
     loader = StatefulDataLoader(
-        list(range(40)), 4, sampler=sampler, num_workers=2, snapshot_every_n_steps=3
+        list(range(50)), 8, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
     )
-    with pytest.raises(errors.CommitError, match="snapshot_every_n_steps at 1"):
-        iter(loader)
+    whole = ResumableDistributedSampler(range(50), 1, 0, seed=4)
+    for epoch, ids in enumerate(committed_passes(sampler, loader, 3)):
+        whole.set_epoch(epoch)
+        assert ids == list(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (2, 1)])
+def test_a_committed_record_goes_on_with_other_workers(before, after):
+    """Saved in mid-epoch by any number of workers, which had read ahead; the rest of it, and then the next epoch whole."""
+    sampler, loader = made(50, 8, before)
+    seen = []
+    for batch in itertools.islice(loader, 3):
+        seen += batch.tolist()
+        sampler.commit(len(batch))
+    sampler, loader = made(50, 8, after, record=sampler.state_dict())
+    rest, following = committed_passes(sampler, loader, 2)
+    whole = ResumableDistributedSampler(range(50), 1, 0, seed=4)
+    assert seen + rest == list(whole)
+    whole.set_epoch(1)
+    assert following == list(whole)
+
+
+@pytest.mark.parametrize("batch", [4, 7])
+def test_snapshots_of_some_steps_only_without_workers_are_exact(batch):
+    """torchdata then asks at the moment of ``state_dict``, on whatever step that is; another batch size goes on, too."""
+    seen = []
+    loader = made(50, 4, 0)[1]
+    loader.snapshot_every_n_steps = 3
+    for number, ids in enumerate(loader, 1):
+        seen += ids.tolist()
+        if number == 5:
+            state = loader.state_dict()
+            break
+    again = made(50, batch, 0)[1]
+    again.load_state_dict(state)
+    whole = list(ResumableDistributedSampler(range(50), 1, 0, seed=4))
+    assert seen + [id for ids in again for id in ids.tolist()] == whole

@@ -29,9 +29,12 @@ class IdentifiedDataset(Protocol):
     its own, which is used. Of any other dataset only the length is known, and the first save or
     restore of a ``CheckpointManager`` logs a warning about it.
 
+    A wrapper that changes how samples look, and not which they are, may name the dataset inside
+    as its ``same_ids_as``: all members are then those of that one, but for those of its own.
+
     Examples
     --------
-    A wrapper that keeps the ids passes these members on:
+    A wrapper that keeps the ids may also pass these members on:
 
     >>> class Augmented(IdentifiedDataset):
     ...     def __init__(self, dataset, augment):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -75,6 +75,9 @@ def known(dataset: Any) -> Known:
     length = _length(dataset)
     # what a dataset says of itself goes before what its parts say
     if _own_fingerprint(dataset) is None:
+        kept = _same_ids_as(dataset, length)
+        if kept is not None:
+            return kept
         parts = getattr(dataset, "datasets", None)
         ends = getattr(dataset, "cumulative_sizes", None)
         if (
@@ -102,7 +105,12 @@ def datasets_inside(dataset: Any) -> list[Any]:
     ([range(0, 3)], [1, 2])
     """
     parts = getattr(dataset, "datasets", None)
-    inside = parts if isinstance(parts, (list, tuple)) else [getattr(dataset, "dataset", None)]
+    names = ("dataset", "same_ids_as")
+    inside = (
+        parts
+        if isinstance(parts, (list, tuple))
+        else [getattr(dataset, name, None) for name in names]
+    )
     return [one for one in inside if one is not None]
 
 
@@ -125,10 +133,16 @@ class Plain(Known):
         num_files = getattr(dataset, "num_files", None)
         self.num_files = num_files if type(num_files) is int else None
         self._fingerprint = _own_fingerprint(dataset)
-        if not hasattr(dataset, "fingerprint"):
+        if getattr(dataset, "fingerprint", None) is None:
             self.advice = (
                 "make the dataset by the same steps, each shuffle and split with a fixed seed"
             )
+            # Hugging Face's, which also hashes paths, times of files, and functions
+            if self._fingerprint is not None:
+                self.advice += (
+                    " (if you know that it holds the same samples, set the record's: dataset.fingerprint = "
+                    "'...')"
+                )
 
     @property
     def fingerprint(self) -> str | None:
@@ -170,6 +184,9 @@ class Plain(Known):
         """Return the attribute of that name, for the first samples."""
         chunking = getattr(self.dataset, "chunking", None)
         if not isinstance(chunking, Chunking):
+            kept = _same_ids_as(self.dataset, self.num_samples)
+            if kept is not None:
+                return kept.chunking(num_samples)
             raise TypeError(f"{type(self.dataset).__name__} has no `chunking`: add that attribute")
         return chunking.first(num_samples)
 
@@ -294,16 +311,56 @@ class Concatenation(Known):
 
 def _length(dataset: Any) -> int:
     try:
-        return validate.integer(len(dataset), "len(dataset)")
+        length = validate.integer(len(dataset), "len(dataset)")
     except TypeError:
         # its own `__len__` has raised: that is the error to show
         if hasattr(type(dataset), "__len__"):
             raise
+        # streams of Hugging Face's library, whose own word for it this is
+        streams = type(dataset).__module__.partition(".")[0] == "datasets"
         raise TypeError(
             f"a sampler needs len(dataset), and {type(dataset).__name__} has no __len__; an IterableDataset chooses "
             "its samples itself, so that none of them can be recorded: make it a map-style dataset, with __len__ and "
-            "__getitem__"
+            f"__getitem__{', such as load_dataset(..., streaming=False)' if streams else ''}"
         ) from None
+    # the splits of a data set, and not samples
+    if isinstance(dataset, Mapping) and length and 0 not in dataset:
+        keys = list(dataset)
+        raise TypeError(
+            f"a sampler yields ids from 0, but this {type(dataset).__name__} has the keys "
+            f"{', '.join(map(repr, keys[:3]))}{', ...' if length > 3 else ''}: choose one of its parts, such as "
+            f"dataset[{keys[0]!r}]"
+        )
+    return length
+
+
+def _same_ids_as(dataset: Any, length: int) -> Known | None:
+    """The metadata of the dataset whose ids those of a wrapper are, if the wrapper names one."""
+    kept = getattr(dataset, "same_ids_as", None)
+    if kept is None:
+        return None
+    found = known(kept)
+    if found.num_samples != length:
+        raise ValueError(
+            f"same_ids_as of {type(dataset).__name__}, which has {length} samples, is a {type(kept).__name__} of "
+            f"{found.num_samples}; name a dataset whose ids mean the same samples, or none"
+        )
+    return found
+
+
+def refuse_bad_fingerprint(fingerprint: Any, of: str) -> None:
+    """TypeError or ValueError for a fingerprint that no record takes; ``of`` names whose it is."""
+    if not isinstance(fingerprint, str):
+        kind = "a method" if callable(fingerprint) else f"of type {type(fingerprint).__name__}"
+        raise TypeError(
+            f"the fingerprint of {of} is {kind}, but a record takes a str of 1 to {_MOST_CHARACTERS} characters, or "
+            "None where it is not known; make it an attribute or a property of that type"
+        )
+    if not 0 < len(fingerprint) <= _MOST_CHARACTERS:
+        raise ValueError(
+            f"the fingerprint of {of} has {len(fingerprint)} characters, but a record takes 1 "
+            f"to {_MOST_CHARACTERS}; return a digest of it, such as hashlib.sha256(text.encode()).hexdigest()"
+        )
 
 
 def _own_fingerprint(dataset: Any) -> str | None:
@@ -311,18 +368,14 @@ def _own_fingerprint(dataset: Any) -> str | None:
 
     It offers one as ``IdentifiedDataset`` or as Hugging Face's ``datasets`` do.
     """
-    # the second is Hugging Face's name for it
-    for name in ("fingerprint", "_fingerprint"):
-        fingerprint = getattr(dataset, name, None)
-        if not isinstance(fingerprint, str):
-            continue
-        if not 0 < len(fingerprint) <= _MOST_CHARACTERS:
-            raise ValueError(
-                f"the fingerprint of {type(dataset).__name__} has {len(fingerprint)} characters, but a record takes 1 "
-                f"to {_MOST_CHARACTERS}; return a digest of it, such as hashlib.sha256(text.encode()).hexdigest()"
-            )
-        return fingerprint
-    return None
+    fingerprint = getattr(dataset, "fingerprint", None)
+    # Hugging Face's name for it; in any other class it may be anything
+    private = getattr(dataset, "_fingerprint", None)
+    if fingerprint is None and isinstance(private, str):
+        fingerprint = private
+    if fingerprint is not None:
+        refuse_bad_fingerprint(fingerprint, type(dataset).__name__)
+    return fingerprint
 
 
 def _is_list(indices: Any) -> bool:

@@ -7,7 +7,8 @@ In a leg, the turns are those of one ``Interleave``; draws are counted over all 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,20 @@ from globidx.core.mixture.interleave import Interleave
 
 Indices = NDArray[np.int64]
 
-#: When an epoch of a mixture ends; named as ``torchdata.nodes.StopCriteria`` names them.
-Stop = Literal[
-    "ALL_DATASETS_EXHAUSTED",
-    "FIRST_DATASET_EXHAUSTED",
-    "CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED",
-    "CYCLE_FOREVER",
-]
+
+class StopCriteria(StrEnum):
+    """When an epoch of a mixture ends, named as ``torchdata.nodes.StopCriteria`` names them."""
+
+    #: When each dataset was read once; those that are left share the turns of those that are not.
+    ALL_DATASETS_EXHAUSTED = "ALL_DATASETS_EXHAUSTED"
+    #: When the first dataset has come to its end.
+    FIRST_DATASET_EXHAUSTED = "FIRST_DATASET_EXHAUSTED"
+    #: When each dataset was read to its end at least once; the others start again meanwhile.
+    CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED = "CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED"
+    #: After a number of positions; the next epoch goes on in the middle of the passes.
+    CYCLE_FOREVER = "CYCLE_FOREVER"
+
+
 # far beyond any run, and its sum with another such number is still an int64
 _ENDLESS = 2**61
 
@@ -51,7 +59,7 @@ class Course:
         How many draws are a pass of each dataset.
     changes : sequence of Change
         Ascending by position, the first at 0.
-    stop : Stop
+    stop : StopCriteria
         When it ends.
 
     Examples
@@ -62,7 +70,7 @@ class Course:
     ([0, 1, 0, 1, 0, 0], [0, 0, 1, 1, 2, 3], 6)
     """
 
-    def __init__(self, sizes: Sequence[int], changes: Sequence[Change], stop: Stop) -> None:
+    def __init__(self, sizes: Sequence[int], changes: Sequence[Change], stop: str) -> None:
         self._sizes, self._stop = tuple(sizes), stop
         self._legs: list[Leg] = []
         self.length = 0

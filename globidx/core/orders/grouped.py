@@ -12,8 +12,8 @@ from globidx.core import validate
 from globidx.core.json import schema, strict
 from globidx.core.orders.base import Arrangement, Ids, Left, Order
 from globidx.core.orders.blocks import Cut, Leg, Rest
-from globidx.core.orders.groups import Groups
 from globidx.core.orders.lanes import Lanes
+from globidx.core.orders.membership import Groups
 from globidx.core.orders.plain import Shuffle
 from globidx.core.orders.weighted import counter_key, refuse_undrawn
 from globidx.errors import RecordError, RecordMismatchError

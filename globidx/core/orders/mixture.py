@@ -6,13 +6,13 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from globidx.core import validate
 from globidx.core.json import schema, strict
-from globidx.core.mixture.course import Change, Course, Stop
+from globidx.core.mixture.course import Change, Course, StopCriteria
 from globidx.core.mixture.ratio import LONGEST, ratio
 from globidx.core.orders.base import Arrangement, Ids, Left, Order
 from globidx.core.orders.lanes import Lanes
@@ -20,7 +20,7 @@ from globidx.core.orders.plain import Shuffle
 from globidx.core.orders.weighted import counter_key, refuse_undrawn
 from globidx.errors import RecordError
 
-STOPS: tuple[Stop, ...] = get_args(Stop)
+STOPS = tuple(StopCriteria)
 # a change of weights takes a list in each record
 _MOST_CHANGES = 2**12
 _MOST_DATASETS = 2**14
@@ -49,13 +49,8 @@ class Mixture(Order):
     weights : sequence of numbers
         The share of each dataset. They are taken relative to their sum, with a warning if that is
         not 1. Simple ratios (to denominators of 1,000) are exact, others are rounded to 1/65,536.
-    stop : str
-        When an epoch ends, named as ``torchdata.nodes.StopCriteria`` names it.
-        ``"CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED"``: when each was read to its end at least once; the
-        others start again meanwhile. ``"FIRST_DATASET_EXHAUSTED"``: when the first has come to its
-        end. ``"ALL_DATASETS_EXHAUSTED"``: when each was read once; those that are left share the
-        turns of those that are not. ``"CYCLE_FOREVER"``: after ``num_samples`` positions; the next
-        epoch goes on in the middle of their passes.
+    stop : StopCriteria or str
+        When an epoch ends: one of ``globidx.mixture.StopCriteria``, or its name.
     orders : sequence of Order, optional
         The order of each dataset on its own passes; ``Shuffle()`` by default. A ``Mixture`` in it
         is a mixture in the mixture.
@@ -94,7 +89,7 @@ class Mixture(Order):
         sizes: Sequence[int],
         weights: Sequence[float],
         *,
-        stop: Stop = "CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED",
+        stop: str = StopCriteria.CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED,
         orders: Sequence[Order] | None = None,
         num_samples: int | None = None,
     ) -> None:
@@ -113,7 +108,7 @@ class Mixture(Order):
         wrong = [order for order in self._orders if not isinstance(order, Order)]
         if wrong:
             raise TypeError(f"orders must be orders, such as Shuffle(), got {wrong[0]!r:.80}")
-        self._stop: Stop = stop
+        self._stop = str(stop)
         self._num_samples = (
             sum(self._sizes)
             if num_samples is None

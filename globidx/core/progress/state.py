@@ -130,10 +130,11 @@ class SamplerState:
                 f"commit({amount}), but this rank has only {left} ids left in epoch {self.epoch}; "
                 "commit each batch once, with the number of ids in it"
             )
-        if at is None and self.taken is not None:
-            at = Ranges.of_ids(Gaps.of_ranges(self.taken).forward(np.arange(amount)))
-        taken = None if at is None else self.runs | at
-        return replace(self, committed=self.committed + amount, taken=taken)
+        if at is None and self.taken is None:
+            return replace(self, committed=self.committed + amount)
+        if at is None:
+            at = Ranges.of_ids(Gaps.of_ranges(self.runs).forward(np.arange(amount)))
+        return replace(self, committed=self.committed + amount, taken=self.runs | at)
 
     def is_complete(self, rank: int) -> bool:
         """Return whether the epoch is complete if all ranks are in lock-step.

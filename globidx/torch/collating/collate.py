@@ -9,12 +9,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import default_collate
 
-from globidx.torch.collating.leaves import becomes_tensor, called, is_list_of_objects, together
+from globidx.torch.collating.leaves import (
+    are_metrics,
+    becomes_tensor,
+    called,
+    is_list_of_objects,
+    together,
+)
 from globidx.torch.collating.sparse_rows import SparseRow, matrix
 
 # what samples are usually made of, since a look into a set costs less than isinstance
@@ -87,7 +94,8 @@ def default(samples: Sequence[Any]) -> Any:
     * a list of text or bytes, such as the texts of a window, stays as it is, so that a batch has a
       list of lists; torch would transpose it;
     * None, and objects that torch does not know, become a list of objects;
-    * rows of a sparse matrix become one ``torch.sparse_csr`` tensor.
+    * rows of a sparse matrix become one ``torch.sparse_csr`` tensor;
+    * lists of ``globidx.metrics.Metric`` under the key ``"metrics"`` become one list.
 
     Parameters
     ----------
@@ -178,6 +186,9 @@ class _Walk:
         if isinstance(first, SparseRow):
             self._met.append(place)
             return matrix(values, place)
+        if are_metrics(values, keys):
+            self._met.append(place)
+            return list(chain.from_iterable(values))
         # a type that was registered with torch may be a mapping or a sequence
         is_leaf = becomes_tensor(first)
         if isinstance(first, Mapping) and not is_leaf:

@@ -13,6 +13,9 @@ import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from globidx.core.metrics.metric import Metric
+from globidx.core.metrics.transform import FIELD
+
 # kinds of numpy dtypes that torch has
 _NUMERIC = "biufc"
 
@@ -55,6 +58,19 @@ def _is_object(value: Any) -> bool:
     if isinstance(value, list):
         return is_list_of_objects(value)
     return not (becomes_tensor(value) or isinstance(value, (Mapping, tuple)))
+
+
+def are_metrics(values: Sequence[Any], keys: tuple[str, ...]) -> bool:
+    """Whether a field of the samples is that of metrics, and has nothing but lists of them.
+
+    >>> are_metrics([[], [Metric("a", "words", 2, "sum")]], ("metrics",)), are_metrics([[], []], ("x",))
+    (True, False)
+    """
+    # by its name too, since an empty list does not say what it is a list of
+    return keys[-1:] == (FIELD,) and all(
+        isinstance(value, list) and all(isinstance(item, Metric) for item in value)
+        for value in values
+    )
 
 
 def together(values: Sequence[Any], place: str) -> Any:

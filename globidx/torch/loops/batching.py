@@ -71,14 +71,8 @@ class Source(Resumable, Protocol):
     _ledger: Ledger
 
 
-class DrawnBatch(NamedTuple):
-    """The ids of a batch, and ``at`` which indices of its rank's stream they are.
-
-    ``at`` is None where batches follow the stream.
-    """
-
-    ids: list[int]
-    at: list[int] | None = None
+#: The ids of a batch, and which indices of its rank's stream they are; None if batches follow it.
+DrawnBatch = tuple[list[int], list[int] | None]
 
 
 class DrawnBatches:
@@ -104,14 +98,19 @@ class DrawnBatches:
         return self._draw(self.drawn)
 
     def _draw(self, drawn: deque[DrawnBatch]) -> Iterator[Any]:
-        name = type(self._inner).__name__
-        window = (
-            None if self._in_order else Window(self._sampler._ledger.issue(self._sampler), name)
-        )
+        window = None if self._in_order else self._window()
+        at = None
         for batch in self._inner:
-            ids = _ids(batch, name)
-            drawn.append(DrawnBatch(ids, window.take(ids) if window is not None else None))
+            if window is not None:
+                ids, at = window.look_up(batch)
+            else:
+                # a loader without batches draws single ids
+                ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
+            drawn.append((ids, at))
             yield self._dated(ids) if self._is_dated else batch
+
+    def _window(self) -> Window:
+        return Window(self._sampler._ledger.issue(self._sampler), type(self._inner).__name__)
 
     def _dated(self, ids: list[int]) -> DatedIds:
         # the epoch is that of the pass: what is drawn was not delivered yet
@@ -132,22 +131,23 @@ class Window:
     Examples
     --------
     >>> window = Window(zip([7, 3, 7, 5], range(4)), "Sorting")
-    >>> window.take([3, 7]), window.take([5, 7])
-    ([1, 0], [3, 2])
+    >>> window.look_up([3]), window.look_up([5, 7])
+    (([3], [1]), ([5, 7], [3, 0]))
     """
 
     def __init__(self, issued: Iterator[tuple[int, int]], name: str) -> None:
         self._issued, self._name = issued, name
         # an id that an order draws twice, or that pads a stream, has several indices
-        self._waiting: dict[int, deque[int]] = {}
+        self._waiting: dict[int, list[int]] = {}
         self._passed_over = 0
 
-    def take(self, ids: Iterable[int]) -> list[int]:
-        """The indices of some ids, each the first that was not taken before.
+    def look_up(self, batch: Any) -> tuple[list[int], list[int]]:
+        """The ids of a batch and their indices, each the first that was not drawn before.
 
-        CommitError if there is none, or if too many others come before it.
+        CommitError if there is none, if too many others come before it, or if it is no id.
         """
-        return [self._take(id) for id in ids]
+        ids = _ids(batch, self._name)
+        return ids, [self._take(id) for id in ids]
 
     def _take(self, wanted: int) -> int:
         while wanted not in self._waiting:
@@ -165,10 +165,10 @@ class Window:
                     "iter(batch_sampler.sampler) yields to one batch: to draw samples more often use orders.Weighted, "
                     "and for the steps of a rollout use windows, which are one sample"
                 )
-            self._waiting.setdefault(id, deque()).append(index)
+            self._waiting.setdefault(id, []).append(index)
             self._passed_over += 1
         indices = self._waiting[wanted]
-        index = indices.popleft()
+        index = indices.pop(0)
         if not indices:
             del self._waiting[wanted]
         self._passed_over -= 1
@@ -177,7 +177,6 @@ class Window:
 
 def _ids(batch: Any, name: str) -> list[int]:
     try:
-        # a loader without batches draws single ids
         return list(map(_id, batch)) if isinstance(batch, Iterable) else [_id(batch)]
     except TypeError:
         raise CommitError(

@@ -19,7 +19,18 @@ from typing import Any, NamedTuple
 
 from globidx.errors import CommitError
 
-_LOADERS = ("torch.utils.data.dataloader", "torchdata.stateful_dataloader")
+_TORCHDATA = "torchdata.stateful_dataloader"
+_SPDL = "spdl.pipeline._components._source"
+_LOADERS = ("torch.utils.data.dataloader", _TORCHDATA, "physicsnemo.datapipes", _SPDL)
+# what takes the batches of a loader ahead of the training loop, and what to do instead
+_AHEAD = {
+    "ray.train.torch.train_loop_utils": "leave prepare_data_loader out, and pass "
+    "device=ray.train.torch.get_device() to globidx.DataLoader",
+    _SPDL: "let the pipeline read the sampler (add_source(BatchSampler(sampler, batch_size, "
+    "drop_last=False)), output_order='input'), and call sampler.commit(len(batch)) in the loop",
+    "spdl.pipeline._iter_utils": "leave iterate_in_subprocess out: num_workers= of globidx.DataLoader "
+    "reads in processes",
+}
 _ACCELERATE = "accelerate.data_loader"
 _FETCHER = "torch.utils.data._utils.fetch"
 # frames between a loader and the sampler that it reads: batch samplers, wrappers, and our own
@@ -107,29 +118,32 @@ def is_asked_by_torchdata() -> bool:
 
     It also asks the sampler's iterator, whose answer is the one that counts.
     """
-    return any(_name(frame).startswith(_LOADERS[1]) for frame in _frames())
+    return any(_name(frame).startswith(_TORCHDATA) for frame in _frames())
 
 
-def refuse_sparse_snapshots() -> None:
-    """CommitError if a StatefulDataLoader keeps the state of every n-th batch only.
+def keeps_some_states() -> bool:
+    """Whether a StatefulDataLoader asks that keeps the state of some steps only."""
+    # None and 0 keep that of the first step alone
+    return any(
+        getattr(one, "_num_workers", 0) and getattr(one, "_snapshot_interval", 1) != 1
+        for one in _of_torchdata()
+    )
 
-    After a load it would skip the batches since then, as they are cut today: with another batch
-    size or world size those have other samples, which would be lost.
-    """
-    # the loader's own iterator is on the stack, and says what it was made with
+
+def batch_size_of_torchdata() -> int:
+    """How many ids a batch of the StatefulDataLoader that asks has."""
+    sizes = (getattr(one, "batch_size", None) for one in _of_torchdata())
+    # without a batch sampler each id is a batch
+    return next((size for size in sizes if size), 1)
+
+
+def replayed_batches() -> int:
+    """How many batches a StatefulDataLoader that loads will read again and throw away."""
     for frame in _frames():
-        asking: Any = frame.f_locals.get("self") if _name(frame).startswith(_LOADERS[1]) else None
-        interval, workers = (
-            getattr(asking, "_snapshot_interval", 1),
-            getattr(asking, "_num_workers", 0),
-        )
-        if workers and isinstance(interval, int) and interval > 1:
-            raise CommitError(
-                f"StatefulDataLoader(snapshot_every_n_steps={interval}) keeps only every "
-                f"{interval}-th state, and replays the batches since then after a load, which "
-                "loses samples on another batch size or world size; leave snapshot_every_n_steps "
-                "at 1 (a state of this sampler is small and costs microseconds)"
-            )
+        loaded: Any = frame.f_locals.get("next_iter_state")
+        if _name(frame).startswith(_TORCHDATA) and isinstance(loaded, dict):
+            return int(loaded.get("_steps_since_snapshot", 0))
+    return 0
 
 
 def refuse_accelerate(world_size: int) -> None:
@@ -184,6 +198,38 @@ def fetch_under_way() -> Fetch | None:
             size = len(wanted) if isinstance(wanted, list) else 1
             return Fetch(size, len(frame.f_locals.get("data", ())))
     return None
+
+
+def refuse_ignite() -> None:
+    """CommitError if Ignite's DeterministicEngine reads an epoch to skip what it has trained on."""
+    if any(_name(frame) == "ignite.engine.deterministic" for frame in _frames()):
+        raise CommitError(
+            "Ignite's DeterministicEngine skips the batches of the epoch that are done, and a "
+            "ResumableDistributedSampler starts after these: others would be lost; use Engine "
+            "(the samples, their order, and generators by transform(sample, rng) are the same "
+            "in every run)"
+        )
+
+
+def refuse_ahead() -> None:
+    """CommitError if the batches of a loader are taken ahead of the loop that trains on them.
+
+    A record would have those that were not trained on, which would be lost.
+    """
+    for frame in _frames():
+        for module, instead in _AHEAD.items():
+            if _name(frame).startswith(module):
+                raise CommitError(
+                    f"{frame.f_code.co_qualname} of {module} takes batches ahead of the training "
+                    "loop, so a record would count some that were not trained on, and these would "
+                    f"be lost; {instead}"
+                )
+
+
+def _of_torchdata() -> list[Any]:
+    """The iterators of a StatefulDataLoader that ask: they say what they were made with."""
+    frames = (frame for frame in _frames() if _name(frame).startswith(_TORCHDATA))
+    return [frame.f_locals.get("self") for frame in frames]
 
 
 def _name(frame: FrameType) -> str:

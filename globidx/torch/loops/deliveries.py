@@ -101,8 +101,8 @@ class Deliveries:
         """EarlyStopError if batches that were drawn never came."""
         if self._drawn:
             raise EarlyStopError(
-                f"the pass ended with {sum(len(batch.ids) for batch in self._drawn)} ids drawn and not delivered, the "
-                f"next of them {self._drawn[0].ids[:3]}: the dataset or collate_fn raised StopIteration "
+                f"the pass ended with {sum(len(ids) for ids, _ in self._drawn)} ids drawn and not delivered, the "
+                f"next of them {self._drawn[0][0][:3]}: the dataset or collate_fn raised StopIteration "
                 "(by next() on an exhausted iterator, say), which ends a loop silently; catch it "
                 "there, or raise another error"
             ) from stop

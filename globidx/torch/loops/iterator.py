@@ -13,7 +13,7 @@ from itertools import chain
 from operator import length_hint
 from typing import Any, Protocol, cast
 
-from globidx.errors import StaleIteratorError
+from globidx.errors import CommitError, StaleIteratorError
 from globidx.torch.loops import callers
 
 # blocks grow by doubling: the first id is cheap, and so is the millionth
@@ -108,6 +108,10 @@ class Source(Protocol):
 class Resumable(Protocol):
     """A sampler, as far as its iterators need it."""
 
+    @property
+    def num_replicas(self) -> int:
+        """World size."""
+
     def state_dict(self) -> dict[str, Any]:
         """Its record."""
 
@@ -141,11 +145,28 @@ class SampleIterator(chain):  # type: ignore[type-arg]
     # then be the one that reads it.
 
     def state_dict(self) -> dict[str, Any]:
-        """The sampler's record as if all ids issued by this iterator were committed."""
-        callers.refuse_sparse_snapshots()
+        """The sampler's record as if all ids issued by this iterator were committed.
+
+        If torchdata keeps it for some steps only, it also has what those between depend on.
+        """
         with self._source.as_issued_by(self._cursor):
-            return self._sampler.state_dict()
+            record = self._sampler.state_dict()
+        return {"record": record, "cut": self._cut()} if callers.keeps_some_states() else record
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load ``state`` into the sampler, and go on from there."""
-        self._source.load_into(self._cursor, lambda: self._sampler.load_state_dict(state))
+        record, cut = (state["record"], state["cut"]) if "cut" in state else (state, None)
+        replayed, now = callers.replayed_batches(), self._cut()
+        if replayed and cut != now:
+            raise CommitError(
+                f"StatefulDataLoader read {replayed} batches after the state that it kept, and would "
+                f"throw away as many after this load; but they were cut by (batch size, world size) = {cut} "
+                f"and are by {now} now, so other samples would be lost. Load on as many ranks with "
+                "the same batch size, save with snapshot_every_n_steps=1, or keep a record: "
+                "sampler.commit(len(batch)) and CheckpointManager"
+            )
+        self._source.load_into(self._cursor, lambda: self._sampler.load_state_dict(record))
+
+    def _cut(self) -> list[int]:
+        """What decides which samples a batch has: batch size and world size."""
+        return [callers.batch_size_of_torchdata(), self._sampler.num_replicas]

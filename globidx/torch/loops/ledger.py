@@ -96,6 +96,7 @@ class Ledger(Account):
     def iterate(self, sampler: Resumable) -> SampleIterator:
         """An iterator over what this rank has left to do, for ``sampler``, whose ledger this is."""
         callers.refuse_accelerate(self.tracker.ranks.resolve()[1])
+        callers.refuse_ignite()
         with self.lock:
             if not self.passes.is_looped_over:
                 self._end_if_over()
@@ -162,6 +163,7 @@ class Ledger(Account):
 
     def begin_pass(self, loop: Loop, *, workers: int, batch_size: int) -> None:
         """Let ``loop``, over a loader of so many workers, count deliveries from here on."""
+        callers.refuse_ahead()
         with self.lock:
             self._end_if_over()
             self.expect(workers=workers, batch_size=batch_size)
@@ -208,13 +210,16 @@ class Ledger(Account):
 
     # -- what a save asks for
 
+    def expect_all_ranks(self) -> None:
+        """Learn that whoever asks for states gathers those of all ranks."""
+        self._reminders.expect_all_ranks()
+
     def settle(self) -> None:
         """Commit the batch that the loop holds.
 
         ``CheckpointManager.save`` does so on all ranks at the same step.
         """
-        # whoever settles gathers the states of all ranks
-        self._reminders.expect_all_ranks()
+        self.expect_all_ranks()
         with self.lock:
             held = self.passes.held
             abandoned = self.passes.batch if held is None else None

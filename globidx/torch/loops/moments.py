@@ -104,9 +104,9 @@ def moments_of(dataset: Any, depth: int = 0) -> list[SharedMoment]:
     if depth > _DEEPEST:
         return []
     own = getattr(dataset, "moment", None)
-    if isinstance(own, SharedMoment):
-        return [own]
-    return [one for part in datasets_inside(dataset) for one in moments_of(part, depth + 1)]
+    found = [own] if isinstance(own, SharedMoment) else []
+    inside = datasets_inside(dataset)
+    return found + [one for part in inside for one in moments_of(part, depth + 1)]
 
 
 def tell(dataset: Any, moment: Moment) -> None:

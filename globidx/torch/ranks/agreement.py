@@ -22,7 +22,7 @@ from globidx.torch.ranks.outcome import Outcome, outcome_of
 from globidx.torch.ranks.world import is_initialized
 
 # what all ranks may call together; a row carries the index
-CALLS = ("save", "restore", "wait", "should_stop", "index")
+CALLS = ("save", "restore", "wait", "should_stop", "index", "get_metrics")
 _FORMAT = 1
 # of all ranks together, because rank 0 holds them in memory at once
 _MOST_BYTES = 2**30

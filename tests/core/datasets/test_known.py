@@ -1,5 +1,6 @@
 """What is known of a dataset: its own metadata, or what follows from the datasets that it is made of."""
 
+import derived
 import numpy as np
 import pytest
 from derived import Files, Joined, Picked
@@ -104,3 +105,76 @@ def test_chunks_that_are_not_known_are_refused_with_what_to_do():
     with pytest.raises(TypeError, match="next to each other; sort its indices"):
         chunking_of(Picked(Files("a", [12]), [0, 5, 1]), 3)
     assert chunking_of(Picked(Files("a", [12]), [0, 1, 5]), 3).lengths.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (17, "of type int"),
+        (b"v1", "of type bytes"),
+        (lambda: "v1", "a method"),
+        (["v1"], "of type list"),
+    ],
+    ids=["int", "bytes", "method", "list"],
+)
+def test_a_fingerprint_of_another_type_is_refused_and_not_ignored(value, kind):
+    """A method would be left out of the record without a word, and other samples taken for these."""
+    odd = type("Odd", (), {"__len__": lambda self: 3})()
+    odd.fingerprint = value
+    with pytest.raises(TypeError, match=f"of Odd is {kind}, but a record takes a str of 1 to 256"):
+        known(odd)
+
+
+def test_an_unknown_fingerprint_is_none_and_a_private_one_of_another_type_means_nothing():
+    """``_fingerprint`` is Hugging Face's word; in any other class it may be anything."""
+    for members in ({"fingerprint": None}, {"_fingerprint": 5}, {"_fingerprint": lambda self: 5}):
+        odd = type("Odd", (), members | {"__len__": lambda self: 3})()
+        assert known(odd).fingerprint is None
+    both = type("Both", (), {"fingerprint": "own", "_fingerprint": "f1", "__len__": len})
+    both.__len__ = lambda self: 3
+    assert known(both()).fingerprint == "own"
+
+
+class Wrapper:
+    """A dataset that changes how samples look, and not which they are."""
+
+    def __init__(self, inner):
+        self.same_ids_as = inner
+
+    def __len__(self):
+        return len(self.same_ids_as)
+
+
+@given(derived.TREES)
+def test_a_wrapper_that_names_whose_ids_it_has_is_known_as_that_one(dataset):
+    """Fingerprint, prefixes that survive growth, chunks, and what is not known."""
+    wrapped, own = known(Wrapper(Wrapper(dataset))), known(dataset)
+    assert (wrapped.num_samples, wrapped.num_files) == (own.num_samples, own.num_files)
+    assert wrapped.fingerprint == own.fingerprint
+    for stop in range(own.num_samples + 1):
+        assert wrapped.covering(stop) == own.covering(stop)
+    assert [*wrapped.unidentified()] == [*own.unidentified()]
+
+
+def test_a_wrapper_with_a_fingerprint_of_its_own_still_has_the_chunks():
+    """Its fingerprint says more, its ids lie where those of the other lie."""
+    wrapper = Wrapper(Files("a", [12]))
+    wrapper.fingerprint = "mine"
+    assert known(wrapper).fingerprint == "mine"
+    assert chunking_of(wrapper, 12).lengths.tolist() == [12]
+
+
+def test_a_wrapper_of_another_length_has_not_the_ids_that_it_says():
+    """A selection that passes on all attributes, say."""
+    wrapper = type("Half", (), {"same_ids_as": [1, 2, 3, 4], "__len__": lambda self: 2})()
+    with pytest.raises(ValueError, match="same_ids_as of Half, which has 2 .* a list of 4"):
+        known(wrapper)
+
+
+def test_the_splits_of_a_data_set_are_refused_with_one_to_choose():
+    """Their number is no number of samples; a dict by id is a dataset."""
+    with pytest.raises(
+        TypeError, match=r"this dict has the keys 'train', 'test': choose .*\['train'\]"
+    ):
+        known({"train": [1, 2], "test": [3]})
+    assert known({0: "a", 1: "b"}).num_samples == 2

@@ -1,12 +1,10 @@
 """Legs of a mixture against a loop that draws one sample at a time."""
 
-from typing import get_args
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.mixture.course import Change, Course, Stop
+from globidx.core.mixture.course import Change, Course, StopCriteria
 from globidx.core.mixture.interleave import Interleave
 
 LIMIT = 250
@@ -20,7 +18,7 @@ def courses(draw):
     positions = draw(st.lists(st.integers(1, 120), max_size=2, unique=True).map(sorted))
     turns = st.lists(st.integers(1, 5), min_size=many, max_size=many).map(tuple)
     changes = [Change(position, draw(turns)) for position in [0, *positions]]
-    return sizes, changes, draw(st.sampled_from(get_args(Stop)))
+    return sizes, changes, draw(st.sampled_from(StopCriteria))
 
 
 def drawn_one_by_one(sizes, changes, stop):

@@ -172,8 +172,8 @@ def test_one_rank_of_several_does_not_speak_for_the_others():
         with pytest.raises(errors.RecordError, match=r"one rank of 2.*CheckpointManager"):
             Sampler(range(40), 2, 0, shuffle=False).load_state_dict(state)
     alone = Sampler(range(40), 3, 1, shuffle=False)
-    alone.load_state_dict(rank_of(1, 0, [0, 2]).state_dict())
-    assert list(alone)[:3] == [3, 6, 9]
+    alone.load_state_dict(rank_of(1, 0, [0, 3]).state_dict())
+    assert list(alone)[:3] == [2, 6, 9]
 
 
 def test_a_single_rank_that_has_its_first_ids_writes_a_number():

@@ -15,6 +15,7 @@ from unreadable import opened, write_files
 import globidx
 from globidx import collate
 from globidx.collate import SparseRow
+from globidx.metrics import Metric
 from globidx.torch.device import rebuilt
 from globidx.torch.loops.quarantine import SubstitutedSamples
 
@@ -93,6 +94,26 @@ def test_what_no_tensor_can_hold_stays():
         assert batch[name] == [sample[name] for sample in samples]
     assert batch["x"].tolist() == [1, 2]
     assert collate.default([["a", "b"], ["c", "d"]]) == [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize("collate_fn", [collate.default, collate.pad("x"), collate.nested()])
+def test_lists_of_metrics_become_one(collate_fn):
+    """In the sequence of the samples, of which some may have none; beside any rule."""
+    metrics = [Metric("a", "length", number, "sum") for number in range(5)]
+    samples = [
+        {"x": torch.ones(2), "metrics": metrics[low:high]} for low, high in ((0, 2), (2, 2), (2, 5))
+    ]
+    assert collate_fn(samples)["metrics"] == metrics
+    assert collate_fn([samples[1]] * 2)["metrics"] == []
+    nested = [{"in": sample} for sample in samples]
+    assert collate.default(nested)["in"]["metrics"] == metrics
+
+
+def test_what_else_is_called_metrics_is_collated_as_ever():
+    """Numbers become tensors, texts lists."""
+    batch = collate.default([{"metrics": [1.0, 2.0]}] * 2)
+    assert [column.tolist() for column in batch["metrics"]] == [[1.0, 1.0], [2.0, 2.0]]
+    assert collate.default([{"metrics": ["a"]}] * 2)["metrics"] == [["a"], ["a"]]
 
 
 def test_sparse_rows_become_a_matrix():

@@ -6,8 +6,14 @@ import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from globidx.core.metrics.metric import Metric
 from globidx.torch.collating.collate import default
-from globidx.torch.collating.leaves import becomes_tensor, is_list_of_objects, together
+from globidx.torch.collating.leaves import (
+    are_metrics,
+    becomes_tensor,
+    is_list_of_objects,
+    together,
+)
 
 VALUES = [
     *(torch.ones(2), np.ones(2), np.float32(1), np.bool_(1), 1, 1.5, True),
@@ -71,3 +77,12 @@ def test_what_makes_no_one_value_is_told_with_the_field(values, error, words):
     """Whichever sample is the odd one."""
     with pytest.raises(error, match="^field 'a/b' " + words):
         together(values, "a/b")
+
+
+def test_metrics_are_told_by_their_name_and_their_kind():
+    """An empty list under another name may be one of texts, and one under this name may hold none."""
+    metric = Metric("a", "x", 1, "sum")
+    assert are_metrics([[metric], []], ("obs", "metrics")) and are_metrics([[]], ("metrics",))
+    for values in ([[metric], ["a"]], [[metric], None], [(metric,)], ["a"]):
+        assert not are_metrics(values, ("metrics",))
+    assert not are_metrics([[metric]], ("others",)) and not are_metrics([[metric]], ())

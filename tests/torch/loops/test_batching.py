@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from loops import LEN_LIMITED, by_next, made
 
 from globidx import DataLoader, ResumableDistributedSampler
+from globidx.core.progress.limits import MAX_PASSED_OVER
+from globidx.torch.loops.batching import Window
 
 
 class Renamed(torch.utils.data.BatchSampler):
@@ -73,6 +75,16 @@ def test_steps_need_batches_of_one_size():
     """A sampler that is not ours, or batches of any size, cannot be counted ahead."""
     with pytest.raises(TypeError, match="steps_per_epoch needs a ResumableDistributedSampler"):
         _ = DataLoader(range(5)).steps_per_epoch
+
+
+def test_a_window_holds_what_was_passed_over_and_not_yielded():
+    """So an epoch of any length may be sorted within windows, and its end is found."""
+    n = 3 * MAX_PASSED_OVER
+    window = Window(zip(range(n), range(n), strict=True), "Sorting")
+    for first in range(0, n, 1000):
+        ids = list(range(first, min(first + 1000, n)))[::-1]
+        assert window.look_up(ids) == (ids, ids)
+    assert not window._waiting
 
 
 def test_a_pass_over_a_sampler_that_does_not_resume_starts_at_its_start():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.core.orders.groups import Groups
+from globidx.core.orders.membership import Groups
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=40))

@@ -1,0 +1,1 @@
+"""Metrics over the ranks of a job."""
