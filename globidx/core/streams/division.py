@@ -23,6 +23,8 @@ def runs(
     >>> [list(runs(5, size=2, worker=w, workers=2, before=3)) for w in range(2)]
     [[(1, 3)], [(0, 1), (3, 5)]]
     """
+    if not length:
+        return
     first = before // size
     for block in range(first + (worker - first) % workers, -(-(before + length) // size), workers):
         start, stop = block * size - before, (block + 1) * size - before

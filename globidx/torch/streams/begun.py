@@ -11,12 +11,13 @@ from globidx.core.progress.state import SamplerState
 
 
 class Reading(NamedTuple):
-    """A pass: of which stream, at which generation of its sampler, over which samples.
+    """A pass: of which stream, from which epoch on, at which generation of its sampler.
 
     ``samples`` stands for those that later epochs would have; see ``samples_of``.
     """
 
     stream: int
+    epoch: int
     generation: int
     samples: int
 
@@ -28,13 +29,13 @@ class Begun:
     writes here which pass it reads.
 
     >>> begun = Begun()
-    >>> begun.note(Reading(17, 3, 5))
+    >>> begun.note(Reading(17, 2, 3, 5))
     >>> begun.reading
-    Reading(stream=17, generation=3, samples=5)
+    Reading(stream=17, epoch=2, generation=3, samples=5)
     """
 
     def __init__(self) -> None:
-        self._share(torch.zeros(3, dtype=torch.int64))
+        self._share(torch.zeros(4, dtype=torch.int64))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # with a worker it is shared already; any other copy has memory of its own

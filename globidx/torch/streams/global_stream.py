@@ -17,10 +17,10 @@ from globidx.errors import CommitError, StaleIteratorError
 from globidx.torch.loops import callers
 from globidx.torch.loops.moments import moments_of, tell
 from globidx.torch.sampler import ResumableDistributedSampler
+from globidx.torch.sources.map_dataset import MapDataset
 from globidx.torch.streams.begun import Begun, Reading, samples_of
+from globidx.torch.streams.functions import Chain, Transform, batch_of, chosen
 from globidx.torch.streams.legs import Legs, next_epoch
-from globidx.torch.streams.transformed import Transform, Transformed, chosen
-from globidx.torch.streams.transformed import samples_of as batch_of
 
 
 class GlobalStream(IterableDataset[Any]):
@@ -124,7 +124,7 @@ class GlobalStream(IterableDataset[Any]):
         source = dataset if filter_fn is None else chosen(dataset, filter_fn)
         given = (message_transform, model_transform, output_transform)
         transforms = [transform for transform in given if transform is not None]
-        self._samples = Transformed(source, transforms) if transforms else source
+        self._samples = MapDataset(source, transform=Chain(transforms)) if transforms else source
         self.sampler = ResumableDistributedSampler(source, num_replicas, rank, **sampler)
         self._begun = Begun()
         self._name = _new_name()
@@ -209,7 +209,7 @@ class GlobalStream(IterableDataset[Any]):
         self._is_read = True
         # now, and not when the first sample is asked for: by then a batch may be committed
         legs = Legs(self.sampler, endless=self.infinite)
-        self._begun.note(self._reading())
+        self._begun.note(self._reading()._replace(epoch=legs.first.state.epoch))
         return _refused() if is_again else self._read(legs)
 
     def map_style(self) -> tuple[Any, ResumableDistributedSampler]:
@@ -273,10 +273,11 @@ class GlobalStream(IterableDataset[Any]):
         # a worker that was forked is as the stream was; one that was spawned has a copy
         if get_worker_info() is not None and copied is not None and copied[0] == os.getpid():
             _, name, generation = copied
-        return Reading(name, generation, samples_of(ledger.tracker.state))
+        return Reading(name, ledger.running_epoch, generation, samples_of(ledger.tracker.state))
 
     def _refuse_other_readers(self) -> None:
         """An error for readers that would lose or repeat samples."""
+        callers.refuse_ignite()
         callers.refuse_stream_of_accelerate(self.sampler.num_replicas)
         if callers.is_asked_by_torchdata():
             raise CommitError(
@@ -330,6 +331,10 @@ class GlobalStream(IterableDataset[Any]):
         left, ledger = validate.integer(count, "count"), self.sampler._ledger
         with ledger.lock:
             reading = self._refuse_moved(count)
+            is_first = self._committed is None or self._committed[0] != reading
+            # or ids were drawn by others meanwhile
+            if reading is not None and (is_first or not ledger.passes.untouched):
+                ledger.read_apart()
             is_over = False
             if self.infinite and left >= ledger.left_to_deliver:
                 self._refuse_other_samples()
@@ -345,13 +350,9 @@ class GlobalStream(IterableDataset[Any]):
     def _of_this_epoch(self, count: int) -> int:
         """How many of ``count`` samples are of the epoch that runs; one that is over is left."""
         ledger = self.sampler._ledger
-        if not self.infinite:
-            if ledger.tracker.state.committed and not ledger.left_to_deliver:
-                ledger.end_pass()
-            return count
-        while not ledger.left_to_deliver:
+        while self.infinite and not ledger.left_to_deliver:
             next_epoch(ledger)
-        return min(count, ledger.left_to_deliver)
+        return min(count, ledger.left_to_deliver) if self.infinite else count
 
     def _refuse_moved(self, count: int) -> Reading | None:
         """CommitError for what was delivered of a pass that is over.
@@ -380,9 +381,7 @@ class GlobalStream(IterableDataset[Any]):
     def _refuse_other_samples(self) -> None:
         """CommitError if the next epoch is not the one that the workers go on with."""
         reading = self._begun.reading
-        if reading.stream == self._name and reading != self._reading()._replace(
-            generation=reading.generation
-        ):
+        if reading.stream == self._name and reading.samples != self._reading().samples:
             raise CommitError(
                 "skip() was called, or the dataset has changed, while a loop over an infinite stream runs, whose "
                 "workers go on as before: leave the loop, and start a new one over the loader"
@@ -447,7 +446,7 @@ def _refused() -> Iterator[Any]:
         "a worker of persistent_workers=True reads the stream a second time, and has it as it was when the worker "
         "started: leave persistent_workers out, or use globidx.DataLoader, whose workers may persist"
     )
-    yield
+    yield  # type: ignore[unreachable]
 
 
 def _refuse_mid_batch() -> None:
