@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from globidx.core import validate
 from globidx.core.progress import partition
 from globidx.core.streams import division
-from globidx.errors import CommitError, StaleIteratorError
+from globidx.errors import CommitError
 from globidx.torch.loops import callers
 from globidx.torch.loops.moments import moments_of, tell
 from globidx.torch.sampler import ResumableDistributedSampler
@@ -21,6 +21,7 @@ from globidx.torch.sources.map_dataset import MapDataset
 from globidx.torch.streams.begun import Begun, Reading, samples_of
 from globidx.torch.streams.functions import Chain, Transform, batch_of, chosen
 from globidx.torch.streams.legs import Legs, next_epoch
+from globidx.torch.streams.refusals import refuse_in_worker, refused_second_pass
 
 
 class GlobalStream(IterableDataset[Any]):
@@ -210,7 +211,9 @@ class GlobalStream(IterableDataset[Any]):
         # now, and not when the first sample is asked for: by then a batch may be committed
         legs = Legs(self.sampler, endless=self.infinite)
         self._begun.note(self._reading()._replace(epoch=legs.first.state.epoch))
-        return _refused() if is_again else self._read(legs)
+        if is_again:
+            return refused_second_pass(", or use globidx.DataLoader, whose workers may persist")
+        return self._read(legs)
 
     def map_style(self) -> tuple[Any, ResumableDistributedSampler]:
         """The map-style dataset and the sampler that this stream is.
@@ -303,7 +306,7 @@ class GlobalStream(IterableDataset[Any]):
         >>> stream.epoch
         3
         """
-        _refuse_in_worker("set_epoch")
+        refuse_in_worker("set_epoch")
         self.sampler.set_epoch(epoch)
 
     def commit(self, count: int) -> None:
@@ -327,7 +330,7 @@ class GlobalStream(IterableDataset[Any]):
         >>> stream.sampler.remaining
         6
         """
-        _refuse_in_worker("commit")
+        refuse_in_worker("commit")
         left, ledger = validate.integer(count, "count"), self.sampler._ledger
         with ledger.lock:
             reading = self._refuse_moved(count)
@@ -402,7 +405,7 @@ class GlobalStream(IterableDataset[Any]):
         >>> GlobalStream(range(10), 1, 0).state_dict()["remaining"]
         10
         """
-        _refuse_in_worker("state_dict")
+        refuse_in_worker("state_dict")
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -422,7 +425,7 @@ class GlobalStream(IterableDataset[Any]):
         >>> len(list(stream))
         6
         """
-        _refuse_in_worker("load_state_dict")
+        refuse_in_worker("load_state_dict")
         self.sampler.load_state_dict(state)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -440,15 +443,6 @@ def _new_name() -> int:
     return uuid.uuid4().int >> 66
 
 
-def _refused() -> Iterator[Any]:
-    # when it is asked for a sample: an error of iter() would end a worker that persists
-    raise StaleIteratorError(
-        "a worker of persistent_workers=True reads the stream a second time, and has it as it was when the worker "
-        "started: leave persistent_workers out, or use globidx.DataLoader, whose workers may persist"
-    )
-    yield  # type: ignore[unreachable]
-
-
 def _refuse_mid_batch() -> None:
     """ValueError if a worker's loader asks for the first sample of a block in the middle of a batch."""
     fetch = callers.fetch_under_way()
@@ -457,12 +451,4 @@ def _refuse_mid_batch() -> None:
             f"a batch has {fetch.begun} samples already where the stream begins one, so a dataset around the stream "
             "leaves samples out or repeats them, and what is delivered would be no prefix of the order; give the "
             "stream filter_fn= or the transforms, or use no workers"
-        )
-
-
-def _refuse_in_worker(call: str) -> None:
-    if get_worker_info() is not None:
-        raise CommitError(
-            f"{call}() in a loader's worker, which has a copy of the stream and does not know what the training loop "
-            "has had; call it in the training loop"
         )
