@@ -21,7 +21,7 @@ from globidx.torch.sources.map_dataset import MapDataset
 from globidx.torch.streams.begun import Begun, Reading, samples_of
 from globidx.torch.streams.functions import Chain, Transform, batch_of, chosen
 from globidx.torch.streams.legs import Legs, next_epoch
-from globidx.torch.streams.refusals import refuse_in_worker, refused_second_pass
+from globidx.torch.streams.refusals import refuse_in_worker, refuse_torchdata, refused_second_pass
 
 
 class GlobalStream(IterableDataset[Any]):
@@ -282,12 +282,10 @@ class GlobalStream(IterableDataset[Any]):
         """An error for readers that would lose or repeat samples."""
         callers.refuse_ignite()
         callers.refuse_stream_of_accelerate(self.sampler.num_replicas)
-        if callers.is_asked_by_torchdata():
-            raise CommitError(
-                "StatefulDataLoader keeps a state of each worker, which resumes on as many workers only; use it with "
-                "the map-style dataset, StatefulDataLoader(dataset, sampler=stream.sampler), or give "
-                "globidx.DataLoader the stream"
-            )
+        refuse_torchdata(
+            "use it with the map-style dataset, StatefulDataLoader(dataset, sampler=stream.sampler), or give "
+            "globidx.DataLoader the stream"
+        )
 
     # -- changes
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import get_worker_info
 
 from globidx.errors import CommitError, StaleIteratorError
+from globidx.torch.loops import callers
 
 
 def refuse_in_worker(call: str) -> None:
@@ -16,6 +17,14 @@ def refuse_in_worker(call: str) -> None:
         raise CommitError(
             f"{call}() in a loader's worker, which has a copy of the stream and does not know what the training loop "
             "has had; call it in the training loop"
+        )
+
+
+def refuse_torchdata(instead: str) -> None:
+    """CommitError if a StatefulDataLoader reads the stream."""
+    if callers.is_asked_by_torchdata():
+        raise CommitError(
+            f"StatefulDataLoader keeps a state of each worker, which resumes on as many workers only; {instead}"
         )
 
 

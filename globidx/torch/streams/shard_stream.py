@@ -19,7 +19,7 @@ from globidx.core.streams.shard_state import ShardState, merged, names_of
 from globidx.errors import CommitError, EpochError, RecordMismatchError
 from globidx.torch.loops import callers
 from globidx.torch.ranks.world import World
-from globidx.torch.streams.refusals import refuse_in_worker, refused_second_pass
+from globidx.torch.streams.refusals import refuse_in_worker, refuse_torchdata, refused_second_pass
 
 
 class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
@@ -126,6 +126,7 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
     def __iter__(self) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         """This worker's rows that are not committed, each with its place."""
         callers.refuse_stream_of_accelerate(self.num_replicas)
+        refuse_torchdata("use torch's DataLoader, and keep the state of the stream")
         info = get_worker_info()
         if info is not None and self._is_read:
             return refused_second_pass("")
