@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from globidx import collate, errors, metrics, orders, policies, testing
+    from globidx import collate, errors, metrics, orders, packing, policies, testing
     from globidx.core.datasets.identity import IdentifiedDataset
     from globidx.core.generator import sample_rng
     from globidx.core.index.changes import Changes
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from globidx.torch.ranks.peers import RankPeers
     from globidx.torch.sampler import ResumableDistributedSampler
     from globidx.torch.sources.map_dataset import MapDataset
+    from globidx.torch.training.dataloaders import dataloaders
+    from globidx.torch.training.run import Run
 
 __version__ = "0.1.0"
 
@@ -53,12 +55,14 @@ _HOMES = {
     "Ranges": "globidx.core.progress.ranges",
     "RankPeers": "globidx.torch.ranks.peers",
     "ResumableDistributedSampler": "globidx.torch.sampler",
+    "Run": "globidx.torch.training.run",
     "SequenceList": "globidx.core.windows.sampling",
     "Where": "globidx.core.windows.sampling",
     "Window": "globidx.core.windows.anchors",
     "merge_states": "globidx.core.progress.merge",
     "read_record": "globidx.disk.records.folder",
     "batch_rng": "globidx.torch.loops.moments",
+    "dataloaders": "globidx.torch.training.dataloaders",
     "sample_rng": "globidx.core.generator",
 }
 
@@ -79,15 +83,18 @@ __all__ = [
     "Ranges",
     "RankPeers",
     "ResumableDistributedSampler",
+    "Run",
     "SequenceList",
     "Where",
     "Window",
     "batch_rng",
     "collate",
+    "dataloaders",
     "errors",
     "merge_states",
     "metrics",
     "orders",
+    "packing",
     "policies",
     "read_record",
     "sample_rng",
@@ -98,7 +105,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-    elif name in ("collate", "errors", "metrics", "orders", "policies", "testing"):
+    elif name in ("collate", "errors", "metrics", "orders", "packing", "policies", "testing"):
         value = import_module(f"globidx.{name}")
     else:
         raise AttributeError(f"module 'globidx' has no attribute {name!r}")

@@ -63,6 +63,15 @@ def test_the_benchmark_of_metrics_has_a_figure_for_each_type():
     assert float(lines[-1].split()[-2]) < 30
 
 
+def test_first_fit_decreasing_fills_packs_in_the_benchmark_of_packing():
+    """To more than 0.98, on log-normal lengths; times are measured, not tested."""
+    rows = run("packing.py", "--documents", 20_000, "--window", 20_000, 5000).splitlines()[3:]
+    filled = {row.split("  ")[0].strip(): float(row.split()[-2]) for row in rows}
+    first = [value for name, value in filled.items() if name.startswith("first_fit_decreasing")]
+    assert len(first) == 2 and min(first) > 0.98
+    assert filled["next_fit"] < 0.9 < filled["concat_and_split"]
+
+
 @pytest.mark.slow
 def test_the_index_benchmark_prints_tables_and_writes_json(tmp_path):
     """Over a few files, where no figure says anything; what is counted and not timed is right all the same."""

@@ -39,22 +39,14 @@ def open_dataset(folder: Path) -> globidx.FileCacheDataset:
     return globidx.FileCacheDataset(years, select={"inp": {1: IN_CHANNELS}, "tar": {1: OUT_CHANNELS}}, with_id=True)
 
 
-def steps(loader: DataLoader, count: int):
-    """So many batches, of as many passes over the data as it takes."""
-    while count > 0:
-        for data in loader:
-            yield data
-            count -= 1
-            if count == 0:
-                return
-
-
 class Trainer:
     """``makani/utils/training/deterministic_trainer.py``, as far as it reads, saves and resumes."""
 
     def __init__(self, folder: Path, shard: int, shards: int) -> None:
         dataset = open_dataset(folder)
-        self.train_sampler = globidx.ResumableDistributedSampler(dataset, num_replicas=shards, rank=shard)
+        self.train_sampler = globidx.ResumableDistributedSampler(
+            dataset, num_replicas=shards, rank=shard, epoch_size=N_SAMPLES_PER_EPOCH
+        )
         self.train_dataloader = DataLoader(dataset, GLOBAL_BATCH_SIZE // shards, sampler=self.train_sampler)
         self.trained, self.start_epoch, self.is_main = Counter(), 0, shard == 0
         iterator = iter(self.train_dataloader)
@@ -68,10 +60,9 @@ class Trainer:
 
     def train(self, max_epochs: int) -> Counter:
         """How often each id was trained on."""
-        count = N_SAMPLES_PER_EPOCH // GLOBAL_BATCH_SIZE
         for epoch in range(self.start_epoch, max_epochs):
-            # was: self.train_sampler.set_epoch(epoch), which shuffles anew whatever was left
-            for _data, ids in steps(self.train_dataloader, count):
+            self.train_sampler.set_epoch(epoch)
+            for _data, ids in self.train_dataloader:
                 self.trained.update(ids.tolist())
                 self.train_sampler.commit(len(ids))  # inp.shape[0]
             if self.is_main:

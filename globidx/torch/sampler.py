@@ -12,6 +12,7 @@ from globidx.core.generator import Moment
 from globidx.core.orders.base import Order
 from globidx.core.orders.passes import Passes
 from globidx.core.orders.plain import Sequential, Shuffle
+from globidx.core.packing.epochs import refuse_other_epochs
 from globidx.core.progress import partition
 from globidx.core.progress.partition import TAILS, Tail
 from globidx.core.progress.ranges import Ranges
@@ -108,6 +109,7 @@ class ResumableDistributedSampler(DistributedSampler[Any]):
         order, tail = _order(order, shuffle, dataset), _tail(tail, drop_last)
         if epoch_size is not None or epoch_steps is not None:
             order = Passes(order, size=epoch_size, steps=epoch_steps)
+        refuse_other_epochs(dataset, order)
         self._ledger = Ledger(Tracker(dataset, order, validate.integer(seed, "seed"), tail, world))
 
     # -- what it was made of

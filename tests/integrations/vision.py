@@ -1,9 +1,15 @@
 """torchvision beside any build of torch: importing it needs operators of its C++ library, its transforms need none.
 
-Import this before torchvision.
+Import this before torchvision. It is installed in a folder of its own, which only those who import this
+have on their path: other frameworks would import it where they find it, and fail.
 """
 
+import sys
+from pathlib import Path
+
 import torch
+
+sys.path.append(str(Path(sys.prefix) / "vision"))
 
 
 def declare():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from globidx import DataLoader, ResumableDistributedSampler, merge_states
 from globidx.errors import RecordMismatchError
-from globidx.orders import Grouped, Mixture, Sequential, Shuffle, Weighted
+from globidx.orders import ChunkShuffle, Grouped, Mixture, Sequential, Shuffle, Weighted
 
 
 class Ranks:
@@ -208,3 +208,59 @@ def test_the_order_of_a_dataset_is_taken():
     assert (
         ResumableDistributedSampler(Backwards(range(9)), 1, 0, order=Shuffle()).order == Shuffle()
     )
+
+
+def test_groups_under_passes_are_cut_anew_where_a_run_or_a_pass_goes_on():
+    """With another batch, also in the next epoch under the pass; and in the middle of a batch."""
+    labels = np.repeat([0, 1, 2], [24, 36, 60])
+    options = {"order": Grouped(labels), "epoch_size": 200}
+    first = Ranks(120, 2, 3, **options)
+    given = first.read(4)
+    resumed = Ranks(120, 1, 4, first.record, **options)
+    given += resumed.read(30)
+    again = Ranks(120, 1, 4, resumed.record, **options)
+    rest = again.read()
+    given += rest
+    ids = joined(given)
+    assert sorted(ids[:120]) == list(range(120)) and len(set(ids[120:])) == 80
+    assert all(len(set(labels[batch])) == 1 for batch in given)
+
+    labels = np.repeat(np.arange(10), 12)
+    passes = Ranks(120, 1, 4, order=Grouped(labels), epoch_size=30)
+    given = [batch for _ in range(3) for batch in passes.read()]
+    ids = joined(given)
+    assert len(set(ids)) == 90
+    # each pass has a batch of what the one before it had left of a batch, and a smaller last one
+    assert sum(len(set(labels[batch])) > 1 for batch in given) <= 3
+
+
+def test_chunks_under_passes_resume_anywhere():
+    """With the plan of the epoch under the pass, whose lanes were those of other ranks."""
+    options = {"order": ChunkShuffle(chunk=4), "epoch_size": 50, "tail": "exact"}
+    ranks = Ranks(120, 2, 3, **options)
+    ids = joined(ranks.read(3))
+    for world_size in (1, 3, 5):
+        ranks = Ranks(120, world_size, 2, ranks.record, **options)
+        ids += joined(ranks.read())
+    assert len(ids) == 150
+    assert sorted(ids[:120]) == list(range(120)) and len(set(ids[120:])) == 30
+    assert not ChunkShuffle(chunk=4).matches(ranks.record["order"])
+    with pytest.raises(RecordMismatchError, match="order"):
+        Ranks(120, 1, 2, ranks.record, order=ChunkShuffle(chunk=5), epoch_size=50)
+
+
+def test_ranks_that_have_ended_a_pass_agree_with_those_that_have_not():
+    """After a change of weights that the pass does not take, since its first epoch is over."""
+
+    def mixture(*weights):
+        order = Mixture([12, 12], weights, stop="ALL_DATASETS_EXHAUSTED")
+        return {"order": order, "epoch_size": 40}
+
+    first = Ranks(24, 2, 3, **mixture(0.5, 0.5))
+    first.read(5)
+    resumed = Ranks(24, 2, 1, first.record, **mixture(0.2, 0.8))
+    done, behind = (iter(loader) for loader in resumed.loaders)
+    assert len(list(done)) == 5
+    next(behind)
+    record = merge_states([sampler.state_dict() for sampler in resumed.samplers])
+    assert record["committed"] == 36

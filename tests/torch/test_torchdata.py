@@ -262,3 +262,19 @@ def test_snapshots_of_some_steps_only_without_workers_are_exact(batch):
     again.load_state_dict(state)
     whole = list(ResumableDistributedSampler(range(50), 1, 0, seed=4))
     assert seen + [id for ids in again for id in ids.tolist()] == whole
+
+
+def test_a_loop_that_restarted_at_0_is_told_so_when_the_loader_loads():
+    """It was set to epoch 0 before the record of epoch 1 was read, and would come to epoch 1 twice."""
+    sampler, loader = made(20, 4, 0)
+    sampler.set_epoch(1)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    sampler, loader = made(20, 4, 0)
+    loader.load_state_dict(state)
+    sampler.set_epoch(0)
+    with pytest.raises(
+        errors.EpochError, match=r"set_epoch\(0\), but epochs \[0, 1\) are finished"
+    ):
+        next(iter(loader))

@@ -37,6 +37,14 @@ class Left(NamedTuple):
         How many positions before it remain.
     seed : int
         The sampler's seed.
+
+    Examples
+    --------
+    Of four ranks one has had 3 samples, one 1, and two have had 2: position 9 was dealt, and one of
+    those before it is left.
+
+    >>> Left(epoch=0, position=9, holes=1)
+    Left(epoch=0, position=9, holes=1, seed=0)
     """
 
     epoch: int

@@ -135,6 +135,10 @@ class Leg:
         """Return whether a block begins at ``position`` or later."""
         return self.begun(position) < self._tail
 
+    def has_cut(self, position: int) -> bool:
+        """Return whether a block begins at ``position``."""
+        return self.has_blocks_after(position) and self.begun(position) == position
+
     def left(self, position: int) -> Indices:
         """Return how many members of each group come at ``position``, where a block begins, or later."""
         groups, blocks = self._taken(position)

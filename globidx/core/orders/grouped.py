@@ -75,6 +75,8 @@ class Grouped(Order):
             raise ValueError(f"tail must be one of {', '.join(get_args(Rest))}, got {tail!r}")
         self._given = groups
         self._groups = None if callable(groups) else _groups(groups)
+        # the dataset whose groups they are, if a function returns them
+        self._asked: Any = None
         self.inner = Shuffle() if inner is None else inner
         if not isinstance(self.inner, Order):
             raise TypeError(f"inner must be an order, such as Shuffle(), got {inner!r:.80}")
@@ -95,7 +97,8 @@ class Grouped(Order):
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
         """Return the order for the batch size of those who read it."""
-        groups = self._of(dataset, num_samples)
+        groups = self._of(dataset)
+        groups.refuse_other(num_samples)
         cut = Cut(0, self._batch or lanes().batch, 0, 0)
         whole = Leg(cut, groups.sizes, self.tail, seed=0, epoch=0, number=0)
         return PlannedGrouped(self, groups, (cut._replace(end=whole.end),))
@@ -103,10 +106,16 @@ class Grouped(Order):
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
         """Return the order as it was planned for the epoch of a record.
 
-        RecordMismatchError if the groups were others.
+        Raises
+        ------
+        globidx.errors.RecordMismatchError
+            If the groups were others.
+        globidx.errors.RecordError
+            If the plan was edited or damaged.
         """
         plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
-        groups = self._of(dataset, num_samples)
+        # an epoch that was begun before files were appended has none of their samples
+        groups = self._of(dataset).first(num_samples)
         if plan["groups"] != groups.digest:
             error = RecordMismatchError(
                 f"the epoch of the record was ordered by groups with digest {plan['groups']!r}, but here they have "
@@ -127,23 +136,43 @@ class Grouped(Order):
         """Return the running epoch, cut anew if batches have another size or begin elsewhere."""
         if not isinstance(planned, PlannedGrouped):
             return planned
-        return planned.cut_at(left, self._batch or lanes().batch)
+        return planned._cut_at(left, self._batch or lanes().batch)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the order of one epoch, planned for one rank that reads one by one."""
         return self.plan(None, num_samples, Lanes).bind(num_samples, seed=seed, epoch=epoch)
 
-    def _of(self, dataset: Any, num_samples: int) -> Groups:
-        if self._groups is None or self._groups.num_samples != num_samples:
-            if callable(self._given):
-                self._groups = _groups(self._given(dataset))
-            assert self._groups is not None
-            self._groups.refuse_other(num_samples)
+    def _of(self, dataset: Any) -> Groups:
+        """Return the groups of all samples of a dataset."""
+        # one order may be that of several datasets, and a dataset may grow
+        if callable(self._given) and not (
+            self._asked is dataset
+            and self._groups is not None
+            and self._groups.num_samples == len(dataset)
+        ):
+            self._asked, self._groups = dataset, _groups(self._given(dataset))
+        assert self._groups is not None
         return self._groups
 
 
 class PlannedGrouped(Order):
-    """``Grouped`` as it is planned for one epoch: what ``Grouped.plan`` returns."""
+    """``Grouped`` as it is planned for one epoch: what ``Grouped.plan`` returns.
+
+    Parameters
+    ----------
+    order : Grouped
+        The order that was planned.
+    groups : Groups
+        The groups of all samples.
+    cuts : tuple of Cut
+        Where batches of which size begin.
+
+    Examples
+    --------
+    >>> planned = Grouped([0, 0, 1, 1, 1]).plan(None, 5, lambda: Lanes(2, 1, 2))
+    >>> [cut.batch for cut in planned.cuts], planned.length(5)
+    ([2], 5)
+    """
 
     algorithm = Grouped.algorithm
 
@@ -163,7 +192,10 @@ class PlannedGrouped(Order):
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the order of one epoch.
 
-        RecordError if its length is another than the record says.
+        Raises
+        ------
+        globidx.errors.RecordError
+            If its length is another than the record says.
         """
         self._groups.refuse_other(num_samples)
         keys = validate.integer(seed, "seed"), validate.integer(epoch, "epoch")
@@ -175,7 +207,7 @@ class PlannedGrouped(Order):
             )
         return _GroupedEpoch(self._groups, legs, self._order.inner, *keys)
 
-    def cut_at(self, left: Left, batch: int) -> PlannedGrouped:
+    def _cut_at(self, left: Left, batch: int) -> PlannedGrouped:
         """Return the epoch cut anew from where it was left, if that is needed."""
         leg = self._legs(self.cuts, left.seed, left.epoch)[-1]
         start = leg.begun(left.position)
@@ -186,6 +218,9 @@ class PlannedGrouped(Order):
         ):
             return self
         if len(self.cuts) == _MOST_CUTS:
+            # batches that only begin elsewhere are mixed then, which fails nowhere
+            if batch == self.cuts[-1].batch:
+                return self
             raise ValueError(
                 f"an epoch is cut into batches of other sizes at most {_MOST_CUTS} times"
             )
@@ -197,6 +232,11 @@ class PlannedGrouped(Order):
     def _legs(self, cuts: tuple[Cut, ...], seed: int, epoch: int) -> list[Leg]:
         legs: list[Leg] = []
         for number, cut in enumerate(cuts):
+            if legs and not legs[-1].has_cut(cut.start):
+                raise RecordError(
+                    f"sampler state: order: plan: no batch begins at {cut.start}, where a cut is; it was edited or "
+                    "damaged"
+                )
             sizes = legs[-1].left(cut.start) if legs else self._groups.sizes
             legs.append(Leg(cut, sizes, self._order.tail, seed=seed, epoch=epoch, number=number))
         return legs

@@ -25,6 +25,8 @@ class Groups:
         The group of each run, in ``[0, number of groups)``.
     num_samples : int
         The number of samples.
+    labels : list
+        What the groups are called, in the sequence of their numbers.
 
     Examples
     --------
@@ -52,9 +54,22 @@ class Groups:
 
     @classmethod
     def of(cls, labels: Any) -> Groups:
-        """Return the groups of samples by their labels, one for each sample.
+        """Return the groups of samples by their labels.
 
-        TypeError, ValueError if they are not one list of numbers or words.
+        Parameters
+        ----------
+        labels : array_like of int or str
+            One for each sample.
+
+        Returns
+        -------
+        Groups
+            Numbered by their sorted labels.
+
+        Raises
+        ------
+        TypeError
+            If labels are not one list of integers or words.
         """
         array = np.asarray(labels)
         if array.ndim != 1 or array.dtype.kind not in "biuUS":
@@ -74,22 +89,82 @@ class Groups:
         digest.update(self._group_of.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def first(self, num_samples: int) -> Groups:
+        """Return the groups of the first samples, as if there were no others.
+
+        Parameters
+        ----------
+        num_samples : int
+            How many of the samples.
+
+        Returns
+        -------
+        Groups
+            Without those that have none of them.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many.
+        """
+        if num_samples >= self.num_samples:
+            self.refuse_other(num_samples)
+            return self
+        runs = int(np.searchsorted(self._starts, num_samples))
+        labels, group_of = np.unique(self._group_of[:runs], return_inverse=True)
+        return Groups(
+            self._starts[:runs], group_of, num_samples, [self.labels[label] for label in labels]
+        )
+
     def forward(self, groups: Indices, members: Indices) -> Indices:
-        """Return the sample ids of members of groups, each counted from 0 in its group."""
+        """Return the sample ids of members of groups.
+
+        Parameters
+        ----------
+        groups, members : numpy.ndarray
+            Groups, and members of them, each counted from 0 in its group, int64.
+
+        Returns
+        -------
+        numpy.ndarray
+            The sample ids, int64.
+        """
         at = self._group_starts[groups] + members
         runs = np.searchsorted(self._begins, at, side="right") - 1
         ids: Indices = self._starts[self._sorted[runs]] + at - self._begins[runs]
         return ids
 
     def inverse(self, sample_ids: Indices) -> tuple[Indices, Indices]:
-        """Return the group of each sample, and which of its members it is."""
+        """Return the group of each sample, and which of its members it is.
+
+        Parameters
+        ----------
+        sample_ids : numpy.ndarray
+            Sample ids, int64.
+
+        Returns
+        -------
+        groups, members : numpy.ndarray
+            As ``forward`` takes them.
+        """
         runs = np.searchsorted(self._starts, sample_ids, side="right") - 1
         groups = self._group_of[runs]
         within = self._begin_of[runs] + sample_ids - self._starts[runs]
         return groups, within - self._group_starts[groups]
 
     def refuse_other(self, num_samples: int) -> None:
-        """ValueError unless there is a group for each of so many samples."""
+        """Refuse groups of another number of samples.
+
+        Parameters
+        ----------
+        num_samples : int
+            The number of samples.
+
+        Raises
+        ------
+        ValueError
+            If groups are given for more or fewer.
+        """
         if validate.integer(num_samples, "num_samples") != self.num_samples:
             raise ValueError(
                 f"groups are given for {self.num_samples} samples, but there are {num_samples}; give one for each"

@@ -23,6 +23,10 @@ from globidx.errors import RecordError
 STOPS = tuple(StopCriteria)
 # a change of weights takes a list in each record
 _MOST_CHANGES = 2**12
+# the turns of all periods together are laid out in some 6 seconds
+_MOST_TURNS = 2**22
+# positions and their sums are int64
+_LAST = 2**61
 _MOST_DATASETS = 2**14
 _PASSES_KEPT = 2**8
 
@@ -133,6 +137,12 @@ class Mixture(Order):
         Mixture
             The same up to there.
 
+        Raises
+        ------
+        ValueError
+            If the position is not behind that of the last change, or the weights are none of these
+            datasets.
+
         Examples
         --------
         >>> mixed = Mixture([40, 40], [0.25, 0.75])
@@ -209,7 +219,13 @@ class Mixture(Order):
         dataset: Any,  # noqa: ARG002
         num_samples: int,  # noqa: ARG002
     ) -> Order:
-        """Return the mixture with the weights of a record."""
+        """Return the mixture with the weights of a record.
+
+        Raises
+        ------
+        globidx.errors.RecordError
+            If they are no weights of these datasets.
+        """
         plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
         changes = tuple(
             Weights(epoch, position, tuple(turns)) for epoch, position, *turns in plan["weights"]
@@ -226,16 +242,24 @@ class Mixture(Order):
         try:
             for one in turns:
                 self._refuse_waiting(one)
+            for change in changes:
+                self._refuse_far(change.epoch, change.position)
+            return self._with(changes)
         except ValueError as error:
-            raise RecordError(f"sampler state: order: {error}") from None
-        return self._with(changes)
+            raise RecordError(f"sampler state: order: plan: {error}") from None
 
     def length(self, num_samples: int) -> int:
         """Return the positions of an epoch at the first weights."""
         return self.epoch_length(num_samples, 0)
 
     def epoch_length(self, num_samples: int, epoch: int) -> int:
-        """Return the positions of one epoch: other weights reach a dataset's end elsewhere."""
+        """Return the positions of one epoch: other weights reach a dataset's end elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If the datasets have another number of samples together.
+        """
         if num_samples != sum(self._sizes):
             raise ValueError(
                 f"the datasets of the mixture have {sum(self._sizes)} samples together, but there are {num_samples}"
@@ -262,13 +286,16 @@ class Mixture(Order):
             at = {one.epoch * self._num_samples + one.position: one.turns for one in self._weights}
         else:
             past = [one.turns for one in self._weights if one[:2] <= (epoch, 0)]
-            later = {one.position: one.turns for one in self._weights if one.epoch == epoch}
-            at = {0: past[-1]} | later
+            at = {0: past[-1]} if past else {}
+            at |= {one.position: one.turns for one in self._weights if one.epoch == epoch}
+        # the first weights hold before their position, too
+        at = {0: self._weights[0].turns} | at
         return Course(passes, [Change(*one) for one in sorted(at.items())], self._stop)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the order of one epoch."""
         length = self.epoch_length(num_samples, validate.integer(epoch, "epoch"))
+        self._refuse_far(epoch, length)
         endless = self._stop == "CYCLE_FOREVER"
         return _Mixed(
             num_samples,
@@ -321,7 +348,20 @@ class Mixture(Order):
                     "for ever; leave it out, or let an epoch end by FIRST_DATASET_EXHAUSTED or CYCLE_FOREVER"
                 )
 
+    def _refuse_far(self, epoch: int, position: int) -> None:
+        """ValueError for a position of an epoch that is further than positions are counted."""
+        if epoch * self._num_samples + position > _LAST:
+            raise ValueError(
+                f"position {position} of epoch {epoch} is past {_LAST} samples of a mixture"
+            )
+
     def _with(self, weights: tuple[Weights, ...]) -> Mixture:
+        turns = sum(sum(change.turns) for change in weights)
+        if turns > _MOST_TURNS and len(weights) > 1:
+            raise ValueError(
+                f"weights change {len(weights)} times, to periods of {turns} turns together, but at most "
+                f"{_MOST_TURNS} are laid out; take weights of simpler ratios"
+            )
         if len(weights) > _MOST_CHANGES:
             raise ValueError(
                 f"weights change {len(weights)} times, but a record holds {_MOST_CHANGES} changes"

@@ -83,6 +83,7 @@ class Passes(Order):
         self._under = Under()
         # the pass that is planned next, by the sampler's number of its epoch
         self._number = 0
+        self._seed = 0
 
     def parameters(self) -> dict[str, Any]:
         """Return the order under the passes; their size may be another one after each resume."""
@@ -93,14 +94,22 @@ class Passes(Order):
 
         Their size may be another one: the epoch under them runs on.
         """
-        inner = described.get("order")
-        return described.get("algorithm") == self.algorithm and self.order.matches(
-            _parsed(inner, "order")
+        if described.get("algorithm") != self.algorithm:
+            return False
+        # as they were planned: an order may know its records by their plan
+        plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
+        return all(
+            self.order.matches(_parsed(plan[name], f"order: plan: {name}"))
+            for name in ("order", "then")
         )
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
         """Return the next pass; the epoch under it keeps its plan and its samples."""
         under, order = self._under, self.order
+        if under.planned is not None and under.position:
+            # a pass may begin in the middle of a batch of the one before it, or have others
+            left = Left(under.epoch, under.position, 0, self._seed)
+            under = under._replace(planned=order.go_on(under.planned, left, lanes))
         if under.planned is not None:
             # the epoch that ends before the first one that is planned now
             last = under.epoch if under.position else under.epoch - 1
@@ -113,7 +122,13 @@ class Passes(Order):
         return PlannedPasses(self, self._number, size, under, later, num_samples)
 
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
-        """Return the pass of a record."""
+        """Return the pass of a record.
+
+        Raises
+        ------
+        globidx.errors.RecordError
+            If its plan was edited or damaged.
+        """
         plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
         if plan["num_samples"] > num_samples:
             raise RecordError(
@@ -125,16 +140,32 @@ class Passes(Order):
             for name, samples in (("order", plan["num_samples"]), ("then", num_samples))
         )
         under = Under(plan["epoch"], plan["position"], plan["num_samples"], planned)
-        return PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
+        recorded = PlannedPasses(self, plan["pass"], plan["size"], under, later, num_samples)
+        try:
+            end = under.end
+            recorded._stretches()
+        except ValueError as error:
+            raise RecordError(f"sampler state: order: plan: {error}") from None
+        # all before it was read
+        if (under.epoch + 1) * end > _MOST:
+            raise RecordError(
+                f"sampler state: order: plan: epoch is {under.epoch}, of {end} positions each; it was edited or damaged"
+            )
+        if under.position > end:
+            raise RecordError(
+                f"sampler state: order: plan: position is {under.position}, but the epoch under the pass has {end}; "
+                "it was edited or damaged"
+            )
+        return recorded
 
     def after(self, planned: Order, left: Left, epoch: int) -> Order:
         """Return the passes that follow one which was left at ``left``."""
         following = Passes(self.order, size=self._size, steps=self._steps)
-        following._number = epoch
+        following._number, following._seed = epoch, left.seed
         if isinstance(planned, PlannedPasses):
             # a record of the start of a pass has the plan of the pass before it, which was finished
             position = left.position if planned.number == left.epoch else planned.size
-            following._under = planned.under_at(position)
+            following._under = planned._under_at(position)
         return following
 
     def length(self, num_samples: int) -> int:  # noqa: ARG002 - a pass has its own size
@@ -145,7 +176,7 @@ class Passes(Order):
         """Return the running pass, under which the epoch goes on as its own order says."""
         if not isinstance(planned, PlannedPasses):
             return planned
-        return planned.gone_on(self.order, left, lanes)
+        return planned._gone_on(self.order, left, lanes)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return one pass of many of the same size, planned for one rank without a loader."""
@@ -160,7 +191,29 @@ class Passes(Order):
 
 
 class PlannedPasses(Order):
-    """One pass, as ``Passes.plan`` returns it."""
+    """One pass, as ``Passes.plan`` returns it.
+
+    Parameters
+    ----------
+    passes : Passes
+        The order that was planned.
+    number : int
+        The pass, by the sampler's number of its epoch.
+    size : int
+        Samples of all ranks in it.
+    under : Under
+        The epoch under its beginning.
+    later : Order
+        How the epochs after that one are planned.
+    num_samples : int
+        How many samples those have.
+
+    Examples
+    --------
+    >>> from globidx.core.orders.plain import Sequential
+    >>> Passes(Sequential(), steps=3).plan(range(9), 9, lambda: Lanes(2, 1, 4)).length(9)
+    12
+    """
 
     algorithm = Passes.algorithm
 
@@ -194,7 +247,7 @@ class PlannedPasses(Order):
         """Return the pass, whatever the trainer's number of it."""
         return _Pass(self, num_samples, validate.integer(seed, "seed"))
 
-    def stretches(self) -> list[tuple[int, Under]]:
+    def _stretches(self) -> list[tuple[int, Under]]:
         """Return the epochs under the pass, each with the position of its first sample in the pass.
 
         Raises
@@ -218,14 +271,14 @@ class PlannedPasses(Order):
                 break
         return found
 
-    def under_at(self, position: int) -> Under:
+    def _under_at(self, position: int) -> Under:
         """Return the epoch under a position of the pass, or after it."""
-        start, under = [one for one in self.stretches() if one[0] <= position][-1]
+        start, under = [one for one in self._stretches() if one[0] <= position][-1]
         if position - start == under.end:
             return Under(under.epoch + 1, 0, under.num_samples, under.planned)
         return under._replace(position=position - start)
 
-    def gone_on(self, order: Order, left: Left, lanes: Callable[[], Lanes]) -> PlannedPasses:
+    def _gone_on(self, order: Order, left: Left, lanes: Callable[[], Lanes]) -> PlannedPasses:
         """Return the pass with ``order`` for the epoch under it, if it was left in the first."""
         under = self._under
         at = under.position + left.position
@@ -234,11 +287,11 @@ class PlannedPasses(Order):
         planned = order.go_on(under.planned, left._replace(epoch=under.epoch, position=at), lanes)
         if planned == under.planned:
             return self
-        later = self.later
-        if later == under.planned:
-            end = under._replace(planned=planned).end
-            later = order.after(planned, Left(under.epoch, end), under.epoch + 1)
         under = under._replace(planned=planned)
+        later = order.after(planned, Left(under.epoch, under.end), under.epoch + 1)
+        # without a history, the next epoch goes on from its start as it was planned
+        begin = Left(under.epoch + 1, 0, 0, left.seed)
+        later = order.go_on(self.later if later is order else later, begin, lanes)
         return PlannedPasses(self._passes, self.number, self.size, under, later, self._num_samples)
 
 
@@ -247,7 +300,7 @@ class _Pass(Arrangement):
 
     def __init__(self, planned: PlannedPasses, num_samples: int, seed: int) -> None:
         super().__init__(num_samples, planned.size if num_samples else 0)
-        stretches = planned.stretches()
+        stretches = planned._stretches()
         self._starts = np.array([start for start, _ in stretches], np.int64)
         self._under, self._seed = [under for _, under in stretches], seed
         self._bound: dict[int, Arrangement] = {}

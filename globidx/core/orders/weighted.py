@@ -118,7 +118,13 @@ class Weighted(Order):
         dataset: Any,  # noqa: ARG002
         num_samples: int,  # noqa: ARG002
     ) -> Order:
-        """Return the order of the epoch of a record, whose weights may not be at hand."""
+        """Return the order of the epoch of a record, whose weights may not be at hand.
+
+        Raises
+        ------
+        globidx.errors.RecordError
+            If what it says of earlier weights was edited or damaged.
+        """
         plan = schema.fields(
             described.get("plan", {"earlier": []}), "sampler state: order: plan", _PLAN
         )
@@ -139,7 +145,13 @@ class Weighted(Order):
         left: Left,
         lanes: Callable[[], Lanes],  # noqa: ARG002
     ) -> Order:
-        """Return the order of a running epoch, with the weights of this one from ``left`` on."""
+        """Return the order of a running epoch, with the weights of this one from ``left`` on.
+
+        Raises
+        ------
+        globidx.errors.RecordMismatchError
+            If positions that were dealt by other weights are left.
+        """
         if not isinstance(planned, Weighted) or not planned._earlier:
             return planned
         position, digest = planned._earlier[-1]

@@ -285,7 +285,7 @@ class SamplerState:
         taken = _ascending([] if type(count) is int else count)
         value = cls(
             dataset=DatasetIdentity(**fields["dataset"]),
-            order=strict.plain(fields["order"], "order"),
+            order=_order(fields["order"]),
             seed=fields["seed"],
             epoch=fields["epoch"],
             tail=fields["tail"],
@@ -328,6 +328,14 @@ class SamplerState:
                     "damaged"
                 )
         return value
+
+
+def _order(described: Any) -> dict[str, Any]:
+    try:
+        order: dict[str, Any] = strict.plain(described, "order")
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"sampler state: {error}") from None
+    return order
 
 
 def _refuse_whole_record(state: Any) -> None:

@@ -100,21 +100,34 @@ class Tracker:
         loaded = SamplerState.from_dict(state)
         loaded.refuse_single_rank()
         refuse_other_run(loaded, dataset=self.dataset, order=self.order, seed=self.seed)
+        try:
+            self._check_plan(loaded)
+        except RecordError:
+            raise
+        except (ValueError, OverflowError) as error:
+            raise RecordError(f"sampler state: order: {error}; it was edited or damaged") from None
+        return loaded
+
+    def _check_plan(self, loaded: SamplerState) -> None:
+        """RecordError or ValueError unless the order of a record can be had, and is as long as it says."""
+        is_begun = bool(loaded.closed().committed)
+        if not is_begun and not _has_history(self.order):
+            return
         planned = self._recorded(loaded)
-        length = (
-            planned.epoch_length(loaded.dataset.num_samples, loaded.epoch)
-            if loaded.progress.committed
-            else loaded.progress.length
-        )
+        # An epoch of which nothing is committed is planned again, and may then have another length.
+        if not is_begun:
+            self._after_recorded(planned, loaded.epoch)
+            return
+        length = planned.epoch_length(loaded.dataset.num_samples, loaded.epoch)
         if loaded.progress.length != length:
             raise RecordError(
                 f"sampler state: length is {loaded.progress.length}, but the order has {length} positions; it was "
                 "edited or damaged"
             )
-        # Building the view compares how many positions are left out with the order.
-        if loaded.progress.left_out.pairs:
+        # Building the view compares how many positions are left out with the order, and checks a
+        # plan that has a history.
+        if loaded.progress.left_out.pairs or _changes(self.order):
             self._viewed(loaded, planned)
-        return loaded
 
     def refuse_finished(self, epoch: int) -> None:
         """EpochError if ``epoch`` is finished according to the record that was loaded."""
@@ -172,7 +185,9 @@ class Tracker:
             )
             left = replace(left, order=_described(planned))
             self._planned, self._view = planned, None
-        self._upcoming = self.order.after(self._planned, self._left(ended=ended), epoch)
+        # how far an epoch came is looked up for those orders alone that ask for it
+        if _has_history(self.order):
+            self._upcoming = self.order.after(self._planned, self._left(ended=ended), epoch)
         fresh, planned = self._fresh(epoch, self.state.skip)
         finished = left.epoch if ended else None
         self._start(replace(fresh, trail=left.left_behind(), finished_epoch=finished), planned)
@@ -186,8 +201,11 @@ class Tracker:
         # what was skipped before the load is still bad data
         skip = loaded.skip | self.state.skip
         if progress.committed:
+            planned = self._recorded(loaded)
             running = replace(
                 loaded,
+                # as this run says it, so that ranks that are in the next epoch say the same
+                order=_described(planned),
                 tail=self.tail,
                 progress=progress,
                 committed=0,
@@ -195,15 +213,11 @@ class Tracker:
                 finished_epoch=None,
                 skip=skip,
             )
-            planned = self._recorded(loaded)
             self._upcoming = self._after_recorded(planned, epoch)
             self._start(running, planned)
         else:
             if _has_history(self.order):
-                recorded = self.order.recorded(
-                    loaded.order, self.dataset, loaded.dataset.num_samples
-                )
-                self._upcoming = self._after_recorded(recorded, epoch)
+                self._upcoming = self._after_recorded(self._recorded(loaded), epoch)
             fresh, planned = self._fresh(epoch, skip)
             self._start(replace(fresh, trail=loaded.trail, quarantined=loaded.quarantined), planned)
         self.loaded_epoch = self.state.epoch
@@ -318,14 +332,8 @@ class Tracker:
         return Lanes(ranks=world_size, workers=max(1, workers), batch=world_size * batch_size)
 
     def _recorded(self, state: SamplerState) -> Order:
-        """Return the order of the epoch of a record.
-
-        It keeps its plan if anything of the epoch is committed.
-        """
-        # an epoch of which nothing is committed is planned again when a pass over it begins
-        if state.closed().committed:
-            return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
-        return self._upcoming.plan(self.dataset, state.dataset.num_samples, Lanes)
+        """Return the order of the epoch of a record, as it was planned for it."""
+        return self.order.recorded(state.order, self.dataset, state.dataset.num_samples)
 
     def _fresh(self, epoch: int, skip: Ranges) -> tuple[SamplerState, Order]:
         """Return the start of an epoch.

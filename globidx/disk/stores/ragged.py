@@ -26,12 +26,7 @@ class RunsSource:
     def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
         """Fill ``out`` with runs ``[start, stop)``, an array each; how many bytes that took."""
         store, array, tell = self._store(), self._runs.array, self._runs.tell
-        begins, ends = self._bounds(store, start, stop)
-        if (begins < 0).any() or (ends < begins).any():
-            raise ReadError(
-                f"{' and '.join(map(repr, tell))} tell no runs of rows in [{start}, {stop}): "
-                f"they begin at {begins[:4].tolist()} and end at {ends[:4].tolist()}"
-            )
+        begins, ends = self._checked(store, start, stop)
         nbytes = begins.nbytes * len(tell)
         for here, there in _stretches(begins, ends):
             low, high = int(begins[here:there].min()), int(ends[here:there].max())
@@ -45,6 +40,23 @@ class RunsSource:
                 # a copy, so that one kept run does not keep all of them in memory
                 out[place] = rows[begins[place] - low : ends[place] - low].copy()
         return nbytes
+
+    def lengths(self, start: int, stop: int) -> NDArray[np.int64]:
+        """How many rows runs ``[start, stop)`` have; only what tells runs is read."""
+        begins, ends = self._checked(self._store(), start, stop)
+        return ends - begins
+
+    def _checked(
+        self, store: Store, start: int, stop: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where runs begin and end; ReadError where one ends before it begins."""
+        begins, ends = self._bounds(store, start, stop)
+        if (begins < 0).any() or (ends < begins).any():
+            raise ReadError(
+                f"{' and '.join(map(repr, self._runs.tell))} tell no runs of rows in [{start}, {stop}): "
+                f"they begin at {begins[:4].tolist()} and end at {ends[:4].tolist()}"
+            )
+        return begins, ends
 
     def _bounds(
         self, store: Store, start: int, stop: int

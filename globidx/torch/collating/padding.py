@@ -166,7 +166,7 @@ class Padding:
     def _filled(self, like: torch.Tensor, shape: tuple[int, ...], place: str) -> torch.Tensor:
         if not self.value:
             return like.new_zeros(shape)
-        if not _is_held(self.value, like.dtype):
+        if not is_held(self.value, like.dtype):
             raise ValueError(
                 f"{called(place)} is {like.dtype}, which does not have value={self.value!r}: choose "
                 "another value= for it"
@@ -194,7 +194,7 @@ class Padding:
         return mask
 
 
-def _is_held(value: Any, dtype: torch.dtype) -> bool:
+def is_held(value: Any, dtype: torch.dtype) -> bool:
     """Whether a dtype has a value, rounded if it has a point."""
     if type(value) is complex:
         return dtype.is_complex

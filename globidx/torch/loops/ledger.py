@@ -259,6 +259,9 @@ class Ledger(Account):
             load()
             self._restarts = True
             if self.tracker.state.progress.committed or self._finished != epoch:
+                # a loop that was set to an earlier one would come to this one again
+                if self._chosen is not None:
+                    self.tracker.refuse_finished(self._chosen)
                 self._point(cursor)
             else:
                 cursor.empty()

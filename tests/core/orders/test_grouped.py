@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.plain import Sequential
 from globidx.errors import RecordError, RecordMismatchError
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "grouped-1.json"
 TAILS = ("merge", "pad", "drop")
 
 
@@ -198,6 +200,23 @@ def test_groups_may_be_a_function_of_the_dataset():
     assert sorted(map(sorted, batches(ids, 2))) == [[0, 2], [1, 3]]
     with pytest.raises(ValueError, match="groups are given for 4 samples, but there are 5"):
         order.plan(words, 5, lanes(2))
+    others = ["aa", "b", "c", "dd"]
+    ids = ids_of(order.plan(others, 4, lanes(2)), 4)
+    assert sorted(map(sorted, batches(ids, 2))) == [[0, 3], [1, 2]]
+
+
+def test_an_epoch_keeps_its_groups_where_files_are_appended():
+    """Also if their groups come before its own; the next epoch has all."""
+    words = ["bb", "bb", "dddd", "bb"]
+    orders = {"list": lambda words: Grouped(words), "function": lambda _: Grouped(list)}
+    for make in orders.values():
+        first = make(words).plan(words, 4, lanes(2))
+        grown = ["bb", "bb", "dddd", "bb", "a", "dddd", "ccc"]
+        order = make(grown)
+        again = order.recorded(first.describe(), grown, 4)
+        assert again == first
+        assert ids_of(again, 4) == ids_of(first, 4)
+        assert sorted(ids_of(order.plan(grown, 7, lanes(2)), 7)) == list(range(7))
 
 
 def test_other_groups_are_refused():
@@ -221,3 +240,15 @@ def test_an_edited_record_is_refused(cuts):
     described["plan"]["cuts"] = cuts
     with pytest.raises(RecordError, match="order: plan"):
         order.recorded(described, None, 3).bind(3, seed=0, epoch=0)
+
+
+def test_golden_vectors():
+    """The ids that name and version stand for, over a change of the batch size."""
+    golden = json.loads(GOLDEN.read_text())
+    n = len(golden["labels"])
+    for case in golden["cases"]:
+        order = Grouped(golden["labels"], tail=case["tail"])
+        planned = order.plan(None, n, lanes(case["batch"]))
+        left = Left(case["epoch"], case["position"], case["holes"], case["seed"])
+        planned = order.go_on(planned, left, lanes(case["then"]))
+        assert ids_of(planned, n, case["seed"], case["epoch"]) == case["ids"]

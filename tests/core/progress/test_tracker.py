@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from sampling import FixedRanks
 
 from globidx import errors
+from globidx.core.orders.grouped import Grouped
+from globidx.core.orders.mixture import Mixture
+from globidx.core.orders.passes import Passes
 from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.tracker import Tracker, refuse_other_run
@@ -183,3 +186,103 @@ def test_a_length_that_the_order_has_not_is_refused():
     edited = {"segments": [[1]], "committed": 1, "length": 10, "remaining": 9}
     with pytest.raises(errors.RecordError, match="length is 10, but the order has 12 positions"):
         tracker.check(tracker.state.to_dict() | edited)
+
+
+def test_a_length_is_compared_with_the_order_before_the_first_segment_is_closed():
+    """Positions behind the end have no sample, and would be looked for without end."""
+    tracker = made(range(12), order=Shuffle())
+    edited = {"open": {"world_size": 1, "count": 2}, "committed": 2, "length": 20, "remaining": 18}
+    with pytest.raises(errors.RecordError, match="length is 20, but the order has 12 positions"):
+        tracker.check(tracker.state.to_dict() | edited)
+
+
+@pytest.mark.parametrize(
+    ("order", "other"),
+    [
+        (Passes(Sequential(), size=8), Passes(Sequential(), size=5)),
+        (Mixture([9, 3], [0.5, 0.5]), Mixture([9, 3], [0.1, 0.9])),
+        (Grouped([0] * 7 + [1] * 5, tail="drop"), None),
+    ],
+)
+def test_an_epoch_that_begins_without_skipped_ids_is_planned_anew(order, other):
+    """How many positions they have in it depends on its plan, which is not kept."""
+    first = made(range(12), order=order)
+    first.loading = (0, 4)
+    first.renew(unread=True)
+    first.commit(first.state.progress.length, 0, 1)
+    first.skip(Ranges.of([1, 2, 10]))
+    first.begin(1, ended=True)
+    first.renew(unread=True)
+    record = first.state.to_dict()
+    assert record["skipped"]
+    second = made(range(12), order=other or order)
+    second.load(second.check(record))
+    assert not {1, 2, 10} & set(left(second))
+
+
+@pytest.mark.parametrize(
+    ("order", "plan", "why"),
+    [
+        (Passes(Shuffle(), size=8), {"size": 2**40}, "over 4096 epochs of 12"),
+        (Passes(Shuffle(), size=8), {"position": 13}, "position is 13, .* has 12"),
+        (
+            Passes(Mixture([9, 3], [0.5, 0.5]), size=8),
+            {"num_samples": 1},
+            "have 12 samples together, but there are 1",
+        ),
+        (
+            Passes(Mixture([9, 3], [0.5, 0.5], stop="CYCLE_FOREVER"), size=8),
+            {"epoch": 2**62},
+            "epoch is 4611686018427387904, of 12",
+        ),
+        (Mixture([9, 3], [0.5, 0.5]), {"weights": [[2**62, 0, 1, 1]]}, "is past"),
+        (
+            Mixture([9, 3], [0.5, 0.5]),
+            {"weights": [[0, at, 2**15, 2**15] for at in range(65)]},
+            "change 65 times",
+        ),
+        (Grouped([0] * 7 + [1] * 5, batch=4), {"cuts": [[0, 4, 0, 13]]}, "has 13 positions"),
+        (
+            Grouped([0] * 7 + [1] * 5, batch=4),
+            {"cuts": [[0, 4, 0, 12], [2**50, 4, 0, 12]]},
+            "no batch begins at 1125899906842624",
+        ),
+        (
+            Grouped([0] * 7 + [1] * 5, batch=4),
+            {"cuts": [[0, 4, 0, 12], [3, 4, 0, 12]]},
+            "no batch begins at 3",
+        ),
+    ],
+)
+@pytest.mark.parametrize("amount", [0, 2])
+def test_an_edited_plan_is_refused_before_anything_changes(order, plan, why, amount):
+    """In no time, and by name; that of an epoch that has not begun too, if it says where to begin."""
+    first = made(range(12), order=order)
+    first.commit(amount, 0, 1)
+    record = first.state.to_dict()
+    record["order"]["plan"] |= plan
+    tracker = made(range(12), order=order)
+    before = everything(tracker)
+    if not amount and isinstance(order, Grouped):
+        tracker.load(tracker.check(record))
+        return
+    with pytest.raises(errors.RecordError, match=why):
+        tracker.check(record)
+    assert everything(tracker) == before
+
+
+def test_a_mixture_whose_weights_begin_later_has_the_first_of_them_before():
+    """As a record of a later epoch says them."""
+    order = Mixture([9, 3], [0.5, 0.5])
+    record = made(range(12), order=order).state.to_dict()
+    record["order"]["plan"] = {"weights": [[3, 5, 1, 1]]}
+    tracker = made(range(12), order=order)
+    tracker.load(tracker.check(record))
+    assert len(left(tracker)) == order.length(12)
+
+
+def test_an_order_that_json_cannot_hold_is_refused():
+    """As any other field."""
+    record = made().state.to_dict() | {"order": {"algorithm": 10**30}}
+    with pytest.raises(errors.RecordError, match="has more than 20 digits"):
+        made().check(record)

@@ -1,0 +1,1 @@
+"""Packs of documents as samples of torch's loaders."""
