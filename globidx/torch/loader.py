@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
@@ -38,7 +39,8 @@ class DataLoader(ShieldedLoader):
     ----------
     dataset : Dataset
         As for torch; with a ``ResumableDistributedSampler`` a map-style dataset, as long as the
-        sampler's.
+        sampler's. A ``globidx.stream.GlobalStream`` is read as the dataset and the sampler that it
+        is.
     *args, **kwargs
         As for torch, but that ``collate_fn`` is by default ``collate.default``: torch's, which
         keeps text and other Python objects.
@@ -95,6 +97,10 @@ class DataLoader(ShieldedLoader):
                 "none: make it a map-style dataset, with __len__ and __getitem__, or leave the "
                 "sampler out"
             )
+        # a stream of a map-style dataset is read as what it is made of
+        self._is_endless = bool(getattr(dataset, "infinite", False)) if is_iterable else False
+        if is_iterable and callable(getattr(dataset, "map_style", None)):
+            dataset, kwargs["sampler"] = dataset.map_style()
         super().__init__(dataset, *args, **kwargs)
         self._refuse_other_dataset()
         # torch's own is left where it was asked for, and where there are no batches
@@ -139,6 +145,21 @@ class DataLoader(ShieldedLoader):
         if self._resumable is None:
             # another sampler: this is a torch loader, with a device
             return self._on_device(super().__iter__())
+        return self._passes() if self._is_endless else self._deliveries()
+
+    def _passes(self) -> Iterator[Any]:
+        """One pass after another, each the next epoch's."""
+        while True:
+            yield from self._deliveries()
+            if self._counted("an infinite stream") and not self.steps_per_epoch:
+                raise ValueError(
+                    "an epoch of the infinite stream has no batch on this rank, so the loop would "
+                    "never go on; use fewer ranks, a smaller batch_size, or drop_last=False"
+                )
+
+    def _deliveries(self) -> Deliveries:
+        """A pass that reports to the sampler what the loop is given."""
+        assert self._resumable is not None
         self._refuse_other_dataset()
         running = Deliveries(_Batches(self), self._resumable._ledger)
         # weakly, so that a loop that was left is freed with its batch
@@ -153,6 +174,11 @@ class DataLoader(ShieldedLoader):
         Samples that were done at other world sizes or batch sizes are counted in today's batches,
         rounded up.
         """
+        if self._is_endless:
+            raise TypeError(
+                "a loader of an infinite stream has no len(); loader.steps_per_epoch is that of an "
+                "epoch"
+            )
         batching = self._batching()
         # a batch sampler that counts its own batches alone knows how many it makes
         counts = getattr(type(self.batch_sampler), "__len__", None)

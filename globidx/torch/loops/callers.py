@@ -32,6 +32,7 @@ _AHEAD = {
     "reads in processes",
 }
 _ACCELERATE = "accelerate.data_loader"
+_FETCHER = "torch.utils.data._utils.fetch"
 # frames between a loader and the sampler that it reads: batch samplers, wrappers, and our own
 _MOST_FRAMES = 13
 # a suspended frame is on no thread's stack, whether its loop goes on or not
@@ -168,6 +169,35 @@ def refuse_accelerate(world_size: int) -> None:
                 "globidx.integrations.accelerate.prepare(accelerator, loader) in place of "
                 "accelerator.prepare(loader)"
             )
+
+
+def refuse_stream_of_accelerate(world_size: int) -> None:
+    """CommitError if Accelerate deals a stream, which is one rank's already, to the ranks again."""
+    if world_size > 1 and any(_name(frame) == _ACCELERATE for frame in _frames()):
+        raise CommitError(
+            f"Accelerate deals this stream to {world_size} processes, but it is one rank's already: "
+            "most samples would be lost; use globidx.DataLoader(stream, ...), by "
+            "globidx.integrations.accelerate.prepare(accelerator, loader)"
+        )
+
+
+class Fetch(NamedTuple):
+    """A batch that torch's loader takes from an iterable dataset: its size, and how much it has."""
+
+    size: int
+    begun: int
+
+
+def fetch_under_way() -> Fetch | None:
+    """The batch that a loader is taking from the caller, by ``next()``; None if none is."""
+    # a worker is told neither the batch size nor where a batch begins
+    for frame in _frames():
+        if _name(frame) == _FETCHER and frame.f_code.co_name == "fetch":
+            wanted = frame.f_locals.get("possibly_batched_index")
+            # without batches it is None
+            size = len(wanted) if isinstance(wanted, list) else 1
+            return Fetch(size, len(frame.f_locals.get("data", ())))
+    return None
 
 
 def refuse_ignite() -> None:

@@ -203,6 +203,19 @@ class Ledger(Account):
             if self.passes.counted_by(loop):
                 self._end_pass()
 
+    def read_apart(self) -> None:
+        """Learn that a pass is read by a copy of the sampler, and that its ids are committed by hand."""
+        with self.lock:
+            if not self.passes.is_looped_over:
+                self._end_if_over()
+                if not self.passes.untouched:
+                    self.passes.move("is read by a stream")
+
+    def end_pass(self) -> None:
+        """End the epoch on this rank, which has had all that was dealt to it."""
+        with self.lock:
+            self._end_pass()
+
     # -- what a save asks for
 
     def expect_all_ranks(self) -> None:

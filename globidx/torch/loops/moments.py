@@ -40,6 +40,10 @@ class SharedMoment:
     def _share(self, numbers: torch.Tensor) -> None:
         self._numbers = numbers.share_memory_()  # type: ignore[no-untyped-call]
 
+    def part(self) -> None:
+        """From here on, this process has a moment of its own."""
+        self._numbers = self._numbers.clone()
+
     def set(self, moment: Moment) -> None:
         """From here on, samples are those of this moment."""
         self._numbers.copy_(torch.tensor(moment, dtype=torch.int64))

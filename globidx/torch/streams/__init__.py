@@ -1,0 +1,1 @@
+"""Streams: iterable datasets with the order and the record of a sampler."""

@@ -1,0 +1,245 @@
+"""Rows of shards are read once on any ranks and workers, whatever was read before a save."""
+
+import copy
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated_workers import as_worker, batches
+from torch.utils.data import DataLoader
+from torch.utils.data._utils.worker import WorkerInfo
+
+from globidx import CheckpointManager
+from globidx.errors import CommitError, EpochError, RecordMismatchError, StaleIteratorError
+from globidx.stream import ShardStream
+
+GRID = list(itertools.product((1, 2, 3), (0, 1, 2, 4)))
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+class Shards:
+    """Shards of so many rows each; a row is (shard, row)."""
+
+    def __init__(self, lengths):
+        self.names = [f"part-{number}.parquet" for number in range(len(lengths))]
+        self.lengths = dict(zip(self.names, lengths, strict=True))
+
+    def rows(self, name):
+        """All rows of a shard."""
+        return ((name, row) for row in range(self.lengths[name]))
+
+    def all(self):
+        """All rows, sorted."""
+        return sorted(row for name in self.names for row in self.rows(name))
+
+    def streams(self, ranks, states=None, **arguments):
+        """A stream for each rank, which goes on from a record."""
+        made = [
+            ShardStream(self.names, self.rows, ranks, rank, **arguments) for rank in range(ranks)
+        ]
+        for stream in made if states else ():
+            stream.load_state_dict(states)
+        return made
+
+
+def run(stream, *, workers, batch_size, most=None):
+    """The rows that a loop of at most so many batches trains on, each batch committed."""
+    seen = []
+    for batch in itertools.islice(batches(stream, workers=workers, batch_size=batch_size), most):
+        seen += [row for row, _ in batch]
+        stream.commit([place for _, place in batch])
+    return seen
+
+
+@settings(max_examples=8)
+@pytest.mark.parametrize("first", GRID)
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=9),
+    second=st.sampled_from(GRID),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    steps=st.lists(st.integers(0, 5), min_size=3, max_size=3),
+    later=st.integers(0, 3),
+)
+def test_no_row_is_lost_or_repeated_on_any_other_ranks_and_workers(
+    first, lengths, second, sizes, steps, later
+):
+    """An epoch in three worlds, saved anywhere, where ranks have come differently far and some shards are empty."""
+    shards, states, seen = Shards(lengths), None, []
+    for (ranks, workers), size, most in (
+        (first, sizes[0], steps),
+        (second, sizes[1], [later] * 3),
+        (first, sizes[0], [None] * 3),
+    ):
+        made = shards.streams(ranks, states, seed=3)
+        for stream, limit in zip(made, most, strict=False):
+            # a loop that is left and begun again in between
+            half = None if limit is None else limit // 2
+            seen += run(stream, workers=workers, batch_size=size, most=half)
+            rest = None if limit is None else limit - half
+            seen += run(stream, workers=workers, batch_size=size, most=rest)
+        states = ShardStream.merge_states([stream.state_dict() for stream in made])
+    assert sorted(seen) == shards.all()
+
+
+@pytest.mark.parametrize(("first", "second"), [((1, 2), (2, 1)), ((2, 1), (1, 2))])
+def test_torchs_own_workers_and_a_checkpoint(tmp_path, first, second):
+    """The same with processes, torch's collate, and records in a folder for one rank."""
+    shards, states, seen = Shards([7, 0, 11, 3, 5, 1]), None, []
+    for (ranks, workers), size, most in ((first, 4, 2), (second, 3, None)):
+        made = shards.streams(ranks, states)
+        for stream in made:
+            loader = DataLoader(stream, batch_size=size, num_workers=workers)
+            for (names, rows), places in itertools.islice(loader, most):
+                seen += zip(names, rows.tolist(), strict=True)
+                stream.commit(places)
+        states = ShardStream.merge_states([stream.state_dict() for stream in made])
+    assert sorted(seen) == shards.all()
+    (alone,) = shards.streams(1, states)
+    CheckpointManager(tmp_path, {"rows": alone}).save(1)
+    (other,) = shards.streams(1)
+    CheckpointManager(tmp_path, {"rows": other}).restore()
+    assert list(other) == [] and other.state_dict() == alone.state_dict()
+
+
+def test_epochs_have_their_own_order_the_same_on_any_ranks():
+    """Shards are read in another sequence; rows of a shard stay in theirs."""
+    shards, orders = Shards([2] * 8), set()
+    for epoch in range(4):
+        (stream,) = shards.streams(1, seed=5)
+        stream.set_epoch(epoch)
+        order = [row for row, _ in stream]
+        assert sorted(order) == shards.all() and [row for _, row in order] == [0, 1] * 8
+        orders.add(tuple(order))
+        dealt = shards.streams(2, seed=5)
+        for rank, one in enumerate(dealt):
+            one.set_epoch(epoch)
+            assert [name for (name, row), _ in one if not row] == [
+                name for name, row in order if not row
+            ][rank::2]
+    assert len(orders) == 4
+    (plain,) = shards.streams(1, shuffle=False)
+    assert [row for row, _ in plain] == shards.all()
+
+
+def test_a_shard_that_seeks_is_asked_for_its_first_row():
+    """It does not read what is done."""
+    asked = []
+
+    def rows(name, start=0):
+        asked.append((name, start))
+        return range(start, 5)
+
+    stream = ShardStream([Path("/data/a"), "b"], rows, 1, 0, shuffle=False)
+    stream.commit([place for _, place in itertools.islice(stream, 3)])
+    asked.clear()
+    assert [row for row, _ in stream] == [3, 4, 0, 1, 2, 3, 4]
+    assert asked == [(Path("/data/a"), 3), ("b", 0)]
+
+
+def test_a_pass_begins_where_it_was_made():
+    """A worker that is asked late must not begin behind what was committed meanwhile."""
+    (stream,) = Shards([6]).streams(1)
+    late, places = iter(stream), [place for _, place in stream]
+    stream.commit(places[:4])
+    assert len(list(late)) == 6
+
+
+@pytest.mark.parametrize("by", [lambda places: places, torch.stack, lambda places: places[0]])
+def test_places_may_be_tensors(by):
+    """A batch of them, or one."""
+    (stream,) = Shards([4]).streams(1)
+    places = [torch.from_numpy(place) for _, place in stream][:2]
+    stream.commit(by(places))
+    assert len(list(stream)) in (2, 3)
+
+
+# -- what is refused
+
+
+def test_rows_are_committed_once_and_in_their_sequence():
+    """A row that was left out is named."""
+    (stream,) = Shards([6]).streams(1)
+    places = [place for _, place in stream]
+    with pytest.raises(
+        CommitError, match=r"row 1 of the shard at position 0, of which rows \[0, 0\)"
+    ):
+        stream.commit(places[1:3])
+    stream.commit(places[:2])
+    with pytest.raises(CommitError, match=r"row 1 .* rows \[0, 2\)"):
+        stream.commit(places[1:3])
+    stream.commit(places[2:])
+    with pytest.raises(CommitError, match="row 0 .* all rows"):
+        stream.commit(places[:1])
+    assert list(stream) == []
+
+
+def test_rows_of_another_epoch_or_rank_cannot_be_committed():
+    """A loop that goes on after set_epoch, and the batch of another rank."""
+    one, other = Shards([3, 3]).streams(2)
+    places = [place for _, place in one]
+    with pytest.raises(CommitError, match="not dealt to rank 1 of 2"):
+        other.commit(places)
+    one.set_epoch(1)
+    with pytest.raises(
+        CommitError, match="of epoch 0, which is not dealt to rank 0 of 2 in epoch 1"
+    ):
+        one.commit(places)
+
+
+def test_a_record_of_another_run_is_refused():
+    """Other shards, another sequence of them, another seed; in another folder they are the same."""
+    (stream,) = Shards([3, 3]).streams(1)
+    state = stream.state_dict()
+    names = ["/elsewhere/part-0.parquet", "part-1.parquet"]
+    ShardStream(names, list, 1, 0).load_state_dict(state)
+    for shards, arguments, name in (
+        (names[:1], {}, "shards"),
+        (names[::-1], {}, "names"),
+        (names, {"seed": 1}, "seed"),
+        (names, {"shuffle": False}, "shuffle"),
+    ):
+        with pytest.raises(RecordMismatchError, match=name) as caught:
+            ShardStream(shards, list, 1, 0, **arguments).load_state_dict(state)
+        assert caught.value.field == name
+
+
+def test_one_rank_of_several_does_not_speak_for_all():
+    """Its own state loads on that rank alone, as a manager does that has to go back."""
+    one, _ = Shards([3, 3]).streams(2)
+    one.commit([place for _, place in one][:2])
+    state = one.state_dict()
+    again, other = Shards([3, 3]).streams(2)
+    again.load_state_dict(state)
+    assert again.state_dict() == state and len(list(again)) == 1
+    with pytest.raises(RecordMismatchError, match="rank 0 of 2 alone"):
+        other.load_state_dict(state)
+
+
+def test_finished_epochs_are_refused():
+    """A trainer whose counter restarted at 0 would read them again."""
+    (stream,) = Shards([3]).streams(1)
+    stream.set_epoch(2)
+    (later,) = Shards([3]).streams(1, stream.state_dict())
+    with pytest.raises(EpochError, match="set_epoch"):
+        later.set_epoch(1)
+
+
+def test_workers_that_persist_are_refused():
+    """Theirs is the stream as it was when they started."""
+    (stream,) = Shards([3]).streams(1)
+    with as_worker(WorkerInfo(id=0, num_workers=1, seed=0, dataset=stream)):
+        assert len(list(copy.copy(stream))) == len(list(stream)) == 3
+        with pytest.raises(StaleIteratorError, match="persistent_workers"):
+            list(stream)
+        with pytest.raises(CommitError, match="in the training loop"):
+            stream.state_dict()
+
+
+@pytest.mark.parametrize("shards", [[], "part-0.parquet"])
+def test_no_shards_are_refused(shards):
+    """One name is no list of names."""
+    with pytest.raises(ValueError, match="list of at least one file"):
+        ShardStream(shards, list)
