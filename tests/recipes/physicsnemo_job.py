@@ -65,6 +65,8 @@ def main():
     load_checkpoint(**ckpt_args, metadata_dict=metadata)
     if metadata:
         train_sampler.load_state_dict(metadata["sampler"])
+    # a rank that begins late must not load what rank 0 saves at the end of its first epoch
+    meet()
     for epoch in range(train_sampler.epoch, 3):
         train_loader.set_epoch(epoch)
         for step, (batch, samples) in enumerate(train_loader, 1):
