@@ -6,6 +6,7 @@ In a leg, the turns are those of one ``Interleave``; draws are counted over all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -135,9 +136,12 @@ class Course:
         """Return the turns of those that take part."""
         if self._stop != "ALL_DATASETS_EXHAUSTED":
             return turns
-        return tuple(
+        left = [
             turn * (done < size) for turn, done, size in zip(turns, drawn, self._sizes, strict=True)
-        )
+        ]
+        # the fewest turns in this ratio: a period takes a table of its length
+        common = max(1, math.gcd(*left))
+        return tuple(turn // common for turn in left)
 
     def _end(
         self, interleave: Interleave, turns: tuple[int, ...], drawn: tuple[int, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -290,7 +291,7 @@ class Mixture(Order):
             at |= {one.position: one.turns for one in self._weights if one.epoch == epoch}
         # the first weights hold before their position, too
         at = {0: self._weights[0].turns} | at
-        return Course(passes, [Change(*one) for one in sorted(at.items())], self._stop)
+        return _course(tuple(passes), tuple(Change(*one) for one in sorted(at.items())), self._stop)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:
         """Return the order of one epoch."""
@@ -369,6 +370,12 @@ class Mixture(Order):
         copied = copy.copy(self)
         copied._weights = weights
         return copied
+
+
+@lru_cache(maxsize=16)
+def _course(passes: tuple[int, ...], changes: tuple[Change, ...], stop: str) -> Course:
+    # each end of one of many datasets takes a table, and an epoch's course is asked for several times
+    return Course(passes, changes, stop)
 
 
 class _Parts:

@@ -1,5 +1,7 @@
 """Legs of a mixture against a loop that draws one sample at a time."""
 
+import math
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,10 @@ def drawn_one_by_one(sizes, changes, stop):
         # the pattern begins anew where anybody's turns change
         if (taking, len(waiting)) != leg:
             leg, begun = (taking, len(waiting)), len(course)
-        which = int(Interleave(taking).forward(np.array([len(course) - begun]))[0][0])
+        # in the fewest turns that have this ratio, where some are left out
+        common = math.gcd(*taking) if stop == "ALL_DATASETS_EXHAUSTED" else 1
+        turn = Interleave(tuple(one // common for one in taking))
+        which = int(turn.forward(np.array([len(course) - begun]))[0][0])
         if stop == "FIRST_DATASET_EXHAUSTED" and not left[which]:
             break
         course.append((which, drawn[which]))
