@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -264,3 +265,17 @@ def test_ranks_that_have_ended_a_pass_agree_with_those_that_have_not():
     next(behind)
     record = merge_states([sampler.state_dict() for sampler in resumed.samplers])
     assert record["committed"] == 36
+
+
+def test_a_record_that_is_refused_leaves_iterators_as_they_were():
+    """Ids that this run leaves out cannot be found in an epoch that other weights drew."""
+    first = ResumableDistributedSampler(range(6), 1, 0, order=Weighted([1, 2, 3, 1, 1, 1]))
+    assert len(list(islice(first, 2))) == 2
+    first.commit(2)
+    second = ResumableDistributedSampler(range(6), 1, 0, order=Weighted([3, 2, 1, 1, 1, 1]))
+    second.skip([1])
+    ids = iter(second)
+    next(ids)
+    with pytest.raises(RecordMismatchError, match="left out"):
+        second.load_state_dict(first.state_dict())
+    assert len(list(ids)) == 5

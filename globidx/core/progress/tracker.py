@@ -213,8 +213,8 @@ class Tracker:
                 finished_epoch=None,
                 skip=skip,
             )
-            self._upcoming = self._after_recorded(planned, epoch)
             self._start(running, planned)
+            self._upcoming = self._after_recorded(planned, epoch)
         else:
             if _has_history(self.order):
                 self._upcoming = self._after_recorded(self._recorded(loaded), epoch)

@@ -155,8 +155,8 @@ class Ledger(Account):
         with self.lock:
             # before anything changes: a record that is refused leaves all as it was
             loaded = self.tracker.check(state)
-            self.passes.move("was loaded with a record")
             self.tracker.load(loaded)
+            self.passes.move("was loaded with a record")
             self._finished, self._restarts = loaded.finished_epoch, False
 
     # -- what a loop over a loader reports
