@@ -374,7 +374,7 @@ class Mixture(Order):
 
 @lru_cache(maxsize=16)
 def _course(passes: tuple[int, ...], changes: tuple[Change, ...], stop: str) -> Course:
-    # each end of one of many datasets takes a table, and an epoch's course is asked for several times
+    # each end of one of many datasets takes a table, and a course is asked for several times
     return Course(passes, changes, stop)
 
 
