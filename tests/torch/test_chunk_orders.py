@@ -92,6 +92,10 @@ def test_each_id_is_committed_once_however_often_the_run_is_killed(legs, last, s
             epoch = Epoch(order)
         streams = [list(sampler) for sampler in ranks]
         assert streams == epoch.deal(world, tail)
+        if not any(streams):
+            # fewer are left than there are ranks: a loop would end the epoch, and no commit does
+            assert tail == "drop" and len(epoch.left) < world
+            return
         counts = [
             len(stream) if share == 1.0 else int(share * len(stream))
             for stream, share in zip(
