@@ -21,7 +21,9 @@ def test_progress_is_for_terminals_or_on_demand(folder):
         (["--progress"], r"2 of 2 files \(100 %\), [\d.e+]+ files/s\n"),
         (["--quiet"], ""),
     ):
-        done = command("build", folder, *more, "--cache-dir", folder / "cache", "--workers", "1")
+        # a cache for each: of files that one has, those that count as settled are not scanned again
+        cache = folder / f"cache{''.join(more)}"
+        done = command("build", folder, *more, "--cache-dir", cache, "--workers", "1")
         assert done.returncode == 0 and re.fullmatch(expected, done.stderr), done.stderr
     for more in ([], ["--quiet"]):
         main_end, other_end = pty.openpty()
