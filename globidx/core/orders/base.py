@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core import validate
+from globidx.core.json import strict
 from globidx.core.orders.lanes import Lanes
 
 Ids = NDArray[np.int64]
@@ -439,3 +440,17 @@ class Order(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters().items())})"
+
+
+def as_text(order: Order) -> str:
+    """Return what a record keeps of an order that is part of another one.
+
+    As text: a framework that flattens a record into keys has the same keys for every order.
+    """
+    return strict.canonical(order.describe()).decode()
+
+
+def matches_but(order: Order, described: Mapping[str, Any], *ignored: str) -> bool:
+    """Return whether a record is of this order, whatever it says under the names ``ignored``."""
+    either = dict.fromkeys(ignored)
+    return {**described, **either} == {**order.describe(), **either}

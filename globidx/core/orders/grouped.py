@@ -9,13 +9,13 @@ from typing import Any, get_args
 import numpy as np
 
 from globidx.core import validate
-from globidx.core.json import schema, strict
-from globidx.core.orders.base import Arrangement, Ids, Left, Order
+from globidx.core.json import schema
+from globidx.core.orders.base import Arrangement, Ids, Left, Order, as_text, matches_but
 from globidx.core.orders.blocks import Cut, Leg, Rest
 from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.membership import Groups
 from globidx.core.orders.plain import Shuffle
-from globidx.core.orders.weighted import counter_key, refuse_undrawn
+from globidx.core.orders.weighted import derived_seed, refuse_undrawn
 from globidx.errors import RecordError, RecordMismatchError
 
 _MOST = 2**62
@@ -85,11 +85,11 @@ class Grouped(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return the tail and the order in the groups; the plan has the batch size."""
-        return {"inner": strict.canonical(self.inner.describe()).decode(), "tail": self.tail}
+        return {"inner": as_text(self.inner), "tail": self.tail}
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Return whether a record was written in this order, whatever its batch size."""
-        return {**described, "plan": None} == {**self.describe(), "plan": None}
+        return matches_but(self, described, "plan")
 
     def length(self, num_samples: int) -> int:
         """Return the positions of an epoch that is read one by one."""
@@ -306,7 +306,7 @@ class _GroupedEpoch(Arrangement):
 
     def _of(self, group: int) -> Arrangement:
         if group not in self._bound:
-            seed = int(counter_key(f"grouped.1 {self._seed} {group}") >> np.uint64(1))
+            seed = derived_seed(f"grouped.1 {self._seed} {group}")
             size = int(self._groups.sizes[group])
             self._bound[group] = self._inner.bind(size, seed=seed, epoch=self._epoch)
         return self._bound[group]

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from globidx.core import validate
-from globidx.core.json import schema, strict
+from globidx.core.json import schema
 from globidx.core.mixture.course import Change, Course, StopCriteria
 from globidx.core.mixture.ratio import LONGEST, ratio
-from globidx.core.orders.base import Arrangement, Ids, Left, Order
+from globidx.core.orders.base import Arrangement, Ids, Left, Order, as_text, matches_but
 from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.plain import Shuffle
-from globidx.core.orders.weighted import counter_key, refuse_undrawn
+from globidx.core.orders.weighted import derived_seed, refuse_undrawn
 from globidx.errors import RecordError
 
 STOPS = tuple(StopCriteria)
@@ -197,10 +197,9 @@ class Mixture(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return sizes, orders, the rule that ends an epoch, and all weights as turns of a period."""
-        orders = [strict.canonical(order.describe()).decode() for order in self._orders]
+        orders = [as_text(order) for order in self._orders]
         return {
             "sizes": list(self._sizes),
-            # as text: a framework that flattens a record into keys finds no object in a list
             "orders": orders[:1] if len(set(orders)) == 1 else orders,
             "stop": self._stop,
             "num_samples": self._num_samples,
@@ -212,7 +211,7 @@ class Mixture(Order):
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Return whether a record is of the same mixture; its weights may be others."""
-        return {**described, "plan": None} == {**self.describe(), "plan": None}
+        return matches_but(self, described, "plan")
 
     def recorded(
         self,
@@ -409,7 +408,7 @@ class _Parts:
             key, epoch = (
                 (f"{which}", number) if self._epoch is None else (f"{which}.{number}", self._epoch)
             )
-            seed = int(counter_key(f"mixture.1 {self._seed} {key}") >> np.uint64(1))
+            seed = derived_seed(f"mixture.1 {self._seed} {key}")
             self._bound[which, number] = self._orders[which].bind(
                 self._sizes[which], seed=seed, epoch=epoch
             )

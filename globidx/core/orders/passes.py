@@ -9,7 +9,7 @@ import numpy as np
 
 from globidx.core import validate
 from globidx.core.json import schema, strict
-from globidx.core.orders.base import Arrangement, Ids, Left, Order
+from globidx.core.orders.base import Arrangement, Ids, Left, Order, as_text
 from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.weighted import refuse_undrawn
 from globidx.errors import RecordError
@@ -87,7 +87,7 @@ class Passes(Order):
 
     def parameters(self) -> dict[str, Any]:
         """Return the order under the passes; their size may be another one after each resume."""
-        return {"order": _text(self.order)}
+        return {"order": as_text(self.order)}
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Return whether a record has passes over the same order.
@@ -226,6 +226,7 @@ class PlannedPasses(Order):
     def parameters(self) -> dict[str, Any]:
         """Return those of the passes, and the plan: where in which epoch this one begins."""
         under = self._under
+        assert under.planned is not None
         return {
             **self._passes.parameters(),
             "plan": {
@@ -234,8 +235,8 @@ class PlannedPasses(Order):
                 "epoch": under.epoch,
                 "position": under.position,
                 "num_samples": under.num_samples,
-                "order": _text(under.planned),
-                "then": _text(self.later),
+                "order": as_text(under.planned),
+                "then": as_text(self.later),
             },
         }
 
@@ -343,11 +344,6 @@ class _Pass(Arrangement):
                 under.num_samples, seed=self._seed, epoch=under.epoch
             )
         return self._bound[number]
-
-
-def _text(order: Order | None) -> str:
-    # as text: what a framework flattens into keys has the same keys for every order
-    return "" if order is None else strict.canonical(order.describe()).decode()
 
 
 def _parsed(text: Any, where: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from globidx.core import validate
 from globidx.core.cached import cached_property
 from globidx.core.json import schema
-from globidx.core.orders.base import BLOCK, Arrangement, Ids, Left, Order
+from globidx.core.orders.base import BLOCK, Arrangement, Ids, Left, Order, matches_but
 from globidx.core.orders.lanes import Lanes
 from globidx.errors import RecordError, RecordMismatchError
 
@@ -108,9 +108,7 @@ class Weighted(Order):
 
         Draws with replacement take other weights from where the run is resumed.
         """
-        own = self.describe()
-        ignored = {"plan": None, **({"weights": None} if self._replacement else {})}
-        return {**described, **ignored} == {**own, **ignored}
+        return matches_but(self, described, "plan", *(["weights"] if self._replacement else []))
 
     def recorded(
         self,
@@ -290,6 +288,11 @@ def counter_key(text: str) -> np.uint64:
     """Return 64 bits for ``split_mix``: little-endian BLAKE2b over the text ``globidx.TEXT``."""
     digest = hashlib.blake2b(f"globidx.{text}".encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
+
+
+def derived_seed(text: str) -> int:
+    """Return the seed of an order inside another one, by what ``text`` says of it."""
+    return int(counter_key(text) >> np.uint64(1))
 
 
 def _uniform(key: np.uint64, positions: Ids) -> NDArray[np.float64]:
