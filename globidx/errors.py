@@ -83,7 +83,9 @@ class RecordMismatchError(RecordError):
         The first field that differs.
     """
 
-    field: str = ""
+    def __init__(self, *args: object, field: str = "") -> None:
+        super().__init__(*args)
+        self.field = field
 
 
 class WriteError(GlobidxError, OSError):

@@ -124,13 +124,12 @@ class ChunkShuffle(Order):
         chunking = self._chunking(dataset, num_samples)
         # other chunks would be other blocks, and every id would have another position
         if digest != chunking.digest:
-            error = RecordMismatchError(
+            raise RecordMismatchError(
                 f"the epoch of the record was ordered by chunks with digest {digest!r}, but the dataset has chunks "
                 f"with digest {chunking.digest!r}, so that ids have other positions: open the files with the chunks "
-                "and the key they had, or start a new run"
+                "and the key they had, or start a new run",
+                field="order",
             )
-            error.field = "order"
-            raise error
         return self._planned(Lanes(**plan), chunking)
 
     def bind(self, num_samples: int, *, seed: int, epoch: int) -> Arrangement:

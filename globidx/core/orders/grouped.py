@@ -117,12 +117,11 @@ class Grouped(Order):
         # an epoch that was begun before files were appended has none of their samples
         groups = self._of(dataset).first(num_samples)
         if plan["groups"] != groups.digest:
-            error = RecordMismatchError(
+            raise RecordMismatchError(
                 f"the epoch of the record was ordered by groups with digest {plan['groups']!r}, but here they have "
-                f"digest {groups.digest!r}, so that ids have other positions: pass the same groups, or start a new run"
+                f"digest {groups.digest!r}, so that ids have other positions: pass the same groups, or start a new run",
+                field="order",
             )
-            error.field = "order"
-            raise error
         cuts = tuple(Cut(*cut) for cut in plan["cuts"])
         ascending = all(one.start <= two.start for one, two in pairwise(cuts))
         if cuts[0].start or cuts[0].lead or not ascending or min(cut.batch for cut in cuts) < 1:

@@ -157,13 +157,12 @@ class Weighted(Order):
         if position < self._num_draws or left.position == self._num_draws:
             return planned
         if left.holes:
-            error = RecordMismatchError(
+            raise RecordMismatchError(
                 f"ranks had not kept step, and {left.holes} draws before position {left.position} are left, which were "
                 f"dealt by weights with digest {digest!r}: resume with those weights, and change them at a save where "
-                "all ranks have had equally many"
+                "all ranks have had equally many",
+                field="order",
             )
-            error.field = "order"
-            raise error
         return self._after((*planned._earlier[:-1], (left.position, digest)))
 
     def _after(self, earlier: tuple[tuple[int, str], ...]) -> Weighted:
@@ -239,12 +238,11 @@ class _Drawn(Arrangement):
         RecordMismatchError if it is known of no position who is drawn there.
         """
         if 0 < self._first == self.length:
-            error = RecordMismatchError(
+            raise RecordMismatchError(
                 "samples are left out of an epoch that was drawn by other weights: resume with those weights, and "
-                "change them from the next epoch on"
+                "change them from the next epoch on",
+                field="order",
             )
-            error.field = "order"
-            raise error
         drawn = [np.empty(0, np.int64)]
         for start in range(self._first, self.length, BLOCK):
             positions = np.arange(start, min(start + BLOCK, self.length))

@@ -242,13 +242,12 @@ def _agree(name: str, values: Sequence[Any]) -> None:
     rank, value = next(
         (rank, v) for rank, v in enumerate(values) if v is not None and repr(v) != usual
     )
-    error = RecordMismatchError(
+    raise RecordMismatchError(
         f"rank {rank} disagrees on {name}: it has {value!r}, the others {usual}; "
         "every rank must build its sampler over the same dataset, with the same arguments, restore the same "
-        "record, and be in the same epoch"
+        "record, and be in the same epoch",
+        field=name,
     )
-    error.field = name
-    raise error
 
 
 _Value = Callable[[SamplerState], Any]

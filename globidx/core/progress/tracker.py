@@ -400,12 +400,11 @@ def refuse_other_run(state: SamplerState, *, dataset: Any, order: Order, seed: i
 
 
 def _mismatch(field: str, recorded: Any, here: Any, advice: str) -> RecordMismatchError:
-    error = RecordMismatchError(
+    return RecordMismatchError(
         f"the record was written with {field} {recorded!r}, this run has {here!r}; resuming would read the wrong "
-        f"samples: {advice}, or start a new run"
+        f"samples: {advice}, or start a new run",
+        field=field,
     )
-    error.field = field
-    return error
 
 
 def _has_history(order: Order) -> bool:

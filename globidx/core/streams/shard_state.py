@@ -110,13 +110,12 @@ class ShardState:
         """RecordMismatchError if ``other`` is the state of other shards, or of another order."""
         for name in ("shards", "names", "shuffle", "seed"):
             if getattr(self, name) != getattr(other, name):
-                error = RecordMismatchError(
+                raise RecordMismatchError(
                     f"the record was written with {name} {getattr(other, name)!r}, this stream has "
                     f"{getattr(self, name)!r}; resuming would read the wrong rows: pass the same shards, in the same "
-                    "sequence, and the same arguments, or start a new run"
+                    "sequence, and the same arguments, or start a new run",
+                    field=name,
                 )
-                error.field = name
-                raise error
 
 
 def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
