@@ -22,8 +22,9 @@ from globidx.core.reading.planning import Plan, Run
 from globidx.core.reading.selection import Cut, Selection
 from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
-from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.blocks import BlockCache, copy_runs
 from globidx.disk.files.lru import HandleCache
+from globidx.disk.index.shared_chunks import ChunkKey, SharedChunks
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
@@ -37,7 +38,7 @@ from globidx.errors import MissingChunkError, ReadError
 
 #: Where a compound array was not read yet.
 _NONE: NDArray[Any] = np.empty(0)
-_UNIT, _CHUNK = itemgetter(0), itemgetter(1)
+_UNIT, _CHUNK, _UNIT_AND_CHUNK = itemgetter(0), itemgetter(1), itemgetter(0, 1)
 
 
 class FieldSpec(NamedTuple):
@@ -163,7 +164,7 @@ class Batch:
         now: Snapshot,
         sample_ids: Sequence[int],
         handles: HandleCache[tuple[Snapshot, int], OpenFile],
-        cached: BlockCache,
+        cached: BlockCache | SharedChunks,
         advice: Advice | None = None,
         *,
         keeps: bool = True,
@@ -302,20 +303,12 @@ class Batch:
         if not self._keeps:
             return runs
         left = []
-        last = (-1, -1)
-        block = None
-        # fields that read one array, and the same part of it, share its chunks
-        look, shared, cached = self._now.look, self._now.table.shared[wanted.column], self._cached
-        selection = wanted.selection
-        for run in runs:
-            unit, chunk, start, stop, target = run
-            if chunk >= 0 and (unit, chunk) != last:
-                block, last = cached.get((look, unit, shared, chunk, selection)), (unit, chunk)
-                self._hits += block is not None
-            if chunk < 0 or block is None:
-                left.append(run)
+        for (unit, chunk), some in groupby(runs, _UNIT_AND_CHUNK):
+            group = list(some)
+            if chunk >= 0 and self._cached.take(self._key(unit, chunk, wanted), group, rows):
+                self._hits += 1
             else:
-                rows[target : target + stop - start] = block[start - chunk : stop - chunk]
+                left += group
         return left
 
     def _fill(
@@ -376,24 +369,33 @@ class Batch:
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
         how long chunks are.
         """
-        column, info, selection = wanted
-        unit, chunk = runs[0].file, runs[0].chunk
+        info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.units.index.lengths[unit]) * info.rows)
         size = (stop - chunk) * info.row_bytes
         file, number = self._now.units.place(unit)
         with self._handles.use((self._now, file)) as opened:
             source, width = self._source(opened, wanted, number)
-            self._decodes[info.name] += width
             if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
+                self._decodes[info.name] += width
                 self._taken += pick(source, _spans(runs), rows)
                 return
-            self._cached.make_room(size)
-            block = np.empty((stop - chunk, *info.row_shape), info.memory)
-            self._taken += source.read(chunk, stop, block)
-        shared = self._now.table.shared[column]
-        self._cached.put((self._now.look, unit, shared, chunk, selection), block)
-        for _, _, start, end, target in runs:
-            rows[target : target + end - start] = block[start - chunk : end - chunk]
+            key = self._key(unit, chunk, wanted)
+            with self._cached.claim(key):
+                # another one may have decoded it since this batch began
+                if self._cached.take(key, runs, rows):
+                    self._hits += 1
+                    return
+                self._decodes[info.name] += width
+                shape = stop - chunk, *info.row_shape
+                block = self._cached.room(key, shape, info.memory)
+                self._taken += source.read(chunk, stop, block)
+                self._cached.put(key, block)
+                copy_runs(block, runs, rows)
+
+    def _key(self, unit: int, chunk: int, wanted: _Wanted) -> ChunkKey:
+        """By what a row of chunks is kept; fields that read the same of one array share it."""
+        shared = self._now.table.shared[wanted.column]
+        return self._now.look, unit, shared, chunk, wanted.selection
 
     def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
         """The way to an array, and how many chunks it counts for a row of chunks."""
