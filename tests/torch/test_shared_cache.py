@@ -80,8 +80,9 @@ def test_each_chunk_is_decoded_once_on_the_ranks_planned_for_and_on_any_others(f
     seen, record = [], None
     for ranks, steps in ((4, 20), (3, 20), (2, None)):
         ids, after, decodes = leg(folder, ranks, record, steps)
-        # no leg ends inside a window, so that no worker has read ahead into another chunk
-        assert decodes == len({id // CHUNK for id in ids}) == len(ids) // CHUNK
+        chunks = len({id // CHUNK for id in ids})
+        # one that was first decoded for a batch that the loop did not come to is not reported
+        assert decodes == chunks if steps is None else 0.9 * chunks < decodes <= chunks
         if ranks == 3:
             _, _, alone = leg(folder, ranks, record, steps, "process")
             assert alone > 2 * decodes

@@ -59,9 +59,9 @@ class BlockCache:
 
     def room(
         self,
-        key: Hashable,
+        key: Hashable,  # noqa: ARG002
         shape: tuple[int, ...],
-        dtype: np.dtype[Any],  # noqa: ARG002
+        dtype: np.dtype[Any],
     ) -> NDArray[Any]:
         """An array to make the block ``key`` in, before it is put."""
         block = np.empty(shape, dtype)
