@@ -227,6 +227,29 @@ def test_who_reads_while_others_write_gets_the_block_or_nothing(first, wanted, s
             assert data == content(number, size)
 
 
+def test_a_slot_that_gets_another_key_while_it_is_looked_up_is_not_taken_for_it():
+    """Between the load that finds the key and those of what the slot says, its block leaves for another."""
+    arena, buffer = fresh()
+    numbers = range(0, 18, 2)
+    for number in numbers[:-1]:
+        put(arena, buffer, number, 10 + number, number)
+
+    class Late(Drifting):
+        def find(self, *arguments):
+            place = buffer.find(*arguments)
+            put(arena, buffer, numbers[-1], 99, 99)
+            return place
+
+        def __getitem__(self, place):
+            return buffer[place]
+
+    reader = Arena(buffer)
+    reader._buffer = Late([], iter(()))
+    block = reader.find(key_of(0))
+    assert get(arena, buffer, numbers[-1]) == content(numbers[-1], 99)
+    assert block is None
+
+
 def test_room_that_is_being_written_to_is_nobody_elses():
     """While its claim is held no other block lies there, whatever needs room; afterwards it is free."""
     arena, buffer = fresh()
@@ -250,7 +273,7 @@ def test_a_key_that_is_there_is_not_there_twice():
 
 def test_more_blocks_than_slots_leave_in_the_sequence_of_their_use():
     """Where a key's slots are all taken, the one last used of them stays."""
-    arena, buffer = fresh()
+    arena, _ = fresh()
     same = [struct.pack("<QQ", 1, number) for number in range(1, 11)]
     for now, key in enumerate(same):
         arena.publish(key, arena.reserve(1, claim=1, is_held=lambda claim: False), 1, now)
