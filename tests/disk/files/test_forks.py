@@ -203,8 +203,7 @@ def test_a_fork_waits_until_it_is_no_longer_held_off():
     def work():
         with forks.held_off():
             began.set()
-            for number in range(1000):
-                done.append(number)
+            done.extend(number for number in range(1000))
 
     thread = threading.Thread(target=work)
     thread.start()
