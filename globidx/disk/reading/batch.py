@@ -24,7 +24,7 @@ from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache, copy_runs
 from globidx.disk.files.lru import HandleCache
-from globidx.disk.index.shared_chunks import ChunkKey, SharedChunks
+from globidx.disk.index.shared_chunks import SharedChunks
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
@@ -303,9 +303,10 @@ class Batch:
         if not self._keeps:
             return runs
         left = []
+        take, key = self._cached.take, self._key(wanted)
         for (unit, chunk), some in groupby(runs, _UNIT_AND_CHUNK):
             group = list(some)
-            if chunk >= 0 and self._cached.take(self._key(unit, chunk, wanted), group, rows):
+            if chunk >= 0 and take((*key, unit, chunk), group, rows):
                 self._hits += 1
             else:
                 left += group
@@ -379,7 +380,7 @@ class Batch:
                 self._decodes[info.name] += width
                 self._taken += pick(source, _spans(runs), rows)
                 return
-            key = self._key(unit, chunk, wanted)
+            key = *self._key(wanted), unit, chunk
             with self._cached.claim(key):
                 # another one may have decoded it since this batch began
                 if self._cached.take(key, runs, rows):
@@ -392,10 +393,9 @@ class Batch:
                 self._cached.put(key, block)
                 copy_runs(block, runs, rows)
 
-    def _key(self, unit: int, chunk: int, wanted: _Wanted) -> ChunkKey:
-        """By what a row of chunks is kept; fields that read the same of one array share it."""
-        shared = self._now.table.shared[wanted.column]
-        return self._now.look, unit, shared, chunk, wanted.selection
+    def _key(self, wanted: _Wanted) -> tuple[object, int, Selection | None]:
+        """By what chunks are kept, before unit and first row; fields that read the same share them."""
+        return self._now.look, self._now.table.shared[wanted.column], wanted.selection
 
     def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
         """The way to an array, and how many chunks it counts for a row of chunks."""

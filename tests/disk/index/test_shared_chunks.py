@@ -104,7 +104,7 @@ def test_the_key_of_a_chunk_names_file_stamps_array_length_and_part(folder):
     blocks = FileCacheDataset(GlobalIndexManager(folder))._reader.cached
 
     def key(now, unit=0, column=0, chunk=8, selection=None):
-        return SharedChunks(blocks, now)._key((now.look, unit, column, chunk, selection))
+        return SharedChunks(blocks, now)._key((now.look, column, selection, unit, chunk))
 
     known = key(first)
     assert key(second) == known and len(known) == 16
