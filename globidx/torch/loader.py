@@ -116,10 +116,10 @@ class DataLoader(ShieldedLoader):
         self._is_endless = bool(getattr(dataset, "infinite", False)) if is_iterable else False
         if is_iterable and callable(getattr(dataset, "map_style", None)):
             dataset, kwargs["sampler"] = dataset.map_style()
-        super().__init__(dataset, *args, **kwargs)
         if workers not in WORKERS:
             raise ValueError(f"workers must be one of {', '.join(WORKERS)}, got {workers!r}")
         self.workers = workers
+        super().__init__(dataset, *args, **kwargs)
         if self._has_threads:
             refuse_unshareable(dataset, self.multiprocessing_context)
         self._refuse_other_dataset()
@@ -338,6 +338,11 @@ class DataLoader(ShieldedLoader):
     @property
     def _has_threads(self) -> bool:
         return self.workers == "threads" and self.num_workers > 0
+
+    def check_worker_number_rationality(self) -> None:
+        """Warn if there are more processes than cores; threads wait for a disk together, and may be more."""
+        if not self._has_threads:
+            super().check_worker_number_rationality()
 
     def _get_iterator(self) -> Any:
         return ThreadIterator(self) if self._has_threads else super()._get_iterator()

@@ -28,7 +28,10 @@ RATE, MEMORY = 0.85, 0.25
 
 def threads(folder: Path, items: int, repeats: int) -> None:
     """Each figure in a fresh process; all take turns, so that a busy minute hits all."""
-    rows, verdicts = [["layout", "workers", *LOADERS, "threads / processes", "MiB, " + " / ".join(LOADERS[1:])]], {}
+    rows, verdicts = (
+        [["layout", "workers", *LOADERS, "threads / processes", "MiB, " + " / ".join(LOADERS[1:])]],
+        {},
+    )
     for layout in LAYOUTS:
         read_data.write(folder, layout, items)
         for workers in (1, 2, 8):
@@ -47,7 +50,9 @@ def threads(folder: Path, items: int, repeats: int) -> None:
             if workers == 2:
                 verdicts[f"{layout}, 2 threads >= {RATE} of 2 processes"] = at_least(RATE, of_rate)
             if workers == 8:
-                verdicts[f"{layout}, memory at 8 <= {MEMORY} of processes"] = at_most(MEMORY, of_memory)
+                verdicts[f"{layout}, memory at 8 <= {MEMORY} of processes"] = at_most(
+                    MEMORY, of_memory
+                )
     print(table([[row[0].ljust(16), *row[1:]] for row in rows]) + "\n")
     for text, verdict in verdicts.items():
         print(f"{text}: {verdict}")
