@@ -56,7 +56,7 @@ class GlobalStream(IterableDataset[Any]):
     Attributes
     ----------
     sampler : ResumableDistributedSampler
-        Who has the progress: give it to ``CheckpointManager``.
+        Who has the progress; ``CheckpointManager`` takes it, or the stream.
     batch_size : int or None
         As given.
     infinite : bool
