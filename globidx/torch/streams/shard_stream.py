@@ -141,6 +141,11 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
         return (self._here() if self.infinite else self._state).running_epoch
 
     @property
+    def is_begun(self) -> bool:
+        """Whether some of that epoch is committed, as this rank knows."""
+        return any(known != ShardProgress() for known in (self._state.start, self._state.own))
+
+    @property
     def infinite(self) -> bool:
         """Whether it goes on with the next epoch where one ends."""
         return self._state.infinite
@@ -303,6 +308,21 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
             )
         if epoch != self.epoch:
             self._state = self._state.next_epoch(epoch)
+
+    def reset(self) -> None:
+        """Forget all progress: the epoch that was set starts over, and any epoch may be set.
+
+        Examples
+        --------
+        >>> stream = ShardStream(["a"], lambda shard: range(3), 1, 0)
+        >>> stream.commit([place for row, place in stream])
+        >>> stream.reset()
+        >>> len(list(stream))
+        3
+        """
+        refuse_in_worker("reset")
+        self._state = self._state.next_epoch(self.epoch)
+        self._loaded_epoch = 0
 
     # -- records
 
