@@ -337,6 +337,24 @@ def test_fit_trains_whole_epochs_of_a_stream_whatever_read_it_before(kind, befor
     assert trained(model) == {first: ONCE, first + 1: ONCE}
 
 
+@pytest.mark.parametrize("limit", [5, 1.0])
+def test_each_epoch_of_shards_is_begun_once(limit, tmp_path):
+    """Workers that read in vain would be started otherwise."""
+
+    class Counted(ShardStream):
+        begun = 0
+
+        def __iter__(self):
+            Counted.begun += 1
+            return super().__iter__()
+
+    lightning, model = make("lightning.pytorch")
+    stream = Counted(list("01234"), lambda shard: range(int(shard), VALIDATED, 5), 1, 0)
+    trainer = trainer_of(lightning, stream, tmp_path, max_epochs=3, limit_train_batches=limit)
+    trainer.fit(model, TorchLoader(stream, 4))
+    assert Counted.begun == 3
+
+
 @pytest.mark.parametrize("kind", ["samples", "rows"])
 def test_a_stream_goes_on_from_a_checkpoint_of_any_step(kind, tmp_path):
     """Also of the last one of an epoch; validation with it leaves the stream where it is."""
