@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,6 +50,14 @@ class SpanSource(Protocol):
 
 
 @runtime_checkable
+class SpreadSource(Protocol):
+    """A source that reads spans to places that are no neighbours, and not through a copy."""
+
+    def spread(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``; returns the stored bytes it took. Spans ascend."""
+
+
+@runtime_checkable
 class StackedSource(Protocol):
     """A source of an array with many sequences along axis 0."""
 
@@ -81,13 +89,45 @@ def selected(source: Source, selection: Selection) -> PartSource:
 
 
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
-    """Spans of one row of chunks by ``source``, one by one where it has no better way."""
+    """Spans of one row of chunks by ``source``, neighbours together where it has no better way."""
     if isinstance(source, SpanSource):
         return source.pick(spans, out)
-    return sum(
-        source.read(start, stop, out[target : target + stop - start])
-        for start, stop, target in spans
-    )
+    return sum(_read_joined(source, group, out) for group in neighbours(spans))
+
+
+def spread(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans that ascend, each to its place, neighbours together where ``source`` has no better way."""
+    if isinstance(source, SpreadSource):
+        return source.spread(spans, out)
+    return sum(_read_joined(source, group, out) for group in neighbours(spans))
+
+
+def neighbours(spans: Sequence[Span]) -> Iterator[list[Span]]:
+    """Groups of spans each of which begins where the one before it ends.
+
+    >>> list(neighbours([(0, 2, 7), (2, 3, 1), (5, 6, 0)]))
+    [[(0, 2, 7), (2, 3, 1)], [(5, 6, 0)]]
+    """
+    group: list[Span] = []
+    for span in spans:
+        if group and group[-1][1] != span[0]:
+            yield group
+            group = []
+        group.append(span)
+    if group:
+        yield group
+
+
+def _read_joined(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Neighbours by one call, which may cost more than a copy of what it reads."""
+    (start, stop, target), *others = spans
+    if not others:
+        return source.read(start, stop, out[target : target + stop - start])
+    rows = np.empty((spans[-1][1] - start, *out.shape[1:]), out.dtype)
+    nbytes = source.read(start, spans[-1][1], rows)
+    for begin, end, target in spans:
+        out[target : target + end - begin] = rows[begin - start : end - start]
+    return nbytes
 
 
 class CodeSource:
@@ -277,6 +317,13 @@ class FillingSource:
             return self._source.read(start, stop, out)
         except MissingChunkError:
             return self.library.read(start, stop, out)
+
+    def spread(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``, each span by itself, since the next may not be missing."""
+        return sum(
+            self.read(start, stop, out[target : target + stop - start])
+            for start, stop, target in spans
+        )
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
         """Fill rows of ``out`` from spans of one row of chunks."""

@@ -160,6 +160,17 @@ class GridSource:
         """The rows with what is selected of each, by the chunks that hold it."""
         return self._over(self._grid.select(selection))
 
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        raise NotImplementedError
+
+    def spread(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out``, each span by itself: no chunk is in two."""
+        return sum(
+            self.read(start, stop, out[target : target + stop - start])
+            for start, stop, target in spans
+        )
+
     def _over(self, grid: ChunkGrid) -> Self:
         other = copy.copy(self)
         other._set_grid(grid)

@@ -37,6 +37,8 @@ _FLETCHER32 = 3
 _GAP = 2**15
 #: Rows of which little is taken are read so many bytes at once.
 _AT_ONCE = 2**18
+#: Buffers that one call fills at most: IOV_MAX of Linux.
+_MOST_AT_ONCE = 1024
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
@@ -220,6 +222,21 @@ class ContiguousSource:
             out.byteswap(inplace=True)
         return nbytes
 
+    def spread(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
+        """Fill rows of ``out`` from spans that ascend; how many bytes that took."""
+        if self._selection is not None or self._swapped:
+            return sum(
+                self.read(start, stop, out[target : target + stop - start])
+                for start, stop, target in spans
+            )
+        first, row = self._offset, self._row
+        return self._file.fill_many(
+            [
+                (first + start * row, out[target : target + stop - start])
+                for start, stop, target in spans
+            ]
+        )
+
     def _read_selected(self, selection: Selection, start: int, stop: int, out: NDArray[Any]) -> int:
         """Read the runs into a buffer of whole rows, of which no other page is touched."""
         nbytes, runs = 0, self._runs
@@ -275,6 +292,28 @@ class RawFile:
                 )
             # a signal, or more than 2 GiB
             target = out.reshape(-1).view(np.uint8)[done:]
+
+    def fill_many(self, pieces: Sequence[tuple[int, NDArray[Any]]]) -> int:
+        """``fill`` for each (offset, out); neighbours in the file, in sequence, by one call."""
+        nbytes = end = 0
+        outs: list[NDArray[Any]] = []
+        for offset, out in pieces:
+            if outs and (offset != end or len(outs) == _MOST_AT_ONCE):
+                nbytes += self._fill_neighbours(end, outs)
+                outs = []
+            outs.append(out)
+            end = offset + out.nbytes
+        return nbytes + self._fill_neighbours(end, outs)
+
+    def _fill_neighbours(self, end: int, outs: Sequence[NDArray[Any]]) -> int:
+        size = sum(out.nbytes for out in outs)
+        offset = end - size
+        self._refuse_beyond(offset, size)
+        if len(outs) == 1 or os.preadv(self._descriptor, outs, offset) < size:
+            # alone, or cut short
+            for out in outs:
+                offset += self.fill(offset, out)
+        return size
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset`` on."""
