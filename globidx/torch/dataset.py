@@ -6,6 +6,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, Never
 
 import numpy as np
@@ -290,7 +291,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             samples = self._samples(arrays, sample_ids, moment)
             if not self._has_columns or not samples:
                 return samples
-            return ColumnedSamples(samples, self._columns(columns, sample_ids))
+            return ColumnedSamples(samples, partial(self._columns, columns, sample_ids))
         arrays, ids, replaced = self._substitutes.read(sample_ids, moment)
         samples = self._samples(arrays, ids, moment)
         return SubstitutedSamples(samples, replaced) if replaced else samples
@@ -416,7 +417,13 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         return transformed(sample, id, moment, self.transform, with_rng=self._takes_rng)
 
     def _columns(self, columns: Sequence[Column], ids: Sequence[int]) -> Any:
-        """What a sample is, with all samples' values in place of one's."""
+        """What a sample is, with all samples' values in place of one's.
+
+        None where constants are neither numbers nor text, since torch does other things with these.
+        """
+        constants = chain.from_iterable(columns[len(self._reader.fields) :])
+        if not all(isinstance(value, (np.ndarray, str)) for value in constants):
+            return None
         nested = self._nested([partial(_of_all, give) for give in self._givers], columns)
         return (nested, list(map(operator.index, ids))) if self.with_id else nested
 

@@ -78,9 +78,7 @@ def one_process(folder: Path, items: int, repeats: int) -> None:
         for name, found in figures.items():
             of_limit = [found.items_per_s / most.items_per_s, most.cpu / found.cpu]
             walls, cpus = (f"{share:.2f}" for share in of_limit)
-            rows.append(
-                [layout, name, count(found.items_per_s), walls, seconds(found.cpu), cpus]
-            )
+            rows.append([layout, name, count(found.items_per_s), walls, seconds(found.cpu), cpus])
             if bar and name.startswith("loader"):
                 verdicts[f"{layout}, {name} >= {bar} of the decode limit"] = at_least(
                     bar, of_limit[0]
@@ -154,7 +152,9 @@ def _stored(folder: Path, layout: str) -> Iterator[Any]:
     """The stored bytes of all chunks, or of whole files of contiguous data."""
     if layout.startswith("zarr"):
         for store in files(folder, layout):
-            yield from (path.read_bytes() for path in sorted((store / "c").rglob("*")) if path.is_file())
+            yield from (
+                path.read_bytes() for path in sorted((store / "c").rglob("*")) if path.is_file()
+            )
         return
     h5py = import_module("h5py")
     for path in files(folder, layout):

@@ -6,9 +6,7 @@ import copy
 import errno
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -399,18 +397,22 @@ class Batch:
                 return
             with self._handles.use((self._now, file)) as opened:
                 source, width = self._source(opened, wanted, number)
-                is_sparse = isinstance(source, SparseSource)
-                carry_out = source.pick if is_sparse else partial(spread, source)
-                # all at once, since neighbours may be read together, and rows of a sparse batch lie
-                # in one chunk; after an error one by one, to name the one that it is about
-                with suppress(ReadError, *stores.UNREADABLE):
-                    self._taken += carry_out(_spans(runs), rows)
-                    if length and not is_sparse:
+                try:
+                    # all at once, since neighbours may be read together, and rows of a sparse batch
+                    # lie in one chunk
+                    if isinstance(source, SparseSource):
+                        self._taken += source.pick(_spans(runs), rows)
+                        return
+                    self._taken += spread(source, _spans(runs), rows)
+                    if length:
                         self._decodes[info.name] += width * _touched(runs, length)
                     return
-                for run in runs:
-                    _, _, start, stop, target = run
-                    self._taken += source.read(start, stop, rows[target : target + stop - start])
+                except (ReadError, *stores.UNREADABLE):
+                    # one by one, to name the one that it is about
+                    for run in runs:
+                        _, _, start, stop, target = run
+                        out = rows[target : target + stop - start]
+                        self._taken += source.read(start, stop, out)
         except MissingChunkError as error:
             told = self._unread(run, info, plan, error)
             if self._advice is not None:
@@ -504,4 +506,4 @@ def _touched(runs: Sequence[Run], length: int) -> int:
 
 
 def _spans(runs: Sequence[Run]) -> list[Span]:
-    return [(run.start, run.stop, run.target) for run in runs]
+    return [(start, stop, target) for _, _, start, stop, target in runs]

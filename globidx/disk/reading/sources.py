@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from globidx.core.reading.pieces import Slab
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
 from globidx.disk.stores.base import Span, Store
+from globidx.disk.stores.grid import one_by_one
 from globidx.disk.stores.sparse import Part
 from globidx.errors import MissingChunkError, ReadError
 
@@ -49,12 +50,14 @@ class SpanSource(Protocol):
         """
 
 
-@runtime_checkable
-class SpreadSource(Protocol):
-    """A source that reads spans to places that are no neighbours, and not through a copy."""
+class ScatterSource(Protocol):
+    """A source that reads neighbours to places that are none, and not through a copy."""
 
-    def spread(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out``; returns the stored bytes it took. Spans ascend."""
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays, one after the other, with the rows from ``start`` on.
+
+        Returns the stored bytes it took.
+        """
 
 
 @runtime_checkable
@@ -92,41 +95,38 @@ def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
     """Spans of one row of chunks by ``source``, neighbours together where it has no better way."""
     if isinstance(source, SpanSource):
         return source.pick(spans, out)
-    return sum(_read_joined(source, group, out) for group in neighbours(spans))
+    return spread(source, spans, out)
 
 
 def spread(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
-    """Spans that ascend, each to its place, neighbours together where ``source`` has no better way."""
-    if isinstance(source, SpreadSource):
-        return source.spread(spans, out)
-    return sum(_read_joined(source, group, out) for group in neighbours(spans))
+    """Spans that ascend, each to its place in ``out``, and neighbours by one call."""
+    nbytes, read, number = 0, source.read, 0
+    while number < len(spans):
+        start, stop, target = spans[number]
+        first, number = number, number + 1
+        while number < len(spans) and spans[number][0] == spans[number - 1][1]:
+            number += 1
+        if number == first + 1:
+            nbytes += read(start, stop, out[target : target + stop - start])
+        else:
+            nbytes += _neighbours(source, spans[first:number], out)
+    return nbytes
 
 
-def neighbours(spans: Sequence[Span]) -> Iterator[list[Span]]:
-    """Groups of spans each of which begins where the one before it ends.
-
-    >>> list(neighbours([(0, 2, 7), (2, 3, 1), (5, 6, 0)]))
-    [[(0, 2, 7), (2, 3, 1)], [(5, 6, 0)]]
-    """
-    group: list[Span] = []
-    for span in spans:
-        if group and group[-1][1] != span[0]:
-            yield group
-            group = []
-        group.append(span)
-    if group:
-        yield group
-
-
-def _read_joined(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
-    """Neighbours by one call, which may cost more than a copy of what it reads."""
-    (start, stop, target), *others = spans
-    if not others:
-        return source.read(start, stop, out[target : target + stop - start])
-    rows = np.empty((spans[-1][1] - start, *out.shape[1:]), out.dtype)
-    nbytes = source.read(start, spans[-1][1], rows)
-    for begin, end, target in spans:
-        out[target : target + end - begin] = rows[begin - start : end - start]
+def _neighbours(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans each of which begins where the one before it ends."""
+    outs = [out[target : target + stop - start] for start, stop, target in spans]
+    start, stop = spans[0][0], spans[-1][1]
+    # asked of a class that is a protocol, it would take as long as a read
+    scatter = getattr(source, "scatter", None)
+    if scatter is not None:
+        nbytes: int = scatter(start, outs)
+        return nbytes
+    # a call of a library costs more than a copy of what it reads
+    rows = np.empty((stop - start, *out.shape[1:]), out.dtype)
+    nbytes = source.read(start, stop, rows)
+    for part, (begin, end, _) in zip(outs, spans, strict=True):
+        part[...] = rows[begin - start : end - start]
     return nbytes
 
 
@@ -318,12 +318,9 @@ class FillingSource:
         except MissingChunkError:
             return self.library.read(start, stop, out)
 
-    def spread(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out``, each span by itself, since the next may not be missing."""
-        return sum(
-            self.read(start, stop, out[target : target + stop - start])
-            for start, stop, target in spans
-        )
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays with the rows from ``start`` on, each by itself: the next may not be missing."""
+        return one_by_one(self.read, start, outs)
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
         """Fill rows of ``out`` from spans of one row of chunks."""

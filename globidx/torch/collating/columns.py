@@ -7,33 +7,40 @@ from functools import wraps
 from typing import Any, SupportsIndex
 
 #: Methods of a list that give nobody a sample, and change none.
-_HARMLESS = {"__len__", "__init__", "__new__", "__getattribute__", "__class_getitem__", "__sizeof__"}
+_HARMLESS = {
+    "__len__",
+    "__init__",
+    "__new__",
+    "__getattribute__",
+    "__class_getitem__",
+    "__sizeof__",
+}
 
 
 class ColumnedSamples(list[Any]):
     """The samples of a batch, in a list that knows their columns as long as nobody looks into it.
 
-    ``columns`` is what a sample is, with all samples' values in place of one's: a tensor whose rows
-    they are, in the same memory, or a list of them. Who has had a sample may have changed it, and
-    who has had the columns owns them. So after any use of the list, and after ``take_columns``,
+    ``columns()`` is what a sample is, with all samples' values in place of one's: a tensor whose
+    rows they are, in the same memory, or a list of them. Who has had a sample may have changed it,
+    and who has had the columns owns them. So after any use of the list, and after ``take_columns``,
     there are none.
 
-    >>> samples = ColumnedSamples([1, 2], "columns")
+    >>> samples = ColumnedSamples([1, 2], lambda: "columns")
     >>> len(samples), samples.take_columns(), samples.take_columns()
     (2, 'columns', None)
-    >>> samples = ColumnedSamples([1, 2], "columns")
+    >>> samples = ColumnedSamples([1, 2], lambda: "columns")
     >>> samples.reverse(); samples, samples.take_columns()
     ([2, 1], None)
     """
 
-    def __init__(self, samples: Iterable[Any], columns: Any) -> None:
+    def __init__(self, samples: Iterable[Any], columns: Callable[[], Any]) -> None:
         super().__init__(samples)
-        self._columns = columns
+        self._columns: Callable[[], Any] | None = columns
 
     def take_columns(self) -> Any:
         """The columns, once; None if they were taken, or a sample was."""
         columns, self._columns = self._columns, None
-        return columns
+        return None if columns is None else columns()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # a copy is a plain list

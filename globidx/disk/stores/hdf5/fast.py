@@ -22,7 +22,7 @@ from globidx.core.values import dtypes
 from globidx.disk.files import forks
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
-from globidx.disk.stores.grid import ChunkGrid, GridSource
+from globidx.disk.stores.grid import ChunkGrid, GridSource, one_by_one
 from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
@@ -222,20 +222,11 @@ class ContiguousSource:
             out.byteswap(inplace=True)
         return nbytes
 
-    def spread(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
-        """Fill rows of ``out`` from spans that ascend; how many bytes that took."""
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays with the rows from ``start`` on; how many bytes that took."""
         if self._selection is not None or self._swapped:
-            return sum(
-                self.read(start, stop, out[target : target + stop - start])
-                for start, stop, target in spans
-            )
-        first, row = self._offset, self._row
-        return self._file.fill_many(
-            [
-                (first + start * row, out[target : target + stop - start])
-                for start, stop, target in spans
-            ]
-        )
+            return one_by_one(self.read, start, outs)
+        return self._file.fill_many(self._offset + start * self._row, outs)
 
     def _read_selected(self, selection: Selection, start: int, stop: int, out: NDArray[Any]) -> int:
         """Read the runs into a buffer of whole rows, of which no other page is touched."""
@@ -293,24 +284,11 @@ class RawFile:
             # a signal, or more than 2 GiB
             target = out.reshape(-1).view(np.uint8)[done:]
 
-    def fill_many(self, pieces: Sequence[tuple[int, NDArray[Any]]]) -> int:
-        """``fill`` for each (offset, out); neighbours in the file, in sequence, by one call."""
-        nbytes = end = 0
-        outs: list[NDArray[Any]] = []
-        for offset, out in pieces:
-            if outs and (offset != end or len(outs) == _MOST_AT_ONCE):
-                nbytes += self._fill_neighbours(end, outs)
-                outs = []
-            outs.append(out)
-            end = offset + out.nbytes
-        return nbytes + self._fill_neighbours(end, outs)
-
-    def _fill_neighbours(self, end: int, outs: Sequence[NDArray[Any]]) -> int:
-        size = sum(out.nbytes for out in outs)
-        offset = end - size
+    def fill_many(self, offset: int, outs: Sequence[Any]) -> int:
+        """``fill`` arrays with what follows ``offset``, by one call where the system takes as many."""
+        size: int = sum(out.nbytes for out in outs)
         self._refuse_beyond(offset, size)
-        if len(outs) == 1 or os.preadv(self._descriptor, outs, offset) < size:
-            # alone, or cut short
+        if len(outs) > _MOST_AT_ONCE or os.preadv(self._descriptor, outs, offset) < size:
             for out in outs:
                 offset += self.fill(offset, out)
         return size
