@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import errno
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -23,6 +24,7 @@ from globidx.core.reading.selection import Cut, Selection
 from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading import memory
@@ -190,7 +192,8 @@ class Batch:
     """The samples of some ids, out of what the files held at one look.
 
     A refresh meanwhile changes nothing. With ``keeps`` False no chunk is kept for the next batches.
-    Crops are those of the ``moment``.
+    Crops are those of the ``moment``. Of the ``claims`` of all threads, a batch takes those of the
+    chunks that it decodes to keep.
     """
 
     def __init__(
@@ -203,7 +206,9 @@ class Batch:
         *,
         keeps: bool = True,
         moment: Moment = START,
+        claims: Claims | None = None,
     ) -> None:
+        self._claims = claims or Claims()
         self._keeps, self._moment = keeps, moment
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
@@ -339,8 +344,12 @@ class Batch:
         whole = np.where(chunks > 1, chunks, 0)
         wanted = _Wanted(column, info, selection)
         missing = self._from_cache(planning.runs(plan, info.rows, whole, targets), wanted, rows)
-        for _, runs in groupby(missing, _UNIT):
-            self._fill(list(runs), wanted, rows, plan)
+        while missing:
+            left: list[Run] = []
+            for _, runs in groupby(missing, _UNIT):
+                self._fill(list(runs), wanted, rows, plan, left)
+            # last, when it has decoded its own: no two threads wait for each other
+            missing = self._from_cache(self._awaited(left, wanted), wanted, rows)
         return field
 
     def _sparse(self, column: int, plan: Plan) -> NDArray[Any]:
@@ -349,8 +358,22 @@ class Batch:
         rows = np.empty(len(plan.items), object)
         runs = planning.runs(plan, 1, np.zeros(len(plan.items), np.int64))
         for _, some in groupby(runs, _UNIT):
-            self._fill(list(some), _Wanted(column, info, None), rows, plan)
+            self._fill(list(some), _Wanted(column, info, None), rows, plan, [])
         return rows
+
+    def _awaited(self, runs: list[Run], wanted: _Wanted) -> list[Run]:
+        """The runs, when other threads have decoded their chunks, or failed to."""
+        for run in runs:
+            self._claims.wait(self._key(run.file, run.chunk, wanted))
+        return runs
+
+    def _key(self, unit: int, chunk: int, wanted: _Wanted) -> tuple[Any, ...]:
+        """What a row of chunks is kept by.
+
+        Fields that read one array, and the same part of it, share its chunks.
+        """
+        shared = self._now.table.shared[wanted.column]
+        return self._now.look, unit, shared, chunk, wanted.selection
 
     def _from_cache(self, runs: list[Run], wanted: _Wanted, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out.
@@ -362,9 +385,8 @@ class Batch:
         left = []
         last = (-1, -1)
         block = None
-        # fields that read one array, and the same part of it, share its chunks
-        look, shared, cached = self._now.look, self._now.table.shared[wanted.column], self._cached
-        selection = wanted.selection
+        look, _, shared, _, selection = self._key(-1, -1, wanted)
+        cached = self._cached
         for run in runs:
             unit, chunk, start, stop, target = run
             if chunk >= 0 and (unit, chunk) != last:
@@ -382,10 +404,14 @@ class Batch:
         wanted: _Wanted,
         rows: NDArray[Any],
         plan: Plan,
+        left: list[Run],
         *,
         again: bool = True,
     ) -> None:
-        """Carry out the runs of one unit, by chunks that are kept or straight into the result."""
+        """Carry out the runs of one unit, by chunks that are kept or straight into the result.
+
+        Runs of chunks that another thread decodes now are ``left``.
+        """
         run, info = runs[0], wanted.info
         length = int(self._now.units.chunk_lengths[run.file, wanted.column])
         file, number = self._now.units.place(run.file)
@@ -393,7 +419,8 @@ class Batch:
             if run.chunk >= 0:
                 for _, group in groupby(runs, _CHUNK):
                     run, *others = group
-                    self._fill_from_chunk([run, *others], length, wanted, rows)
+                    if not self._fill_from_chunk([run, *others], length, wanted, rows):
+                        left += [run, *others]
                 return
             with self._handles.use((self._now, file)) as opened:
                 source, width = self._source(opened, wanted, number)
@@ -423,37 +450,62 @@ class Batch:
                 # a chunk file is opened for a moment, which other files must make
                 # room for
                 self._handles.give_back()
-                self._fill(runs, wanted, rows, plan, again=False)
+                self._fill(runs, wanted, rows, plan, left, again=False)
                 return
             raise ReadError(self._unread(run, info, plan, error)) from error
 
     def _fill_from_chunk(
         self, runs: list[Run], length: int, wanted: _Wanted, rows: NDArray[Any]
-    ) -> None:
+    ) -> bool:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
         It is put together and kept where the cache has room for all of it. Else each of its chunks
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
         how long chunks are.
+
+        Returns whether that was done, and not left to another thread that is at it.
         """
-        column, info, selection = wanted
+        _, info, _ = wanted
         unit, chunk = runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.units.index.lengths[unit]) * info.rows)
         size = (stop - chunk) * info.row_bytes
+        if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
+            with self._opened(unit, wanted) as source:
+                self._taken += pick(source, _spans(runs), rows)
+            return True
+        if size > self._cached.capacity:
+            # no other thread would find it
+            block = self._decoded_chunk(unit, chunk, stop, wanted)
+        else:
+            key = self._key(unit, chunk, wanted)
+            with self._claims.taken(key) as is_mine:
+                if not is_mine:
+                    return False
+                # another thread may have made it since this one looked
+                kept = self._cached.get(key)
+                self._hits += kept is not None
+                block = self._decoded_chunk(unit, chunk, stop, wanted) if kept is None else kept
+                self._cached.put(key, block)
+        for _, _, start, end, target in runs:
+            rows[target : target + end - start] = block[start - chunk : end - chunk]
+        return True
+
+    def _decoded_chunk(self, unit: int, chunk: int, stop: int, wanted: _Wanted) -> NDArray[Any]:
+        info = wanted.info
+        with self._opened(unit, wanted) as source:
+            self._cached.make_room((stop - chunk) * info.row_bytes)
+            block = np.empty((stop - chunk, *info.row_shape), info.memory)
+            self._taken += source.read(chunk, stop, block)
+        return block
+
+    @contextmanager
+    def _opened(self, unit: int, wanted: _Wanted) -> Iterator[Source]:
+        """The way to a row of chunks, which is counted as decoded."""
         file, number = self._now.units.place(unit)
         with self._handles.use((self._now, file)) as opened:
             source, width = self._source(opened, wanted, number)
-            self._decodes[info.name] += width
-            if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
-                self._taken += pick(source, _spans(runs), rows)
-                return
-            self._cached.make_room(size)
-            block = np.empty((stop - chunk, *info.row_shape), info.memory)
-            self._taken += source.read(chunk, stop, block)
-        shared = self._now.table.shared[column]
-        self._cached.put((self._now.look, unit, shared, chunk, selection), block)
-        for _, _, start, end, target in runs:
-            rows[target : target + end - start] = block[start - chunk : end - chunk]
+            self._decodes[wanted.info.name] += width
+            yield source
 
     def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
         """The way to an array, and how many chunks it counts for a row of chunks."""

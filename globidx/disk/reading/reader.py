@@ -9,6 +9,7 @@ from typing import Any
 from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache, default_capacity
 from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
@@ -30,6 +31,7 @@ ON_MISSING = ("error", "fill")
 _OF_A_PROCESS = (
     "_advice",
     "_born_in",
+    "_claims",
     "_constants",
     "_indexes",
     "_kept",
@@ -89,7 +91,15 @@ class Reader:
             self.handles.close()
             packings.require_alike(now, self.raw)
             self._now = now
-        batch = Batch(now, sample_ids, self.handles, self.cached, self._advice, moment=moment)
+        batch = Batch(
+            now,
+            sample_ids,
+            self.handles,
+            self.cached,
+            self._advice,
+            moment=moment,
+            claims=self._claims,
+        )
         try:
             columns = batch.columns(self.fields)
             if self.manager.constants:
@@ -169,6 +179,7 @@ class Reader:
             capacity, self._counted
         )
         self.cached = BlockCache(self.cache_bytes)
+        self._claims = Claims()
         self._constants = ConstantReader(self.manager.constants, self.handles)
         self._indexes = ShardIndexes(self.cached)
         self._kept = Kept(self.cached)
