@@ -23,9 +23,10 @@ from globidx.core.reading.planning import Plan, Run
 from globidx.core.reading.selection import Cut, Selection
 from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
-from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.blocks import BlockCache, copy_runs
 from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache
+from globidx.disk.index.shared_chunks import ChunkKey, SharedChunks
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading import memory
 from globidx.disk.reading.advice import Advice
@@ -40,7 +41,7 @@ from globidx.errors import MissingChunkError, ReadError
 
 #: Where a compound array was not read yet.
 _NONE: NDArray[Any] = np.empty(0)
-_UNIT, _CHUNK = itemgetter(0), itemgetter(1)
+_UNIT, _CHUNK, _UNIT_AND_CHUNK = itemgetter(0), itemgetter(1), itemgetter(0, 1)
 
 
 class FieldSpec(NamedTuple):
@@ -201,7 +202,7 @@ class Batch:
         now: Snapshot,
         sample_ids: Sequence[int],
         handles: HandleCache[tuple[Snapshot, int], OpenFile],
-        cached: BlockCache,
+        cached: BlockCache | SharedChunks,
         advice: Advice | None = None,
         *,
         keeps: bool = True,
@@ -367,7 +368,7 @@ class Batch:
             self._claims.wait(self._key(run.file, run.chunk, wanted))
         return runs
 
-    def _key(self, unit: int, chunk: int, wanted: _Wanted) -> tuple[Any, ...]:
+    def _key(self, unit: int, chunk: int, wanted: _Wanted) -> ChunkKey:
         """What a row of chunks is kept by.
 
         Fields that read one array, and the same part of it, share its chunks.
@@ -383,19 +384,12 @@ class Batch:
         if not self._keeps:
             return runs
         left = []
-        last = (-1, -1)
-        block = None
-        look, _, shared, _, selection = self._key(-1, -1, wanted)
-        cached = self._cached
-        for run in runs:
-            unit, chunk, start, stop, target = run
-            if chunk >= 0 and (unit, chunk) != last:
-                block, last = cached.get((look, unit, shared, chunk, selection)), (unit, chunk)
-                self._hits += block is not None
-            if chunk < 0 or block is None:
-                left.append(run)
+        for (unit, chunk), some in groupby(runs, _UNIT_AND_CHUNK):
+            group = list(some)
+            if chunk >= 0 and self._cached.take(self._key(unit, chunk, wanted), group, rows):
+                self._hits += 1
             else:
-                rows[target : target + stop - start] = block[start - chunk : stop - chunk]
+                left += group
         return left
 
     def _fill(
@@ -465,8 +459,7 @@ class Batch:
 
         Returns whether that was done, and not left to another thread that is at it.
         """
-        _, info, _ = wanted
-        unit, chunk = runs[0].file, runs[0].chunk
+        info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.units.index.lengths[unit]) * info.rows)
         size = (stop - chunk) * info.row_bytes
         if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
@@ -475,28 +468,29 @@ class Batch:
             return True
         if size > self._cached.capacity:
             # no other thread would find it
-            block = self._decoded_chunk(unit, chunk, stop, wanted)
-        else:
-            key = self._key(unit, chunk, wanted)
-            with self._claims.taken(key) as is_mine:
-                if not is_mine:
-                    return False
-                # another thread may have made it since this one looked
-                kept = self._cached.get(key)
-                self._hits += kept is not None
-                block = self._decoded_chunk(unit, chunk, stop, wanted) if kept is None else kept
-                self._cached.put(key, block)
-        for _, _, start, end, target in runs:
-            rows[target : target + end - start] = block[start - chunk : end - chunk]
-        return True
+            self._decode_and_keep(runs, stop, wanted, rows)
+            return True
+        with self._claims.taken(self._key(unit, chunk, wanted)) as is_mine:
+            if is_mine:
+                self._decode_and_keep(runs, stop, wanted, rows)
+            return is_mine
 
-    def _decoded_chunk(self, unit: int, chunk: int, stop: int, wanted: _Wanted) -> NDArray[Any]:
-        info = wanted.info
-        with self._opened(unit, wanted) as source:
-            self._cached.make_room((stop - chunk) * info.row_bytes)
-            block = np.empty((stop - chunk, *info.row_shape), info.memory)
-            self._taken += source.read(chunk, stop, block)
-        return block
+    def _decode_and_keep(
+        self, runs: list[Run], stop: int, wanted: _Wanted, rows: NDArray[Any]
+    ) -> None:
+        """Decode a row of chunks that ends at ``stop``, unless another process or thread just has."""
+        info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
+        key, cached = self._key(unit, chunk, wanted), self._cached
+        with cached.claim(key):
+            # another one may have made it since this batch began
+            if cached.take(key, runs, rows):
+                self._hits += 1
+                return
+            with self._opened(unit, wanted) as source:
+                block = cached.room(key, (stop - chunk, *info.row_shape), info.memory)
+                self._taken += source.read(chunk, stop, block)
+            cached.put(key, block)
+            copy_runs(block, runs, rows)
 
     @contextmanager
     def _opened(self, unit: int, wanted: _Wanted) -> Iterator[Source]:
