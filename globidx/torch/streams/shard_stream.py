@@ -215,15 +215,14 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
     def _rows(
         self, state: ShardState, parts: Iterable[Part]
     ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        for position, start in parts:
-            epochs, at = divmod(position, state.shards)
-            (number,) = state.numbers([position])
-            rows = iter(self._opened(self._shards[number], start))
+        for part, number in _numbered(state, parts):
+            epochs, at = divmod(part.shard, state.shards)
+            rows = iter(self._opened(self._shards[number], part.start))
             # one ahead: only the row behind the last one says that it was that
             ahead = next(rows, _END)
-            if ahead is _END and (start or self.infinite):
-                raise _nothing_in(self._shards[number], start)
-            for row in itertools.count(start):
+            if ahead is _END and (part.start or self.infinite):
+                raise _nothing_in(self._shards[number], part.start)
+            for row in itertools.count(part.start):
                 if ahead is _END:
                     break
                 now, ahead = ahead, next(rows, _END)
@@ -411,6 +410,14 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
 
 
 _END: Any = object()
+
+
+def _numbered(state: ShardState, parts: Iterable[Part]) -> Iterator[tuple[Part, int]]:
+    """Each part, and the number of its shard as the user lists them."""
+    # an order takes as long for one position as for some
+    left = iter(parts)
+    while some := list(itertools.islice(left, 8)):
+        yield from zip(some, state.numbers([part.shard for part in some]), strict=True)
 
 
 def _takes_start(open_shard: Callable[..., Any]) -> bool:
