@@ -215,8 +215,9 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
     def _rows(
         self, state: ShardState, parts: Iterable[Part]
     ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        for part, number in _numbered(state, parts):
+        for part in parts:
             epochs, at = divmod(part.shard, state.shards)
+            (number,) = state.numbers([part.shard])
             rows = iter(self._opened(self._shards[number], part.start))
             # one ahead: only the row behind the last one says that it was that
             ahead = next(rows, _END)
@@ -410,14 +411,6 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
 
 
 _END: Any = object()
-
-
-def _numbered(state: ShardState, parts: Iterable[Part]) -> Iterator[tuple[Part, int]]:
-    """Each part, and the number of its shard as the user lists them."""
-    # an order takes as long for one position as for some
-    left = iter(parts)
-    while some := list(itertools.islice(left, 8)):
-        yield from zip(some, state.numbers([part.shard for part in some]), strict=True)
 
 
 def _takes_start(open_shard: Callable[..., Any]) -> bool:
