@@ -35,6 +35,8 @@ from globidx.disk.stores.sparse import Kept
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
+#: Files whose chunks say how far to look ahead, and the most ids that are looked at.
+_LOOKED_AT, _MOST_IDS = 1024, 4096
 ON_MISSING = ("error", "fill")
 _OF_A_PROCESS = (
     "_advice",
@@ -206,6 +208,15 @@ class Reader:
             listed = line.map(lambda one: one(), found) if waits else [one() for one in found]
             return list(chain.from_iterable(listed))
         return []
+
+    @property
+    def foresight(self) -> int:
+        """How many samples' chunks keep all requests busy twice over; 0 where all files are local."""
+        if self.line is None:
+            return 0
+        lengths = self.manager.now.units.chunk_lengths[:, self.columns]
+        shortest = int(lengths[:_LOOKED_AT].min(initial=_MOST_IDS))
+        return min(2 * self.bounds.requests * max(1, shortest), _MOST_IDS)
 
     @property
     def line(self) -> Line | None:
