@@ -19,7 +19,7 @@ from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
 from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
 from globidx.torch.loops.deliveries import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
@@ -332,7 +332,9 @@ class DataLoader(ShieldedLoader):
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
-            self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order, is_dated=is_dated)
+            self._drawn_batches = DrawnBatches(
+                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=self._foresight
+            )
         return self._drawn_batches
 
     @property
@@ -346,6 +348,13 @@ class DataLoader(ShieldedLoader):
 
     def _get_iterator(self) -> Any:
         return ThreadIterator(self) if self._has_threads else super()._get_iterator()
+
+    def _foresight(self) -> Foreseen | None:
+        """What tells a dataset which batches come next; None for one that has no use for it."""
+        batching, count = self._batching(), getattr(self.dataset, "foresight", 0)
+        if not count or batching.size is None or self.batch_sampler is None:
+            return None
+        return Foreseen(batching.size, lanes=max(1, batching.workers), count=count)
 
     def _batching(self) -> Batching:
         # threads share one cache, so a plan that goes by caches counts them as one
