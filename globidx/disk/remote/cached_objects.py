@@ -216,7 +216,7 @@ class CachedObjects:
             if found is None or identity.is_of_version:
                 self._note(piece.key, found)
             if found is not None:
-                self._cache.put(identity._replace(version=found.version), found)
+                self._cache.put(identity, found)
         return fetched
 
     def _go_offline(self, error: OSError) -> None:

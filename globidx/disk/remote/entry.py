@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import google_crc32c
@@ -82,7 +83,7 @@ def encode(identity: Identity, found: Found, asked: int) -> tuple[bytes, bytes]:
     return _HEAD.pack(_MAGIC, checksum, *numbers, asked) + spelled, found.data
 
 
-def read(path: str) -> Kept:
+def read(path: str | Path) -> Kept:
     """Read an entry and check it.
 
     DamagedError where it is not what was written, OSError where it cannot be read.
@@ -95,13 +96,13 @@ def read(path: str) -> Kept:
     return Kept(identity, Found(data, head.size, identity.version), head.asked)
 
 
-def identity_of(path: str) -> Identity:
+def identity_of(path: str | Path) -> Identity:
     """The identity of an entry, whose data are not looked at; errors as of ``read``."""
     with _opened(path) as (_, _, spelled):
         return _identity(spelled)
 
 
-def set_asked(path: str, asked: int) -> None:
+def set_asked(path: str | Path, asked: int) -> None:
     """Note that the server was asked for an entry, and has the same version still."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -111,7 +112,7 @@ def set_asked(path: str, asked: int) -> None:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[int, _Head, bytes]]:
+def _opened(path: str | Path) -> Iterator[tuple[int, _Head, bytes]]:
     """The descriptor of an entry's file, its head, and its identity as it is spelled."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:

@@ -12,7 +12,7 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -93,13 +93,13 @@ class Ledger:
         """
         if nbytes > bound:
             return False
-        victims = self._victims()
-        while self.nbytes + nbytes > bound:
-            victim = next(victims, None)
-            if victim is None:
-                return False
-            # another process may have used it since
-            self.remove(victim.name, used=victim.used)
+        with closing(self._victims()) as victims:
+            while self.nbytes + nbytes > bound:
+                victim = next(victims, None)
+                if victim is None:
+                    return False
+                # another process may have used it since
+                self.remove(victim.name, used=victim.used)
         self.add(nbytes)
         return True
 

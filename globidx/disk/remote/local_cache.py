@@ -121,13 +121,13 @@ class LocalCache:
         return kept
 
     def put(self, identity: Identity, found: Found) -> None:
-        """Keep what was fetched just now, unless it finds no room."""
+        """Keep what was fetched just now, under its version, unless it finds no room."""
         if not self._is_writing:
             return
         try:
             with self._held() as held:
                 if held:
-                    self._write(identity, found)
+                    self._write(identity._replace(version=found.version), found)
         except OSError as error:
             # full, or read-only: to try each time would cost time, and lines in the log
             self._is_writing = False
