@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from globidx.disk.files.atomic import is_temporary, make_directory, write_atomic
 from globidx.disk.files.exclusive import Exclusive
-from globidx.disk.remote import entry
-from globidx.disk.remote.entry import DamagedError, Identity, Kept
-from globidx.disk.remote.ledger import FOLDERS, Ledger, Victim, not_soon, taken
+from globidx.disk.local_cache import entry
+from globidx.disk.local_cache.entry import DamagedError, Identity, Kept
+from globidx.disk.local_cache.ledger import FOLDERS, Ledger, Victim, not_soon, taken
 from globidx.disk.remote.objects import Found
 
 _log = logging.getLogger("globidx")

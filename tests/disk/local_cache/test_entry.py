@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx.disk.remote import entry
-from globidx.disk.remote.entry import ABOUT, DamagedError, Identity
+from globidx.disk.local_cache import entry
+from globidx.disk.local_cache.entry import ABOUT, DamagedError, Identity
 from globidx.disk.remote.objects import Found
 
 CHUNK = Identity("s3://bucket/a.zarr", "c/0/1", 8, 16, '"etag"')

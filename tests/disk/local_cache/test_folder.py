@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from disks import tmpfs
 from processes import clean_environment
 
-from globidx.disk.remote.entry import Identity
-from globidx.disk.remote.local_cache import LocalCache
+from globidx.disk.local_cache.entry import Identity
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.objects import Found
 
 URL = "s3://bucket/a.zarr"
@@ -23,8 +24,8 @@ BLOCKS = 8192
 #: Puts and gets of any pieces, whose bytes follow from their number, until it is told to stop.
 _WORK = """
 import random, sys
-from globidx.disk.remote.entry import Identity
-from globidx.disk.remote.local_cache import LocalCache
+from globidx.disk.local_cache.entry import Identity
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.objects import Found
 
 folder, bound, seed, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -203,10 +204,7 @@ def test_what_is_larger_than_the_bound_is_not_kept(tmp_path):
 
 def test_a_full_disk_ends_writing_with_one_line(tmp_path, caplog):
     """What was kept is read on, and no file is left half."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
-    try:
+    with tmpfs(tmp_path / "disk", "size=3m") as disk:
         cache = LocalCache(disk / "cache", 2**30)
         for number in range(1000):
             cache.put(piece(number), found(number))
@@ -216,8 +214,6 @@ def test_a_full_disk_ends_writing_with_one_line(tmp_path, caplog):
         assert [wrong for _, wrong in cache.verify() if wrong] == []
         assert not list(disk.rglob("*globidx-tmp"))
         assert used_on_disk(cache.path) == cache.nbytes
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_holder_that_stands_still_is_waited_for_once(tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from globidx.disk.files import forks
-from globidx.disk.remote.entry import ABOUT, ABSENT, Identity, Kept
-from globidx.disk.remote.local_cache import LocalCache
+from globidx.disk.local_cache.entry import ABOUT, ABSENT, Identity, Kept
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.objects import Found, Objects, Piece
 
 _log = logging.getLogger("globidx")
@@ -21,6 +21,9 @@ COUNTS_FOR = 86_400 * 10**9
 _MOST_KNOWN = 2**16
 #: How long a server is left alone that could not be reached, in ns.
 _PAUSE = 60 * 10**9
+#: Files that say what a store holds. Their versions never count without asking, since what is
+#: compared with the index must be what is there now.
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 _ABSENT = Found(b"", ABSENT, "")
 
 
@@ -40,7 +43,7 @@ class CachedObjects:
     ``counts_for`` ns from when the server last told it. After that, the server is asked for one
     byte; if it has another version, or another size, the piece is fetched anew. If it cannot be
     reached, what is kept counts, so that a filled cache serves without a network. That an object is
-    absent counts only then.
+    absent counts only then, and so do metadata of stores.
 
     Parameters
     ----------
@@ -169,11 +172,14 @@ class CachedObjects:
 
     def _still(self, kept: list[Kept | None]) -> list[Kept | None]:
         """The entries whose version counts, if need be because the server has the same still."""
-        now = self._clock()
-        # a time in the future is that of a clock that was wrong
-        old = [one for one in kept if one and abs(now - one.asked) > self._counts_for]
+        old = [one for one in kept if one and self._is_old(one)]
         told = self._told(old)
         return [one if one and self._is_still(one, told) else None for one in kept]
+
+    def _is_old(self, kept: Kept) -> bool:
+        # a time in the future is that of a clock that was wrong
+        age = abs(self._clock() - kept.asked)
+        return age > self._counts_for or kept.identity.key.endswith(_METADATA)
 
     def _is_still(self, kept: Kept, told: Mapping[str, Found | None]) -> bool:
         key = kept.identity.key

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -162,14 +162,14 @@ class Ledger:
             (self.folder / name).unlink(missing_ok=True)
         self._save(0, 0)
 
-    def _victims(self) -> Iterator[Victim]:
+    def _victims(self) -> Generator[Victim, None, None]:
         yield from self._stack()
         yield from self._queue()
         for _ in range(_MOST_LOOKS):
             self.recount()
             yield from self._queue()
 
-    def _stack(self) -> Iterator[Victim]:
+    def _stack(self) -> Generator[Victim, None, None]:
         """Take entries from the stack."""
         with suppress(FileNotFoundError), (self.folder / "not_soon").open("r+b") as file:
             end = file.seek(0, os.SEEK_END) // _VICTIM.size

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from globidx.disk.files.atomic import temporary_name
-from globidx.disk.remote import ledger as ledger_module
-from globidx.disk.remote.ledger import FOLDERS, Ledger, Victim, not_soon, taken
+from globidx.disk.local_cache import ledger as ledger_module
+from globidx.disk.local_cache.ledger import FOLDERS, Ledger, Victim, not_soon, taken
 
 BLOCK = 4096
 NOW = 1_800_000_000 * 10**9
