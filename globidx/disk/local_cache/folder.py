@@ -179,12 +179,12 @@ class LocalCache:
             except (DamagedError, OSError) as error:
                 yield name, str(error)
 
-    def clear(self) -> None:
-        """Remove all entries; OSError where another process keeps writing, or they cannot be."""
+    def clear(self) -> int:
+        """Remove all entries; how many. OSError where others keep it locked, or one cannot go."""
         with self._lock.hold(timeout=30 * _PATIENCE) as held:
             if not held:
                 raise OSError(f"{self.path} is in use: another process writes to it all the time")
-            self._ledger.clear()
+            return self._ledger.clear()
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         return (pair for pair in self._ledger.entries() if not is_temporary(pair[1].name))

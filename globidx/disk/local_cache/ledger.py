@@ -153,14 +153,17 @@ class Ledger:
                 for file in listed:
                     yield folder + file.name, file
 
-    def clear(self) -> None:
-        """Remove all entries."""
+    def clear(self) -> int:
+        """Remove all entries; how many that were."""
+        removed = 0
         for _, file in self.entries():
             with suppress(FileNotFoundError):
                 os.unlink(file.path)
+                removed += not is_temporary(file.name)
         for name in ("oldest", "not_soon"):
             (self.folder / name).unlink(missing_ok=True)
         self._save(0, 0)
+        return removed
 
     def _victims(self) -> Generator[Victim, None, None]:
         yield from self._stack()
