@@ -248,9 +248,10 @@ def _listing(folder, options):
         place = key.find(mark, len(prefix)) if mark else -1
         name = key[: place + 1] if place >= 0 else key
         into = commons if place >= 0 else found
-        if name > begin and not name.startswith(begin if begin.endswith("/") else "\0"):
-            if name not in into:
-                into.append(name)
+        # what lies below a common prefix that was listed comes after it, and was told by it
+        is_told = begin.endswith("/") and name.startswith(begin)
+        if name > begin and not is_told and name not in into:
+            into.append(name)
     names = sorted(found + commons)
     page, is_cut = names[:most], len(names) > most
     lines = [

@@ -10,6 +10,7 @@ from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache, default_capacity
+from globidx.disk.files.paths import is_remote
 from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
@@ -21,6 +22,8 @@ from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
+from globidx.disk.remote.line import Line
+from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
@@ -33,6 +36,7 @@ _OF_A_PROCESS = (
     "_constants",
     "_indexes",
     "_kept",
+    "_line",
     "_now",
     "_tally",
     "handles",
@@ -47,6 +51,7 @@ class Reader:
     """
 
     _now: Snapshot | None
+    _line: Line | None
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class Reader:
         cache_bytes: int,
         on_missing: str | Mapping[str, str],
         backend: str,
+        bounds: Bounds = Bounds(),  # noqa: B008 - it does not change
     ) -> None:
         self.manager = manager
         self.fields = fields
@@ -64,6 +70,7 @@ class Reader:
         self.cache_bytes = cache_bytes
         self.on_missing = on_missing
         self.backend = backend
+        self.bounds = bounds
         self._counts_for: str | None = None
         self._start()
 
@@ -80,6 +87,8 @@ class Reader:
             # serve their old metadata
             self.handles.close()
             packings.require_alike(now, self.raw)
+            if self._line is not None:
+                self._line.forget()
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached, self._advice, moment=moment)
         try:
@@ -118,16 +127,19 @@ class Reader:
         self.cached.clear()
         self._kept.clear()
         self._constants.clear()
+        if self._line is not None:
+            self._line.close()
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
         """A file of the index; ReadError if it changed since it was indexed."""
         now, file = key
         path, entry = now.paths[file], now.entry(file)
+        far = None if self.line is None else far_store(path, entry, self.line)
         if not stamps.is_unchanged(path, entry):
-            self._refuse_changed(path, entry)
+            self._refuse_changed(path, entry, far)
         elif entry.kind == "zarr2" and len(self.raw) < len(self.columns):
             # its attributes are in a file that no stamp watches, and values are computed by them
-            self._refuse_changed(path, entry)
+            self._refuse_changed(path, entry, far)
         forked = os.getpid() != self._born_in
         return OpenFile(
             path,
@@ -140,7 +152,15 @@ class Reader:
             cached=self._indexes,
             kept=self._kept,
             codes=now.table.codes(file),
+            far=far,
         )
+
+    @property
+    def line(self) -> Line | None:
+        """What asks servers for files by URL; None where all files are local."""
+        if self._line is None and is_remote(self.manager.now.root):
+            self._line = Line(self.bounds, self.manager.layout.storage_options)
+        return self._line
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
@@ -153,6 +173,7 @@ class Reader:
     def _start(self) -> None:
         self._born_in = os.getpid()
         self._now = None
+        self._line = None
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:
@@ -172,12 +193,12 @@ class Reader:
         self._tally.add(Counters(opens=1))
         return opened
 
-    def _refuse_changed(self, path: str, known: Entry) -> None:
+    def _refuse_changed(self, path: str, known: Entry, far: Any) -> None:
         """ReadError if the file is not what was indexed.
 
         Its stamp differs, and so does its metadata.
         """
-        now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
+        now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis, far=far)
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)
         # a file that was touched, or copied back, has another stamp and the same samples
@@ -188,6 +209,21 @@ class Reader:
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
                 "refresh() the index and start a new epoch"
             )
+
+
+def far_store(path: str, entry: Entry, line: Line) -> Any:
+    """What holds the keys of a zarr store by URL, all metadata that opening it takes loaded at once.
+
+    None of a file that is no store that is read without zarr.
+    """
+    if not entry.kind.startswith("zarr"):
+        return None
+    far = stores.far_container(path, line)
+    names = ["zarr.json"] if entry.kind.endswith("3") else [".zarray", ".zattrs"]
+    nodes = ["", *(info.path for info in entry.arrays if info.form == "plain")]
+    roots = [] if entry.kind.endswith("3") else ["zarr.json", ".zgroup"]
+    far.prime(roots + [f"{node}/{name}".lstrip("/") for node in nodes for name in names])
+    return far
 
 
 def _has_grown(path: str, now: Entry, known: Entry) -> bool:

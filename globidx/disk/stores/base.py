@@ -15,6 +15,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -32,6 +33,7 @@ from globidx.core.values.packing import Packing
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
+from globidx.disk.remote.line import Line, for_scans
 from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
 
@@ -249,18 +251,23 @@ def is_zip(path: Path) -> bool:
         return file.read(4) in _ZIP_SIGNATURES
 
 
-def scan(path: str, layout: Layout, axis: int) -> Entry:
+def scan(path: str, layout: Layout, axis: int, far: Any = None) -> Entry:
     """What the file holds, from its metadata: the arrays of ``layout``.
 
-    Errors say what is wrong, not where.
+    ``far`` is what holds the keys of a store by URL, where there is such already. Errors say what
+    is wrong, not where.
     """
     if is_remote(path):
         if _has_suffix(path):
             raise ValueError(
                 "it is an HDF5 file, and those are read from local paths only; copy it to a disk first"
             )
-        remote: Entry = _module("zarr.library").scan(path, layout, axis)
-        return remote
+        far = far or far_container(path, for_scans(layout.storage_options))
+        found: Entry | None = _module("zarr.fast_scan").scan(far, layout, axis)
+        if found is None:
+            found = _module("zarr.library").scan(path, layout, axis)
+        # no stamp proves anything of it
+        return replace(found, is_foreign=True)
     # a file of a usual suffix is not opened only to see what it is
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:
@@ -274,6 +281,11 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
             return plain
     entry: Entry = _module(f"{name}.library").scan(path, layout, axis)
     return entry
+
+
+def far_container(path: str, line: Line) -> Any:
+    """What holds the keys of a zarr store by URL."""
+    return _module("zarr.far").Far(path, *line.at(path))
 
 
 def container_of(path: str, kind: str, inflated: BlockCache | None = None) -> Any:

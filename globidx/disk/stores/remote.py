@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from globidx.disk.files.paths import split_chain
+from globidx.disk.remote.by_fsspec import as_os_errors, file_system
 from globidx.disk.stores.base import HDF5_SUFFIXES, ZARR_MARKERS
-from globidx.errors import GlobidxError, MissingPackageError, NoFilesError, ReadError
-
-_NO_BACK_ENDS = ("builtins", "globidx", "numpy", "zarr", "json")
+from globidx.errors import GlobidxError, NoFilesError, ReadError
 
 
 def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
@@ -72,55 +70,6 @@ def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
         # a server that does not tell sizes tells None
         if about.get("size") != 0:
             yield name.removeprefix(base)
-
-
-@contextmanager
-def as_os_errors() -> Iterator[None]:
-    """Turn errors of the packages below fsspec into OSError.
-
-    So they are reported for a file like any other.
-
-    There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's,
-    azure's, paramiko's, zipfile's. What they have in common: neither Python nor numpy, zarr or this
-    package defines them.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if not _is_of_a_back_end(error):
-            raise
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _is_of_a_back_end(error: BaseException) -> bool:
-    package = type(error).__module__.partition(".")[0]
-    return (
-        isinstance(error, Exception)
-        and not isinstance(error, OSError)
-        and package not in _NO_BACK_ENDS
-    )
-
-
-def file_system(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
-    """The file system of fsspec that a URL names, and the path in it."""
-    try:
-        import fsspec
-    except ImportError:
-        raise MissingPackageError(
-            f"reading {url} needs fsspec: pip install '.[remote]' in the clone of globidx"
-        ) from None
-    try:
-        with as_os_errors():
-            files, path = fsspec.core.url_to_fs(url, **(options or {}))
-    except ImportError as error:
-        raise MissingPackageError(f"reading {url} needs more than fsspec: {error}") from None
-    except ValueError as error:
-        raise NoFilesError(f"{url} names no place that fsspec knows: {error}") from None
-    except FileNotFoundError as error:
-        raise NoFilesError(f"there is nothing at {url}: {error}") from None
-    except OSError as error:
-        raise ReadError(f"{url} cannot be opened: {type(error).__name__}: {error}") from error
-    return files, str(path)
 
 
 def _is_store(files: Any, path: str) -> bool:

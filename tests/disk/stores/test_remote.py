@@ -39,7 +39,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         """The file asked for."""
         self.server.asked.append(self.path)
         if self.server.broken in self.path:
-            self.send_error(503)
+            self.send_error(403)
             return None
         if self.server.secret and self.headers.get("X-Secret") != self.server.secret:
             self.send_error(403)
@@ -228,11 +228,11 @@ def test_what_cannot_be_had_is_told_by_url(server):
     """Servers that fail, stores that are not there, HDF5, and lists of both kinds."""
     urls, _ = served(server)
     server.broken = "b.zarr"
-    with pytest.raises(BadFilesError, match=r"b\.zarr: .*503"):
+    with pytest.raises(BadFilesError, match=r"b\.zarr: .*403"):
         GlobalIndexManager(urls)
     server.broken = "c.zarr/c/"
     dataset = FileCacheDataset(GlobalIndexManager(urls))
-    with pytest.raises(ReadError, match=r"item 1 of http.*c\.zarr: .*503"):
+    with pytest.raises(ReadError, match=r"item 1 of http.*c\.zarr: .*403"):
         dataset[11]
     with pytest.raises(BadFilesError, match="lost.zarr"):
         GlobalIndexManager([*urls[:1], f"{server.url}/lost.zarr"])
