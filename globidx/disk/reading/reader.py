@@ -214,8 +214,10 @@ class Reader:
 def far_store(path: str, entry: Entry, line: Line) -> Any:
     """What holds the keys of a zarr store by URL, all metadata that opening it takes loaded at once.
 
-    None of a file that is no store that is read without zarr.
+    Or the bytes of an HDF5 file; None of a file that is read by zarr.
     """
+    if entry.kind == "hdf5":
+        return stores.far_container(path, line)
     if not entry.kind.startswith("zarr"):
         return None
     far = stores.far_container(path, line)

@@ -20,12 +20,14 @@ from globidx.core.reading.pieces import byte_runs
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
 from globidx.disk.files import forks
+from globidx.disk.remote.objects import Objects, Piece
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
 from globidx.disk.stores.grid import ChunkGrid, GridSource
 from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
+from globidx.disk.stores.hdf5.ranges import RangedBytes, range_file_of
 from globidx.errors import MissingChunkError, ReadError
 
 # H5Z_FILTER_* of H5Zpublic.h
@@ -56,7 +58,7 @@ class ChunkedSource(GridSource):
                 )
         if dataset.is_virtual:
             raise NotPlainError("a virtual dataset")
-        self._file = RawFile(dataset)
+        self._file = bytes_of(dataset)
         table = table_of(dataset)
         if table is None:
             raise NotPlainError("chunks whose offsets HDF5 does not list")
@@ -70,7 +72,8 @@ class ChunkedSource(GridSource):
         self._most = most_stored(self._nbytes, len(self._filters))
         named = ", ".join(_NAMES[code] for code in self._filters) or "raw"
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
-        self.how = f"chunks decoded without HDF5's filters ({named}{by})"
+        where = by_url(self._file)
+        self.how = f"chunks decoded without HDF5's filters ({named}{by}{where})"
 
     def _set_grid(self, grid: ChunkGrid) -> None:
         super()._set_grid(grid)
@@ -102,6 +105,20 @@ class ChunkedSource(GridSource):
             nbytes += self._decode(coordinates, buffer)
             grid.put(rows, found, row, spans, out)
         return nbytes
+
+    def pieces(self, row: int) -> list[tuple[Objects, Piece, int]]:
+        """What a row of chunks asks of a server, with the bytes that each may take; [] of a local file.
+
+        What is not there, or cannot be read, is left to be told by whoever reads it.
+        """
+        if not isinstance(self._file, RangedBytes):
+            return []
+        places = (self._table.find(coordinates) for coordinates, _ in self._grid.row(row))
+        return [
+            (*self._file.piece(place[0], place[1]), self._nbytes)
+            for place in places
+            if place is not None and self._file.has(place[0], min(place[1], self._most))
+        ]
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         """Fill ``out`` with the chunk at ``coordinates`` of the grid.
@@ -188,13 +205,13 @@ class ContiguousSource:
         offset = dataset.id.get_offset()
         if offset is None or dataset.is_virtual or dataset.external:
             raise NotPlainError("data that is not contiguous in the file")
-        self._file, self._offset = RawFile(dataset), offset
+        self._file, self._offset = bytes_of(dataset), offset
         self._rows = dataset.shape[1] if is_stacked else 0
         self.row_shape, self._dtype = dataset.shape[1 + is_stacked :], dataset.dtype
         self._row = math.prod(self.row_shape) * self._dtype.itemsize
         self._swapped = not self._dtype.isnative
         self._selection: Selection | None = None
-        self.how = "contiguous, read without HDF5"
+        self.how = f"contiguous, read without HDF5{by_url(self._file)}"
 
     def at(self, place: int) -> ContiguousSource:
         """The rows at one place along axis 0."""
@@ -237,6 +254,17 @@ class ContiguousSource:
                 nbytes += self._file.fill(offset, stored[begin:end])
             out[first - start : first - start + count] = selection.of(buffer[:count])
         return nbytes
+
+
+def bytes_of(dataset: Any) -> RawFile | RangedBytes:
+    """The bytes of a dataset's file, which may be one by URL."""
+    ranged = range_file_of(h5py.h5i.get_file_id(dataset.id))
+    return RawFile(dataset) if ranged is None else RangedBytes(dataset, ranged)
+
+
+def by_url(file: RawFile | RangedBytes) -> str:
+    """What is told of files by URL."""
+    return ", by URL" if isinstance(file, RangedBytes) else ""
 
 
 class RawFile:

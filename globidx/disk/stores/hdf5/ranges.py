@@ -60,6 +60,13 @@ class RangeFile(io.RawIOBase):
         _open[self.name] = self
 
     @property
+    def how_whole(self) -> str:
+        """What becomes of arrays that HDF5 itself must read."""
+        if isinstance(self.objects, CachedObjects):
+            return "by URL, so all of the file is fetched into the local cache"
+        return "by URL, which takes local_cache="
+
+    @property
     def identity(self) -> Hashable:
         """What identifies the bytes of the file."""
         return self.objects.url, self.key, self.size, self.version
@@ -201,17 +208,17 @@ class RangedBytes:
         """``size`` bytes from ``offset`` on."""
         if not size:
             return b""
-        self.refuse_beyond(offset, size)
+        if not self.has(offset, size):
+            raise ReadError(
+                f"dataset {self._name} claims bytes [{offset}, {offset + size}) of a file of {self._file.size}: "
+                "the file was cut or damaged"
+            )
         return self._file.fetch(offset, offset + size)
 
     def piece(self, offset: int, size: int) -> tuple[Objects, Piece]:
         """What ``read`` asks for."""
         return self._file.objects, Piece(self._file.key, offset, offset + size)
 
-    def refuse_beyond(self, offset: int, size: int) -> None:
-        """ReadError where bytes are beyond the end of the file, as a damaged index may have it."""
-        if not 0 <= offset <= self._file.size - size:
-            raise ReadError(
-                f"dataset {self._name} claims bytes [{offset}, {offset + size}) of a file of {self._file.size}: "
-                "the file was cut or damaged"
-            )
+    def has(self, offset: int, size: int) -> bool:
+        """Whether the file has these bytes; a damaged index may claim others."""
+        return 0 <= offset <= self._file.size - size
