@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -143,6 +143,16 @@ def _taken(rows: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
     return block
 
 
+class Need(NamedTuple):
+    """Rows of a file, or of a sequence in it, that a field takes."""
+
+    file: int
+    number: int
+    field: FieldSpec
+    start: int
+    stop: int
+
+
 class _Wanted(NamedTuple):
     """An array to read, by its column; with a selection, ``info`` is that of what it leaves."""
 
@@ -202,6 +212,20 @@ class Batch:
         if window is not None and window.is_whole:
             self._useful = sum(array.nbytes for sample in samples_of for array in sample)
         return samples_of
+
+    def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
+        """The rows that have to be read for these fields, as far as that can be told before."""
+        for field in fields:
+            if field.is_mask or field.crop is not None or field.is_sparse:
+                continue
+            info, plan = self._now.table.arrays[field.column], self._take(field.offsets).plan
+            chunks = self._now.units.chunk_lengths[plan.files, field.column]
+            shared = self._now.table.shared[field.column]
+            for run in planning.runs(plan, info.rows, np.where(chunks > 1, chunks, 0)):
+                key = (self._now.look, run.file, shared, run.chunk, field.selection)
+                if run.chunk < 0 or self._cached.get(key) is None:
+                    file, number = self._now.units.place(run.file)
+                    yield Need(file, number, field, run.start, run.stop)
 
     @property
     def counts(self) -> Counters:

@@ -20,6 +20,7 @@ from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
+from globidx.disk.reading.foresight import Foresight
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
 from globidx.disk.remote.line import Line
@@ -36,6 +37,7 @@ _OF_A_PROCESS = (
     "_constants",
     "_indexes",
     "_kept",
+    "_foresight",
     "_line",
     "_now",
     "_tally",
@@ -52,6 +54,7 @@ class Reader:
 
     _now: Snapshot | None
     _line: Line | None
+    _foresight: Foresight | None
 
     def __init__(
         self,
@@ -91,6 +94,8 @@ class Reader:
                 self._line.forget()
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached, self._advice, moment=moment)
+        if self.line is not None:
+            self._foresee(self.line, sample_ids, now)
         try:
             samples: list[tuple[Any, ...]] = batch.samples(self.fields)
             if self.manager.constants:
@@ -155,6 +160,16 @@ class Reader:
             far=far,
         )
 
+    def _foresee(self, line: Line, sample_ids: Sequence[int], now: Snapshot) -> None:
+        """Ask servers for what this batch needs, and for what those after it do."""
+        if self._foresight is None:
+            self._foresight = Foresight(line, self.handles, self.fields)
+
+        def batch(ids: Sequence[int]) -> Batch:
+            return Batch(now, ids, self.handles, self.cached)
+
+        self._foresight.before(sample_ids, batch, now)
+
     @property
     def line(self) -> Line | None:
         """What asks servers for files by URL; None where all files are local."""
@@ -174,6 +189,7 @@ class Reader:
         self._born_in = os.getpid()
         self._now = None
         self._line = None
+        self._foresight = None
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:

@@ -15,6 +15,7 @@ from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Slab
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
+from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import Span, Store
 from globidx.disk.stores.sparse import Part
 from globidx.errors import MissingChunkError, ReadError
@@ -71,6 +72,16 @@ class SelectableSource(Protocol):
 
     def select(self, selection: Selection) -> PartSource:
         """The rows with what is selected of each."""
+
+
+@runtime_checkable
+class FarSource(Protocol):
+    """A source that can say what it will ask a server for; whether that ``waits``, for an index."""
+
+    waits: bool
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """The pieces for rows ``[start, stop)``; [] of what is not far."""
 
 
 def selected(source: Source, selection: Selection) -> PartSource:
@@ -252,6 +263,7 @@ class FillingSource:
         self.library = library
         self.how = source.how
         self.row_shape = getattr(source, "row_shape", None)
+        self.waits = bool(getattr(source, "waits", False))
 
     def at(self, place: int) -> FillingSource:
         """The rows at one place along axis 0."""
@@ -264,6 +276,10 @@ class FillingSource:
     def select(self, selection: Selection) -> FillingSource:
         """The rows with what is selected of each."""
         return FillingSource(*(selected(one, selection) for one in (self._source, self.library)))
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What the source asks a server for."""
+        return self._source.pieces(start, stop) if isinstance(self._source, FarSource) else []
 
     @property
     def width(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from globidx.disk.files import forks
 from globidx.disk.remote import neighbours
 from globidx.disk.remote.addresses import redacted, split
+from globidx.disk.remote.ahead import Ahead, Expected
 from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.by_obstore import ByObstore, is_usable
 from globidx.disk.remote.hands import Hands
@@ -102,7 +103,8 @@ class Line:
     def _made(self, origin: str, query: str) -> Objects:
         requests = Requests(origin, partial(self._back, origin, query), self.bounds, self)
         self._requests.append(requests)
-        return requests if self._around is None else self._around(requests)
+        made = requests if self._around is None else self._around(requests)
+        return made if self._scans else Expected(made, self.ahead)
 
     def _back(self, origin: str, query: str) -> Back:
         """The means to ask for objects of an origin: obstore where it can."""
@@ -147,6 +149,7 @@ class Line:
 
     def _start(self) -> None:
         self.hands = Hands(self.bounds.requests)
+        self.ahead = Ahead(self.hands, self.bounds.prefetch_bytes)
         self._renew()
         forks.renew_in_child(self, Line._renew)
 

@@ -9,6 +9,7 @@ costs.
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.remote.objects import Objects, Piece
+from globidx.disk.remote.ahead import Wish, wish
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
 from globidx.disk.stores.grid import ChunkGrid, GridSource
@@ -51,6 +52,8 @@ class ZarrSource(GridSource):
         self._array = array
         self._codecs = array.codecs()
         self.sharding = array.sharding
+        #: Whether it waits for a server where the pieces of a shard lie.
+        self.waits = array.sharding is not None and isinstance(container, Far)
         self._set_grid(ChunkGrid(array.shape, array.chunks, axis))
         self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._codecs))
@@ -97,8 +100,8 @@ class ZarrSource(GridSource):
             grid.put(rows, found, row, spans, out)
         return nbytes
 
-    def pieces(self, row: int) -> list[tuple[Objects, Piece, int]]:
-        """What a row of chunks asks of a server, with the bytes that each may take; [] of a local store.
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What rows ``[start, stop)`` ask of a server; [] of a local store.
 
         It waits for the index of a shard that is not known yet. What is not there, or cannot be
         read, is left to be told by whoever reads it.
@@ -107,7 +110,8 @@ class ZarrSource(GridSource):
         if not isinstance(far, Far):
             return []
         found = []
-        for coordinates, _ in self._grid.row(row):
+        rows = range(start // self._grid.length, -(-stop // self._grid.length))
+        for coordinates, _ in itertools.chain.from_iterable(map(self._grid.row, rows)):
             if self.sharding is None:
                 piece = far.piece(self._prefix + array.key(coordinates))
             else:
@@ -117,7 +121,7 @@ class ZarrSource(GridSource):
                 except UNREADABLE:
                     continue
                 piece = far.piece(self._prefix + array.key(shard), offset, offset + size)
-            found.append((far.objects, piece, self._nbytes))
+            found.append(wish(far.objects, piece, self._nbytes))
         return found
 
     def in_shard(self, shard: tuple[int, ...]) -> tuple[list[int], NDArray[np.bool_]]:
