@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any, Literal, Never
 
 import torch
@@ -17,6 +18,7 @@ from globidx.core.index.chunking import Chunking
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.core.reading.selection import Crop
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.local_cache.folder import cache_of
 from globidx.disk.reading import packings
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
@@ -92,6 +94,13 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         How rows of sparse matrices are given: as tensors with all zeros in them, or each as a
         ``SparseRow`` of indices and values, of which ``collate.sparse()`` makes one
         ``torch.sparse_csr`` tensor a batch.
+    local_cache : path, optional
+        A folder on a disk of this machine where bytes that come from URLs are kept, for all
+        processes of the machine and for later runs. It is made if it is not there.
+    local_bytes : int, optional
+        The most bytes that it takes there; what was used longest ago, or will not be used again in
+        this epoch, goes first. By default as many as the folder was given before, or half of what
+        is free on its disk.
     misplaced : never
         Options of the index are not taken here: TypeError says where they belong.
 
@@ -141,6 +150,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
         sparse: Literal["dense", "row"] | Mapping[str, Literal["dense", "row"]] = "dense",
+        local_cache: str | PathLike[str] | None = None,
+        local_bytes: int | None = None,
         **misplaced: Never,
     ) -> None:
         # the usual mistake: key= and its like belong to the index, and Python would not say so
@@ -186,6 +197,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
             on_missing=missing_by_field(index_manager, self.fields, on_missing),
             backend=backend,
+            local_cache=cache_of(local_cache, local_bytes),
         )
         packings.require_alike(index_manager.now, self._reader.raw)
         packings.tell_packed(

@@ -24,6 +24,8 @@ _PAUSE = 60 * 10**9
 #: Files that say what a store holds. Their versions never count without asking, since what is
 #: compared with the index must be what is there now.
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+#: Pieces that were had are noted so many at a time.
+_AT_ONCE = 64
 _ABSENT = Found(b"", ABSENT, "")
 
 
@@ -100,10 +102,25 @@ class CachedObjects:
         for key, told in self._told(list(known.values())).items():
             self._note(key, told)
 
+    def has(self, piece: Piece) -> bool:
+        """Whether a piece is kept, of the version that is known."""
+        identity = self._identity(piece)
+        return identity is not None and self._cache.has(identity)
+
     def forget(self, pieces: Iterable[Piece]) -> None:
         """Let pieces go first when there is need for room: they will not be asked for soon."""
         identities = [self._identity(piece) for piece in pieces]
         self._cache.forget(one for one in identities if one is not None)
+
+    def taken(self, piece: Piece) -> None:
+        """Let a piece that a batch has had go before those that this epoch will ask for still."""
+        self._had.append(piece)
+        if len(self._had) >= _AT_ONCE:
+            had = self._had[:]
+            del self._had[: len(had)]
+            # where all finds room, nothing goes, and nothing need be noted
+            if self._cache.is_tight:
+                self.forget(had)
 
     @property
     def counts(self) -> Counts:
@@ -115,6 +132,7 @@ class CachedObjects:
         self._lock = threading.Lock()
         self._counts = Counts()
         self._known: dict[str, Kept] = {}
+        self._had: list[Piece] = []
         #: After an attempt in vain, the server is not asked before then.
         self._asks_from = 0
 

@@ -9,11 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from globidx.core import validate
 from globidx.disk.files.atomic import is_temporary, make_directory, write_atomic
 from globidx.disk.files.exclusive import Exclusive
+from globidx.disk.files.paths import is_remote
 from globidx.disk.local_cache import entry
 from globidx.disk.local_cache.entry import DamagedError, Identity, Kept
 from globidx.disk.local_cache.ledger import FOLDERS, Ledger, Victim, not_soon, taken
@@ -26,6 +29,8 @@ _VERSION = 1
 _OWN = {_MARKER, "chunks", "ledger", "lock", "not_soon", "oldest"}
 #: How long a process waits for others that write, in seconds, before it goes on without.
 _PATIENCE = 1.0
+#: Beyond this part of the bound, it matters which entry goes next.
+_TIGHT = 0.8
 
 
 class Info(NamedTuple):
@@ -99,6 +104,15 @@ class LocalCache:
     def nbytes(self) -> int:
         """The bytes that its entries take, or somewhat more."""
         return self._ledger.nbytes
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether there is little room left, so that entries go."""
+        return self.nbytes > self.bound * _TIGHT
+
+    def has(self, identity: Identity) -> bool:
+        """Whether there is an entry, whole or damaged."""
+        return os.path.exists(self._ledger.path(identity.name))
 
     def get(self, identity: Identity) -> Kept | None:
         """An entry; None where there is none. One that is damaged is removed, and is none."""
@@ -256,6 +270,20 @@ class LocalCache:
                 f"{self.path} holds other things than a cache, {min(others)!r} among them; "
                 "give an empty folder, or one that is not there yet"
             )
+
+
+def cache_of(path: str | PathLike[str] | None, nbytes: int | None) -> LocalCache | None:
+    """The cache that the arguments ``local_cache`` and ``local_bytes`` name, if they name one."""
+    if path is None and nbytes is not None:
+        raise ValueError(
+            f"local_bytes is the bound of a local_cache, and there is none; got {nbytes!r}"
+        )
+    if path is None:
+        return None
+    if not isinstance(path, (str, PathLike)) or is_remote(os.fspath(path)):
+        raise TypeError(f"local_cache must be a folder on a disk of this machine, got {path!r}")
+    bound = None if nbytes is None else validate.integer(nbytes, "local_bytes", low=1)
+    return LocalCache(os.fspath(path), bound)
 
 
 def _marker(bound: int) -> bytes:

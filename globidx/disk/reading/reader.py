@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from globidx.core.generator import START, Moment
@@ -15,6 +16,8 @@ from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.local_cache.cached_objects import CachedObjects
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.batch import Batch, FieldSpec
@@ -66,6 +69,7 @@ class Reader:
         on_missing: str | Mapping[str, str],
         backend: str,
         bounds: Bounds = Bounds(),  # noqa: B008 - it does not change
+        local_cache: LocalCache | None = None,
     ) -> None:
         self.manager = manager
         self.fields = fields
@@ -74,6 +78,7 @@ class Reader:
         self.on_missing = on_missing
         self.backend = backend
         self.bounds = bounds
+        self.local_cache = local_cache
         self._counts_for: str | None = None
         self._start()
 
@@ -174,7 +179,9 @@ class Reader:
     def line(self) -> Line | None:
         """What asks servers for files by URL; None where all files are local."""
         if self._line is None and is_remote(self.manager.now.root):
-            self._line = Line(self.bounds, self.manager.layout.storage_options)
+            cache = self.local_cache
+            kept = None if cache is None else partial(CachedObjects, cache=cache)
+            self._line = Line(self.bounds, self.manager.layout.storage_options, around=kept)
         return self._line
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,9 +7,10 @@ knows and these functions do not (LZF, bitshuffle, szip, ...) are left to it.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -20,7 +21,7 @@ from globidx.core.reading.pieces import byte_runs
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
 from globidx.disk.files import forks
-from globidx.disk.remote.objects import Objects, Piece
+from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
 from globidx.disk.stores.grid import ChunkGrid, GridSource
@@ -39,6 +40,8 @@ _FLETCHER32 = 3
 _GAP = 2**15
 #: Rows of which little is taken are read so many bytes at once.
 _AT_ONCE = 2**18
+#: Rows of files by URL are asked for in blocks of about so many bytes, or one by one.
+_GRAIN = 2**14
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
@@ -47,6 +50,9 @@ class ChunkedSource(GridSource):
 
     Each chunk is read by its offset and decoded whole.
     """
+
+    #: Where its chunks lie is known.
+    waits = False
 
     def __init__(self, dataset: Any, axis: int, memory: np.dtype[Any] | None = None) -> None:
         plist = dataset.id.get_create_plist()
@@ -106,19 +112,19 @@ class ChunkedSource(GridSource):
             grid.put(rows, found, row, spans, out)
         return nbytes
 
-    def pieces(self, row: int) -> list[tuple[Objects, Piece, int]]:
-        """What a row of chunks asks of a server, with the bytes that each may take; [] of a local file.
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What rows ``[start, stop)`` ask of a server; [] of a local file.
 
         What is not there, or cannot be read, is left to be told by whoever reads it.
         """
-        if not isinstance(self._file, RangedBytes):
+        file = self._file
+        if not isinstance(file, RangedBytes):
             return []
-        places = (self._table.find(coordinates) for coordinates, _ in self._grid.row(row))
-        return [
-            (*self._file.piece(place[0], place[1]), self._nbytes)
-            for place in places
-            if place is not None and self._file.has(place[0], min(place[1], self._most))
-        ]
+        rows = range(start // self._grid.length, -(-stop // self._grid.length))
+        chunks = itertools.chain.from_iterable(map(self._grid.row, rows))
+        places = [self._table.find(coordinates) for coordinates, _ in chunks]
+        sound = (place for place in places if place is not None and place[1] <= self._most)
+        return [file.wish(offset, size) for offset, size, _ in sound if file.has(offset, size)]
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         """Fill ``out`` with the chunk at ``coordinates`` of the grid.
@@ -199,6 +205,7 @@ class ContiguousSource:
 
     #: It has no chunks.
     width = 1
+    waits = False
     _runs: Sequence[Sequence[int]] = ()
 
     def __init__(self, dataset: Any, *, is_stacked: bool = False) -> None:
@@ -207,6 +214,7 @@ class ContiguousSource:
             raise NotPlainError("data that is not contiguous in the file")
         self._file, self._offset = bytes_of(dataset), offset
         self._rows = dataset.shape[1] if is_stacked else 0
+        self._count = dataset.shape[int(is_stacked)]
         self.row_shape, self._dtype = dataset.shape[1 + is_stacked :], dataset.dtype
         self._row = math.prod(self.row_shape) * self._dtype.itemsize
         self._swapped = not self._dtype.isnative
@@ -232,9 +240,41 @@ class ContiguousSource:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""
         if self._selection is not None:
             return self._read_selected(self._selection, start, stop, out)
-        nbytes = self._file.fill(self._offset + start * self._row, out)
+        if isinstance(self._file, RangedBytes):
+            nbytes = self._read_blocks(start, stop, out)
+        else:
+            nbytes = self._file.fill(self._offset + start * self._row, out)
         if self._swapped:
             out.byteswap(inplace=True)
+        return nbytes
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What rows ``[start, stop)`` ask of a server; [] of a local file."""
+        file = self._file
+        # of a part of each row, the reads are many and small, and of a size that is found out then
+        if self._selection is not None or not isinstance(file, RangedBytes) or not self._row:
+            return []
+        places = [
+            (self._offset + first * self._row, (end - first) * self._row)
+            for first, end in self._blocks(start, stop)
+        ]
+        return [file.wish(*place) for place in places if file.has(*place)]
+
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The blocks of rows, as they are asked for, in which rows ``[start, stop)`` lie."""
+        # always the same ones, whatever is read of them, so that a cache has them
+        step = max(1, _GRAIN // max(1, self._row))
+        for first in range(start - start % step, stop, step):
+            yield first, min(first + step, self._count)
+
+    def _read_blocks(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        nbytes, rows = 0, out.reshape(stop - start, -1).view(np.uint8)
+        for first, end in self._blocks(start, stop):
+            data = self._file.read(self._offset + first * self._row, (end - first) * self._row)
+            block = np.frombuffer(data, np.uint8).reshape(end - first, self._row)
+            low, high = max(start, first), min(stop, end)
+            rows[low - start : high - start] = block[low - first : high - first]
+            nbytes += len(data)
         return nbytes
 
     def _read_selected(self, selection: Selection, start: int, stop: int, out: NDArray[Any]) -> int:

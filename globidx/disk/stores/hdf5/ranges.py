@@ -19,6 +19,7 @@ from h5py import h5fd
 from numpy.typing import NDArray
 
 from globidx.disk.local_cache.cached_objects import CachedObjects
+from globidx.disk.remote.ahead import Expected, Wish, wish
 from globidx.disk.remote.objects import Found, Objects, Piece
 from globidx.errors import ReadError
 
@@ -47,10 +48,13 @@ class RangeFile(io.RawIOBase):
     def __init__(self, objects: Objects, key: str) -> None:
         super().__init__()
         self.objects, self.key = objects, key
-        if isinstance(objects, CachedObjects):
+        # HDF5's lock is held while it reads: what waits for a thread that waits for this lock
+        # would wait for ever, so that it asks by itself
+        self._plain = objects.behind if isinstance(objects, Expected) else objects
+        if isinstance(self._plain, CachedObjects):
             # an index that is old would be taken for one of chunks that are new
-            objects.ask([key])
-        first = objects.get(Piece(key, 0, PAGE))
+            self._plain.ask([key])
+        first = self._plain.get(Piece(key, 0, PAGE))
         if first is None:
             raise FileNotFoundError(f"there is nothing at {objects.url}/{key}")
         self.size, self.version = first.size, first.version
@@ -62,7 +66,7 @@ class RangeFile(io.RawIOBase):
     @property
     def how_whole(self) -> str:
         """What becomes of arrays that HDF5 itself must read."""
-        if isinstance(self.objects, CachedObjects):
+        if isinstance(self._plain, CachedObjects):
             return "by URL, so all of the file is fetched into the local cache"
         return "by URL, which takes local_cache="
 
@@ -101,7 +105,8 @@ class RangeFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self.size - self._at))
         if count >= _LARGE and not self._is_whole:
-            view[:count] = self.fetch(self._at, self._at + count)
+            piece = Piece(self.key, self._at, self._at + count)
+            view[:count] = self._checked(self._plain.get(piece), piece)
         else:
             self._fill(view[:count])
         self._at += count
@@ -119,9 +124,9 @@ class RangeFile(io.RawIOBase):
         """
         if self._is_whole:
             return
-        if not isinstance(self.objects, CachedObjects):
+        if not isinstance(self._plain, CachedObjects):
             raise ReadError(
-                "it is read by HDF5's own filters, and by URL that takes all of the file: give FileCacheDataset a "
+                "it is read by HDF5 itself, and by URL that takes all of the file: give FileCacheDataset a "
                 "local_cache=, or copy the file to a disk"
             )
         pages = range(-(-self.size // PAGE))
@@ -142,22 +147,30 @@ class RangeFile(io.RawIOBase):
         if page is not None:
             self._pages.move_to_end(number)
             return page
-        # twice as many each time that one is asked for behind the last, as the kernel does
-        self._ahead = min(2 * self._ahead, _MOST_AHEAD) if number == self._next else 1
-        stop = min(number + self._ahead, -(-self.size // PAGE))
-        self._next = stop
-        pages = self._fetched(range(number, stop))
-        self._pages.update(zip(range(number, stop), pages, strict=True))
+        numbers = self._run(number)
+        pages = self._fetched(numbers)
+        self._pages.update(zip(numbers, pages, strict=True))
         while len(self._pages) > _MOST_PAGES:
             self._pages.popitem(last=False)
         return pages[0]
 
+    def _run(self, number: int) -> range:
+        """The pages from this one on that are fetched by one request."""
+        # twice as many each time that one is asked for behind the last, as the kernel does
+        self._ahead = min(2 * self._ahead, _MOST_AHEAD) if number == self._next else 1
+        stop = min(number + self._ahead, -(-self.size // PAGE))
+        if isinstance(self._plain, CachedObjects):
+            kept = (one for one in range(number, stop) if self._plain.has(self._piece(one)))
+            stop = max(number + 1, next(kept, stop))
+        self._next = stop
+        return range(number, stop)
+
+    def _piece(self, number: int) -> Piece:
+        return Piece(self.key, number * PAGE, min((number + 1) * PAGE, self.size))
+
     def _fetched(self, numbers: range) -> list[bytes]:
-        pieces = [
-            Piece(self.key, number * PAGE, min((number + 1) * PAGE, self.size))
-            for number in numbers
-        ]
-        found = self.objects.get_many(pieces)
+        pieces = [self._piece(number) for number in numbers]
+        found = self._plain.get_many(pieces)
         return [self._checked(one, piece) for one, piece in zip(found, pieces, strict=True)]
 
     def _checked(self, found: Found | None, piece: Piece) -> bytes:
@@ -215,9 +228,9 @@ class RangedBytes:
             )
         return self._file.fetch(offset, offset + size)
 
-    def piece(self, offset: int, size: int) -> tuple[Objects, Piece]:
+    def wish(self, offset: int, size: int) -> Wish:
         """What ``read`` asks for."""
-        return self._file.objects, Piece(self._file.key, offset, offset + size)
+        return wish(self._file.objects, Piece(self._file.key, offset, offset + size), size)
 
     def has(self, offset: int, size: int) -> bool:
         """Whether the file has these bytes; a damaged index may claim others."""
