@@ -25,6 +25,7 @@ from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.reader import Reader
+from globidx.disk.remote.retries import PREFETCH_BYTES, REQUESTS, Bounds
 from globidx.torch.loops.moments import SharedMoment, seeded
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.parts import missing_by_field, parts_of
@@ -94,6 +95,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         How rows of sparse matrices are given: as tensors with all zeros in them, or each as a
         ``SparseRow`` of indices and values, of which ``collate.sparse()`` makes one
         ``torch.sparse_csr`` tensor a batch.
+    requests : int, default 64
+        How many requests to servers a process has in flight, for files by URL.
+    prefetch_bytes : int, default 256 MiB
+        How many bytes of files by URL a process fetches before they are wanted: of the batch that
+        it reads, and with ``globidx.DataLoader`` of those that come after it.
     local_cache : path, optional
         A folder on a disk of this machine where bytes that come from URLs are kept, for all
         processes of the machine and for later runs. It is made if it is not there.
@@ -150,6 +156,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         backend: Literal["auto", "library", "tensorstore"] = "auto",
         on_error: OnError = "raise",
         sparse: Literal["dense", "row"] | Mapping[str, Literal["dense", "row"]] = "dense",
+        requests: int = REQUESTS,
+        prefetch_bytes: int = PREFETCH_BYTES,
         local_cache: str | PathLike[str] | None = None,
         local_bytes: int | None = None,
         **misplaced: Never,
@@ -197,6 +205,10 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
             on_missing=missing_by_field(index_manager, self.fields, on_missing),
             backend=backend,
+            bounds=Bounds(
+                validate.integer(requests, "requests", low=1),
+                validate.integer(prefetch_bytes, "prefetch_bytes", low=1),
+            ),
             local_cache=cache_of(local_cache, local_bytes),
         )
         packings.require_alike(index_manager.now, self._reader.raw)
@@ -234,6 +246,14 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
                 now = self.index_manager.now
                 values[now.table.arrays[spec.column].name] = spec.decode.dtype(now).name
         return {name: values[name] for name in self.fields}
+
+    @property
+    def foresight(self) -> int:
+        """How many ids beyond a batch a loader should tell, so that what they need is on its way.
+
+        0 where all files are local.
+        """
+        return self._reader.foresight
 
     @property
     def num_files(self) -> int:

@@ -18,7 +18,7 @@ from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
 from globidx.torch.loops.deliveries import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
@@ -311,8 +311,17 @@ class DataLoader(ShieldedLoader):
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
-            self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order, is_dated=is_dated)
+            self._drawn_batches = DrawnBatches(
+                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=self._foresight
+            )
         return self._drawn_batches
+
+    def _foresight(self) -> Foreseen | None:
+        """What tells a dataset which batches come next; None for one that has no use for it."""
+        batching, count = self._batching(), getattr(self.dataset, "foresight", 0)
+        if not count or batching.size is None or self.batch_sampler is None:
+            return None
+        return Foreseen(batching.size, lanes=max(1, self.num_workers), count=count)
 
     def _batching(self) -> Batching:
         return Batching.of(self.batch_sampler, self.num_workers)

@@ -102,7 +102,8 @@ class HandleCache(Generic[Key, Handle]):
     def give_back(self) -> None:
         """Close the older half of the handles that are not in use, to free descriptors."""
         with self._lock:
-            self._shrink(len(self._slots) // 2)
+            opening = sum(slot.handle is None for slot in self._slots.values())
+            self._shrink((len(self._slots) - opening) // 2 + opening)
 
     _inherited: object = None
 

@@ -41,6 +41,10 @@ def explain(reader: Reader) -> str:
         lines.append(f"and {len(firsts) - _MOST_GROUPS} more kinds of chunks")
     kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept"
     lines.append(f"at most {reader.handles.capacity} files open, {kept}")
+    if reader.line is not None:
+        how, bounds = ", ".join(reader.line.how()) or "nothing asked yet", reader.bounds
+        ahead = f"{bounds.prefetch_bytes / 2**20:.6g} MiB fetched ahead"
+        lines.append(f"by URL: {how}; at most {bounds.requests} requests in flight, {ahead}")
     return "\n".join(lines)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from globidx.core.generator import START, Moment
@@ -20,12 +22,14 @@ from globidx.disk.local_cache.cached_objects import CachedObjects
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
-from globidx.disk.reading.batch import Batch, FieldSpec
+from globidx.disk.reading.batch import Batch, FieldSpec, Need
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
-from globidx.disk.reading.foresight import Foresight
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
+from globidx.disk.reading.sources import FarSource
+from globidx.disk.remote.ahead import Wish
+from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
@@ -33,6 +37,8 @@ from globidx.disk.stores.sparse import Kept
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
+#: Files whose chunks say how far to look ahead, and the most ids that are looked at.
+_LOOKED_AT, _MOST_IDS = 1024, 4096
 ON_MISSING = ("error", "fill")
 _OF_A_PROCESS = (
     "_advice",
@@ -168,12 +174,53 @@ class Reader:
     def _foresee(self, line: Line, sample_ids: Sequence[int], now: Snapshot) -> None:
         """Ask servers for what this batch needs, and for what those after it do."""
         if self._foresight is None:
-            self._foresight = Foresight(line, self.handles, self.fields)
+            self._foresight = Foresight(line.ahead)
+        self._foresight.before(sample_ids, lambda ids: self._wishes(line, now, ids))
 
-        def batch(ids: Sequence[int]) -> Batch:
-            return Batch(now, ids, self.handles, self.cached)
+    def _wishes(self, line: Line, now: Snapshot, ids: Sequence[int]) -> list[Wish]:
+        """What a batch asks servers for, its files opened at the same time.
 
-        self._foresight.before(sample_ids, batch, now)
+        What cannot be had is left to be told when the batch is read.
+        """
+        unreadable = (*stores.UNREADABLE, MemoryError)
+        with suppress(*unreadable):
+            needs = list(Batch(now, ids, self.handles, self.cached).needs(self.fields))
+            files = dict.fromkeys(need.file for need in needs)
+
+            def opened(file: int) -> None:
+                with suppress(*unreadable), self.handles.use((now, file)):
+                    pass
+
+            def wished(source: FarSource, need: Need) -> list[Wish]:
+                return source.pieces(need.start, need.stop)
+
+            line.map(opened, list(files))
+            found: list[Callable[[], list[Wish]]] = []
+            waits = False
+            for need in needs:
+                with suppress(*unreadable), self.handles.use((now, need.file)) as file:
+                    column, selection = need.field.column, need.field.selection
+                    source = (
+                        file.source(column, need.number)
+                        if selection is None
+                        else file.part(column, need.number, selection)
+                    )
+                    if isinstance(source, FarSource):
+                        waits = waits or source.waits
+                        found.append(partial(wished, source, need))
+            # the index of a shard is asked for
+            listed = line.map(lambda one: one(), found) if waits else [one() for one in found]
+            return list(chain.from_iterable(listed))
+        return []
+
+    @property
+    def foresight(self) -> int:
+        """How many samples' chunks keep all requests busy twice over; 0 where all files are local."""
+        if self.line is None:
+            return 0
+        lengths = self.manager.now.units.chunk_lengths[:, self.columns]
+        shortest = int(lengths[:_LOOKED_AT].min(initial=_MOST_IDS))
+        return min(2 * self.bounds.requests * max(1, shortest), _MOST_IDS)
 
     @property
     def line(self) -> Line | None:
