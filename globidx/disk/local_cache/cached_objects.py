@@ -20,7 +20,7 @@ COUNTS_FOR = 86_400 * 10**9
 #: Of so many objects at most a process remembers what is known of them.
 _MOST_KNOWN = 2**16
 #: How long a server is left alone that could not be reached, in ns.
-_PAUSE = 60 * 10**9
+_PAUSE = 600 * 10**9
 #: Files that say what a store holds. Their versions never count without asking, since what is
 #: compared with the index must be what is there now.
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")

@@ -206,6 +206,11 @@ def is_by_url(name: str) -> bool:
     return name.startswith(_PREFIX)
 
 
+def place_of(name: str) -> str | RangeFile:
+    """What h5py opens a file by once more, whose name it gave."""
+    return _open.get(name.encode("ascii", "replace"), name)
+
+
 class RangedBytes:
     """The bytes of a dataset's file by URL, as ``fast.RawFile`` has those of a local one."""
 
