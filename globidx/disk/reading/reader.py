@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from globidx.core.generator import START, Moment
@@ -39,7 +38,10 @@ from globidx.errors import ReadError
 
 #: Files whose chunks say how far to look ahead, and the most ids that are looked at.
 _LOOKED_AT, _MOST_IDS = 1024, 4096
+#: Bytes of the indexes of shards by URL that are kept.
+_INDEX_BYTES = 64 * 2**20
 ON_MISSING = ("error", "fill")
+_UNREADABLE = (*stores.UNREADABLE, MemoryError)
 _OF_A_PROCESS = (
     "_advice",
     "_born_in",
@@ -182,36 +184,33 @@ class Reader:
 
         What cannot be had is left to be told when the batch is read.
         """
-        unreadable = (*stores.UNREADABLE, MemoryError)
-        with suppress(*unreadable):
+        with suppress(*_UNREADABLE):
             needs = list(Batch(now, ids, self.handles, self.cached).needs(self.fields))
-            files = dict.fromkeys(need.file for need in needs)
-
-            def opened(file: int) -> None:
-                with suppress(*unreadable), self.handles.use((now, file)):
-                    pass
-
-            def wished(source: FarSource, need: Need) -> list[Wish]:
-                return source.pieces(need.start, need.stop)
-
-            line.map(opened, list(files))
-            found: list[Callable[[], list[Wish]]] = []
-            waits = False
-            for need in needs:
-                with suppress(*unreadable), self.handles.use((now, need.file)) as file:
-                    column, selection = need.field.column, need.field.selection
-                    source = (
-                        file.source(column, need.number)
-                        if selection is None
-                        else file.part(column, need.number, selection)
-                    )
-                    if isinstance(source, FarSource):
-                        waits = waits or source.waits
-                        found.append(partial(wished, source, need))
-            # the index of a shard is asked for
-            listed = line.map(lambda one: one(), found) if waits else [one() for one in found]
-            return list(chain.from_iterable(listed))
+            line.map(partial(self._touch, now), list(dict.fromkeys(need.file for need in needs)))
+            sources = [(need, self._far_source(now, need)) for need in needs]
+            far = [(source, need.start, need.stop) for need, source in sources if source]
+            # of each shard that was not read from yet, the index
+            unknown = {(one, chunk): None for one, *rows in far for chunk in one.unknown(*rows)}
+            line.map(lambda one: one[0].look_up(one[1]), list(unknown))
+            return [wish for source, *rows in far for wish in source.pieces(*rows)]
         return []
+
+    def _touch(self, now: Snapshot, file: int) -> None:
+        """Open a file, so that it need not be waited for later."""
+        with suppress(*_UNREADABLE), self.handles.use((now, file)):
+            pass
+
+    def _far_source(self, now: Snapshot, need: Need) -> FarSource | None:
+        """The way to an array, if it can say what it will ask for."""
+        with suppress(*_UNREADABLE), self.handles.use((now, need.file)) as file:
+            column, selection = need.field.column, need.field.selection
+            source = (
+                file.source(column, need.number)
+                if selection is None
+                else file.part(column, need.number, selection)
+            )
+            return source if isinstance(source, FarSource) else None
+        return None
 
     @property
     def foresight(self) -> int:
@@ -253,7 +252,9 @@ class Reader:
         )
         self.cached = BlockCache(self.cache_bytes)
         self._constants = ConstantReader(self.manager.constants, self.handles)
-        self._indexes = ShardIndexes(self.cached)
+        # what is far is not to be asked again for where chunks lie
+        far = is_remote(self.manager.now.root)
+        self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES) if far else self.cached)
         self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)

