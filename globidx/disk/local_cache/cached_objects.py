@@ -24,6 +24,8 @@ _PAUSE = 600 * 10**9
 #: Files that say what a store holds. Their versions never count without asking, since what is
 #: compared with the index must be what is there now.
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+#: So many pieces in a row that were kept are taken for a filled cache.
+_FILLED = 1024
 #: Pieces that were had are noted so many at a time.
 _AT_ONCE = 64
 _ABSENT = Found(b"", ABSENT, "")
@@ -36,6 +38,11 @@ class Counts:
     hits: int = 0
     misses: int = 0
     nbytes: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.hits + other.hits, self.misses + other.misses, self.nbytes + other.nbytes
+        )
 
 
 class CachedObjects:
@@ -78,7 +85,11 @@ class CachedObjects:
 
     def get(self, piece: Piece) -> Found | None:
         """A piece, kept or fetched; as ``Objects.get``."""
-        return self.get_many([piece])[0]
+        kept = self._kept(piece)
+        if kept is None or self._is_old(kept):
+            return self.get_many([piece])[0]
+        self._count([kept])
+        return kept.found
 
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Pieces, kept or fetched; as ``Objects.get_many``."""
@@ -123,6 +134,11 @@ class CachedObjects:
                 self.forget(had)
 
     @property
+    def is_filled(self) -> bool:
+        """Whether of late all pieces were kept, so that planning ahead costs more than it saves."""
+        return self._streak >= _FILLED
+
+    @property
     def counts(self) -> Counts:
         """What this process has counted."""
         with self._lock:
@@ -131,6 +147,8 @@ class CachedObjects:
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
         self._counts = Counts()
+        #: Pieces that were kept since one was not.
+        self._streak = 0
         self._known: dict[str, Kept] = {}
         self._had: list[Piece] = []
         #: After an attempt in vain, the server is not asked before then.
@@ -142,6 +160,7 @@ class CachedObjects:
             self._counts.hits += len(sizes)
             self._counts.misses += len(kept) - len(sizes)
             self._counts.nbytes += sum(sizes)
+            self._streak = 0 if len(sizes) < len(kept) else self._streak + len(sizes)
 
     def _identity(self, piece: Piece) -> Identity | None:
         """The identity of a piece; None of a part of an object whose version is not known."""

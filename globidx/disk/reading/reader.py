@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
@@ -17,7 +17,7 @@ from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
-from globidx.disk.local_cache.cached_objects import CachedObjects
+from globidx.disk.local_cache.cached_objects import CachedObjects, Counts
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
@@ -30,6 +30,7 @@ from globidx.disk.reading.sources import FarSource
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.line import Line
+from globidx.disk.remote.objects import Objects
 from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
@@ -45,6 +46,7 @@ _UNREADABLE = (*stores.UNREADABLE, MemoryError)
 _OF_A_PROCESS = (
     "_advice",
     "_born_in",
+    "_cached_objects",
     "_constants",
     "_indexes",
     "_kept",
@@ -147,6 +149,7 @@ class Reader:
         self._constants.clear()
         if self._line is not None:
             self._line.close()
+        self._cached_objects.clear()
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
         """A file of the index; ReadError if it changed since it was indexed."""
@@ -175,6 +178,8 @@ class Reader:
 
     def _foresee(self, line: Line, sample_ids: Sequence[int], now: Snapshot) -> None:
         """Ask servers for what this batch needs, and for what those after it do."""
+        if self._cached_objects and all(one.is_filled for one in self._cached_objects):
+            return
         if self._foresight is None:
             self._foresight = Foresight(line.ahead)
         self._foresight.before(sample_ids, lambda ids: self._wishes(line, now, ids))
@@ -209,8 +214,19 @@ class Reader:
                 if selection is None
                 else file.part(column, need.number, selection)
             )
-            return source if isinstance(source, FarSource) else None
+            # to ask the protocol itself takes longer than all else that is planned
+            return cast(FarSource, source) if hasattr(source, "pieces") else None
         return None
+
+    @property
+    def kept_on_disk(self) -> Counts:
+        """What this process found in the cache on local disk, and what it fetched."""
+        return sum((one.counts for one in self._cached_objects), Counts())
+
+    def _kept_on_disk(self, objects: Objects) -> Objects:
+        assert self.local_cache is not None, "it is asked where there is a cache"
+        self._cached_objects.append(CachedObjects(objects, self.local_cache))
+        return self._cached_objects[-1]
 
     @property
     def foresight(self) -> int:
@@ -225,9 +241,8 @@ class Reader:
     def line(self) -> Line | None:
         """What asks servers for files by URL; None where all files are local."""
         if self._line is None and is_remote(self.manager.now.root):
-            cache = self.local_cache
-            kept = None if cache is None else partial(CachedObjects, cache=cache)
-            self._line = Line(self.bounds, self.manager.layout.storage_options, around=kept)
+            around = None if self.local_cache is None else self._kept_on_disk
+            self._line = Line(self.bounds, self.manager.layout.storage_options, around=around)
         return self._line
 
     def __getstate__(self) -> dict[str, Any]:
@@ -243,6 +258,7 @@ class Reader:
         self._now = None
         self._line = None
         self._foresight = None
+        self._cached_objects: list[CachedObjects] = []
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:

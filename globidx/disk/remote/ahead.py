@@ -65,7 +65,11 @@ class Ahead:
             return [ticket for ticket in dict.fromkeys(tickets) if ticket not in before]
 
     def want(self, ticket: Hashable, wishes: Iterable[Wish], *, first: bool = False) -> None:
-        """Fetch what a batch will ask for; ``first`` before what others want."""
+        """Fetch what a batch will ask for; ``first`` before what others want.
+
+        What is kept on a disk of this machine comes sooner when it is asked for.
+        """
+        wishes = [one for one in wishes if not _is_kept(one)]
         with self._changed:
             if ticket not in self._expected():
                 return
@@ -196,6 +200,11 @@ class Ahead:
         self._readers: OrderedDict[int, list[Hashable]] = OrderedDict()
         self._waiting: deque[_Fetch] = deque()
         self._flying = self._nbytes = 0
+
+
+def _is_kept(one: Wish) -> bool:
+    has = getattr(one.objects, "has", None)
+    return has is not None and has(one.piece)
 
 
 class _Kept:

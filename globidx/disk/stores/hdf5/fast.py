@@ -45,14 +45,22 @@ _GRAIN = 2**14
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
-class ChunkedSource(GridSource):
+class _Known:
+    """A source that knows where its bytes lie: nothing must be looked up before it asks for them."""
+
+    def unknown(self, _start: int, _stop: int) -> Sequence[tuple[int, ...]]:
+        """What must be looked up."""
+        return ()
+
+    def look_up(self, chunk: tuple[int, ...]) -> None:
+        """Ask a server where something lies."""
+
+
+class ChunkedSource(_Known, GridSource):
     """One chunked dataset of an open file, in rows along ``axis``.
 
     Each chunk is read by its offset and decoded whole.
     """
-
-    #: Where its chunks lie is known.
-    waits = False
 
     def __init__(self, dataset: Any, axis: int, memory: np.dtype[Any] | None = None) -> None:
         plist = dataset.id.get_create_plist()
@@ -197,7 +205,7 @@ class ChunkedSource(GridSource):
             fill(data, out)
 
 
-class ContiguousSource:
+class ContiguousSource(_Known):
     """One contiguous dataset, rows along its first axis, read by its offset in the file.
 
     With ``is_stacked``, rows are those along axis 1 at one place along axis 0.
@@ -205,7 +213,6 @@ class ContiguousSource:
 
     #: It has no chunks.
     width = 1
-    waits = False
     _runs: Sequence[Sequence[int]] = ()
 
     def __init__(self, dataset: Any, *, is_stacked: bool = False) -> None:
