@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from os import PathLike
 from typing import Any, Literal, Never
 
 import numpy as np
@@ -20,6 +21,7 @@ from globidx.core.index.chunking import Chunking
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.core.reading.selection import Crop
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.local_cache.folder import cache_of
 from globidx.disk.reading import packings
 from globidx.disk.reading.batch import Column, rows_of
 from globidx.disk.reading.counters import Counters
@@ -107,6 +109,13 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     prefetch_bytes : int, default 256 MiB
         How many bytes of files by URL a process fetches before they are wanted: of the batch that
         it reads, and with ``globidx.DataLoader`` of those that come after it.
+    local_cache : path, optional
+        A folder on a disk of this machine where bytes that come from URLs are kept, for all
+        processes of the machine and for later runs. It is made if it is not there.
+    local_bytes : int, optional
+        The most bytes that it takes there; what was used longest ago, or will not be used again in
+        this epoch, goes first. By default as many as the folder was given before, or half of what
+        is free on its disk.
     misplaced : never
         Options of the index are not taken here: TypeError says where they belong.
 
@@ -159,6 +168,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         sparse: Literal["dense", "row"] | Mapping[str, Literal["dense", "row"]] = "dense",
         requests: int = REQUESTS,
         prefetch_bytes: int = PREFETCH_BYTES,
+        local_cache: str | PathLike[str] | None = None,
+        local_bytes: int | None = None,
         **misplaced: Never,
     ) -> None:
         # the usual mistake: key= and its like belong to the index, and Python would not say so
@@ -214,6 +225,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
                 validate.integer(requests, "requests", low=1),
                 validate.integer(prefetch_bytes, "prefetch_bytes", low=1),
             ),
+            local_cache=cache_of(local_cache, local_bytes),
         )
         packings.require_alike(index_manager.now, self._reader.raw)
         packings.tell_packed(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
@@ -20,6 +20,8 @@ from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.shared_chunks import SharedChunks, name_of_cache
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.local_cache.cached_objects import CachedObjects, Counts
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.batch import Batch, Column, FieldSpec, Need, rows_of
@@ -31,6 +33,7 @@ from globidx.disk.reading.sources import FarSource
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.line import Line
+from globidx.disk.remote.objects import Objects
 from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
@@ -48,6 +51,7 @@ _UNREADABLE = (*stores.UNREADABLE, MemoryError)
 _OF_A_PROCESS = (
     "_advice",
     "_born_in",
+    "_cached_objects",
     "_claims",
     "_constants",
     "_indexes",
@@ -86,6 +90,7 @@ class Reader:
         backend: str,
         cache: str = "process",
         bounds: Bounds = Bounds(),  # noqa: B008 - it does not change
+        local_cache: LocalCache | None = None,
     ) -> None:
         self.manager = manager
         self.fields = fields
@@ -94,6 +99,7 @@ class Reader:
         self.on_missing = on_missing
         self.backend = backend
         self.bounds = bounds
+        self.local_cache = local_cache
         self._counts_for: str | None = None
         self._shared_name = self._name() if cache == "shared" else None
         self._start()
@@ -176,6 +182,7 @@ class Reader:
         self._constants.clear()
         if self._line is not None:
             self._line.close()
+        self._cached_objects.clear()
 
     def kept_by(self) -> str:
         """Whose decoded chunks are, in words; nothing where each process has its own, as it should."""
@@ -212,6 +219,8 @@ class Reader:
 
     def _foresee(self, line: Line, sample_ids: Sequence[int], now: Snapshot) -> None:
         """Ask servers for what this batch needs, and for what those after it do."""
+        if self._cached_objects and all(one.is_filled for one in self._cached_objects):
+            return
         if self._foresight is None:
             self._foresight = Foresight(line.ahead)
         self._foresight.before(sample_ids, lambda ids: self._wishes(line, now, ids))
@@ -250,8 +259,19 @@ class Reader:
                 if selection is None
                 else file.part(column, need.number, selection)
             )
-            return source if isinstance(source, FarSource) else None
+            # to ask the protocol itself takes longer than all else that is planned
+            return cast(FarSource, source) if hasattr(source, "pieces") else None
         return None
+
+    @property
+    def kept_on_disk(self) -> Counts:
+        """What this process found in the cache on local disk, and what it fetched."""
+        return sum((one.counts for one in self._cached_objects), Counts())
+
+    def _kept_on_disk(self, objects: Objects) -> Objects:
+        assert self.local_cache is not None, "it is asked where there is a cache"
+        self._cached_objects.append(CachedObjects(objects, self.local_cache))
+        return self._cached_objects[-1]
 
     @property
     def foresight(self) -> int:
@@ -266,7 +286,8 @@ class Reader:
     def line(self) -> Line | None:
         """What asks servers for files by URL; None where all files are local."""
         if self._line is None and is_remote(self.manager.now.root):
-            self._line = Line(self.bounds, self.manager.layout.storage_options)
+            around = None if self.local_cache is None else self._kept_on_disk
+            self._line = Line(self.bounds, self.manager.layout.storage_options, around=around)
         return self._line
 
     def __getstate__(self) -> dict[str, Any]:
@@ -282,6 +303,7 @@ class Reader:
         self._now = None
         self._line = None
         self._foresight = None
+        self._cached_objects: list[CachedObjects] = []
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:
@@ -345,8 +367,10 @@ class Reader:
 def far_store(path: str, entry: Entry, line: Line) -> Any:
     """What holds the keys of a zarr store by URL, all metadata that opening it takes loaded at once.
 
-    None of a file that is no store that is read without zarr.
+    Or the bytes of an HDF5 file; None of a file that is read by zarr.
     """
+    if entry.kind == "hdf5":
+        return stores.far_container(path, line)
     if not entry.kind.startswith("zarr"):
         return None
     far = stores.far_container(path, line)

@@ -11,12 +11,19 @@ from typing import Any
 
 from globidx.disk.files.paths import split_chain
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
-from globidx.disk.stores.base import HDF5_SUFFIXES, ZARR_MARKERS
+from globidx.disk.stores.base import (
+    HDF5_SUFFIXES,
+    MIXED_SUFFIXES,
+    ZARR_MARKERS,
+    is_hdf5_by_url,
+)
 from globidx.errors import GlobidxError, NoFilesError, ReadError
+
+_SUFFIXES = tuple(HDF5_SUFFIXES | MIXED_SUFFIXES)
 
 
 def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
-    """The zarr stores that ``url`` names: a store, a glob, or a folder of stores; sorted.
+    """The files that ``url`` names: a zarr store, an HDF5 file, a glob, or a folder of such; sorted.
 
     ``options`` are those of fsspec for this URL.
 
@@ -24,18 +31,18 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     it needs for this protocol, is not installed; ReadError where the server, or the package that
     asks it, refuses.
     """
-    if url.lower().endswith(tuple(HDF5_SUFFIXES)):
-        raise NoFilesError(
-            f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first"
-        )
     files, path = file_system(url, options)
     try:
         with as_os_errors():
-            if _is_store(files, path):
+            if _is_file(files, url, path) or _is_store(files, path):
                 return [url]
             listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
             stores = sorted(
-                {name.rstrip("/") for name in listed if _is_store(files, name.rstrip("/"))}
+                {
+                    name.rstrip("/")
+                    for name in listed
+                    if _is_hdf5(name) or _is_store(files, name.rstrip("/"))
+                }
             )
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoFilesError(f"there is nothing at {url}: {error}") from None
@@ -44,7 +51,7 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     except (OSError, ValueError) as error:
         raise ReadError(f"{url} cannot be listed: {type(error).__name__}: {error}") from error
     if not stores:
-        raise NoFilesError(f"no zarr store matches {url}, and none is in that folder")
+        raise NoFilesError(f"no zarr store or HDF5 file matches {url}, and none is in that folder")
     head, _, behind = split_chain(url)
     # a file system knows its own protocol, not the chain
     if head.count("::") or behind:
@@ -70,6 +77,15 @@ def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
         # a server that does not tell sizes tells None
         if about.get("size") != 0:
             yield name.removeprefix(base)
+
+
+def _is_file(files: Any, url: str, path: str) -> bool:
+    """Whether a URL is that of one HDF5 file, which is there."""
+    return is_hdf5_by_url(url) and not glob.has_magic(path) and bool(files.exists(path))
+
+
+def _is_hdf5(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
 
 
 def _is_store(files: Any, path: str) -> bool:
