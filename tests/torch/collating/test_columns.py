@@ -172,7 +172,9 @@ def test_columns_without_elements_have_the_strides_of_a_stack(tmp_path):
     """Those of numpy are zeros, by which ``view`` would be refused."""
     write_hdf5(tmp_path / "a.h5", np.zeros((4, 0, 3), "u2"))
     samples = FileCacheDataset(GlobalIndexManager(tmp_path)).__getitems__([2, 0])
-    require_same(collate.default(samples), default_collate([torch.zeros(0, 3).to(torch.uint16)] * 2))
+    require_same(
+        collate.default(samples), default_collate([torch.zeros(0, 3).to(torch.uint16)] * 2)
+    )
 
 
 def outcome(samples):
