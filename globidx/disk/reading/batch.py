@@ -338,7 +338,9 @@ class Batch:
         # decoded once for a batch, also where it is too large to be kept
         whole = np.where(chunks > 1, chunks, 0)
         wanted = _Wanted(column, info, selection)
-        missing = self._from_cache(planning.runs(plan, info.rows, whole, targets), wanted, rows)
+        missing = planning.runs(plan, info.rows, whole, targets)
+        if whole.any():
+            missing = self._from_cache(missing, wanted, rows)
         for _, runs in groupby(missing, _UNIT):
             self._fill(list(runs), wanted, rows, plan)
         return field
