@@ -26,7 +26,7 @@ from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.packings import ByPacking
-from globidx.disk.reading.reader import Reader
+from globidx.disk.reading.reader import CACHES, Reader
 from globidx.torch.collating.columns import ColumnedSamples
 from globidx.torch.loops.moments import SharedMoment, seeded
 from globidx.torch.loops.quarantine import SubstitutedSamples
@@ -80,7 +80,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     max_open_files : int, optional
         How many files a process keeps open, by default a quarter of what it may open, at most 128.
     cache_bytes : int
-        How many bytes of decoded chunks a process keeps.
+        How many bytes of decoded chunks a process keeps; with ``cache="shared"``, a node.
+    cache : {"process", "shared"}, default "process"
+        Whose decoded chunks are: each process has its own, or all loader workers and ranks of a
+        node that read the same share them. Shared memory is reserved at once; where it cannot be
+        had, a line in the log says so, and each process has its own.
     with_id : bool, default False
         Whether to return ``(sample, id)``, with the id of the sample that is returned.
     on_missing : {"error", "fill"} or dict of these by field, default "error"
@@ -141,6 +145,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         seed_transforms: bool = False,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        cache: Literal["process", "shared"] = "process",
         with_id: bool = False,
         on_missing: Literal["error", "fill"] | Mapping[str, Literal["error", "fill"]] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
@@ -158,6 +163,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             )
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        if cache not in CACHES:
+            raise ValueError(f"cache must be one of {', '.join(CACHES)}, got {cache!r}")
         if on_error not in ON_ERROR and not callable(on_error):
             raise ValueError(
                 f"on_error must be one of {', '.join(ON_ERROR)} or a function, got {on_error!r}"
@@ -194,6 +201,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
             on_missing=missing_by_field(index_manager, self.fields, on_missing),
             backend=backend,
+            cache=cache,
         )
         packings.require_alike(index_manager.now, self._reader.raw)
         packings.tell_packed(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 from weakref import ref
 
 import torch.utils.data
@@ -17,6 +17,7 @@ from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
+from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
@@ -28,6 +29,7 @@ from globidx.torch.workers import ShieldedLoader
 _log = logging.getLogger("globidx")
 #: How many datasets inside one another are looked at.
 _DEEPEST = 8
+WORKERS = ("processes", "threads")
 
 
 class DataLoader(ShieldedLoader):
@@ -49,18 +51,26 @@ class DataLoader(ShieldedLoader):
         on the one before it, which is still the one that counts. Tensors anywhere in dicts, lists,
         tuples and named tuples are moved, and so are objects with a ``to`` method. ``"cpu"`` and
         None leave batches where they are.
+    workers : {"processes", "threads"}, default "processes"
+        What ``num_workers`` counts. Threads of this process share its dataset, index and cache, so
+        that they take the memory of one process. The dataset, its transform and ``collate_fn`` are
+        then called by several threads at once. ``get_worker_info()`` is None there, as it is without
+        workers, and ``worker_init_fn`` is called in each thread.
 
     Attributes
     ----------
+    workers : str
+        What reads the batches.
     device : torch.device or None
         The CUDA device that batches are moved to.
 
     Raises
     ------
     TypeError
-        If a sampler is given for an ``IterableDataset``.
+        If a sampler, or threads, are given for an ``IterableDataset``.
     ValueError
-        If the dataset is not the sampler's, or the device does not exist. If ``in_order=False``,
+        If the dataset is not the sampler's, or the device does not exist. If threads are given
+        for a dataset with ``seed_transforms=True``, or with a ``multiprocessing_context``. If ``in_order=False``,
         since batches that overtake each other are no prefix of the order. If ``batch_size=None``
         and the dataset may replace samples.
 
@@ -88,7 +98,12 @@ class DataLoader(ShieldedLoader):
     """
 
     def __init__(
-        self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any
+        self,
+        dataset: Any,
+        *args: Any,
+        device: str | torch.device | None = None,
+        workers: Literal["processes", "threads"] = "processes",
+        **kwargs: Any,
     ) -> None:
         is_iterable = isinstance(dataset, torch.utils.data.IterableDataset)
         if is_iterable and (kwargs.get("sampler") or kwargs.get("batch_sampler")):
@@ -102,6 +117,11 @@ class DataLoader(ShieldedLoader):
         if is_iterable and callable(getattr(dataset, "map_style", None)):
             dataset, kwargs["sampler"] = dataset.map_style()
         super().__init__(dataset, *args, **kwargs)
+        if workers not in WORKERS:
+            raise ValueError(f"workers must be one of {', '.join(WORKERS)}, got {workers!r}")
+        self.workers = workers
+        if self._has_threads:
+            refuse_unshareable(dataset, self.multiprocessing_context)
         self._refuse_other_dataset()
         # torch's own is left where it was asked for, and where there are no batches
         given = args[5] if len(args) > 5 else kwargs.get("collate_fn")
@@ -135,10 +155,11 @@ class DataLoader(ShieldedLoader):
             )
 
     def __repr__(self) -> str:
+        how = "" if self.workers == "processes" else f", workers={self.workers!r}"
         where = "" if self.device is None else f", device={str(self.device)!r}"
         return (
             f"{type(self).__name__}({type(self.dataset).__name__}, batch_size={self.batch_size}, "
-            f"num_workers={self.num_workers}{where}, sampler={self._resumable or self.sampler!r})"
+            f"num_workers={self.num_workers}{how}{where}, sampler={self._resumable or self.sampler!r})"
         )
 
     def __iter__(self) -> Any:
@@ -314,8 +335,16 @@ class DataLoader(ShieldedLoader):
             self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order, is_dated=is_dated)
         return self._drawn_batches
 
+    @property
+    def _has_threads(self) -> bool:
+        return self.workers == "threads" and self.num_workers > 0
+
+    def _get_iterator(self) -> Any:
+        return ThreadIterator(self) if self._has_threads else super()._get_iterator()
+
     def _batching(self) -> Batching:
-        return Batching.of(self.batch_sampler, self.num_workers)
+        # threads share one cache, so a plan that goes by caches counts them as one
+        return Batching.of(self.batch_sampler, 1 if self._has_threads else self.num_workers)
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""

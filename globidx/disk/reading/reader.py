@@ -9,10 +9,13 @@ from typing import Any
 from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache, default_capacity
+from globidx.disk.files.shared_blocks import SharedBlocks
 from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.index.shared_chunks import SharedChunks, name_of_cache
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
@@ -27,14 +30,19 @@ from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
 ON_MISSING = ("error", "fill")
+#: Whose decoded chunks are: each process has its own, or all of a node share them.
+CACHES = ("process", "shared")
 _OF_A_PROCESS = (
     "_advice",
     "_born_in",
+    "_claims",
     "_constants",
     "_indexes",
     "_kept",
     "_now",
     "_tally",
+    "_chunks",
+    "_shared",
     "handles",
     "cached",
 )
@@ -47,6 +55,8 @@ class Reader:
     """
 
     _now: Snapshot | None
+    _shared: SharedBlocks | None
+    _chunks: SharedChunks | None
 
     def __init__(
         self,
@@ -57,6 +67,7 @@ class Reader:
         cache_bytes: int,
         on_missing: str | Mapping[str, str],
         backend: str,
+        cache: str = "process",
     ) -> None:
         self.manager = manager
         self.fields = fields
@@ -65,7 +76,11 @@ class Reader:
         self.on_missing = on_missing
         self.backend = backend
         self._counts_for: str | None = None
+        self._shared_name = self._name() if cache == "shared" else None
         self._start()
+        if self._shared is not None:
+            # here and now, so that what cannot be had is told, and it outlives the workers
+            self._shared.open()
 
     def read(self, sample_ids: Sequence[int], moment: Moment = START) -> list[tuple[Any, ...]]:
         """One tuple for every id, in their sequence: an array for each field, then the constants.
@@ -89,7 +104,15 @@ class Reader:
             self.handles.close()
             packings.require_alike(now, self.raw)
             self._now = now
-        batch = Batch(now, sample_ids, self.handles, self.cached, self._advice, moment=moment)
+        batch = Batch(
+            now,
+            sample_ids,
+            self.handles,
+            self._kept_of(now),
+            self._advice,
+            moment=moment,
+            claims=self._claims,
+        )
         try:
             columns = batch.columns(self.fields)
             if self.manager.constants:
@@ -124,8 +147,18 @@ class Reader:
         """Close all files and drop cached data; the next read opens again."""
         self.handles.close()
         self.cached.clear()
+        if self._shared is not None:
+            self._shared.clear()
         self._kept.clear()
         self._constants.clear()
+
+    def kept_by(self) -> str:
+        """Whose decoded chunks are, in words; nothing where each process has its own, as it should."""
+        if self._shared is None:
+            return ""
+        self._shared.open()
+        why = self._shared.why_not
+        return " by all processes of the node" if why is None else f" by each process, since {why}"
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
         """A file of the index; ReadError if it changed since it was indexed."""
@@ -168,12 +201,33 @@ class Reader:
         self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(
             capacity, self._counted
         )
-        self.cached = BlockCache(self.cache_bytes)
+        self._claims = Claims()
+        self._shared = self._chunks = None
+        if self._shared_name is None:
+            self.cached = BlockCache(self.cache_bytes)
+        else:
+            self._shared = SharedBlocks(self._shared_name, self.cache_bytes)
+            self.cached = self._shared.local
         self._constants = ConstantReader(self.manager.constants, self.handles)
         self._indexes = ShardIndexes(self.cached)
         self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)
+
+    def _kept_of(self, now: Snapshot) -> BlockCache | SharedChunks:
+        """Where a batch finds chunks of this look decoded."""
+        if self._shared is None:
+            return self.cached
+        chunks = self._chunks
+        if chunks is None or chunks.now is not now:
+            chunks = self._chunks = SharedChunks(self._shared, now)
+        return chunks
+
+    def _name(self) -> str:
+        """What the processes call it that may share decoded chunks."""
+        missing = self.on_missing
+        facts = missing if isinstance(missing, str) else sorted(missing.items())
+        return name_of_cache(self.manager.now, self.columns, self.cache_bytes, facts)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)
