@@ -7,7 +7,8 @@ of ``read.py``, 8 of 128 x 128 uint16, from the page cache.
 
 "one process": ``dataset.__getitems__`` and ``DataLoader`` without workers, beside two limits: "read and decode" takes
 every chunk once, by the bare codec, in the order of the files; "decode alone" has the stored bytes in memory already.
-Of contiguous data these are copies out of a memory map, a batch at a time, and out of memory into one buffer.
+Of contiguous data these are copies out of a memory map, a batch at a time, and out of memory into one buffer. Promises
+are of CPU time, which is the time of a process that has a core for itself; what else runs takes away time only.
 
 "threads": ``workers="threads"`` beside worker processes, and torch's loader over the same dataset.
 """
@@ -84,7 +85,7 @@ def one_process(folder: Path, items: int, repeats: int) -> None:
             rows.append([layout, name, count(found.items_per_s), walls, seconds(found.cpu), cpus])
             if bar and name.startswith("loader"):
                 verdicts[f"{layout}, {name} >= {bar} of the decode limit"] = at_least(
-                    bar, of_limit[0]
+                    bar, of_limit[1]
                 )
     print(table([[row[0].ljust(16), row[1].ljust(20), *row[2:]] for row in rows]) + "\n")
     for text, verdict in verdicts.items():

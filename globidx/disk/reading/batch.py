@@ -487,7 +487,8 @@ class Batch:
 
         It is put together and kept where the cache has room for all of it. Else each of its chunks
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
-        how long chunks are.
+        how long chunks are. If all of it is wanted, and would push out others, it is decoded
+        straight into the result: what was taken whole is the last to be wanted again.
 
         Returns whether that was done, and not left to another thread that is at it.
         """
@@ -497,6 +498,11 @@ class Batch:
         if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
             with self._opened(unit, wanted) as source:
                 self._taken += pick(source, _spans(runs), rows)
+            return True
+        start, end, target = runs[0][2:]
+        if end - start == stop - chunk and not self._has_room(size, wanted.column):
+            with self._opened(unit, wanted) as source:
+                self._taken += source.read(start, end, rows[target : target + end - start])
             return True
         if size > self._cached.capacity:
             # no other thread would find it
@@ -532,6 +538,14 @@ class Batch:
             source, width = self._source(opened, wanted, number)
             self._decodes[wanted.info.name] += width
             yield source
+
+    def _has_room(self, size: int, column: int) -> bool:
+        """Whether a block can be kept beside all others, or may be wanted again soon."""
+        shared, cached = self._now.table.shared, self._cached
+        if self._now.samples is not None or shared.count(shared[column]) > 1:
+            return True
+        # what processes share has room for the blocks of all of them
+        return not isinstance(cached, BlockCache) or cached.nbytes + size <= cached.capacity
 
     def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
         """The way to an array, and how many chunks it counts for a row of chunks."""
