@@ -1,0 +1,1 @@
+"""How batches get from loader workers to the training loop."""
