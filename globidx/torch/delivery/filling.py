@@ -95,6 +95,8 @@ class Desk:
         self._blocks: dict[int, ReferenceType[Any]] = {}
         #: The most bytes that a batch needed.
         self._needed = 1
+        #: So many were not to be had.
+        self._limit: float = math.inf
         self.open: Open | None = None
 
     def take_over_stacking(self) -> None:
@@ -109,24 +111,33 @@ class Desk:
 
     def sent(self, batch: Any) -> Any:
         """What travels for ``batch``: a parcel, or itself where no slot is free for it."""
-        counts, first = self._file.counts, 3 * self._worker
+        content = self._packed(batch)
         # once more if it was too large for the slot
-        for _ in range(2):
-            slot = self._opened(self._needed)
-            if slot is None:
-                break
-            packer = Packer(*slot, self.key)
-            content = packer.packed(batch)
-            if not packer.missed:
-                if packer.is_used:
-                    self._close()
-                    counts[first + IN_SLOTS] += 1
-                    return Parcel(content)
-                break
-            self._needed = max(self._needed, slot[0].used + packer.missed)
-            self.open = None
-        counts[first + OTHERWISE] += 1
-        return batch
+        if content is None and self.open is None:
+            content = self._packed(batch)
+        self._file.counts[3 * self._worker + (OTHERWISE if content is None else IN_SLOTS)] += 1
+        return batch if content is None else Parcel(content)
+
+    def _packed(self, batch: Any) -> bytes | None:
+        """The bytes of a batch, which is in a slot now; None if it is not.
+
+        If the slot was too small, it is closed, and the next one will be larger.
+        """
+        slot = self._opened(self._needed)
+        if slot is None:
+            return None
+        packer = Packer(*slot, self.key)
+        content = packer.packed(batch)
+        needed = slot[0].used + packer.missed
+        # there is nothing to put there, or no memory for it: the slot is left for the next batch
+        if needed >= self._limit if packer.missed else not packer.is_used:
+            return None
+        self.open, self._needed = None, max(self._needed, needed)
+        if packer.missed:
+            return None
+        # from here on it is the main process's
+        self._file.states[slot[0].number] = TAKEN
+        return content
 
     def made(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
         """A tensor in the slot of the next batch; None if there is no room."""
@@ -177,7 +188,7 @@ class Desk:
     def _mapped(self, slot: int, size: int) -> Mapping | None:
         """The memory of a slot, which grows to ``size``; None if there is not so much."""
         mapping = self._mappings.get(slot)
-        if mapping is not None and mapping.size >= size:
+        if size >= self._limit or (mapping is not None and mapping.size >= size):
             return mapping
         # batches that become longer and longer shall not make a slot grow with each
         size = rounded(size if mapping is None else max(size, mapping.size * 5 // 4))
@@ -185,6 +196,8 @@ class Desk:
             self._file.reserve(slot, size)
             mapping = self._mappings[slot] = self._file.map(slot, size)
         except OSError as error:
+            self._limit = min(self._limit, size)
+            self._needed = max((one.size for one in self._mappings.values()), default=1)
             self._log_once(size, error)
             return None
         largest = 3 * self._worker + LARGEST
@@ -201,13 +214,6 @@ class Desk:
                 size,
                 error,
             )
-
-    def _close(self) -> None:
-        assert self.open is not None
-        self._needed = max(self._needed, self.open.used)
-        # from here on it is the main process's
-        self._file.states[self.open.number] = TAKEN
-        self.open = None
 
 
 class Open:
