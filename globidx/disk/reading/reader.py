@@ -16,7 +16,7 @@ from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
-from globidx.disk.reading.batch import Batch, FieldSpec
+from globidx.disk.reading.batch import Batch, Column, FieldSpec, rows_of
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
@@ -70,9 +70,17 @@ class Reader:
     def read(self, sample_ids: Sequence[int], moment: Moment = START) -> list[tuple[Any, ...]]:
         """One tuple for every id, in their sequence: an array for each field, then the constants.
 
-        Each array of a field is writable and no other's; those of one batch lie in one block of memory a
-        field, which stays as long as any of them. IndexError for an id that is none; ReadError,
-        naming file, item and id, where the data cannot be had. Crops are those of the ``moment``.
+        Each array of a field is writable and no other's; those of one batch lie in one block of
+        memory a field, which stays as long as any of them. IndexError for an id that is none;
+        ReadError, naming file, item and id, where the data cannot be had. Crops are those of the
+        ``moment``.
+        """
+        return list(zip(*map(rows_of, self.read_columns(sample_ids, moment)), strict=True))
+
+    def read_columns(self, sample_ids: Sequence[int], moment: Moment = START) -> list[Column]:
+        """What ``read`` gives, by field: its column, which is one array where it can be.
+
+        Of each constant, a list.
         """
         now = self.manager.now
         if now is not self._now:
@@ -83,11 +91,11 @@ class Reader:
             self._now = now
         batch = Batch(now, sample_ids, self.handles, self.cached, self._advice, moment=moment)
         try:
-            samples: list[tuple[Any, ...]] = batch.samples(self.fields)
+            columns = batch.columns(self.fields)
             if self.manager.constants:
                 constants = self._constants.read(now, sample_ids)
-                return [one + more for one, more in zip(samples, constants, strict=True)]
-            return samples
+                columns += [list(values) for values in zip(*constants, strict=True)]
+            return columns
         finally:
             self._tally.add(batch.counts)
 
