@@ -308,10 +308,10 @@ class DataLoader(ShieldedLoader):
         """
         if not self.num_workers:
             return "batches are made in this process"
-        if not self.slots:
-            return f"{self.num_workers} workers; batches travel as torch sends them (slots=0)"
-        slotted = self.__dict__["_slotted"]() if "_slotted" in self.__dict__ else None
+        slotted = self.__dict__.get("_slotted", lambda: None)()
         now = f"{self.num_workers} x {self.slots} slots" if slotted is None else slotted.explained()
+        if not self.slots or self.__dict__.get("_lacks_slots"):
+            return f"{self.num_workers} workers; batches travel as torch sends them (no slots)"
         return f"{self.num_workers} workers; batches travel in shared memory: {now}"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -331,10 +331,11 @@ class DataLoader(ShieldedLoader):
         return (self.prefetch_factor or 0) + 2 if slots is None else slots
 
     def _get_iterator(self) -> Any:
+        if not self.slots:
+            return super()._get_iterator()
         pins = None if self.device is None else CudaPins(self.device)
-        slotted = (
-            Slotted.where_possible(self.num_workers, self.slots, pins) if self.slots else None
-        )
+        slotted = Slotted.where_possible(self.num_workers, self.slots, pins)
+        self._lacks_slots = slotted is None
         if slotted is None:
             return super()._get_iterator()
         # torch reads the attribute here only; whoever reads it later must get the one from before
