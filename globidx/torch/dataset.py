@@ -287,8 +287,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         moment = START if self.moment is None else self.moment.of(sample_ids)
         if self._substitutes is None:
             columns = self._reader.read_columns(sample_ids, moment)
-            arrays = list(zip(*map(rows_of, columns), strict=True))
-            samples = self._samples(arrays, sample_ids, moment)
+            samples = self._of_columns(columns, sample_ids, moment)
             if not self._has_columns or not samples:
                 return samples
             return ColumnedSamples(samples, partial(self._columns, columns, sample_ids))
@@ -388,6 +387,18 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         [2, 3]
         """
         self._reader.close()
+
+    def _of_columns(
+        self, columns: Sequence[Column], ids: Sequence[int], moment: Moment
+    ) -> list[Any]:
+        """A sample of the values of each id."""
+        if not self._is_flat or self.transform is not None or self.with_id:
+            return self._samples(list(zip(*map(rows_of, columns), strict=True)), ids, moment)
+        # as most data sets are read: no call of ours for each sample
+        values = [map(torch.from_numpy, rows_of(column)) for column in columns]
+        if len(values) == 1:
+            return list(values[0])
+        return [dict(zip(self.fields, some, strict=True)) for some in zip(*values, strict=True)]
 
     def _samples(
         self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int], moment: Moment

@@ -434,7 +434,8 @@ class Batch:
 
         It is put together and kept where the cache has room for all of it. Else each of its chunks
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
-        how long chunks are.
+        how long chunks are. If all of it is wanted, and would push out others, it is decoded
+        straight into the result: what was taken whole is the last to be wanted again.
         """
         column, info, selection = wanted
         unit, chunk = runs[0].file, runs[0].chunk
@@ -447,6 +448,10 @@ class Batch:
             if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
                 self._taken += pick(source, _spans(runs), rows)
                 return
+            start, end, target = runs[0][2:]
+            if end - start == stop - chunk and not self._has_room(size, column):
+                self._taken += source.read(start, end, rows[target : target + end - start])
+                return
             self._cached.make_room(size)
             block = np.empty((stop - chunk, *info.row_shape), info.memory)
             self._taken += source.read(chunk, stop, block)
@@ -454,6 +459,12 @@ class Batch:
         self._cached.put((self._now.look, unit, shared, chunk, selection), block)
         for _, _, start, end, target in runs:
             rows[target : target + end - start] = block[start - chunk : end - chunk]
+
+    def _has_room(self, size: int, column: int) -> bool:
+        """Whether a block can be kept beside all others, or may be wanted again soon."""
+        shared = self._now.table.shared
+        may_come_again = self._now.samples is not None or shared.count(shared[column]) > 1
+        return may_come_again or self._cached.nbytes + size <= self._cached.capacity
 
     def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
         """The way to an array, and how many chunks it counts for a row of chunks."""
