@@ -10,15 +10,19 @@ import io
 import logging
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 from weakref import ReferenceType, ref
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from globidx.disk.reading import memory
 from globidx.torch.delivery.lender import lent
 from globidx.torch.delivery.mapping import Mapping
 from globidx.torch.delivery.slots import (
@@ -60,7 +64,9 @@ class Filling:
             worker = get_worker_info()
             assert worker is not None
             desk = self._desk = Desk(self._file, worker.id, self._key)
-            desk.take_over_stacking()
+            # until the process ends
+            self._at_work = ExitStack()
+            self._at_work.enter_context(desk.at_work())
         return desk.sent(self._collate(samples))
 
 
@@ -97,10 +103,15 @@ class Desk:
         self._needed = 1
         #: So many were not to be had.
         self._limit: float = math.inf
+        self._reads_into_slots = True
         self.open: Open | None = None
 
-    def take_over_stacking(self) -> None:
-        """Let ``default_collate``, whoever calls it in this process, stack tensors into slots."""
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let batches be made in slots in the first place: where they are read, and stacked.
+
+        That is what ``default_collate`` stacks, whoever calls it in this process.
+        """
         torchs = default_collate_fn_map[torch.Tensor]
 
         def stacked(batch: Any, *, collate_fn_map: Any = None) -> Any:
@@ -108,6 +119,11 @@ class Desk:
             return torchs(batch, collate_fn_map=collate_fn_map) if made is None else made
 
         default_collate_fn_map[torch.Tensor] = stacked
+        try:
+            with memory.made_by(self.array):
+                yield
+        finally:
+            default_collate_fn_map[torch.Tensor] = torchs
 
     def sent(self, batch: Any) -> Any:
         """What travels for ``batch``: a parcel, or itself where no slot is free for it."""
@@ -130,34 +146,44 @@ class Desk:
         content = packer.packed(batch)
         needed = slot[0].used + packer.missed
         # there is nothing to put there, or no memory for it: the slot is left for the next batch
-        if needed >= self._limit if packer.missed else not packer.is_used:
+        if needed >= self._limit if packer.missed else not packer.sent:
             return None
         self.open, self._needed = None, max(self._needed, needed)
         if packer.missed:
             return None
+        # a transform, say, made other tensors of what was read: that needs no room in slots
+        if self._reads_into_slots and 4 * packer.sent < 3 * needed:
+            self._reads_into_slots, self._needed = False, packer.sent + _ALIGNED
         # from here on it is the main process's
         self._file.states[slot[0].number] = TAKEN
         return content
 
-    def made(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
-        """A tensor in the slot of the next batch; None if there is no room."""
-        size = math.prod(shape) * dtype.itemsize
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array for the next batch, in its slot if there is room."""
+        place = self._place(math.prod(shape) * dtype.itemsize) if self._reads_into_slots else None
+        if place is None:
+            return np.empty(shape, dtype)
+        block, offset = place
+        return np.frombuffer(block, dtype, math.prod(shape), offset).reshape(shape)
+
+    def _place(self, size: int) -> tuple[Any, int] | None:
+        """Where to put so many bytes of the next batch: a block, and an offset there."""
         slot = self._opened(max(size, self._needed)) if size else None
-        if slot is None:
-            return None
-        offset = slot[0].place(size)
-        return None if offset is None else tensor(slot[1], dtype, shape, None, offset)
+        offset = None if slot is None else slot[0].place(size)
+        return None if slot is None or offset is None else (slot[1], offset)
 
     def _stacked(self, batch: Any) -> torch.Tensor | None:
         """A batch of tensors as one, or None if torch shall do it."""
         first = batch[0]
         if not is_plain(first):
             return None
-        made = self.made((len(batch), *first.shape), first.dtype)
-        if made is None:
+        shape = len(batch), *first.shape
+        place = self._place(math.prod(shape) * first.itemsize)
+        if place is None:
             # memory of its own is cheaper than a new file of shared memory, if it is copied anyway
             return None if self.open is None else torch.stack(batch, 0)
-        return torch.stack(batch, 0, out=made)
+        block, offset = place
+        return torch.stack(batch, 0, out=tensor(block, first.dtype, shape, None, offset))
 
     def _opened(self, size: int) -> tuple[Open, Any] | None:
         """The open slot and its block; where there is none, one of at least ``size`` bytes.
@@ -244,8 +270,8 @@ class Packer(ForkingPickler):
     ----------
     missed : int
         How many bytes the slot had no room for; then the result is of no use.
-    is_used : bool
-        Whether anything lies in the slot.
+    sent : int
+        How many bytes of tensors lie in the slot.
     """
 
     def __init__(self, slot: Open, block: Any, key: int) -> None:
@@ -253,7 +279,7 @@ class Packer(ForkingPickler):
         super().__init__(self._buffer, pickle.HIGHEST_PROTOCOL)
         self._slot, self._block = slot, block
         self._sent = Block(key, slot.number, slot.size)
-        self.missed, self.is_used = 0, False
+        self.missed = self.sent = 0
 
     def packed(self, batch: Any) -> bytes:
         """The bytes of a batch."""
@@ -268,15 +294,15 @@ class Packer(ForkingPickler):
         if stride is not None and torch.empty_like(part).stride() != stride:
             # it has gaps, or shows an element twice
             return NotImplemented
+        size = part.numel() * part.itemsize
         offset = self._slot.offset_of(part)
         if offset is None:
-            size = part.numel() * part.itemsize
             offset = self._slot.place(size)
             if offset is None:
                 self.missed += size + _ALIGNED
                 return int, ()
             tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
-        self.is_used = True
+        self.sent += size
         return tensor, (self._sent, part.dtype, tuple(part.shape), stride, offset)
 
 

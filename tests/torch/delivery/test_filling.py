@@ -182,11 +182,10 @@ def test_memory_that_runs_out_is_logged_once_and_batches_go_on(caplog):
 @pytest.fixture
 def stacking():
     """A desk whose process stacks into slots; torch's way is put back afterwards."""
-    torchs = default_collate_fn_map[torch.Tensor]
-    both = Both()
-    both.desk.take_over_stacking()
-    yield both
-    default_collate_fn_map[torch.Tensor] = torchs
+    torchs, both = default_collate_fn_map[torch.Tensor], Both()
+    with both.desk.at_work():
+        yield both
+    assert default_collate_fn_map[torch.Tensor] is torchs
 
 
 def test_tensors_are_stacked_where_they_are_sent_from(stacking):
