@@ -131,7 +131,7 @@ class ToDevice:
         """
         while len(self._requests) > 1:
             self._requests.popleft().synchronize()
-        while self._sources and self._sources[0][0].query():
+        while self._sources and self._sources[0][0].query():  # type: ignore[no-untyped-call]
             self._sources.popleft()
         with torch.cuda.stream(self._stream):
             moved = rebuilt(batch, self._copied)

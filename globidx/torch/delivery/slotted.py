@@ -75,4 +75,3 @@ class Slotted:
             f"{file.workers} x {file.slots} slots of at most {largest / 2**20:.1f} MiB; "
             f"{in_slots} batches were sent in slots, {otherwise} as torch sends them"
         )
-

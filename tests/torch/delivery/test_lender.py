@@ -65,8 +65,8 @@ HOLDERS = {
     "another dtype": lambda tensor: tensor.view(torch.float32),
     "a parameter": lambda tensor: torch.nn.Parameter(tensor, requires_grad=False),
     "a graph": lambda tensor: (
-        tensor[:4].view(torch.float32) * torch.ones(1, requires_grad=True)
-    ).grad_fn,
+        (tensor[:4].view(torch.float32) * torch.ones(1, requires_grad=True)).grad_fn
+    ),
     "a cycle": lambda tensor: cycle(tensor),
 }
 

@@ -45,9 +45,7 @@ def constant_in_batch(id):
 def loader(dataset=None, workers=2, method="fork", **arguments):
     dataset = dataset or Numbered()
     arguments = {"batch_size": 4} | arguments
-    return DataLoader(
-        dataset, num_workers=workers, multiprocessing_context=method, **arguments
-    )
+    return DataLoader(dataset, num_workers=workers, multiprocessing_context=method, **arguments)
 
 
 def is_right(batch, number, size=4):
@@ -312,7 +310,9 @@ class Ids(torch.utils.data.IterableDataset):
 def test_iterable_datasets_and_single_samples_come_in_slots():
     """Whatever a worker's collate function makes."""
     batches = iter(DataLoader(Ids(), 5, num_workers=1))
-    assert [batch[:, 0].tolist() for batch in batches] == [list(range(n, n + 5)) for n in range(0, 50, 5)]
+    assert [batch[:, 0].tolist() for batch in batches] == [
+        list(range(n, n + 5)) for n in range(0, 50, 5)
+    ]
     assert counts(batches) == (10, 0)
     batches = iter(DataLoader(Ids(), batch_size=None, num_workers=1))
     assert [int(one[0]) for one in batches] == list(range(50))
