@@ -8,6 +8,8 @@ of ``read.py``, 8 of 128 x 128 uint16, from the page cache.
 "one process": ``dataset.__getitems__`` and ``DataLoader`` without workers, beside two limits: "read and decode" takes
 every chunk once, by the bare codec, in the order of the files; "decode alone" has the stored bytes in memory already.
 Of contiguous data these are copies out of a memory map, a batch at a time, and out of memory into one buffer.
+
+"workers": 1 and 2 worker processes with slots, as torch sends batches, and torch's loader over the same dataset.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import read_data
 from claims import at_least
+from delivery_workers import workers
 from measure import count, fresh_process, seconds, table
 from read_contestants import BATCH, ITEM, WINDOW, files, limit
 from read_data import CHUNK, FILES
@@ -175,7 +178,7 @@ def _inflate() -> Callable[[Any], Any]:
     return found
 
 
-SECTIONS = {"one process": one_process}
+SECTIONS = {"one process": one_process, "workers": workers}
 
 
 def main() -> None:
