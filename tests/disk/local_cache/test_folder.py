@@ -194,6 +194,15 @@ def test_an_epoch_over_more_than_fits_has_what_fits_from_the_cache(tmp_path):
     assert max(hits(forgets=False)) < 40
 
 
+def test_an_entry_that_is_replaced_takes_room_once(tmp_path):
+    """A whole object of another version is in the place of the old one."""
+    cache = LocalCache(tmp_path, 2**20)
+    for version in range(5):
+        cache.put(piece(1), found(version))
+        assert cache.get(piece(1)).found == found(version)
+        assert used_on_disk(tmp_path) == cache.nbytes == BLOCKS
+
+
 def test_what_is_larger_than_the_bound_is_not_kept(tmp_path):
     """And nothing goes for it."""
     cache = LocalCache(tmp_path, 2 * BLOCKS)
