@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import pytest
+from files import write_hdf5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx import DataLoader, ResumableDistributedSampler, merge_states
+from globidx import (
+    DataLoader,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+    Window,
+    merge_states,
+)
 from globidx.errors import RecordMismatchError
-from globidx.orders import ChunkShuffle, Grouped, Mixture, Sequential, Shuffle, Weighted
+from globidx.orders import (
+    ChunkShuffle,
+    Grouped,
+    Mixture,
+    Sequential,
+    Shuffle,
+    Weighted,
+    by_sequence,
+)
 
 
 class Ranks:
@@ -145,6 +162,37 @@ def test_groups_of_a_run_on_4_then_3_then_8_ranks(batch_sizes, tail):
     else:
         assert max(counts.values()) == 1 and len(counts) > 1584 - 3 * 56
     assert ranks.samplers[0].epoch in (0, 1)
+
+
+@pytest.mark.parametrize("labels", [None, ["short", "long", "long", "short"]])
+def test_batches_are_of_one_sequence_or_of_those_with_one_label(labels, tmp_path):
+    """Episodes of different lengths in two files, in windows of two rows, on 2 and then 3 ranks."""
+    lengths = ((9, 14), (21, 6))
+    for number, episodes in enumerate(lengths):
+        data = {"x": np.zeros(sum(episodes)), "ends": np.cumsum(episodes)}
+        write_hdf5(tmp_path / f"{number}.h5", data)
+    manager = GlobalIndexManager(
+        str(tmp_path), key="x", sequences="ends", window=Window([0, 1]), cache_dir=tmp_path / "c"
+    )
+    dataset = FileCacheDataset(manager)
+    sequence = [manager.where(id).sequence for id in range(len(dataset))]
+    kinds = [one if labels is None else labels[one] for one in sequence]
+    order = Grouped(partial(by_sequence, labels=labels), tail="drop")
+    seen, record = [], None
+    for world_size, steps in ((2, 4), (3, None)):
+        samplers = [
+            ResumableDistributedSampler(dataset, world_size, rank, order=order)
+            for rank in range(world_size)
+        ]
+        for sampler in samplers if record else ():
+            sampler.load_state_dict(record)
+        loaders = [DataLoader(range(len(dataset)), 1, sampler=sampler) for sampler in samplers]
+        for batch in islice(zip(*loaders, strict=True), steps):
+            ids = [id for part in batch for id in part.tolist()]
+            assert len({kinds[id] for id in ids}) == 1
+            seen += ids
+            record = merge_states([sampler.state_dict() for sampler in samplers])
+    assert len(set(seen)) == len(seen) > len(dataset) - 3 * 4
 
 
 # -- weights that change

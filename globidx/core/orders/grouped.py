@@ -32,7 +32,7 @@ class Grouped(Order):
     ----------
     groups : array_like or callable
         The group of each sample, an integer or a word; or a function of the sampler's dataset that
-        returns them.
+        returns them, such as ``by_sequence``.
     inner : Order, optional
         The order of the samples in each group; ``Shuffle()`` by default.
     tail : {"merge", "pad", "drop"}
