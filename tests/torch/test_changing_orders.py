@@ -20,6 +20,7 @@ from globidx import (
     Window,
     merge_states,
 )
+from globidx.core.progress.ranges import Ranges
 from globidx.errors import RecordMismatchError
 from globidx.orders import (
     ChunkShuffle,
@@ -162,6 +163,34 @@ def test_groups_of_a_run_on_4_then_3_then_8_ranks(batch_sizes, tail):
     else:
         assert max(counts.values()) == 1 and len(counts) > 1584 - 3 * 56
     assert ranks.samplers[0].epoch in (0, 1)
+
+
+@pytest.mark.parametrize("tail", ["merge", "pad", "drop"])
+@pytest.mark.parametrize("when", ["before", "in the epoch before"])
+def test_batches_are_of_one_group_where_samples_are_left_out(tail, when):
+    """In every epoch that begins after it, on any ranks, with batches of other sizes after a resume."""
+    labels = np.arange(300) % 3 // 2
+    out = [(4, 9), 17, (100, 131), 299]
+    gone = set(Ranges.of(out).ids().tolist())
+    ranks = Ranks(300, 2, 3, order=Grouped(labels, tail=tail))
+    for sampler in ranks.samplers:
+        if when != "before":
+            sampler.commit(3)
+        sampler.skip(out)
+        sampler.finish_epoch()
+    seen, record, mixed = [], ranks.samplers[0].state_dict(), 0
+    for world_size, batch_size, steps in ((3, 2, 11), (2, 5, 9), (1, 7, None)):
+        ranks = Ranks(300, world_size, batch_size, record, order=Grouped(labels, tail=tail))
+        batches = ranks.read(steps)
+        record, seen = ranks.record, seen + joined(batches)
+        mixed += sum(len(set(labels[batch])) > 1 for batch in batches)
+    assert mixed <= (2 if tail == "merge" else 0)
+    kept = set(range(300)) - gone
+    assert set(seen) <= kept
+    if tail == "merge":
+        assert sorted(seen) == sorted(kept)
+    assert len(kept - set(seen)) <= (0 if tail != "drop" else 3 * 10)
+    assert ranks.samplers[0].epoch == 2 and not gone & set(joined(ranks.read()))
 
 
 @pytest.mark.parametrize("labels", [None, ["short", "long", "long", "short"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,33 @@ class Groups:
         return Groups(
             self._starts[:runs], group_of, num_samples, [self.labels[label] for label in labels]
         )
+
+    def without(self, ids: Sequence[tuple[int, int]]) -> Groups:
+        """Return the groups with some samples in one more, the last one.
+
+        Parameters
+        ----------
+        ids : sequence of (int, int)
+            Their ids, as ranges ``[start, stop)`` that ascend and do not touch.
+
+        Returns
+        -------
+        Groups
+            Its label is None.
+
+        Examples
+        --------
+        >>> Groups.of([1, 1, 2, 2, 2]).without([(1, 3)]).sizes.tolist()
+        [1, 2, 2]
+        """
+        bounds = np.array(ids, np.int64).reshape(-1, 2)
+        starts = np.unique(np.concatenate([self._starts, bounds.ravel()]))
+        starts = starts[starts < self.num_samples]
+        group_of = self._group_of[np.searchsorted(self._starts, starts, side="right") - 1]
+        before = np.searchsorted(bounds[:, 0], starts, side="right")
+        gone = np.concatenate([[0], bounds[:, 1]])[before] > starts
+        group_of[gone] = len(self.labels)
+        return Groups(starts, group_of, self.num_samples, [*self.labels, None])
 
     def forward(self, groups: Indices, members: Indices) -> Indices:
         """Return the sample ids of members of groups.
