@@ -21,7 +21,7 @@ from globidx.torch.delivery.pinning import CudaPins
 from globidx.torch.delivery.slotted import Slotted
 from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
 from globidx.torch.loops.deliveries import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
@@ -396,7 +396,13 @@ class DataLoader(ShieldedLoader):
                 getattr(self.dataset, "moment", None), SharedMoment
             )
             self._drawn_batches = DrawnBatches(
-                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=self._foresight
+                inner,
+                sampler,
+                in_order=in_order,
+                is_dated=is_dated,
+                dataset=self.dataset,
+                # without batches nothing is told
+                batching=None if inner is sampler else self._batching(),
             )
         return self._drawn_batches
 
@@ -408,13 +414,6 @@ class DataLoader(ShieldedLoader):
         """Warn if there are more processes than cores; threads wait for a disk together, and may be more."""
         if not self._has_threads:
             super().check_worker_number_rationality()
-
-    def _foresight(self) -> Foreseen | None:
-        """What tells a dataset which batches come next; None for one that has no use for it."""
-        batching, count = self._batching(), getattr(self.dataset, "foresight", 0)
-        if not count or batching.size is None or self.batch_sampler is None:
-            return None
-        return Foreseen(batching.size, lanes=max(1, batching.workers), count=count)
 
     def _batching(self) -> Batching:
         # threads share one cache, so a plan that goes by caches counts them as one
