@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cached import CHUNK, LENGTH, data_bytes, dataset_of
 from files import write_hdf5, write_zarr
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.open_file import OpenFile
+from globidx.errors import ReadError
 
 
 def test_without_room_every_batch_decodes(tmp_path):
@@ -66,10 +68,11 @@ def test_a_kept_sample_is_not_written_to_by_later_batches(tmp_path):
     chunk=st.integers(1, 9),
     cache_bytes=st.sampled_from([0, 2**20]),
     stored=st.sampled_from(["zarr3", "hdf5", "contiguous"]),
+    apart=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_rows_make_items_whatever_the_chunks_are(
-    tmp_path_factory, rows, chunk, cache_bytes, stored, seed
+    tmp_path_factory, rows, chunk, cache_bytes, stored, apart, seed
 ):
     """Sequences of ``rows`` numbers out of one long array: chunks that do not divide them are still decoded once."""
     total = 60
@@ -90,14 +93,30 @@ def test_rows_make_items_whatever_the_chunks_are(
         return OpenFile(str(folder / "a"), entry, on_missing="error", backend="auto", forked=False)
 
     handles, cached = HandleCache(1, opened), BlockCache(cache_bytes)
-    ids = random.Random(seed).choices(range(total // rows), k=12)
+    dice, all_ids = random.Random(seed), range(total // rows)
+    ids = dice.sample(all_ids, min(12, len(all_ids))) if apart else dice.choices(all_ids, k=12)
     batch = Batch(now, ids, handles, cached)
-    for id, (sample,) in zip(ids, batch.samples([FieldSpec(0)]), strict=True):
+    (column,) = batch.columns([FieldSpec(0)])
+    for id, sample in zip(ids, column, strict=True):
         assert sample.tolist() == data[id * rows : (id + 1) * rows].tolist()
     if cache_bytes and chunk > 1:
         chunks = {row // chunk for id in ids for row in range(id * rows, (id + 1) * rows)}
         assert batch.counts.decodes == (len(chunks) if chunk_length else 0)
     handles.close()
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_an_error_names_the_samples_that_lack_the_item(tmp_path, chunk):
+    """Wherever the file is among others, and the sample in its batch, which may have it twice."""
+    dataset, _ = dataset_of(tmp_path, files=3, options={"chunk": chunk})
+    # of the second file, item 6
+    lost = LENGTH + 6
+    (tmp_path / "1.zarr" / "c" / str(6 // chunk) / "0" / "0").unlink()
+    for ids in ([lost, 0, 2 * LENGTH], [0, 2 * LENGTH + 1, lost, lost - 3, lost]):
+        named = ", ".join([str(lost)] * ids.count(lost))
+        with pytest.raises(ReadError, match=rf"^sample id {named}: item 6 of"):
+            dataset.__getitems__(ids)
+    dataset.close()
 
 
 def test_items_of_one_batch_in_many_files_open_each_once(tmp_path):
