@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 from weakref import ref
 
 import torch.utils.data
@@ -17,10 +17,11 @@ from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
-from globidx.torch.delivery.pinning import CudaPins
 from globidx.torch.delivery.exchange import Exchange
+from globidx.torch.delivery.pinning import CudaPins
+from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
 from globidx.torch.loops.deliveries import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
@@ -30,6 +31,7 @@ from globidx.torch.workers import ShieldedLoader
 _log = logging.getLogger("globidx")
 #: How many datasets inside one another are looked at.
 _DEEPEST = 8
+WORKERS = ("processes", "threads")
 
 
 class DataLoader(ShieldedLoader):
@@ -51,6 +53,11 @@ class DataLoader(ShieldedLoader):
         on the one before it, which is still the one that counts. Tensors anywhere in dicts, lists,
         tuples and named tuples are moved, and so are objects with a ``to`` method. ``"cpu"`` and
         None leave batches where they are.
+    workers : {"processes", "threads"}, default "processes"
+        What ``num_workers`` counts. Threads of this process share its dataset, index and cache, so
+        that they take the memory of one process. The dataset, its transform and ``collate_fn`` are
+        then called by several threads at once. ``get_worker_info()`` is None there, as it is without
+        workers, and ``worker_init_fn`` is called in each thread.
     slots : int, optional
         How many batches of each worker may be in shared memory that is used again: those that wait,
         and those that the loop holds. By default two more than ``prefetch_factor``; 0 leaves it to
@@ -58,15 +65,18 @@ class DataLoader(ShieldedLoader):
 
     Attributes
     ----------
+    workers : str
+        What reads the batches.
     device : torch.device or None
         The CUDA device that batches are moved to.
 
     Raises
     ------
     TypeError
-        If a sampler is given for an ``IterableDataset``.
+        If a sampler, or threads, are given for an ``IterableDataset``.
     ValueError
-        If the dataset is not the sampler's, or the device does not exist. If ``in_order=False``,
+        If the dataset is not the sampler's, or the device does not exist. If threads are given
+        for a dataset with ``seed_transforms=True``, or with a ``multiprocessing_context``. If ``in_order=False``,
         since batches that overtake each other are no prefix of the order. If ``batch_size=None``
         and the dataset may replace samples.
 
@@ -98,6 +108,7 @@ class DataLoader(ShieldedLoader):
         dataset: Any,
         *args: Any,
         device: str | torch.device | None = None,
+        workers: Literal["processes", "threads"] = "processes",
         slots: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -112,7 +123,12 @@ class DataLoader(ShieldedLoader):
         self._is_endless = bool(getattr(dataset, "infinite", False)) if is_iterable else False
         if is_iterable and callable(getattr(dataset, "map_style", None)):
             dataset, kwargs["sampler"] = dataset.map_style()
+        if workers not in WORKERS:
+            raise ValueError(f"workers must be one of {', '.join(WORKERS)}, got {workers!r}")
+        self.workers = workers
         super().__init__(dataset, *args, **kwargs)
+        if self._has_threads:
+            refuse_unshareable(dataset, self.multiprocessing_context)
         self._refuse_other_dataset()
         # torch's own is left where it was asked for, and where there are no batches
         given = args[5] if len(args) > 5 else kwargs.get("collate_fn")
@@ -147,11 +163,12 @@ class DataLoader(ShieldedLoader):
             )
 
     def __repr__(self) -> str:
+        how = "" if self.workers == "processes" else f", workers={self.workers!r}"
         where = "" if self.device is None else f", device={str(self.device)!r}"
-        where += f", slots={self.slots}" if self.num_workers else ""
+        where += f", slots={self.slots}" if self.num_workers and not self._has_threads else ""
         return (
             f"{type(self).__name__}({type(self.dataset).__name__}, batch_size={self.batch_size}, "
-            f"num_workers={self.num_workers}{where}, sampler={self._resumable or self.sampler!r})"
+            f"num_workers={self.num_workers}{how}{where}, sampler={self._resumable or self.sampler!r})"
         )
 
     def __iter__(self) -> Any:
@@ -308,6 +325,8 @@ class DataLoader(ShieldedLoader):
         """
         if not self.num_workers:
             return "batches are made in this process"
+        if self._has_threads:
+            return f"{self.num_workers} threads of this process, which share its cache"
         exchange = self.__dict__.get("_exchange", lambda: None)()
         now = (
             f"{self.num_workers} x {self.slots} slots" if exchange is None else exchange.explained()
@@ -327,12 +346,14 @@ class DataLoader(ShieldedLoader):
         """How many slots each worker has."""
         if slots is not None:
             validate.integer(slots, "slots")
-        if not self.num_workers:
+        if not self.num_workers or self._has_threads:
             return 0
         # the loop has two for a moment: the one it leaves, and the one it is given
         return (self.prefetch_factor or 0) + 2 if slots is None else slots
 
     def _get_iterator(self) -> Any:
+        if self._has_threads:
+            return ThreadIterator(self)
         if not self.slots:
             return super()._get_iterator()
         pins = None if self.device is None else CudaPins(self.device)
@@ -376,11 +397,30 @@ class DataLoader(ShieldedLoader):
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
-            self._drawn_batches = DrawnBatches(inner, sampler, in_order=in_order, is_dated=is_dated)
+            self._drawn_batches = DrawnBatches(
+                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=self._foresight
+            )
         return self._drawn_batches
 
+    @property
+    def _has_threads(self) -> bool:
+        return self.workers == "threads" and self.num_workers > 0
+
+    def check_worker_number_rationality(self) -> None:
+        """Warn if there are more processes than cores; threads wait for a disk together, and may be more."""
+        if not self._has_threads:
+            super().check_worker_number_rationality()
+
+    def _foresight(self) -> Foreseen | None:
+        """What tells a dataset which batches come next; None for one that has no use for it."""
+        batching, count = self._batching(), getattr(self.dataset, "foresight", 0)
+        if not count or batching.size is None or self.batch_sampler is None:
+            return None
+        return Foreseen(batching.size, lanes=max(1, batching.workers), count=count)
+
     def _batching(self) -> Batching:
-        return Batching.of(self.batch_sampler, self.num_workers)
+        # threads share one cache, so a plan that goes by caches counts them as one
+        return Batching.of(self.batch_sampler, 1 if self._has_threads else self.num_workers)
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import errno
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -22,8 +23,10 @@ from globidx.core.reading.planning import Plan, Run
 from globidx.core.reading.selection import Cut, Selection
 from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
-from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.blocks import BlockCache, copy_runs
+from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache
+from globidx.disk.index.shared_chunks import ChunkKey, SharedChunks
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading import memory
 from globidx.disk.reading.advice import Advice
@@ -38,7 +41,7 @@ from globidx.errors import MissingChunkError, ReadError
 
 #: Where a compound array was not read yet.
 _NONE: NDArray[Any] = np.empty(0)
-_UNIT, _CHUNK = itemgetter(0), itemgetter(1)
+_UNIT, _CHUNK, _UNIT_AND_CHUNK = itemgetter(0), itemgetter(1), itemgetter(0, 1)
 
 
 class FieldSpec(NamedTuple):
@@ -178,6 +181,16 @@ def rows_of(column: Column) -> Sequence[NDArray[Any]]:
     return list(column) if column.ndim > 1 else [column[place, ...] for place in range(len(column))]
 
 
+class Need(NamedTuple):
+    """Rows of a file, or of a sequence in it, that a field takes."""
+
+    file: int
+    number: int
+    field: FieldSpec
+    start: int
+    stop: int
+
+
 class _Wanted(NamedTuple):
     """An array to read, by its column; with a selection, ``info`` is that of what it leaves."""
 
@@ -190,7 +203,8 @@ class Batch:
     """The samples of some ids, out of what the files held at one look.
 
     A refresh meanwhile changes nothing. With ``keeps`` False no chunk is kept for the next batches.
-    Crops are those of the ``moment``.
+    Crops are those of the ``moment``. Of the ``claims`` of all threads, a batch takes those of the
+    chunks that it decodes to keep.
     """
 
     def __init__(
@@ -198,12 +212,14 @@ class Batch:
         now: Snapshot,
         sample_ids: Sequence[int],
         handles: HandleCache[tuple[Snapshot, int], OpenFile],
-        cached: BlockCache,
+        cached: BlockCache | SharedChunks,
         advice: Advice | None = None,
         *,
         keeps: bool = True,
         moment: Moment = START,
+        claims: Claims | None = None,
     ) -> None:
+        self._claims = claims or Claims()
         self._keeps, self._moment = keeps, moment
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
@@ -224,6 +240,20 @@ class Batch:
             arrays = [column] if isinstance(column, np.ndarray) else column
             self._useful += sum(array.nbytes for array in arrays)
         return columns
+
+    def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
+        """The rows that have to be read for these fields, as far as that can be told before."""
+        for field in fields:
+            if field.is_mask or field.crop is not None or field.is_sparse:
+                continue
+            info, plan = self._now.table.arrays[field.column], self._take(field.offsets).plan
+            chunks = self._now.units.chunk_lengths[plan.files, field.column]
+            wanted = _Wanted(field.column, info, field.selection)
+            for run in planning.runs(plan, info.rows, np.where(chunks > 1, chunks, 0)):
+                key = self._key(run.file, run.chunk, wanted)
+                if run.chunk < 0 or not self._cached.has(key):
+                    file, number = self._now.units.place(run.file)
+                    yield Need(file, number, field, run.start, run.stop)
 
     @property
     def counts(self) -> Counters:
@@ -270,7 +300,15 @@ class Batch:
         except Exception as error:
             error.add_note(f"raised by {crop.label}, for sample id {id}")
             raise
-        alone = Batch(self._now, [id], self._handles, self._cached, self._advice, keeps=False)
+        alone = Batch(
+            self._now,
+            [id],
+            self._handles,
+            self._cached,
+            self._advice,
+            keeps=False,
+            claims=self._claims,
+        )
         # not where the batch is made, which would be as many places as there are samples
         with memory.made_by(np.empty):
             ((value,),) = alone.samples([field._replace(selection=selection, crop=None)])
@@ -339,8 +377,12 @@ class Batch:
         whole = np.where(chunks > 1, chunks, 0)
         wanted = _Wanted(column, info, selection)
         missing = self._from_cache(planning.runs(plan, info.rows, whole, targets), wanted, rows)
-        for _, runs in groupby(missing, _UNIT):
-            self._fill(list(runs), wanted, rows, plan)
+        while missing:
+            left: list[Run] = []
+            for _, runs in groupby(missing, _UNIT):
+                self._fill(list(runs), wanted, rows, plan, left)
+            # last, when it has decoded its own: no two threads wait for each other
+            missing = self._from_cache(self._awaited(left, wanted), wanted, rows)
         return field
 
     def _sparse(self, column: int, plan: Plan) -> NDArray[Any]:
@@ -349,8 +391,22 @@ class Batch:
         rows = np.empty(len(plan.items), object)
         runs = planning.runs(plan, 1, np.zeros(len(plan.items), np.int64))
         for _, some in groupby(runs, _UNIT):
-            self._fill(list(some), _Wanted(column, info, None), rows, plan)
+            self._fill(list(some), _Wanted(column, info, None), rows, plan, [])
         return rows
+
+    def _awaited(self, runs: list[Run], wanted: _Wanted) -> list[Run]:
+        """The runs, when other threads have decoded their chunks, or failed to."""
+        for run in runs:
+            self._claims.wait(self._key(run.file, run.chunk, wanted))
+        return runs
+
+    def _key(self, unit: int, chunk: int, wanted: _Wanted) -> ChunkKey:
+        """What a row of chunks is kept by.
+
+        Fields that read one array, and the same part of it, share its chunks.
+        """
+        shared = self._now.table.shared[wanted.column]
+        return self._now.look, unit, shared, chunk, wanted.selection
 
     def _from_cache(self, runs: list[Run], wanted: _Wanted, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out.
@@ -360,20 +416,12 @@ class Batch:
         if not self._keeps:
             return runs
         left = []
-        last = (-1, -1)
-        block = None
-        # fields that read one array, and the same part of it, share its chunks
-        look, shared, cached = self._now.look, self._now.table.shared[wanted.column], self._cached
-        selection = wanted.selection
-        for run in runs:
-            unit, chunk, start, stop, target = run
-            if chunk >= 0 and (unit, chunk) != last:
-                block, last = cached.get((look, unit, shared, chunk, selection)), (unit, chunk)
-                self._hits += block is not None
-            if chunk < 0 or block is None:
-                left.append(run)
+        for (unit, chunk), some in groupby(runs, _UNIT_AND_CHUNK):
+            group = list(some)
+            if chunk >= 0 and self._cached.take(self._key(unit, chunk, wanted), group, rows):
+                self._hits += 1
             else:
-                rows[target : target + stop - start] = block[start - chunk : stop - chunk]
+                left += group
         return left
 
     def _fill(
@@ -382,10 +430,14 @@ class Batch:
         wanted: _Wanted,
         rows: NDArray[Any],
         plan: Plan,
+        left: list[Run],
         *,
         again: bool = True,
     ) -> None:
-        """Carry out the runs of one unit, by chunks that are kept or straight into the result."""
+        """Carry out the runs of one unit, by chunks that are kept or straight into the result.
+
+        Runs of chunks that another thread decodes now are ``left``.
+        """
         run, info = runs[0], wanted.info
         length = int(self._now.units.chunk_lengths[run.file, wanted.column])
         file, number = self._now.units.place(run.file)
@@ -393,7 +445,8 @@ class Batch:
             if run.chunk >= 0:
                 for _, group in groupby(runs, _CHUNK):
                     run, *others = group
-                    self._fill_from_chunk([run, *others], length, wanted, rows)
+                    if not self._fill_from_chunk([run, *others], length, wanted, rows):
+                        left += [run, *others]
                 return
             with self._handles.use((self._now, file)) as opened:
                 source, width = self._source(opened, wanted, number)
@@ -423,48 +476,76 @@ class Batch:
                 # a chunk file is opened for a moment, which other files must make
                 # room for
                 self._handles.give_back()
-                self._fill(runs, wanted, rows, plan, again=False)
+                self._fill(runs, wanted, rows, plan, left, again=False)
                 return
             raise ReadError(self._unread(run, info, plan, error)) from error
 
     def _fill_from_chunk(
         self, runs: list[Run], length: int, wanted: _Wanted, rows: NDArray[Any]
-    ) -> None:
+    ) -> bool:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
         It is put together and kept where the cache has room for all of it. Else each of its chunks
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
         how long chunks are. If all of it is wanted, and would push out others, it is decoded
         straight into the result: what was taken whole is the last to be wanted again.
+
+        Returns whether that was done, and not left to another thread that is at it.
         """
-        column, info, selection = wanted
-        unit, chunk = runs[0].file, runs[0].chunk
+        info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.units.index.lengths[unit]) * info.rows)
         size = (stop - chunk) * info.row_bytes
+        if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
+            with self._opened(unit, wanted) as source:
+                self._taken += pick(source, _spans(runs), rows)
+            return True
+        start, end, target = runs[0][2:]
+        if end - start == stop - chunk and not self._has_room(size, wanted.column):
+            with self._opened(unit, wanted) as source:
+                self._taken += source.read(start, end, rows[target : target + end - start])
+            return True
+        if size > self._cached.capacity:
+            # no other thread would find it
+            self._decode_and_keep(runs, stop, wanted, rows)
+            return True
+        with self._claims.taken(self._key(unit, chunk, wanted)) as is_mine:
+            if is_mine:
+                self._decode_and_keep(runs, stop, wanted, rows)
+            return is_mine
+
+    def _decode_and_keep(
+        self, runs: list[Run], stop: int, wanted: _Wanted, rows: NDArray[Any]
+    ) -> None:
+        """Decode a row of chunks that ends at ``stop``, unless another process or thread just has."""
+        info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
+        key, cached = self._key(unit, chunk, wanted), self._cached
+        with cached.claim(key):
+            # another one may have made it since this batch began
+            if cached.take(key, runs, rows):
+                self._hits += 1
+                return
+            with self._opened(unit, wanted) as source:
+                block = cached.room(key, (stop - chunk, *info.row_shape), info.memory)
+                self._taken += source.read(chunk, stop, block)
+            cached.put(key, block)
+            copy_runs(block, runs, rows)
+
+    @contextmanager
+    def _opened(self, unit: int, wanted: _Wanted) -> Iterator[Source]:
+        """The way to a row of chunks, which is counted as decoded."""
         file, number = self._now.units.place(unit)
         with self._handles.use((self._now, file)) as opened:
             source, width = self._source(opened, wanted, number)
-            self._decodes[info.name] += width
-            if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
-                self._taken += pick(source, _spans(runs), rows)
-                return
-            start, end, target = runs[0][2:]
-            if end - start == stop - chunk and not self._has_room(size, column):
-                self._taken += source.read(start, end, rows[target : target + end - start])
-                return
-            self._cached.make_room(size)
-            block = np.empty((stop - chunk, *info.row_shape), info.memory)
-            self._taken += source.read(chunk, stop, block)
-        shared = self._now.table.shared[column]
-        self._cached.put((self._now.look, unit, shared, chunk, selection), block)
-        for _, _, start, end, target in runs:
-            rows[target : target + end - start] = block[start - chunk : end - chunk]
+            self._decodes[wanted.info.name] += width
+            yield source
 
     def _has_room(self, size: int, column: int) -> bool:
         """Whether a block can be kept beside all others, or may be wanted again soon."""
-        shared = self._now.table.shared
-        may_come_again = self._now.samples is not None or shared.count(shared[column]) > 1
-        return may_come_again or self._cached.nbytes + size <= self._cached.capacity
+        shared, cached = self._now.table.shared, self._cached
+        if self._now.samples is not None or shared.count(shared[column]) > 1:
+            return True
+        # what processes share has room for the blocks of all of them
+        return not isinstance(cached, BlockCache) or cached.nbytes + size <= cached.capacity
 
     def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
         """The way to an array, and how many chunks it counts for a row of chunks."""

@@ -1,1 +1,1 @@
-"""How batches get from loader workers to the training loop."""
+"""How batches come from those who read them to the loop: in shared memory, or from threads."""
