@@ -22,7 +22,7 @@ from globidx.torch.delivery.pinning import CudaPins
 from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
-from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.loops.handover import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
 from globidx.torch.sampler import ResumableDistributedSampler
