@@ -10,6 +10,9 @@ every chunk once, by the bare codec, in the order of the files; "decode alone" h
 Of contiguous data these are copies out of a memory map, a batch at a time, and out of memory into one buffer.
 
 "threads": ``workers="threads"`` beside worker processes, and torch's loader over the same dataset.
+
+"peers": litdata, Mosaic's streaming and Hugging Face datasets by their own loaders over converted copies, those of
+them that are installed (extras ``readbench`` and ``readbench-mosaic``).
 """
 
 import argparse
@@ -30,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import read_data
 from claims import at_least
+from delivery_peers import peers
 from delivery_threads import threads
 from measure import count, fresh_process, seconds, table
 from read_contestants import BATCH, ITEM, WINDOW, files, limit
@@ -178,7 +182,7 @@ def _inflate() -> Callable[[Any], Any]:
     return found
 
 
-SECTIONS = {"one process": one_process, "threads": threads}
+SECTIONS = {"one process": one_process, "threads": threads, "peers": peers}
 
 
 def main() -> None:
