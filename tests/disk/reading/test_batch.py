@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cached import CHUNK, LENGTH, data_bytes, dataset_of
 from files import write_hdf5, write_zarr
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.batch import Batch, FieldSpec
 from globidx.disk.reading.open_file import OpenFile
+from globidx.errors import ReadError
 
 
 def test_without_room_every_batch_decodes(tmp_path):
@@ -101,6 +103,20 @@ def test_rows_make_items_whatever_the_chunks_are(
         chunks = {row // chunk for id in ids for row in range(id * rows, (id + 1) * rows)}
         assert batch.counts.decodes == (len(chunks) if chunk_length else 0)
     handles.close()
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_an_error_names_the_samples_that_lack_the_item(tmp_path, chunk):
+    """Wherever the file is among others, and the sample in its batch, which may have it twice."""
+    dataset, _ = dataset_of(tmp_path, files=3, options={"chunk": chunk})
+    # of the second file, item 6
+    lost = LENGTH + 6
+    (tmp_path / "1.zarr" / "c" / str(6 // chunk) / "0" / "0").unlink()
+    for ids in ([lost, 0, 2 * LENGTH], [0, 2 * LENGTH + 1, lost, lost - 3, lost]):
+        named = ", ".join([str(lost)] * ids.count(lost))
+        with pytest.raises(ReadError, match=rf"^sample id {named}: item 6 of"):
+            dataset.__getitems__(ids)
+    dataset.close()
 
 
 def test_items_of_one_batch_in_many_files_open_each_once(tmp_path):

@@ -168,6 +168,15 @@ def test_columns_of_windows_are_the_stack_of_samples_read_one_by_one(
     dataset.close()
 
 
+def test_columns_without_elements_have_the_strides_of_a_stack(tmp_path):
+    """Those of numpy are zeros, by which ``view`` would be refused."""
+    write_hdf5(tmp_path / "a.h5", np.zeros((4, 0, 3), "u2"))
+    samples = FileCacheDataset(GlobalIndexManager(tmp_path)).__getitems__([2, 0])
+    require_same(
+        collate.default(samples), default_collate([torch.zeros(0, 3).to(torch.uint16)] * 2)
+    )
+
+
 def outcome(samples):
     """Their batch, or what is said of why there is none."""
     try:
