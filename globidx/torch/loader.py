@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 from weakref import ref
 
@@ -395,8 +396,10 @@ class DataLoader(ShieldedLoader):
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
+            # without a reference to this loader, which would be freed late, and its workers with it
+            foresight = partial(_foreseen, self.dataset, self.batch_sampler, self._lanes)
             self._drawn_batches = DrawnBatches(
-                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=self._foresight
+                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=foresight
             )
         return self._drawn_batches
 
@@ -409,16 +412,13 @@ class DataLoader(ShieldedLoader):
         if not self._has_threads:
             super().check_worker_number_rationality()
 
-    def _foresight(self) -> Foreseen | None:
-        """What tells a dataset which batches come next; None for one that has no use for it."""
-        batching, count = self._batching(), getattr(self.dataset, "foresight", 0)
-        if not count or batching.size is None or self.batch_sampler is None:
-            return None
-        return Foreseen(batching.size, lanes=max(1, batching.workers), count=count)
-
     def _batching(self) -> Batching:
+        return Batching.of(self.batch_sampler, self._lanes)
+
+    @property
+    def _lanes(self) -> int:
         # threads share one cache, so a plan that goes by caches counts them as one
-        return Batching.of(self.batch_sampler, 1 if self._has_threads else self.num_workers)
+        return 1 if self._has_threads else self.num_workers
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""
@@ -501,6 +501,14 @@ class _Batches:
     def open(self) -> tuple[Any, deque[DrawnBatch]]:
         """The batches of a new pass, and what each has."""
         return self._loader._open()
+
+
+def _foreseen(dataset: Any, batch_sampler: Any, lanes: int) -> Foreseen | None:
+    """What tells a dataset which batches come next; None for one that has no use for it."""
+    batching, count = Batching.of(batch_sampler, lanes), getattr(dataset, "foresight", 0)
+    if not count or batching.size is None or batch_sampler is None:
+        return None
+    return Foreseen(batching.size, lanes=max(1, lanes), count=count)
 
 
 def _hides_substitutes(dataset: Any, depth: int = 0) -> bool:
