@@ -3,6 +3,7 @@
 import random
 import threading
 
+import h5py
 import numcodecs
 import numpy as np
 import pytest
@@ -123,3 +124,20 @@ def test_closing_while_threads_read_takes_no_file_from_them(written):
     in_threads(4, work)
     reader.close()
     assert len(reader.handles) == 0
+
+
+@pytest.mark.parametrize("written", ["gzip", "contiguous"], indirect=True)
+def test_a_thread_reads_while_another_is_in_hdf5(written):
+    """Bytes of plain datasets are read and decoded without h5py, whose one lock is for the whole process."""
+    folder, expected, _ = written
+    reader = reader_of(folder, 0)
+    ids = list(range(0, len(expected), 7))
+    # what is looked up once
+    reader.read(ids)
+    read = threading.Thread(
+        target=read_in_threads, args=(reader, expected, lambda _: [ids]), daemon=True
+    )
+    with h5py._objects.phil:
+        read.start()
+        read.join(30)
+        assert not read.is_alive()
