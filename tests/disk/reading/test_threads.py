@@ -73,20 +73,27 @@ def read_in_threads(reader, expected, batches):
     in_threads(THREADS, work)
 
 
+def drawn(number):
+    """Batches of any ids, others in each thread."""
+    dice = random.Random(number)
+    for _ in range(12):
+        yield [dice.randrange(2 * LENGTH) for _ in range(dice.randint(1, 24))]
+
+
 @pytest.mark.parametrize("cache", ["roomy", "a chunk and a half", "none"])
 def test_each_thread_reads_what_is_stored(written, cache):
     """Eight threads over twelve chunks of two files, one of which is open at a time, whatever is kept."""
     folder, expected, _ = written
     chunk = CHUNK * 4 * int(np.prod(SHAPE))
     cache_bytes = {"roomy": 2**26, "a chunk and a half": 3 * chunk // 2, "none": 0}[cache]
-    reader = reader_of(folder, cache_bytes, max_open_files=1)
+    read_in_threads(reader_of(folder, cache_bytes, max_open_files=1), expected, drawn)
 
-    def batches(number):
-        dice = random.Random(number)
-        for _ in range(12):
-            yield [dice.randrange(len(expected)) for _ in range(dice.randint(1, 24))]
 
-    read_in_threads(reader, expected, batches)
+@pytest.mark.parametrize("written", ["zarr", "gzip"], indirect=True)
+def test_threads_share_the_libraries_too(written):
+    """zarr-python and h5py, where all is left to them."""
+    folder, expected, _ = written
+    read_in_threads(reader_of(folder, 2**16, backend="library"), expected, drawn)
 
 
 def test_no_chunk_is_decoded_twice_at_once(written):
