@@ -397,6 +397,7 @@ class DataLoader(ShieldedLoader):
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
+            # without a reference to this loader, which would be freed late, and its workers with it
             self._drawn_batches = DrawnBatches(
                 inner,
                 sampler,
@@ -418,8 +419,12 @@ class DataLoader(ShieldedLoader):
             super().check_worker_number_rationality()
 
     def _batching(self) -> Batching:
+        return Batching.of(self.batch_sampler, self._lanes)
+
+    @property
+    def _lanes(self) -> int:
         # threads share one cache, so a plan that goes by caches counts them as one
-        return Batching.of(self.batch_sampler, 1 if self._has_threads else self.num_workers)
+        return 1 if self._has_threads else self.num_workers
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""

@@ -13,6 +13,9 @@ are of CPU time, which is the time of a process that has a core for itself; what
 "workers": 1 and 2 worker processes with slots, as torch sends batches, and torch's loader over the same dataset.
 
 "threads": ``workers="threads"`` beside worker processes, and torch's loader over the same dataset.
+
+"peers": litdata, Mosaic's streaming and Hugging Face datasets by their own loaders over converted copies, those of
+them that are installed (extras ``readbench`` and ``readbench-mosaic``).
 """
 
 import argparse
@@ -33,6 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import read_data
 from claims import at_least
+from delivery_peers import peers
 from delivery_threads import threads
 from delivery_workers import workers
 from measure import count, fresh_process, seconds, table
@@ -182,7 +186,12 @@ def _inflate() -> Callable[[Any], Any]:
     return found
 
 
-SECTIONS = {"one process": one_process, "workers": workers, "threads": threads}
+SECTIONS = {
+    "one process": one_process,
+    "workers": workers,
+    "threads": threads,
+    "peers": peers,
+}
 
 
 def main() -> None:
