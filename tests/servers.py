@@ -194,7 +194,7 @@ async def _object(writer, method, opened, status, headers, fault):
         if start >= size:
             return await _send(writer, 416, b"", {"Content-Range": f"bytes */{size}"})
     said = start, stop
-    if kind in ("shift", "lie"):
+    if kind in ("shift", "lie") and code == 206:
         start, stop = start + 1, min(size, stop + 1)
         said = (start, stop) if kind == "shift" else said
     more = {

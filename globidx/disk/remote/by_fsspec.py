@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.objects import Found, Piece
@@ -44,7 +46,28 @@ def file_system(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any
     except OSError as error:
         reason = redacted(f"{type(error).__name__}: {error}")
         raise ReadError(f"{shown} cannot be opened: {reason}") from None
+    _Made.files.add(files)
     return files, str(path)
+
+
+class _Made:
+    """The file systems of this process, and those of the processes that it was forked from.
+
+    The latter are kept: a connection that is closed in a child is taken off the list that parent and
+    child share, by which the kernel tells the parent that an answer has come. fsspec drops them when
+    the child makes its first one.
+    """
+
+    files: ClassVar[WeakSet[Any]] = WeakSet()
+    inherited: ClassVar[list[Any]] = []
+
+    @classmethod
+    def keep(cls) -> None:
+        cls.inherited += list(cls.files)
+        cls.files = WeakSet()
+
+
+os.register_at_fork(after_in_child=_Made.keep)
 
 
 @contextmanager

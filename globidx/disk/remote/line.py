@@ -151,7 +151,15 @@ class Line:
         self.hands = Hands(self.bounds.requests)
         self.ahead = Ahead(self.hands, self.bounds.prefetch_bytes)
         self._renew()
-        forks.renew_in_child(self, Line._renew)
+        forks.renew_in_child(self, Line._leave_parents)
+
+    _inherited: object = None
+
+    def _leave_parents(self) -> None:
+        # Kept alive: a connection that is closed in a child is taken off the list that parent and
+        # child share, by which the kernel tells the parent that an answer has come.
+        self._inherited = (self._origins, self._requests, self._inherited)
+        self._renew()
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
