@@ -119,3 +119,25 @@ def test_workers_that_are_killed_leave_a_cache_that_serves(far, tmp_path):
         job.stdout.close()
         job.wait(timeout=60)
     assert seen == Counter(range(2 * ITEMS)) and job.returncode == 0
+
+
+def test_the_part_of_the_data_that_fits_is_found_in_each_epoch(tmp_path):
+    """What an epoch has had goes first; by age alone, most of what comes next would have gone."""
+    folder, count = tmp_path / "far", 400
+    folder.mkdir()
+    write_zarr(folder / "0.zarr", numbers(count, (512,)), key="x", chunk=1, compressors=None)
+    with Server(folder) as far:
+        manager = GlobalIndexManager(far.url, key="x", cache_dir=tmp_path / "index")
+        dataset = FileCacheDataset(
+            manager, local_cache=tmp_path / "cache", local_bytes=count // 2 * 4096, cache_bytes=0
+        )
+        hits = []
+        for epoch in range(3):
+            before = dataset._reader.kept_on_disk.hits
+            ids = np.random.default_rng(epoch).permutation(count).tolist()
+            for start in range(0, count, 25):
+                dataset.__getitems__(ids[start : start + 25])
+            hits.append(dataset._reader.kept_on_disk.hits - before)
+        dataset.close()
+    # some entries are under way, and some places are those of versions
+    assert hits[0] == 0 and min(hits[1:]) > 0.7 * count // 2
