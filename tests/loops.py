@@ -6,7 +6,6 @@ import itertools
 
 from globidx import DataLoader, ResumableDistributedSampler
 
-
 #: How a loader reads: in the loop's thread, in two processes, or in two threads.
 HOW = [0, 2, "threads"]
 

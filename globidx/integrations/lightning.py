@@ -284,7 +284,7 @@ class EpochCallback(_Resuming):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """End the epoch, also if Lightning's limits left some of it."""
-        # here, as Lightning begins to read the next one before it says so
+        # now, as Lightning will begin to read the next one only once
         ended = trainer.fit_loop.epoch_progress.current.processed
         if not self.stream.infinite and self.stream.epoch < ended:
             self.stream.set_epoch(ended)

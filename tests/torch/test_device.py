@@ -9,8 +9,8 @@ from collections import OrderedDict, UserDict, deque, namedtuple
 
 import pytest
 import torch
-from loops import HOW, reading
 from files import environment
+from loops import HOW, reading
 from processes import REPOSITORY
 
 from globidx import DataLoader, ResumableDistributedSampler, errors

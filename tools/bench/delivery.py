@@ -9,6 +9,10 @@ of ``read.py``, 8 of 128 x 128 uint16, from the page cache.
 every chunk once, by the bare codec, in the order of the files; "decode alone" has the stored bytes in memory already.
 Of contiguous data these are copies out of a memory map, a batch at a time, and out of memory into one buffer. Promises
 are of CPU time, which is the time of a process that has a core for itself; what else runs takes away time only.
+
+"workers": 1 and 2 worker processes with slots, as torch sends batches, and torch's loader over the same dataset.
+
+"threads": ``workers="threads"`` beside worker processes, and torch's loader over the same dataset.
 """
 
 import argparse
@@ -29,6 +33,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import read_data
 from claims import at_least
+from delivery_threads import threads
+from delivery_workers import workers
 from measure import count, fresh_process, seconds, table
 from read_contestants import BATCH, ITEM, WINDOW, files, limit
 from read_data import CHUNK, FILES
@@ -176,7 +182,7 @@ def _inflate() -> Callable[[Any], Any]:
     return found
 
 
-SECTIONS = {"one process": one_process}
+SECTIONS = {"one process": one_process, "workers": workers, "threads": threads}
 
 
 def main() -> None:

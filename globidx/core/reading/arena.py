@@ -77,7 +77,7 @@ class Block(NamedTuple):
 
 
 class Arena:
-    """The blocks in ``buffer``, at most ``capacity`` bytes of them.
+    """The blocks in ``buffer``: ``capacity`` bytes of them, or 3 % more if they are large.
 
     >>> buffer = bytearray(Arena.nbytes_for(1000))
     >>> arena = Arena.laid_out(buffer, 1000)
@@ -114,7 +114,7 @@ class Arena:
         """An arena without any block, in memory that is all zeros."""
         words = memoryview(buffer).cast("Q")
         slots = _slots_for(capacity)
-        words[_CAPACITY], words[_SLOTS] = _arena_bytes(capacity, slots), slots
+        words[_CAPACITY], words[_SLOTS] = _arena_bytes(capacity), slots
         words[_READY] = _MAGIC
         arena = cls(buffer)
         arena._last_uses[:] = _NEVER
@@ -130,7 +130,7 @@ class Arena:
         """
         slots = _slots_for(capacity)
         directory = 8 * _HEADER + (4 * 8 + KEY_SIZE) * (slots + _WAYS)
-        return _round(directory) + _arena_bytes(capacity, slots)
+        return _round(directory) + _arena_bytes(capacity)
 
     def find(self, key: bytes) -> Block | None:
         """The block under ``key``; None if there is none. Takes no lock."""
@@ -328,9 +328,9 @@ def _slots_for(capacity: int) -> int:
     return min(max(2 * capacity // _USUAL, _FEWEST), _MOST)
 
 
-def _arena_bytes(capacity: int, slots: int) -> int:
+def _arena_bytes(capacity: int) -> int:
     # what stands before blocks and behind them takes nothing away from these
-    return _round(capacity) + 2 * GRAIN * max(slots // 2, 1)
+    return _round(capacity) + 2 * GRAIN * max(capacity // _USUAL, 1)
 
 
 def _round(size: int) -> int:

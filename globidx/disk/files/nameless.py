@@ -116,7 +116,7 @@ def attach(name: str, nbytes: int, prepare: Callable[[mmap.mmap], object]) -> Me
 
     OSError where it cannot be had, saying why.
     """
-    label = hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
+    label = label_of(name)
     try:
         # a child would have what is half made, and keep others waiting
         with forks.held_off(), _turn(label):
@@ -128,6 +128,11 @@ def attach(name: str, nbytes: int, prepare: Callable[[mmap.mmap], object]) -> Me
             return memory
     except AttributeError as error:
         raise OSError(f"this Python has no {error.name}") from None
+
+
+def label_of(name: str) -> str:
+    """A name of any length, as the kernel shows it."""
+    return hashlib.blake2b(os.fsencode(name), digest_size=12).hexdigest()
 
 
 @contextmanager

@@ -56,8 +56,16 @@ class SharedBlocks:
     _memory: Memory | None
     _not_before: float
 
-    def __init__(self, name: str, capacity: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        capacity: int,
+        *,
+        claim_seconds: float = _CLAIM_SECONDS,
+        lock_seconds: float = _LOCK_SECONDS,
+    ) -> None:
         self.name, self.capacity = name, capacity
+        self._claim_seconds, self._lock_seconds = claim_seconds, lock_seconds
         self.local = BlockCache(capacity)
         #: Why this process keeps blocks of its own, None while it shares them.
         self.why_not: str | None = None if capacity else "it has no bytes"
@@ -78,6 +86,13 @@ class SharedBlocks:
                     self._attach()
         return self._arena
 
+    def has(self, key: bytes) -> bool:
+        """Whether the block ``key`` is kept, which does not count as a use."""
+        arena = self.open()
+        with self._reading() as may:
+            is_shared = may and arena is not None and arena.find(key) is not None
+        return is_shared or self.local.has(key)
+
     def take(self, key: bytes, runs: Iterable[Run], rows: NDArray[Any]) -> bool:
         """Carry out runs out of the block ``key``; whether it is kept.
 
@@ -86,15 +101,9 @@ class SharedBlocks:
         arena = self._arena_for(rows.dtype)
         if arena is None:
             return self.local.take(key, runs, rows)
-        with self._reading() as may:
-            block = arena.find(key) if may else None
-            if block is None:
-                return False
-            copy_runs(arena.view(*block[2:], rows.dtype, rows.shape[1:]), runs, rows)
-            if not arena.is_still(block):
-                return False
-        arena.mark(block, time.monotonic_ns())
-        return True
+        return self._read(
+            arena, key, rows.dtype, rows.shape[1:], lambda block: copy_runs(block, runs, rows)
+        )
 
     def get(self, key: bytes, dtype: Any, row_shape: tuple[int, ...] = ()) -> NDArray[Any] | None:
         """A copy of the block ``key`` as rows of that dtype and shape; None if it is not kept."""
@@ -102,15 +111,10 @@ class SharedBlocks:
         arena = self._arena_for(dtype)
         if arena is None:
             return self.local.get(key)
-        with self._reading() as may:
-            block = arena.find(key) if may else None
-            if block is None:
-                return None
-            copied = arena.view(*block[2:], dtype, row_shape).copy()
-            if not arena.is_still(block):
-                return None
-        arena.mark(block, time.monotonic_ns())
-        return copied
+        copies: list[NDArray[Any]] = []
+        if self._read(arena, key, dtype, row_shape, lambda block: copies.append(block.copy())):
+            return copies[-1]
+        return None
 
     @contextmanager
     def claim(self, key: bytes) -> Iterator[bool]:
@@ -122,7 +126,7 @@ class SharedBlocks:
         if arena is None or memory is None:
             yield True
             return
-        with memory.apart(_CLAIMS + _claim_of(key), seconds=_CLAIM_SECONDS) as had:
+        with memory.apart(_CLAIMS + _claim_of(key), seconds=self._claim_seconds) as had:
             if had:
                 self._claimed.held[key] = None
             try:
@@ -169,6 +173,30 @@ class SharedBlocks:
             memory, self._arena, self._memory = self._memory, None, None
             if memory is not None:
                 memory.close()
+
+    def _read(
+        self,
+        arena: Arena,
+        key: bytes,
+        dtype: np.dtype[Any],
+        row_shape: tuple[int, ...],
+        use: Callable[[NDArray[Any]], object],
+    ) -> bool:
+        """Call ``use`` with the block ``key``; whether that was there from the beginning to the end."""
+        with self._reading() as may:
+            block = arena.find(key) if may else None
+            if block is None:
+                return False
+            try:
+                use(arena.view(block.start, block.size, dtype, row_shape))
+            except ValueError:
+                # of another shape, since it went before the rest of it was looked up
+                if arena.is_still(block):
+                    raise
+            if not arena.is_still(block):
+                return False
+        arena.mark(block, time.monotonic_ns())
+        return True
 
     def _put(self, key: bytes, array: NDArray[Any]) -> None:
         start = self._claimed.held[key]
@@ -222,12 +250,12 @@ class SharedBlocks:
 
     @contextmanager
     def _locked(self, memory: Memory, *, shared: bool = False) -> Iterator[bool]:
-        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+        if not self._lock.acquire(timeout=self._lock_seconds):
             yield False
             return
         try:
             had = memory is self._memory and memory.try_lock(
-                _DIRECTORY, seconds=_LOCK_SECONDS, shared=shared
+                _DIRECTORY, seconds=self._lock_seconds, shared=shared
             )
             try:
                 yield had

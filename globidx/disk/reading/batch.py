@@ -181,6 +181,16 @@ def rows_of(column: Column) -> Sequence[NDArray[Any]]:
     return list(column) if column.ndim > 1 else [column[place, ...] for place in range(len(column))]
 
 
+class Need(NamedTuple):
+    """Rows of a file, or of a sequence in it, that a field takes."""
+
+    file: int
+    number: int
+    field: FieldSpec
+    start: int
+    stop: int
+
+
 class _Wanted(NamedTuple):
     """An array to read, by its column; with a selection, ``info`` is that of what it leaves."""
 
@@ -231,6 +241,20 @@ class Batch:
             self._useful += sum(array.nbytes for array in arrays)
         return columns
 
+    def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
+        """The rows that have to be read for these fields, as far as that can be told before."""
+        for field in fields:
+            if field.is_mask or field.crop is not None or field.is_sparse:
+                continue
+            info, plan = self._now.table.arrays[field.column], self._take(field.offsets).plan
+            chunks = self._now.units.chunk_lengths[plan.files, field.column]
+            wanted = _Wanted(field.column, info, field.selection)
+            for run in planning.runs(plan, info.rows, np.where(chunks > 1, chunks, 0)):
+                key = self._key(run.file, run.chunk, wanted)
+                if run.chunk < 0 or not self._cached.has(key):
+                    file, number = self._now.units.place(run.file)
+                    yield Need(file, number, field, run.start, run.stop)
+
     @property
     def counts(self) -> Counters:
         """What it took so far, the opening of files left out."""
@@ -276,7 +300,15 @@ class Batch:
         except Exception as error:
             error.add_note(f"raised by {crop.label}, for sample id {id}")
             raise
-        alone = Batch(self._now, [id], self._handles, self._cached, self._advice, keeps=False)
+        alone = Batch(
+            self._now,
+            [id],
+            self._handles,
+            self._cached,
+            self._advice,
+            keeps=False,
+            claims=self._claims,
+        )
         # not where the batch is made, which would be as many places as there are samples
         with memory.made_by(np.empty):
             ((value,),) = alone.samples([field._replace(selection=selection, crop=None)])

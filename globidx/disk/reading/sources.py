@@ -15,8 +15,9 @@ from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Slab
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
+from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import Span, Store
-from globidx.disk.stores.grid import one_by_one
+from globidx.disk.stores.grid import Coordinates, one_by_one
 from globidx.disk.stores.sparse import Part
 from globidx.errors import MissingChunkError, ReadError
 
@@ -82,6 +83,20 @@ class SelectableSource(Protocol):
 
     def select(self, selection: Selection) -> PartSource:
         """The rows with what is selected of each."""
+
+
+@runtime_checkable
+class FarSource(Protocol):
+    """A source that can say what it will ask a server for."""
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """The pieces for rows ``[start, stop)``; [] of what is not far."""
+
+    def unknown(self, start: int, stop: int) -> Sequence[Coordinates]:
+        """What must be looked up, or else ``pieces`` asks a server for it."""
+
+    def look_up(self, chunk: Coordinates) -> None:
+        """Ask a server where something lies."""
 
 
 def selected(source: Source, selection: Selection) -> PartSource:
@@ -304,6 +319,19 @@ class FillingSource:
     def select(self, selection: Selection) -> FillingSource:
         """The rows with what is selected of each."""
         return FillingSource(*(selected(one, selection) for one in (self._source, self.library)))
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What the source asks a server for."""
+        return self._source.pieces(start, stop) if isinstance(self._source, FarSource) else []
+
+    def unknown(self, start: int, stop: int) -> Sequence[Coordinates]:
+        """What the source has to look up before."""
+        return self._source.unknown(start, stop) if isinstance(self._source, FarSource) else ()
+
+    def look_up(self, chunk: Coordinates) -> None:
+        """Let the source look it up."""
+        if isinstance(self._source, FarSource):
+            self._source.look_up(chunk)
 
     @property
     def width(self) -> int:

@@ -28,7 +28,7 @@ from globidx.core.datasets.known import datasets_inside
 #: another thread received is handled then.
 _LOOK_SECONDS = 1.0
 #: How long the interpreter's exit waits for threads to finish what they read, in seconds.
-_EXIT_SECONDS = 5.0
+_EXIT_SECONDS = 2.0
 #: How many datasets inside one another are looked at.
 _DEEPEST = 8
 
@@ -65,7 +65,7 @@ class ThreadIterator(_BaseDataLoaderIter):
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
         self._begin_thread, self._most = loader.worker_init_fn, loader.prefetch_factor
-        self._fetch = torch.utils.data._DatasetKind.create_fetcher(
+        self._fetch = torch.utils.data._DatasetKind.create_fetcher(  # type: ignore[no-untyped-call]
             self._dataset_kind,
             self._dataset,
             self._auto_collation,
@@ -106,7 +106,7 @@ class ThreadIterator(_BaseDataLoaderIter):
     def _draw(self) -> None:
         """Draw the ids of one more batch, if there is one, for a thread to read."""
         try:
-            ids = self._next_index()
+            ids = self._next_index()  # type: ignore[no-untyped-call]
         except StopIteration:
             return
         self._coming.append(self._team.give(ids))
@@ -139,7 +139,7 @@ class ThreadIterator(_BaseDataLoaderIter):
 
 
 class Pinned(NamedTuple):
-    """Makes batches by ``fetch``, in pinned memory: for the device that is current in the loop's thread."""
+    """Makes batches by ``fetch`` in pinned memory, for the device that is current in the loop's thread."""
 
     fetch: Callable[[Any], Any]
     kind: str | None
@@ -149,7 +149,7 @@ class Pinned(NamedTuple):
         """The batch of these ids."""
         # each thread has a current device of its own
         torch.accelerator.set_device_index(self.device)
-        return pin_memory(self.fetch(ids), self.kind)
+        return pin_memory(self.fetch(ids), self.kind)  # type: ignore[no-untyped-call]
 
 
 class Task:
@@ -191,8 +191,8 @@ class Team:
     read
         Makes a batch of ids.
     begin
-        Called in each thread with its number before it reads. What it raises is the error of all
-        that this thread would read.
+        Called in each thread with its number before it reads. What it raises is the error of what
+        the thread would read.
 
     Examples
     --------
@@ -213,8 +213,13 @@ class Team:
         self._threads: list[ReadingThread] = []
         for number in range(size):
             thread = ReadingThread(self._tasks, read, begin, number)
-            thread.start()
             self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:
+                # the system allows no more of them: those before it must not wait for ever
+                self.close()
+                raise
 
     @property
     def is_alive(self) -> bool:
@@ -255,12 +260,17 @@ class ReadingThread(threading.Thread):
 
     def run(self) -> None:
         """Read until there is None to read."""
-        failure = None if self._begin is None else _outcome(self._begin, self._number)[1]
+        is_ready = False
         while (task := self.tasks.get()) is not None:
-            outcome = _outcome(self._read, task.ids) if failure is None else (None, failure)
-            task.finish(*outcome)
-            # a batch must not live on while the thread waits for the next one
-            del task, outcome
+            failure = None if is_ready else self._prepare()
+            is_ready = failure is None
+            task.finish(*(_outcome(self._read, task.ids) if is_ready else (None, failure)))
+            # a batch must not live on while the thread waits for the next one, nor an error, which
+            # keeps the loop alive that raised it
+            del task, failure
+
+    def _prepare(self) -> BaseException | None:
+        return None if self._begin is None else _outcome(self._begin, self._number)[1]
 
 
 Tasks = queue.SimpleQueue[Task | None]

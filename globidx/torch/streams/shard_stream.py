@@ -215,15 +215,15 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
     def _rows(
         self, state: ShardState, parts: Iterable[Part]
     ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        for position, start in parts:
-            epochs, at = divmod(position, state.shards)
-            (number,) = state.numbers([position])
-            rows = iter(self._opened(self._shards[number], start))
+        for part in parts:
+            epochs, at = divmod(part.shard, state.shards)
+            (number,) = state.numbers([part.shard])
+            rows = iter(self._opened(self._shards[number], part.start))
             # one ahead: only the row behind the last one says that it was that
             ahead = next(rows, _END)
-            if ahead is _END and (start or self.infinite):
-                raise _nothing_in(self._shards[number], start)
-            for row in itertools.count(start):
+            if ahead is _END and (part.start or self.infinite):
+                raise _nothing_in(self._shards[number], part.start)
+            for row in itertools.count(part.start):
                 if ahead is _END:
                     break
                 now, ahead = ahead, next(rows, _END)

@@ -17,7 +17,8 @@ def in_threads(count, work):
         start.wait()
         try:
             work(number)
-        except BaseException as error:
+        # raised again where the threads were started
+        except BaseException as error:  # noqa: BLE001
             failed.append(error)
 
     threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]

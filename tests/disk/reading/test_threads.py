@@ -57,9 +57,7 @@ def written(request, tmp_path):
 
 def reader_of(folder, cache_bytes, **options):
     settings = {"max_open_files": None, "on_missing": "error", "backend": "auto"} | options
-    return Reader(
-        GlobalIndexManager(folder), [FieldSpec(0)], cache_bytes=cache_bytes, **settings
-    )
+    return Reader(GlobalIndexManager(folder), [FieldSpec(0)], cache_bytes=cache_bytes, **settings)
 
 
 def read_in_threads(reader, expected, batches):

@@ -64,7 +64,9 @@ class Moving(DataLoader):
 
 
 @pytest.mark.parametrize("kind", [DataLoader, Moving])
-@pytest.mark.parametrize(("workers", "collects"), [(0, False), (2, False), ("threads", False), (0, True)])
+@pytest.mark.parametrize(
+    ("workers", "collects"), [(0, False), (2, False), ("threads", False), (0, True)]
+)
 def test_a_batch_that_does_not_count_quarantines_nothing(folder, workers, kind, collects):
     """A break before its commit leaves it out of both lists; it comes again, and then it is listed.
 
