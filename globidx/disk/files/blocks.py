@@ -45,6 +45,11 @@ class BlockCache:
         with self._lock:
             return self._lru.get(key)
 
+    def has(self, key: Hashable) -> bool:
+        """Whether the block ``key`` is kept, which does not count as a use."""
+        with self._lock:
+            return self._lru.has(key)
+
     def take(self, key: Hashable, runs: Iterable[Run], rows: NDArray[Any]) -> bool:
         """Carry out runs out of the block ``key``; whether it is kept."""
         with self._lock:

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from globidx.disk.files import forks
@@ -27,8 +27,12 @@ Handle = TypeVar("Handle", bound=Closable)
 
 @dataclass
 class _Slot(Generic[Handle]):
-    handle: Handle
+    handle: Handle | None = None
     users: int = 0
+    # whether it was closed in use, and its last user is to close it
+    is_left: bool = False
+    # held by the thread that opens it
+    opening: threading.Lock = field(default_factory=threading.Lock)
 
 
 class HandleCache(Generic[Key, Handle]):
@@ -71,26 +75,42 @@ class HandleCache(Generic[Key, Handle]):
             if slot is None:
                 # before it is opened: descriptors may be all but used up
                 self._shrink(self.capacity - 1)
-                slot = self._slots[key] = _Slot(self._opened(key))
+                slot = self._slots[key] = _Slot()
             self._slots.move_to_end(key)
             # counted under the lock, so that no other thread closes the file under this one
             slot.users += 1
         try:
-            yield slot.handle
+            handle = slot.handle
+            if handle is None:
+                # not under the lock of all: it may take a while, and others go on meanwhile
+                with slot.opening:
+                    handle = slot.handle
+                    if handle is None:
+                        handle = slot.handle = self._opened(key)
+            yield handle
         finally:
             with self._lock:
                 slot.users -= 1
+                if slot.is_left and not slot.users and slot.handle is not None:
+                    slot.handle.close()
+                if slot.handle is None and not slot.users and self._slots.get(key) is slot:
+                    # it could not be opened
+                    del self._slots[key]
                 self._shrink(self.capacity)
 
     def close(self) -> None:
-        """Close every handle that is not in use."""
+        """Close every handle; one that is in use is closed by its last user, and given to no other."""
         with self._lock:
             self._shrink(0)
+            for slot in self._slots.values():
+                slot.is_left = True
+            self._slots.clear()
 
     def give_back(self) -> None:
         """Close the older half of the handles that are not in use, to free descriptors."""
         with self._lock:
-            self._shrink(len(self._slots) // 2)
+            opening = sum(slot.handle is None for slot in self._slots.values())
+            self._shrink((len(self._slots) - opening) // 2 + opening)
 
     _inherited: object = None
 
@@ -110,7 +130,7 @@ class HandleCache(Generic[Key, Handle]):
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             # descriptors are used up: close half of ours, and try once more
-            self._shrink(len(self._slots) // 2)
+            self.give_back()
             return self._open(key)
 
     def _shrink(self, size: int) -> None:
@@ -119,7 +139,9 @@ class HandleCache(Generic[Key, Handle]):
         # the cache may hold more than its capacity for as long as more are in use
         idle = [key for key, slot in self._slots.items() if not slot.users]
         for key in idle[: len(self._slots) - size]:
-            self._slots.pop(key).handle.close()
+            handle = self._slots.pop(key).handle
+            if handle is not None:
+                handle.close()
 
 
 def default_capacity() -> int:

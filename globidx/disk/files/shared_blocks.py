@@ -86,6 +86,13 @@ class SharedBlocks:
                     self._attach()
         return self._arena
 
+    def has(self, key: bytes) -> bool:
+        """Whether the block ``key`` is kept, which does not count as a use."""
+        arena = self.open()
+        with self._reading() as may:
+            is_shared = may and arena is not None and arena.find(key) is not None
+        return is_shared or self.local.has(key)
+
     def take(self, key: bytes, runs: Iterable[Run], rows: NDArray[Any]) -> bool:
         """Carry out runs out of the block ``key``; whether it is kept.
 

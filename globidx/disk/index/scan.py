@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry, Table, describe
 from globidx.disk.files.paths import Paths, is_remote
 from globidx.disk.index import stamps
+from globidx.disk.remote.line import for_scans
 from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError
 
@@ -77,17 +78,22 @@ class ScanResult:
 
 
 def examine(
-    path: str, *, layout: Layout, axis: int, settled_ns: int = stamps.SETTLED_NS
+    path: str,
+    *,
+    layout: Layout,
+    axis: int,
+    settled_ns: int = stamps.SETTLED_NS,
+    far: Any = None,
 ) -> Entry | Failure:
     """The entry of a file, with stamps, or the reason why it cannot be indexed.
 
-    Runs in any process.
+    Runs in any process. ``far`` holds the keys of a store by URL, where there is such already.
     """
     # a file that changes during the scan is scanned once more
     for _ in range(2):
         started = time.time_ns()
         try:
-            entry = stores.scan(path, layout, axis)
+            entry = stores.scan(path, layout, axis, far)
             # of a store with versions, the stamp of the one that was scanned
             after = list(entry.stamps)
             if not after and not is_remote(path):
@@ -140,9 +146,13 @@ def _scan_batch(
 ) -> ScanResult:
     by_schema: dict[object, list[tuple[int, str, Entry]]] = {}
     result = ScanResult()
-    for index, name in zip(indices.tolist(), names, strict=True):
-        path = os.path.join(root, name)
-        examined = examine(path, layout=layout, axis=axis, settled_ns=settled_ns)
+    paths = [os.path.join(root, name) for name in names]
+    look = partial(examine, layout=layout, axis=axis, settled_ns=settled_ns)
+    # each look at what is far waits for its server
+    found = (
+        for_scans(layout.storage_options).map(look, paths) if is_remote(root) else map(look, paths)
+    )
+    for index, name, examined in zip(indices.tolist(), names, found, strict=True):
         if isinstance(examined, Failure):
             result.failures[index] = examined
         else:

@@ -50,6 +50,10 @@ class SharedChunks:
         self._blocks = blocks
         self._arrays: dict[tuple[int, int, Selection | None], bytes] = {}
 
+    def has(self, key: ChunkKey) -> bool:
+        """Whether a chunk is kept, by all or by this process."""
+        return self._blocks.has(self._key(key))
+
     def take(self, key: ChunkKey, runs: Iterable[Run], rows: NDArray[Any]) -> bool:
         """Carry out runs out of a chunk; whether it is kept. If not, some rows may hold anything."""
         return self._blocks.take(self._key(key), runs, rows)

@@ -71,7 +71,8 @@ class OpenFile:
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
     in files outside its folder. ``storage_options`` are fsspec's. ``cached`` keeps indexes of
     shards, ``kept`` what sparse matrices need. ``codes`` are, by column, the codes of all files'
-    categories by those of this file.
+    categories by those of this file. ``far`` holds the keys of a zarr store by URL, or
+    the bytes of an HDF5 file.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class OpenFile:
         cached: ShardIndexes | None = None,
         kept: Kept | None = None,
         codes: Mapping[int, NDArray[np.int64] | None] = NO_CODES,
+        far: Any = None,
     ) -> None:
         self._path = path
         self._kept, self._codes = kept, codes
@@ -99,7 +101,7 @@ class OpenFile:
         self._sources: dict[tuple[int, int], Source] = {}
         self._parts: dict[tuple[Source, Selection], PartSource] = {}
         self._store: Any = None
-        self._kept_container: Any = None
+        self._kept_container: Any = far
         if entry.kind == "hdf5":
             # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
             self.library()
@@ -224,7 +226,7 @@ class OpenFile:
                 path, info.axis, is_stacked=is_stacked, memory=info.memory
             )
             return fast
-        if is_remote(self._path):
+        if is_remote(self._path) and (self._kept_container is None or self._backend != "auto"):
             raise NotPlainError("by URL")
         if self._entry.kind in _ELSEWHERE:
             raise NotPlainError(_ELSEWHERE[self._entry.kind])
@@ -266,5 +268,6 @@ class OpenFile:
                 on_missing="fill" if fills(self._on_missing) else "error",
                 allow_external=self._allow_external,
                 storage_options=self._storage_options,
+                far=self._kept_container if self._entry.kind == "hdf5" else None,
             )
         return self._store

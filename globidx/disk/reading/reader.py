@@ -4,39 +4,60 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
 
 from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache, default_capacity
+from globidx.disk.files.paths import is_remote
 from globidx.disk.files.shared_blocks import SharedBlocks
 from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.shared_chunks import SharedChunks, name_of_cache
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.local_cache.cached_objects import CachedObjects, Counts
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
-from globidx.disk.reading.batch import Batch, FieldSpec
+from globidx.disk.reading.batch import Batch, Column, FieldSpec, Need, rows_of
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
+from globidx.disk.reading.sources import FarSource
+from globidx.disk.remote.ahead import Wish
+from globidx.disk.remote.foresight import Foresight
+from globidx.disk.remote.line import Line
+from globidx.disk.remote.objects import Objects
+from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
 from globidx.errors import ReadError
 
+#: Files whose chunks say how far to look ahead, and the most ids that are looked at.
+_LOOKED_AT, _MOST_IDS = 1024, 4096
+#: Bytes of the indexes of shards by URL that are kept.
+_INDEX_BYTES = 64 * 2**20
 ON_MISSING = ("error", "fill")
 #: Whose decoded chunks are: each process has its own, or all of a node share them.
 CACHES = ("process", "shared")
+_UNREADABLE = (*stores.UNREADABLE, MemoryError)
 _OF_A_PROCESS = (
     "_advice",
     "_born_in",
+    "_cached_objects",
+    "_claims",
     "_constants",
     "_indexes",
     "_kept",
+    "_foresight",
+    "_line",
     "_now",
     "_tally",
     "_chunks",
@@ -55,6 +76,8 @@ class Reader:
     _now: Snapshot | None
     _shared: SharedBlocks | None
     _chunks: SharedChunks | None
+    _line: Line | None
+    _foresight: Foresight | None
 
     def __init__(
         self,
@@ -66,6 +89,8 @@ class Reader:
         on_missing: str | Mapping[str, str],
         backend: str,
         cache: str = "process",
+        bounds: Bounds = Bounds(),  # noqa: B008 - it does not change
+        local_cache: LocalCache | None = None,
     ) -> None:
         self.manager = manager
         self.fields = fields
@@ -73,6 +98,8 @@ class Reader:
         self.cache_bytes = cache_bytes
         self.on_missing = on_missing
         self.backend = backend
+        self.bounds = bounds
+        self.local_cache = local_cache
         self._counts_for: str | None = None
         self._shared_name = self._name() if cache == "shared" else None
         self._start()
@@ -83,9 +110,17 @@ class Reader:
     def read(self, sample_ids: Sequence[int], moment: Moment = START) -> list[tuple[Any, ...]]:
         """One tuple for every id, in their sequence: an array for each field, then the constants.
 
-        Each array of a field is writable and no other's; those of one batch lie in one block of memory a
-        field, which stays as long as any of them. IndexError for an id that is none; ReadError,
-        naming file, item and id, where the data cannot be had. Crops are those of the ``moment``.
+        Each array of a field is writable and no other's; those of one batch lie in one block of
+        memory a field, which stays as long as any of them. IndexError for an id that is none;
+        ReadError, naming file, item and id, where the data cannot be had. Crops are those of the
+        ``moment``.
+        """
+        return list(zip(*map(rows_of, self.read_columns(sample_ids, moment)), strict=True))
+
+    def read_columns(self, sample_ids: Sequence[int], moment: Moment = START) -> list[Column]:
+        """What ``read`` gives, by field: its column, which is one array where it can be.
+
+        Of each constant, a list.
         """
         now = self.manager.now
         if now is not self._now:
@@ -93,16 +128,26 @@ class Reader:
             # serve their old metadata
             self.handles.close()
             packings.require_alike(now, self.raw)
+            if self._line is not None:
+                self._line.forget()
             self._now = now
         batch = Batch(
-            now, sample_ids, self.handles, self._kept_of(now), self._advice, moment=moment
+            now,
+            sample_ids,
+            self.handles,
+            self._kept_of(now),
+            self._advice,
+            moment=moment,
+            claims=self._claims,
         )
+        if self.line is not None:
+            self._foresee(self.line, sample_ids, now)
         try:
-            samples: list[tuple[Any, ...]] = batch.samples(self.fields)
+            columns = batch.columns(self.fields)
             if self.manager.constants:
                 constants = self._constants.read(now, sample_ids)
-                return [one + more for one, more in zip(samples, constants, strict=True)]
-            return samples
+                columns += [list(values) for values in zip(*constants, strict=True)]
+            return columns
         finally:
             self._tally.add(batch.counts)
 
@@ -135,6 +180,9 @@ class Reader:
             self._shared.clear()
         self._kept.clear()
         self._constants.clear()
+        if self._line is not None:
+            self._line.close()
+        self._cached_objects.clear()
 
     def kept_by(self) -> str:
         """Whose decoded chunks are, in words; nothing where each process has its own, as it should."""
@@ -148,11 +196,12 @@ class Reader:
         """A file of the index; ReadError if it changed since it was indexed."""
         now, file = key
         path, entry = now.paths[file], now.entry(file)
+        far = None if self.line is None else far_store(path, entry, self.line)
         if not stamps.is_unchanged(path, entry):
-            self._refuse_changed(path, entry)
+            self._refuse_changed(path, entry, far)
         elif entry.kind == "zarr2" and len(self.raw) < len(self.columns):
             # its attributes are in a file that no stamp watches, and values are computed by them
-            self._refuse_changed(path, entry)
+            self._refuse_changed(path, entry, far)
         forked = os.getpid() != self._born_in
         return OpenFile(
             path,
@@ -165,7 +214,81 @@ class Reader:
             cached=self._indexes,
             kept=self._kept,
             codes=now.table.codes(file),
+            far=far,
         )
+
+    def _foresee(self, line: Line, sample_ids: Sequence[int], now: Snapshot) -> None:
+        """Ask servers for what this batch needs, and for what those after it do."""
+        if self._cached_objects and all(one.is_filled for one in self._cached_objects):
+            return
+        if self._foresight is None:
+            self._foresight = Foresight(line.ahead)
+        self._foresight.before(sample_ids, lambda ids: self._wishes(line, now, ids))
+
+    def _wishes(self, line: Line, now: Snapshot, ids: Sequence[int]) -> list[Wish]:
+        """What a batch asks servers for, its files opened at the same time.
+
+        What cannot be had is left to be told when the batch is read.
+        """
+        with suppress(*_UNREADABLE):
+            needs = list(
+                Batch(now, ids, self.handles, self._kept_of(now), claims=self._claims).needs(
+                    self.fields
+                )
+            )
+            line.map(partial(self._touch, now), list(dict.fromkeys(need.file for need in needs)))
+            sources = [(need, self._far_source(now, need)) for need in needs]
+            far = [(source, need.start, need.stop) for need, source in sources if source]
+            # of each shard that was not read from yet, the index
+            unknown = {(one, chunk): None for one, *rows in far for chunk in one.unknown(*rows)}
+            line.map(lambda one: one[0].look_up(one[1]), list(unknown))
+            return [wish for source, *rows in far for wish in source.pieces(*rows)]
+        return []
+
+    def _touch(self, now: Snapshot, file: int) -> None:
+        """Open a file, so that it need not be waited for later."""
+        with suppress(*_UNREADABLE), self.handles.use((now, file)):
+            pass
+
+    def _far_source(self, now: Snapshot, need: Need) -> FarSource | None:
+        """The way to an array, if it can say what it will ask for."""
+        with suppress(*_UNREADABLE), self.handles.use((now, need.file)) as file:
+            column, selection = need.field.column, need.field.selection
+            source = (
+                file.source(column, need.number)
+                if selection is None
+                else file.part(column, need.number, selection)
+            )
+            # to ask the protocol itself takes longer than all else that is planned
+            return cast(FarSource, source) if hasattr(source, "pieces") else None
+        return None
+
+    @property
+    def kept_on_disk(self) -> Counts:
+        """What this process found in the cache on local disk, and what it fetched."""
+        return sum((one.counts for one in self._cached_objects), Counts())
+
+    def _kept_on_disk(self, objects: Objects) -> Objects:
+        assert self.local_cache is not None, "it is asked where there is a cache"
+        self._cached_objects.append(CachedObjects(objects, self.local_cache))
+        return self._cached_objects[-1]
+
+    @property
+    def foresight(self) -> int:
+        """How many samples' chunks keep all requests busy twice over; 0 where all files are local."""
+        if self.line is None:
+            return 0
+        lengths = self.manager.now.units.chunk_lengths[:, self.columns]
+        shortest = int(lengths[:_LOOKED_AT].min(initial=_MOST_IDS))
+        return min(2 * self.bounds.requests * max(1, shortest), _MOST_IDS)
+
+    @property
+    def line(self) -> Line | None:
+        """What asks servers for files by URL; None where all files are local."""
+        if self._line is None and is_remote(self.manager.now.root):
+            around = None if self.local_cache is None else self._kept_on_disk
+            self._line = Line(self.bounds, self.manager.layout.storage_options, around=around)
+        return self._line
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
@@ -178,6 +301,9 @@ class Reader:
     def _start(self) -> None:
         self._born_in = os.getpid()
         self._now = None
+        self._line = None
+        self._foresight = None
+        self._cached_objects: list[CachedObjects] = []
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:
@@ -185,6 +311,7 @@ class Reader:
         self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(
             capacity, self._counted
         )
+        self._claims = Claims()
         self._shared = self._chunks = None
         if self._shared_name is None:
             self.cached = BlockCache(self.cache_bytes)
@@ -192,7 +319,9 @@ class Reader:
             self._shared = SharedBlocks(self._shared_name, self.cache_bytes)
             self.cached = self._shared.local
         self._constants = ConstantReader(self.manager.constants, self.handles)
-        self._indexes = ShardIndexes(self.cached)
+        # what is far is not to be asked again for where chunks lie
+        far = is_remote(self.manager.now.root)
+        self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES) if far else self.cached)
         self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)
@@ -217,12 +346,12 @@ class Reader:
         self._tally.add(Counters(opens=1))
         return opened
 
-    def _refuse_changed(self, path: str, known: Entry) -> None:
+    def _refuse_changed(self, path: str, known: Entry, far: Any) -> None:
         """ReadError if the file is not what was indexed.
 
         Its stamp differs, and so does its metadata.
         """
-        now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis)
+        now = scanning.examine(path, layout=self.manager.layout, axis=self.manager.axis, far=far)
         if isinstance(now, scanning.Failure):
             raise ReadError(now.reason)
         # a file that was touched, or copied back, has another stamp and the same samples
@@ -233,6 +362,23 @@ class Reader:
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
                 "refresh() the index and start a new epoch"
             )
+
+
+def far_store(path: str, entry: Entry, line: Line) -> Any:
+    """What holds the keys of a zarr store by URL, all metadata that opening it takes loaded at once.
+
+    Or the bytes of an HDF5 file; None of a file that is read by zarr.
+    """
+    if entry.kind == "hdf5":
+        return stores.far_container(path, line)
+    if not entry.kind.startswith("zarr"):
+        return None
+    far = stores.far_container(path, line)
+    names = ["zarr.json"] if entry.kind.endswith("3") else [".zarray", ".zattrs"]
+    nodes = ["", *(info.path for info in entry.arrays if info.form == "plain")]
+    roots = [] if entry.kind.endswith("3") else ["zarr.json", ".zgroup"]
+    far.prime(roots + [f"{node}/{name}".lstrip("/") for node in nodes for name in names])
+    return far
 
 
 def _has_grown(path: str, now: Entry, known: Entry) -> bool:

@@ -12,11 +12,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from globidx.core.progress import partition
+from globidx.core.progress.gaps import Gaps
 from globidx.core.progress.ranges import Ranges
 from globidx.core.progress.state import SamplerState
 from globidx.core.progress.tracker import Tracker
 from globidx.torch.loops.iterator import Cursor
 from globidx.torch.loops.passes import HeldBatch, Passes
+
+#: Ids that are computed at a time.
+_BLOCK = 1024
 
 
 class Account:
@@ -63,6 +67,23 @@ class Account:
         """How many ids this rank still yields in the pass, the held batch included."""
         state, rank = self.at()
         return state.stream_length(rank) - state.committed
+
+    def coming(self) -> Iterator[int]:
+        """The ids that this rank still yields in the pass, without drawing them."""
+        with self.lock:
+            state, rank = self.at()
+            view = self.tracker.view()
+        taken = None if state.taken is None else Gaps.of_ranges(state.taken)
+        stop = state.stream_length(rank)
+        for start in range(state.committed, stop, _BLOCK):
+            block = view.stream(
+                start,
+                min(start + _BLOCK, stop),
+                rank=rank,
+                world_size=state.world_size,
+                taken=taken,
+            )
+            yield from block.tolist()
 
     @property
     def held_ids(self) -> int:

@@ -54,14 +54,19 @@ class SharedMoment:
 
 
 class DatedIds(list[int]):
-    """The ids of a batch, and the moment that they were drawn for."""
+    """The ids of a batch, and the moment that they were drawn for.
 
-    def __init__(self, ids: Sequence[int], moment: Moment) -> None:
+    ``coming`` are the ids of batches that the same worker will most likely read next.
+    """
+
+    def __init__(
+        self, ids: Sequence[int], moment: Moment, coming: Sequence[Sequence[int]] = ()
+    ) -> None:
         super().__init__(ids)
-        self.moment = moment
+        self.moment, self.coming = moment, coming
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DatedIds, (list(self), self.moment)
+        return DatedIds, (list(self), self.moment, self.coming)
 
 
 def batch_rng(sampler: Any) -> np.random.Generator:

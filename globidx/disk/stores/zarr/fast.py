@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files.blocks import BlockCache
+from globidx.disk.remote.ahead import Wish, wish
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
 from globidx.disk.stores.grid import ChunkGrid, GridSource
 from globidx.disk.stores.zarr.containers import MOST_METADATA, Container, Opened, key_of
+from globidx.disk.stores.zarr.far import Far
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
@@ -54,8 +57,9 @@ class ZarrSource(GridSource):
         self._most = most_stored(self._nbytes, len(self._codecs))
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
         names = ", ".join(name for name, _ in array.steps) or "raw"
-        in_zip = ", in a zip file" if container.kind == "zip" else ""
-        self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''}{in_zip})"
+        where = ", in a zip file" if container.kind == "zip" else ""
+        where = ", by URL" if isinstance(container, Far) else where
+        self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''}{where})"
 
     def _set_grid(self, grid: ChunkGrid) -> None:
         array = self._array
@@ -93,6 +97,53 @@ class ZarrSource(GridSource):
             nbytes += self._decode(coordinates, buffer)
             grid.put(rows, found, row, spans, out)
         return nbytes
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What rows ``[start, stop)`` ask of a server; [] of a local store.
+
+        What is not there, or cannot be read, is left to be told by whoever reads it.
+        """
+        far, array = self._container, self._array
+        if not isinstance(far, Far):
+            return []
+        found = []
+        for coordinates in self._touched(start, stop):
+            if self.sharding is None:
+                piece = far.piece(self._prefix + array.key(coordinates))
+            else:
+                shard = self._shard_of(coordinates, self.sharding)
+                try:
+                    offset, size = self._place(self._open(shard), coordinates, self.sharding)
+                except UNREADABLE:
+                    continue
+                piece = far.piece(self._prefix + array.key(shard), offset, offset + size)
+            found.append(wish(far.objects, piece, self._nbytes))
+        return found
+
+    def unknown(self, start: int, stop: int) -> list[tuple[int, ...]]:
+        """The first chunk of each shard without whose index ``pieces`` would have to ask a server."""
+        far, sharding = self._container, self.sharding
+        if sharding is None or not isinstance(far, Far):
+            return []
+        per_shard = _per_shard(sharding, self._array)
+        shards = {self._shard_of(chunk, sharding) for chunk in self._touched(start, stop)}
+        return [
+            tuple(place * count for place, count in zip(shard, per_shard, strict=True))
+            for shard in shards
+            if not far.knows(self._prefix + self._array.key(shard))
+        ]
+
+    def look_up(self, chunk: tuple[int, ...]) -> None:
+        """Read the index of a chunk's shard, to be kept."""
+        assert self.sharding is not None, "only chunks in shards are looked up"
+        with suppress(*UNREADABLE):
+            self._place(self._open(self._shard_of(chunk, self.sharding)), chunk, self.sharding)
+
+    def _touched(self, start: int, stop: int) -> Iterator[tuple[int, ...]]:
+        """The coordinates of the chunks that rows ``[start, stop)`` lie in."""
+        for row in range(start // self._grid.length, -(-stop // self._grid.length)):
+            for coordinates, _ in self._grid.row(row):
+                yield coordinates
 
     def in_shard(self, shard: tuple[int, ...]) -> tuple[list[int], NDArray[np.bool_]]:
         """The first chunk of a shard, and which of its chunks inside the array are there.
@@ -146,34 +197,45 @@ class ZarrSource(GridSource):
 
     def _in_shard(self, coordinates: tuple[int, ...], sharding: Sharding) -> bytes:
         """The bytes of a chunk inside its shard."""
-        per_shard = _per_shard(sharding, self._array)
-        shard = tuple(n // count for n, count in zip(coordinates, per_shard, strict=True))
-        opened = self._open(shard)
+        opened = self._open(self._shard_of(coordinates, sharding))
         try:
-            # so that a rewritten shard is not read by the index of the old one
-            key = (self._container.path, self._name, shard, opened.version)
-            extent, read = self._extent(opened, sharding, per_shard, shard)
-            index = 0
-            for coordinate, count in zip(coordinates, per_shard, strict=True):
-                index = index * count + coordinate % count
-            try:
-                offset, size = self._indexes.find(key, extent, index, read)
-            except ValueError as error:
-                raise ReadError(
-                    f"the index of {self._describe(shard)} cannot be read: {error}"
-                ) from error
-            if offset == size == ABSENT:
-                raise MissingChunkError(
-                    self._missing(f"{self._describe(coordinates)} is not in its shard")
-                )
-            if offset + size > opened.size:
-                end = offset + size
-                raise ReadError(
-                    f"{self._describe(coordinates)} lies at bytes [{offset}, {end}) of a shard of {opened.size}"
-                )
-            return self._read(opened, self._bounded(size, coordinates), offset, coordinates)
+            offset, size = self._place(opened, coordinates, sharding)
+            return self._read(opened, size, offset, coordinates)
         finally:
             opened.close()
+
+    def _shard_of(self, coordinates: tuple[int, ...], sharding: Sharding) -> tuple[int, ...]:
+        per_shard = _per_shard(sharding, self._array)
+        return tuple(n // count for n, count in zip(coordinates, per_shard, strict=True))
+
+    def _place(
+        self, opened: Opened, coordinates: tuple[int, ...], sharding: Sharding
+    ) -> tuple[int, int]:
+        """Where a chunk begins in its open shard, and its size."""
+        per_shard = _per_shard(sharding, self._array)
+        shard = self._shard_of(coordinates, sharding)
+        # so that a rewritten shard is not read by the index of the old one
+        key = (self._container.path, self._name, shard, opened.version)
+        extent, read = self._extent(opened, sharding, per_shard, shard)
+        index = 0
+        for coordinate, count in zip(coordinates, per_shard, strict=True):
+            index = index * count + coordinate % count
+        try:
+            offset, size = self._indexes.find(key, extent, index, read)
+        except ValueError as error:
+            raise ReadError(
+                f"the index of {self._describe(shard)} cannot be read: {error}"
+            ) from error
+        if offset == size == ABSENT:
+            raise MissingChunkError(
+                self._missing(f"{self._describe(coordinates)} is not in its shard")
+            )
+        if offset + size > opened.size:
+            end = offset + size
+            raise ReadError(
+                f"{self._describe(coordinates)} lies at bytes [{offset}, {end}) of a shard of {opened.size}"
+            )
+        return offset, self._bounded(size, coordinates)
 
     def _extent(
         self,

@@ -25,6 +25,7 @@ from zarr.errors import NodeTypeValidationError
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
+from globidx.disk.remote.by_fsspec import as_os_errors, file_system
 from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     ZARR_MARKERS,
@@ -58,7 +59,7 @@ def scan(path: str, layout: Layout, axis: int) -> Entry:
 
     ``path`` may be a URL.
     """
-    with remote.as_os_errors():
+    with as_os_errors():
         try:
             return _scan(path, layout, axis)
         except json.JSONDecodeError as error:
@@ -158,7 +159,7 @@ def available(
     path: str, *, allow_external: bool, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """What an AnnData store has a row of for each observation, by key."""
-    with remote.as_os_errors(), _opened(path, allow_external, storage_options) as store:
+    with as_os_errors(), _opened(path, allow_external, storage_options) as store:
         return anndata.available(store.way.open_root())
 
 
@@ -197,7 +198,7 @@ def audit(
 ) -> Audit:
     """What is there of an array of which zarr must be asked: whole shards, of a sharded one."""
     with (
-        remote.as_os_errors(),
+        as_os_errors(),
         _opened(os.fspath(path), allow_external, storage_options) as store,
     ):
         return _audit(store.way, array, axis, looking)
@@ -464,7 +465,7 @@ class ZarrStore:
         fills = self._fill if fill is None else fill
         along = self._axis if axis is None else axis
         box = slab(along, start, stop, place, beside)
-        with remote.as_os_errors():
+        with as_os_errors():
             opened = self._open(array)
             is_near = self.way.container is not None
             if is_near:
@@ -476,13 +477,13 @@ class ZarrStore:
 
     def describe(self, array: str) -> Stored:
         """Shape, dtype and chunks of an array, those inside where they lie in shards."""
-        with remote.as_os_errors():
+        with as_os_errors():
             opened = self._open(array)
         return Stored(opened.shape, np.dtype(opened.dtype).newbyteorder("="), opened.chunks)
 
     def all(self, array: str, *, fill: bool | None = None) -> NDArray[Any]:
         """All of an array."""
-        with remote.as_os_errors():
+        with as_os_errors():
             opened = self._open(array)
             if opened.ndim and opened.size:
                 held = self.read(array, 0, opened.shape[0], axis=0, fill=fill)
@@ -493,7 +494,7 @@ class ZarrStore:
 
     def value(self, path: str, attribute: str | None) -> Any:
         """An attribute, or all of an array; KeyError where there is none."""
-        with remote.as_os_errors():
+        with as_os_errors():
             if attribute is not None:
                 try:
                     return self.way.open_node(path).attrs[attribute]
@@ -590,7 +591,7 @@ def _by_url(path: str, options: Mapping[str, Any] | None) -> Any:
         )
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-    files, inner = remote.file_system(path, options)
+    files, inner = file_system(path, options)
     return zarr.storage.FsspecStore(
         AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from globidx.core.index.table import Stamp
 from globidx.disk.files import forks
-from globidx.disk.stores.remote import as_os_errors
+from globidx.disk.remote.by_fsspec import as_os_errors
 from globidx.errors import MissingPackageError, ReadError
 
 _MAIN = "branch.main"

@@ -1,0 +1,1 @@
+"""Bytes from afar: objects behind a URL, asked for by many requests at once."""

@@ -1,0 +1,266 @@
+"""Pieces that coming batches will take, fetched before they are asked for.
+
+It is a help and no more: what was not fetched, or was forgotten, is fetched when it is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import groupby, zip_longest
+from typing import NamedTuple
+
+from globidx.disk.files import forks
+from globidx.disk.remote import neighbours
+from globidx.disk.remote.hands import Hands
+from globidx.disk.remote.objects import Found, Objects, Piece
+from globidx.errors import ReadError
+
+#: Readers, by thread, of which it is remembered what they expect.
+_MOST_READERS = 64
+
+
+class Wish(NamedTuple):
+    """A piece that will be asked for, and about how many bytes it has."""
+
+    objects: Objects
+    piece: Piece
+    nbytes: int
+
+
+def wish(objects: Objects, piece: Piece, nbytes: int) -> Wish:
+    """The wish for a piece of ``objects``, which are asked themselves and not by way of ``Ahead``."""
+    return Wish(objects.behind if isinstance(objects, Expected) else objects, piece, nbytes)
+
+
+class Ahead:
+    """At most ``most`` bytes of pieces that are expected, fetched by ``hands``.
+
+    A *ticket* stands for a batch. A piece is kept while a batch that is expected wants it; one that
+    no other batch wants is gone with the batch that has taken it.
+    """
+
+    def __init__(self, hands: Hands, most: int) -> None:
+        self._hands, self._most = hands, most
+        self._start()
+        forks.renew_in_child(self, Ahead._start)
+
+    def expect(self, tickets: Sequence[Hashable]) -> list[Hashable]:
+        """Learn which batches this thread reads now, the first of these, and next.
+
+        Pieces of others are forgotten. Returns the tickets that were not expected before.
+        """
+        with self._changed:
+            before = self._expected()
+            self._readers[threading.get_ident()] = list(tickets)
+            self._readers.move_to_end(threading.get_ident())
+            if len(self._readers) > _MOST_READERS:
+                self._readers.popitem(last=False)
+            left = self._expected()
+            for ticket in before - left:
+                for key in self._wanted_by.pop(ticket, ()):
+                    self._release(key, ticket)
+            self._send()
+            return [ticket for ticket in dict.fromkeys(tickets) if ticket not in before]
+
+    def want(self, ticket: Hashable, wishes: Iterable[Wish], *, first: bool = False) -> None:
+        """Fetch what a batch will ask for; ``first`` before what others want.
+
+        What is kept on a disk of this machine comes sooner when it is asked for.
+        """
+        wishes = [one for one in wishes if not _is_kept(one)]
+        with self._changed:
+            if ticket not in self._expected():
+                return
+            fetches = list(self._fetches(ticket, wishes))
+            if first:
+                self._waiting.extendleft(reversed(fetches))
+            else:
+                self._waiting.extend(fetches)
+            self._send()
+
+    def take(self, objects: Objects, piece: Piece) -> Found | None:
+        """The piece, once it is there; it is asked for at once if nobody has."""
+        key = objects.url, piece
+        with self._changed:
+            kept = self._kept.get(key)
+            if kept is not None and not kept.is_sent:
+                # it waits for room, or for its turn
+                self._drop(key)
+                kept = None
+            if kept is not None:
+                self._changed.wait_for(lambda: kept.is_here or kept.error is not None)
+                if self._kept.get(key) is kept and kept.tickets <= self._read_now():
+                    self._drop(key)
+                    self._send()
+        if kept is None:
+            return objects.get(piece)
+        if kept.error is not None:
+            raise ReadError(kept.error)
+        return kept.found
+
+    @property
+    def expected(self) -> set[Hashable]:
+        """The tickets that some thread reads or expects."""
+        with self._changed:
+            return self._expected()
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that are held, or on their way."""
+        return self._nbytes
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._changed:
+            self._readers.clear()
+            self._wanted_by.clear()
+            for key in list(self._kept):
+                self._drop(key)
+
+    # -- inside, under the lock
+
+    def _expected(self) -> set[Hashable]:
+        return {ticket for tickets in self._readers.values() for ticket in tickets}
+
+    def _read_now(self) -> set[Hashable]:
+        return {tickets[0] for tickets in self._readers.values() if tickets}
+
+    def _fetches(self, ticket: Hashable, wishes: Iterable[Wish]) -> Iterator[_Fetch]:
+        """Requests for the pieces that nobody has asked for yet, in the sequence of the wishes."""
+        keys = self._wanted_by.setdefault(ticket, [])
+        for _, some in groupby(wishes, lambda wish: wish.objects.url):
+            new: list[Wish] = []
+            for wish in some:
+                key = wish.objects.url, wish.piece
+                keys.append(key)
+                kept = self._kept.get(key)
+                if kept is None:
+                    kept = self._kept[key] = _Kept(wish.nbytes)
+                    new.append(wish)
+                kept.tickets.add(ticket)
+            groups = neighbours.grouped([wish.piece for wish in new])
+            for _, members in sorted(groups, key=lambda one: one[1][0]):
+                pieces = [new[index].piece for index in members]
+                yield _Fetch(self, new[0].objects, pieces)
+
+    def _send(self) -> None:
+        """Let hands fetch what there is room for."""
+        while self._waiting and self._flying < self._hands.count:
+            fetch = self._waiting[0]
+            unsent = (key for key in fetch.keys if key in self._kept)
+            wanted = [key for key in unsent if not self._kept[key].is_sent]
+            nbytes = sum(self._kept[key].nbytes for key in wanted)
+            if wanted and self._nbytes and self._nbytes + nbytes > self._most:
+                return
+            self._waiting.popleft()
+            if wanted:
+                fetch.kept = {key: self._kept[key] for key in wanted}
+                for kept in fetch.kept.values():
+                    kept.is_sent = True
+                self._nbytes += nbytes
+                self._flying += 1
+                self._hands.put(fetch)
+
+    def _arrived(self, fetch: _Fetch, found: Sequence[Found | None], error: str | None) -> None:
+        with self._changed:
+            self._flying -= 1
+            for (key, kept), one in zip_longest(fetch.kept.items(), found):
+                is_wanted = self._kept.get(key) is kept
+                if is_wanted:
+                    self._nbytes -= kept.nbytes
+                kept.found = one
+                kept.error, kept.is_here = error, error is None
+                kept.nbytes = 0 if kept.found is None else len(kept.found.data)
+                if is_wanted:
+                    self._nbytes += kept.nbytes
+                    if error is not None:
+                        # whoever waits for it is told, and whoever comes later asks anew
+                        self._drop(key)
+            self._changed.notify_all()
+            self._send()
+
+    def _release(self, key: tuple[str, Piece], ticket: Hashable) -> None:
+        kept = self._kept.get(key)
+        if kept is not None:
+            kept.tickets.discard(ticket)
+            if not kept.tickets:
+                self._drop(key)
+
+    def _drop(self, key: tuple[str, Piece]) -> None:
+        kept = self._kept.pop(key)
+        if kept.is_sent:
+            self._nbytes -= kept.nbytes
+
+    def _start(self) -> None:
+        self._changed = threading.Condition()
+        self._kept: dict[tuple[str, Piece], _Kept] = {}
+        self._wanted_by: dict[Hashable, list[tuple[str, Piece]]] = {}
+        self._readers: OrderedDict[int, list[Hashable]] = OrderedDict()
+        self._waiting: deque[_Fetch] = deque()
+        self._flying = self._nbytes = 0
+
+
+def _is_kept(one: Wish) -> bool:
+    has = getattr(one.objects, "has", None)
+    return has is not None and has(one.piece)
+
+
+class _Kept:
+    """A piece, on its way or here, and the batches that want it."""
+
+    __slots__ = ("error", "found", "is_here", "is_sent", "nbytes", "tickets")
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.tickets: set[Hashable] = set()
+        self.found: Found | None = None
+        self.error: str | None = None
+        self.is_sent = self.is_here = False
+
+
+class _Fetch:
+    """A request for neighbouring pieces."""
+
+    def __init__(self, ahead: Ahead, objects: Objects, pieces: Sequence[Piece]) -> None:
+        self._ahead, self._objects = ahead, objects
+        self.keys = [(objects.url, piece) for piece in pieces]
+        self.kept: dict[tuple[str, Piece], _Kept] = {}
+
+    def make(self) -> None:
+        try:
+            # one by one: what is kept of them on a disk is kept so
+            found = self._objects.get_many([piece for _, piece in self.kept])
+        except Exception as error:  # noqa: BLE001 - it is raised where the piece is asked for
+            self._ahead._arrived(self, [], f"{error}" or type(error).__name__)
+        else:
+            self._ahead._arrived(self, found, None)
+
+    def drop(self) -> None:
+        self._ahead._arrived(self, [], "the files were closed while they were read")
+
+
+class Expected:
+    """Objects of which expected pieces are taken from ``ahead``; see ``Objects``."""
+
+    def __init__(self, objects: Objects, ahead: Ahead) -> None:
+        self.behind, self._ahead = objects, ahead
+        self.url = objects.url
+        #: Told of each piece that was had, where there is a cache.
+        self._taken = getattr(objects, "taken", None)
+
+    def get(self, piece: Piece) -> Found | None:
+        """The piece, fetched already where it was expected."""
+        found = self._ahead.take(self.behind, piece)
+        if self._taken is not None:
+            self._taken(piece)
+        return found
+
+    def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
+        """Pieces that nobody has expected."""
+        return self.behind.get_many(pieces)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with ``prefix``."""
+        return self.behind.names(prefix)

@@ -1,0 +1,238 @@
+"""Requests by fsspec: what obstore does not know, or may not be used for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+from weakref import WeakSet
+
+from globidx.disk.remote.addresses import redacted
+from globidx.disk.remote.objects import Found, Piece
+from globidx.disk.remote.retries import Bounds, PassingError
+from globidx.errors import MissingPackageError, NoFilesError, ReadError
+
+_NO_BACK_ENDS = ("builtins", "globidx", "numpy", "zarr", "json")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_PASSING = (408, 425, 429)
+#: What a server does not do, it will not do later.
+_NEVER = (501, 505)
+#: Objects whose size is remembered.
+_MOST_SIZES = 2**16
+
+
+def file_system(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """The file system of fsspec that a URL names, and the path in it."""
+    shown = redacted(url)
+    try:
+        import fsspec
+    except ImportError:
+        raise MissingPackageError(
+            f"reading {shown} needs fsspec: pip install '.[remote]' in the clone of globidx"
+        ) from None
+    try:
+        with as_os_errors():
+            files, path = fsspec.core.url_to_fs(url, **(options or {}))
+    except ImportError as error:
+        raise MissingPackageError(f"reading {shown} needs more than fsspec: {error}") from None
+    except ValueError as error:
+        raise NoFilesError(
+            f"{shown} names no place that fsspec knows: {redacted(str(error))}"
+        ) from None
+    except FileNotFoundError as error:
+        raise NoFilesError(f"there is nothing at {shown}: {redacted(str(error))}") from None
+    except OSError as error:
+        reason = redacted(f"{type(error).__name__}: {error}")
+        raise ReadError(f"{shown} cannot be opened: {reason}") from None
+    _Made.files.add(files)
+    return files, str(path)
+
+
+class _Made:
+    """The file systems of this process, and those of the processes that it was forked from.
+
+    The latter are kept: a connection that is closed in a child is taken off the list that parent and
+    child share, by which the kernel tells the parent that an answer has come. fsspec drops them when
+    the child makes its first one.
+    """
+
+    files: ClassVar[WeakSet[Any]] = WeakSet()
+    inherited: ClassVar[list[Any]] = []
+
+    @classmethod
+    def keep(cls) -> None:
+        cls.inherited += list(cls.files)
+        cls.files = WeakSet()
+
+
+os.register_at_fork(after_in_child=_Made.keep)
+
+
+@contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Turn errors of the packages below fsspec into OSError.
+
+    So they are reported for a file like any other.
+
+    There are as many bases of errors as there are protocols: aiohttp's, botocore's, google's,
+    azure's, paramiko's, zipfile's. What they have in common: neither Python nor numpy, zarr or this
+    package defines them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not _is_of_a_back_end(error):
+            raise
+        # not from it: its traceback would show the URL as it was asked for
+        raise OSError(redacted(f"{type(error).__name__}: {error}")) from None
+
+
+def _is_of_a_back_end(error: BaseException) -> bool:
+    package = type(error).__module__.partition(".")[0]
+    return (
+        isinstance(error, Exception)
+        and not isinstance(error, OSError)
+        and package not in _NO_BACK_ENDS
+    )
+
+
+class ByFsspec:
+    """The objects below ``url``, with fsspec's ``options``; ``query`` goes with each request of HTTP.
+
+    ``because`` says why it is not obstore that asks.
+    """
+
+    def __init__(
+        self, url: str, query: str, options: Mapping[str, Any] | None, bounds: Bounds, because: str
+    ) -> None:
+        self._files, self._path = file_system(url, options)
+        self._query, self._timeout = query, bounds.timeout
+        protocols = self._files.protocol
+        self._is_http = "http" in ([protocols] if isinstance(protocols, str) else protocols)
+        name = protocols if isinstance(protocols, str) else protocols[0]
+        self.how = f"fsspec ({name}; {because})"
+        self._sizes: dict[str, tuple[int, str]] = {}
+
+    def fetch(self, piece: Piece) -> Found | None:
+        """One request for a piece; None where there is no such object."""
+        try:
+            with as_os_errors():
+                return self._http(piece) if self._is_http else self._any(piece)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except (PermissionError, MissingPackageError, ReadError) as error:
+            raise ReadError(redacted(f"{error}")) from None
+        except OSError as error:
+            reason = redacted(f"{type(error).__name__}: {error}")
+            # other file systems try again by themselves, or need not
+            if self._is_http or isinstance(error, (ConnectionError, TimeoutError)):
+                raise PassingError(reason) from None
+            raise ReadError(reason) from None
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with ``prefix``, of all files with bytes in them."""
+        base = self._files._strip_protocol(self._path).rstrip("/") + "/"
+        for name, about in self._files.find(self._at(prefix), detail=True).items():
+            # a server that does not tell sizes tells None
+            if about.get("size") != 0:
+                yield name.removeprefix(base)
+
+    def _at(self, key: str) -> str:
+        return f"{self._path.rstrip('/')}/{key}" if key else self._path
+
+    def _any(self, piece: Piece) -> Found:
+        path = self._at(piece.key)
+        if not piece.start and piece.stop is None:
+            data = self._call("cat_file", path)
+            return Found(data, len(data), "")
+        size, version = self._about(piece.key)
+        start = max(0, size + piece.start) if piece.start < 0 else piece.start
+        stop = size if piece.stop is None else min(piece.stop, size)
+        data = self._call("cat_file", path, start=start, end=stop)
+        if len(data) != max(0, stop - start):
+            raise PassingError(f"{len(data)} bytes came of [{start}, {stop})")
+        return Found(data, size, version)
+
+    def _about(self, key: str) -> tuple[int, str]:
+        """The size and version of an object, asked for once."""
+        about = self._sizes.get(key)
+        if about is None:
+            info = self._call("info", self._at(key))
+            if info.get("type") == "directory":
+                raise IsADirectoryError(key)
+            named = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified"))
+            size = int(info["size"])
+            version = next((f"{size} {value}" for value in named if value), "")
+            if len(self._sizes) >= _MOST_SIZES:
+                self._sizes.clear()
+            about = self._sizes[key] = size, version
+        return about
+
+    def _call(self, method: str, *given: Any, **named: Any) -> Any:
+        """A method of the file system, within the time that a request is given."""
+        if not self._files.async_impl:
+            return getattr(self._files, method)(*given, **named)
+        import fsspec.asyn
+
+        call = getattr(self._files, f"_{method}")
+        return fsspec.asyn.sync(self._files.loop, call, *given, timeout=self._timeout, **named)
+
+    def _http(self, piece: Piece) -> Found | None:
+        import fsspec.asyn
+
+        status, headers, body = fsspec.asyn.sync(
+            self._files.loop, self._get, piece, timeout=self._timeout
+        )
+        if status == 416 and piece != Piece(piece.key):
+            # an object without bytes, which have no end
+            found = self._http(Piece(piece.key))
+            return found and found._replace(data=found.data[piece.start : piece.stop])
+        return _checked(status, headers, body, piece)
+
+    async def _get(self, piece: Piece) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, head and body of an answer."""
+        session, named = await self._files.set_session(), dict(self._files.kwargs)
+        # an answer that was packed on the way has other bytes than the object
+        headers = {**named.pop("headers", {}), "Accept-Encoding": "identity"}
+        if piece.start or piece.stop is not None:
+            headers["Range"] = _range(piece)
+        url = self._files.encode_url(self._at(piece.key) + "?" * bool(self._query) + self._query)
+        try:
+            async with session.get(url, headers=headers, **named) as answer:
+                return answer.status, dict(answer.headers), await answer.read()
+        except TimeoutError:
+            raise PassingError(f"no answer in {self._timeout:g} s") from None
+
+
+def _checked(status: int, headers: Mapping[str, str], body: bytes, piece: Piece) -> Found | None:
+    """What an answer says, if it is one to this piece."""
+    if status in (404, 410):
+        return None
+    head = {name.lower(): value for name, value in headers.items()}
+    if status in _PASSING or (status >= 500 and status not in _NEVER):
+        after = head.get("retry-after", "")
+        raise PassingError(f"status {status}", float(after) if after.isdigit() else 0.0)
+    if status not in (200, 206):
+        raise ReadError(f"the server answers with status {status}")
+    version = head.get("etag") or head.get("last-modified", "")
+    if status == 200:
+        return Found(body[piece.start : piece.stop], len(body), version)
+    match = _CONTENT_RANGE.fullmatch(head.get("content-range", ""))
+    if match is None:
+        raise PassingError("an answer with a part of the object does not say which")
+    first, last, size = map(int, match.groups())
+    start = max(0, size + piece.start) if piece.start < 0 else piece.start
+    stop = size if piece.stop is None else min(piece.stop, size)
+    if (first, last + 1, len(body)) != (start, stop, stop - start):
+        raise PassingError(
+            f"asked for bytes [{start}, {stop}), got {len(body)} of [{first}, {last + 1})"
+        )
+    return Found(body, size, version)
+
+
+def _range(piece: Piece) -> str:
+    if piece.stop is not None:
+        return f"bytes={piece.start}-{piece.stop - 1}"
+    return f"bytes={piece.start}" if piece.start < 0 else f"bytes={piece.start}-"

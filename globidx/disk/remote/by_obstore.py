@@ -1,0 +1,133 @@
+"""Requests by obstore: S3, Google Cloud Storage, Azure and HTTP, in Rust, outside the GIL.
+
+It runs threads of its own, which a forked child does not have: a child of a process that has used
+it would wait for them for ever, and asks in another way.
+
+https://developmentseed.org/obstore
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from globidx.disk.files import forks
+from globidx.disk.remote.addresses import redacted
+from globidx.disk.remote.objects import Found, Piece
+from globidx.disk.remote.options import family_of
+from globidx.disk.remote.retries import Bounds, PassingError
+from globidx.errors import ReadError
+
+_STATUS = re.compile(r"status code: (\d+)")
+#: Statuses of the kind 4xx that a later try may not have.
+_PASSING = ("408", "425", "429")
+_LISTED = 1000
+
+
+class _Use:
+    """The process in which obstore was used first, of this one and those that it was forked from."""
+
+    pid: int | None = None
+
+
+def is_usable() -> bool:
+    """Whether no process that this one was forked from has used obstore."""
+    return _Use.pid in (None, os.getpid())
+
+
+class ByObstore:
+    """The objects of an ``origin``, with obstore's ``configuration``; ``query`` goes with each request.
+
+    ImportError where obstore is not installed.
+    """
+
+    def __init__(
+        self,
+        protocol: str,
+        origin: str,
+        query: str,
+        configuration: Mapping[str, Any],
+        bounds: Bounds,
+    ) -> None:
+        self._obstore: Any = forks.import_module("obstore")
+        stores: Any = forks.import_module("obstore.store")
+        configuration = dict(configuration)
+        family = family_of(protocol)
+        endpoint = origin if family == "http" else str(configuration.get("endpoint", "https:"))
+        client: dict[str, Any] = {
+            "timeout": f"{bounds.timeout:g}s",
+            "connect_timeout": f"{min(bounds.timeout, 10):g}s",
+            "allow_http": endpoint.startswith("http:"),
+        }
+        # it is asked again by this package, which checks more, and says what it waits for
+        common = {"client_options": client, "retry_config": {"max_retries": 0}}
+        if family == "http":
+            client["default_headers"] = dict(configuration.get("headers", {}))
+            more = urllib.parse.urlencode(configuration.get("params", {}))
+            query = "&".join(filter(None, [query, more]))
+            self._store = stores.HTTPStore.from_url(origin + "?" * bool(query) + query, **common)
+        else:
+            of_family = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}
+            bucket = origin.partition("://")[2]
+            self._store = of_family[str(family)](bucket, **configuration, **common)
+        self.how = f"obstore ({family})"
+
+    def fetch(self, piece: Piece) -> Found | None:
+        """One request for a piece; None where there is no such object."""
+        _Use.pid = os.getpid()
+        try:
+            result = self._obstore.get(self._store, piece.key, options=_range(piece))
+            data, about = result.bytes().to_bytes(), result.meta
+        except FileNotFoundError:
+            return None
+        except self._obstore.exceptions.BaseError as error:
+            # a server without ranges; an object without bytes, which have no end
+            has_none = "RangeNotSupported" in str(error) or "status code: 416" in str(error)
+            if has_none and piece != Piece(piece.key):
+                return _whole(self.fetch(Piece(piece.key)), piece)
+            raise _told(error) from None
+        start, stop = result.range
+        if len(data) != stop - start:
+            raise PassingError(f"{len(data)} bytes came of [{start}, {stop})")
+        version = about["e_tag"] or f"{about['size']} {about['last_modified']}"
+        return Found(data, about["size"], version)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with ``prefix``, which ends with "/" or is ""."""
+        _Use.pid = os.getpid()
+        try:
+            for page in self._obstore.list(self._store, prefix or None, chunk_size=_LISTED):
+                # an object without bytes is a folder that somebody made
+                yield from (one["path"] for one in page if one["size"])
+        except self._obstore.exceptions.BaseError as error:
+            raise _told(error) from None
+
+
+def _range(piece: Piece) -> dict[str, Any]:
+    if piece.stop is not None:
+        return {"range": (piece.start, piece.stop)}
+    if piece.start < 0:
+        return {"range": {"suffix": -piece.start}}
+    return {"range": {"offset": piece.start}} if piece.start else {}
+
+
+def _whole(found: Found | None, piece: Piece) -> Found | None:
+    """A piece of an object that came whole, from a server without ranges."""
+    if found is None:
+        return None
+    return found._replace(data=found.data[piece.start : piece.stop])
+
+
+def _told(error: Exception) -> Exception:
+    """What to raise for an error of obstore's: whether to ask again, and why, without credentials."""
+    # below its first line there is the request again, as Rust prints it
+    text = redacted(str(error).partition("\n")[0])
+    status = _STATUS.search(text)
+    if status is not None and status[1].startswith("4") and status[1] not in _PASSING:
+        return ReadError(text)
+    if type(error).__name__ in ("GenericError", "BaseError"):
+        return PassingError(text)
+    return ReadError(text)

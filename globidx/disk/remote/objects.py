@@ -1,0 +1,54 @@
+"""How bytes from afar are asked for: objects below a URL, and pieces of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Piece(NamedTuple):
+    """Bytes ``[start, stop)`` of an object; to its end where ``stop`` is None.
+
+    A negative ``start`` without a ``stop`` counts from the end, as in a slice.
+    """
+
+    key: str
+    start: int = 0
+    stop: int | None = None
+
+
+class Found(NamedTuple):
+    """What came of a piece: its bytes, the size of the whole object, and the version of that.
+
+    The version is an ETag, or size and time of change; "" where the server tells neither.
+    """
+
+    data: bytes
+    size: int
+    version: str
+
+
+class Objects(Protocol):
+    """The objects below one URL, by keys relative to it.
+
+    Threads may share them. They pickle without connections, and nothing of them is open in a forked
+    child. ``url`` has no credentials in it, and no query.
+    """
+
+    url: str
+
+    def get(self, piece: Piece) -> Found | None:
+        """Fetch a piece, which may take its time.
+
+        None where there is no such object; ReadError where it cannot be had, or is no longer what
+        it was.
+        """
+
+    def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
+        """Fetch pieces at the same time, neighbours in one request, as far as the bounds allow.
+
+        They come in the sequence they are asked for. ReadError where one of them cannot be had.
+        """
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with ``prefix``, listed page by page."""

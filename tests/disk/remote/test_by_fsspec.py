@@ -1,0 +1,98 @@
+"""What fsspec reads, however it does; the contract of all means is in ``test_line``."""
+
+import zipfile
+
+import pytest
+
+fsspec = pytest.importorskip("fsspec")
+
+from globidx.disk.remote.by_fsspec import ByFsspec, as_os_errors  # noqa: E402
+from globidx.disk.remote.objects import Piece  # noqa: E402
+from globidx.disk.remote.retries import PassingError  # noqa: E402
+from globidx.errors import MissingPackageError, NoFilesError, ReadError  # noqa: E402
+
+from .conftest import HASTY  # noqa: E402
+
+DATA = bytes(range(200))
+
+
+@pytest.fixture(params=["memory", "file", "zip"])
+def back(request, tmp_path):
+    """Objects ``x/a`` and ``x/b`` in memory, in a folder, and in a zip file there."""
+    if request.param == "memory":
+        files = fsspec.filesystem("memory")
+        files.pipe({"/back/x/a": DATA, "/back/x/b": b"b", "/back/x/empty": b""})
+        url = "memory://back"
+    elif request.param == "file":
+        (tmp_path / "x").mkdir()
+        for name, data in (("a", DATA), ("b", b"b"), ("empty", b"")):
+            (tmp_path / "x" / name).write_bytes(data)
+        url = f"file://{tmp_path}"
+    else:
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            archive.writestr("in/x/a", DATA)
+            archive.writestr("in/x/b", b"b")
+        url = f"zip://in::{tmp_path}/z.zip"
+    yield ByFsspec(url, "", None, HASTY, "in a test")
+    if request.param == "memory":
+        files.rm("/back", recursive=True)
+
+
+@pytest.mark.parametrize("piece", [Piece("x/a"), Piece("x/a", 3), Piece("x/a", 3, 9), Piece("x/a", -5), Piece("x/a", 3, 900)], ids=str)  # fmt: skip
+def test_every_file_system_gives_the_same_pieces(back, piece):
+    """With the size of the whole object."""
+    found = back.fetch(piece)
+    assert (found.data, found.size) == (DATA[piece.start : piece.stop], 200)
+
+
+def test_what_is_no_file_is_none(back):
+    """Nothing, and a folder."""
+    assert back.fetch(Piece("x/none")) is None and back.fetch(Piece("x", 0, 3)) is None
+
+
+def test_files_with_bytes_in_them_are_listed(back):
+    """Relative to the URL."""
+    assert sorted(back.names("x")) == ["x/a", "x/b"] and "in a test" in back.how
+
+
+def test_errors_of_packages_are_oserrors_without_queries():
+    """Those of Python and of this package stay what they are."""
+
+    class OtherError(Exception):
+        __module__ = "aiohttp.client"
+
+    with (
+        pytest.raises(OSError, match=r"OtherError: http://h/a\?\.\.\. is gone") as failure,
+        as_os_errors(),
+    ):
+        raise OtherError("http://h/a?sig=hunter2 is gone")
+    assert "hunter2" not in str(failure.value)
+    with pytest.raises(KeyError), as_os_errors():
+        raise KeyError("x")
+
+
+def test_a_protocol_nobody_knows_is_told():
+    """And one whose package is not installed."""
+    with pytest.raises(NoFilesError, match="nosuch://x names no place"):
+        ByFsspec("nosuch://x", "", None, HASTY, "")
+    with pytest.raises((MissingPackageError, NoFilesError), match="oss://x"):
+        ByFsspec("oss://x", "", None, HASTY, "")
+
+
+def test_other_file_systems_are_asked_once_unless_a_connection_broke():
+    """Those of S3 and others try again by themselves."""
+
+    class Failing(fsspec.AbstractFileSystem):
+        protocol = "failing2"
+        error = OSError("no")
+
+        def cat_file(self, path, start=None, end=None, **options):
+            raise self.error
+
+    fsspec.register_implementation("failing2", Failing, clobber=True)
+    back = ByFsspec("failing2://x", "", None, HASTY, "")
+    with pytest.raises(ReadError, match="no"):
+        back.fetch(Piece("a"))
+    Failing.error = ConnectionResetError("gone")
+    with pytest.raises(PassingError, match="gone"):
+        back.fetch(Piece("a"))

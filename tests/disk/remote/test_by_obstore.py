@@ -1,0 +1,55 @@
+"""What obstore says, in the words of this package; the contract of all means is in ``test_line``."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import clean_environment
+
+pytest.importorskip("obstore")
+
+from globidx.disk.remote.by_obstore import ByObstore
+from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.retries import PassingError
+from globidx.errors import ReadError
+
+from .conftest import HASTY
+
+
+def test_it_asks_once_and_says_whether_to_ask_again(server):
+    """Whoever called it decides how often."""
+    Path(server.folder, "o").write_bytes(b"12345")
+    back = ByObstore("http", server.url, "", {}, HASTY)
+    assert back.fetch(Piece("o", 1, 3)).data == b"23"
+    for status, error in ((503, PassingError), (429, PassingError), (403, ReadError)):
+        server.plan({"kind": "status", "status": status})
+        server.take()
+        with pytest.raises(error, match=str(status)) as failure:
+            back.fetch(Piece("o"))
+        assert len(server.take()["asked"]) == 1 and "\n" not in str(failure.value)
+
+
+def test_headers_and_parameters_go_with_each_request(server):
+    """As the options of HTTP have them."""
+    Path(server.folder, "o").write_bytes(b"12345")
+    back = ByObstore("http", server.url, "x=1", {"params": {"sig": "hunter2"}}, HASTY)
+    assert back.fetch(Piece("o")).data == b"12345"
+
+
+def test_only_the_process_that_used_it_first_may_use_it(server):
+    """A child that is forked later may not, and finds out without asking."""
+    program = f"""
+import os, sys
+from globidx.disk.remote.by_obstore import ByObstore, is_usable
+from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.retries import Bounds
+def child(expected):
+    pid = os.fork()
+    if pid == 0: os._exit(0 if is_usable() is expected else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert child(True) == 0
+ByObstore("http", {server.url!r}, "", {{}}, Bounds()).fetch(Piece("none"))
+assert is_usable() and child(False) == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=clean_environment())

@@ -1,0 +1,209 @@
+"""One contract for whatever makes the requests: what is asked for comes, or there is an error that says why."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from pathlib import Path
+
+import pytest
+
+from globidx.disk.remote.line import Line
+from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.retries import Bounds
+from globidx.errors import ReadError
+
+from .conftest import HASTY
+
+DATA = os.urandom(100_000)
+
+
+@pytest.fixture
+def objects(server, line):
+    """Two objects, one without bytes, and what asks for them."""
+    folder = Path(server.folder)
+    for name, data in (("a", DATA), ("b", DATA[::-1]), ("empty", b"")):
+        (folder / name).write_bytes(data)
+    return line.at(server.url)[0]
+
+
+PIECES = [
+    Piece("a"),
+    Piece("a", 7),
+    Piece("a", 7, 900),
+    Piece("a", -50),
+    Piece("b", 0, 1),
+    Piece("a", -(10**6)),
+]
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=str)
+def test_a_piece_is_those_bytes(objects, piece):
+    """With the size of the whole object, and one version of it however much is asked for."""
+    found = objects.get(piece)
+    data = DATA if piece.key == "a" else DATA[::-1]
+    assert found.data == data[piece.start : piece.stop] and found.size == len(data)
+    assert found.version and found.version == objects.get(Piece(piece.key)).version
+
+
+def test_what_is_not_there_is_none(objects):
+    """And what has no bytes is empty."""
+    assert objects.get(Piece("none")) is None
+    assert objects.get(Piece("empty")).data == b""
+    assert objects.get_many([Piece("none"), Piece("a", 3, 5)])[1].data == DATA[3:5]
+
+
+def test_many_come_as_they_were_asked_for(objects, server):
+    """Neighbours in one request, others at the same time, no more than allowed."""
+    server.delay(0.05)
+    pieces = [Piece("a", 10 * n, 10 * n + 10) for n in range(50)]
+    found = objects.get_many(pieces[::-1])
+    assert [one.data for one in found] == [DATA[p.start : p.stop] for p in pieces[::-1]]
+    assert len(server.take()["asked"]) == 1
+    names = [f"many{n}" for n in range(24)]
+    for name in names:
+        Path(server.folder, name).write_bytes(name.encode())
+    assert [one.data.decode() for one in objects.get_many([Piece(name) for name in names])] == names
+    assert server.take()["most"] == HASTY.requests
+
+
+FAULTS = [
+    {"kind": "status", "status": 500},
+    {"kind": "status", "status": 503},
+    {"kind": "status", "status": 429, "retry_after": 1},
+    {"kind": "reset"},
+    {"kind": "truncate"},
+    {"kind": "shift"},
+    {"kind": "stall"},
+]
+
+
+@pytest.mark.parametrize(
+    "fault", FAULTS, ids=lambda fault: fault["kind"] + str(fault.get("status", ""))
+)
+def test_what_passes_is_not_seen(objects, server, fault):
+    """The bytes come, a try later."""
+    server.plan({**fault, "times": 1})
+    assert objects.get(Piece("a", 100, 5000)).data == DATA[100:5000]
+    assert len(server.take()["asked"]) == 2
+
+
+@pytest.mark.parametrize(
+    "fault", [FAULTS[0], FAULTS[3], FAULTS[5]], ids=lambda fault: fault["kind"]
+)
+def test_what_stays_is_an_error_that_names_the_object(objects, server, fault):
+    """After as many tries as are allowed."""
+    server.plan(fault)
+    with pytest.raises(ReadError, match=r"127\.0\.0\.1:\d+/a cannot be had; asked 3 times"):
+        objects.get(Piece("a", 100, 5000))
+    # aiohttp asks once more by itself where a connection that it had kept is gone
+    assert len(server.take()["asked"]) in ((3, 6) if fault["kind"] == "reset" else (3,))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_what_no_try_will_have_is_an_error_at_once(objects, server, status):
+    """A refusal is not asked for again."""
+    server.plan({"kind": "status", "status": status})
+    with pytest.raises(ReadError, match=str(status)):
+        objects.get(Piece("a"))
+    assert len(server.take()["asked"]) == 1
+
+
+def test_a_server_without_ranges_is_read_whole(objects, server):
+    """More bytes than asked for, and the right ones."""
+    server.plan({"kind": "whole"})
+    assert objects.get(Piece("a", 100, 5000)).data == DATA[100:5000]
+    assert objects.get(Piece("a", -10)).data == DATA[-10:]
+
+
+def test_an_object_that_was_replaced_is_an_error(objects, server, line):
+    """By its ETag, though its size is the same; after ``forget`` it is read as it is."""
+    assert objects.get(Piece("a", 0, 5)).data == DATA[:5]
+    path = Path(server.folder, "a")
+    path.write_bytes(DATA[::-1])
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ReadError, match="/a was replaced while it was read"):
+        objects.get(Piece("a", 5, 9))
+    line.forget()
+    assert objects.get(Piece("a", 5, 9)).data == DATA[::-1][5:9]
+
+
+def test_a_signed_query_goes_with_each_request_and_is_shown_nowhere(server, line):
+    """Neither by an error with all its causes, nor by what the objects call themselves."""
+    Path(server.folder, "deep").mkdir(exist_ok=True)
+    Path(server.folder, "deep/a").write_bytes(DATA)
+    objects, key = line.at(f"{server.url}/deep?sig=hunter2")
+    assert key == "deep" and objects.get(Piece("deep/a")).data == DATA
+    assert "hunter2" not in objects.url
+    for fault in (
+        {"kind": "status", "status": 403},
+        {"kind": "status", "status": 500},
+        {"kind": "reset"},
+    ):
+        server.plan(fault)
+        with pytest.raises(ReadError) as failure:
+            objects.get(Piece("deep/a"))
+        text = "".join(traceback.format_exception(failure.value))
+        assert "deep/a" in text and "hunter2" not in text
+
+
+def test_a_line_travels_without_what_is_open(server):
+    """Its options and bounds go to workers; a copy asks anew."""
+    Path(server.folder, "a").write_bytes(DATA)
+    line = Line(Bounds(requests=3), {"headers": {"X-Secret": "hunter2"}})
+    assert line.at(server.url)[0].get(Piece("a", 0, 3)).data == DATA[:3]
+    copy = pickle.loads(pickle.dumps(line))
+    assert copy.bounds == line.bounds and copy.how() == []
+    assert copy.at(server.url)[0].get(Piece("a", 0, 3)).data == DATA[:3]
+    assert "hunter2" not in repr(copy)
+    line.close()
+    copy.close()
+
+
+def test_a_forked_child_reads_though_its_parent_has(server):
+    """Rust's threads are not there in the child: it asks by fsspec, and waits for nobody."""
+    pytest.importorskip("obstore")
+    Path(server.folder, "a").write_bytes(DATA)
+    line = Line(HASTY)
+    objects = line.at(server.url)[0]
+    assert objects.get(Piece("a", 0, 9)).data == DATA[:9] and line.how() == ["obstore (http)"]
+    child = os.fork()
+    if child == 0:
+        ok = False
+        try:
+            own = line.at(server.url)[0]
+            ok = own.get(Piece("a", 3, 9)).data == DATA[3:9] and "was forked" in line.how()[0]
+        finally:
+            os._exit(0 if ok else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert objects.get(Piece("a", 1, 9)).data == DATA[1:9]
+    line.close()
+
+
+def test_a_bucket_is_listed_in_pages_and_read(server):
+    """More keys than a page of S3 has."""
+    pytest.importorskip("obstore")
+    bucket = Path(server.folder, "bucket")
+    (bucket / "x").mkdir(parents=True, exist_ok=True)
+    for number in range(1203):
+        (bucket / f"x/{number:04d}").write_bytes(b"%d" % number)
+    line = Line(HASTY, {"anon": True, "endpoint_url": server.url})
+    objects, key = line.at("s3://bucket/x")
+    assert key == "x" and sorted(objects.names("x/")) == [f"x/{n:04d}" for n in range(1203)]
+    assert objects.get(Piece("x/0077")).data == b"77" and line.how() == ["obstore (s3)"]
+    assert len([one for one in server.take()["asked"] if one[1] == "/bucket"]) >= 2
+    line.close()
+
+
+def test_the_reason_not_to_use_obstore_is_told():
+    """An option that it has not, and a protocol."""
+    pytest.importorskip("obstore")
+    assert "no option 'block_size'" in _how("http://127.0.0.1:9", {"block_size": 9})
+    assert "all but S3" in _how("memory://x", None)
+
+
+def _how(url, options):
+    line = Line(HASTY, options)
+    line.at(url)[0].behind._reached()
+    return line.how()[0]

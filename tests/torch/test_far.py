@@ -1,0 +1,257 @@
+"""The laws over files by URL: what is delivered and committed is what it would be on a disk, only sooner.
+
+A server in a process of its own, real workers, and faults on the line.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+from processes import clean_environment
+from servers import Server
+
+pytest.importorskip("obstore")
+pytest.importorskip("aiohttp")
+
+import globidx
+from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
+from globidx.errors import ReadError
+from globidx.orders import ChunkShuffle
+
+FILES, ITEMS = 3, 40
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three stores: chunks of one item, of four, and shards; and all samples."""
+    folder = tmp_path_factory.mktemp("far")
+    rows = np.random.default_rng(1).integers(0, 2**16, (FILES * ITEMS, 40), "u2")
+    for number, (chunk, shard) in enumerate([(4, None), (4, 20), (4, None)]):
+        some = rows[number * ITEMS : (number + 1) * ITEMS]
+        zarr.create_array(
+            folder / f"{number}.zarr",
+            data=some,
+            chunks=(chunk, 40),
+            shards=shard and (shard, 40),
+            zarr_format=2 if number == 2 else 3,
+        )
+    with Server(folder) as server:
+        yield server, rows
+
+
+@pytest.fixture
+def server(data, tmp_path, monkeypatch):
+    """The server with nothing planned, and caches of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    data[0].plan()
+    data[0].delay(0)
+    data[0].take()
+    return data[0]
+
+
+def urls(server):
+    return [f"{server.url}/{number}.zarr" for number in range(FILES)]
+
+
+def loaded(dataset, sampler, **options):
+    return DataLoader(dataset, sampler=sampler, **{"batch_size": 7, **options})
+
+
+def delivered(loader, most=None):
+    """The batches, as lists of (id, sample), of as many steps."""
+    batches = []
+    for batch in loader:
+        samples, ids = batch
+        batches.append(
+            [(int(id), sample.numpy().copy()) for id, sample in zip(ids, samples, strict=True)]
+        )
+        if len(batches) == most:
+            break
+    return batches
+
+
+def ids_of(batches):
+    return [id for batch in batches for id, _ in batch]
+
+
+def require_right(batches, rows):
+    for batch in batches:
+        for id, sample in batch:
+            np.testing.assert_array_equal(sample, rows[id])
+
+
+CASES = [
+    ({}, 0, {}),
+    ({"prefetch_bytes": 300}, 0, {"batch_size": 3}),
+    ({"requests": 2, "cache_bytes": 0}, 0, {"drop_last": True}),
+    ({}, 2, {}),
+    ({"requests": 3}, 1, {"batch_size": 5, "prefetch_factor": 3}),
+]
+
+
+@pytest.mark.parametrize("order", [None, ChunkShuffle()], ids=["shuffle", "chunks"])
+@pytest.mark.parametrize(("reading", "workers", "loading"), CASES)
+def test_batches_are_those_of_local_files(server, data, reading, workers, loading, order):
+    """The same ids in the same batches, and their samples; each once."""
+    near = FileCacheDataset(GlobalIndexManager(server.folder), with_id=True)
+    far = FileCacheDataset(GlobalIndexManager(urls(server)), with_id=True, **reading)
+    assert far.fingerprint == near.fingerprint
+    runs = []
+    for dataset in (near, far):
+        sampler = ResumableDistributedSampler(dataset, 1, 0, order=copy.copy(order))
+        loader = loaded(dataset, sampler, num_workers=workers, **loading)
+        runs.append((delivered(loader), sampler.state_dict()))
+    (expected, record), (got, same) = runs
+    assert [[id for id, _ in batch] for batch in got] == [
+        [id for id, _ in batch] for batch in expected
+    ]
+    assert record == same
+    require_right(got, data[1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_is_resumed_on_other_ranks_reads_each_sample_once(server, data, workers):
+    """What was drawn ahead was not delivered, and is not in the record."""
+    manager = GlobalIndexManager(urls(server))
+    dataset = FileCacheDataset(manager, with_id=True)
+    sampler = ResumableDistributedSampler(dataset, 1, 0, seed=3)
+    first = delivered(loaded(dataset, sampler, num_workers=workers), most=4)
+    record = sampler.state_dict()
+    # the batch that the loop was left in is delivered again
+    done = ids_of(first)[: 3 * 7]
+    rest = []
+    for rank in range(2):
+        other = FileCacheDataset(manager, with_id=True)
+        own = ResumableDistributedSampler(other, 2, rank, seed=3, tail="exact")
+        own.load_state_dict(record)
+        rest += delivered(loaded(other, own, batch_size=5, num_workers=workers))
+    require_right(first + rest, data[1])
+    assert sorted(done + ids_of(rest)) == list(range(FILES * ITEMS))
+
+
+FAULTS = [
+    {"kind": "status", "status": 503},
+    {"kind": "reset"},
+    {"kind": "truncate"},
+    {"kind": "shift"},
+]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_line_that_breaks_again_and_again_changes_nothing(server, data, workers):
+    """Errors of all kinds, all through the epoch."""
+    dataset = FileCacheDataset(GlobalIndexManager(urls(server)), with_id=True, cache_bytes=0)
+    server.plan(
+        *(
+            {**fault, "path": "/c/" if n else ".zarr", "after": 5 + 3 * n, "times": 2}
+            for n, fault in enumerate(FAULTS)
+        )
+    )
+    sampler = ResumableDistributedSampler(dataset, 1, 0)
+    batches = delivered(loaded(dataset, sampler, num_workers=workers))
+    require_right(batches, data[1])
+    assert sorted(ids_of(batches)) == list(range(FILES * ITEMS))
+
+
+def test_a_chunk_that_cannot_be_had_is_told_and_nothing_else_is_lost(server, data):
+    """The error names file and id; a new loop over the mended line delivers what was left."""
+    dataset = FileCacheDataset(GlobalIndexManager(urls(server)), with_id=True, cache_bytes=0)
+    sampler = ResumableDistributedSampler(dataset, 1, 0, shuffle=False)
+    server.plan({"path": "0.zarr/c/5", "kind": "status", "status": 403})
+    first = []
+    with pytest.raises(ReadError, match=r"sample id 20.*0\.zarr.*403"):
+        for samples, ids in loaded(dataset, sampler, batch_size=4):
+            first.append([(int(id), one.numpy()) for id, one in zip(ids, samples, strict=True)])
+    server.plan()
+    done = list(range(20))
+    assert ids_of(first) == done
+    rest = delivered(loaded(dataset, sampler, batch_size=4))
+    assert sorted(set(done + ids_of(rest))) == list(range(FILES * ITEMS))
+    require_right(first + rest, data[1])
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
+
+def main(urls):
+    dataset = FileCacheDataset(GlobalIndexManager(urls), with_id=True)
+    sampler = ResumableDistributedSampler(dataset, 1, 0)
+    committed, held = [], []
+    try:
+        for step, (_, ids) in enumerate(DataLoader(dataset, 2, sampler=sampler, num_workers=2)):
+            committed, held = committed + held, ids.tolist()
+            if step == 3:
+                for worker in multiprocessing.active_children():
+                    os.kill(worker.pid, signal.SIGKILL)
+    # torch's own, or that of a pipe whose end is gone
+    except (RuntimeError, EOFError, OSError) as error:
+        # it had come back for the next batch
+        committed += held
+        print("failed:", error, file=sys.stderr)
+    left = sampler.remaining
+    rest = [int(id) for _, ids in DataLoader(dataset, 5, sampler=sampler) for id in ids]
+    print("left", left, len(rest), sorted(committed + rest) == list(range(len(dataset))), flush=True)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+"""
+
+
+def test_workers_that_are_killed_lose_nothing(server, tmp_path):
+    """By SIGKILL, with requests under way: the loop fails at once, and is gone on with."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    server.delay(0.01)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "killed.py", *urls(server)],
+        env=clean_environment(XDG_CACHE_HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stderr.startswith("failed:"), done.stderr
+    word, left, delivered_then, is_exact = done.stdout.split()
+    assert (word, left, is_exact) == ("left", delivered_then, "True")
+
+
+def test_requests_are_in_flight_while_the_loop_holds_a_batch(server):
+    """In one process: the next batches' chunks arrive without being asked for by the loop."""
+    dataset = FileCacheDataset(GlobalIndexManager(urls(server)), with_id=True)
+    loader = loaded(
+        dataset, ResumableDistributedSampler(dataset, 1, 0, shuffle=False), batch_size=4
+    )
+    batches = iter(loader)
+    next(batches)
+    ahead = dataset._reader.line.ahead
+    with ahead._changed:
+        assert ahead._changed.wait_for(lambda: ahead.nbytes and not ahead._flying, timeout=30)
+    server.take()
+    next(batches)
+    assert [one for one in server.take()["asked"] if "0.zarr/c/1/" in one[1]] == []
+
+
+def test_the_bounds_are_validated_and_explained(server):
+    """And an index of local files has no line."""
+    manager = GlobalIndexManager(urls(server))
+    for wrong in (
+        {"requests": 0},
+        {"requests": 1.5},
+        {"prefetch_bytes": 0},
+        {"prefetch_bytes": "1G"},
+    ):
+        with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
+            FileCacheDataset(manager, **wrong)
+    dataset = FileCacheDataset(manager, requests=5, prefetch_bytes=2**20)
+    dataset[0]
+    told = dataset.explain().splitlines()[-1]
+    assert (
+        told == "by URL: obstore (http); at most 5 requests in flight, 1 MiB fetched ahead"
+        or "fsspec (http" in told
+    )
+    assert "by URL" not in FileCacheDataset(GlobalIndexManager(server.folder)).explain()
+    assert globidx.FileCacheDataset(manager).foresight > 0
