@@ -14,7 +14,8 @@ are of CPU time, which is the time of a process that has a core for itself; what
 
 "threads": ``workers="threads"`` beside worker processes, and torch's loader over the same dataset.
 
-"shared": how often chunks are decoded with ``cache="shared"`` when a run goes on with other ranks, and what a hit costs.
+"shared": how often chunks are decoded with ``cache="shared"`` where a run goes on with other ranks, and what a hit
+costs.
 
 "peers": litdata, Mosaic's streaming and Hugging Face datasets by their own loaders over converted copies, those of
 them that are installed (extras ``readbench`` and ``readbench-mosaic``).
