@@ -135,6 +135,18 @@ def test_a_turn_that_does_not_end_is_waited_for_no_longer_than_that(name, monkey
         attach(name, SIZE, nothing)
 
 
+def test_a_turn_that_another_user_holds_is_not_waited_for(name, monkeypatch):
+    """Anybody can take a socket's name: the error says who did."""
+    user, own = os.geteuid() + 1, os.geteuid()
+    # for this process as it would be for that user
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with (
+        nameless._turn(nameless.label_of(name)),
+        pytest.raises(OSError, match=rf"user {own} holds its name, by process {os.getpid()}"),
+    ):
+        attach(name, SIZE, nothing)
+
+
 @pytest.mark.parametrize("wrong", ["mode", "size"])
 def test_what_another_one_put_under_its_name_is_not_taken(name, wrong):
     """Memory that others can write to, or of another size, is left alone."""
