@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Literal
 from weakref import ref
 
@@ -18,12 +17,12 @@ from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
+from globidx.torch.delivery.exchange import Exchange
 from globidx.torch.delivery.pinning import CudaPins
-from globidx.torch.delivery.slotted import Slotted
 from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
-from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
+from globidx.torch.loops.handover import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
 from globidx.torch.sampler import ResumableDistributedSampler
@@ -328,15 +327,17 @@ class DataLoader(ShieldedLoader):
             return "batches are made in this process"
         if self._has_threads:
             return f"{self.num_workers} threads of this process, which share its cache"
-        slotted = self.__dict__.get("_slotted", lambda: None)()
-        now = f"{self.num_workers} x {self.slots} slots" if slotted is None else slotted.explained()
+        exchange = self.__dict__.get("_exchange", lambda: None)()
+        now = (
+            f"{self.num_workers} x {self.slots} slots" if exchange is None else exchange.explained()
+        )
         if not self.slots or self.__dict__.get("_lacks_slots"):
             return f"{self.num_workers} workers; batches travel as torch sends them (no slots)"
         return f"{self.num_workers} workers; batches travel in shared memory: {now}"
 
     def __getstate__(self) -> dict[str, Any]:
         # references to a loop of this process mean nothing in another
-        left = "_pass", "_slotted"
+        left = "_pass", "_exchange"
         return {name: value for name, value in self.__dict__.items() if name not in left}
 
     # -- inside
@@ -356,19 +357,19 @@ class DataLoader(ShieldedLoader):
         if not self.slots:
             return super()._get_iterator()
         pins = None if self.device is None else CudaPins(self.device)
-        slotted = Slotted.where_possible(self.num_workers, self.slots, pins)
-        self._lacks_slots = slotted is None
-        if slotted is None:
+        exchange = Exchange.where_possible(self.num_workers, self.slots, pins)
+        self._lacks_slots = exchange is None
+        if exchange is None:
             return super()._get_iterator()
         # torch reads the attribute here only; whoever reads it later must get the one from before
         own = self.collate_fn
-        self.collate_fn = slotted.collate(own)
+        self.collate_fn = exchange.collate(own)
         try:
             batches = super()._get_iterator()
         finally:
             self.collate_fn = own
-        slotted.belongs_to(batches)
-        self._slotted = ref(slotted)
+        exchange.belongs_to(batches)
+        self._exchange = ref(exchange)
         return batches
 
     @property
@@ -397,9 +398,14 @@ class DataLoader(ShieldedLoader):
                 getattr(self.dataset, "moment", None), SharedMoment
             )
             # without a reference to this loader, which would be freed late, and its workers with it
-            foresight = partial(_foreseen, self.dataset, self.batch_sampler, self._lanes)
             self._drawn_batches = DrawnBatches(
-                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=foresight
+                inner,
+                sampler,
+                in_order=in_order,
+                is_dated=is_dated,
+                dataset=self.dataset,
+                # without batches nothing is told
+                batching=None if inner is sampler else self._batching(),
             )
         return self._drawn_batches
 
@@ -501,14 +507,6 @@ class _Batches:
     def open(self) -> tuple[Any, deque[DrawnBatch]]:
         """The batches of a new pass, and what each has."""
         return self._loader._open()
-
-
-def _foreseen(dataset: Any, batch_sampler: Any, lanes: int) -> Foreseen | None:
-    """What tells a dataset which batches come next; None for one that has no use for it."""
-    batching, count = Batching.of(batch_sampler, lanes), getattr(dataset, "foresight", 0)
-    if not count or batching.size is None or batch_sampler is None:
-        return None
-    return Foreseen(batching.size, lanes=max(1, lanes), count=count)
 
 
 def _hides_substitutes(dataset: Any, depth: int = 0) -> bool:

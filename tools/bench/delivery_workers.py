@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -24,6 +25,8 @@ BARS = {"hdf5 contiguous": (2, None), "zarr3 chunk 16": (None, 1.5)}
 LOADERS = ("torch", "no slots", "slots")
 #: CPU of the main process an item.
 MAIN_S = 3e-6
+#: How many batches at both ends of a pass are not measured.
+_ASIDE = 10
 
 
 def workers(folder: Path, items: int, repeats: int) -> None:
@@ -63,11 +66,12 @@ def measured(folder: Path, layout: str, repeats: int) -> dict[str, tuple[float, 
 
 
 def _pass(batches: Any) -> tuple[float, float]:
-    """Items a second from the tenth batch on, and what each takes of the main process."""
+    """Items a second, and what each takes of the main process, while workers neither start nor end."""
     stream = iter(batches)
-    for _ in range(10):
+    for _ in range(_ASIDE):
         next(stream)
-    start, used, items = perf_counter(), process_time(), sum(map(len, stream))
+    amid = islice(stream, len(batches) - 2 * _ASIDE)
+    start, used, items = perf_counter(), process_time(), sum(map(len, amid))
     return items / (perf_counter() - start), (process_time() - used) / items
 
 

@@ -16,6 +16,7 @@ import os
 from multiprocessing import reduction
 from typing import Any
 
+from globidx.disk.files.nameless import free_memory
 from globidx.torch.delivery.mapping import Mapping, give_back
 
 FREE, TAKEN = 0, 1
@@ -80,6 +81,9 @@ class SlotFile:
         """Take memory for a slot; OSError if there is none, where a write would end the process."""
         if size > _APART:
             raise OSError(f"a batch of {size} bytes is larger than a slot can be")
+        # the kernel would rather kill a process of the control group than refuse
+        if size > (free := free_memory()):
+            raise OSError(f"{free} bytes are free")
         os.posix_fallocate(self._fd, _APART * (1 + slot), size)
 
     def map(self, slot: int, size: int) -> Mapping:

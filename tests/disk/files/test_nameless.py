@@ -218,12 +218,11 @@ def test_a_lock_that_is_apart_is_one_threads_alone(name):
 def test_a_forked_child_holds_no_lock_of_its_parent(name):
     """Not when the parent gives it back, and not when the parent is killed and the child lives on."""
     memory, _ = marked(name, 1)
-    child = None
     with memory.apart(3, seconds=0):
         child, _ = holding(lambda: ["born"])
     with memory.apart(3, seconds=0) as had:
+        kill(child)
         assert had
-    kill(child)
 
     def parent():
         own = attach(name, SIZE, nothing)
@@ -236,6 +235,6 @@ def test_a_forked_child_holds_no_lock_of_its_parent(name):
     first, grandchild = holding(parent)
     kill(first)
     with memory.apart(3, seconds=0) as had:
+        os.kill(int(grandchild), signal.SIGKILL)
         assert had
-    os.kill(int(grandchild), signal.SIGKILL)
     memory.close()

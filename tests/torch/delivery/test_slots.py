@@ -78,3 +78,9 @@ def test_a_batch_that_no_slot_can_hold_is_refused():
 def test_sizes_are_whole_pages():
     """The least that is enough."""
     assert [rounded(size) for size in (1, 4095, 4096, 4097)] == [4096, 4096, 4096, 8192]
+
+
+def test_more_memory_than_is_free_is_refused():
+    """Before the kernel kills a process for it."""
+    with pytest.raises(OSError, match=r"\d+ bytes are free"):
+        SlotFile.made(1, 1).reserve(0, 1 << 36)

@@ -323,6 +323,29 @@ def test_pages_are_read_ahead_and_bounded(far):
     assert counting.asked[-1][0][1:] == (3, 3 + ranges.PAGE * 5)
 
 
+def test_a_file_is_of_the_version_of_its_first_page(far):
+    """Also where nobody else compares versions, as after a long time of reading from a cache."""
+    path = far.path / "a.h5"
+    file = RangeFile(*Line(scans=True).at(f"{far.url}/a.h5"))
+    assert file.fetch(5, 9) == path.read_bytes()[5:9]
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(ReadError, match="was replaced while it was read"):
+        file.fetch(5, 9)
+    path.unlink()
+    with pytest.raises(ReadError, match="and is no longer"):
+        file.fetch(5, 9)
+
+
+def test_rows_are_kept_in_the_same_blocks_whatever_is_read(far, tmp_path):
+    """Of contiguous rows, in any batches: as many entries as there are blocks."""
+    _, by_url = both(far, tmp_path, "plain", local_cache=tmp_path / "cache")
+    for start in range(60):
+        by_url.__getitems__([start, start + 60])
+    by_url.close()
+    # of each file: its version, pages of metadata, and one block of all rows
+    assert LocalCache(tmp_path / "cache").info().entries[far.url] <= 2 * 4
+
+
 def test_threads_that_open_files_do_not_wait_for_one_another(far, tmp_path):
     """HDF5's lock is held while it reads, and threads that fetch may wait for it: none waits in a circle."""
     for number in range(12):

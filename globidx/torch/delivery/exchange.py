@@ -13,7 +13,7 @@ from globidx.torch.delivery.slots import IN_SLOTS, LARGEST, OTHERWISE, SlotFile
 _log = logging.getLogger("globidx")
 
 
-class Slotted:
+class Exchange:
     """The slots of an iterator whose workers are to start.
 
     Parameters
@@ -35,7 +35,7 @@ class Slotted:
         self._lender = Lender(self._workers.another(), pins)
 
     @classmethod
-    def where_possible(cls, workers: int, slots: int, pins: Pins | None = None) -> Slotted | None:
+    def where_possible(cls, workers: int, slots: int, pins: Pins | None = None) -> Exchange | None:
         """Slots; None, and a line in the log, if the system has none."""
         try:
             return cls(workers, slots, pins)

@@ -58,13 +58,13 @@ def is_right(batch, number, size=4):
     )
 
 
-def slotted(batches):
+def exchange(batches):
     return batches._globidx_slots
 
 
 def counts(batches):
     """(batches in slots, others)."""
-    found = slotted(batches)._lender.file.counts.tolist()
+    found = exchange(batches)._lender.file.counts.tolist()
     return sum(found[0::3]), sum(found[1::3])
 
 
@@ -118,7 +118,7 @@ def test_memory_does_not_grow_over_a_thousand_batches():
     for number, batch in enumerate(batches):
         assert is_right(batch, number)
         if number in (100, 1099):
-            file = slotted(batches)._lender.file
+            file = exchange(batches)._lender.file
             with open("/proc/self/maps") as lines:
                 mapped = sum("globidx-slots" in line for line in lines)
             opened = len(os.listdir("/proc/self/fd"))
@@ -148,8 +148,8 @@ def test_a_loop_that_was_left_loses_no_slot():
     assert others <= 6
     assert in_slots > 300
     assert all(is_right(one, number) for number, one in kept)
-    assert len(slotted(batches).held) == 1
-    states = list(slotted(batches)._lender.file.states)
+    assert len(exchange(batches).held) == 1
+    states = list(exchange(batches)._lender.file.states)
     assert states.count(FREE) == len(states) - 1
 
 
@@ -193,7 +193,7 @@ def test_two_loaders_at_once_do_not_mix():
 BOMBED = """
 import sys
 from torch.utils.data._utils import signal_handling
-from tests.torch.delivery.test_slotted import loader, Numbered, is_right
+from tests.torch.delivery.test_exchange import loader, Numbered, is_right
 kept = []
 try:
     for batch in loader(Numbered(bomb=101), persistent_workers=sys.argv[1] == "True", slots=40):
@@ -223,7 +223,7 @@ def test_a_killed_worker_is_an_error_that_says_so(persistent):
 
 KILLED = """
 import sys, os
-from tests.torch.delivery.test_slotted import loader, Numbered
+from tests.torch.delivery.test_exchange import loader, Numbered
 if __name__ == "__main__":
     batches = iter(loader(Numbered(10**6), prefetch_factor=8))
     kept = [next(batches) for _ in range(4)]
@@ -333,7 +333,7 @@ def test_an_error_of_the_collate_function_is_the_users(monkeypatch):
 
 LIMITED = """
 import logging, resource
-from tests.torch.delivery.test_slotted import loader, Numbered, is_right
+from tests.torch.delivery.test_exchange import loader, Numbered, is_right
 logging.basicConfig(format="%(message)s")
 # files of a process may not be larger than this, and that of slots is
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
