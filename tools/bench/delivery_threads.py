@@ -2,7 +2,7 @@
 
 python tools/bench/delivery_threads.py rate|memory|idle FOLDER LAYOUT LOADER WORKERS CACHE_MIB
 
-prints JSON: items a second of the best of three passes, or the memory of the process tree near the end of one,
+prints JSON: items a second of the best of some passes, or the memory of the process tree near the end of one,
 or before any.
 """
 
@@ -27,7 +27,8 @@ LOADERS = ("torch", "processes", "threads")
 RATE, MEMORY = 0.85, 0.25
 #: What a process keeps of decoded chunks: the default, and enough for a long window of large items.
 CACHES = (64, 256)
-_PASSES = 3
+#: How long passes are repeated, in seconds: the best of them was disturbed least.
+_SECONDS = 3.0
 
 
 def threads(folder: Path, items: int, repeats: int) -> None:
@@ -93,8 +94,8 @@ def _measured(what: str, *arguments: object) -> float:
 
 def rate(batches: Any) -> float:
     """Items a second from the first batch on, of the best pass."""
-    best = 0.0
-    for _ in range(_PASSES):
+    best, end = 0.0, perf_counter() + _SECONDS
+    while not best or perf_counter() < end:
         stream = iter(batches)
         next(stream)
         start, items = perf_counter(), sum(map(len, stream))
