@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from globidx.disk.files.paths import split_chain
+from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
+from globidx.disk.remote.line import for_scans
 from globidx.disk.stores.base import HDF5_SUFFIXES, ZARR_MARKERS
 from globidx.errors import GlobidxError, NoFilesError, ReadError
 
@@ -24,6 +27,7 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     it needs for this protocol, is not installed; ReadError where the server, or the package that
     asks it, refuses.
     """
+    shown = redacted(url)
     if url.lower().endswith(tuple(HDF5_SUFFIXES)):
         raise NoFilesError(
             f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first"
@@ -34,17 +38,19 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
             if _is_store(files, path):
                 return [url]
             listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
-            stores = sorted(
-                {name.rstrip("/") for name in listed if _is_store(files, name.rstrip("/"))}
-            )
+            names = sorted({name.rstrip("/") for name in listed})
+            # each look waits for the server
+            found = for_scans(options).map(partial(_is_store, files), names)
+            stores = [name for name, is_one in zip(names, found, strict=True) if is_one]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoFilesError(f"there is nothing at {url}: {error}") from None
+        raise NoFilesError(f"there is nothing at {shown}: {redacted(str(error))}") from None
     except GlobidxError:
         raise
     except (OSError, ValueError) as error:
-        raise ReadError(f"{url} cannot be listed: {type(error).__name__}: {error}") from error
+        reason = redacted(f"{type(error).__name__}: {error}")
+        raise ReadError(f"{shown} cannot be listed: {reason}") from None
     if not stores:
-        raise NoFilesError(f"no zarr store matches {url}, and none is in that folder")
+        raise NoFilesError(f"no zarr store matches {shown}, and none is in that folder")
     head, _, behind = split_chain(url)
     # a file system knows its own protocol, not the chain
     if head.count("::") or behind:
