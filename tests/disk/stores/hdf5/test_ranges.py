@@ -309,7 +309,7 @@ def test_pages_are_read_ahead_and_bounded(far):
     file, data = RangeFile(counting, key), path.read_bytes()
     got = b"".join(iter(lambda: file.read(5000), b""))
     assert got == data and [len(one) for one in counting.asked[:6]] == [1, 2, 4, 8, 16, 16]
-    assert len(file._pages) <= 64
+    assert len(file._pages) <= 32
     draw, before = np.random.default_rng(0), len(counting.asked)
     for at in draw.integers(0, len(data), 30).tolist():
         file.seek(at)
