@@ -39,7 +39,7 @@ def explain(reader: Reader) -> str:
         lines += _arrays(reader, now, first)
     if len(firsts) > _MOST_GROUPS:
         lines.append(f"and {len(firsts) - _MOST_GROUPS} more kinds of chunks")
-    kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept"
+    kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept{reader.kept_by()}"
     lines.append(f"at most {reader.handles.capacity} files open, {kept}")
     if reader.line is not None:
         how, bounds = ", ".join(reader.line.how()) or "nothing asked yet", reader.bounds

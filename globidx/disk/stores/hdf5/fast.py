@@ -24,7 +24,7 @@ from globidx.disk.files import forks
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
-from globidx.disk.stores.grid import ChunkGrid, GridSource
+from globidx.disk.stores.grid import ChunkGrid, GridSource, one_by_one
 from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
@@ -40,6 +40,8 @@ _FLETCHER32 = 3
 _GAP = 2**15
 #: Rows of which little is taken are read so many bytes at once.
 _AT_ONCE = 2**18
+#: Buffers that one call fills at most: IOV_MAX of Linux.
+_MOST_AT_ONCE = 1024
 #: Rows of files by URL are asked for in blocks of about so many bytes, or one by one.
 _GRAIN = 2**14
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
@@ -255,6 +257,12 @@ class ContiguousSource(_Known):
             out.byteswap(inplace=True)
         return nbytes
 
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays with the rows from ``start`` on; how many bytes that took."""
+        if self._selection is not None or self._swapped or not isinstance(self._file, RawFile):
+            return one_by_one(self.read, start, outs)
+        return self._file.fill_many(self._offset + start * self._row, outs)
+
     def pieces(self, start: int, stop: int) -> list[Wish]:
         """What rows ``[start, stop)`` ask of a server; [] of a local file."""
         file = self._file
@@ -350,6 +358,15 @@ class RawFile:
                 )
             # a signal, or more than 2 GiB
             target = out.reshape(-1).view(np.uint8)[done:]
+
+    def fill_many(self, offset: int, outs: Sequence[Any]) -> int:
+        """``fill`` arrays with what follows ``offset``, by one call where the system takes as many."""
+        size: int = sum(out.nbytes for out in outs)
+        self._refuse_beyond(offset, size)
+        if len(outs) > _MOST_AT_ONCE or os.preadv(self._descriptor, outs, offset) < size:
+            for out in outs:
+                offset += self.fill(offset, out)
+        return size
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset`` on."""
