@@ -43,7 +43,7 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
             listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
             names = sorted({name.rstrip("/") for name in listed})
             # each look waits for the server
-            found = for_scans(options).map(partial(_is_listed, files), names)
+            found = for_scans(options).map(partial(_is_one, files), names)
             stores = [name for name, is_one in zip(names, found, strict=True) if is_one]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoFilesError(f"there is nothing at {shown}: {redacted(str(error))}") from None
@@ -88,12 +88,8 @@ def _is_file(files: Any, url: str, path: str) -> bool:
     return is_hdf5_by_url(url) and not glob.has_magic(path) and bool(files.exists(path))
 
 
-def _is_hdf5(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
-
-
-def _is_listed(files: Any, path: str) -> bool:
-    return _is_hdf5(path) or _is_store(files, path)
+def _is_one(files: Any, name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) or _is_store(files, name)
 
 
 def _is_store(files: Any, path: str) -> bool:
