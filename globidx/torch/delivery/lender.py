@@ -73,6 +73,8 @@ class Lender:
             if self._pins is not None:
                 self._pins.pin(mapping)
         block = mapping.block()
+        # or else nobody would be here to take it back
+        block.lender = self
         self._held[slot] = ref(block, partial(self._returned, slot))
         return block
 
