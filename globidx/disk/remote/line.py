@@ -14,7 +14,7 @@ from globidx.disk.remote.ahead import Ahead, Expected
 from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.by_obstore import ByObstore, is_usable
 from globidx.disk.remote.hands import Hands
-from globidx.disk.remote.objects import Found, Objects, Piece
+from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.remote.options import family_of, is_in_profile, translated
 from globidx.disk.remote.retries import Bounds, persistently
 from globidx.errors import MissingPackageError, ReadError
@@ -254,9 +254,5 @@ class Requests:
             if len(known) >= _MOST_VERSIONS:
                 known.pop(next(iter(known)), None)
             known[key] = now
-        # a back end that tells versions of some answers only proves nothing by their lack
-        elif before[0] != now[0] or (before[1] != now[1] and before[1] and now[1]):
-            raise ReadError(
-                f"{self.url}/{key} was replaced while it was read: it had {before[0]} bytes, version {before[1]}, "
-                f"and has {now[0]}, version {now[1]}; refresh() the index and start a new epoch"
-            )
+        else:
+            refuse_another(f"{self.url}/{key}", before, now)
