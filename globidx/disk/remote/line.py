@@ -13,7 +13,7 @@ from globidx.disk.remote.addresses import redacted, split
 from globidx.disk.remote.ahead import Ahead, Expected
 from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.by_obstore import ByObstore, is_usable
-from globidx.disk.remote.hands import Hands
+from globidx.disk.remote.hands import Hands, rest
 from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.remote.options import family_of, is_in_profile, translated
 from globidx.disk.remote.retries import Bounds, persistently
@@ -211,7 +211,8 @@ class Requests:
             with self._line.permits:
                 return back.fetch(piece)
 
-        found = persistently(ask, lambda: f"{self.url}/{piece.key}", self._bounds)
+        what = f"{self.url}/{piece.key}"
+        found = persistently(ask, lambda: what, self._bounds, sleep=rest)
         if found is not None:
             self._compare(piece.key, found)
         return found
