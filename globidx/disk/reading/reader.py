@@ -34,6 +34,7 @@ from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Objects
+from globidx.disk.remote.options import server_of
 from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
@@ -339,7 +340,8 @@ class Reader:
         """What the processes call it that may share decoded chunks."""
         missing = self.on_missing
         facts = missing if isinstance(missing, str) else sorted(missing.items())
-        return name_of_cache(self.manager.now, self.columns, self.cache_bytes, facts)
+        server = server_of(self.manager.layout.storage_options)
+        return name_of_cache(self.manager.now, self.columns, self.cache_bytes, facts, server)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)
