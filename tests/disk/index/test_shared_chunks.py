@@ -145,9 +145,10 @@ def test_chunks_rewritten_in_place_are_read_anew_after_a_refresh(tmp_path):
     """They have no stamp: the metadata of their store are as they were."""
     array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 3), dtype="i4", chunks=(4, 3))
     array[:] = 1
-    dataset = shared(tmp_path / "a.zarr")
+    manager = GlobalIndexManager(tmp_path / "a.zarr")
+    dataset = FileCacheDataset(manager, cache="shared")
     assert dataset[0].unique().tolist() == [1]
     array[:] = 2
-    dataset.manager.refresh()
+    manager.refresh()
     for reader in (dataset, pickle.loads(pickle.dumps(dataset))):
         assert reader[0].unique().tolist() == [2]

@@ -263,8 +263,7 @@ def test_a_bucket_of_another_server_is_another_bucket(tmp_path):
         with Server(file.parent.parent) as server:
             options = {"endpoint_url": server.url, "key": "me", "secret": "hunter2"}
             line = Line(options=options, around=lambda objects: CachedObjects(objects, cache))
-            for _ in range(2):
-                seen.append(line.at("s3://bucket")[0].get(Piece("o")).data)
+            seen += [line.at("s3://bucket")[0].get(Piece("o")).data for _ in range(2)]
             assert len(server.take()["asked"]) == 1
             line.close()
     assert seen == [b"0", b"0", b"1", b"1"]
