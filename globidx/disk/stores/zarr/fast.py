@@ -119,6 +119,8 @@ class ZarrSource(GridSource):
                     offset, size = self._place(self._open(shard), coordinates, self.sharding)
                 except UNREADABLE:
                     continue
+                if not size:
+                    continue
                 piece = far.piece(self._prefix + array.key(shard), offset, offset + size)
             found.append(wish(far.objects, piece, self._nbytes))
         return found
