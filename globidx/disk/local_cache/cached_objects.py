@@ -12,7 +12,7 @@ from typing import Any
 from globidx.disk.files import forks
 from globidx.disk.local_cache.entry import ABOUT, ABSENT, Identity, Kept
 from globidx.disk.local_cache.folder import LocalCache
-from globidx.disk.remote.objects import Found, Objects, Piece
+from globidx.disk.remote.objects import Found, Objects, Piece, ReplacedError
 
 _log = logging.getLogger("globidx")
 #: How long the version of an object counts without asking for it again, in ns: a day.
@@ -241,6 +241,8 @@ class CachedObjects:
         pieces = [Piece(key, 0, 1 if size > 0 else None) for key, size in sizes.items()]
         try:
             return dict(zip(sizes, self._inner.get_many(pieces), strict=True))
+        except ReplacedError:
+            raise
         except OSError as error:
             self._go_offline(error)
             return {}

@@ -30,11 +30,15 @@ class Found(NamedTuple):
     version: str
 
 
+class ReplacedError(ReadError):
+    """An object is another one than what was read of it before: its server was reached."""
+
+
 def refuse_another(name: str, before: tuple[int, str], now: tuple[int, str]) -> None:
-    """ReadError where an object, by its size and version, is another one than it was before."""
+    """ReplacedError where an object, by its size and version, is another one than it was before."""
     # a back end that tells versions of some answers only proves nothing by their lack
     if before[0] != now[0] or (before[1] != now[1] and before[1] and now[1]):
-        raise ReadError(
+        raise ReplacedError(
             f"{name} was replaced while it was read: it had {before[0]} bytes, version {before[1]}, "
             f"and has {now[0]}, version {now[1]}; refresh() the index and start a new epoch"
         )

@@ -13,6 +13,7 @@ from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, C
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Found, Piece
+from globidx.errors import ReadError
 
 NOW = 1_800_000_000 * 10**9
 
@@ -269,3 +270,22 @@ def test_a_bucket_of_another_server_is_another_bucket(tmp_path):
     assert seen == [b"0", b"0", b"1", b"1"]
     kept = b"".join(path.read_bytes() for path in cache.path.rglob("*") if path.is_file())
     assert kept and b"hunter2" not in kept
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "c/0"])
+def test_that_an_object_was_replaced_is_no_lack_of_a_network(tmp_path, key):
+    """What this process has read itself is another one by now: an error, and not what is kept."""
+    pytest.importorskip("obstore")
+    file, clock = tmp_path / "far" / key, Clock()
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"before")
+    cache = LocalCache(tmp_path / "cache", 2**20)
+    with Server(tmp_path / "far") as server:
+        line = Line(around=lambda objects: CachedObjects(objects, cache, clock=clock))
+        objects, _ = line.at(server.url)
+        assert objects.get(Piece(key)).data == b"before"
+        file.write_bytes(b"behind!")
+        clock.now += 2 * COUNTS_FOR
+        with pytest.raises(ReadError, match="was replaced while it was read"):
+            objects.get(Piece(key))
+        line.close()
