@@ -127,27 +127,32 @@ class Desk:
 
     def sent(self, batch: Any) -> Any:
         """What travels for ``batch``: a parcel, or itself where no slot is free for it."""
+        in_slots = self._file.counts[3 * self._worker + IN_SLOTS]
         content = self._packed(batch)
         # once more if it was too large for the slot
         if content is None and self.open is None:
             content = self._packed(batch)
-        self._file.counts[3 * self._worker + (OTHERWISE if content is None else IN_SLOTS)] += 1
+        if self._file.counts[3 * self._worker + IN_SLOTS] == in_slots:
+            self._file.counts[3 * self._worker + OTHERWISE] += 1
         return batch if content is None else Parcel(content)
 
     def _packed(self, batch: Any) -> bytes | None:
-        """The bytes of a batch, which is in a slot now; None if it is not.
+        """The bytes of a batch, whose tensors are in a slot now as far as one takes them.
 
-        If the slot was too small, it is closed, and the next one will be larger.
+        None if there is no slot, or if that was too small: it is closed, and the next one will be
+        larger.
         """
         slot = self._opened(self._needed)
         if slot is None:
             return None
-        packer = Packer(*slot, self.key)
+        # where memory was short, no larger slot is waited for
+        packer = Packer(*slot, self.key, may_miss=self._limit == math.inf)
         content = packer.packed(batch)
         needed = slot[0].used + packer.missed
-        # there is nothing to put there, or no memory for it: the slot is left for the next batch
-        if needed >= self._limit if packer.missed else not packer.sent:
-            return None
+        # Nothing is there: the slot is left for the next batch. What was pickled must be sent, for
+        # torch keeps a descriptor of each tensor until somebody unpickles it.
+        if not (packer.missed or packer.sent):
+            return content
         self.open, self._needed = None, max(self._needed, needed)
         if packer.missed:
             return None
@@ -156,6 +161,7 @@ class Desk:
             self._reads_into_slots, self._needed = False, packer.sent + _ALIGNED
         # from here on it is the main process's
         self._file.states[slot[0].number] = TAKEN
+        self._file.counts[3 * self._worker + IN_SLOTS] += 1
         return content
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -266,6 +272,8 @@ class Open:
 class Packer(ForkingPickler):
     """Pickles a batch; dense tensors are put into a slot, and pickled as their place.
 
+    With ``may_miss=False`` torch sends what the slot has no room for.
+
     Attributes
     ----------
     missed : int
@@ -274,10 +282,10 @@ class Packer(ForkingPickler):
         How many bytes of tensors lie in the slot.
     """
 
-    def __init__(self, slot: Open, block: Any, key: int) -> None:
+    def __init__(self, slot: Open, block: Any, key: int, *, may_miss: bool = True) -> None:
         self._buffer = io.BytesIO()
         super().__init__(self._buffer, pickle.HIGHEST_PROTOCOL)
-        self._slot, self._block = slot, block
+        self._slot, self._block, self._may_miss = slot, block, may_miss
         self._sent = Block(key, slot.number, slot.size)
         self.missed = self.sent = 0
 
@@ -298,6 +306,8 @@ class Packer(ForkingPickler):
         offset = self._slot.offset_of(part)
         if offset is None:
             offset = self._slot.place(size)
+            if offset is None and not self._may_miss:
+                return NotImplemented
             if offset is None:
                 self.missed += size + _ALIGNED
                 return int, ()

@@ -1,5 +1,6 @@
 """Batches are put into slots, and come out as the same: what no slot takes, torch sends."""
 
+import os
 import pickle
 from collections import OrderedDict, namedtuple
 from contextlib import suppress
@@ -39,11 +40,12 @@ class Both:
 
     def sent(self, batch):
         """(what the main process gets, whether it came in a slot)."""
+        before = self.counts[0]
         parcel = self.desk.sent(batch)
         if not isinstance(parcel, Parcel):
             return batch, False
         # twice, as the queue of the loader does it
-        return pickle.loads(pickle.dumps(parcel)), True
+        return pickle.loads(pickle.dumps(parcel)), self.counts[0] > before
 
     @property
     def counts(self):
@@ -69,6 +71,15 @@ def same(one, other):
     if isinstance(one, Own):
         return one.name == other.name and same(one.x, other.x)
     return one == other
+
+
+class Short(SlotFile):
+    """Shared memory that runs out: no slot has more than 8 KiB."""
+
+    def reserve(self, slot, size):
+        if size > 8192:
+            raise OSError(12, "Cannot allocate memory")
+        super().reserve(slot, size)
 
 
 X = torch.arange(24, dtype=torch.int32).view(2, 3, 4)
@@ -119,11 +130,26 @@ def test_a_batch_comes_out_of_a_slot_as_it_was_put_in(name):
 def test_what_is_no_dense_tensor_travels_as_torch_sends_it(name):
     """Alone it takes no slot; beside a tensor it is beside that."""
     both = Both()
-    assert both.sent(TORCHS[name]) == (TORCHS[name], False)
+    got, is_in_slot = both.sent(TORCHS[name])
+    assert same(got, TORCHS[name])
+    assert not is_in_slot
     assert both.lender.held == []
     got, is_in_slot = both.sent({"x": X, "y": TORCHS[name]})
     assert is_in_slot
     assert same(got, {"x": X, "y": TORCHS[name]})
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("file", [SlotFile, Short])
+@pytest.mark.parametrize("name", ["sparse", "gaps", "a gradient"])
+def test_what_travels_as_torch_sends_it_leaves_no_descriptor(name, file):
+    """torch keeps one of each tensor that is pickled, until it is unpickled."""
+    both, descriptors = Both(file=file), []
+    for _ in range(12):
+        got, _ = both.sent([TORCHS[name], torch.zeros(9000)] if file is Short else TORCHS[name])
+        del got
+        descriptors.append(len(os.listdir("/proc/self/fd")))
+    assert descriptors[-1] <= descriptors[3] + 1
 
 
 def test_a_tensor_that_stands_twice_in_a_batch_is_one():
@@ -158,15 +184,6 @@ def test_larger_batches_make_slots_grow_and_smaller_ones_do_not():
     assert largest == sorted(largest)
     assert len(set(largest)) < 30
     assert largest[-1] <= 200_000 * 5 // 4 + 4096
-
-
-class Short(SlotFile):
-    """Shared memory that runs out: no slot has more than 8 KiB."""
-
-    def reserve(self, slot, size):
-        if size > 8192:
-            raise OSError(12, "Cannot allocate memory")
-        super().reserve(slot, size)
 
 
 def test_memory_that_runs_out_is_logged_once_and_batches_go_on(caplog):
