@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import ForkingPickler
@@ -95,6 +96,7 @@ class Desk:
 
     def __init__(self, file: SlotFile, worker: int, key: int) -> None:
         self._file, self._worker, self.key = file, worker, key
+        self._thread = threading.get_ident()
         self._mine = range(worker * file.slots, (worker + 1) * file.slots)
         self._mappings: dict[int, Mapping] = {}
         # the newest block of each: this process, too, may hold what was made over it
@@ -174,6 +176,9 @@ class Desk:
 
     def _place(self, size: int) -> tuple[Any, int] | None:
         """Where to put so many bytes of the next batch: a block, and an offset there."""
+        # threads of the dataset's own would be given the same place
+        if threading.get_ident() != self._thread:
+            return None
         slot = self._opened(max(size, self._needed)) if size else None
         offset = None if slot is None else slot[0].place(size)
         return None if slot is None or offset is None else (slot[1], offset)

@@ -1,7 +1,9 @@
 """Batches are put into slots, and come out as the same: what no slot takes, torch sends."""
 
+import contextvars
 import os
 import pickle
+import threading
 from collections import OrderedDict, namedtuple
 from contextlib import suppress
 from dataclasses import dataclass
@@ -232,6 +234,24 @@ def test_batches_that_cannot_be_stacked_fail_as_torch_says_it(stacking):
             default_collate([X, X[:1]])
     assert stacking.sent(default_collate([X, X]))[1]
     assert stacking.counts[2] == 4096
+
+
+def test_threads_of_the_dataset_make_nothing_in_slots(stacking):
+    """Two at once would be given the same place; one context may be that of many threads."""
+    stacking.sent(torch.zeros(10_000))
+    made, context = [], contextvars.copy_context()
+
+    def make():
+        made.append(default_collate([X, X]))
+        made.append(torch.from_numpy(context.run(memory.empty, (2,), np.dtype("f4"))))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    assert stacking.desk.open is None
+    mine = default_collate([X, X])
+    opened = stacking.desk.open
+    assert [opened.offset_of(one) for one in [*made, mine]] == [None, None, 0]
 
 
 def test_what_the_worker_itself_keeps_is_not_written_over(stacking):
