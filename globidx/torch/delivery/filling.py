@@ -292,6 +292,8 @@ class Packer(ForkingPickler):
         super().__init__(self._buffer, pickle.HIGHEST_PROTOCOL)
         self._slot, self._block, self._may_miss = slot, block, may_miss
         self._sent = Block(key, slot.number, slot.size)
+        # by storage, the first tensor of it that was copied, and where it is
+        self._copied: dict[int, tuple[torch.Tensor, int]] = {}
         self.missed = self.sent = 0
 
     def packed(self, batch: Any) -> bytes:
@@ -308,7 +310,7 @@ class Packer(ForkingPickler):
             # it has gaps, or shows an element twice
             return NotImplemented
         size = part.numel() * part.itemsize
-        offset = self._slot.offset_of(part)
+        offset = self._offset_of(part, size)
         if offset is None:
             offset = self._slot.place(size)
             if offset is None and not self._may_miss:
@@ -317,8 +319,19 @@ class Packer(ForkingPickler):
                 self.missed += size + _ALIGNED
                 return int, ()
             tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
+            self._copied.setdefault(part.untyped_storage().data_ptr(), (part, offset))
         self.sent += size
         return tensor, (self._sent, part.dtype, tuple(part.shape), stride, offset)
+
+    def _offset_of(self, part: torch.Tensor, size: int) -> int | None:
+        """Where a tensor lies in the slot; None if neither it nor what it is a view of is there."""
+        offset = self._slot.offset_of(part)
+        if offset is not None or not self._copied:
+            return offset
+        known, start = self._copied.get(part.untyped_storage().data_ptr(), (part, 0))
+        within = part.data_ptr() - known.data_ptr()
+        is_view = known is not part and 0 <= within <= known.numel() * known.itemsize - size
+        return start + within if is_view else None
 
 
 class Block:

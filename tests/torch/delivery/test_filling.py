@@ -160,6 +160,19 @@ def test_a_tensor_that_stands_twice_in_a_batch_is_one():
     assert got[0] is got[1]["again"]
 
 
+def test_views_of_a_tensor_that_stands_before_them_are_views_of_it():
+    """As torch sends them: a change in place of one is one of the other, and they take no room."""
+    whole, both = torch.arange(2400).view(2, 300, 4), Both()
+    both.sent(whole)
+    views = {"row": whole[1], "flat": whole.view(-1)[5:9], "bytes": whole.view(torch.uint8)}
+    other = {"apart": torch.arange(2400), "empty": whole[:0], "gaps": whole[:, ::2]}
+    got, _ = both.sent({"whole": whole, **views, **other})
+    assert same(got, {"whole": whole, **views, **other})
+    got["whole"].zero_()
+    assert [name for name in got if not got[name].any()] == ["whole", *views, "empty"]
+    assert both.desk._needed < 3 * whole.nbytes
+
+
 def test_what_cannot_be_pickled_is_an_error_where_it_is_collated():
     """torch would print it and wait for ever."""
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="pickle"):
