@@ -39,6 +39,7 @@ from globidx.torch.delivery.slots import (
 _log = logging.getLogger("globidx")
 # where a tensor begins, for vector instructions and for copies to a device
 _ALIGNED = 128
+_SENT_BY_TORCH = torch.Tensor, torch.UntypedStorage, torch.TypedStorage
 
 
 class Filling:
@@ -156,8 +157,8 @@ class Desk:
         if not (packer.missed or packer.sent):
             return content
         self.open, self._needed = None, max(self._needed, needed)
-        if packer.missed:
-            return None
+        if packer.is_lost or not packer.sent:
+            return None if packer.is_lost else content
         # a transform, say, made other tensors of what was read: that needs no room in slots
         if self._reads_into_slots and 4 * packer.sent < 3 * needed:
             self._reads_into_slots, self._needed = False, packer.sent + _ALIGNED
@@ -277,12 +278,16 @@ class Open:
 class Packer(ForkingPickler):
     """Pickles a batch; dense tensors are put into a slot, and pickled as their place.
 
-    With ``may_miss=False`` torch sends what the slot has no room for.
+    With ``may_miss=False`` torch sends what the slot has no room for. So it does in any case after
+    it has sent something else: what torch pickles is moved to shared memory, and arrays of numpy's
+    that have the same memory do not move with it, so a batch cannot be pickled once more.
 
     Attributes
     ----------
     missed : int
-        How many bytes the slot had no room for; then the result is of no use.
+        How many bytes a larger slot would have had room for.
+    is_lost : bool
+        Whether the result is of no use, since something is in neither way.
     sent : int
         How many bytes of tensors lie in the slot.
     """
@@ -294,6 +299,7 @@ class Packer(ForkingPickler):
         self._sent = Block(key, slot.number, slot.size)
         # by storage, the first tensor of it that was copied, and where it is
         self._copied: dict[int, tuple[torch.Tensor, int]] = {}
+        self._is_torchs = self.is_lost = False
         self.missed = self.sent = 0
 
     def packed(self, batch: Any) -> bytes:
@@ -303,25 +309,32 @@ class Packer(ForkingPickler):
 
     def reducer_override(self, part: Any) -> Any:
         """How pickle takes a value apart."""
-        if type(part) is not torch.Tensor or not is_plain(part) or not part.numel():
+        if not isinstance(part, _SENT_BY_TORCH):
             return NotImplemented
+        if type(part) is not torch.Tensor or not is_plain(part) or not part.numel():
+            return self._left_to_torch()
         stride = None if part.is_contiguous() else part.stride()
         if stride is not None and torch.empty_like(part).stride() != stride:
             # it has gaps, or shows an element twice
-            return NotImplemented
+            return self._left_to_torch()
         size = part.numel() * part.itemsize
         offset = self._offset_of(part, size)
         if offset is None:
             offset = self._slot.place(size)
-            if offset is None and not self._may_miss:
-                return NotImplemented
             if offset is None:
-                self.missed += size + _ALIGNED
-                return int, ()
+                self.missed += size + _ALIGNED if self._may_miss else 0
+                self.is_lost |= self._may_miss and not self._is_torchs
+                return self._left_to_torch()
             tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
             self._copied.setdefault(part.untyped_storage().data_ptr(), (part, offset))
         self.sent += size
         return tensor, (self._sent, part.dtype, tuple(part.shape), stride, offset)
+
+    def _left_to_torch(self) -> Any:
+        if self.is_lost:
+            return int, ()
+        self._is_torchs = True
+        return NotImplemented
 
     def _offset_of(self, part: torch.Tensor, size: int) -> int | None:
         """Where a tensor lies in the slot; None if neither it nor what it is a view of is there."""

@@ -173,6 +173,19 @@ def test_views_of_a_tensor_that_stands_before_them_are_views_of_it():
     assert both.desk._needed < 3 * whole.nbytes
 
 
+@pytest.mark.parametrize("first", [[], ["torchs"], ["large"], ["torchs", "large"]])
+@pytest.mark.parametrize("length", [10, 40_000])
+def test_arrays_of_numpys_are_right_beside_what_torch_sends_of_the_same_memory(length, first):
+    """torch moves that memory, so a batch that its slot is too small for is not pickled again."""
+    whole = torch.arange(4 * length).view(4, length)
+    parts = {"torchs": torch.ones(4, 4)[:, ::2], "large": whole + 1}
+    before = {name: parts[name] for name in first}
+    batch = {**before, "array": whole.numpy(), "gaps": whole[:, ::2], "last": whole + 1}
+    expected = {name: value.tolist() for name, value in batch.items()}
+    got, _ = Both().sent(batch)
+    assert {name: value.tolist() for name, value in got.items()} == expected
+
+
 def test_what_cannot_be_pickled_is_an_error_where_it_is_collated():
     """torch would print it and wait for ever."""
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="pickle"):
