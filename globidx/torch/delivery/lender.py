@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import ReferenceType, WeakValueDictionary, ref
 
 from globidx.torch.delivery.mapping import Mapping
@@ -141,6 +141,8 @@ class _Fork(threading.local):
 
     #: How many threads fork.
     under_way = 0
+    #: The pipes of all of them: a child has the ends of the others, too, and would keep them waiting.
+    pipes: ClassVar[set[tuple[int, int]]] = set()
     pipe: tuple[int, int] | None = None
 
 
@@ -150,12 +152,15 @@ _fork = _Fork()
 def _before_fork() -> None:
     if any(lender._mappings for lender in list(_lenders.values())):
         _fork.pipe = os.pipe()
+        _Fork.pipes.add(_fork.pipe)
         _Fork.under_way += 1
 
 
 def _after_in_parent() -> None:
     if _fork.pipe is None:
         return
+    # before its numbers may be those of other files
+    _Fork.pipes.discard(_fork.pipe)
     (end, other), _fork.pipe = _fork.pipe, None
     os.close(other)
     closed = select.poll()
@@ -174,10 +179,11 @@ def _after_in_child() -> None:
     _Fork.under_way = 0
     for lender in list(_lenders.values()):
         lender._leave_to_parent()
-    if _fork.pipe is not None:
-        for end in _fork.pipe:
+    for pipe in _Fork.pipes:
+        for end in pipe:
             os.close(end)
-        _fork.pipe = None
+    _Fork.pipes.clear()
+    _fork.pipe = None
 
 
 os.register_at_fork(

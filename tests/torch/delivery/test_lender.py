@@ -245,6 +245,25 @@ def test_after_a_child_that_made_no_copy_no_slot_is_used_again(monkeypatch):
     assert worker.memory() == SIZE
 
 
+def test_a_child_of_another_thread_keeps_no_fork_waiting(monkeypatch):
+    """It is forked while a thread is in the middle of a fork of its own, and lives on."""
+    monkeypatch.setattr(lender_module, "_COPY_SECONDS", 5)
+    worker = Worker()
+    kept = over(worker.fills(1, 6))
+    lender_module._before_fork()
+    pipe, other = FORK.Pipe()
+    child = FORK.Process(target=child_sees, args=(other, kept, False), daemon=True)
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
+    pipe.recv()
+    lender_module._after_in_parent()
+    pipe.send("end")
+    child.join()
+    del kept
+    assert worker.file.states[1] == FREE
+
+
 def test_forks_cost_nothing_where_there_are_no_slots():
     """No pipe is made."""
     gc.collect()
