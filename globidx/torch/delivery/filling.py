@@ -39,6 +39,8 @@ from globidx.torch.delivery.slots import (
 _log = logging.getLogger("globidx")
 # where a tensor begins, for vector instructions and for copies to a device
 _ALIGNED = 128
+# where a tensor lies for which there is no room
+_MISSED = -1
 _SENT_BY_TORCH = torch.Tensor, torch.UntypedStorage, torch.TypedStorage
 
 
@@ -320,13 +322,9 @@ class Packer(ForkingPickler):
         size = part.numel() * part.itemsize
         offset = self._offset_of(part, size)
         if offset is None:
-            offset = self._slot.place(size)
-            if offset is None:
-                self.missed += size + _ALIGNED if self._may_miss else 0
-                self.is_lost |= self._may_miss and not self._is_torchs
-                return self._left_to_torch()
-            tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
-            self._copied.setdefault(part.untyped_storage().data_ptr(), (part, offset))
+            offset = self._copy_of(part, size, stride)
+        if offset == _MISSED:
+            return self._left_to_torch()
         self.sent += size
         return tensor, (self._sent, part.dtype, tuple(part.shape), stride, offset)
 
@@ -336,6 +334,18 @@ class Packer(ForkingPickler):
         self._is_torchs = True
         return NotImplemented
 
+    def _copy_of(self, part: torch.Tensor, size: int, stride: tuple[int, ...] | None) -> int:
+        """Where a tensor is copied to, if there is room."""
+        offset = self._slot.place(size)
+        if offset is None:
+            self.missed += size + _ALIGNED if self._may_miss else 0
+            self.is_lost |= self._may_miss and not self._is_torchs
+            offset = _MISSED
+        else:
+            tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
+        self._copied.setdefault(part.untyped_storage().data_ptr(), (part, offset))
+        return offset
+
     def _offset_of(self, part: torch.Tensor, size: int) -> int | None:
         """Where a tensor lies in the slot; None if neither it nor what it is a view of is there."""
         offset = self._slot.offset_of(part)
@@ -343,8 +353,9 @@ class Packer(ForkingPickler):
             return offset
         known, start = self._copied.get(part.untyped_storage().data_ptr(), (part, 0))
         within = part.data_ptr() - known.data_ptr()
-        is_view = known is not part and 0 <= within <= known.numel() * known.itemsize - size
-        return start + within if is_view else None
+        if known is part or not 0 <= within <= known.numel() * known.itemsize - size:
+            return None
+        return start if start == _MISSED else start + within
 
 
 class Block:
