@@ -91,9 +91,9 @@ class Lender:
         """
         if self._give_back is _keep:
             return
-        self._give_back = self.file.give_back
+        # a function of its own would be in a cycle with this object, which is to go at once
+        self._give_back = partial(_end, self._mappings, self.file)
         for slot in set(range(len(self._states))) - set(self._held):
-            self._mappings.pop(slot, None)
             self._give_back(slot)
 
     def _free(self, slot: int) -> None:
@@ -129,6 +129,12 @@ class Lender:
 
 def _keep(slot: int) -> None:
     """Do not give a slot back."""
+
+
+def _end(mappings: dict[int, Mapping], file: SlotFile, slot: int) -> None:
+    """Give the memory of a slot back that no worker fills again."""
+    mappings.pop(slot, None)
+    file.give_back(slot)
 
 
 def lent(key: int, slot: int, size: int) -> Any:
