@@ -26,6 +26,7 @@ from globidx.disk.reading import memory
 from globidx.torch.delivery.lender import lent
 from globidx.torch.delivery.mapping import Mapping
 from globidx.torch.delivery.slots import (
+    COUNTS,
     FREE,
     IN_SLOTS,
     LARGEST,
@@ -131,7 +132,7 @@ class Desk:
         # once more if it was too large for the slot
         if content is None and self.open is None:
             content = self._packed(batch)
-        self._file.counts[3 * self._worker + (OTHERWISE if content is None else IN_SLOTS)] += 1
+        self._file.counts[COUNTS * self._worker + (OTHERWISE if content is None else IN_SLOTS)] += 1
         return batch if content is None else Parcel(content)
 
     def _packed(self, batch: Any) -> bytes | None:
@@ -226,7 +227,7 @@ class Desk:
             self._needed = max((one.size for one in self._mappings.values()), default=1)
             self._log_once(size, error)
             return None
-        largest = 3 * self._worker + LARGEST
+        largest = COUNTS * self._worker + LARGEST
         self._file.counts[largest] = max(self._file.counts[largest], size)
         return mapping
 
