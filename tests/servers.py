@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import email.utils
+import gzip
 import html
 import json
 import os
@@ -59,7 +60,7 @@ class Server:
         seconds), ``"reset"`` (the connection, where the answer should begin), ``"stall"`` (for ever,
         in the middle of the body), ``"truncate"`` (end in the middle of it), ``"shift"`` (a range
         one byte further than what was asked for, and said), ``"lie"`` (bytes of another range under
-        the head of the one asked for), ``"whole"`` (no ranges), ``"slow"`` (``seconds`` more).
+        the head of the one asked for), ``"pack"`` (by gzip, for those that take it), ``"whole"`` (no ranges), ``"slow"`` (``seconds`` more).
         ``times``: how many of them, all if left out; ``after``: how many to spare first.
         """
         self._call("plan", list(faults))
@@ -151,9 +152,10 @@ async def _answer(site, reader, writer):
         wait = site.delay + (fault["seconds"] if fault.get("kind") == "slow" else 0)
         if wait:
             await asyncio.sleep(wait)
-        return await _respond(site, writer, method, path, query, headers, fault)
     finally:
+        # before the answer, to which the next request may be quicker than this
         site.now -= 1
+    return await _respond(site, writer, method, path, query, headers, fault)
 
 
 async def _respond(site, writer, method, path, query, headers, fault):
@@ -208,6 +210,8 @@ async def _object(writer, method, opened, status, headers, fault):
         return await _send(writer, code, b"", more, length=stop - start)
     opened.seek(start)
     body = opened.read(stop - start)
+    if kind == "pack" and "gzip" in headers.get("accept-encoding", ""):
+        body, more["Content-Encoding"] = gzip.compress(body), "gzip"
     if kind in ("stall", "truncate"):
         await _send(writer, code, body[: len(body) // 2], more, length=len(body))
         if kind == "stall":

@@ -180,3 +180,11 @@ def test_the_mixing_benchmark_prints_a_table_and_writes_json(tmp_path):
         chi2, pairs = ([found[name][which][what] for name in found] for what in ("chi2", "pairs"))
         assert chi2 == sorted(chi2, reverse=True) and pairs == sorted(pairs, reverse=True)
         assert abs(chi2[-1] - 1) < 0.1
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_cache_on_local_disk_prints_both_tables():
+    """A line for each kind of file, and one for each number of entries."""
+    said = run("remote_cache.py", "--entries", 64, "--megabytes", 2).splitlines()
+    assert len([line for line in said if "second epoch from the cache" in line]) == 4
+    assert said[-1].lstrip().startswith("64 entries: put ")

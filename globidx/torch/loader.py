@@ -21,7 +21,7 @@ from globidx.torch.delivery.exchange import Exchange
 from globidx.torch.delivery.pinning import CudaPins
 from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
 from globidx.torch.loops.handover import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
@@ -394,8 +394,15 @@ class DataLoader(ShieldedLoader):
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
+            # without a reference to this loader, which would be freed late, and its workers with it
             self._drawn_batches = DrawnBatches(
-                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=self._foresight
+                inner,
+                sampler,
+                in_order=in_order,
+                is_dated=is_dated,
+                dataset=self.dataset,
+                # without batches nothing is told
+                batching=None if inner is sampler else self._batching(),
             )
         return self._drawn_batches
 
@@ -408,16 +415,13 @@ class DataLoader(ShieldedLoader):
         if not self._has_threads:
             super().check_worker_number_rationality()
 
-    def _foresight(self) -> Foreseen | None:
-        """What tells a dataset which batches come next; None for one that has no use for it."""
-        batching, count = self._batching(), getattr(self.dataset, "foresight", 0)
-        if not count or batching.size is None or self.batch_sampler is None:
-            return None
-        return Foreseen(batching.size, lanes=max(1, batching.workers), count=count)
-
     def _batching(self) -> Batching:
+        return Batching.of(self.batch_sampler, self._lanes)
+
+    @property
+    def _lanes(self) -> int:
         # threads share one cache, so a plan that goes by caches counts them as one
-        return Batching.of(self.batch_sampler, 1 if self._has_threads else self.num_workers)
+        return 1 if self._has_threads else self.num_workers
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""

@@ -16,6 +16,7 @@ from globidx import (
     merge_states,
     orders,
 )
+from globidx.testing import assert_exact_epoch, assert_resumes
 
 CHUNK, ROWS, FILES, BATCH, WINDOW, WIDE = 16, 320, 12, 48, 4, 64
 LANES = 4, 2
@@ -88,3 +89,18 @@ def test_each_chunk_is_decoded_once_on_the_ranks_planned_for_and_on_any_others(f
             assert alone > 2 * decodes
         seen, record = seen + ids, after
     assert sorted(seen) == list(range(FILES * ROWS))
+
+
+def test_epochs_and_resumes_are_exact_with_a_shared_cache(folder):
+    """The checks of a user's loop hold: each sample once on any ranks, and the same samples after a resume."""
+
+    def make_loader(rank, world_size):
+        dataset = FileCacheDataset(
+            GlobalIndexManager(folder), cache="shared", cache_bytes=2**16, with_id=True
+        )
+        order = orders.ChunkShuffle(window=WINDOW, lanes=LANES, batch=BATCH)
+        sampler = ResumableDistributedSampler(dataset, world_size, rank, tail="exact", order=order)
+        return DataLoader(dataset, BATCH // world_size, sampler=sampler)
+
+    assert_exact_epoch(make_loader, world_sizes=(3,))
+    assert_resumes(make_loader, world_sizes=((4, 3),), stop_after=20)

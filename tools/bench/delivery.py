@@ -13,6 +13,12 @@ are of CPU time, which is the time of a process that has a core for itself; what
 "workers": 1 and 2 worker processes with slots, as torch sends batches, and torch's loader over the same dataset.
 
 "threads": ``workers="threads"`` beside worker processes, and torch's loader over the same dataset.
+
+"shared": how often chunks are decoded with ``cache="shared"`` where a run goes on with other ranks, and what a hit
+costs.
+
+"peers": litdata, Mosaic's streaming and Hugging Face datasets by their own loaders over converted copies, those of
+them that are installed (extras ``readbench`` and ``readbench-mosaic``).
 """
 
 import argparse
@@ -33,11 +39,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import read_data
 from claims import at_least
+from delivery_peers import peers
 from delivery_threads import threads
 from delivery_workers import workers
 from measure import count, fresh_process, seconds, table
 from read_contestants import BATCH, ITEM, WINDOW, files, limit
 from read_data import CHUNK, FILES
+from shared_cache import shared
 
 Timed = Iterator[int]  # yields how many items came, each time some came
 
@@ -182,7 +190,13 @@ def _inflate() -> Callable[[Any], Any]:
     return found
 
 
-SECTIONS = {"one process": one_process, "workers": workers, "threads": threads}
+SECTIONS = {
+    "one process": one_process,
+    "workers": workers,
+    "threads": threads,
+    "shared": shared,
+    "peers": peers,
+}
 
 
 def main() -> None:

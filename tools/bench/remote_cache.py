@@ -22,14 +22,12 @@ import h5py
 import numpy as np
 import zarr
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / name) for name in ("", "tests")]
-
-from servers import Server
-
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.disk.local_cache.entry import Identity
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.objects import Found
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 
 #: Items of 128 x 128 uint16.
 SHAPE = (128, 128)
@@ -49,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def epochs(megabytes: int) -> None:
     """An epoch from the filled cache against one of local files, in one run, by turns."""
+    from servers import Server
+
     count = max(64, megabytes * 2**20 // (2 * SHAPE[0] * SHAPE[1]) // 64 * 64)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)

@@ -262,7 +262,7 @@ class Arena:
         return self._is_gone(offset, owner, is_held=is_held) and not self._is_used(offset, owner)
 
     @staticmethod
-    def _is_gone(offset: int, owner: int, *, is_held: Callable[[int], bool]) -> bool:  # noqa: ARG004
+    def _is_gone(_offset: int, owner: int, *, is_held: Callable[[int], bool]) -> bool:
         """Whether nobody is writing there."""
         return owner < _CLAIMED or not is_held(owner - _CLAIMED)
 

@@ -52,7 +52,8 @@ class BlockCache:
 
     def take(self, key: Hashable, runs: Iterable[Run], rows: NDArray[Any]) -> bool:
         """Carry out runs out of the block ``key``; whether it is kept."""
-        block = self.get(key)
+        with self._lock:
+            block = self._lru.get(key)
         if block is None:
             return False
         copy_runs(block, runs, rows)

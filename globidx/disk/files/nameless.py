@@ -188,7 +188,7 @@ def _found(label: str, nbytes: int) -> int | None:
         with suppress(OSError):
             for number in os.listdir(f"/proc/{process}/fd"):
                 path = f"/proc/{process}/fd/{number}"
-                # a descriptor may be closed at any moment, and another file be opened under its number
+                # a descriptor may be closed at any moment, and its number be another file's
                 with suppress(OSError):
                     if os.readlink(path) == link and _is_ours(os.stat(path), nbytes):
                         return _checked(path, nbytes)

@@ -23,8 +23,8 @@ _JOBS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 #: Arrays of files whose digests are kept.
 _MOST_ARRAYS = 2**16
 
-#: As a batch names a chunk: look, unit, column, first row, and what is selected of rows.
-ChunkKey = tuple[object, int, int, int, Selection | None]
+#: As a batch names a chunk: look, column, what is selected of rows, unit, and first row.
+ChunkKey = tuple[object, int, Selection | None, int, int]
 
 
 def name_of_cache(now: Snapshot, columns: Iterable[int], capacity: int, *facts: object) -> str:
@@ -71,7 +71,7 @@ class SharedChunks:
         self._blocks.put(self._key(key), block)
 
     def _key(self, key: ChunkKey) -> bytes:
-        _, unit, column, chunk, selection = key
+        _, column, selection, unit, chunk = key
         array = self._arrays.get((unit, column, selection))
         if array is None:
             if len(self._arrays) >= _MOST_ARRAYS:

@@ -26,7 +26,7 @@ from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache, copy_runs
 from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache
-from globidx.disk.index.shared_chunks import ChunkKey, SharedChunks
+from globidx.disk.index.shared_chunks import SharedChunks
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading import memory
 from globidx.disk.reading.advice import Advice
@@ -250,7 +250,7 @@ class Batch:
             chunks = self._now.units.chunk_lengths[plan.files, field.column]
             wanted = _Wanted(field.column, info, field.selection)
             for run in planning.runs(plan, info.rows, np.where(chunks > 1, chunks, 0)):
-                key = self._key(run.file, run.chunk, wanted)
+                key = (*self._key(wanted), run.file, run.chunk)
                 if run.chunk < 0 or not self._cached.has(key):
                     file, number = self._now.units.place(run.file)
                     yield Need(file, number, field, run.start, run.stop)
@@ -397,16 +397,12 @@ class Batch:
     def _awaited(self, runs: list[Run], wanted: _Wanted) -> list[Run]:
         """The runs, when other threads have decoded their chunks, or failed to."""
         for run in runs:
-            self._claims.wait(self._key(run.file, run.chunk, wanted))
+            self._claims.wait((*self._key(wanted), run.file, run.chunk))
         return runs
 
-    def _key(self, unit: int, chunk: int, wanted: _Wanted) -> ChunkKey:
-        """What a row of chunks is kept by.
-
-        Fields that read one array, and the same part of it, share its chunks.
-        """
-        shared = self._now.table.shared[wanted.column]
-        return self._now.look, unit, shared, chunk, wanted.selection
+    def _key(self, wanted: _Wanted) -> tuple[object, int, Selection | None]:
+        """By what chunks are kept, before unit and first row; fields that read the same share them."""
+        return self._now.look, self._now.table.shared[wanted.column], wanted.selection
 
     def _from_cache(self, runs: list[Run], wanted: _Wanted, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out.
@@ -416,9 +412,10 @@ class Batch:
         if not self._keeps:
             return runs
         left = []
+        take, key = self._cached.take, self._key(wanted)
         for (unit, chunk), some in groupby(runs, _UNIT_AND_CHUNK):
             group = list(some)
-            if chunk >= 0 and self._cached.take(self._key(unit, chunk, wanted), group, rows):
+            if chunk >= 0 and take((*key, unit, chunk), group, rows):
                 self._hits += 1
             else:
                 left += group
@@ -508,7 +505,7 @@ class Batch:
             # no other thread would find it
             self._decode_and_keep(runs, stop, wanted, rows)
             return True
-        with self._claims.taken(self._key(unit, chunk, wanted)) as is_mine:
+        with self._claims.taken((*self._key(wanted), unit, chunk)) as is_mine:
             if is_mine:
                 self._decode_and_keep(runs, stop, wanted, rows)
             return is_mine
@@ -518,7 +515,7 @@ class Batch:
     ) -> None:
         """Decode a row of chunks that ends at ``stop``, unless another process or thread just has."""
         info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
-        key, cached = self._key(unit, chunk, wanted), self._cached
+        key, cached = (*self._key(wanted), unit, chunk), self._cached
         with cached.claim(key):
             # another one may have made it since this batch began
             if cached.take(key, runs, rows):

@@ -15,6 +15,9 @@ from globidx.errors import ReadError
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
+#: A thread without work ends after so many seconds.
+_IDLE_SECONDS = 10.0
+
 
 class Job(Protocol):
     """Something to do; it raises nothing."""
@@ -130,9 +133,10 @@ class _Work:
         while True:
             with self._changed:
                 self._idle += 1
-                self._changed.wait_for(lambda: self._jobs or self._is_closed)
+                self._changed.wait_for(lambda: self._jobs or self._is_closed, _IDLE_SECONDS)
                 self._idle -= 1
-                if self._is_closed:
+                if self._is_closed or not self._jobs:
+                    self._threads.discard(threading.current_thread())
                     return
                 job = self._jobs.popleft()
             job.make()

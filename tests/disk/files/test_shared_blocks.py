@@ -308,19 +308,21 @@ def test_processes_that_are_killed_at_any_moment_do_no_harm(tmp_path, monkeypatc
     try:
         for seed in range(8):
             hammer.start(seed)
-        for seed in range(8, 68):
-            hammer.wait(chance.randrange(1, 60))
+        for seed in range(8, 40 if is_ordered else 16):
+            hammer.wait(chance.randrange(1, 40))
             hammer.kill(chance.choice(sorted(hammer.children)))
             hammer.start(seed)
         blocks = SharedBlocks(str(tmp_path), capacity)
-        hammer.wait(400)
-        used = blocks.open().check()
+        hammer.wait(200)
+        # under the lock, so that nobody changes it meanwhile
+        blocks.open()
+        used = blocks._changing(lambda arena: arena.check())
         hammer.wait(100)
     finally:
         hammer.end()
         signal.alarm(0)
     assert Hammer.WRONG not in hammer.said
-    assert hammer.said.count(Hammer.THERE) > 100 and hammer.said.count(Hammer.MADE) > 100
+    assert hammer.said.count(Hammer.THERE) > 100 and hammer.said.count(Hammer.MADE) > 50
     # all are dead: what they held is free
     for number in range(12):
         blocks.put(key_of(number), content(number))

@@ -133,6 +133,7 @@ def test_what_was_replaced_is_fetched_anew_once_it_is_known(far, kept, clock):
     found = objects.get_many([Piece("a", 10, 20), Piece("a", -6)])
     assert [one[:2] for one in found] == [expected(far, PIECES[1]), expected(far, PIECES[3])]
     assert {one.version for one in found} == {new.version}
+    assert kept().get(Piece("a", 10, 20)) == found[0]
     # a whole object is in one piece, and counts until its day is over
     assert objects.get(Piece("a")).size == 2560
     clock.now += COUNTS_FOR + 1

@@ -104,6 +104,32 @@ def test_what_was_killed_in_the_middle_counts_until_it_is_gone(tmp_path):
     assert ledger.nbytes == 0 and not litter.exists()
 
 
+def test_an_entry_that_was_used_since_stays(tmp_path):
+    """Neither the queue nor the stack knows of it; the time of its file does."""
+    ledger = made(tmp_path)
+    names_of = [add(ledger, number, 1, NOW + number) for number in range(4)]
+    ledger.recount()
+    ledger.push([Victim(names_of[3], NOW + 3)])
+    for name in (names_of[0], names_of[3]):
+        os.utime(ledger.path(name), ns=(NOW + 10, NOW + 10))
+    assert ledger.reserve(BLOCK, 4 * BLOCK)
+    assert names(ledger) == {names_of[0], names_of[2], names_of[3]}
+
+
+def test_of_those_not_soon_asked_for_the_last_goes_first(tmp_path):
+    """Also where the stack was lost: the times of the files say so."""
+    ledger = made(tmp_path)
+    names_of = [add(ledger, number, 1, not_soon(NOW + 1000 * number)) for number in range(4)]
+    names_of.append(add(ledger, 4, 1, NOW - 10**9))
+    ledger.recount()
+    left = set(names_of)
+    # the bytes that are reserved stand for entries
+    for gone in (3, 2, 1, 0, 4):
+        assert ledger.reserve(BLOCK, 5 * BLOCK)
+        left.remove(names_of[gone])
+        assert names(ledger) == left
+
+
 def test_none_is_tried_twice(tmp_path):
     """What was taken from the stack, or from the queue, is gone from there, whatever became of it."""
     ledger = made(tmp_path)

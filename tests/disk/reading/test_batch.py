@@ -12,6 +12,7 @@ from files import write_hdf5, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.core.index.table import ArrayInfo, Entry, Table
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache
@@ -43,6 +44,29 @@ def test_what_is_kept_is_read_before_it_is_pushed_out(tmp_path):
         [0, LENGTH - CHUNK - 1, LENGTH - 1]
     ].tolist()
     assert before >= 2 and dataset.counters().decodes == 1
+    dataset.close()
+
+
+def test_a_chunk_that_a_batch_takes_whole_pushes_no_other_out(tmp_path):
+    """Chunk by chunk through a file: what fits is there for the next epoch, and the rest is decoded anew."""
+    dataset, data = dataset_of(tmp_path, files=1, cache_bytes=2 * CHUNK * data_bytes())
+    for decodes in (5, 3):
+        for first in range(0, LENGTH, CHUNK):
+            ids = range(first, first + CHUNK)
+            assert np.array_equal(np.stack(dataset.__getitems__(ids)), data[ids])
+        assert dataset.counters(reset=True).decodes == decodes
+    dataset.close()
+
+
+def test_of_windows_a_chunk_is_kept_also_if_it_was_taken_whole(tmp_path):
+    """The next window begins in it."""
+    for number in range(3):
+        write_zarr(tmp_path / f"{number}.zarr", np.arange(8) + 8 * number, chunk=4)
+    manager = GlobalIndexManager(tmp_path, sequences="file", window=range(4))
+    dataset = FileCacheDataset(manager, cache_bytes=2 * 4 * 8)
+    for id in range(len(dataset)):
+        assert dataset[id].tolist() == list(range(id + 3 * (id // 5), id + 3 * (id // 5) + 4))
+    assert dataset.counters().decodes == 6
     dataset.close()
 
 

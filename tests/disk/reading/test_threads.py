@@ -3,6 +3,7 @@
 import random
 import threading
 
+import h5py
 import numcodecs
 import numpy as np
 import pytest
@@ -72,20 +73,27 @@ def read_in_threads(reader, expected, batches):
     in_threads(THREADS, work)
 
 
+def drawn(number):
+    """Batches of any ids, others in each thread."""
+    dice = random.Random(number)
+    for _ in range(12):
+        yield [dice.randrange(2 * LENGTH) for _ in range(dice.randint(1, 24))]
+
+
 @pytest.mark.parametrize("cache", ["roomy", "a chunk and a half", "none"])
 def test_each_thread_reads_what_is_stored(written, cache):
     """Eight threads over twelve chunks of two files, one of which is open at a time, whatever is kept."""
     folder, expected, _ = written
     chunk = CHUNK * 4 * int(np.prod(SHAPE))
     cache_bytes = {"roomy": 2**26, "a chunk and a half": 3 * chunk // 2, "none": 0}[cache]
-    reader = reader_of(folder, cache_bytes, max_open_files=1)
+    read_in_threads(reader_of(folder, cache_bytes, max_open_files=1), expected, drawn)
 
-    def batches(number):
-        dice = random.Random(number)
-        for _ in range(12):
-            yield [dice.randrange(len(expected)) for _ in range(dice.randint(1, 24))]
 
-    read_in_threads(reader, expected, batches)
+@pytest.mark.parametrize("written", ["zarr", "gzip"], indirect=True)
+def test_threads_share_the_libraries_too(written):
+    """zarr-python and h5py, where all is left to them."""
+    folder, expected, _ = written
+    read_in_threads(reader_of(folder, 2**16, backend="library"), expected, drawn)
 
 
 def test_no_chunk_is_decoded_twice_at_once(written):
@@ -123,3 +131,20 @@ def test_closing_while_threads_read_takes_no_file_from_them(written):
     in_threads(4, work)
     reader.close()
     assert len(reader.handles) == 0
+
+
+@pytest.mark.parametrize("written", ["gzip", "contiguous"], indirect=True)
+def test_a_thread_reads_while_another_is_in_hdf5(written):
+    """Bytes of plain datasets are read and decoded without h5py, whose one lock is for the whole process."""
+    folder, expected, _ = written
+    reader = reader_of(folder, 0)
+    ids = list(range(0, len(expected), 7))
+    # what is looked up once
+    reader.read(ids)
+    read = threading.Thread(
+        target=read_in_threads, args=(reader, expected, lambda _: [ids]), daemon=True
+    )
+    with h5py._objects.phil:
+        read.start()
+        read.join(30)
+        assert not read.is_alive()

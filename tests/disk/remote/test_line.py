@@ -6,6 +6,7 @@ import os
 import pickle
 import traceback
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -115,6 +116,26 @@ def test_a_server_without_ranges_is_read_whole(objects, server):
     server.plan({"kind": "whole"})
     assert objects.get(Piece("a", 100, 5000)).data == DATA[100:5000]
     assert objects.get(Piece("a", -10)).data == DATA[-10:]
+
+
+def test_bytes_are_not_packed_on_the_way(objects, server):
+    """Those of a range would be no range of what was packed."""
+    Path(server.folder, "a").write_bytes(bytes(100_000))
+    server.plan({"kind": "pack"})
+    for piece in (Piece("a"), Piece("a", 5, 90_000)):
+        assert objects.get(piece).data == bytes(100_000)[piece.start : piece.stop]
+    assert len(server.take()["asked"]) == 2
+
+
+def test_threads_together_make_no_more_requests_than_allowed(objects, server):
+    """Those that ask one by one, too."""
+    server.delay(0.05)
+    threads = [Thread(target=objects.get, args=(Piece("b", n),)) for n in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.take()["most"] == HASTY.requests
 
 
 def test_an_object_that_was_replaced_is_an_error(objects, server, line):

@@ -166,9 +166,10 @@ def files(request, tmp_path):
     return GlobalIndexManager(tmp_path)
 
 
-def test_files_are_read_once_by_all_threads(files):
+@pytest.mark.parametrize("cache", ["process", "shared"])
+def test_files_are_read_once_by_all_threads(files, cache):
     """Each epoch of a chunk shuffle gives every sample as it is stored, and decodes each chunk once."""
-    dataset = FileCacheDataset(files, with_id=True)
+    dataset = FileCacheDataset(files, with_id=True, cache=cache)
     sampler = ResumableDistributedSampler(dataset, 1, 0, order=ChunkShuffle(window=3))
     loader = loader_of(dataset, 6, threads=4, sampler=sampler)
     for _ in range(2):
@@ -397,7 +398,9 @@ print("end", flush=True)
 """
 
 
-@pytest.mark.parametrize("how", ["left", "busy", "raises"])
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=pytest.mark.slow) for how in ("left", "busy")] + ["raises"]
+)
 def test_the_interpreter_exits_whatever_threads_do(tmp_path, how):
     """A thread that hangs, or is in the midst of its work, neither keeps the process nor makes it crash."""
     script = tmp_path / "loop.py"
@@ -464,7 +467,7 @@ def test_worker_processes_that_start_while_threads_read(files):
     for batch in loader_of(train, 6, threads=3, prefetch_factor=20):
         seen += len(batch)
         if seen % 240 == 0:
-            workers = torch.utils.data.DataLoader(dataset, 20, num_workers=2, timeout=SECONDS)
+            workers = DataLoader(dataset, 20, num_workers=2, timeout=SECONDS)
             read = torch.cat(list(workers)).reshape(80, 64)
             assert torch.equal(read, torch.arange(1, 80 * 64 + 1).reshape(80, 64).int())
     assert seen == len(ids)
