@@ -20,7 +20,7 @@ from globidx.core.orders.base import Arrangement, Left, Order
 from globidx.core.orders.chunk_shuffle import ChunkShuffle, PlannedChunkShuffle
 from globidx.core.orders.grouped import Grouped, PlannedGrouped
 from globidx.core.orders.lanes import Lanes
-from globidx.core.orders.membership import Groups
+from globidx.core.orders.membership import Groups, by_sequence
 from globidx.core.orders.mixture import Mixture
 from globidx.core.orders.passes import Passes, PlannedPasses
 from globidx.core.orders.plain import Sequential, Shuffle
@@ -47,6 +47,7 @@ __all__ = [
     "Shuffle",
     "TorchShuffle",
     "Weighted",
+    "by_sequence",
 ]
 
 

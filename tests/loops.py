@@ -6,11 +6,19 @@ import itertools
 
 from globidx import DataLoader, ResumableDistributedSampler
 
+#: How a loader reads: in the loop's thread, in two processes, or in two threads.
+HOW = [0, 2, "threads"]
+
+
+def reading(how):
+    """The arguments of a ``globidx.DataLoader`` that reads so."""
+    return {"num_workers": 2, "workers": "threads"} if how == "threads" else {"num_workers": how}
+
 
 def made(n=41, batch=4, *, rank=0, world=1, workers=0, **arguments):
     """(sampler, loader) over range(n)."""
     sampler = ResumableDistributedSampler(range(n), world, rank, **{"shuffle": False} | arguments)
-    return sampler, DataLoader(range(n), batch_size=batch, sampler=sampler, num_workers=workers)
+    return sampler, DataLoader(range(n), batch_size=batch, sampler=sampler, **reading(workers))
 
 
 def done(sampler):

@@ -158,6 +158,17 @@ def test_the_reading_benchmark_prints_a_table_and_writes_json(tmp_path):
         assert f"{claim}: {verdict}" in said
 
 
+@pytest.mark.slow
+def test_the_delivery_benchmark_prints_a_section(tmp_path):
+    """A row for each contestant of each layout, and a verdict for each promise."""
+    lines = run(
+        "delivery.py", "one process", "--items", 1024, "--repeats", 1, "--folder", tmp_path
+    ).splitlines()
+    for layout in ("zarr3 chunk 16", "hdf5 gzip", "hdf5 contiguous"):
+        assert sum(line.startswith(f"{layout} ") for line in lines) == 6
+    assert sum(" of the decode limit: " in line for line in lines) == 4
+
+
 def test_the_mixing_benchmark_prints_a_table_and_writes_json(tmp_path):
     """A larger window mixes better, and a full shuffle best."""
     path = tmp_path / "figures.json"

@@ -15,9 +15,9 @@ from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 from globidx import __version__
-from globidx.cli import estimate, index, record
-from globidx.cli.output import StderrHandler, StdoutClosedError, print_error
+from globidx.cli import cache, estimate, index, record
 from globidx.cli.parser import Parser
+from globidx.cli.terminal.output import StderrHandler, StdoutClosedError, print_error
 from globidx.errors import BadFilesError, GlobidxError
 
 #: Errors that are printed as one message instead of a traceback.
@@ -89,8 +89,9 @@ def _parser() -> Parser:
   globidx estimate data/ --key images --order chunk-shuffle --batch-size 32""",
     )
     parser.add_argument("--version", action="version", version=f"globidx {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="{index,record,estimate}")
+    commands = parser.add_subparsers(required=True, metavar="{index,record,estimate,cache}")
     index.add(commands)
     record.add(commands)
     estimate.add(commands)
+    cache.add(commands)
     return parser

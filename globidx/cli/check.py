@@ -11,8 +11,8 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from globidx.cli.output import print_result
-from globidx.cli.progress import Progress
+from globidx.cli.terminal.output import print_result
+from globidx.cli.terminal.progress import Progress
 from globidx.disk.index.absent import choice
 from globidx.errors import BadFilesError
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from globidx.cli.files import add_files, files_of
-from globidx.cli.output import print_result
 from globidx.cli.parser import integer, positive
+from globidx.cli.terminal.output import print_result
 
 _ORDERS = ("shuffle", "chunk-shuffle", "sequential")
 

@@ -12,7 +12,7 @@ from globidx.cli.sampling import add_sampling, sampling_of
 def add_files(command: argparse.ArgumentParser, *, nargs: int | str = "+") -> None:
     """Add ``files`` and what belongs to them."""
     command.add_argument(
-        "files", nargs=nargs, help="a directory, a glob, a list file, paths, or URLs of zarr stores"
+        "files", nargs=nargs, help="a directory, a glob, a list file, paths, or URLs"
     )
     command.add_argument(
         "--key",

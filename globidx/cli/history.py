@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from globidx.cli.output import printable
+from globidx.cli.terminal.output import printable
 from globidx.core.orders.base import Order
 from globidx.core.orders.plain import Sequential, Shuffle
 from globidx.core.progress.remaining import Remaining

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from globidx.cli.files import add_files, files_of
-from globidx.cli.output import print_error, print_result
 from globidx.cli.parser import ByField, integer, of_field
-from globidx.cli.progress import Progress
+from globidx.cli.terminal.output import print_error, print_result
+from globidx.cli.terminal.progress import Progress
 from globidx.cli.workers import pool
 
 if TYPE_CHECKING:

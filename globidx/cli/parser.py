@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from globidx.cli.output import print_error, write, write_stdout
+from globidx.cli.terminal.output import print_error, write, write_stdout
 
 EXIT_CODES = """\
 exit codes:

@@ -8,8 +8,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from globidx.cli.output import print_result
 from globidx.cli.parser import positive
+from globidx.cli.terminal.output import print_result
 
 
 def add(subparsers: Any) -> None:

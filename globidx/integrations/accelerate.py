@@ -66,7 +66,8 @@ def prepare(accelerator: Accelerator, loader: DataLoader) -> PreparedLoader:
     refuse_settings(accelerator, sampler)
     if accelerator.device_placement and loader.device is None:
         loader.device = destination(accelerator.device)
-        loader.pin_memory = loader.pin_memory or loader.device is not None
+        # slots are pinned without torch's thread
+        loader.pin_memory = loader.pin_memory or (loader.device is not None and not loader.slots)
     if not hasattr(accelerator.gather_for_metrics, "drops_padding"):
         accelerator.register_for_checkpointing(_Accumulation(accelerator))
         _drop_padding(accelerator)

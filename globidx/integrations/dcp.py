@@ -14,7 +14,6 @@ from globidx.core.records import record
 from globidx.core.records.gather import united
 from globidx.errors import RecordCorruptError
 from globidx.torch.ranks.agreement import Agreement
-from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.stateful import Objects, Stateful
 
 _KEY = "record"
@@ -56,7 +55,7 @@ class ResumableState:
 
     def __init__(
         self,
-        sampler_or_dict_of_stateful: ResumableDistributedSampler | Mapping[str, Stateful],
+        sampler_or_dict_of_stateful: Stateful | Mapping[str, Stateful],
         *,
         group: Any = None,
         timeout: float = 60.0,

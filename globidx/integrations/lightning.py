@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+import torch.utils.data
+
+from globidx.integrations.dcp import ResumableState
+from globidx.stream import GlobalStream, ShardStream
 from globidx.torch.loader import DataLoader
 from globidx.torch.sampler import ResumableDistributedSampler
 
@@ -32,7 +36,29 @@ def _callback_class() -> Any:
 _Callback: Any = _callback_class()
 
 
-class ResumableSamplerCallback(_Callback):
+class _Resuming(_Callback):
+    """What both callbacks do: load to fit only, and let each validation read all."""
+
+    _fits = True
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
+        """Remember whether the trainer fits; it loads callbacks to validate and test, too."""
+        self._fits = stage == "fit"
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Let validation read all, whatever the sanity check or a limit has left half-read."""
+        _begin_anew(trainer.val_dataloaders)
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Let a test read all."""
+        _begin_anew(trainer.test_dataloaders)
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Let a prediction read all."""
+        _begin_anew(trainer.predict_dataloaders)
+
+
+class ResumableSamplerCallback(_Resuming):
     """A callback that keeps the record of a sampler in Lightning's checkpoints, and goes on from it.
 
     An epoch that was saved at any step goes on with any number of processes and any batch size, and
@@ -76,15 +102,9 @@ class ResumableSamplerCallback(_Callback):
                 f"{type(sampler).__name__}: pass the sampler of the training loader"
             )
         self.sampler = sampler
-        # how many batches the epoch had when Lightning counted them
-        self._counted = 0
+        self._count = _Count(sampler)
         # Lightning's counts of batches that are ready and processed
         self._progress: Any = None
-        self._fits = True
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
-        """Remember whether the trainer fits; it loads callbacks to validate and test, too."""
-        self._fits = stage == "fit"
 
     # -- the record, in a checkpoint
 
@@ -114,10 +134,8 @@ class ResumableSamplerCallback(_Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Check the loader, and let Lightning count the epoch's batches as they are now."""
         loader = self._loader_of(trainer)
-        self._counted = len(loader)
         self._progress = trainer.fit_loop.epoch_loop.batch_progress.current
-        if trainer.fit_loop.restarting:
-            self._count_from(loader.start, trainer)
+        self._count.take(loader, loader.start, trainer)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Begin an epoch with nothing done; one that a checkpoint leads into is not begun."""
@@ -125,11 +143,7 @@ class ResumableSamplerCallback(_Callback):
         if loader.start:
             _log.info("fit begins epoch %d anew: it was read in part", self.sampler.epoch)
             self.sampler.reset()
-        if len(loader) != self._counted:
-            # Lightning counts batches once, and stops all epochs there; the tuner resets it alike
-            trainer.fit_loop._combined_loader = None
-            trainer.fit_loop.setup_data()
-            self._counted = len(self._loader_of(trainer))
+        self._count.renew(loader, trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """End the epoch, also if Lightning's limits left some of it."""
@@ -137,16 +151,203 @@ class ResumableSamplerCallback(_Callback):
         if self.sampler.epoch < trainer.fit_loop.epoch_progress.current.processed:
             self.sampler.finish_epoch()
 
-    def _count_from(self, start: int, trainer: Any) -> None:
+    def _loader_of(self, trainer: Any) -> DataLoader:
+        """The training loader; ValueError if this callback cannot make it resume."""
+        loader = trainer.train_dataloader
+        samplers = _samplers_of(loader)
+        if not isinstance(loader, DataLoader) or all(one is not self.sampler for one in samplers):
+            raise ValueError(
+                f"training reads a {type(loader).__name__} over a {type(samplers[0]).__name__}, and "
+                "ResumableSamplerCallback needs one globidx.DataLoader over the sampler that it "
+                "was given: pass globidx.DataLoader(dataset, ..., sampler=sampler) to fit"
+            )
+        _refuse_other_ranks(self.sampler, trainer)
+        if self.sampler.tail == "exact" and self.sampler.num_replicas > 1:
+            raise ValueError(_EXACT)
+        return loader
+
+
+class EpochCallback(_Resuming):
+    """A callback that commits what a stream gives, sets its epoch, and keeps its record in checkpoints.
+
+    It is for a stream that torch's ``DataLoader`` reads. An epoch that was saved at any step goes on
+    with any number of processes and workers, and each later one is whole.
+
+    Parameters
+    ----------
+    stream : GlobalStream or ShardStream
+        The dataset of the training loader.
+    places : callable, optional
+        Of a ``ShardStream``: returns the places of a batch. By default that is ``batch[1]``, as
+        torch's collate has them.
+
+    Raises
+    ------
+    TypeError
+        If it is no stream.
+
+    Notes
+    -----
+    Lightning's epochs are those of the stream. Those of an infinite stream are not: it goes on where
+    it is, and ``limit_train_batches=`` or ``max_steps=`` says how long one of Lightning's is.
+
+    The record is that of all ranks, even if they have come differently far: all of them meet
+    wherever Lightning saves. Call no ``commit`` in the training step.
+
+    Refused when training starts, by a ValueError that says what to do: another loader, several of
+    them, ranks other than Lightning's, and a stream that may give one rank a batch more than another:
+    ``tail="exact"``, or a ``ShardStream`` that is not infinite.
+
+    Examples
+    --------
+    >>> stream = GlobalStream(range(10), 1, 0)
+    >>> callback = EpochCallback(stream)     # Trainer(callbacks=[callback])
+    >>> list(callback.state_dict())
+    ['record']
+    """
+
+    def __init__(
+        self, stream: GlobalStream | ShardStream, *, places: Callable[[Any], Any] | None = None
+    ) -> None:
+        if not isinstance(stream, (GlobalStream, ShardStream)):
+            raise TypeError(
+                f"the callback follows a GlobalStream or ShardStream, got a {type(stream).__name__}: pass the "
+                "dataset of the training loader, or give a sampler to ResumableSamplerCallback"
+            )
+        self.stream = stream
+        self._places = places or _second
+        self._record = ResumableState({"stream": stream})
+        # other streams have no length that Lightning would count
+        self._count = (
+            _Count(stream.sampler)
+            if isinstance(stream, GlobalStream) and not stream.infinite
+            else None
+        )
+
+    # -- the record, in a checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record of all ranks. Collective, as Lightning's saves are."""
+        return dict(self._record.state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a record; validation and tests, which read weights, leave the stream alone.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What ``state_dict`` returned, on any number of processes.
+        """
+        if self._fits:
+            self._record.load_state_dict(state_dict)
+
+    # -- training
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Check the loader, and let Lightning count the epoch's batches as they are now."""
+        loader = self._loader_of(trainer)
+        if not self.stream.infinite and self.stream.epoch < trainer.current_epoch:
+            # saved after the last batch of an epoch, which Lightning then counts as over
+            self._set_epoch(trainer)
+        if self._count is not None:
+            size, left = _size_of(loader), self._count.sampler._ledger.left_to_deliver
+            batches = left // size if loader.drop_last else -(-left // size)
+            self._count.take(loader, len(loader) - batches, trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Commit the batch; callbacks that save come after this one."""
+        if isinstance(self.stream, ShardStream):
+            self.stream.commit(self._places(batch))
+            return
+        size = _size_of(trainer.train_dataloader)
+        # a rank's samples are whole batches, but for the last one of an epoch
+        if not self.stream.infinite:
+            size = min(size, self.stream.sampler._ledger.left_to_deliver)
+        self.stream.commit(size)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Set the epoch, with nothing done; one that a checkpoint leads into is not begun."""
+        if self.stream.infinite:
+            return
+        if self.stream.epoch != trainer.current_epoch or self.stream.is_begun:
+            _log.info("fit begins epoch %d of the stream anew", trainer.current_epoch)
+            self._set_epoch(trainer)
+        if self._count is not None:
+            self._count.renew(trainer.train_dataloader, trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """End the epoch, also if Lightning's limits left some of it."""
+        # now, as Lightning will begin to read the next one only once
+        ended = trainer.fit_loop.epoch_progress.current.processed
+        if not self.stream.infinite and self.stream.epoch < ended:
+            self.stream.set_epoch(ended)
+
+    def _set_epoch(self, trainer: Any) -> None:
+        self.stream.set_epoch(trainer.current_epoch)
+        if self.stream.is_begun:
+            self.stream.reset()
+        # workers may have begun where the stream was
+        _reload(trainer)
+
+    def _loader_of(self, trainer: Any) -> Any:
+        """The training loader; ValueError if this callback cannot make it resume."""
+        loader, stream = trainer.train_dataloader, self.stream
+        if not isinstance(loader, torch.utils.data.DataLoader) or loader.dataset is not stream:
+            given = type(getattr(loader, "dataset", loader)).__name__
+            raise ValueError(
+                f"training reads a {given}, and EpochCallback needs one torch.utils.data.DataLoader of the stream "
+                "that it was given; with globidx.DataLoader take ResumableSamplerCallback(stream.sampler)"
+            )
+        _refuse_other_ranks(stream, trainer)
+        if stream.num_replicas > 1 and not stream.infinite:
+            if isinstance(stream, ShardStream):
+                raise ValueError(
+                    "ranks of a ShardStream have different numbers of rows, and would wait for each other for ever: "
+                    "pass infinite=True, and limit_train_batches= or max_steps= to the Trainer"
+                )
+            if stream.sampler.tail == "exact":
+                raise ValueError(_EXACT)
+        return loader
+
+
+class _Count:
+    """How many batches of an epoch Lightning counts, kept equal to what a sampler has."""
+
+    def __init__(self, sampler: ResumableDistributedSampler) -> None:
+        self.sampler = sampler
+        # how many batches the epoch had when Lightning counted them
+        self._counted = 0
+
+    def take(self, loader: Any, start: int, trainer: Any) -> None:
+        """Remember Lightning's count; on a resume let ``start`` be how many of them are done."""
+        self._counted = len(loader)
+        if trainer.fit_loop.restarting:
+            self._go_on_from(start, trainer)
+
+    def renew(self, loader: Any, trainer: Any) -> None:
+        """Let Lightning count again if there are other numbers of batches now."""
+        if len(loader) != self._counted:
+            # Lightning counts batches once, and stops all epochs there; the tuner resets it alike
+            _reload(trainer)
+            self._counted = len(trainer.train_dataloader)
+
+    def _go_on_from(self, start: int, trainer: Any) -> None:
         """Let Lightning's count of the epoch's batches be ``start``, in batches of today."""
         loop = trainer.fit_loop.epoch_loop
         if self.sampler.epoch > trainer.fit_loop.epoch_progress.current.processed:
-            start = self._count_of_ended(trainer)
+            start = self._ended(trainer)
         # of all its counts Lightning goes on from this one; it counts a batch as completed after
         # on_train_batch_end, and so once more when it resumes from there
         loop.batch_progress.current.completed = start - loop.restarted_on_train_batch_end
 
-    def _count_of_ended(self, trainer: Any) -> int:
+    def _ended(self, trainer: Any) -> int:
         """The count at which Lightning ends, without a batch, an epoch saved in its last validation."""
         due: float | None = trainer.val_check_batch
         if not trainer.fit_loop.epoch_loop._should_check_val_epoch() or due in (None, math.inf):
@@ -159,48 +360,39 @@ class ResumableSamplerCallback(_Callback):
         self.sampler.reset()
         return int(due or 0)
 
-    def _loader_of(self, trainer: Any) -> DataLoader:
-        """The training loader; ValueError if this callback cannot make it resume."""
-        loader = trainer.train_dataloader
-        samplers = _samplers_of(loader)
-        if not isinstance(loader, DataLoader) or all(one is not self.sampler for one in samplers):
-            raise ValueError(
-                f"training reads a {type(loader).__name__} over a {type(samplers[0]).__name__}, and "
-                "ResumableSamplerCallback needs one globidx.DataLoader over the sampler that it "
-                "was given: pass globidx.DataLoader(dataset, ..., sampler=sampler) to fit"
-            )
-        self._refuse_other_ranks(trainer)
-        return loader
 
-    def _refuse_other_ranks(self, trainer: Any) -> None:
-        sampler = self.sampler
-        own = {"num_replicas": sampler.num_replicas, "rank": sampler.rank}
-        given = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-        if own != given:
-            raise ValueError(
-                f"the sampler deals to rank {own['rank']} of {own['num_replicas']}, and Lightning "
-                f"trains as rank {given['rank']} of {given['num_replicas']}: leave num_replicas= "
-                "and rank= out, and ask the sampler nothing before fit"
-            )
-        if sampler.tail == "exact" and sampler.num_replicas > 1:
-            raise ValueError(
-                "tail='exact' may give one rank a batch more than another, which would wait for "
-                "it for ever: train with tail='pad' or 'drop', and keep 'exact' for validation"
-            )
+_EXACT = (
+    "tail='exact' may give one rank a batch more than another, which would wait for "
+    "it for ever: train with tail='pad' or 'drop', and keep 'exact' for validation"
+)
 
-    # -- validation, test and prediction
 
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Let validation read all, whatever the sanity check or a limit has left half-read."""
-        _begin_anew(trainer.val_dataloaders)
+def _refuse_other_ranks(dealer: Any, trainer: Any) -> None:
+    """ValueError if a sampler or stream deals to other ranks than Lightning's."""
+    own = {"num_replicas": dealer.num_replicas, "rank": dealer.rank}
+    given = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+    if own != given:
+        what = "sampler" if isinstance(dealer, ResumableDistributedSampler) else "stream"
+        raise ValueError(
+            f"the {what} deals to rank {own['rank']} of {own['num_replicas']}, and Lightning "
+            f"trains as rank {given['rank']} of {given['num_replicas']}: leave num_replicas= "
+            f"and rank= out, and ask the {what} nothing before fit"
+        )
 
-    def on_test_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Let a test read all."""
-        _begin_anew(trainer.test_dataloaders)
 
-    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Let a prediction read all."""
-        _begin_anew(trainer.predict_dataloaders)
+def _reload(trainer: Any) -> None:
+    """Let Lightning ask for the training loader again, and read it from its beginning."""
+    trainer.fit_loop._combined_loader = None
+    trainer.fit_loop.setup_data()
+
+
+def _size_of(loader: Any) -> int:
+    """How many samples a batch has; without batches one."""
+    return loader.batch_size or 1
+
+
+def _second(batch: Any) -> Any:
+    return batch[1]
 
 
 def _begin_anew(loaders: Any) -> None:

@@ -21,7 +21,6 @@ from globidx.core.records.policies import Keep
 from globidx.disk.records.archive import Archive
 from globidx.errors import SaveError
 from globidx.torch.ranks.agreement import Agreement
-from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.stateful import Objects, Stateful
 
 _log = logging.getLogger("globidx")
@@ -36,7 +35,8 @@ class CheckpointManager:
     directory : str or Path
         The folder; it is made at the first save.
     sampler_or_dict_of_stateful : ResumableDistributedSampler or dict
-        One sampler, or objects by name: samplers, and anything whose ``state_dict`` is JSON values.
+        One sampler, or objects by name: samplers, streams, and anything whose ``state_dict`` is JSON
+        values. Of a ``GlobalStream`` the record holds the sampler.
         If such an object differs by rank it needs ``merge_states(states)``, which makes one state
         of all ranks'.
     keep_last : int, default 3
@@ -81,7 +81,7 @@ class CheckpointManager:
     def __init__(
         self,
         directory: str | Path,
-        sampler_or_dict_of_stateful: ResumableDistributedSampler | Mapping[str, Stateful],
+        sampler_or_dict_of_stateful: Stateful | Mapping[str, Stateful],
         *,
         keep_last: int = 3,
         keep: Keep | None = None,

@@ -5,8 +5,12 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from os import PathLike
 from typing import Any, Literal, Never
 
+import numpy as np
 import torch
 import torch.utils.data
 
@@ -17,19 +21,22 @@ from globidx.core.index.chunking import Chunking
 from globidx.core.reading.planning import CACHE_BYTES
 from globidx.core.reading.selection import Crop
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.local_cache.folder import cache_of
 from globidx.disk.reading import packings
+from globidx.disk.reading.batch import Column, rows_of
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.packings import ByPacking
-from globidx.disk.reading.reader import Reader
+from globidx.disk.reading.reader import CACHES, Reader
 from globidx.disk.remote.retries import PREFETCH_BYTES, REQUESTS, Bounds
+from globidx.torch.collating.columns import ColumnedSamples
 from globidx.torch.loops.moments import SharedMoment, seeded
 from globidx.torch.loops.quarantine import SubstitutedSamples
 from globidx.torch.parts import missing_by_field, parts_of
 from globidx.torch.sources.transform import asks_for_rng, transformed
 from globidx.torch.substitutes import ON_ERROR, OnError, Substitutes
-from globidx.torch.values import constant
+from globidx.torch.values import Giver, constant, gives_rows
 
 
 class FileCacheDataset(torch.utils.data.Dataset[Any]):
@@ -76,7 +83,11 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     max_open_files : int, optional
         How many files a process keeps open, by default a quarter of what it may open, at most 128.
     cache_bytes : int
-        How many bytes of decoded chunks a process keeps.
+        How many bytes of decoded chunks a process keeps; with ``cache="shared"``, a node.
+    cache : {"process", "shared"}, default "process"
+        Whose decoded chunks are: each process has its own, or all loader workers and ranks of a
+        node that read the same share them. Shared memory is reserved at once; where it cannot be
+        had, a line in the log says so, and each process has its own.
     with_id : bool, default False
         Whether to return ``(sample, id)``, with the id of the sample that is returned.
     on_missing : {"error", "fill"} or dict of these by field, default "error"
@@ -98,6 +109,13 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     prefetch_bytes : int, default 256 MiB
         How many bytes of files by URL a process fetches before they are wanted: of the batch that
         it reads, and with ``globidx.DataLoader`` of those that come after it.
+    local_cache : path, optional
+        A folder on a disk of this machine where bytes that come from URLs are kept, for all
+        processes of the machine and for later runs. It is made if it is not there.
+    local_bytes : int, optional
+        The most bytes that it takes there; what was used longest ago, or will not be used again in
+        this epoch, goes first. By default as many as the folder was given before, or half of what
+        is free on its disk.
     misplaced : never
         Options of the index are not taken here: TypeError says where they belong.
 
@@ -142,6 +160,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         seed_transforms: bool = False,
         max_open_files: int | None = None,
         cache_bytes: int = CACHE_BYTES,
+        cache: Literal["process", "shared"] = "process",
         with_id: bool = False,
         on_missing: Literal["error", "fill"] | Mapping[str, Literal["error", "fill"]] = "error",
         backend: Literal["auto", "library", "tensorstore"] = "auto",
@@ -149,6 +168,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         sparse: Literal["dense", "row"] | Mapping[str, Literal["dense", "row"]] = "dense",
         requests: int = REQUESTS,
         prefetch_bytes: int = PREFETCH_BYTES,
+        local_cache: str | PathLike[str] | None = None,
+        local_bytes: int | None = None,
         **misplaced: Never,
     ) -> None:
         # the usual mistake: key= and its like belong to the index, and Python would not say so
@@ -161,6 +182,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             )
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        if cache not in CACHES:
+            raise ValueError(f"cache must be one of {', '.join(CACHES)}, got {cache!r}")
         if on_error not in ON_ERROR and not callable(on_error):
             raise ValueError(
                 f"on_error must be one of {', '.join(ON_ERROR)} or a function, got {on_error!r}"
@@ -179,6 +202,9 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         self._is_flat = self._keys in ([[name] for name in self.fields], [[]]) and all(
             give is torch.from_numpy for give in self._givers
         )
+        self._has_columns = transform is None and not any(
+            give is not constant and not gives_rows(give) for give in self._givers
+        )
         self.transform = transform
         self.seed_transforms = seed_transforms
         is_random = self._takes_rng or seed_transforms or any(spec.crop for spec in specs)
@@ -194,10 +220,12 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             cache_bytes=validate.integer(cache_bytes, "cache_bytes"),
             on_missing=missing_by_field(index_manager, self.fields, on_missing),
             backend=backend,
+            cache=cache,
             bounds=Bounds(
                 validate.integer(requests, "requests", low=1),
                 validate.integer(prefetch_bytes, "prefetch_bytes", low=1),
             ),
+            local_cache=cache_of(local_cache, local_bytes),
         )
         packings.require_alike(index_manager.now, self._reader.raw)
         packings.tell_packed(
@@ -293,11 +321,16 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
 
         torch's loader calls it. Samples are writable and do not overlap, but those of a batch share
         their memory, which is freed with the last of them: ``clone()`` a sample that is kept for
-        long.
+        long. ``collate.default`` makes a batch of that memory, without a copy, if it is given the
+        list as it is returned here: then the samples are its rows.
         """
         moment = START if self.moment is None else self.moment.of(sample_ids)
         if self._substitutes is None:
-            return self._samples(self._reader.read(sample_ids, moment), sample_ids, moment)
+            columns = self._reader.read_columns(sample_ids, moment)
+            samples = self._of_columns(columns, sample_ids, moment)
+            if not self._has_columns or not samples:
+                return samples
+            return ColumnedSamples(samples, partial(self._columns, columns, sample_ids))
         arrays, ids, replaced = self._substitutes.read(sample_ids, moment)
         samples = self._samples(arrays, ids, moment)
         return SubstitutedSamples(samples, replaced) if replaced else samples
@@ -395,6 +428,18 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         """
         self._reader.close()
 
+    def _of_columns(
+        self, columns: Sequence[Column], ids: Sequence[int], moment: Moment
+    ) -> list[Any]:
+        """A sample of the values of each id."""
+        if not self._is_flat or self.transform is not None or self.with_id:
+            return self._samples(list(zip(*map(rows_of, columns), strict=True)), ids, moment)
+        # as most data sets are read: no call of ours for each sample
+        values = [map(torch.from_numpy, rows_of(column)) for column in columns]
+        if len(values) == 1:
+            return list(values[0])
+        return [dict(zip(self.fields, some, strict=True)) for some in zip(*values, strict=True)]
+
     def _samples(
         self, arrays: Sequence[tuple[Any, ...]], ids: Sequence[int], moment: Moment
     ) -> list[Any]:
@@ -404,7 +449,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         # no copy: samples of a batch share the memory that it was read into, and do not overlap
         if not self._is_flat:
             try:
-                sample = self._nested_sample(values)
+                sample = self._nested(self._givers, values)
             except (TypeError, ValueError) as error:
                 error.add_note(f"of sample id {id}")
                 raise
@@ -422,10 +467,21 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def _transformed(self, sample: Any, id: int, moment: Moment) -> Any:
         return transformed(sample, id, moment, self.transform, with_rng=self._takes_rng)
 
-    def _nested_sample(self, values: tuple[Any, ...]) -> Any:
+    def _columns(self, columns: Sequence[Column], ids: Sequence[int]) -> Any:
+        """What a sample is, with all samples' values in place of one's.
+
+        None where constants are neither numbers nor text, since torch does other things with these.
+        """
+        constants = chain.from_iterable(columns[len(self._reader.fields) :])
+        if not all(isinstance(value, (np.ndarray, str)) for value in constants):
+            return None
+        nested = self._nested([partial(_of_all, give) for give in self._givers], columns)
+        return (nested, list(map(operator.index, ids))) if self.with_id else nested
+
+    def _nested(self, givers: Sequence[Callable[[Any], Any]], values: Sequence[Any]) -> Any:
         """Fields, masks and constants in the dicts that their names say; one alone as it is."""
         sample: dict[str, Any] = {}
-        for keys, give, value in zip(self._keys, self._givers, values, strict=True):
+        for keys, give, value in zip(self._keys, givers, values, strict=True):
             if not keys:
                 return give(value)
             within = sample
@@ -437,6 +493,14 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
     def __repr__(self) -> str:
         size = f"{len(self)} samples in {self.num_files} files"
         return f"FileCacheDataset({size}, fields {list(self.fields)})"
+
+
+def _of_all(give: Giver, column: Column) -> Any:
+    """The tensor whose rows all samples have; a list where they are no rows of one array."""
+    # the strides of an array without elements are numpy's own
+    if isinstance(column, np.ndarray) and column.size:
+        return give(column)
+    return [give(one) for one in rows_of(column)]
 
 
 def _misplaced(index_manager: object, names: list[str]) -> str:

@@ -109,7 +109,8 @@ class ToDevice:
     Copies run on a stream of their own, for which the loop's stream waits.
 
     A tensor may be freed while the loop's kernels still read it, so its memory is marked as used by
-    the loop's stream (``record_stream``). A loop that queues its work faster than the device runs
+    the loop's stream (``record_stream``). What a batch is copied from is kept until it has been read:
+    a slot would be filled again. A loop that queues its work faster than the device runs
     it would fill the device with batches: before a batch is copied, the host waits for the work on
     the one three before it.
     """
@@ -120,6 +121,8 @@ class ToDevice:
         self._device = self._stream.device
         # events on the loop's stream, where it came back for a batch
         self._requests: deque[torch.cuda.Event] = deque()
+        # batches on the host, each with the event of its copy
+        self._sources: deque[tuple[torch.cuda.Event, Any]] = deque()
 
     def __call__(self, batch: Any) -> Callable[[], Any]:
         """Begin to copy ``batch``.
@@ -128,9 +131,12 @@ class ToDevice:
         """
         while len(self._requests) > 1:
             self._requests.popleft().synchronize()
+        while self._sources and self._sources[0][0].query():  # type: ignore[no-untyped-call]
+            self._sources.popleft()
         with torch.cuda.stream(self._stream):
             moved = rebuilt(batch, self._copied)
         arrived = self._stream.record_event()
+        self._sources.append((arrived, batch))
 
         def deliver() -> Any:
             stream = torch.cuda.current_stream(self._device)
@@ -144,7 +150,12 @@ class ToDevice:
 
     def _copied(self, part: Any) -> Any:
         # sparse tensors and foreign objects are moved where they are delivered
-        return part.to(self._device, non_blocking=True) if _is_traceable(part) else part
+        if not _is_traceable(part):
+            return part
+        # neither a pinned slot nor from the thread that pins
+        if type(part) is torch.Tensor and part.is_cpu and not part.is_nested:
+            part = part if part.is_pinned() else part.pin_memory()
+        return part.to(self._device, non_blocking=True)
 
     def _kept_for(self, stream: torch.cuda.Stream, part: Any) -> Any:
         """A part as the loop gets it.

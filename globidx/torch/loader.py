@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 from weakref import ref
 
 import torch.utils.data
@@ -17,9 +17,12 @@ from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.datasets.known import datasets_inside
 from globidx.torch.collating.collate import default
+from globidx.torch.delivery.exchange import Exchange
+from globidx.torch.delivery.pinning import CudaPins
+from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
-from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches, Foreseen
-from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
+from globidx.torch.loops.handover import Deliveries
 from globidx.torch.loops.moments import SharedMoment
 from globidx.torch.loops.quarantine import ReportingCollate
 from globidx.torch.sampler import ResumableDistributedSampler
@@ -28,6 +31,7 @@ from globidx.torch.workers import ShieldedLoader
 _log = logging.getLogger("globidx")
 #: How many datasets inside one another are looked at.
 _DEEPEST = 8
+WORKERS = ("processes", "threads")
 
 
 class DataLoader(ShieldedLoader):
@@ -49,18 +53,30 @@ class DataLoader(ShieldedLoader):
         on the one before it, which is still the one that counts. Tensors anywhere in dicts, lists,
         tuples and named tuples are moved, and so are objects with a ``to`` method. ``"cpu"`` and
         None leave batches where they are.
+    workers : {"processes", "threads"}, default "processes"
+        What ``num_workers`` counts. Threads of this process share its dataset, index and cache, so
+        that they take the memory of one process. The dataset, its transform and ``collate_fn`` are
+        then called by several threads at once. ``get_worker_info()`` is None there, as it is without
+        workers, and ``worker_init_fn`` is called in each thread.
+    slots : int, optional
+        How many batches of each worker may be in shared memory that is used again: those that wait,
+        and those that the loop holds. By default two more than ``prefetch_factor``; 0 leaves it to
+        torch, which makes new shared memory for each tensor.
 
     Attributes
     ----------
+    workers : str
+        What reads the batches.
     device : torch.device or None
         The CUDA device that batches are moved to.
 
     Raises
     ------
     TypeError
-        If a sampler is given for an ``IterableDataset``.
+        If a sampler, or threads, are given for an ``IterableDataset``.
     ValueError
-        If the dataset is not the sampler's, or the device does not exist. If ``in_order=False``,
+        If the dataset is not the sampler's, or the device does not exist. If threads are given
+        for a dataset with ``seed_transforms=True``, or with a ``multiprocessing_context``. If ``in_order=False``,
         since batches that overtake each other are no prefix of the order. If ``batch_size=None``
         and the dataset may replace samples.
 
@@ -88,7 +104,13 @@ class DataLoader(ShieldedLoader):
     """
 
     def __init__(
-        self, dataset: Any, *args: Any, device: str | torch.device | None = None, **kwargs: Any
+        self,
+        dataset: Any,
+        *args: Any,
+        device: str | torch.device | None = None,
+        workers: Literal["processes", "threads"] = "processes",
+        slots: int | None = None,
+        **kwargs: Any,
     ) -> None:
         is_iterable = isinstance(dataset, torch.utils.data.IterableDataset)
         if is_iterable and (kwargs.get("sampler") or kwargs.get("batch_sampler")):
@@ -101,16 +123,22 @@ class DataLoader(ShieldedLoader):
         self._is_endless = bool(getattr(dataset, "infinite", False)) if is_iterable else False
         if is_iterable and callable(getattr(dataset, "map_style", None)):
             dataset, kwargs["sampler"] = dataset.map_style()
+        if workers not in WORKERS:
+            raise ValueError(f"workers must be one of {', '.join(WORKERS)}, got {workers!r}")
+        self.workers = workers
         super().__init__(dataset, *args, **kwargs)
+        if self._has_threads:
+            refuse_unshareable(dataset, self.multiprocessing_context)
         self._refuse_other_dataset()
         # torch's own is left where it was asked for, and where there are no batches
         given = args[5] if len(args) > 5 else kwargs.get("collate_fn")
         if given is None and self.collate_fn is torch.utils.data.default_collate:
             self.collate_fn = default
         self.device = destination(device)
+        self.slots = self._slots_each(slots)
         if self.device is not None:
-            # pageable memory is copied while the host waits
-            self.pin_memory = True
+            # pageable memory is copied while the host waits; slots are pinned once and for all
+            self.pin_memory = not self.slots
         if self._resumable is not None and not getattr(self, "in_order", True):
             raise ValueError(
                 "in_order=False lets batches overtake each other, so what is delivered is no "
@@ -135,10 +163,12 @@ class DataLoader(ShieldedLoader):
             )
 
     def __repr__(self) -> str:
+        how = "" if self.workers == "processes" else f", workers={self.workers!r}"
         where = "" if self.device is None else f", device={str(self.device)!r}"
+        where += f", slots={self.slots}" if self.num_workers and not self._has_threads else ""
         return (
             f"{type(self).__name__}({type(self.dataset).__name__}, batch_size={self.batch_size}, "
-            f"num_workers={self.num_workers}{where}, sampler={self._resumable or self.sampler!r})"
+            f"num_workers={self.num_workers}{how}{where}, sampler={self._resumable or self.sampler!r})"
         )
 
     def __iter__(self) -> Any:
@@ -280,11 +310,67 @@ class DataLoader(ShieldedLoader):
             return now + self.steps_per_epoch * len(later)
         return now + sum(batching.batches(ledger.tracker.whole_epoch(epoch)) for epoch in later)
 
+    def explain(self) -> str:
+        """How batches come from the workers, as text.
+
+        Returns
+        -------
+        str
+            Text for people.
+
+        Examples
+        --------
+        >>> DataLoader(range(10), batch_size=4).explain()
+        'batches are made in this process'
+        """
+        if not self.num_workers:
+            return "batches are made in this process"
+        if self._has_threads:
+            return f"{self.num_workers} threads of this process, which share its cache"
+        exchange = self.__dict__.get("_exchange", lambda: None)()
+        now = (
+            f"{self.num_workers} x {self.slots} slots" if exchange is None else exchange.explained()
+        )
+        if not self.slots or self.__dict__.get("_lacks_slots"):
+            return f"{self.num_workers} workers; batches travel as torch sends them (no slots)"
+        return f"{self.num_workers} workers; batches travel in shared memory: {now}"
+
     def __getstate__(self) -> dict[str, Any]:
-        # a reference to a loop of this process means nothing in another
-        return {name: value for name, value in self.__dict__.items() if name != "_pass"}
+        # references to a loop of this process mean nothing in another
+        left = "_pass", "_exchange"
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     # -- inside
+
+    def _slots_each(self, slots: int | None) -> int:
+        """How many slots each worker has."""
+        if slots is not None:
+            validate.integer(slots, "slots")
+        if not self.num_workers or self._has_threads:
+            return 0
+        # the loop has two for a moment: the one it leaves, and the one it is given
+        return (self.prefetch_factor or 0) + 2 if slots is None else slots
+
+    def _get_iterator(self) -> Any:
+        if self._has_threads:
+            return ThreadIterator(self)
+        if not self.slots:
+            return super()._get_iterator()
+        pins = None if self.device is None else CudaPins(self.device)
+        exchange = Exchange.where_possible(self.num_workers, self.slots, pins)
+        self._lacks_slots = exchange is None
+        if exchange is None:
+            return super()._get_iterator()
+        # torch reads the attribute here only; whoever reads it later must get the one from before
+        own = self.collate_fn
+        self.collate_fn = exchange.collate(own)
+        try:
+            batches = super()._get_iterator()
+        finally:
+            self.collate_fn = own
+        exchange.belongs_to(batches)
+        self._exchange = ref(exchange)
+        return batches
 
     @property
     def _resumable(self) -> ResumableDistributedSampler | None:
@@ -311,20 +397,34 @@ class DataLoader(ShieldedLoader):
             is_dated = inner is not sampler and isinstance(
                 getattr(self.dataset, "moment", None), SharedMoment
             )
+            # without a reference to this loader, which would be freed late, and its workers with it
             self._drawn_batches = DrawnBatches(
-                inner, sampler, in_order=in_order, is_dated=is_dated, foresight=self._foresight
+                inner,
+                sampler,
+                in_order=in_order,
+                is_dated=is_dated,
+                dataset=self.dataset,
+                # without batches nothing is told
+                batching=None if inner is sampler else self._batching(),
             )
         return self._drawn_batches
 
-    def _foresight(self) -> Foreseen | None:
-        """What tells a dataset which batches come next; None for one that has no use for it."""
-        batching, count = self._batching(), getattr(self.dataset, "foresight", 0)
-        if not count or batching.size is None or self.batch_sampler is None:
-            return None
-        return Foreseen(batching.size, lanes=max(1, self.num_workers), count=count)
+    @property
+    def _has_threads(self) -> bool:
+        return self.workers == "threads" and self.num_workers > 0
+
+    def check_worker_number_rationality(self) -> None:
+        """Warn if there are more processes than cores; threads wait for a disk together, and may be more."""
+        if not self._has_threads:
+            super().check_worker_number_rationality()
 
     def _batching(self) -> Batching:
-        return Batching.of(self.batch_sampler, self.num_workers)
+        return Batching.of(self.batch_sampler, self._lanes)
+
+    @property
+    def _lanes(self) -> int:
+        # threads share one cache, so a plan that goes by caches counts them as one
+        return 1 if self._has_threads else self.num_workers
 
     def _counted(self, what: str) -> ResumableDistributedSampler:
         """The sampler of a loader whose batches can be counted in advance."""

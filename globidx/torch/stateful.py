@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
+from torch.utils.data import IterableDataset
+
 from globidx.core.json import strict
 from globidx.core.progress.merge import merge_states
 from globidx.core.progress.ranges import Ranges
@@ -34,10 +36,11 @@ class Stateful(Protocol):
 class Objects:
     """Objects by name, whose states make one record."""
 
-    def __init__(self, given: ResumableDistributedSampler | Mapping[str, Stateful]) -> None:
+    def __init__(self, given: Stateful | Mapping[str, Stateful]) -> None:
         self.by_name: dict[str, Any] = (
             dict(given) if isinstance(given, Mapping) else {"sampler": given}
         )
+        self.by_name = {name: _with_progress(held) for name, held in self.by_name.items()}
         if not self.by_name:
             raise ValueError(
                 "nothing to keep a record of; pass a sampler, or a dict of objects by name"
@@ -166,6 +169,12 @@ def _is_ranked(held: Any) -> bool:
         type(getattr(held, "rank", None)) is int
         and type(getattr(held, "num_replicas", None)) is int
     )
+
+
+def _with_progress(held: Any) -> Any:
+    """The sampler of a stream, which has its progress; anything else as it is."""
+    is_stream = isinstance(held, IterableDataset) and callable(getattr(held, "map_style", None))
+    return held.map_style()[1] if is_stream else held
 
 
 def _refuse_stateless(name: Any, held: Any) -> None:

@@ -117,8 +117,8 @@ class Substitutes:
     def _log(self, id: int, other: int, error: ReadError) -> None:
         """Log the first failure of a file in this process, the 10th, the 100th, and so on."""
         path = scanning.printable(str(self._manager.locate(id).path))
-        self._failures[path] += 1
-        count = self._failures[path]
+        # of two threads both may count the same number: a line too many, and none is lost
+        count = self._failures[path] = self._failures[path] + 1
         # one line for each of a million bad samples would hide all others
         if str(count).strip("0") == "1":
             reads = "1 read" if count == 1 else f"{count} reads"

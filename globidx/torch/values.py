@@ -51,6 +51,15 @@ def giver(dtype: Dtype, name: str = "") -> Giver:
     raise TypeError(f"dtype {dtype.name}, which means nothing outside its file")
 
 
+def gives_rows(give: Giver) -> bool:
+    """Whether what is given of an array of all samples has as its rows what is given of each.
+
+    >>> gives_rows(giver(parse("datetime64[ns]"))), gives_rows(giver(parse("text")))
+    (True, False)
+    """
+    return give in (torch.from_numpy, _time) or getattr(give, "func", None) is _viewed
+
+
 def constant(value: Any) -> Any:
     """A constant of a sequence or file: numbers as a tensor that samples share, text as it is."""
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

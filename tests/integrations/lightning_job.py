@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from globidx import DataLoader, ResumableDistributedSampler
-from globidx.integrations.lightning import ResumableSamplerCallback
+from globidx.integrations.lightning import EpochCallback, ResumableSamplerCallback
+from globidx.stream import GlobalStream, ShardStream
 
 warnings.filterwarnings("ignore")
 
@@ -35,6 +36,11 @@ def make(name, **given):
             self.seen.append([kind, self.current_epoch, batch.tolist()])
 
         def training_step(self, batch, index):
+            if isinstance(batch, list):
+                # of shards: rows with their places, the first number of which is the stream's epoch
+                batch, places = batch
+                for epoch in places[:, 0].unique().tolist():
+                    self.seen.append(["row", epoch, batch[places[:, 0] == epoch].tolist()])
             self.note("train", batch)
             return self.layer(batch.float()[:, None]).mean()
 
@@ -66,6 +72,21 @@ def loaders(samples, batch, val, workers=0, tail=None):
     return train, loader, exact and DataLoader(range(val), 4, sampler=exact)
 
 
+def streamed(kind, samples, batch, workers):
+    """A stream that torch's loader reads: of samples, or of as many rows in 11 shards, without end."""
+    if kind == "samples":
+        stream = GlobalStream(range(samples), seed=7)
+    else:
+        shards = [str(number) for number in range(11)]
+        stream = ShardStream(
+            shards,
+            lambda shard: range(int(shard), samples, 11),
+            seed=7,
+            infinite=kind == "rows",
+        )
+    return EpochCallback(stream), torch.utils.data.DataLoader(stream, batch, num_workers=workers)
+
+
 def fit(folder, leg, **given):
     """Train as ``given`` says."""
     lightning, model = make(given.get("name", "lightning.pytorch"), **given)
@@ -76,6 +97,10 @@ def fit(folder, leg, **given):
         given.get("workers", 0),
         given.get("tail"),
     )
+    callback = ResumableSamplerCallback(sampler)
+    if "stream" in given:
+        batch, workers = given.get("batch", 4), given.get("workers", 0)
+        callback, loader = streamed(given["stream"], given.get("samples", 203), batch, workers)
     keep = []
     if "kept" in given:
         path = Path(given["save"])
@@ -88,7 +113,7 @@ def fit(folder, leg, **given):
         accelerator="cpu",
         devices=int(os.environ["WORLD_SIZE"]),
         strategy="ddp",
-        callbacks=[ResumableSamplerCallback(sampler), *keep],
+        callbacks=[callback, *keep],
         enable_checkpointing=bool(keep),
         logger=False,
         enable_progress_bar=False,

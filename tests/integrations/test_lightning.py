@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from files import environment
 from processes import REPOSITORY, torchrun
 from test_docs import blocks
 from torch.utils.data import BatchSampler
+from torch.utils.data import DataLoader as TorchLoader
 
 from globidx import DataLoader, ResumableDistributedSampler
 from globidx.errors import EpochError
@@ -21,7 +23,8 @@ pytest.importorskip("lightning.pytorch")
 from lightning.fabric import Fabric
 from lightning_job import loaders, make
 
-from globidx.integrations.lightning import ResumableSamplerCallback
+from globidx.integrations.lightning import EpochCallback, ResumableSamplerCallback
+from globidx.stream import GlobalStream, ShardStream
 
 # Lightning warns of few workers, of no logger, of checkpoints in mid-epoch.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -121,6 +124,51 @@ def test_an_epoch_saved_on_2_ranks_ends_on_1_2_or_3_and_later_ones_are_whole(tmp
                     assert len(often) == 1, (leg, ranks, epoch)
 
 
+#: The same of streams that torch's loader reads, under EpochCallback.
+STREAMS = {
+    "first epoch": ({"stop_at": 10}, {}),
+    "second epoch": ({"stop_at": 30}, {}),
+    "last batch": ({"stop_at": 26}, {}),
+    "workers": ({"stop_at": 10, "workers": 2}, {"workers": 1}),
+    "other batch": ({"stop_at": 10, "batch": 5}, {"batch": 7}),
+    "saved by the last validation": LEGS["saved by the last validation"],
+    "saved after an epoch": LEGS["saved after an epoch"],
+    "limited": LEGS["limited"],
+}
+ROWS = {"stream": "rows", "trainer": THREE | {"limit_train_batches": 20}}
+
+
+@pytest.mark.slow
+def test_a_stream_saved_on_2_ranks_ends_on_1_or_3(tmp_path):
+    """Samples as with a sampler; rows of shards without end once in each of the stream's own epochs."""
+    first, rest = [], defaultdict(list)
+    legs = {leg: [{"stream": "samples"} | side for side in sides] for leg, sides in STREAMS.items()}
+    legs["rows"] = [ROWS | {"stop_at": 10, "workers": 2}, ROWS | {"workers": 1}]
+    for leg, (saved, resumed) in legs.items():
+        name = leg.replace(" ", "_")
+        path = str(tmp_path / f"{name}.ckpt")
+        first.append(f"{name}=" + json.dumps({"save": path, "trainer": THREE} | saved))
+        for ranks in (1, 3):
+            given = {"resume": path, "trainer": THREE} | resumed
+            rest[ranks].append(f"{name}-{ranks}=" + json.dumps(given))
+    run(2, "lightning_job.py", tmp_path, *first)
+    for ranks in (1, 3):
+        run(ranks, "lightning_job.py", tmp_path, *rest[ranks])
+        for leg in STREAMS:
+            name = leg.replace(" ", "_")
+            counts = seen(tmp_path, name, f"{name}-{ranks}")
+            if leg == "limited":
+                assert_limited(counts, ranks)
+            else:
+                assert_exact(counts, max(ranks, 2), (leg, ranks))
+        rows = seen(tmp_path, "rows", f"rows-{ranks}")
+        assert rows["row", 0] == Counter(range(SAMPLES)), ranks
+        of_streams = [count for (kind, _), count in rows.items() if kind == "row"]
+        assert all(set(count.values()) == {1} for count in of_streams), ranks
+        # two ranks' 10 steps, the rest of those 20, and two epochs of 20, with 4 rows each
+        assert sum(map(Counter.total, of_streams)) == 4 * (10 * 2 + 50 * ranks)
+
+
 def assert_limited(counts, ranks):
     """20 steps an epoch, no sample twice."""
     saved = 10 * 4 * 2
@@ -168,7 +216,7 @@ def test_the_lines_of_the_page_run(tmp_path, monkeypatch):
     """As they stand, but without workers; the names that they leave open are Lightning's, and small."""
     monkeypatch.chdir(tmp_path)
     lightning, model = make("lightning.pytorch")
-    first, second = (
+    first, streamed, second = (
         block.text.replace("num_workers=8", "num_workers=0")
         for block in blocks(REPOSITORY / "docs" / "howto" / "trainers" / "lightning.md")
         if block.language == "py"
@@ -183,6 +231,9 @@ def test_the_lines_of_the_page_run(tmp_path, monkeypatch):
         "train": lambda batch: seen.append((names["epoch"], batch.tolist())),
     }
     exec(first, names)
+    assert trained(model) == {0: ONCE, 1: ONCE}
+    names["model"] = model = make("lightning.pytorch")[1]
+    exec(streamed, names | {"torch": torch})
     assert trained(model) == {0: ONCE, 1: ONCE}
     seen = []
     fabric.save("run.ckpt", {"model": model, "sampler": names["sampler"]})
@@ -200,8 +251,10 @@ def trained(model):
 
 
 def trainer_of(lightning, sampler, folder, **given):
-    """A trainer of one process, with the callback."""
-    callbacks = [ResumableSamplerCallback(sampler), *given.pop("callbacks", [])]
+    """A trainer of one process, with the callback of a sampler or stream."""
+    is_stream = isinstance(sampler, (GlobalStream, ShardStream))
+    callback = EpochCallback if is_stream else ResumableSamplerCallback
+    callbacks = [callback(sampler), *given.pop("callbacks", [])]
     given = {"max_epochs": 2, "enable_checkpointing": False} | given
     return lightning.Trainer(
         accelerator="cpu",
@@ -242,6 +295,115 @@ def test_fit_trains_whole_epochs_whatever_read_the_sampler_before(name, before, 
     trainer.fit(model, loader)
     first = 2 if before == "kept" else 0
     assert trained(model) == {first: ONCE, first + 1: ONCE}
+
+
+def stream_of(kind):
+    """A stream of each id, and torch's loader of it."""
+    if kind == "samples":
+        stream = GlobalStream(range(VALIDATED), 1, 0, seed=7)
+    else:
+        stream = ShardStream(
+            list("01234"), lambda shard: range(int(shard), VALIDATED, 5), 1, 0, seed=7
+        )
+    return stream, TorchLoader(stream, 4)
+
+
+@pytest.mark.parametrize("kind", ["samples", "rows"])
+@pytest.mark.parametrize("before", ["nothing", "fit", "fit of 5 steps", "loop", "limited", "kept"])
+def test_fit_trains_whole_epochs_of_a_stream_whatever_read_it_before(kind, before, tmp_path):
+    """Another fit, one that a limit ended, a loop, a trainer of few batches, the same trainer's."""
+    lightning, model = make("lightning.pytorch")
+    stream, loader = stream_of(kind)
+    trainer = trainer_of(lightning, stream, tmp_path)
+    if before == "fit":
+        trainer_of(lightning, stream, tmp_path).fit(model, loader)
+    elif before == "fit of 5 steps":
+        trainer_of(lightning, stream, tmp_path, max_steps=5).fit(model, loader)
+    elif before == "loop":
+        batch = next(iter(loader))
+        stream.commit(batch[1] if kind == "rows" else len(batch))
+    elif before == "limited":
+        trainer_of(lightning, stream, tmp_path, limit_train_batches=5).fit(model, loader)
+        assert {(epoch, sum(counts.values())) for epoch, counts in trained(model).items()} == {
+            (0, 20),
+            (1, 20),
+        }
+    elif before == "kept":
+        trainer.fit(model, loader)
+        trainer.fit_loop.max_epochs = 4
+    model.seen.clear()
+    trainer.fit(model, loader)
+    first = 2 if before == "kept" else 0
+    assert trained(model) == {first: ONCE, first + 1: ONCE}
+
+
+@pytest.mark.parametrize("limit", [5, 1.0])
+def test_each_epoch_of_shards_is_begun_once(limit, tmp_path):
+    """Workers that read in vain would be started otherwise."""
+
+    class Counted(ShardStream):
+        begun = 0
+
+        def __iter__(self):
+            Counted.begun += 1
+            return super().__iter__()
+
+    lightning, model = make("lightning.pytorch")
+    stream = Counted(list("01234"), lambda shard: range(int(shard), VALIDATED, 5), 1, 0)
+    trainer = trainer_of(lightning, stream, tmp_path, max_epochs=3, limit_train_batches=limit)
+    trainer.fit(model, TorchLoader(stream, 4))
+    assert Counted.begun == 3
+
+
+@pytest.mark.parametrize("kind", ["samples", "rows"])
+def test_a_stream_goes_on_from_a_checkpoint_of_any_step(kind, tmp_path):
+    """Also of the last one of an epoch; validation with it leaves the stream where it is."""
+    for stop in (1, 7, 11, 15, 22):
+        lightning, model = make("lightning.pytorch", stop_at=stop, save=tmp_path / "kept.ckpt")
+        stream, loader = stream_of(kind)
+        trainer_of(lightning, stream, tmp_path, max_epochs=3).fit(model, loader)
+        first = trained(model)
+        lightning, model = make("lightning.pytorch")
+        stream, loader = stream_of(kind)
+        trainer = trainer_of(lightning, stream, tmp_path, max_epochs=3)
+        trainer.fit(model, loader, ckpt_path=tmp_path / "kept.ckpt")
+        rest = trained(model)
+        assert {epoch: first[epoch] + rest[epoch] for epoch in range(3)} == dict.fromkeys(
+            range(3), ONCE
+        ), stop
+        state = stream.state_dict()
+        trainer.validate(model, TorchLoader(range(8), 4), ckpt_path=tmp_path / "kept.ckpt")
+        assert stream.state_dict() == state
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda stream: DataLoader(stream, 4), r"ResumableSamplerCallback\(stream.sampler\)"),
+        (lambda stream: TorchLoader(range(8), 4), "training reads a range"),
+        (lambda stream: [TorchLoader(stream, 4)] * 2, "one torch.utils.data.DataLoader"),
+        (
+            lambda stream: TorchLoader(GlobalStream(range(8), 2, 0), 4),
+            "training reads a GlobalStream",
+        ),
+    ],
+)
+def test_other_loaders_of_a_stream_are_refused(change, match, tmp_path):
+    """When training starts."""
+    lightning, model = make("lightning.pytorch")
+    stream, _ = stream_of("samples")
+    with pytest.raises(ValueError, match=match):
+        trainer_of(lightning, stream, tmp_path).fit(model, change(stream))
+
+
+def test_a_stream_of_other_ranks_is_refused(tmp_path):
+    """And what is no stream."""
+    lightning, model = make("lightning.pytorch")
+    stream = GlobalStream(range(8), 2, 0)
+    with pytest.raises(ValueError, match="the stream deals to rank 0 of 2, and Lightning"):
+        trainer_of(lightning, stream, tmp_path).fit(model, TorchLoader(stream, 4))
+    with pytest.raises(TypeError, match="follows a GlobalStream or ShardStream, got a range"):
+        EpochCallback(range(8))
 
 
 def test_fit_is_whole_after_the_tuner_has_tried_batch_sizes(tmp_path):
@@ -328,9 +490,14 @@ def test_validation_with_a_checkpoint_leaves_training_where_it_is(tmp_path):
     assert sum(kind == "test" for kind, _, _ in model.seen) == len(val)
 
 
+@pytest.mark.parametrize("of", ["sampler", "stream"])
 @pytest.mark.parametrize("by", ["an error", "a save in the step"])
-def test_a_batch_whose_step_did_not_end_is_trained_on_again(by, tmp_path):
+def test_a_batch_whose_step_did_not_end_is_trained_on_again(of, by, tmp_path):
     """Lightning repeats it, and so does the record."""
+
+    def read():
+        return loaders(VALIDATED, 4, 0)[:2] if of == "sampler" else stream_of("samples")
+
     lightning, model = make("lightning.pytorch")
     path = str(tmp_path / "saved.ckpt")
     ended = []
@@ -350,11 +517,11 @@ def test_a_batch_whose_step_did_not_end_is_trained_on_again(by, tmp_path):
         def on_train_batch_end(self, trainer, module, outputs, batch, index):
             ended.append((trainer.current_epoch, batch.tolist()))
 
-    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    sampler, loader = read()
     with pytest.raises(KeyError):
         trainer_of(lightning, sampler, tmp_path, callbacks=[Fails()]).fit(model, loader)
     model.seen = [["train", epoch, ids] for epoch, ids in ended]
-    sampler, loader, _ = loaders(VALIDATED, 4, 0)
+    sampler, loader = read()
     trainer_of(lightning, sampler, tmp_path).fit(model, loader, ckpt_path=path)
     assert trained(model) == {0: ONCE, 1: ONCE}
 
@@ -404,6 +571,10 @@ def test_ranks_that_may_differ_by_a_batch_are_refused(tmp_path):
     done = ended(2, "lightning_job.py", tmp_path, f"uneven={given}")
     assert done.returncode != 0
     assert "ValueError: tail='exact' may give one rank a batch more than another" in done.stderr
+    given = json.dumps({"stream": "finite rows", "trainer": THREE})
+    done = ended(2, "lightning_job.py", tmp_path, f"uneven={given}")
+    assert done.returncode != 0
+    assert "ranks of a ShardStream have different numbers of rows" in done.stderr
 
 
 def test_a_record_that_lightning_knows_nothing_of_is_refused(tmp_path):

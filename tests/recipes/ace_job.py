@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from recipe_jobs import bare, meet, note, without
+from recipe_jobs import bare, leave, note, without
 
 bare("fme", "fme.core")
 sys.modules["fme"].get_device = lambda: torch.device("cpu")
@@ -174,4 +174,6 @@ with Distributed.context(handle_signals=False):
     try:
         trainer.train()
     except Killed:
-        meet()
+        pass
+    # before the context ends the group by which ranks meet
+    leave()

@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from recipe_jobs import bare, note, without
+from recipe_jobs import bare, leave, note, without
 
 # the rest of cellarium.ml is models, and of google a client of its cloud
 bare("cellarium", "cellarium.ml", "cellarium.ml.core")
@@ -68,3 +68,4 @@ def main(folder, stop_at):
 
 
 main(Path(sys.argv[1]), int(sys.argv[2]))
+leave()

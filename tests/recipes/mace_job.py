@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from layouts.stubs import bare
-from recipe_jobs import note
+from recipe_jobs import leave, note
 from torch.nn.parallel import DistributedDataParallel
 
 import globidx
@@ -114,9 +114,7 @@ def main(folder, stop_at):
         )
     except Stopped:
         pass
-    if is_distributed:
-        dist.monitored_barrier()
-        dist.destroy_process_group()
 
 
 main(Path(sys.argv[1]), int(sys.argv[2]))
+leave()

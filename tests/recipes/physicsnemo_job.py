@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from recipe_jobs import bare, meet, note, without
+from recipe_jobs import bare, leave, meet, note, without
 
 from globidx import ResumableDistributedSampler
 
@@ -81,6 +81,4 @@ def main():
 
 
 main()
-meet()
-if dist.is_initialized():
-    dist.destroy_process_group()
+leave()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 from unittest.mock import MagicMock
 
 from processes import REPOSITORY, clean_environment, torchrun
@@ -47,6 +48,15 @@ def meet() -> None:
         if store.add(here, 1) == dist.get_world_size():
             store.set(f"{here} is over", "")
         store.wait([f"{here} is over"])
+
+
+def leave() -> NoReturn:
+    """End this process once all ranks of its job are as far."""
+    meet()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # nothing that torch or a framework has left running can hold up or abort such an exit
+    os._exit(0)
 
 
 def note(folder: Path, rank: int, epoch: int, ids: list[int], values: object = None) -> None:

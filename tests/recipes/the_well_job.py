@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from recipe_jobs import meet, note, without
+from recipe_jobs import leave, meet, note, without
 
 with without("wandb", "matplotlib"):
     from the_well.benchmark.metrics import VRMSE
@@ -91,9 +91,9 @@ def main():
     )
     try:
         trainer.train()
-    finally:
-        meet()
-        dist.destroy_process_group()
+    except SystemExit:
+        pass
 
 
 main()
+leave()

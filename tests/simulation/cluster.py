@@ -34,7 +34,7 @@ from globidx.core.windows.anchors import PADS, Window
 from globidx.core.windows.sampling import Sampling
 from globidx.orders import ChunkShuffle
 from globidx.torch.loops.batching import Batching, DrawnBatches
-from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.loops.handover import Deliveries
 from globidx.torch.loops.quarantine import BatchReport
 
 

@@ -20,7 +20,7 @@ from globidx.core.progress.tracker import Tracker
 from globidx.core.progress.view import EpochView
 from globidx.errors import CommitError, EpochError
 from globidx.torch.loops import reports
-from globidx.torch.loops.deliveries import Deliveries
+from globidx.torch.loops.handover import Deliveries
 from globidx.torch.loops.ledger import Ledger
 from globidx.torch.loops.passes import Passes
 

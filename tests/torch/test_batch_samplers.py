@@ -14,6 +14,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import HOW, reading
 from processes import run_ranks
 from regrouping import ALL, Buckets, InOrder, Sorted
 from torch.utils.data import BatchSampler
@@ -41,7 +42,7 @@ def made(
     if record is not None:
         sampler.load_state_dict(json.loads(json.dumps(record)))
     batches = kind(sampler, batch, drop_last)
-    return sampler, DataLoader(range(n), batch_sampler=batches, num_workers=workers)
+    return sampler, DataLoader(range(n), batch_sampler=batches, **reading(workers))
 
 
 def run(sampler, loader, steps):
@@ -127,7 +128,7 @@ def test_each_id_is_committed_once_whatever_batches_are_made_of(n, legs, last, o
     assert (state["epoch"], state["version"]) == (1, 1)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 @pytest.mark.parametrize("kind", ALL)
 def test_what_counts_is_what_the_loop_has_had(kind, workers):
     """Workers draw far ahead; a state in the loop has its batch, and a second rank's run of it has all the others."""
@@ -373,7 +374,7 @@ def test_batches_are_arrays_and_tensors():
     assert sampler.epoch == 1
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_an_id_more_often_than_the_sampler_has_it_is_refused(workers):
     """With replacement, over several steps, or from another rank: it could not be recorded."""
     _, loader = made(Twice, workers=workers)
@@ -430,7 +431,7 @@ def test_a_save_of_all_ranks_is_not_warned_of():
 def train(rank, world_size, folder, workers, killed_at):
     """An epoch of 203 samples, with a record every third step, until a rank is killed; a line before every step."""
     sampler = ResumableDistributedSampler(range(203), tail="exact", seed=3)
-    loader = DataLoader(range(203), batch_sampler=Buckets(sampler, 5, False), num_workers=workers)
+    loader = DataLoader(range(203), batch_sampler=Buckets(sampler, 5, False), **reading(workers))
     manager = CheckpointManager(folder, sampler, timeout=20)
     record = manager.restore()
     stream, first = iter(loader), record["step"] if record else 0

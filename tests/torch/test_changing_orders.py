@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import pytest
+from files import write_hdf5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from globidx import DataLoader, ResumableDistributedSampler, merge_states
+from globidx import (
+    DataLoader,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+    Window,
+    merge_states,
+)
+from globidx.core.progress.ranges import Ranges
 from globidx.errors import RecordMismatchError
-from globidx.orders import ChunkShuffle, Grouped, Mixture, Sequential, Shuffle, Weighted
+from globidx.orders import (
+    ChunkShuffle,
+    Grouped,
+    Mixture,
+    Sequential,
+    Shuffle,
+    Weighted,
+    by_sequence,
+)
 
 
 class Ranks:
@@ -145,6 +163,65 @@ def test_groups_of_a_run_on_4_then_3_then_8_ranks(batch_sizes, tail):
     else:
         assert max(counts.values()) == 1 and len(counts) > 1584 - 3 * 56
     assert ranks.samplers[0].epoch in (0, 1)
+
+
+@pytest.mark.parametrize("tail", ["merge", "pad", "drop"])
+@pytest.mark.parametrize("when", ["before", "in the epoch before"])
+def test_batches_are_of_one_group_where_samples_are_left_out(tail, when):
+    """In every epoch that begins after it, on any ranks, with batches of other sizes after a resume."""
+    labels = np.arange(300) % 3 // 2
+    out = [(4, 9), 17, (100, 131), 299]
+    gone = set(Ranges.of(out).ids().tolist())
+    ranks = Ranks(300, 2, 3, order=Grouped(labels, tail=tail))
+    for sampler in ranks.samplers:
+        if when != "before":
+            sampler.commit(3)
+        sampler.skip(out)
+        sampler.finish_epoch()
+    seen, record, mixed = [], ranks.samplers[0].state_dict(), 0
+    for world_size, batch_size, steps in ((3, 2, 11), (2, 5, 9), (1, 7, None)):
+        ranks = Ranks(300, world_size, batch_size, record, order=Grouped(labels, tail=tail))
+        batches = ranks.read(steps)
+        record, seen = ranks.record, seen + joined(batches)
+        mixed += sum(len(set(labels[batch])) > 1 for batch in batches)
+    assert mixed <= (2 if tail == "merge" else 0)
+    kept = set(range(300)) - gone
+    assert set(seen) <= kept
+    if tail == "merge":
+        assert sorted(seen) == sorted(kept)
+    assert len(kept - set(seen)) <= (0 if tail != "drop" else 3 * 10)
+    assert ranks.samplers[0].epoch == 2 and not gone & set(joined(ranks.read()))
+
+
+@pytest.mark.parametrize("labels", [None, ["short", "long", "long", "short"]])
+def test_batches_are_of_one_sequence_or_of_those_with_one_label(labels, tmp_path):
+    """Episodes of different lengths in two files, in windows of two rows, on 2 and then 3 ranks."""
+    lengths = ((9, 14), (21, 6))
+    for number, episodes in enumerate(lengths):
+        data = {"x": np.zeros(sum(episodes)), "ends": np.cumsum(episodes)}
+        write_hdf5(tmp_path / f"{number}.h5", data)
+    manager = GlobalIndexManager(
+        str(tmp_path), key="x", sequences="ends", window=Window([0, 1]), cache_dir=tmp_path / "c"
+    )
+    dataset = FileCacheDataset(manager)
+    sequence = [manager.where(id).sequence for id in range(len(dataset))]
+    kinds = [one if labels is None else labels[one] for one in sequence]
+    order = Grouped(partial(by_sequence, labels=labels), tail="drop")
+    seen, record = [], None
+    for world_size, steps in ((2, 4), (3, None)):
+        samplers = [
+            ResumableDistributedSampler(dataset, world_size, rank, order=order)
+            for rank in range(world_size)
+        ]
+        for sampler in samplers if record else ():
+            sampler.load_state_dict(record)
+        loaders = [DataLoader(range(len(dataset)), 1, sampler=sampler) for sampler in samplers]
+        for batch in islice(zip(*loaders, strict=True), steps):
+            ids = [id for part in batch for id in part.tolist()]
+            assert len({kinds[id] for id in ids}) == 1
+            seen += ids
+            record = merge_states([sampler.state_dict() for sampler in samplers])
+    assert len(set(seen)) == len(seen) > len(dataset) - 3 * 4
 
 
 # -- weights that change

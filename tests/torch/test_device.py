@@ -10,6 +10,7 @@ from collections import OrderedDict, UserDict, deque, namedtuple
 import pytest
 import torch
 from files import environment
+from loops import HOW, reading
 from processes import REPOSITORY
 
 from globidx import DataLoader, ResumableDistributedSampler, errors
@@ -150,7 +151,7 @@ def test_an_error_that_was_raised_keeps_nothing_alive():
         gc.enable()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_a_batch_on_its_way_is_not_counted(workers):
     """State asked for while batch k is held counts k; asked for while k + 1 is awaited, from another thread, k + 0."""
     seen = []
@@ -166,7 +167,7 @@ def test_a_batch_on_its_way_is_not_counted(workers):
             return Ahead(super()._on_device(batches), move)
 
     sampler = ResumableDistributedSampler(Ids(12), 1, 0, shuffle=False)
-    held = [so_far(sampler)[1] for _ in Watched(Ids(12), 4, sampler=sampler, num_workers=workers)]
+    held = [so_far(sampler)[1] for _ in Watched(Ids(12), 4, sampler=sampler, **reading(workers))]
     assert held == [4, 8, 0]
     assert seen == [
         0,
@@ -175,7 +176,7 @@ def test_a_batch_on_its_way_is_not_counted(workers):
     ]  # batch 0 before any is held; 1 while 0 is handed over; 2 when 0 is done, 1 handed over
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_the_batch_before_a_bad_one_stays_counted(workers):
     """The error of the next is no reason to give it again."""
     sampler, loader = made(20, 4, workers, dataset=test_loader.Broken(20))
@@ -187,7 +188,7 @@ def test_the_batch_before_a_bad_one_stays_counted(workers):
     assert (trained, so_far(sampler)) == ([0, 4], (0, 8))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 @pytest.mark.parametrize(
     ("dataset", "last", "counted"),
     [
@@ -309,7 +310,7 @@ class Images(Ids):
 
 
 @cuda
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_batches_come_on_the_device_in_order_and_whole(workers):
     """Work that is queued and not waited for reads the batch it was given, however soon its memory is freed."""
     sampler, loader = made(256, 8, workers, dataset=Images(256), device="cuda")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import HOW, reading
 from torch.utils.data import BatchSampler, RandomSampler
 from torch.utils.data._utils import signal_handling
 
@@ -51,7 +52,7 @@ def made(
     )
     if record:
         sampler.load_state_dict(record)
-    arguments |= {"num_workers": workers, "batch_size": batch_size}
+    arguments |= {**reading(workers), "batch_size": batch_size}
     if "batch_sampler" in arguments:
         del arguments["batch_size"]
         arguments["batch_sampler"] = arguments["batch_sampler"](sampler)
@@ -66,7 +67,7 @@ def so_far(sampler):
     return state["epoch"], state["committed"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_what_is_counted_is_what_the_loop_holds_or_has_had(workers):
     """Prefetching draws far ahead; state asked for in the loop counts the batch the loop holds."""
     sampler, loader = made(100, 4, workers)
@@ -77,7 +78,7 @@ def test_what_is_counted_is_what_the_loop_holds_or_has_had(workers):
     assert so_far(sampler) == (1, 0)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_a_peek_costs_nothing(workers):
     """The first batch, looked at and dropped, comes again."""
     sampler, loader = made(20, 4, workers)
@@ -87,7 +88,7 @@ def test_a_peek_costs_nothing(workers):
     assert [b.tolist()[0] for b in loader] == [0, 4, 8, 12, 16]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_after_a_break_the_batch_nobody_asked_about_comes_again(workers):
     """Batches the loop came back from are counted; the one it left with is not, whoever asked for state meanwhile."""
     sampler, loader = made(20, 4, workers)
@@ -122,7 +123,7 @@ def test_state_is_counted_once_however_often_it_is_asked_for():
     assert (sampler.remaining, so_far(sampler)) == (12, (0, 8))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 @pytest.mark.parametrize("batch", [1, 3, 7, 20, 50])
 def test_batches_that_do_not_divide_are_counted_by_their_ids(workers, batch):
     """The last batch is smaller, on every rank; padding is not counted."""
@@ -136,7 +137,7 @@ def test_batches_that_do_not_divide_are_counted_by_their_ids(workers, batch):
     assert len(trained) == 21
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_drop_last_of_the_loader_ends_the_epoch(workers):
     """Its leftover would never be delivered: when the last batch is handed out, the epoch is done."""
     sampler, loader = made(20, 6, workers, drop_last=True)
@@ -153,7 +154,7 @@ def test_a_batch_size_of_none_counts_ids():
     assert [so_far(sampler) for _ in loader] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_a_batch_sampler_around_it_is_counted(workers):
     """torch's own, given as batch_sampler=."""
     sampler, loader = made(
@@ -233,7 +234,7 @@ class Broken(Ids):
         return id
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_a_failed_batch_is_not_passed_over_in_silence(workers):
     """torch goes on with the batch after it; counted as a prefix, that would lose the failed one. A new loop begins with it."""
     sampler, loader = made(20, 4, workers, dataset=Broken(20))
@@ -343,7 +344,7 @@ def test_passes_follow_each_other_with_workers(persistent):
         assert sorted(first + rest) == list(range(40))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 @pytest.mark.parametrize(
     ("move", "why"),
     [

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from globidx import DataLoader, ResumableDistributedSampler, errors
+from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler, errors
+from globidx.stream import GlobalStream
 from globidx.torch.stateful import Objects
 
 
@@ -56,6 +57,17 @@ def test_a_loader_in_place_of_its_sampler_is_told_so(kind):
     loader = kind(range(10), sampler=sampler())
     with pytest.raises(TypeError, match=r"whose sampler has the progress: pass loader\.sampler"):
         Objects({"loader": loader})
+
+
+def test_a_stream_is_kept_as_its_sampler(tmp_path):
+    """By itself or by name; a sampler goes on from the record that the stream has written."""
+    stream = GlobalStream(range(10), 1, 0, shuffle=False)
+    assert Objects({"train": stream}).samplers == {"train": stream.sampler}
+    stream.commit(7)
+    CheckpointManager(tmp_path, stream).save(1)
+    resumed = sampler()
+    CheckpointManager(tmp_path, resumed).restore()
+    assert list(resumed) == [7, 8, 9]
 
 
 def test_one_sampler_is_called_sampler_and_a_dict_keeps_its_names():

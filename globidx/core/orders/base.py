@@ -8,7 +8,7 @@ but (algorithm, parameters, num_samples, seed, epoch).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -310,6 +310,24 @@ class Order(ABC):
             ``length(num_samples)``, unless epochs differ.
         """
         return self.length(num_samples)
+
+    def without(self, ids: Sequence[tuple[int, int]]) -> Order:
+        """Return the planned order of an epoch that begins now and has some samples left out.
+
+        A sampler passes over these samples, whatever their positions. Override it in an order that
+        would lose what it promises if positions between others were left out.
+
+        Parameters
+        ----------
+        ids : sequence of (int, int)
+            Their ids, as ranges ``[start, stop)`` that ascend and do not touch.
+
+        Returns
+        -------
+        Order
+            This order; or one that has no position for them.
+        """
+        return self
 
     def plan(self, dataset: Any, num_samples: int, lanes: Callable[[], Lanes]) -> Order:
         """Return the order of an epoch that begins now.

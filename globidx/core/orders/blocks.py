@@ -54,6 +54,8 @@ class Leg:
         self, cut: Cut, sizes: Indices, rest: Rest, *, seed: int, epoch: int, number: int
     ) -> None:
         self._batch, self._rest = cut.batch, rest
+        #: How many groups there are.
+        self.groups = len(sizes)
         # the shorter first block is one of the largest group
         self._leader = int(np.argmax(sizes))
         self._led = np.zeros_like(sizes)

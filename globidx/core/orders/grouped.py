@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -32,7 +32,7 @@ class Grouped(Order):
     ----------
     groups : array_like or callable
         The group of each sample, an integer or a word; or a function of the sampler's dataset that
-        returns them.
+        returns them, such as ``by_sequence``.
     inner : Order, optional
         The order of the samples in each group; ``Shuffle()`` by default.
     tail : {"merge", "pad", "drop"}
@@ -99,9 +99,7 @@ class Grouped(Order):
         """Return the order for the batch size of those who read it."""
         groups = self._of(dataset)
         groups.refuse_other(num_samples)
-        cut = Cut(0, self._batch or lanes().batch, 0, 0)
-        whole = Leg(cut, groups.sizes, self.tail, seed=0, epoch=0, number=0)
-        return PlannedGrouped(self, groups, (cut._replace(end=whole.end),))
+        return PlannedGrouped(self, groups, (Cut(0, self._batch or lanes().batch, 0, 0),))._ended()
 
     def recorded(self, described: Mapping[str, Any], dataset: Any, num_samples: int) -> Order:
         """Return the order as it was planned for the epoch of a record.
@@ -113,7 +111,7 @@ class Grouped(Order):
         globidx.errors.RecordError
             If the plan was edited or damaged.
         """
-        plan = schema.fields(described.get("plan"), "sampler state: order: plan", _PLAN)
+        plan = _plan(described.get("plan"))
         # an epoch that was begun before files were appended has none of their samples
         groups = self._of(dataset).first(num_samples)
         if plan["groups"] != groups.digest:
@@ -129,7 +127,7 @@ class Grouped(Order):
                 f"sampler state: order: plan: cuts must ascend from 0, got {plan['cuts']!r:.80}; it was edited or "
                 "damaged"
             )
-        return PlannedGrouped(self, groups, cuts)
+        return PlannedGrouped(self, groups, cuts, plan["without"])
 
     def go_on(self, planned: Order, left: Left, lanes: Callable[[], Lanes]) -> Order:
         """Return the running epoch, cut anew if batches have another size or begin elsewhere."""
@@ -165,6 +163,8 @@ class PlannedGrouped(Order):
         The groups of all samples.
     cuts : tuple of Cut
         Where batches of which size begin.
+    ids : sequence of (int, int)
+        Ranges of samples that have no position.
 
     Examples
     --------
@@ -175,13 +175,35 @@ class PlannedGrouped(Order):
 
     algorithm = Grouped.algorithm
 
-    def __init__(self, order: Grouped, groups: Groups, cuts: tuple[Cut, ...]) -> None:
+    def __init__(
+        self,
+        order: Grouped,
+        groups: Groups,
+        cuts: tuple[Cut, ...],
+        ids: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self._order, self._groups, self.cuts = order, groups, cuts
+        self._ids = tuple((start, stop) for start, stop in ids)
+        # samples that are left out fill no batch
+        self._parted = groups.without(self._ids) if self._ids else groups
+        self._sizes = self._parted.sizes[: len(groups.labels)]
 
     def parameters(self) -> dict[str, Any]:
         """Return those of the order, and the plan: where batches of which size begin."""
         plan = {"groups": self._groups.digest, "cuts": [list(cut) for cut in self.cuts]}
+        if self._ids:
+            plan["without"] = [list(pair) for pair in self._ids]
         return {**self._order.parameters(), "plan": plan}
+
+    def without(self, ids: Sequence[tuple[int, int]]) -> Order:
+        """Return the order of an epoch in which batches are cut of all samples but these."""
+        return PlannedGrouped(self._order, self._groups, self.cuts[:1], ids)._ended()
+
+    def _ended(self) -> PlannedGrouped:
+        """Return the order of an epoch that begins, with its length."""
+        (leg,) = self._legs(self.cuts, 0, 0)
+        cuts = (self.cuts[0]._replace(end=leg.end),)
+        return PlannedGrouped(self._order, self._groups, cuts, self._ids)
 
     def length(self, num_samples: int) -> int:
         """Return the positions of the epoch."""
@@ -204,7 +226,7 @@ class PlannedGrouped(Order):
                 f"sampler state: order: plan: the epoch would end at {self.cuts[-1].end}, but its groups end at "
                 f"{legs[-1].end}; it was edited or damaged"
             )
-        return _GroupedEpoch(self._groups, legs, self._order.inner, *keys)
+        return _GroupedEpoch(self._parted, legs, self._order.inner, *keys)
 
     def _cut_at(self, left: Left, batch: int) -> PlannedGrouped:
         """Return the epoch cut anew from where it was left, if that is needed."""
@@ -226,7 +248,7 @@ class PlannedGrouped(Order):
         cuts = (*self.cuts, Cut(start, batch, -over % batch, 0))
         end = self._legs(cuts, left.seed, left.epoch)[-1].end
         cuts = (*self.cuts, cuts[-1]._replace(end=end))
-        return PlannedGrouped(self._order, self._groups, cuts)
+        return PlannedGrouped(self._order, self._groups, cuts, self._ids)
 
     def _legs(self, cuts: tuple[Cut, ...], seed: int, epoch: int) -> list[Leg]:
         legs: list[Leg] = []
@@ -236,7 +258,7 @@ class PlannedGrouped(Order):
                     f"sampler state: order: plan: no batch begins at {cut.start}, where a cut is; it was edited or "
                     "damaged"
                 )
-            sizes = legs[-1].left(cut.start) if legs else self._groups.sizes
+            sizes = legs[-1].left(cut.start) if legs else self._sizes
             legs.append(Leg(cut, sizes, self._order.tail, seed=seed, epoch=epoch, number=number))
         return legs
 
@@ -284,6 +306,14 @@ class _GroupedEpoch(Arrangement):
         for group in np.unique(groups).tolist():
             own = groups == group
             members[own] = self._of(group).inverse(members[own])
+        positions, numbers = np.full_like(groups, -1), np.zeros_like(groups)
+        # samples that are left out are in a group that no leg has
+        kept = groups < self._legs[0].groups
+        positions[kept], numbers[kept], members[kept] = self._in_legs(groups[kept], members[kept])
+        return positions, numbers, groups, members
+
+    def _in_legs(self, groups: Ids, members: Ids) -> tuple[Ids, Ids, Ids]:
+        """Return the first position of members of groups, its leg, and which member they are there."""
         positions = self._legs[0].inverse(groups, members)
         numbers = np.zeros_like(positions)
         for number, remainder in enumerate(self._remainders, 1):
@@ -294,7 +324,7 @@ class _GroupedEpoch(Arrangement):
             numbers[later] = number
             members[later] = remainder.inverse(groups[later], members[later])
             positions[later] = self._legs[number].inverse(groups[later], members[later])
-        return positions, numbers, groups, members
+        return positions, numbers, members
 
     def _ids(self, groups: Ids, members: Ids) -> Ids:
         placed = np.empty_like(members)
@@ -320,7 +350,23 @@ def _groups(labels: Any) -> Groups:
     )
 
 
+def _plan(value: Any) -> dict[str, Any]:
+    """The plan of a record, in which nothing may be left out."""
+    given = {"without": [], **value} if isinstance(value, Mapping) else value
+    plan = schema.fields(given, "sampler state: order: plan", _PLAN)
+    ends = [end for pair in plan["without"] for end in pair]
+    if any(one >= other for one, other in pairwise(ends)):
+        raise RecordError(
+            f"sampler state: order: plan: ranges of ids must ascend, got {plan['without']!r:.80}; it was edited or "
+            "damaged"
+        )
+    return plan
+
+
 _PLAN = {
+    "without": schema.List(
+        schema.List(schema.Integer(0, _MOST), at_least=2, at_most=2), at_most=2**16
+    ),
     "groups": schema.Text(32),
     "cuts": schema.List(
         schema.List(schema.Integer(0, _MOST), at_least=4, at_most=4),

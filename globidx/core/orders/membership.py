@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -71,15 +72,47 @@ class Groups:
         TypeError
             If labels are not one list of integers or words.
         """
-        array = np.asarray(labels)
-        if array.ndim != 1 or array.dtype.kind not in "biuUS":
-            raise TypeError(
-                f"groups must be one integer or word for each sample, got an array of {array.dtype} with shape "
-                f"{array.shape}"
-            )
-        values, codes = np.unique(array, return_inverse=True)
-        starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)])
+        values, codes = np.unique(_labels(labels), return_inverse=True)
+        starts = _changes(codes)
         return cls(starts, codes[starts], len(codes), values.tolist())
+
+    @classmethod
+    def of_runs(cls, labels: Any, lengths: Any) -> Groups:
+        """Return the groups of runs of successive samples by the label of each run.
+
+        Parameters
+        ----------
+        labels : array_like of int or str
+            One for each run.
+        lengths : array_like of int
+            How many samples each run has.
+
+        Returns
+        -------
+        Groups
+            As ``of`` returns it for the label of each sample.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If labels are not one list of integers or words, or not one for each run.
+
+        Examples
+        --------
+        >>> Groups.of_runs(["b", "a", "b"], [2, 3, 1]).sizes.tolist()
+        [3, 3]
+        """
+        array, counts = _labels(labels), validate.int64s(lengths, "lengths")
+        if len(array) != len(counts):
+            raise ValueError(
+                f"there are {len(array)} labels for {len(counts)} runs; give one for each"
+            )
+        # a run of no samples has no group
+        array, ends = array[counts > 0], np.cumsum(counts[counts > 0])
+        values, codes = np.unique(array, return_inverse=True)
+        runs = _changes(codes)
+        starts = np.concatenate([[0], ends])[runs]
+        return cls(starts, codes[runs], int(counts.sum()), values.tolist())
 
     @cached_property
     def digest(self) -> str:
@@ -115,6 +148,33 @@ class Groups:
         return Groups(
             self._starts[:runs], group_of, num_samples, [self.labels[label] for label in labels]
         )
+
+    def without(self, ids: Sequence[tuple[int, int]]) -> Groups:
+        """Return the groups with some samples in one more, the last one.
+
+        Parameters
+        ----------
+        ids : sequence of (int, int)
+            Their ids, as ranges ``[start, stop)`` that ascend and do not touch.
+
+        Returns
+        -------
+        Groups
+            Its label is None.
+
+        Examples
+        --------
+        >>> Groups.of([1, 1, 2, 2, 2]).without([(1, 3)]).sizes.tolist()
+        [1, 2, 2]
+        """
+        bounds = np.array(ids, np.int64).reshape(-1, 2)
+        starts = np.unique(np.concatenate([self._starts, bounds.ravel()]))
+        starts = starts[starts < self.num_samples]
+        group_of = self._group_of[np.searchsorted(self._starts, starts, side="right") - 1]
+        before = np.searchsorted(bounds[:, 0], starts, side="right")
+        gone = np.concatenate([[0], bounds[:, 1]])[before] > starts
+        group_of[gone] = len(self.labels)
+        return Groups(starts, group_of, self.num_samples, [*self.labels, None])
 
     def forward(self, groups: Indices, members: Indices) -> Indices:
         """Return the sample ids of members of groups.
@@ -169,3 +229,60 @@ class Groups:
             raise ValueError(
                 f"groups are given for {self.num_samples} samples, but there are {num_samples}; give one for each"
             )
+
+
+def by_sequence(dataset: Any, labels: Any = None) -> Groups:
+    """The groups of a dataset's samples by the sequence that each is of, for ``Grouped``.
+
+    Parameters
+    ----------
+    dataset : FileCacheDataset
+        What the sampler reads. Where each row is a sample, its files are the sequences.
+    labels : array_like of int or str, optional
+        The group of each sequence; by default each is a group of its own.
+
+    Returns
+    -------
+    Groups
+        In memory for each sequence.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dataset has no sequences, or there is not one label for each.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> episodes = SimpleNamespace(lengths=[3, 0, 2])
+    >>> dataset = SimpleNamespace(index_manager=SimpleNamespace(index=episodes))
+    >>> by_sequence(dataset).sizes.tolist()
+    [3, 2]
+    >>> by_sequence(dataset, labels=["arm", "arm", "arm"]).sizes.tolist()
+    [5]
+    """
+    index = getattr(getattr(dataset, "index_manager", None), "index", None)
+    if index is None:
+        raise TypeError(
+            f"groups by sequence are those of a FileCacheDataset, and the sampler reads a {type(dataset).__name__}: "
+            "pass Grouped an array with the group of each sample, or a function that returns it"
+        )
+    return Groups.of_runs(range(len(index.lengths)) if labels is None else labels, index.lengths)
+
+
+def _labels(labels: Any) -> NDArray[Any]:
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "biuUS":
+        raise TypeError(
+            f"groups must be one integer or word for each sample, got an array of {array.dtype} with shape "
+            f"{array.shape}"
+        )
+    return array
+
+
+def _changes(codes: Indices) -> Indices:
+    """Where a group begins behind another one."""
+    starts: Indices = np.flatnonzero(
+        np.concatenate([[True], codes[1:] != codes[:-1]])[: len(codes)]
+    )
+    return starts

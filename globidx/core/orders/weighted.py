@@ -51,7 +51,8 @@ class Weighted(Order):
     number that is a function of (seed, epoch, p). Without, samples are sorted by exponential
     random numbers divided by their weights [1]_. Arrays of one float a sample are held. Other
     weights on a resume hold from the first position on that was not dealt yet: what was drawn
-    stands, and the record has the digests of both.
+    stands, and the record has the digests of both. With weights for appended files, too, an epoch
+    that runs keeps its samples and those weights that are theirs.
 
     References
     ----------
@@ -75,6 +76,7 @@ class Weighted(Order):
         # where other weights ended, and their digests
         self._earlier: tuple[tuple[int, str], ...] = ()
         self._num_draws = len(self._weights)
+        self._draws_all = num_samples is None
         if num_samples is not None:
             self._num_draws = validate.integer(num_samples, "num_samples")
         drawable = int(np.count_nonzero(self._weights))
@@ -101,28 +103,42 @@ class Weighted(Order):
     def digest(self) -> str:
         """What tells these weights from others: 32 hexadecimal digits."""
         # little-endian doubles, the same on every platform
-        return hashlib.blake2b(self._weights.astype("<f8").tobytes(), digest_size=16).hexdigest()
+        scaled = _scaled(self._weights).astype("<f8")
+        return hashlib.blake2b(scaled.tobytes(), digest_size=16).hexdigest()
 
     def matches(self, described: Mapping[str, Any]) -> bool:
         """Return whether a record has draws that these go on with.
 
-        Draws with replacement take other weights from where the run is resumed.
+        Draws with replacement take other weights from where the run is resumed. By default there
+        are as many as samples, of which a dataset may have more by now.
         """
-        return matches_but(self, described, "plan", *(["weights"] if self._replacement else []))
+        others = ["weights"] * self._replacement + ["num_samples"] * self._draws_all
+        return matches_but(self, described, "plan", *others)
 
     def recorded(
         self,
         described: Mapping[str, Any],
-        dataset: Any,  # noqa: ARG002
-        num_samples: int,  # noqa: ARG002
+        dataset: Any,
+        num_samples: int,
     ) -> Order:
         """Return the order of the epoch of a record, whose weights may not be at hand.
 
         Raises
         ------
+        globidx.errors.RecordMismatchError
+            If it has another number of draws, or samples without a weight.
         globidx.errors.RecordError
             If what it says of earlier weights was edited or damaged.
         """
+        if num_samples < len(self._weights):
+            return self._first(num_samples).recorded(described, dataset, num_samples)
+        draws = described.get("num_samples")
+        if draws != self._num_draws:
+            raise RecordMismatchError(
+                f"the epoch of the record has {draws!r:.40} draws, this order has {self._num_draws}: pass num_samples= "
+                "as in the run that wrote it",
+                field="order",
+            )
         plan = schema.fields(
             described.get("plan", {"earlier": []}), "sampler state: order: plan", _PLAN
         )
@@ -165,6 +181,21 @@ class Weighted(Order):
             )
         return self._after((*planned._earlier[:-1], (left.position, digest)))
 
+    def _first(self, num_samples: int) -> Weighted:
+        """Return the order of a dataset before files were appended to it."""
+        try:
+            return Weighted(
+                self._weights[:num_samples],
+                None if self._draws_all else self._num_draws,
+                self._replacement,
+            )
+        except ValueError as error:
+            raise RecordMismatchError(
+                f"the epoch of the record has {num_samples} samples, to which others were appended since, and with "
+                f"the weights of those it cannot go on: {error}",
+                field="order",
+            ) from None
+
     def _after(self, earlier: tuple[tuple[int, str], ...]) -> Weighted:
         if earlier == self._earlier:
             return self
@@ -192,9 +223,10 @@ class Weighted(Order):
         key = counter_key(
             f"weighted.1 {validate.integer(seed, 'seed')} {validate.integer(epoch, 'epoch')}"
         )
+        scaled = _scaled(self._weights)
         if not self._replacement:
-            return _Ranked(self._weights, length, key)
-        return _Drawn(self._weights, length, key, self._earlier[-1][0] if self._earlier else 0)
+            return _Ranked(scaled, length, key)
+        return _Drawn(scaled, length, key, self._earlier[-1][0] if self._earlier else 0)
 
 
 class _Drawn(Arrangement):
@@ -326,12 +358,14 @@ def _weights(weights: ArrayLike) -> Weights:
         raise ValueError(
             f"weights must be finite and not negative, got {array[wrong[0]]} for sample {wrong[0]}"
         )
-    largest = array.max()
-    if largest > 0:
-        # No sum of weights up to 1 overflows.
-        array = array / largest
     array.flags.writeable = False
     return array
+
+
+def _scaled(weights: Weights) -> Weights:
+    """Return weights of which the largest is 1: no sum of them overflows."""
+    largest = weights.max()
+    return weights / largest if largest > 0 else weights
 
 
 def _checked_earlier(value: Any, where: str) -> list[tuple[int, str]]:

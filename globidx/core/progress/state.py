@@ -384,6 +384,12 @@ def _progress(length: int, layers: Sequence[Any], per_rank: int, num_samples: in
                 f"sampler state: its segments do not fit {length} positions: {error}"
             ) from None
     refuse_too_much(progress.history)
+    # also where a rank had padding: its share is never more than what remained
+    if per_rank > progress.committed:
+        raise RecordError(
+            f"sampler state: per_rank is {per_rank}, but all ranks together have committed {progress.committed} "
+            "positions; it was edited or damaged"
+        )
     return replace(progress, per_rank=per_rank)
 
 

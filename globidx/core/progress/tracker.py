@@ -6,7 +6,7 @@ Queries such as ``at`` compute the current values and store nothing. Only ``rene
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -180,9 +180,7 @@ class Tracker:
         if not left.committed and not left.progress.committed:
             # A completed epoch was planned for its loader, also on a rank without samples.
             lanes = self._lanes if ended else Lanes
-            planned = self._upcoming.plan(
-                self.dataset, DatasetIdentity.of(self.dataset).num_samples, lanes
-            )
+            planned = self._plan(DatasetIdentity.of(self.dataset), left.progress.left_out, lanes)
             left = replace(left, order=_described(planned))
             self._planned, self._view = planned, None
         # how far an epoch came is looked up for those orders alone that ask for it
@@ -262,13 +260,13 @@ class Tracker:
         """
         state, here = self.state, DatasetIdentity.of(self.dataset)
         if untouched and not state.committed and not state.progress.committed:
-            planned = self._upcoming.plan(self.dataset, here.num_samples, self._lanes)
             between = (
                 unread
                 and state.finished_epoch is not None
                 and state.finished_epoch + 1 == state.epoch
             )
             skip = state.skip if between else state.progress.left_out
+            planned = self._plan(here, skip, self._lanes)
             more = (skip - state.progress.left_out).below(here.num_samples)
             # the usual case: nothing is made anew, and iterators of this pass stay good
             if here == state.dataset and planned == self._planned and not more.pairs:
@@ -341,8 +339,13 @@ class Tracker:
         It is planned for one rank until a pass begins and asks for the ranks.
         """
         dataset = DatasetIdentity.of(self.dataset)
-        planned = self._upcoming.plan(self.dataset, dataset.num_samples, Lanes)
+        planned = self._plan(dataset, skip, Lanes)
         return self._of(planned, dataset, epoch, skip), planned
+
+    def _plan(self, dataset: DatasetIdentity, skip: Ranges, lanes: Callable[[], Lanes]) -> Order:
+        """Return the order of an epoch that begins now, of which some ids are left out."""
+        planned = self._upcoming.plan(self.dataset, dataset.num_samples, lanes)
+        return planned.without(skip.below(dataset.num_samples).pairs)
 
     def _of(
         self, planned: Order, dataset: DatasetIdentity, epoch: int, skip: Ranges

@@ -37,6 +37,10 @@ class ByteLru(Generic[Value]):
             self._kept.move_to_end(key)
         return value
 
+    def has(self, key: Hashable) -> bool:
+        """Whether there is a value under ``key``, which does not count as a use."""
+        return key in self._kept
+
     def put(self, key: Hashable, value: Value, size: int) -> None:
         """Keep a value of ``size`` bytes, unless it alone exceeds the capacity."""
         # it would push out all else, and itself be gone at the next one

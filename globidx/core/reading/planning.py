@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -54,12 +55,18 @@ def plan(files: NDArray[np.int64], items: NDArray[np.int64]) -> Plan:
     return Plan(file[new], item[new], places)
 
 
-def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
+def runs(
+    batch: Plan,
+    rows: int,
+    chunks: NDArray[np.int64],
+    targets: NDArray[np.intp] | None = None,
+) -> list[Run]:
     """What to read of an array whose items are ``rows`` rows each, sorted as the plan is.
 
     ``chunks`` is how many rows a chunk holds, for each item of the plan: runs end where a chunk
     does, since chunks are decoded whole and once. 0 says that neighbours are to be read in one
-    piece, however many there are.
+    piece, however many there are. Items lie in the result where ``targets`` says, by default in the
+    plan's sequence; a run is of items that are neighbours there, too.
 
     >>> batch = plan(np.array([0, 0, 0, 2]), np.array([1, 2, 9, 4]))
     >>> for run in runs(batch, 1, np.array([2, 2, 2, 0])): print(*run)
@@ -73,6 +80,11 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     0 8 8 9 5
     0 24 27 30 6
     2 -1 12 15 9
+    >>> # in another sequence
+    >>> for run in runs(batch, 1, np.array([0, 0, 0, 0]), np.array([2, 3, 0, 1])): print(*run)
+    0 -1 1 3 2
+    0 -1 9 10 0
+    2 -1 4 5 1
     """
     files, items = batch.files, batch.items
     if not len(files):
@@ -80,6 +92,8 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     # first neighbours are joined into runs, then runs are cut where chunks end
     begins_run = np.ones(len(files), bool)
     np.logical_or(files[1:] != files[:-1], items[1:] != items[:-1] + 1, out=begins_run[1:])
+    if targets is not None:
+        begins_run[1:] |= targets[1:] != targets[:-1] + 1
     begins = np.flatnonzero(begins_run)
     counts = np.diff(begins, append=len(files))
     start, length = items[begins] * rows, chunks[begins]
@@ -94,7 +108,9 @@ def runs(batch: Plan, rows: int, chunks: NDArray[np.int64]) -> list[Run]:
     is_cut = chunk_start >= 0
     piece_start = np.where(is_cut, np.maximum(start[run], chunk_start), start[run])
     piece_stop = np.where(is_cut, np.minimum(stop[run], chunk_start + unit[run]), stop[run])
-    target = begins[run] * rows + piece_start - start[run]
+    first = begins if targets is None else targets[begins]
+    target = first[run] * rows + piece_start - start[run]
     columns = (files[begins][run], chunk_start, piece_start, piece_stop, target)
-    # by _make: a third of what a call of the class costs, for each run of each batch
-    return list(map(Run._make, zip(*(column.tolist() for column in columns), strict=True)))
+    # as _make does, and by no function of Python's: there is a run for each item of most batches
+    make = partial(tuple.__new__, Run)
+    return list(map(make, zip(*(column.tolist() for column in columns), strict=True)))

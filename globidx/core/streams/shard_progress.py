@@ -1,13 +1,13 @@
-"""How far an epoch over shards has come: which are done, and how many rows of those that are begun.
+"""How far a sequence of shards was read: which are done, and how many rows of those that are begun.
 
 A shard is a file, or another sequence of rows that is read from its beginning, and of which nobody
 knows the length before it was read. So only whole shards are dealt, and a record counts rows.
-Shards are numbered by their position in the epoch's order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import bisect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,65 +34,64 @@ class Part(NamedTuple):
     start: int
 
 
+class Row(NamedTuple):
+    """A row of a shard of a sequence, and whether it is the shard's last."""
+
+    shard: int
+    row: int
+    is_last: bool
+
+
+def _no_rows(shard: int) -> int:  # noqa: ARG001
+    return 0
+
+
 @dataclass(frozen=True)
 class ShardProgress:
-    """Shards that are ``done``, and of those that are ``begun`` how many rows, by shard.
+    """Shards that are ``done``, and of those that are ``begun`` how many rows.
 
-    >>> progress = ShardProgress().commit([(0, 2, 0, 0), (0, 2, 1, 0), (0, 0, 0, 1)])
-    >>> progress
+    Shards are numbered by whoever reads them in a sequence.
+
+    >>> ShardProgress().commit([Row(2, 0, False), Row(2, 1, False), Row(0, 0, True)])
     ShardProgress(done=Ranges(pairs=((0, 1),)), begun={2: 2})
-    >>> progress.left(4)
-    [Part(shard=1, start=0), Part(shard=2, start=2), Part(shard=3, start=0)]
     """
 
     done: Ranges = field(default_factory=Ranges)
     begun: dict[int, int] = field(default_factory=dict)
 
-    def left(self, shards: int) -> list[Part]:
-        """What is left of an epoch of so many shards, in its order."""
-        whole = Ranges.of(range(shards)) - self.done
-        return [Part(shard, self.begun.get(shard, 0)) for shard in whole.ids().tolist()]
-
     def is_done(self, shard: int) -> bool:
         """Whether all rows of a shard are committed."""
-        return self.done.below(shard + 1).size > self.done.below(shard).size
+        row = bisect.bisect_right(self.done.pairs, shard, key=lambda pair: pair[0]) - 1
+        return row >= 0 and shard < self.done.pairs[row][1]
 
-    def commit(self, places: Iterable[Sequence[int]]) -> ShardProgress:
-        """The progress with more rows; CommitError unless each is the next one of its shard."""
+    @property
+    def prefix(self) -> int:
+        """How many shards are done before the first one that is not."""
+        return self.done.pairs[0][1] if self.is_done(0) else 0
+
+    @property
+    def stop(self) -> int:
+        """The number after the last shard that is done or begun."""
+        ends = [stop for _, stop in self.done.pairs[-1:]] + [shard + 1 for shard in self.begun]
+        return max(ends, default=0)
+
+    def commit(self, rows: Iterable[Row], before: Callable[[int], int] = _no_rows) -> ShardProgress:
+        """The progress with more rows; CommitError unless each is the next one of its shard.
+
+        ``before`` says how many rows of a shard were committed before this progress began.
+        """
         begun, done = dict(self.begun), set()
-        for _, shard, row, is_last in places:
-            expected = begun.get(shard, 0)
+        for shard, row, is_last in rows:
+            expected = begun[shard] if shard in begun else before(shard)
             is_done = shard in done or self.is_done(shard)
             if row != expected or is_done:
                 has = "all rows" if is_done else f"rows [0, {expected})"
                 raise CommitError(
-                    f"commit() of row {row} of the shard at position {shard}, of which {has} are committed: "
-                    "each row is committed once, in the sequence in which the loader delivers them"
+                    f"commit() of row {row} of the shard that was dealt as number {shard}, of which {has} are "
+                    "committed: each row is committed once, in the sequence in which the loader delivers them"
                 )
             begun[shard] = row + 1
             if is_last:
                 del begun[shard]
                 done.add(shard)
         return ShardProgress(self.done | Ranges.of(sorted(done)), dict(sorted(begun.items())))
-
-    def since(self, start: ShardProgress) -> ShardProgress:
-        """What of this progress came after ``start``, from which it began."""
-        begun = {
-            shard: count for shard, count in self.begun.items() if start.begun.get(shard) != count
-        }
-        return ShardProgress(self.done - start.done, begun)
-
-    def __or__(self, later: ShardProgress) -> ShardProgress:
-        """This progress and another one that began from it: the further of each shard."""
-        done = self.done | later.done
-        gone = set(done.ids().tolist())
-        rows = self.begun | {
-            shard: max(count, self.begun.get(shard, 0)) for shard, count in later.begun.items()
-        }
-        begun = {shard: count for shard, count in sorted(rows.items()) if shard not in gone}
-        return ShardProgress(done, begun)
-
-
-def dealt(parts: Sequence[Part], *, number: int, of: int) -> Sequence[Part]:
-    """What is dealt to one of several ranks, or to one of a rank's workers, like cards."""
-    return parts[number::of]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.reading.lru import ByteLru
+from globidx.core.reading.planning import Run
 from globidx.disk.files import forks
 
 
@@ -43,6 +45,35 @@ class BlockCache:
         with self._lock:
             return self._lru.get(key)
 
+    def has(self, key: Hashable) -> bool:
+        """Whether the block ``key`` is kept, which does not count as a use."""
+        with self._lock:
+            return self._lru.has(key)
+
+    def take(self, key: Hashable, runs: Iterable[Run], rows: NDArray[Any]) -> bool:
+        """Carry out runs out of the block ``key``; whether it is kept."""
+        with self._lock:
+            block = self._lru.get(key)
+        if block is None:
+            return False
+        copy_runs(block, runs, rows)
+        return True
+
+    def claim(self, key: Hashable) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Hold while the block ``key`` is made, where others may be about to make it."""
+        return nullcontext()
+
+    def room(
+        self,
+        key: Hashable,  # noqa: ARG002
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+    ) -> NDArray[Any]:
+        """An array to make the block ``key`` in, before it is put."""
+        block = np.empty(shape, dtype)
+        self.make_room(block.nbytes)
+        return block
+
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
         """Keep ``array``, unless it alone is more than the capacity."""
         with self._lock:
@@ -71,6 +102,12 @@ class BlockCache:
         # the parent's lock may have been held when it forked
         self._lock = threading.Lock()
         self._lru = ByteLru[NDArray[Any]](self.capacity)
+
+
+def copy_runs(block: NDArray[Any], runs: Iterable[Run], rows: NDArray[Any]) -> None:
+    """Copy rows of a chunk to where its runs say."""
+    for _, chunk, start, stop, target in runs:
+        rows[target : target + stop - start] = block[start - chunk : stop - chunk]
 
 
 def _nbytes(array: NDArray[Any]) -> int:

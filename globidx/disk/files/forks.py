@@ -14,8 +14,8 @@ import importlib
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -52,6 +52,13 @@ def import_module(name: str) -> ModuleType:
     """
     with _Imports.lock:
         return importlib.import_module(name)
+
+
+@contextmanager
+def held_off() -> Iterator[None]:
+    """No fork of this process while the block runs, or only after a minute."""
+    with _Imports.lock:
+        yield
 
 
 def _forget(gone: weakref.ref[Any]) -> None:

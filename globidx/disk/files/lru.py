@@ -29,6 +29,8 @@ Handle = TypeVar("Handle", bound=Closable)
 class _Slot(Generic[Handle]):
     handle: Handle | None = None
     users: int = 0
+    # whether it was closed in use, and its last user is to close it
+    is_left: bool = False
     # held by the thread that opens it
     opening: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,15 +91,20 @@ class HandleCache(Generic[Key, Handle]):
         finally:
             with self._lock:
                 slot.users -= 1
+                if slot.is_left and not slot.users and slot.handle is not None:
+                    slot.handle.close()
                 if slot.handle is None and not slot.users and self._slots.get(key) is slot:
                     # it could not be opened
                     del self._slots[key]
                 self._shrink(self.capacity)
 
     def close(self) -> None:
-        """Close every handle that is not in use."""
+        """Close every handle; one that is in use is closed by its last user, and given to no other."""
         with self._lock:
             self._shrink(0)
+            for slot in self._slots.values():
+                slot.is_left = True
+            self._slots.clear()
 
     def give_back(self) -> None:
         """Close the older half of the handles that are not in use, to free descriptors."""

@@ -6,8 +6,8 @@ import copy
 import errno
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from globidx.core.cached import cached_property
 from globidx.core.generator import CROP, START, Moment
 from globidx.core.index.table import ArrayInfo
 from globidx.core.reading import planning
@@ -22,14 +23,17 @@ from globidx.core.reading.planning import Plan, Run
 from globidx.core.reading.selection import Cut, Selection
 from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
-from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.blocks import BlockCache, copy_runs
+from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache
+from globidx.disk.index.shared_chunks import SharedChunks
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.reading import memory
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.decoding import Decode, UndecodableError
 from globidx.disk.reading.open_file import OpenFile
-from globidx.disk.reading.sources import Source, pick
+from globidx.disk.reading.sources import Source, pick, spread
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import Span
 from globidx.disk.stores.sparse import SparseSource
@@ -37,7 +41,7 @@ from globidx.errors import MissingChunkError, ReadError
 
 #: Where a compound array was not read yet.
 _NONE: NDArray[Any] = np.empty(0)
-_UNIT, _CHUNK = itemgetter(0), itemgetter(1)
+_UNIT, _CHUNK, _UNIT_AND_CHUNK = itemgetter(0), itemgetter(1), itemgetter(0, 1)
 
 
 class FieldSpec(NamedTuple):
@@ -60,7 +64,12 @@ class FieldSpec(NamedTuple):
     crop: Cut | None = None
 
 
-class Take(NamedTuple):
+#: What the samples of a batch have of a field: an array whose first axis is theirs, or one each.
+Column = NDArray[Any] | Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
     """What samples take of an array: distinct rows, and for each sample which of them.
 
     ``places`` is samples, or samples x offsets, or all rows of all samples where ``counts`` says
@@ -99,48 +108,77 @@ class Take(NamedTuple):
         places[inside] = plan.places
         return cls(plan, places.reshape(shape), inside.reshape(shape))
 
-    @property
-    def is_apart(self) -> bool:
-        """Whether no two samples take one row, so that each can have its rows as they were read."""
-        return len(self.plan.items) == self.places.size and (
-            self.places.ndim == 1 or bool((np.diff(self.places.ravel()) == 1).all())
-        )
+    @cached_property
+    def targets(self) -> NDArray[np.intp] | None:
+        """Where in ``places``, one behind the other, each distinct row goes.
 
-    def given(self, rows: NDArray[Any], *, zeros: bool, nothing: Any = 0) -> Sequence[NDArray[Any]]:
-        """What each sample gets of the distinct ``rows``, writable and no other's.
+        None where a row is taken twice, and so has more places than one.
+        """
+        wanted, targets = self.plan.places, np.empty(len(self.plan.items), np.intp)
+        if len(wanted) > len(targets):
+            return None
+        where = np.arange(len(wanted))
+        if len(wanted) < self.places.size:
+            # zeros are not read
+            assert self.inside is not None, "only what is outside is not read"
+            where = np.flatnonzero(self.inside)
+        targets[wanted] = where
+        return targets
 
-        With ``zeros``, ``nothing`` where no row is.
+    def shaped(self, rows: NDArray[Any], nothing: Any = None) -> Column:
+        """The rows at all places, one behind the other, as the samples have them.
+
+        With ``nothing``, that is where no row is.
         """
         if self.counts is not None:
-            return np.split(_taken(rows, self.places), np.cumsum(self.counts)[:-1])
-        is_empty = not len(rows)
-        if self.places.ndim == 1 and self.is_apart and not is_empty and not zeros:
-            return [rows[place, ...] for place in self.places.tolist()]
-        if is_empty:
+            return np.split(rows, np.cumsum(self.counts)[:-1])
+        block = rows.reshape(*self.places.shape, *rows.shape[1:])
+        if nothing is not None and self.inside is not None and not self.inside.all():
+            block[~self.inside] = nothing
+        return block
+
+    def given(self, rows: NDArray[Any], nothing: NDArray[Any] | None = None) -> Column:
+        """What the samples have of the distinct ``rows``, each its own, writable.
+
+        With ``nothing``, that is where no row is.
+        """
+        if self.counts is None and not len(rows):
             # nothing was read: all of it is padding
-            block = np.zeros((*self.places.shape, *rows.shape[1:]), rows.dtype)
-        elif self.places.ndim > 1 and self.is_apart:
-            block = rows.reshape(*self.places.shape, *rows.shape[1:])
-        else:
-            block = _taken(rows, self.places)
-        if zeros and self.inside is not None:
-            # of no dimension, for an object may be an array itself
-            fill = np.empty((), block.dtype)
-            fill[()] = nothing
-            block[~self.inside] = fill
-        return [block[index, ...] for index in range(len(block))]
+            block = memory.empty((self.places.size, *rows.shape[1:]), rows.dtype)
+            block[...] = np.zeros((), rows.dtype)
+            return self.shaped(block, nothing)
+        if self.targets is not None and nothing is None and self.counts is None:
+            if self.places.ndim == 1:
+                return [rows[place, ...] for place in self.places.tolist()]
+            if (np.diff(self.places.ravel()) == 1).all():
+                return self.shaped(rows)
+        return self.shaped(_taken(rows, self.places.ravel()), nothing)
 
 
 def _taken(rows: NDArray[Any], places: NDArray[np.intp]) -> NDArray[Any]:
     """The rows at these places; objects that are taken again are copies."""
-    block: NDArray[Any] = rows[places]
+    block = memory.empty((len(places), *rows.shape[1:]), rows.dtype)
+    if len(places):
+        # without a check of all places for each row: none is outside
+        np.take(rows, places, axis=0, out=block, mode="clip")
     if rows.dtype == object and len(rows) < places.size:
         again = np.ones(places.size, bool)
         again[np.unique(places, return_index=True)[1]] = False
-        flat = block.reshape(places.size, -1)
         for place in np.flatnonzero(again).tolist():
-            flat[place] = copy.deepcopy(flat[place])
+            block[place] = copy.deepcopy(block[place])
     return block
+
+
+def rows_of(column: Column) -> Sequence[NDArray[Any]]:
+    """What each sample has of a field: the rows of its column, where that is one array.
+
+    >>> rows_of(np.arange(2)), rows_of([np.zeros(1)])
+    ([array(0), array(1)], [array([0.])])
+    """
+    if not isinstance(column, np.ndarray):
+        return column
+    # iteration gives numbers where a row has no dimension, and objects
+    return list(column) if column.ndim > 1 else [column[place, ...] for place in range(len(column))]
 
 
 class Need(NamedTuple):
@@ -165,7 +203,8 @@ class Batch:
     """The samples of some ids, out of what the files held at one look.
 
     A refresh meanwhile changes nothing. With ``keeps`` False no chunk is kept for the next batches.
-    Crops are those of the ``moment``.
+    Crops are those of the ``moment``. Of the ``claims`` of all threads, a batch takes those of the
+    chunks that it decodes to keep.
     """
 
     def __init__(
@@ -173,12 +212,14 @@ class Batch:
         now: Snapshot,
         sample_ids: Sequence[int],
         handles: HandleCache[tuple[Snapshot, int], OpenFile],
-        cached: BlockCache,
+        cached: BlockCache | SharedChunks,
         advice: Advice | None = None,
         *,
         keeps: bool = True,
         moment: Moment = START,
+        claims: Claims | None = None,
     ) -> None:
+        self._claims = claims or Claims()
         self._keeps, self._moment = keeps, moment
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
@@ -190,28 +231,15 @@ class Batch:
 
     def samples(self, fields: Sequence[FieldSpec]) -> list[tuple[NDArray[Any], ...]]:
         """A tuple of these fields' arrays for each id."""
-        window = None if self._now.samples is None else self._now.samples.window
-        zeros = window is not None and window.pad == "zero"
-        columns: list[Sequence[NDArray[Any]]] = []
-        for field in fields:
-            if field.crop is not None:
-                columns.append([self._cropped(field, field.crop, int(id)) for id in self._ids])
-                continue
-            take = self._take(field.offsets)
-            if field.is_mask:
-                assert take.inside is not None, "only padded windows have a mask"
-                # a copy for each sample, which may be written to
-                columns.append([flags.copy() for flags in map(np.asarray, take.inside)])
-            else:
-                rows, nothing = self._rows(field, take.plan)
-                columns.append(take.given(rows, zeros=zeros, nothing=nothing))
-        samples_of = list(zip(*columns, strict=True))
-        # all samples are of one size, unless they are whole sequences
-        self._useful = sum(array.nbytes for sample in samples_of[:1] for array in sample)
-        self._useful *= len(samples_of)
-        if window is not None and window.is_whole:
-            self._useful = sum(array.nbytes for sample in samples_of for array in sample)
-        return samples_of
+        return list(zip(*map(rows_of, self.columns(fields)), strict=True))
+
+    def columns(self, fields: Sequence[FieldSpec]) -> list[Column]:
+        """What the samples have of each field, in the sequence of the ids."""
+        columns = [self._column(field) for field in fields]
+        for column in columns:
+            arrays = [column] if isinstance(column, np.ndarray) else column
+            self._useful += sum(array.nbytes for array in arrays)
+        return columns
 
     def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
         """The rows that have to be read for these fields, as far as that can be told before."""
@@ -220,10 +248,10 @@ class Batch:
                 continue
             info, plan = self._now.table.arrays[field.column], self._take(field.offsets).plan
             chunks = self._now.units.chunk_lengths[plan.files, field.column]
-            shared = self._now.table.shared[field.column]
+            wanted = _Wanted(field.column, info, field.selection)
             for run in planning.runs(plan, info.rows, np.where(chunks > 1, chunks, 0)):
-                key = (self._now.look, run.file, shared, run.chunk, field.selection)
-                if run.chunk < 0 or self._cached.get(key) is None:
+                key = (*self._key(wanted), run.file, run.chunk)
+                if run.chunk < 0 or not self._cached.has(key):
                     file, number = self._now.units.place(run.file)
                     yield Need(file, number, field, run.start, run.stop)
 
@@ -235,6 +263,33 @@ class Batch:
             self._hits, decodes, self._taken, self._useful, decodes_of=dict(self._decodes)
         )
 
+    def _column(self, field: FieldSpec) -> Column:
+        if field.crop is not None:
+            return [self._cropped(field, field.crop, int(id)) for id in self._ids]
+        take = self._take(field.offsets)
+        if field.is_mask:
+            assert take.inside is not None, "only padded windows have a mask"
+            mask = memory.empty(take.inside.shape, take.inside.dtype)
+            mask[...] = take.inside
+            return mask
+        info = self._now.table.arrays[field.column]
+        is_plain = info.is_simple and field.decode is None and not field.is_sparse
+        if is_plain and take.targets is not None and len(take.plan.items):
+            rows = self._field(field, take.plan, take)
+            return take.shaped(rows, self._filler(rows, 0))
+        rows, nothing = self._rows(field, take.plan)
+        return take.given(rows, self._filler(rows, nothing))
+
+    def _filler(self, rows: NDArray[Any], nothing: Any) -> NDArray[Any] | None:
+        """What stands where a window has no row; None where each row is one of the sequence."""
+        window = None if self._now.samples is None else self._now.samples.window
+        if window is None or window.pad != "zero":
+            return None
+        # of no dimension, for an object may be an array itself
+        filler = np.empty((), rows.dtype)
+        filler[()] = nothing
+        return filler
+
     def _cropped(self, field: FieldSpec, crop: Cut, id: int) -> NDArray[Any]:
         """The value of one sample, of which its own generator decides what is read.
 
@@ -245,8 +300,18 @@ class Batch:
         except Exception as error:
             error.add_note(f"raised by {crop.label}, for sample id {id}")
             raise
-        alone = Batch(self._now, [id], self._handles, self._cached, self._advice, keeps=False)
-        ((value,),) = alone.samples([field._replace(selection=selection, crop=None)])
+        alone = Batch(
+            self._now,
+            [id],
+            self._handles,
+            self._cached,
+            self._advice,
+            keeps=False,
+            claims=self._claims,
+        )
+        # not where the batch is made, which would be as many places as there are samples
+        with memory.made_by(np.empty):
+            ((value,),) = alone.samples([field._replace(selection=selection, crop=None)])
         self._taken += alone._taken
         self._decodes += alone._decodes
         return value
@@ -289,24 +354,35 @@ class Batch:
             described = self._describe(int(plan.files[place]), plan, place, place, str(error))
             raise ReadError(described) from error.__cause__
 
-    def _field(self, spec: FieldSpec, plan: Plan) -> NDArray[Any]:
-        """All distinct items of one array, or what is selected of them, in the plan's sequence."""
+    def _field(self, spec: FieldSpec, plan: Plan, take: Take | None = None) -> NDArray[Any]:
+        """All distinct items of one array, or what is selected of them, in the plan's sequence.
+
+        With a ``take``, each at its place in the batch, and what no item goes to is not set.
+        """
         column, selection = spec.column, spec.selection
         info = self._now.table.arrays[column]
         if selection is not None:
             info = replace(info, item_shape=selection.shape)
-        field = np.empty((len(plan.items), *info.item_shape), info.memory)
+        if take is None:
+            field, targets = np.empty((len(plan.items), *info.item_shape), info.memory), None
+        else:
+            field = memory.empty((take.places.size, *info.item_shape), info.memory)
+            targets = take.targets
         if selection is not None and not field.size:
             # the part of a rank for which nothing was left
             return field
-        rows = field.reshape(len(plan.items) * info.rows, *info.row_shape)
+        rows = field.reshape(len(field) * info.rows, *info.row_shape)
         chunks = self._now.units.chunk_lengths[plan.files, column]
         # decoded once for a batch, also where it is too large to be kept
         whole = np.where(chunks > 1, chunks, 0)
         wanted = _Wanted(column, info, selection)
-        missing = self._from_cache(planning.runs(plan, info.rows, whole), wanted, rows)
-        for _, runs in groupby(missing, _UNIT):
-            self._fill(list(runs), wanted, rows, plan)
+        missing = self._from_cache(planning.runs(plan, info.rows, whole, targets), wanted, rows)
+        while missing:
+            left: list[Run] = []
+            for _, runs in groupby(missing, _UNIT):
+                self._fill(list(runs), wanted, rows, plan, left)
+            # last, when it has decoded its own: no two threads wait for each other
+            missing = self._from_cache(self._awaited(left, wanted), wanted, rows)
         return field
 
     def _sparse(self, column: int, plan: Plan) -> NDArray[Any]:
@@ -315,8 +391,18 @@ class Batch:
         rows = np.empty(len(plan.items), object)
         runs = planning.runs(plan, 1, np.zeros(len(plan.items), np.int64))
         for _, some in groupby(runs, _UNIT):
-            self._fill(list(some), _Wanted(column, info, None), rows, plan)
+            self._fill(list(some), _Wanted(column, info, None), rows, plan, [])
         return rows
+
+    def _awaited(self, runs: list[Run], wanted: _Wanted) -> list[Run]:
+        """The runs, when other threads have decoded their chunks, or failed to."""
+        for run in runs:
+            self._claims.wait((*self._key(wanted), run.file, run.chunk))
+        return runs
+
+    def _key(self, wanted: _Wanted) -> tuple[object, int, Selection | None]:
+        """By what chunks are kept, before unit and first row; fields that read the same share them."""
+        return self._now.look, self._now.table.shared[wanted.column], wanted.selection
 
     def _from_cache(self, runs: list[Run], wanted: _Wanted, rows: NDArray[Any]) -> list[Run]:
         """Carry out the runs whose chunks are kept, before other chunks can push those out.
@@ -326,20 +412,13 @@ class Batch:
         if not self._keeps:
             return runs
         left = []
-        last = (-1, -1)
-        block = None
-        # fields that read one array, and the same part of it, share its chunks
-        look, shared, cached = self._now.look, self._now.table.shared[wanted.column], self._cached
-        selection = wanted.selection
-        for run in runs:
-            unit, chunk, start, stop, target = run
-            if chunk >= 0 and (unit, chunk) != last:
-                block, last = cached.get((look, unit, shared, chunk, selection)), (unit, chunk)
-                self._hits += block is not None
-            if chunk < 0 or block is None:
-                left.append(run)
+        take, key = self._cached.take, self._key(wanted)
+        for (unit, chunk), some in groupby(runs, _UNIT_AND_CHUNK):
+            group = list(some)
+            if chunk >= 0 and take((*key, unit, chunk), group, rows):
+                self._hits += 1
             else:
-                rows[target : target + stop - start] = block[start - chunk : stop - chunk]
+                left += group
         return left
 
     def _fill(
@@ -348,10 +427,14 @@ class Batch:
         wanted: _Wanted,
         rows: NDArray[Any],
         plan: Plan,
+        left: list[Run],
         *,
         again: bool = True,
     ) -> None:
-        """Carry out the runs of one unit, by chunks that are kept or straight into the result."""
+        """Carry out the runs of one unit, by chunks that are kept or straight into the result.
+
+        Runs of chunks that another thread decodes now are ``left``.
+        """
         run, info = runs[0], wanted.info
         length = int(self._now.units.chunk_lengths[run.file, wanted.column])
         file, number = self._now.units.place(run.file)
@@ -359,24 +442,27 @@ class Batch:
             if run.chunk >= 0:
                 for _, group in groupby(runs, _CHUNK):
                     run, *others = group
-                    self._fill_from_chunk([run, *others], length, wanted, rows)
+                    if not self._fill_from_chunk([run, *others], length, wanted, rows):
+                        left += [run, *others]
                 return
             with self._handles.use((self._now, file)) as opened:
                 source, width = self._source(opened, wanted, number)
-                if isinstance(source, SparseSource):
-                    # all at once, since rows of a batch may lie in one chunk; after an error one
-                    # by one, to name the one that it is about
-                    with suppress(ReadError, *stores.UNREADABLE):
+                try:
+                    # all at once, since neighbours may be read together, and rows of a sparse batch
+                    # lie in one chunk
+                    if isinstance(source, SparseSource):
                         self._taken += source.pick(_spans(runs), rows)
                         return
-                read = source.read
-                for run in runs:
-                    _, _, start, stop, target = run
-                    self._taken += read(start, stop, rows[target : target + stop - start])
+                    self._taken += spread(source, _spans(runs), rows)
                     if length:
-                        # the chunks that it touched
-                        touched = (stop - 1) // length - start // length + 1
-                        self._decodes[info.name] += touched * width
+                        self._decodes[info.name] += width * _touched(runs, length)
+                    return
+                except (ReadError, *stores.UNREADABLE):
+                    # one by one, to name the one that it is about
+                    for run in runs:
+                        _, _, start, stop, target = run
+                        out = rows[target : target + stop - start]
+                        self._taken += source.read(start, stop, out)
         except MissingChunkError as error:
             told = self._unread(run, info, plan, error)
             if self._advice is not None:
@@ -387,37 +473,76 @@ class Batch:
                 # a chunk file is opened for a moment, which other files must make
                 # room for
                 self._handles.give_back()
-                self._fill(runs, wanted, rows, plan, again=False)
+                self._fill(runs, wanted, rows, plan, left, again=False)
                 return
             raise ReadError(self._unread(run, info, plan, error)) from error
 
     def _fill_from_chunk(
         self, runs: list[Run], length: int, wanted: _Wanted, rows: NDArray[Any]
-    ) -> None:
+    ) -> bool:
         """Carry out runs of one row of chunks, which was not there when the batch began.
 
         It is put together and kept where the cache has room for all of it. Else each of its chunks
         is decoded by itself, and only what is wanted of it stays, so that memory does not grow with
-        how long chunks are.
+        how long chunks are. If all of it is wanted, and would push out others, it is decoded
+        straight into the result: what was taken whole is the last to be wanted again.
+
+        Returns whether that was done, and not left to another thread that is at it.
         """
-        column, info, selection = wanted
-        unit, chunk = runs[0].file, runs[0].chunk
+        info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
         stop = min(chunk + length, int(self._now.units.index.lengths[unit]) * info.rows)
         size = (stop - chunk) * info.row_bytes
+        if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
+            with self._opened(unit, wanted) as source:
+                self._taken += pick(source, _spans(runs), rows)
+            return True
+        start, end, target = runs[0][2:]
+        if end - start == stop - chunk and not self._has_room(size, wanted.column):
+            with self._opened(unit, wanted) as source:
+                self._taken += source.read(start, end, rows[target : target + end - start])
+            return True
+        if size > self._cached.capacity:
+            # no other thread would find it
+            self._decode_and_keep(runs, stop, wanted, rows)
+            return True
+        with self._claims.taken((*self._key(wanted), unit, chunk)) as is_mine:
+            if is_mine:
+                self._decode_and_keep(runs, stop, wanted, rows)
+            return is_mine
+
+    def _decode_and_keep(
+        self, runs: list[Run], stop: int, wanted: _Wanted, rows: NDArray[Any]
+    ) -> None:
+        """Decode a row of chunks that ends at ``stop``, unless another process or thread just has."""
+        info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
+        key, cached = (*self._key(wanted), unit, chunk), self._cached
+        with cached.claim(key):
+            # another one may have made it since this batch began
+            if cached.take(key, runs, rows):
+                self._hits += 1
+                return
+            with self._opened(unit, wanted) as source:
+                block = cached.room(key, (stop - chunk, *info.row_shape), info.memory)
+                self._taken += source.read(chunk, stop, block)
+            cached.put(key, block)
+            copy_runs(block, runs, rows)
+
+    @contextmanager
+    def _opened(self, unit: int, wanted: _Wanted) -> Iterator[Source]:
+        """The way to a row of chunks, which is counted as decoded."""
         file, number = self._now.units.place(unit)
         with self._handles.use((self._now, file)) as opened:
             source, width = self._source(opened, wanted, number)
-            self._decodes[info.name] += width
-            if not self._keeps or size > max(self._cached.capacity, rows.nbytes):
-                self._taken += pick(source, _spans(runs), rows)
-                return
-            self._cached.make_room(size)
-            block = np.empty((stop - chunk, *info.row_shape), info.memory)
-            self._taken += source.read(chunk, stop, block)
-        shared = self._now.table.shared[column]
-        self._cached.put((self._now.look, unit, shared, chunk, selection), block)
-        for _, _, start, end, target in runs:
-            rows[target : target + end - start] = block[start - chunk : end - chunk]
+            self._decodes[wanted.info.name] += width
+            yield source
+
+    def _has_room(self, size: int, column: int) -> bool:
+        """Whether a block can be kept beside all others, or may be wanted again soon."""
+        shared, cached = self._now.table.shared, self._cached
+        if self._now.samples is not None or shared.count(shared[column]) > 1:
+            return True
+        # what processes share has room for the blocks of all of them
+        return not isinstance(cached, BlockCache) or cached.nbytes + size <= cached.capacity
 
     def _source(self, opened: OpenFile, wanted: _Wanted, number: int) -> tuple[Source, int]:
         """The way to an array, and how many chunks it counts for a row of chunks."""
@@ -429,7 +554,10 @@ class Batch:
 
     def _unread(self, run: Run, info: ArrayInfo, plan: Plan, error: Exception) -> str:
         """The message for a run that could not be read."""
-        first, last = run.target // info.rows, (run.target + run.stop - run.start - 1) // info.rows
+        # the items of its unit, which ascend in the plan
+        low, high = np.searchsorted(plan.files, [run.file, run.file + 1])
+        ends = [run.start // info.rows, (run.stop - 1) // info.rows]
+        first, last = (low + np.searchsorted(plan.items[low:high], ends)).tolist()
         plain = isinstance(error, (ReadError, ValueError)) and str(error)
         reason = str(error) if plain else f"{type(error).__name__}: {error}"
         return self._describe(run.file, plan, first, last, reason)
@@ -461,5 +589,10 @@ class Batch:
         return []
 
 
+def _touched(runs: Sequence[Run], length: int) -> int:
+    """How many chunks of ``length`` rows the runs touch."""
+    return sum((run.stop - 1) // length - run.start // length + 1 for run in runs)
+
+
 def _spans(runs: Sequence[Run]) -> list[Span]:
-    return [(run.start, run.stop, run.target) for run in runs]
+    return [(start, stop, target) for _, _, start, stop, target in runs]

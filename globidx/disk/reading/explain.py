@@ -39,12 +39,19 @@ def explain(reader: Reader) -> str:
         lines += _arrays(reader, now, first)
     if len(firsts) > _MOST_GROUPS:
         lines.append(f"and {len(firsts) - _MOST_GROUPS} more kinds of chunks")
-    kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept"
+    kept = f"{reader.cache_bytes / 2**20:.6g} MiB of decoded chunks kept{reader.kept_by()}"
     lines.append(f"at most {reader.handles.capacity} files open, {kept}")
     if reader.line is not None:
         how, bounds = ", ".join(reader.line.how()) or "nothing asked yet", reader.bounds
         ahead = f"{bounds.prefetch_bytes / 2**20:.6g} MiB fetched ahead"
         lines.append(f"by URL: {how}; at most {bounds.requests} requests in flight, {ahead}")
+    if reader.line is not None and reader.local_cache is not None:
+        cache, counts = reader.local_cache, reader.kept_on_disk
+        full = f"{cache.nbytes / 2**20:.6g} of at most {cache.bound / 2**20:.6g} MiB"
+        lines.append(
+            f"kept in {cache.path}: {full}; this process found {counts.hits} pieces there "
+            f"({counts.nbytes / 2**20:.6g} MiB) and fetched {counts.misses}"
+        )
     return "\n".join(lines)
 
 

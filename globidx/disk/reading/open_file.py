@@ -71,7 +71,8 @@ class OpenFile:
     ``forked``: this process was forked with the dataset in it. ``allow_external``: its data may lie
     in files outside its folder. ``storage_options`` are fsspec's. ``cached`` keeps indexes of
     shards, ``kept`` what sparse matrices need. ``codes`` are, by column, the codes of all files'
-    categories by those of this file. ``far`` holds the keys of a zarr store by URL.
+    categories by those of this file. ``far`` holds the keys of a zarr store by URL, or
+    the bytes of an HDF5 file.
     """
 
     def __init__(
@@ -267,5 +268,6 @@ class OpenFile:
                 on_missing="fill" if fills(self._on_missing) else "error",
                 allow_external=self._allow_external,
                 storage_options=self._storage_options,
+                far=self._kept_container if self._entry.kind == "hdf5" else None,
             )
         return self._store

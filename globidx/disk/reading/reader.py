@@ -6,20 +6,25 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
+from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache, default_capacity
 from globidx.disk.files.paths import is_remote
+from globidx.disk.files.shared_blocks import SharedBlocks
 from globidx.disk.index import scan as scanning
 from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
+from globidx.disk.index.shared_chunks import SharedChunks, name_of_cache
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.local_cache.cached_objects import CachedObjects, Counts
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
-from globidx.disk.reading.batch import Batch, FieldSpec, Need
+from globidx.disk.reading.batch import Batch, Column, FieldSpec, Need, rows_of
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
@@ -28,6 +33,7 @@ from globidx.disk.reading.sources import FarSource
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.line import Line
+from globidx.disk.remote.objects import Objects
 from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
@@ -39,10 +45,14 @@ _LOOKED_AT, _MOST_IDS = 1024, 4096
 #: Bytes of the indexes of shards by URL that are kept.
 _INDEX_BYTES = 64 * 2**20
 ON_MISSING = ("error", "fill")
+#: Whose decoded chunks are: each process has its own, or all of a node share them.
+CACHES = ("process", "shared")
 _UNREADABLE = (*stores.UNREADABLE, MemoryError)
 _OF_A_PROCESS = (
     "_advice",
     "_born_in",
+    "_cached_objects",
+    "_claims",
     "_constants",
     "_indexes",
     "_kept",
@@ -50,6 +60,8 @@ _OF_A_PROCESS = (
     "_line",
     "_now",
     "_tally",
+    "_chunks",
+    "_shared",
     "handles",
     "cached",
 )
@@ -62,6 +74,8 @@ class Reader:
     """
 
     _now: Snapshot | None
+    _shared: SharedBlocks | None
+    _chunks: SharedChunks | None
     _line: Line | None
     _foresight: Foresight | None
 
@@ -74,7 +88,9 @@ class Reader:
         cache_bytes: int,
         on_missing: str | Mapping[str, str],
         backend: str,
+        cache: str = "process",
         bounds: Bounds = Bounds(),  # noqa: B008 - it does not change
+        local_cache: LocalCache | None = None,
     ) -> None:
         self.manager = manager
         self.fields = fields
@@ -83,15 +99,28 @@ class Reader:
         self.on_missing = on_missing
         self.backend = backend
         self.bounds = bounds
+        self.local_cache = local_cache
         self._counts_for: str | None = None
+        self._shared_name = self._name() if cache == "shared" else None
         self._start()
+        if self._shared is not None:
+            # here and now, so that what cannot be had is told, and it outlives the workers
+            self._shared.open()
 
     def read(self, sample_ids: Sequence[int], moment: Moment = START) -> list[tuple[Any, ...]]:
         """One tuple for every id, in their sequence: an array for each field, then the constants.
 
-        Each array of a field is writable and no other's; those of one batch lie in one block of memory a
-        field, which stays as long as any of them. IndexError for an id that is none; ReadError,
-        naming file, item and id, where the data cannot be had. Crops are those of the ``moment``.
+        Each array of a field is writable and no other's; those of one batch lie in one block of
+        memory a field, which stays as long as any of them. IndexError for an id that is none;
+        ReadError, naming file, item and id, where the data cannot be had. Crops are those of the
+        ``moment``.
+        """
+        return list(zip(*map(rows_of, self.read_columns(sample_ids, moment)), strict=True))
+
+    def read_columns(self, sample_ids: Sequence[int], moment: Moment = START) -> list[Column]:
+        """What ``read`` gives, by field: its column, which is one array where it can be.
+
+        Of each constant, a list.
         """
         now = self.manager.now
         if now is not self._now:
@@ -102,15 +131,23 @@ class Reader:
             if self._line is not None:
                 self._line.forget()
             self._now = now
-        batch = Batch(now, sample_ids, self.handles, self.cached, self._advice, moment=moment)
+        batch = Batch(
+            now,
+            sample_ids,
+            self.handles,
+            self._kept_of(now),
+            self._advice,
+            moment=moment,
+            claims=self._claims,
+        )
         if self.line is not None:
             self._foresee(self.line, sample_ids, now)
         try:
-            samples: list[tuple[Any, ...]] = batch.samples(self.fields)
+            columns = batch.columns(self.fields)
             if self.manager.constants:
                 constants = self._constants.read(now, sample_ids)
-                return [one + more for one, more in zip(samples, constants, strict=True)]
-            return samples
+                columns += [list(values) for values in zip(*constants, strict=True)]
+            return columns
         finally:
             self._tally.add(batch.counts)
 
@@ -139,10 +176,21 @@ class Reader:
         """Close all files and drop cached data; the next read opens again."""
         self.handles.close()
         self.cached.clear()
+        if self._shared is not None:
+            self._shared.clear()
         self._kept.clear()
         self._constants.clear()
         if self._line is not None:
             self._line.close()
+        self._cached_objects.clear()
+
+    def kept_by(self) -> str:
+        """Whose decoded chunks are, in words; nothing where each process has its own, as it should."""
+        if self._shared is None:
+            return ""
+        self._shared.open()
+        why = self._shared.why_not
+        return " by all processes of the node" if why is None else f" by each process, since {why}"
 
     def open(self, key: tuple[Snapshot, int]) -> OpenFile:
         """A file of the index; ReadError if it changed since it was indexed."""
@@ -171,6 +219,8 @@ class Reader:
 
     def _foresee(self, line: Line, sample_ids: Sequence[int], now: Snapshot) -> None:
         """Ask servers for what this batch needs, and for what those after it do."""
+        if self._cached_objects and all(one.is_filled for one in self._cached_objects):
+            return
         if self._foresight is None:
             self._foresight = Foresight(line.ahead)
         self._foresight.before(sample_ids, lambda ids: self._wishes(line, now, ids))
@@ -181,7 +231,11 @@ class Reader:
         What cannot be had is left to be told when the batch is read.
         """
         with suppress(*_UNREADABLE):
-            needs = list(Batch(now, ids, self.handles, self.cached).needs(self.fields))
+            needs = list(
+                Batch(now, ids, self.handles, self._kept_of(now), claims=self._claims).needs(
+                    self.fields
+                )
+            )
             line.map(partial(self._touch, now), list(dict.fromkeys(need.file for need in needs)))
             sources = [(need, self._far_source(now, need)) for need in needs]
             far = [(source, need.start, need.stop) for need, source in sources if source]
@@ -205,8 +259,19 @@ class Reader:
                 if selection is None
                 else file.part(column, need.number, selection)
             )
-            return source if isinstance(source, FarSource) else None
+            # to ask the protocol itself takes longer than all else that is planned
+            return cast(FarSource, source) if hasattr(source, "pieces") else None
         return None
+
+    @property
+    def kept_on_disk(self) -> Counts:
+        """What this process found in the cache on local disk, and what it fetched."""
+        return sum((one.counts for one in self._cached_objects), Counts())
+
+    def _kept_on_disk(self, objects: Objects) -> Objects:
+        assert self.local_cache is not None, "it is asked where there is a cache"
+        self._cached_objects.append(CachedObjects(objects, self.local_cache))
+        return self._cached_objects[-1]
 
     @property
     def foresight(self) -> int:
@@ -221,7 +286,8 @@ class Reader:
     def line(self) -> Line | None:
         """What asks servers for files by URL; None where all files are local."""
         if self._line is None and is_remote(self.manager.now.root):
-            self._line = Line(self.bounds, self.manager.layout.storage_options)
+            around = None if self.local_cache is None else self._kept_on_disk
+            self._line = Line(self.bounds, self.manager.layout.storage_options, around=around)
         return self._line
 
     def __getstate__(self) -> dict[str, Any]:
@@ -237,6 +303,7 @@ class Reader:
         self._now = None
         self._line = None
         self._foresight = None
+        self._cached_objects: list[CachedObjects] = []
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
         if self.max_open_files is not None:
@@ -244,7 +311,13 @@ class Reader:
         self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(
             capacity, self._counted
         )
-        self.cached = BlockCache(self.cache_bytes)
+        self._claims = Claims()
+        self._shared = self._chunks = None
+        if self._shared_name is None:
+            self.cached = BlockCache(self.cache_bytes)
+        else:
+            self._shared = SharedBlocks(self._shared_name, self.cache_bytes)
+            self.cached = self._shared.local
         self._constants = ConstantReader(self.manager.constants, self.handles)
         # what is far is not to be asked again for where chunks lie
         far = is_remote(self.manager.now.root)
@@ -252,6 +325,21 @@ class Reader:
         self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)
+
+    def _kept_of(self, now: Snapshot) -> BlockCache | SharedChunks:
+        """Where a batch finds chunks of this look decoded."""
+        if self._shared is None:
+            return self.cached
+        chunks = self._chunks
+        if chunks is None or chunks.now is not now:
+            chunks = self._chunks = SharedChunks(self._shared, now)
+        return chunks
+
+    def _name(self) -> str:
+        """What the processes call it that may share decoded chunks."""
+        missing = self.on_missing
+        facts = missing if isinstance(missing, str) else sorted(missing.items())
+        return name_of_cache(self.manager.now, self.columns, self.cache_bytes, facts)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)
@@ -279,8 +367,10 @@ class Reader:
 def far_store(path: str, entry: Entry, line: Line) -> Any:
     """What holds the keys of a zarr store by URL, all metadata that opening it takes loaded at once.
 
-    None of a file that is no store that is read without zarr.
+    Or the bytes of an HDF5 file; None of a file that is read by zarr.
     """
+    if entry.kind == "hdf5":
+        return stores.far_container(path, line)
     if not entry.kind.startswith("zarr"):
         return None
     far = stores.far_container(path, line)

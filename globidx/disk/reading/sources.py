@@ -17,7 +17,7 @@ from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import Span, Store
-from globidx.disk.stores.grid import Coordinates
+from globidx.disk.stores.grid import Coordinates, one_by_one
 from globidx.disk.stores.sparse import Part
 from globidx.errors import MissingChunkError, ReadError
 
@@ -48,6 +48,16 @@ class SpanSource(Protocol):
         """Fill rows of ``out``; returns the stored bytes it took.
 
         One chunk is decoded at a time.
+        """
+
+
+class ScatterSource(Protocol):
+    """A source that reads neighbours to places that are none, and not through a copy."""
+
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays, one after the other, with the rows from ``start`` on.
+
+        Returns the stored bytes it took.
         """
 
 
@@ -97,13 +107,42 @@ def selected(source: Source, selection: Selection) -> PartSource:
 
 
 def pick(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
-    """Spans of one row of chunks by ``source``, one by one where it has no better way."""
+    """Spans of one row of chunks by ``source``, neighbours together where it has no better way."""
     if isinstance(source, SpanSource):
         return source.pick(spans, out)
-    return sum(
-        source.read(start, stop, out[target : target + stop - start])
-        for start, stop, target in spans
-    )
+    return spread(source, spans, out)
+
+
+def spread(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans that ascend, each to its place in ``out``, and neighbours by one call."""
+    nbytes, read, number = 0, source.read, 0
+    while number < len(spans):
+        start, stop, target = spans[number]
+        first, number = number, number + 1
+        while number < len(spans) and spans[number][0] == spans[number - 1][1]:
+            number += 1
+        if number == first + 1:
+            nbytes += read(start, stop, out[target : target + stop - start])
+        else:
+            nbytes += _neighbours(source, spans[first:number], out)
+    return nbytes
+
+
+def _neighbours(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int:
+    """Spans each of which begins where the one before it ends."""
+    outs = [out[target : target + stop - start] for start, stop, target in spans]
+    start, stop = spans[0][0], spans[-1][1]
+    # asked of a class that is a protocol, it would take as long as a read
+    scatter = getattr(source, "scatter", None)
+    if scatter is not None:
+        nbytes: int = scatter(start, outs)
+        return nbytes
+    # a call of a library costs more than a copy of what it reads
+    rows = np.empty((stop - start, *out.shape[1:]), out.dtype)
+    nbytes = source.read(start, stop, rows)
+    for part, (begin, end, _) in zip(outs, spans, strict=True):
+        part[...] = rows[begin - start : end - start]
+    return nbytes
 
 
 class CodeSource:
@@ -306,6 +345,10 @@ class FillingSource:
             return self._source.read(start, stop, out)
         except MissingChunkError:
             return self.library.read(start, stop, out)
+
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays with the rows from ``start`` on, each by itself: the next may not be missing."""
+        return one_by_one(self.read, start, outs)
 
     def pick(self, spans: Sequence[Span], out: NDArray[Any]) -> int:
         """Fill rows of ``out`` from spans of one row of chunks."""

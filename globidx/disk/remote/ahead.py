@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from globidx.disk.files import forks
@@ -65,7 +65,11 @@ class Ahead:
             return [ticket for ticket in dict.fromkeys(tickets) if ticket not in before]
 
     def want(self, ticket: Hashable, wishes: Iterable[Wish], *, first: bool = False) -> None:
-        """Fetch what a batch will ask for; ``first`` before what others want."""
+        """Fetch what a batch will ask for; ``first`` before what others want.
+
+        What is kept on a disk of this machine comes sooner when it is asked for.
+        """
+        wishes = [one for one in wishes if not _is_kept(one)]
         with self._changed:
             if ticket not in self._expected():
                 return
@@ -139,9 +143,9 @@ class Ahead:
                     new.append(wish)
                 kept.tickets.add(ticket)
             groups = neighbours.grouped([wish.piece for wish in new])
-            for group, members in sorted(groups, key=lambda one: one[1][0]):
+            for _, members in sorted(groups, key=lambda one: one[1][0]):
                 pieces = [new[index].piece for index in members]
-                yield _Fetch(self, new[0].objects, group, pieces)
+                yield _Fetch(self, new[0].objects, pieces)
 
     def _send(self) -> None:
         """Let hands fetch what there is room for."""
@@ -161,14 +165,14 @@ class Ahead:
                 self._flying += 1
                 self._hands.put(fetch)
 
-    def _arrived(self, fetch: _Fetch, found: Found | None, error: str | None) -> None:
+    def _arrived(self, fetch: _Fetch, found: Sequence[Found | None], error: str | None) -> None:
         with self._changed:
             self._flying -= 1
-            for key, kept in fetch.kept.items():
+            for (key, kept), one in zip_longest(fetch.kept.items(), found):
                 is_wanted = self._kept.get(key) is kept
                 if is_wanted:
                     self._nbytes -= kept.nbytes
-                kept.found = found and neighbours.cut(found, fetch.group, key[1])
+                kept.found = one
                 kept.error, kept.is_here = error, error is None
                 kept.nbytes = 0 if kept.found is None else len(kept.found.data)
                 if is_wanted:
@@ -202,6 +206,11 @@ class Ahead:
         self._flying = self._nbytes = 0
 
 
+def _is_kept(one: Wish) -> bool:
+    has = getattr(one.objects, "has", None)
+    return has is not None and has(one.piece)
+
+
 class _Kept:
     """A piece, on its way or here, and the batches that want it."""
 
@@ -220,23 +229,22 @@ class _Kept:
 class _Fetch:
     """A request for neighbouring pieces."""
 
-    def __init__(
-        self, ahead: Ahead, objects: Objects, group: Piece, pieces: Sequence[Piece]
-    ) -> None:
-        self._ahead, self._objects, self.group = ahead, objects, group
+    def __init__(self, ahead: Ahead, objects: Objects, pieces: Sequence[Piece]) -> None:
+        self._ahead, self._objects = ahead, objects
         self.keys = [(objects.url, piece) for piece in pieces]
         self.kept: dict[tuple[str, Piece], _Kept] = {}
 
     def make(self) -> None:
         try:
-            found = self._objects.get(self.group)
+            # one by one: what is kept of them on a disk is kept so
+            found = self._objects.get_many([piece for _, piece in self.kept])
         except Exception as error:  # noqa: BLE001 - it is raised where the piece is asked for
-            self._ahead._arrived(self, None, f"{error}" or type(error).__name__)
+            self._ahead._arrived(self, [], f"{error}" or type(error).__name__)
         else:
             self._ahead._arrived(self, found, None)
 
     def drop(self) -> None:
-        self._ahead._arrived(self, None, "the files were closed while they were read")
+        self._ahead._arrived(self, [], "the files were closed while they were read")
 
 
 class Expected:
@@ -245,10 +253,15 @@ class Expected:
     def __init__(self, objects: Objects, ahead: Ahead) -> None:
         self.behind, self._ahead = objects, ahead
         self.url = objects.url
+        #: Told of each piece that was had, where there is a cache.
+        self._taken = getattr(objects, "taken", None)
 
     def get(self, piece: Piece) -> Found | None:
         """The piece, fetched already where it was expected."""
-        return self._ahead.take(self.behind, piece)
+        found = self._ahead.take(self.behind, piece)
+        if self._taken is not None:
+            self._taken(piece)
+        return found
 
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Pieces that nobody has expected."""

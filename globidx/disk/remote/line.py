@@ -64,7 +64,7 @@ class Line:
         scans: bool = False,
     ) -> None:
         self.bounds, self.options = bounds, options
-        self._around, self._scans = around, scans
+        self._around, self.scans = around, scans
         self._start()
 
     def at(self, url: str) -> tuple[Objects, str]:
@@ -104,7 +104,7 @@ class Line:
         requests = Requests(origin, partial(self._back, origin, query), self.bounds, self)
         self._requests.append(requests)
         made = requests if self._around is None else self._around(requests)
-        return made if self._scans else Expected(made, self.ahead)
+        return made if self.scans else Expected(made, self.ahead)
 
     def _back(self, origin: str, query: str) -> Back:
         """The means to ask for objects of an origin: obstore where it can."""
@@ -122,7 +122,7 @@ class Line:
                 because = "credentials are in a profile of AWS"
             else:
                 try:
-                    if not self._scans:
+                    if not self.scans:
                         return ByObstore(protocol, origin, query, made, self.bounds)
                     because = "for the index"
                     return ByFsspec(origin, query, self.options, self.bounds, because)
@@ -210,7 +210,8 @@ class Requests:
                 return back.fetch(piece)
 
         found = persistently(ask, lambda: f"{self.url}/{piece.key}", self._bounds)
-        if found is not None:
+        # a scan takes objects as they are, also where it has seen others
+        if found is not None and not self._line.scans:
             self._compare(piece.key, found)
         return found
 

@@ -33,6 +33,7 @@ from globidx.core.values.packing import Packing
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote
+from globidx.disk.remote.addresses import split
 from globidx.disk.remote.line import Line, for_scans
 from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
@@ -258,12 +259,12 @@ def scan(path: str, layout: Layout, axis: int, far: Any = None) -> Entry:
     is wrong, not where.
     """
     if is_remote(path):
-        if _has_suffix(path):
-            raise ValueError(
-                "it is an HDF5 file, and those are read from local paths only; copy it to a disk first"
-            )
         far = far or far_container(path, for_scans(layout.storage_options))
-        found: Entry | None = _module("zarr.fast_scan").scan(far, layout, axis)
+        found: Entry | None
+        if is_hdf5_by_url(path):
+            found = _module("hdf5.library").scan(far, layout, axis)
+        else:
+            found = _module("zarr.fast_scan").scan(far, layout, axis)
         if found is None:
             found = _module("zarr.library").scan(path, layout, axis)
         # no stamp proves anything of it
@@ -283,8 +284,18 @@ def scan(path: str, layout: Layout, axis: int, far: Any = None) -> Entry:
     return entry
 
 
+def is_hdf5_by_url(path: str) -> bool:
+    """Whether a URL is that of an HDF5 file, by its suffix."""
+    parts = split(path)
+    return is_remote(path) and _has_suffix(
+        path if parts is None else parts[2], HDF5_SUFFIXES | MIXED_SUFFIXES
+    )
+
+
 def far_container(path: str, line: Line) -> Any:
-    """What holds the keys of a zarr store by URL."""
+    """What holds the keys of a zarr store by URL, or the bytes of an HDF5 file."""
+    if is_hdf5_by_url(path):
+        return _module("hdf5.ranges").RangeFile(*line.at(path))
     return _module("zarr.far").Far(path, *line.at(path))
 
 
@@ -303,12 +314,19 @@ def open_store(
     on_missing: str,
     allow_external: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    far: Any = None,
 ) -> Store:
-    """Open a file that was scanned as ``kind``, with the options that it was scanned with."""
+    """Open a file that was scanned as ``kind``, with the options that it was scanned with.
+
+    ``far`` holds the bytes of an HDF5 file by URL, where there is such already.
+    """
     if kind == "hdf5":
         library = _module("hdf5.library")
         hdf5: Store = library.open_store(
-            path, axis, on_missing=on_missing, allow_external=allow_external
+            far or _by_scans(path, storage_options),
+            axis,
+            on_missing=on_missing,
+            allow_external=allow_external,
         )
         return hdf5
     store: Store = _module("zarr.library").open_store(
@@ -323,13 +341,21 @@ def open_store(
 
 def _library_of(
     path: str, allow_external: bool, storage_options: Mapping[str, Any] | None
-) -> tuple[Any, dict[str, Any]]:
-    """The module that opens a file by its library, and the options that it takes: fsspec opens no HDF5 file."""
-    kind = "zarr" if is_remote(path) else format_of(Path(path))
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The module that opens a file by its library, what it opens, and the options that it takes."""
+    far = "hdf5" if is_hdf5_by_url(path) else "zarr"
+    kind = far if is_remote(path) else format_of(Path(path))
     access: dict[str, Any] = {"allow_external": allow_external}
     if kind == "zarr":
-        access["storage_options"] = storage_options
-    return _module(f"{kind}.library"), access
+        return _module("zarr.library"), path, access | {"storage_options": storage_options}
+    return _module("hdf5.library"), _by_scans(path, storage_options), access
+
+
+def _by_scans(path: str | Path, storage_options: Mapping[str, Any] | None) -> Any:
+    """What h5py opens: a path, or the bytes of a URL."""
+    if not is_remote(os.fspath(path)):
+        return path
+    return far_container(os.fspath(path), for_scans(storage_options))
 
 
 def arrays_like(
@@ -344,8 +370,8 @@ def arrays_like(
 
     In natural order. Errors say what is wrong, not where.
     """
-    library, access = _library_of(path, allow_external, storage_options)
-    listed: list[str] = library.arrays_like(path, pattern, varies, **access)
+    library, place, access = _library_of(path, allow_external, storage_options)
+    listed: list[str] = library.arrays_like(place, pattern, varies, **access)
     return listed
 
 
@@ -353,8 +379,8 @@ def available(
     path: str, *, allow_external: bool, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """What an AnnData file has a row of for each observation, by key, and how it is stored."""
-    library, access = _library_of(path, allow_external, storage_options)
-    listed: dict[str, str] = library.available(path, **access)
+    library, place, access = _library_of(path, allow_external, storage_options)
+    listed: dict[str, str] = library.available(place, **access)
     return listed
 
 
@@ -387,8 +413,8 @@ def contents(
 
     Errors say what is wrong, not where.
     """
-    library, access = _library_of(path, allow_external, storage_options)
-    found: Contents | None = library.contents(path, pattern, **access)
+    library, place, access = _library_of(path, allow_external, storage_options)
+    found: Contents | None = library.contents(place, pattern, **access)
     return found
 
 
@@ -423,7 +449,8 @@ def auditor(
     how = looking or Looking()
     if kind == "hdf5":
         library = _module("hdf5.library")
-        with library.auditor(path, allow_external=allow_external, step=how.step) as look:
+        place = _by_scans(path, storage_options)
+        with library.auditor(place, allow_external=allow_external, step=how.step) as look:
             yield look
     else:
         access = {"allow_external": allow_external, "storage_options": storage_options}
@@ -443,7 +470,7 @@ def _audit_zarr(
 
 def is_being_written(path: str, kind: str) -> bool:
     """Whether another process writes a file in a way that lets others read it meanwhile."""
-    return kind == "hdf5" and bool(_module("hdf5.swmr").is_written(path))
+    return kind == "hdf5" and not is_remote(path) and bool(_module("hdf5.swmr").is_written(path))
 
 
 def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
@@ -683,8 +710,8 @@ def _module(name: str) -> Any:
     return forks.import_module(f"globidx.disk.stores.{name}")
 
 
-def _has_suffix(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in HDF5_SUFFIXES
+def _has_suffix(path: str, suffixes: frozenset[str] = HDF5_SUFFIXES) -> bool:
+    return os.path.splitext(path)[1].lower() in suffixes
 
 
 def superblock_at(path: Path) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -160,6 +160,14 @@ class GridSource:
         """The rows with what is selected of each, by the chunks that hold it."""
         return self._over(self._grid.select(selection))
 
+    def read(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        """Fill ``out`` with rows ``[start, stop)``."""
+        raise NotImplementedError
+
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays with the rows from ``start`` on; no chunk is in two of them."""
+        return one_by_one(self.read, start, outs)
+
     def _over(self, grid: ChunkGrid) -> Self:
         other = copy.copy(self)
         other._set_grid(grid)
@@ -168,6 +176,23 @@ class GridSource:
     def _set_grid(self, grid: ChunkGrid) -> None:
         """Note the grid, and what follows from it for decoding."""
         self._grid = grid
+
+
+def one_by_one(
+    read: Callable[[int, int, NDArray[Any]], int], start: int, outs: Sequence[NDArray[Any]]
+) -> int:
+    """Fill arrays, one after the other, with the rows from ``start`` on; what that took in all.
+
+    >>> one_by_one(lambda start, stop, out: print(start, stop) or 8, 3, [np.zeros(2), np.zeros(1)])
+    3 5
+    5 6
+    16
+    """
+    nbytes = 0
+    for out in outs:
+        nbytes += read(start, start + len(out), out)
+        start += len(out)
+    return nbytes
 
 
 def _is_all(piece: Piece, length: int) -> bool:

@@ -14,12 +14,19 @@ from globidx.disk.files.paths import split_chain
 from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
 from globidx.disk.remote.line import for_scans
-from globidx.disk.stores.base import HDF5_SUFFIXES, ZARR_MARKERS
+from globidx.disk.stores.base import (
+    HDF5_SUFFIXES,
+    MIXED_SUFFIXES,
+    ZARR_MARKERS,
+    is_hdf5_by_url,
+)
 from globidx.errors import GlobidxError, NoFilesError, ReadError
+
+_SUFFIXES = tuple(HDF5_SUFFIXES | MIXED_SUFFIXES)
 
 
 def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
-    """The zarr stores that ``url`` names: a store, a glob, or a folder of stores; sorted.
+    """The files that ``url`` names: a zarr store, an HDF5 file, a glob, or a folder of such; sorted.
 
     ``options`` are those of fsspec for this URL.
 
@@ -28,19 +35,15 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     asks it, refuses.
     """
     shown = redacted(url)
-    if url.lower().endswith(tuple(HDF5_SUFFIXES)):
-        raise NoFilesError(
-            f"{url} is an HDF5 file, and those are read from local paths only; copy it to a disk first"
-        )
     files, path = file_system(url, options)
     try:
         with as_os_errors():
-            if _is_store(files, path):
+            if _is_file(files, url, path) or _is_store(files, path):
                 return [url]
             listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
             names = sorted({name.rstrip("/") for name in listed})
             # each look waits for the server
-            found = for_scans(options).map(partial(_is_store, files), names)
+            found = for_scans(options).map(partial(_is_listed, files), names)
             stores = [name for name, is_one in zip(names, found, strict=True) if is_one]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoFilesError(f"there is nothing at {shown}: {redacted(str(error))}") from None
@@ -50,7 +53,9 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
         reason = redacted(f"{type(error).__name__}: {error}")
         raise ReadError(f"{shown} cannot be listed: {reason}") from None
     if not stores:
-        raise NoFilesError(f"no zarr store matches {shown}, and none is in that folder")
+        raise NoFilesError(
+            f"no zarr store or HDF5 file matches {shown}, and none is in that folder"
+        )
     head, _, behind = split_chain(url)
     # a file system knows its own protocol, not the chain
     if head.count("::") or behind:
@@ -76,6 +81,19 @@ def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
         # a server that does not tell sizes tells None
         if about.get("size") != 0:
             yield name.removeprefix(base)
+
+
+def _is_file(files: Any, url: str, path: str) -> bool:
+    """Whether a URL is that of one HDF5 file, which is there."""
+    return is_hdf5_by_url(url) and not glob.has_magic(path) and bool(files.exists(path))
+
+
+def _is_hdf5(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
+
+
+def _is_listed(files: Any, path: str) -> bool:
+    return _is_hdf5(path) or _is_store(files, path)
 
 
 def _is_store(files: Any, path: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import default_collate
 
+from globidx.torch.collating.columns import ColumnedSamples
 from globidx.torch.collating.leaves import (
     are_metrics,
     becomes_tensor,
@@ -119,6 +121,12 @@ def default(samples: Sequence[Any]) -> Any:
     >>> default([{"x": 1, "words": ["a", "cat"]}, {"x": 2, "words": ["one", "dog"]}])
     {'x': tensor([1, 2]), 'words': [['a', 'cat'], ['one', 'dog']]}
     """
+    if isinstance(samples, ColumnedSamples):
+        columns = samples.take_columns()
+        if columns is not None:
+            with suppress(RuntimeError, TypeError, ValueError):
+                return _of_columns(columns)
+            # what is wrong is raised with the name of its field
     if len(samples) and _is_torchs(samples[0]):
         try:
             return default_collate(samples)  # type: ignore[arg-type]
@@ -127,6 +135,16 @@ def default(samples: Sequence[Any]) -> Any:
             _Walk({}).batch(samples)
             raise
     return _Walk({}).batch(samples)
+
+
+def _of_columns(columns: Any) -> Any:
+    """The batch of such columns as ``ColumnedSamples`` have."""
+    if isinstance(columns, dict):
+        return {key: _of_columns(column) for key, column in columns.items()}
+    if isinstance(columns, tuple):
+        # a list for a tuple, as torch's function has it
+        return list(map(_of_columns, columns))
+    return default_collate(columns) if isinstance(columns, list) else columns
 
 
 def _is_torchs(value: Any) -> bool:

@@ -80,7 +80,8 @@ class DrawnBatches:
     """A batch sampler that notes the ids of each batch it draws, and dates them.
 
     Unless it yields ids ``in_order``, those of the sampler one after another, it may regroup them:
-    then they are looked up in a second iterator of the sampler.
+    then they are looked up in a second iterator of the sampler. A ``dataset`` that has a use for it
+    is told which batches come next, as ``batching`` cuts them.
     """
 
     def __init__(
@@ -90,11 +91,12 @@ class DrawnBatches:
         *,
         in_order: bool,
         is_dated: bool = False,
-        foresight: Callable[[], Foreseen | None] = lambda: None,
+        dataset: Any = None,
+        batching: Batching | None = None,
     ) -> None:
         self._inner, self._sampler = inner, sampler
         self._in_order, self._is_dated = in_order, is_dated
-        self._foresight = foresight
+        self._dataset, self._batching = dataset, batching
         self.drawn: deque[DrawnBatch] = deque()
 
     def __len__(self) -> int:
@@ -107,7 +109,7 @@ class DrawnBatches:
 
     def _draw(self, drawn: deque[DrawnBatch]) -> Iterator[Any]:
         window = None if self._in_order else self._window()
-        at, foreseen = None, self._foresight() if self._in_order else None
+        at, foreseen = None, self._foreseen()
         for batch in self._inner:
             if window is not None:
                 ids, at = window.look_up(batch)
@@ -117,6 +119,13 @@ class DrawnBatches:
             drawn.append((ids, at))
             coming = () if foreseen is None else foreseen.after(ids, self._sampler._ledger.coming)
             yield self._dated(ids, coming) if self._is_dated or coming else batch
+
+    def _foreseen(self) -> Foreseen | None:
+        """What tells the dataset which batches come next; None for one that has no use for it."""
+        batching, count = self._batching, getattr(self._dataset, "foresight", 0)
+        if not count or not self._in_order or batching is None or batching.size is None:
+            return None
+        return Foreseen(batching.size, lanes=max(1, batching.workers), count=count)
 
     def _window(self) -> Window:
         return Window(self._sampler._ledger.issue(self._sampler), type(self._inner).__name__)

@@ -56,7 +56,7 @@ class GlobalStream(IterableDataset[Any]):
     Attributes
     ----------
     sampler : ResumableDistributedSampler
-        Who has the progress: give it to ``CheckpointManager``.
+        Who has the progress; ``CheckpointManager`` takes it, or the stream.
     batch_size : int or None
         As given.
     infinite : bool
@@ -150,9 +150,24 @@ class GlobalStream(IterableDataset[Any]):
         return len(self.sampler)
 
     @property
+    def rank(self) -> int:
+        """This process's rank among the data-parallel ranks."""
+        return self.sampler.rank
+
+    @property
+    def num_replicas(self) -> int:
+        """World size: how many data-parallel ranks there are."""
+        return self.sampler.num_replicas
+
+    @property
     def epoch(self) -> int:
         """The epoch that the next pass reads."""
         return self.sampler.epoch
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether some of that epoch is committed."""
+        return self.sampler._ledger.done > 0
 
     def distribution_info(
         self, num_workers: int = 0, batch_size: int | None = None
@@ -306,6 +321,20 @@ class GlobalStream(IterableDataset[Any]):
         """
         refuse_in_worker("set_epoch")
         self.sampler.set_epoch(epoch)
+
+    def reset(self) -> None:
+        """Forget all progress; see ``ResumableDistributedSampler.reset``.
+
+        Examples
+        --------
+        >>> stream = GlobalStream(range(4), 1, 0)
+        >>> stream.commit(3)
+        >>> stream.reset()
+        >>> len(list(stream))
+        4
+        """
+        refuse_in_worker("reset")
+        self.sampler.reset()
 
     def commit(self, count: int) -> None:
         """Report that the training loop has had ``count`` more of this rank's samples.

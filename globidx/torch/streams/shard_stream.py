@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from globidx.core import validate
-from globidx.core.streams.shard_progress import Part, Place, ShardProgress, dealt
+from globidx.core.streams.shard_counts import divided, parts_left, rows_in
+from globidx.core.streams.shard_progress import Part, Place, ShardProgress
 from globidx.core.streams.shard_state import ShardState, merged, names_of
 from globidx.errors import CommitError, EpochError, RecordMismatchError
 from globidx.torch.loops import callers
@@ -43,19 +45,29 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
         Whether shards are read in another order in each epoch. Rows of a shard stay in theirs.
     seed : int, default 0
         Seed of the order, the same on all ranks.
+    infinite : bool, default False
+        Whether the stream goes on with the next epoch, in another order, where one ends. Ranks and
+        workers may then be in different epochs, and no shard may be empty.
+    lengths : sequence of int, optional
+        How many rows each shard has, if that is known; see ``num_rows``.
     group, mesh : optional
         As for ``ResumableDistributedSampler``.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no shard, or an argument is of another type.
+        If there is no shard, lengths are not those of the shards, or an argument is of another
+        type.
 
     Notes
     -----
     It yields ``(row, place)``. Pass the places of each batch to ``commit``, in the training loop:
     only they say which shards a batch is of. Ranks have different numbers of rows, and end at
-    different steps. A shard is known by its file name; its rows must stay as they are.
+    different steps, but for an infinite stream. A shard is known by its file name; its rows must
+    stay as they are.
+
+    It has no ``len()``: torch's loader would count batches by it, and leave out the smaller batch
+    that each worker ends with.
 
     Examples
     --------
@@ -87,6 +99,8 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
         *,
         shuffle: bool = True,
         seed: int = 0,
+        infinite: bool = False,
+        lengths: Sequence[int] | None = None,
         group: Any = None,
         mesh: Any = None,
     ) -> None:
@@ -97,10 +111,15 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
         self._shards, self._open = list(shards), open_shard
         self._seeks = _takes_start(open_shard)
         self._world = World(num_replicas, rank, group, mesh)
+        self._lengths = None if lengths is None else _lengths_of(self._shards, lengths)
         # a folder may be moved between two runs
         names = names_of([os.path.basename(os.fspath(shard)) for shard in shards])
         self._state = ShardState(
-            len(self._shards), names, bool(shuffle), validate.integer(seed, "seed")
+            len(self._shards),
+            names,
+            bool(shuffle),
+            validate.integer(seed, "seed"),
+            infinite=bool(infinite),
         )
         # epochs before it are finished, according to the record that was loaded
         self._loaded_epoch = 0
@@ -118,8 +137,64 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next pass reads."""
-        return self._state.epoch
+        """The epoch that the next pass reads: of an infinite stream that of its first row."""
+        return (self._here() if self.infinite else self._state).running_epoch
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether some of that epoch is committed, as this rank knows."""
+        return any(known != ShardProgress() for known in (self._state.start, self._state.own))
+
+    @property
+    def infinite(self) -> bool:
+        """Whether it goes on with the next epoch where one ends."""
+        return self._state.infinite
+
+    @property
+    def num_rows(self) -> int | None:
+        """How many rows of the epoch this rank has left; None without ``lengths=``."""
+        state = self._here()
+        return (
+            None
+            if self._lengths is None
+            else rows_in(state, parts_left(state, state.rank), self._lengths)
+        )
+
+    def distribution_info(self, num_workers: int = 0) -> dict[str, Any]:
+        """How the shards that are left of the epoch are divided, those that are begun included.
+
+        Of other ranks it is known what they were dealt, and not what they have read since.
+
+        Parameters
+        ----------
+        num_workers : int, default 0
+            That of the loader. In a worker it is known.
+
+        Returns
+        -------
+        dict
+            ``total``, how many shards are left over all ranks; ``per_rank``, how many each rank
+            reads; ``per_worker``, how many each worker of this rank reads; ``assigned``, how many
+            this worker reads or, outside workers, this rank. With ``lengths=`` there is ``rows``,
+            which has the same of rows.
+
+        Examples
+        --------
+        >>> stream = ShardStream(["a", "b", "c"], range, 2, 0, shuffle=False, lengths=[5, 6, 7])
+        >>> info = stream.distribution_info(num_workers=2)
+        >>> info.pop("rows")
+        {'total': 18, 'per_rank': [12, 6], 'per_worker': [5, 7], 'assigned': 12}
+        >>> info
+        {'total': 3, 'per_rank': [2, 1], 'per_worker': [1, 1], 'assigned': 2}
+        """
+        workers = max(1, validate.integer(num_workers, "num_workers"))
+        info, state = get_worker_info(), self._here()
+        number = None if info is None else info.id
+        count = partial(divided, state, workers if info is None else info.num_workers, number)
+        shards: dict[str, Any] = count(len)
+        if self._lengths is not None:
+            shards["rows"] = count(partial(rows_in, state, lengths=self._lengths))
+        return shards
 
     # -- reading
 
@@ -134,21 +209,26 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
         state = self._here()
         number, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         # now, and not when the first row is asked for: by then a batch may be committed
-        return self._rows(state, dealt(state.left(), number=number, of=workers))
+        parts = itertools.islice(state.left(), number, None, workers)
+        return self._rows(state, parts)
 
     def _rows(
-        self, state: ShardState, parts: Sequence[Part]
+        self, state: ShardState, parts: Iterable[Part]
     ) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        order = state.order()
         for part in parts:
-            rows = iter(self._opened(self._shards[order[part.shard]], part.start))
+            epochs, at = divmod(part.shard, state.shards)
+            (number,) = state.numbers([part.shard])
+            rows = iter(self._opened(self._shards[number], part.start))
             # one ahead: only the row behind the last one says that it was that
             ahead = next(rows, _END)
+            if ahead is _END and (part.start or self.infinite):
+                raise _nothing_in(self._shards[number], part.start)
             for row in itertools.count(part.start):
                 if ahead is _END:
                     break
                 now, ahead = ahead, next(rows, _END)
-                yield now, np.array(Place(state.epoch, part.shard, row, ahead is _END), np.int64)
+                place = Place(state.epoch + epochs, at, row, ahead is _END)
+                yield now, np.array(place, np.int64)
 
     def _opened(self, shard: Any, start: int) -> Iterable[Any]:
         if self._seeks:
@@ -226,8 +306,23 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
                 f"set_epoch({epoch}), but epochs [0, {self._loaded_epoch}) are finished according to the loaded "
                 "record; loop over range(stream.epoch, num_epochs)"
             )
-        if epoch != self._state.epoch:
+        if epoch != self.epoch:
             self._state = self._state.next_epoch(epoch)
+
+    def reset(self) -> None:
+        """Forget all progress: the epoch that was set starts over, and any epoch may be set.
+
+        Examples
+        --------
+        >>> stream = ShardStream(["a"], lambda shard: range(3), 1, 0)
+        >>> stream.commit([place for row, place in stream])
+        >>> stream.reset()
+        >>> len(list(stream))
+        3
+        """
+        refuse_in_worker("reset")
+        self._state = self._state.next_epoch(self.epoch)
+        self._loaded_epoch = 0
 
     # -- records
 
@@ -306,8 +401,9 @@ class ShardStream(IterableDataset[tuple[Any, NDArray[np.int64]]]):
                 "other ranks have had; save with CheckpointManager, or load ShardStream.merge_states() of all"
             )
         if loaded.world_size == 1:
-            loaded = replace(loaded, start=loaded.start | loaded.own, own=ShardProgress())
-        self._state, self._loaded_epoch = loaded, loaded.epoch
+            loaded = loaded.closed()
+        self._state = loaded.read_by(self._state)
+        self._loaded_epoch = self._state.epoch
 
     def __getstate__(self) -> dict[str, Any]:
         # a process group cannot be pickled, and a worker has none
@@ -323,3 +419,23 @@ def _takes_start(open_shard: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):
         # of a function in C that says nothing
         return False
+
+
+def _lengths_of(shards: Sequence[Any], lengths: Sequence[int]) -> list[int]:
+    given: list[int] = validate.integers(lengths, "a length", 2**62).tolist()
+    if len(given) != len(shards):
+        raise ValueError(
+            f"lengths has {len(given)} numbers for {len(shards)} shards; pass one of each"
+        )
+    return given
+
+
+def _nothing_in(shard: Any, start: int) -> ValueError:
+    if start:
+        return ValueError(
+            f"shard {shard!r} has no row {start}, of which rows [0, {start}) are committed: it is not as it was; "
+            "restore the file, or start a new run"
+        )
+    return ValueError(
+        f"shard {shard!r} has no rows, so an infinite stream would never know that it is read; leave it out"
+    )

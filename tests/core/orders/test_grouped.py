@@ -13,6 +13,7 @@ from globidx.core.orders.base import Left
 from globidx.core.orders.grouped import Grouped
 from globidx.core.orders.lanes import Lanes
 from globidx.core.orders.plain import Sequential
+from globidx.core.progress.ranges import Ranges
 from globidx.errors import RecordError, RecordMismatchError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "grouped-1.json"
@@ -227,6 +228,52 @@ def test_other_groups_are_refused():
         Grouped([0, 1, 1]).recorded(described, None, 3)
     assert not Grouped([0, 0, 1], tail="drop").matches(described)
     assert not Grouped([0, 0, 1], Sequential()).matches(described)
+
+
+@given(GROUPS, st.integers(1, 9), st.sampled_from(TAILS), st.data())
+def test_samples_that_are_left_out_are_those_of_no_dataset(labels, batch, tail, data):
+    """An epoch without them is cut as if the others were all; a record says so, and looks are right."""
+    n = len(labels)
+    gone = data.draw(st.sets(st.integers(0, n - 1), max_size=n // 2))
+    order = Grouped(labels, tail=tail)
+    planned = order.plan(None, n, lanes(batch))
+    without = planned.without(Ranges.of(gone).pairs)
+    ids, kept = ids_of(without, n), [id for id in range(n) if id not in gone]
+    assert len(ids) == Grouped([labels[id] for id in kept], tail=tail, batch=batch).length(
+        len(kept)
+    )
+    if tail == "merge":
+        assert sorted(ids) == kept
+    assert set(ids) <= set(kept)
+    tails = len(set(labels)) * (batch - 1) if tail == "merge" else 0
+    whole = batches(ids[: max(0, len(ids) - tails)], batch)
+    assert not any(mixed(one, labels) for one in whole if len(one) == batch)
+    again = order.recorded(json.loads(json.dumps(without.describe())), None, n)
+    assert again == without and ids_of(again, n) == ids
+    bound = without.bind(n, seed=3, epoch=1)
+    for id in range(n):
+        at = [position for position, one in enumerate(ids) if one == id]
+        assert sorted(bound.occurrences(np.array([id])).tolist()) == at
+        if not at:
+            with pytest.raises(ValueError, match=f"sample {id} is not drawn"):
+                bound.position(id)
+        else:
+            assert bound.position(id) in at
+    left = Left(1, data.draw(st.integers(0, len(ids))), 0, 3)
+    other = order.go_on(without, left, lanes(batch + 1))
+    assert Counter(ids_of(other, n)[: left.position]) == Counter(ids[: left.position])
+    assert not gone & set(ids_of(other, n))
+    assert planned.without([]) == planned == without.without([])
+
+
+@pytest.mark.parametrize("ids", [[[1, 1]], [[2, 3], [0, 1]], [[0, 2], [1, 3]], [[0]], 7])
+def test_edited_samples_that_are_left_out_are_refused(ids):
+    """They ascend, and none is empty."""
+    order = Grouped([0, 0, 1])
+    described = order.plan(None, 3, lanes(2)).describe()
+    described["plan"]["without"] = ids
+    with pytest.raises(RecordError, match="order: plan"):
+        order.recorded(described, None, 3)
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,31 @@ def test_there_must_be_one_weight_a_sample():
     """Too few or too many are refused when the sampler is built."""
     with pytest.raises(ValueError, match="7 weights for 8 samples"):
         Sampler(range(8), 1, 0, order=Weighted(WEIGHTS))
+
+
+@pytest.mark.parametrize("draws", [6, None])
+@pytest.mark.parametrize("added", [1.0, 50.0])
+def test_an_epoch_keeps_its_draws_where_files_are_appended(draws, added):
+    """Heavy ones do not change it; the next epoch has all samples."""
+    weights = [0.3, 1.0, 0.7, 0.1]
+    first, grown = Weighted(weights, draws), Weighted([*weights, *[added] * 6], draws)
+    assert grown.matches(first.describe())
+    recorded = grown.recorded(first.parameters(), None, 4)
+    length = draws or 4
+    assert recorded.parameters() == first.parameters() and recorded.length(4) == length
+    expected = first.bind(4, seed=7, epoch=2).take(range(length)).tolist()
+    assert recorded.bind(4, seed=7, epoch=2).take(range(length)).tolist() == expected
+    assert grown.length(10) == draws or 10
+
+
+def test_a_record_of_an_epoch_that_this_order_cannot_go_on_with_says_why():
+    """Other numbers of draws, and samples of which none has a weight any longer."""
+    described = Weighted([1, 1, 1], 2).parameters()
+    with pytest.raises(
+        errors.RecordMismatchError, match="has 2 draws, this order has 3: pass num_sam"
+    ):
+        Weighted([1, 1, 1]).recorded(described, None, 3)
+    with pytest.raises(
+        errors.RecordMismatchError, match="3 samples, to which others were appended since"
+    ):
+        Weighted([0, 0, 0, 1], 2).recorded(described, None, 3)

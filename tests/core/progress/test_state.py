@@ -50,6 +50,7 @@ def test_a_hostile_state_is_loaded_or_refused_and_nothing_else(data):
         {"open": {"world_size": 3, "count": 400}},
         {"open": {"world_size": 0, "count": 0}},
         {"committed": 117, "remaining": 886},
+        {"per_rank": 2**62 - 1},
     ],
 )
 def test_progress_that_overlaps_or_leaves_its_epoch_is_refused(change):

@@ -53,6 +53,35 @@ def test_runs_cover_the_rows_of_every_item_once_and_end_where_chunks_do(batch, r
         assert one < other and not joined
 
 
+@given(batch=batches, rows=st.integers(1, 4), dice=st.randoms())
+def test_runs_to_other_places_put_every_row_where_its_item_belongs(batch, rows, dice):
+    """Items in any sequence: row by row the same, and no run that could be joined to the next."""
+    plan, _ = planned(batch, rows)
+    targets = list(range(len(plan.items)))
+    dice.shuffle(targets)
+    lengths = np.array(CHUNKS)[plan.files]
+    runs = planning.runs(plan, rows, lengths, np.array(targets, np.intp))
+    got = {}
+    for run in runs:
+        for row in range(run.start, run.stop):
+            assert run.chunk == (row - row % CHUNKS[run.file] if CHUNKS[run.file] else -1)
+            assert got.setdefault(run.target + row - run.start, (run.file, row)) == (run.file, row)
+    assert got == {
+        target * rows + row: (file, item * rows + row)
+        for file, item, target in zip(
+            plan.files.tolist(), plan.items.tolist(), targets, strict=True
+        )
+        for row in range(rows)
+    }
+    for one, other in zip(runs, runs[1:], strict=False):
+        length = one.stop - one.start
+        assert one[:2] < other[:2] or one.stop <= other.start
+        assert (one.file, one.chunk, one.stop, one.target + length) != (
+            *other[:3],
+            other.target,
+        )
+
+
 def test_large_numbers_stay_exact():
     """Items near the end of 64 bits, where floating point would round."""
     far = 2**62

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from globidx.core.reading.planning import Run
 from globidx.disk.files.blocks import BlockCache
 
 
@@ -39,6 +40,20 @@ def test_the_cache_is_the_blocks_last_used_that_fit(capacity, steps):
         assert cache.get(key).nbytes == size
     cache.clear()
     assert cache.nbytes == 0 and all(cache.get(key) is None for key in range(7))
+
+
+def test_rows_are_taken_out_of_a_block_to_where_their_runs_say():
+    """Runs count rows of the file, and a block begins at its chunk's first row."""
+    cache, rows = BlockCache(100), np.zeros(5, "u1")
+    runs = [Run(3, 20, 21, 23, 2), Run(3, 20, 29, 30, 0)]
+    assert not cache.take("a", runs, rows)
+    with cache.claim("a"):
+        block = cache.room("a", (10,), np.dtype("u1"))
+        block[...] = range(20, 30)
+        cache.put("a", block)
+    assert cache.take("a", runs, rows) and rows.tolist() == [29, 0, 21, 22, 0]
+    cache.room("b", (95,), np.dtype("u1"))
+    assert cache.nbytes == 0
 
 
 def test_threads_leave_the_count_of_bytes_right():

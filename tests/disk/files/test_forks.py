@@ -193,3 +193,23 @@ def test_what_is_gone_is_not_renewed():
     assert len(forks._renewals) == before + 1
     del owner
     assert len(forks._renewals) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_waits_until_it_is_no_longer_held_off():
+    """What a block under ``held_off`` leaves half done, no child has."""
+    done, began = [], threading.Event()
+
+    def work():
+        with forks.held_off():
+            began.set()
+            done.extend(number for number in range(1000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    began.wait(30)
+    child = os.fork()
+    if not child:
+        os._exit(0 if len(done) == 1000 else 1)
+    thread.join(30)
+    assert os.waitpid(child, 0)[1] == 0

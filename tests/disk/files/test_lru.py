@@ -116,7 +116,7 @@ def test_threads_never_see_a_closed_handle():
 
 
 def test_close_leaves_what_is_in_use():
-    """Closing the cache waits for nobody and takes no handle from under a user."""
+    """Closing waits for nobody and takes no handle from under a user, the last of whom closes it."""
     shelf = Shelf()
     cache = HandleCache(3, shelf.open)
     with cache.use("a") as handle:
@@ -124,6 +124,10 @@ def test_close_leaves_what_is_in_use():
             pass
         cache.close()
         assert handle.is_open and [h.key for h in shelf.live()] == ["a"]
+        with cache.use("a") as another:
+            # what is asked for from here on is opened anew: the file may be another by now
+            assert another is not handle
+    assert [h is another for h in shelf.live()] == [True]
     cache.close()
     assert not shelf.live()
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.utils.data
 import zarr
+from loops import HOW, reading
 
 from globidx import (
     DataLoader,
@@ -168,12 +169,12 @@ def test_workers_of_a_copied_dataset_learn_the_epoch(data, copied):
         assert numbers_of(loader) == expected_in(data, epoch)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_a_wrapped_dataset_learns_the_epoch_from_a_sampler_of_another_object(data, workers):
     """Only its length must be the sampler's."""
     dataset = torch.utils.data.Subset(dataset_of(data, "rng"), range(SAMPLES))
     sampler = ResumableDistributedSampler(range(SAMPLES), 1, 0, seed=SEED)
-    loader = DataLoader(dataset, 6, sampler=sampler, num_workers=workers)
+    loader = DataLoader(dataset, 6, sampler=sampler, **reading(workers))
     for epoch in range(2):
         assert numbers_of(loader) == expected_in(data, epoch)
 

@@ -6,6 +6,7 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from loops import HOW, reading
 from processes import run_ranks
 from unreadable import BAD, opened, write_files
 
@@ -35,13 +36,13 @@ def run(dataset, *, record=None, rank=0, world=1, workers=0, kind=DataLoader, **
     sampler = ResumableDistributedSampler(dataset, world, rank, shuffle=False)
     if record is not None:
         sampler.load_state_dict(record)
-    return sampler, kind(dataset, batch_size=4, sampler=sampler, num_workers=workers, **options)
+    return sampler, kind(dataset, batch_size=4, sampler=sampler, **reading(workers), **options)
 
 
 # -- how the record learns of it
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 def test_the_sampler_is_told_when_the_batch_is_committed_and_not_before(folder, workers):
     """Prefetched far ahead, the bad samples of batch 2 are listed when the loop holds it and state is asked for."""
     dataset = opened(folder)
@@ -63,7 +64,9 @@ class Moving(DataLoader):
 
 
 @pytest.mark.parametrize("kind", [DataLoader, Moving])
-@pytest.mark.parametrize(("workers", "collects"), [(0, False), (2, False), (0, True)])
+@pytest.mark.parametrize(
+    ("workers", "collects"), [(0, False), (2, False), ("threads", False), (0, True)]
+)
 def test_a_batch_that_does_not_count_quarantines_nothing(folder, workers, kind, collects):
     """A break before its commit leaves it out of both lists; it comes again, and then it is listed.
 

@@ -156,7 +156,156 @@ def test_places_may_be_tensors(by):
     assert len(list(stream)) in (2, 3)
 
 
+# -- infinite streams
+
+
+def read_on(stream, *, workers, batch_size, most):
+    """The (epoch, row) that a loop of so many batches trains on, each batch committed."""
+    seen = []
+    for batch in itertools.islice(batches(stream, workers=workers, batch_size=batch_size), most):
+        seen += [(int(place[0]), row) for row, place in batch]
+        stream.commit([place for _, place in batch])
+    return seen
+
+
+@settings(max_examples=6)
+@pytest.mark.parametrize("first", GRID)
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6),
+    second=st.sampled_from(GRID),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    steps=st.lists(st.integers(0, 12), min_size=3, max_size=3),
+)
+def test_an_infinite_stream_has_each_row_once_an_epoch(first, lengths, second, sizes, steps):
+    """In three worlds, where ranks and workers are in different epochs when they are saved."""
+    shards, states, seen = Shards(lengths), None, []
+    for (ranks, workers), size in ((first, sizes[0]), (second, sizes[1]), (first, sizes[1])):
+        made = shards.streams(ranks, states, seed=3, infinite=True)
+        for stream, most in zip(made, steps, strict=False):
+            seen += read_on(stream, workers=workers, batch_size=size, most=most)
+        states = ShardStream.merge_states([stream.state_dict() for stream in made])
+    (alone,) = shards.streams(1, states, seed=3, infinite=True)
+    last = max((epoch for epoch, _ in seen), default=0)
+    while alone.epoch <= last:
+        seen += read_on(alone, workers=0, batch_size=1, most=1)
+    assert sorted(seen) == [(epoch, row) for epoch in range(last + 1) for row in shards.all()]
+
+
+def test_an_infinite_stream_reads_each_epoch_in_an_order_of_its_own():
+    """Those of the finite one."""
+    shards = Shards([2] * 6)
+    (endless,) = shards.streams(1, seed=5, infinite=True)
+    rows = [row for row, _ in itertools.islice(endless, 36)]
+    (finite,) = shards.streams(1, seed=5)
+    for epoch in range(3):
+        finite.set_epoch(epoch)
+        assert [row for row, _ in finite] == rows[12 * epoch : 12 * epoch + 12]
+    assert len({tuple(rows[at : at + 12]) for at in (0, 12, 24)}) == 3
+
+
+def test_an_infinite_stream_goes_on_from_a_finished_one_and_back():
+    """The record does not say which wrote it; ranks in several epochs need an infinite one."""
+    shards = Shards([1, 1, 1])
+    (finite,) = shards.streams(1)
+    run(finite, workers=0, batch_size=1)
+    (endless,) = shards.streams(1, finite.state_dict(), infinite=True)
+    assert endless.epoch == 1 and finite.epoch == 0
+    assert len(read_on(endless, workers=0, batch_size=1, most=4)) == 4
+    (again,) = shards.streams(1, endless.state_dict())
+    assert again.epoch == 2 and len(list(again)) == 2
+
+
+def test_an_empty_shard_of_an_infinite_stream_is_refused():
+    """It has no row that could say that it is read."""
+    (stream,) = Shards([0]).streams(1, infinite=True)
+    with pytest.raises(ValueError, match=r"'part-0.parquet' has no rows.* leave it out"):
+        next(iter(stream))
+
+
+def test_an_infinite_stream_is_set_to_an_epoch():
+    """The one that it is in keeps its progress."""
+    (stream,) = Shards([2, 2]).streams(1, infinite=True)
+    read_on(stream, workers=0, batch_size=5, most=1)
+    assert stream.epoch == 1
+    stream.set_epoch(1)
+    assert [int(place[0]) for _, place in itertools.islice(stream, 5)] == [1, 1, 1, 2, 2]
+    stream.set_epoch(7)
+    assert stream.epoch == 7
+
+
+# -- who reads what
+
+
+@settings(max_examples=30)
+@given(
+    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=9),
+    world=st.sampled_from(GRID),
+    most=st.integers(0, 6),
+    infinite=st.booleans(),
+)
+def test_the_division_is_what_ranks_and_workers_then_read(lengths, world, most, infinite):
+    """Counted by reading; of the rest of an epoch that has begun."""
+    ranks, workers = world
+    lengths = [length + infinite for length in lengths]
+    shards = Shards(lengths)
+    made = shards.streams(ranks, lengths=lengths, infinite=infinite, seed=1)
+    stream = made[0]
+    run(stream, workers=workers, batch_size=2, most=most)
+    info, epoch = stream.distribution_info(workers), stream.epoch
+    rows = info["rows"]
+
+    def read(stream):
+        return len(list(itertools.takewhile(lambda row: row[1][0] <= epoch, stream)))
+
+    assert rows["per_rank"] == [read(one) for one in made]
+    assert rows["total"] == sum(rows["per_rank"])
+    assert rows["assigned"] == stream.num_rows == rows["per_rank"][0]
+    per_worker, workers = [], max(1, workers)
+    for number in range(workers):
+        own = shards.streams(ranks, lengths=lengths, infinite=infinite, seed=1)[0]
+        own.load_state_dict(stream.state_dict())
+        with as_worker(WorkerInfo(id=number, num_workers=workers, seed=0, dataset=own)):
+            per_worker.append(read(own))
+            assert own.distribution_info()["rows"]["assigned"] == per_worker[-1]
+    assert rows["per_worker"] == per_worker
+    assert info["total"] == sum(info["per_rank"]) and info["assigned"] == sum(info["per_worker"])
+
+
+def test_without_lengths_only_shards_are_known():
+    """Of five shards two ranks have three and two; none has a len, by which a loader would count batches."""
+    stream, _ = Shards([4] * 5).streams(2)
+    assert stream.distribution_info(2) == {
+        "total": 5,
+        "per_rank": [3, 2],
+        "per_worker": [2, 1],
+        "assigned": 3,
+    }
+    assert stream.num_rows is None
+    with pytest.raises(TypeError):
+        len(stream)
+
+
 # -- what is refused
+
+
+def test_a_shard_that_has_shrunk_is_refused():
+    """Its rows would be lost without a word."""
+    shards = Shards([5])
+    (stream,) = shards.streams(1)
+    run(stream, workers=0, batch_size=3, most=1)
+    shards.lengths["part-0.parquet"] = 3
+    with pytest.raises(ValueError, match=r"has no row 3, of which rows \[0, 3\) are committed"):
+        list(stream)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "match"),
+    [([1], "1 numbers for 2 shards"), ([1, -1], "length"), ([1, 0.5], "length")],
+)
+def test_lengths_are_one_number_a_shard(lengths, match):
+    """None is negative."""
+    with pytest.raises((ValueError, TypeError, IndexError), match=match):
+        ShardStream(["a", "b"], list, 1, 0, lengths=lengths)
 
 
 def test_rows_are_committed_once_and_in_their_sequence():
@@ -164,7 +313,7 @@ def test_rows_are_committed_once_and_in_their_sequence():
     (stream,) = Shards([6]).streams(1)
     places = [place for _, place in stream]
     with pytest.raises(
-        CommitError, match=r"row 1 of the shard at position 0, of which rows \[0, 0\)"
+        CommitError, match=r"row 1 of the shard that was dealt as number 0, of which rows \[0, 0\)"
     ):
         stream.commit(places[1:3])
     stream.commit(places[:2])

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from globidx.core.cached import cached_property
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.index.stamps import SETTLED_NS
+from globidx.disk.stores.hdf5.ranges import range_file_of
 from globidx.errors import ReadError
 
 Place = tuple[int, int, int]
@@ -139,7 +140,10 @@ def _identity(dataset: Any, settled_ns: int) -> tuple[tuple[object, ...], bool]:
     file = h5py.h5i.get_file_id(dataset.id)
     if file.get_access_plist().get_driver() != h5py.h5fd.SEC2:
         # it has no descriptor to ask
-        return (), False
+        ranged = range_file_of(file)
+        if ranged is None:
+            return (), False
+        return (ranged.identity, h5py.h5i.get_name(dataset.id), dataset.shape), True
     # by descriptor, since the path may be that of another file by now
     status = os.fstat(file.get_vfd_handle())
     stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

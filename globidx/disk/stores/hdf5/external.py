@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import h5py
 from h5py import h5l
 
+from globidx.disk.stores.hdf5.ranges import is_by_url
+
 #: Links behind links that are followed, as HDF5 does (H5L_NUM_LINKS).
 _MOST_LINKS = 16
 #: Numbered sources (``%b``) that are looked at.
@@ -58,6 +60,11 @@ def locate_file(name: str, beside: str, kind: str, *, allow: bool) -> str | None
     ValueError
         It is no regular file, or is outside the folders that are allowed.
     """
+    if is_by_url(beside):
+        # HDF5 would look for it in the working folder, on this machine
+        raise ValueError(
+            f"it takes data from {name!r}, and no other file is opened for one by URL; copy both to a disk"
+        )
     first = None
     for path in _tried(name, beside, kind):
         try:

@@ -7,9 +7,10 @@ knows and these functions do not (LZF, bitshuffle, szip, ...) are left to it.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -20,12 +21,14 @@ from globidx.core.reading.pieces import byte_runs
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
 from globidx.disk.files import forks
+from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflater, most_stored
-from globidx.disk.stores.grid import ChunkGrid, GridSource
+from globidx.disk.stores.grid import ChunkGrid, GridSource, one_by_one
 from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
+from globidx.disk.stores.hdf5.ranges import RangedBytes, range_file_of
 from globidx.errors import MissingChunkError, ReadError
 
 # H5Z_FILTER_* of H5Zpublic.h
@@ -37,10 +40,25 @@ _FLETCHER32 = 3
 _GAP = 2**15
 #: Rows of which little is taken are read so many bytes at once.
 _AT_ONCE = 2**18
+#: Buffers that one call fills at most: IOV_MAX of Linux.
+_MOST_AT_ONCE = 1024
+#: Rows of files by URL are asked for in blocks of about so many bytes, or one by one.
+_GRAIN = 2**14
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
-class ChunkedSource(GridSource):
+class _Known:
+    """A source that knows where its bytes lie: nothing must be looked up before it asks for them."""
+
+    def unknown(self, _start: int, _stop: int) -> Sequence[tuple[int, ...]]:
+        """What must be looked up."""
+        return ()
+
+    def look_up(self, chunk: tuple[int, ...]) -> None:
+        """Ask a server where something lies."""
+
+
+class ChunkedSource(_Known, GridSource):
     """One chunked dataset of an open file, in rows along ``axis``.
 
     Each chunk is read by its offset and decoded whole.
@@ -56,7 +74,7 @@ class ChunkedSource(GridSource):
                 )
         if dataset.is_virtual:
             raise NotPlainError("a virtual dataset")
-        self._file = RawFile(dataset)
+        self._file = bytes_of(dataset)
         table = table_of(dataset)
         if table is None:
             raise NotPlainError("chunks whose offsets HDF5 does not list")
@@ -70,7 +88,8 @@ class ChunkedSource(GridSource):
         self._most = most_stored(self._nbytes, len(self._filters))
         named = ", ".join(_NAMES[code] for code in self._filters) or "raw"
         by = f" by {inflater().__name__.split('.')[0]}" if _DEFLATE in self._filters else ""
-        self.how = f"chunks decoded without HDF5's filters ({named}{by})"
+        where = by_url(self._file)
+        self.how = f"chunks decoded without HDF5's filters ({named}{by}{where})"
 
     def _set_grid(self, grid: ChunkGrid) -> None:
         super()._set_grid(grid)
@@ -102,6 +121,20 @@ class ChunkedSource(GridSource):
             nbytes += self._decode(coordinates, buffer)
             grid.put(rows, found, row, spans, out)
         return nbytes
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What rows ``[start, stop)`` ask of a server; [] of a local file.
+
+        What is not there, or cannot be read, is left to be told by whoever reads it.
+        """
+        file = self._file
+        if not isinstance(file, RangedBytes):
+            return []
+        rows = range(start // self._grid.length, -(-stop // self._grid.length))
+        chunks = itertools.chain.from_iterable(map(self._grid.row, rows))
+        places = [self._table.find(coordinates) for coordinates, _ in chunks]
+        sound = (place for place in places if place is not None and place[1] <= self._most)
+        return [file.wish(offset, size) for offset, size, _ in sound if file.has(offset, size)]
 
     def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
         """Fill ``out`` with the chunk at ``coordinates`` of the grid.
@@ -174,7 +207,7 @@ class ChunkedSource(GridSource):
             fill(data, out)
 
 
-class ContiguousSource:
+class ContiguousSource(_Known):
     """One contiguous dataset, rows along its first axis, read by its offset in the file.
 
     With ``is_stacked``, rows are those along axis 1 at one place along axis 0.
@@ -188,13 +221,14 @@ class ContiguousSource:
         offset = dataset.id.get_offset()
         if offset is None or dataset.is_virtual or dataset.external:
             raise NotPlainError("data that is not contiguous in the file")
-        self._file, self._offset = RawFile(dataset), offset
+        self._file, self._offset = bytes_of(dataset), offset
         self._rows = dataset.shape[1] if is_stacked else 0
+        self._count = dataset.shape[int(is_stacked)]
         self.row_shape, self._dtype = dataset.shape[1 + is_stacked :], dataset.dtype
         self._row = math.prod(self.row_shape) * self._dtype.itemsize
         self._swapped = not self._dtype.isnative
         self._selection: Selection | None = None
-        self.how = "contiguous, read without HDF5"
+        self.how = f"contiguous, read without HDF5{by_url(self._file)}"
 
     def at(self, place: int) -> ContiguousSource:
         """The rows at one place along axis 0."""
@@ -215,9 +249,47 @@ class ContiguousSource:
         """Fill ``out`` with rows ``[start, stop)``; how many bytes that took."""
         if self._selection is not None:
             return self._read_selected(self._selection, start, stop, out)
-        nbytes = self._file.fill(self._offset + start * self._row, out)
+        if isinstance(self._file, RangedBytes):
+            nbytes = self._read_blocks(start, stop, out)
+        else:
+            nbytes = self._file.fill(self._offset + start * self._row, out)
         if self._swapped:
             out.byteswap(inplace=True)
+        return nbytes
+
+    def scatter(self, start: int, outs: Sequence[NDArray[Any]]) -> int:
+        """Fill arrays with the rows from ``start`` on; how many bytes that took."""
+        if self._selection is not None or self._swapped or not isinstance(self._file, RawFile):
+            return one_by_one(self.read, start, outs)
+        return self._file.fill_many(self._offset + start * self._row, outs)
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What rows ``[start, stop)`` ask of a server; [] of a local file."""
+        file = self._file
+        # of a part of each row, the reads are many and small, and of a size that is found out then
+        if self._selection is not None or not isinstance(file, RangedBytes) or not self._row:
+            return []
+        places = [
+            (self._offset + first * self._row, (end - first) * self._row)
+            for first, end in self._blocks(start, stop)
+        ]
+        return [file.wish(*place) for place in places if file.has(*place)]
+
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The blocks of rows, as they are asked for, in which rows ``[start, stop)`` lie."""
+        # always the same ones, whatever is read of them, so that a cache has them
+        step = max(1, _GRAIN // max(1, self._row))
+        for first in range(start - start % step, stop, step):
+            yield first, min(first + step, self._count)
+
+    def _read_blocks(self, start: int, stop: int, out: NDArray[Any]) -> int:
+        nbytes, rows = 0, out.reshape(stop - start, -1).view(np.uint8)
+        for first, end in self._blocks(start, stop):
+            data = self._file.read(self._offset + first * self._row, (end - first) * self._row)
+            block = np.frombuffer(data, np.uint8).reshape(end - first, self._row)
+            low, high = max(start, first), min(stop, end)
+            rows[low - start : high - start] = block[low - first : high - first]
+            nbytes += len(data)
         return nbytes
 
     def _read_selected(self, selection: Selection, start: int, stop: int, out: NDArray[Any]) -> int:
@@ -237,6 +309,17 @@ class ContiguousSource:
                 nbytes += self._file.fill(offset, stored[begin:end])
             out[first - start : first - start + count] = selection.of(buffer[:count])
         return nbytes
+
+
+def bytes_of(dataset: Any) -> RawFile | RangedBytes:
+    """The bytes of a dataset's file, which may be one by URL."""
+    ranged = range_file_of(h5py.h5i.get_file_id(dataset.id))
+    return RawFile(dataset) if ranged is None else RangedBytes(dataset, ranged)
+
+
+def by_url(file: RawFile | RangedBytes) -> str:
+    """What is told of files by URL."""
+    return ", by URL" if isinstance(file, RangedBytes) else ""
 
 
 class RawFile:
@@ -275,6 +358,15 @@ class RawFile:
                 )
             # a signal, or more than 2 GiB
             target = out.reshape(-1).view(np.uint8)[done:]
+
+    def fill_many(self, offset: int, outs: Sequence[Any]) -> int:
+        """``fill`` arrays with what follows ``offset``, by one call where the system takes as many."""
+        size: int = sum(out.nbytes for out in outs)
+        self._refuse_beyond(offset, size)
+        if len(outs) > _MOST_AT_ONCE or os.preadv(self._descriptor, outs, offset) < size:
+            for out in outs:
+                offset += self.fill(offset, out)
+        return size
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset`` on."""

@@ -41,6 +41,7 @@ from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.fast import ChunkedSource, ContiguousSource
 from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
+from globidx.disk.stores.hdf5.ranges import RangeFile
 from globidx.disk.stores.hdf5.tree import Description, Hdf5Tree, description, packing_in
 
 #: Datasets that a file keeps open: one of a hundred thousand groups would keep as many.
@@ -48,9 +49,10 @@ _MOST_DATASETS = 1024
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
 
-def scan(path: str, layout: Layout, axis: int) -> Entry:
+def scan(path: str | RangeFile, layout: Layout, axis: int) -> Entry:
     """The file's datasets of ``layout``."""
-    return _scan_plain(path, layout, axis) or _scan(path, layout, axis)
+    plain = None if isinstance(path, RangeFile) else _scan_plain(path, layout, axis)
+    return plain or _scan(path, layout, axis)
 
 
 def _scan_plain(path: str, layout: Layout, axis: int) -> Entry | None:
@@ -98,7 +100,7 @@ def _plain(file: Any, key: str) -> tuple[Description, str] | None:
     return described, packing_in(dataset, described[1])
 
 
-def _scan(path: str, layout: Layout, axis: int) -> Entry:
+def _scan(path: str | RangeFile, layout: Layout, axis: int) -> Entry:
     with _opened(path) as file:
         allow = layout.allow_external
         if layout.inner.kind == "match":
@@ -182,7 +184,7 @@ def _sources(file: Any, field: Field, allow: bool) -> list[Target]:
 
 
 def arrays_like(
-    path: str, pattern: str, varies: Sequence[str], *, allow_external: bool
+    path: str | RangeFile, pattern: str, varies: Sequence[str], *, allow_external: bool
 ) -> list[str]:
     """The datasets whose paths match ``pattern``, and of which all attributes ``varies`` are true."""
     with _opened(path) as file:
@@ -190,13 +192,13 @@ def arrays_like(
         return [one for one in listed if all(file[one].attrs.get(name, True) for name in varies)]
 
 
-def available(path: str, *, allow_external: bool) -> dict[str, str]:
+def available(path: str | RangeFile, *, allow_external: bool) -> dict[str, str]:
     """What an AnnData file has a row of for each observation, by key."""
     with _opened(path) as file:
         return anndata.available(external.GuardedGroup(file, allow=allow_external))
 
 
-def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | None:
+def contents(path: str | RangeFile, pattern: str, *, allow_external: bool) -> Contents | None:
     """All that lies in the first group that ``pattern`` matches; None where it matches datasets."""
     with _opened(path) as file:
         return find_sequences.contents(Hdf5Tree(file, allow=allow_external), pattern)
@@ -204,10 +206,10 @@ def contents(path: str, pattern: str, *, allow_external: bool) -> Contents | Non
 
 @contextmanager
 def auditor(
-    path: str | Path, *, allow_external: bool, step: Callable[[], None]
+    path: str | Path | RangeFile, *, allow_external: bool, step: Callable[[], None]
 ) -> Iterator[Callable[[str, int], Audit]]:
     """What is there of datasets of a file, which is open meanwhile."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not isinstance(path, RangeFile) and not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path} is no regular file; it is not opened")
     with _opened(path) as file:
         yield partial(_audit, file, allow_external, step)
@@ -259,17 +261,19 @@ def is_same(path: str, one: str, other: str) -> bool:
 
 
 def open_store(
-    path: str | Path, axis: int, *, on_missing: str, allow_external: bool = False
+    path: str | Path | RangeFile, axis: int, *, on_missing: str, allow_external: bool = False
 ) -> Hdf5Store:
-    """An open file; it holds one file descriptor."""
+    """An open file; it holds one file descriptor, if it is a local one."""
     return Hdf5Store(path, axis, fill=on_missing == "fill", allow=allow_external)
 
 
 class Hdf5Store:
     """Datasets of one open HDF5 file."""
 
-    def __init__(self, path: str | Path, axis: int, *, fill: bool, allow: bool) -> None:
+    def __init__(self, path: str | Path | RangeFile, axis: int, *, fill: bool, allow: bool) -> None:
         self._path = path
+        #: Arrays that HDF5 itself must read.
+        self._only_whole = set[str]()
         self._open_file()
         self._axis = axis
         self._fill = fill
@@ -295,6 +299,8 @@ class Hdf5Store:
         """
         along = self._axis if axis is None else axis
         dataset, presence = self._datasets.get((array, along)) or self._open(array, along)
+        if array in self._only_whole and isinstance(self._path, RangeFile):
+            self._path.keep_all()
         box = slab(along, start, stop, place, beside)
         presence.require(box, fill=self._fill if fill is None else fill)
         block = dataset[box]
@@ -313,6 +319,17 @@ class Hdf5Store:
         NotPlainError where there is none.
         """
         along = self._axis if axis is None else axis
+        try:
+            return self._plain_source(array, along, is_stacked, memory)
+        except NotPlainError as error:
+            if not isinstance(self._path, RangeFile):
+                raise
+            self._only_whole.add(array)
+            raise NotPlainError(f"{error}; {self._path.how_whole}") from None
+
+    def _plain_source(
+        self, array: str, along: int, is_stacked: bool, memory: np.dtype[Any] | None
+    ) -> ChunkedSource | ContiguousSource:
         dataset = self._dataset(array)
         if not isinstance(dataset, h5py.Dataset):
             raise NotPlainError("a group")
@@ -396,7 +413,7 @@ class Hdf5Store:
         self._file.close()
 
     def _open_file(self) -> None:
-        self.status = os.stat(self._path)
+        self.status = None if isinstance(self._path, RangeFile) else os.stat(self._path)
         # whole chunks are asked for, and kept once, decoded
         self._file = _opened(self._path, rdcc_nbytes=0)
         self.driver = _name_of_driver(self._file)
@@ -437,14 +454,17 @@ def _stale(path: str | Path) -> list[Hdf5Store]:
     return [
         store
         for store in stores
-        if os.path.samestat(store.status, now)
+        if store.status is not None
+        and os.path.samestat(store.status, now)
         and stamps.stamp(store.status) != stamps.stamp(now)
         and store.is_open
     ]
 
 
-def _opened(path: str | Path, **options: Any) -> h5py.File:
+def _opened(path: str | Path | RangeFile, **options: Any) -> h5py.File:
     """The file as it is now, by h5py."""
+    if isinstance(path, RangeFile):
+        return h5py.File(path, "r", **options)
     driver = _driver(path)
     try:
         if driver == "fileobj":

@@ -18,6 +18,7 @@ from h5py import h5s
 from numpy.typing import NDArray
 
 from globidx.disk.stores.hdf5.external import VIRTUAL, follow_links, locate_file
+from globidx.disk.stores.hdf5.ranges import RangeFile, place_of
 from globidx.errors import ReadError
 
 _ENDLESS = np.iinfo(np.int64).max
@@ -134,7 +135,7 @@ class VirtualMap:
         )
 
     def _looked_at(self, name: str, path: str) -> tuple[tuple[int, ...], bool] | None:
-        located: str | None = self._path
+        located: str | RangeFile | None = place_of(self._path)
         if name != ".":
             located = locate_file(name, self._path, VIRTUAL, allow=self._allow)
         if located is None:

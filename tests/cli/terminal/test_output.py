@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.cli import output
+from globidx.cli.terminal import output
 
 
 @given(st.text())

@@ -11,7 +11,7 @@ import sys
 import pytest
 from commands import command
 
-from globidx.cli import progress
+from globidx.cli.terminal import progress
 
 
 def test_progress_is_for_terminals_or_on_demand(folder):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from globidx.cli.output import write
+from globidx.cli.terminal.output import write
 
 #: Seconds between lines.
 _EVERY = 5.0

@@ -1,7 +1,7 @@
 """One pass of a loop: it is a whole one, or its end is an error."""
 
 import pytest
-from loops import done, made
+from loops import HOW, done, made, reading
 
 from globidx import DataLoader, ResumableDistributedSampler, errors
 
@@ -20,14 +20,14 @@ def slipping_collate(samples):
     return next(iter(())) if 17 in samples else samples
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", HOW)
 @pytest.mark.parametrize("where", ["dataset", "collate"])
 def test_stop_iteration_of_a_dataset_is_an_error(workers, where):
     """It would end the pass without a word, and the record would call the epoch done."""
     dataset = Slips() if where == "dataset" else range(40)
     sampler = ResumableDistributedSampler(dataset, 1, 0, shuffle=False)
     collate = {"collate_fn": slipping_collate} if where == "collate" else {}
-    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers, **collate)
+    loader = DataLoader(dataset, batch_size=4, sampler=sampler, **reading(workers), **collate)
     with pytest.raises(errors.EarlyStopError, match="raised StopIteration"):
         list(loader)
     assert done(sampler) == (0, 16)

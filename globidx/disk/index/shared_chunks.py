@@ -1,0 +1,102 @@
+"""Chunks of an index under keys that mean the same in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from globidx.core.reading.arena import KEY_SIZE
+from globidx.core.reading.planning import Run
+from globidx.core.reading.selection import Selection
+from globidx.disk.files.shared_blocks import SharedBlocks
+from globidx.disk.index import stamps
+from globidx.disk.index.snapshot import Snapshot
+
+#: Jobs of one user on one node keep to themselves, since what one reserved is charged to it.
+_JOBS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+#: Arrays of files whose digests are kept.
+_MOST_ARRAYS = 2**16
+
+#: As a batch names a chunk: look, column, what is selected of rows, unit, and first row.
+ChunkKey = tuple[object, int, Selection | None, int, int]
+
+
+def name_of_cache(now: Snapshot, columns: Iterable[int], capacity: int, *facts: object) -> str:
+    """A name that processes agree on which read the same, in the same job.
+
+    ``facts`` are more that they have to agree on, with a ``repr`` of their value.
+    """
+    job = [os.environ.get(name) for name in _JOBS]
+    what = now.root, now.table.fingerprint(), sorted(set(columns)), capacity, *facts
+    return repr(("globidx decoded chunks", 1, job, what))
+
+
+class SharedChunks:
+    """The chunks of one look at the files, out of what all processes share.
+
+    It has what batches ask of a ``BlockCache``. In the key of a chunk is all that makes it what it
+    is: path and stamps of its file as they are now, where in it the array lies, and how many rows
+    it has. So nobody who indexed another version of a file is given it.
+    """
+
+    def __init__(self, blocks: SharedBlocks, now: Snapshot) -> None:
+        self.now, self.capacity = now, blocks.capacity
+        self._blocks = blocks
+        self._arrays: dict[tuple[int, int, Selection | None], bytes] = {}
+
+    def has(self, key: ChunkKey) -> bool:
+        """Whether a chunk is kept, by all or by this process."""
+        return self._blocks.has(self._key(key))
+
+    def take(self, key: ChunkKey, runs: Iterable[Run], rows: NDArray[Any]) -> bool:
+        """Carry out runs out of a chunk; whether it is kept. If not, some rows may hold anything."""
+        return self._blocks.take(self._key(key), runs, rows)
+
+    def claim(self, key: ChunkKey) -> AbstractContextManager[object]:
+        """Hold while a chunk is decoded, so that others wait for it."""
+        return self._blocks.claim(self._key(key))
+
+    def room(self, key: ChunkKey, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array to decode a claimed chunk into."""
+        return self._blocks.room(self._key(key), shape, dtype)
+
+    def put(self, key: ChunkKey, block: NDArray[Any]) -> None:
+        """Keep a chunk for all processes."""
+        self._blocks.put(self._key(key), block)
+
+    def _key(self, key: ChunkKey) -> bytes:
+        _, column, selection, unit, chunk = key
+        array = self._arrays.get((unit, column, selection))
+        if array is None:
+            if len(self._arrays) >= _MOST_ARRAYS:
+                self._arrays.clear()
+            array = self._arrays[unit, column, selection] = self._array(unit, column, selection)
+        return hashlib.blake2b(
+            chunk.to_bytes(8, "little"), key=array, digest_size=KEY_SIZE
+        ).digest()
+
+    def _array(self, unit: int, column: int, selection: Selection | None) -> bytes:
+        """A digest of one array of one file, and of which part of it is read."""
+        now = self.now
+        file, number = now.units.place(unit)
+        entry, path = now.entry(file), now.paths[file]
+        info, codes = entry.arrays[column], now.table.codes(file).get(column)
+        try:
+            noted = stamps.noted_of(os.fsencode(path), entry)
+        except (OSError, ValueError):
+            # of a store that is not here, or of a file that cannot be opened either
+            noted = list(entry.stamps)
+        length, chunk = now.units.index.lengths[unit], now.units.chunk_lengths[unit, column]
+        described = (
+            *(path, entry.kind, entry.digest, noted, number, int(length), int(chunk)),
+            *(info.path, info.axis, info.form, info.dtype, info.item_shape),
+            None if codes is None else codes.tobytes(),
+            None if selection is None else (selection.item_shape, selection.taken),
+        )
+        return hashlib.blake2b(repr(described).encode(), digest_size=32).digest()

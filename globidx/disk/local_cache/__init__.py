@@ -1,0 +1,1 @@
+"""A bounded cache on local disk for bytes of remote objects."""

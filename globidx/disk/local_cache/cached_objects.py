@@ -1,0 +1,270 @@
+"""Objects whose bytes are kept on local disk, and are asked for once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from globidx.disk.files import forks
+from globidx.disk.local_cache.entry import ABOUT, ABSENT, Identity, Kept
+from globidx.disk.local_cache.folder import LocalCache
+from globidx.disk.remote.objects import Found, Objects, Piece
+
+_log = logging.getLogger("globidx")
+#: How long the version of an object counts without asking for it again, in ns: a day.
+COUNTS_FOR = 86_400 * 10**9
+#: Of so many objects at most a process remembers what is known of them.
+_MOST_KNOWN = 2**16
+#: How long a server is left alone that could not be reached, in ns.
+_PAUSE = 600 * 10**9
+#: Files that say what a store holds. Their versions never count without asking, since what is
+#: compared with the index must be what is there now.
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+#: So many pieces in a row that were kept are taken for a filled cache.
+_FILLED = 1024
+#: Pieces that were had are noted so many at a time.
+_AT_ONCE = 64
+_ABSENT = Found(b"", ABSENT, "")
+
+
+@dataclass
+class Counts:
+    """Pieces that were kept, those that were fetched, and the bytes of the former."""
+
+    hits: int = 0
+    misses: int = 0
+    nbytes: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.hits + other.hits, self.misses + other.misses, self.nbytes + other.nbytes
+        )
+
+
+class CachedObjects:
+    """The objects of ``inner``; what was fetched of them is kept in ``cache``.
+
+    A piece that is kept is not asked for again while the version of its object counts:
+    ``counts_for`` ns from when the server last told it. After that, the server is asked for one
+    byte; if it has another version, or another size, the piece is fetched anew. If it cannot be
+    reached, what is kept counts, so that a filled cache serves without a network. That an object is
+    absent counts only then, and so do metadata of stores.
+
+    Parameters
+    ----------
+    inner : Objects
+        Where bytes come from that are not kept.
+    cache : LocalCache
+        Where they are kept.
+    counts_for : int
+        As above.
+    clock : callable
+        The time in ns.
+    """
+
+    def __init__(
+        self,
+        inner: Objects,
+        cache: LocalCache,
+        *,
+        counts_for: int = COUNTS_FOR,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.url = inner.url
+        self._inner, self._cache = inner, cache
+        self._counts_for, self._clock = counts_for, clock
+        self._start_anew()
+        forks.renew_in_child(self, CachedObjects._start_anew)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._inner, self._cache)
+
+    def get(self, piece: Piece) -> Found | None:
+        """A piece, kept or fetched; as ``Objects.get``."""
+        kept = self._kept(piece)
+        if kept is None or self._is_old(kept):
+            return self.get_many([piece])[0]
+        self._count([kept])
+        return kept.found
+
+    def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
+        """Pieces, kept or fetched; as ``Objects.get_many``."""
+        kept = self._still([self._kept(piece) for piece in pieces])
+        lacking = [at for at, one in enumerate(kept) if one is None]
+        found = [None if one is None else one.found for one in kept]
+        if lacking:
+            fetched = self._fetched([pieces[at] for at in lacking])
+            for at, one in zip(lacking, fetched, strict=True):
+                found[at] = one
+        self._count(kept)
+        return found
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """As ``Objects.names``: a listing is not kept."""
+        return self._inner.names(prefix)
+
+    def ask(self, keys: Iterable[str]) -> None:
+        """Learn the versions of objects anew, however long those that are kept would count."""
+        known = {key: about for key in keys if (about := self._about(key)) is not None}
+        for key, told in self._told(list(known.values())).items():
+            self._note(key, told)
+
+    def has(self, piece: Piece) -> bool:
+        """Whether a piece is kept, of the version that is known."""
+        identity = self._identity(piece)
+        return identity is not None and self._cache.has(identity)
+
+    def forget(self, pieces: Iterable[Piece]) -> None:
+        """Let pieces go first when there is need for room: they will not be asked for soon."""
+        identities = [self._identity(piece) for piece in pieces]
+        self._cache.forget(one for one in identities if one is not None)
+
+    def taken(self, piece: Piece) -> None:
+        """Let a piece that a batch has had go before those that this epoch will ask for still."""
+        self._had.append(piece)
+        if len(self._had) >= _AT_ONCE:
+            had = self._had[:]
+            del self._had[: len(had)]
+            # where all finds room, nothing goes, and nothing need be noted
+            if self._cache.is_tight:
+                self.forget(had)
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether of late all pieces were kept, so that planning ahead costs more than it saves."""
+        return self._streak >= _FILLED
+
+    @property
+    def counts(self) -> Counts:
+        """What this process has counted."""
+        with self._lock:
+            return Counts(self._counts.hits, self._counts.misses, self._counts.nbytes)
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = Counts()
+        #: Pieces that were kept since one was not.
+        self._streak = 0
+        self._known: dict[str, Kept] = {}
+        self._had: list[Piece] = []
+        #: After an attempt in vain, the server is not asked before then.
+        self._asks_from = 0
+
+    def _count(self, kept: Sequence[Kept | None]) -> None:
+        sizes = [len(one.found.data) for one in kept if one is not None]
+        with self._lock:
+            self._counts.hits += len(sizes)
+            self._counts.misses += len(kept) - len(sizes)
+            self._counts.nbytes += sum(sizes)
+            self._streak = 0 if len(sizes) < len(kept) else self._streak + len(sizes)
+
+    def _identity(self, piece: Piece) -> Identity | None:
+        """The identity of a piece; None of a part of an object whose version is not known."""
+        identity = Identity(self.url, *piece)
+        if not identity.is_of_version:
+            return identity
+        about = self._about(piece.key)
+        if about is None or about.found.size == ABSENT:
+            return None
+        return identity._replace(version=about.found.version)
+
+    def _kept(self, piece: Piece) -> Kept | None:
+        identity = self._identity(piece)
+        kept = None if identity is None else self._cache.get(identity)
+        about = self._known.get(piece.key)
+        if kept is None or about is None or not kept.identity.is_of_version:
+            return kept
+        # all parts of an object are as old as what is known of it
+        return kept._replace(asked=about.asked)
+
+    def _about(self, key: str) -> Kept | None:
+        """What is known of an object: an entry without bytes."""
+        about = self._known.get(key)
+        if about is None:
+            about = self._cache.get(Identity(self.url, key, ABOUT))
+            if about is not None:
+                self._remember(about)
+        return about
+
+    def _remember(self, about: Kept) -> None:
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[about.identity.key] = about
+
+    def _note(self, key: str, told: Found | None) -> None:
+        """Keep what the server tells of an object now."""
+        now, told = self._clock(), (told or _ABSENT)._replace(data=b"")
+        identity = Identity(self.url, key, ABOUT, version=told.version)
+        about = self._about(key)
+        self._remember(Kept(identity, told, now))
+        if about is None or about.found != told:
+            self._cache.put(identity, told)
+        elif abs(now - about.asked) > self._counts_for // 2:
+            # a write for each piece would be too many
+            self._cache.confirm(identity)
+
+    def _still(self, kept: list[Kept | None]) -> list[Kept | None]:
+        """The entries whose version counts, if need be because the server has the same still."""
+        old = [one for one in kept if one and self._is_old(one)]
+        told = self._told(old)
+        return [one if one and self._is_still(one, told) else None for one in kept]
+
+    def _is_old(self, kept: Kept) -> bool:
+        # a time in the future is that of a clock that was wrong
+        age = abs(self._clock() - kept.asked)
+        return age > self._counts_for or kept.identity.key.endswith(_METADATA)
+
+    def _is_still(self, kept: Kept, told: Mapping[str, Found | None]) -> bool:
+        key = kept.identity.key
+        if key not in told:
+            return True
+        now = told[key]
+        if now is None or (now.size, now.version) != (kept.found.size, kept.found.version):
+            return False
+        if kept.identity.is_of_version:
+            self._note(key, now)
+        else:
+            self._cache.confirm(kept.identity)
+        return True
+
+    def _told(self, kept: Sequence[Kept]) -> dict[str, Found | None]:
+        """What the server tells of objects now; nothing where it cannot be reached."""
+        sizes = {one.identity.key: one.found.size for one in kept}
+        if not sizes or self._clock() < self._asks_from:
+            return {}
+        # of an empty object there is no first byte
+        pieces = [Piece(key, 0, 1 if size > 0 else None) for key, size in sizes.items()]
+        try:
+            return dict(zip(sizes, self._inner.get_many(pieces), strict=True))
+        except OSError as error:
+            self._go_offline(error)
+            return {}
+
+    def _fetched(self, pieces: Sequence[Piece]) -> list[Found | None]:
+        """Fetch pieces, and keep them."""
+        try:
+            fetched = self._inner.get_many(pieces)
+        except OSError as error:
+            abouts = [self._about(piece.key) for piece in pieces]
+            if any(about is None or about.found.size != ABSENT for about in abouts):
+                raise
+            self._go_offline(error)
+            return [None] * len(pieces)
+        for piece, found in zip(pieces, fetched, strict=True):
+            identity = Identity(self.url, *piece)
+            if found is None or identity.is_of_version:
+                self._note(piece.key, found)
+            if found is not None:
+                self._cache.put(identity, found)
+        return fetched
+
+    def _go_offline(self, error: OSError) -> None:
+        if not self._asks_from:
+            _log.warning(
+                "going on with what is kept of %s, which is not asked: %s", self.url, error
+            )
+        self._asks_from = self._clock() + _PAUSE

@@ -1,0 +1,77 @@
+"""Delivery by slots, for one iterator of a loader: its shared memory, and both of its sides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from globidx.torch.delivery.filling import Filling
+from globidx.torch.delivery.lender import Lender, Pins
+from globidx.torch.delivery.slots import IN_SLOTS, LARGEST, OTHERWISE, SlotFile
+
+_log = logging.getLogger("globidx")
+
+
+class Exchange:
+    """The slots of an iterator whose workers are to start.
+
+    Parameters
+    ----------
+    workers, slots : int
+        Of how many workers, and how many slots each has.
+    pins : Pins, optional
+        What pins them for a device.
+
+    Raises
+    ------
+    OSError
+        If the system has no memory for them.
+    """
+
+    def __init__(self, workers: int, slots: int, pins: Pins | None = None) -> None:
+        # two descriptors: a forked child closes the lender's, and a worker needs one
+        self._workers = SlotFile.made(workers, slots)
+        self._lender = Lender(self._workers.another(), pins)
+
+    @classmethod
+    def where_possible(cls, workers: int, slots: int, pins: Pins | None = None) -> Exchange | None:
+        """Slots; None, and a line in the log, if the system has none."""
+        try:
+            return cls(workers, slots, pins)
+        except OSError as error:
+            _log.warning(
+                "no shared memory for slots (%s), so batches travel as torch sends them; "
+                "slots=0 says that this is meant",
+                error,
+            )
+            return None
+
+    def collate(self, own: Callable[[Any], Any]) -> Filling:
+        """What workers call instead of ``own``."""
+        return Filling(own, self._workers, self._lender.key)
+
+    def belongs_to(self, batches: Any) -> None:
+        """End with the iterator ``batches``, whose workers have started."""
+        self._workers.close()
+        # an attribute goes when the iterator's __del__ has ended the workers
+        batches._globidx_slots = self
+
+    def __del__(self) -> None:
+        if hasattr(self, "_lender"):
+            self._lender.close()
+
+    @property
+    def held(self) -> list[int]:
+        """Which slots the main process uses now."""
+        return self._lender.held
+
+    def explained(self) -> str:
+        """How many batches came in slots, as text."""
+        file = self._lender.file
+        counts = [file.counts[number::3].tolist() for number in (IN_SLOTS, OTHERWISE, LARGEST)]
+        in_slots, otherwise, largest = sum(counts[0]), sum(counts[1]), max(counts[2])
+        return (
+            f"{file.workers} x {file.slots} slots of at most {largest / 2**20:.1f} MiB; "
+            f"{in_slots} batches were sent in slots, {otherwise} as torch sends them"
+        )

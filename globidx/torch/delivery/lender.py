@@ -1,0 +1,182 @@
+"""The main process's side of slots: it lends out what workers have filled, as long as it is used.
+
+A *block* is the buffer of a slot for one batch. All tensors of the batch are made over it, so it
+lives until the last of them is freed, with the views, numpy arrays and graphs that have a part of
+them. Then the slot is given back to its worker.
+
+A forked child has all tensors of its parent, and gives nothing back: it makes copies of what it has
+of slots. Its parent waits for that, and frees no slot meanwhile.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+from weakref import ReferenceType, WeakValueDictionary, ref
+
+from globidx.torch.delivery.mapping import Mapping
+from globidx.torch.delivery.slots import FREE, SlotFile
+
+#: How long a fork waits for its child, in seconds. A child that takes longer was stopped, or ended
+#: in a way that no end of file tells.
+_COPY_SECONDS = 30.0
+
+_keys = itertools.count()
+_lenders: WeakValueDictionary[int, Lender] = WeakValueDictionary()
+
+
+class Pins(Protocol):
+    """What makes memory such that a device can copy it by itself."""
+
+    def pin(self, mapping: Mapping) -> None:
+        """Pin it until it is unmapped, if that is possible."""
+
+
+class Lender:
+    """The slots of the workers of one iterator, in the main process.
+
+    Parameters
+    ----------
+    file : SlotFile
+        The slots.
+    pins : Pins, optional
+        What pins them.
+
+    Attributes
+    ----------
+    key : int
+        By which ``lent`` finds it.
+    """
+
+    def __init__(self, file: SlotFile, pins: Pins | None = None) -> None:
+        self.file, self._pins, self._states = file, pins, file.states
+        self.key = next(_keys)
+        self._mappings: dict[int, Mapping] = {}
+        self._held: dict[int, ReferenceType[Any]] = {}
+        self._returns: deque[int] = deque()
+        # not by its name: names of a module are gone when the interpreter ends
+        self._forks = _Fork
+        self._give_back: Callable[[int], None] = self._free
+        _lenders[self.key] = self
+
+    def lend(self, slot: int, size: int) -> Any:
+        """A block of the first bytes of a slot, at least ``size``, that a worker has filled."""
+        mapping = self._mappings.get(slot)
+        if mapping is None or mapping.size < size:
+            mapping = self._mappings[slot] = self.file.map(slot, size)
+            if self._pins is not None:
+                self._pins.pin(mapping)
+        block = mapping.block()
+        self._held[slot] = ref(block, partial(self._returned, slot))
+        return block
+
+    @property
+    def held(self) -> list[int]:
+        """Which slots are used now."""
+        return sorted(self._held)
+
+    def close(self) -> None:
+        """Free all memory that is not used, and the rest when it no longer is.
+
+        The workers have ended.
+        """
+        if self._give_back is _keep:
+            return
+        self._give_back = self.file.give_back
+        for slot in set(range(len(self._states))) - set(self._held):
+            self._mappings.pop(slot, None)
+            self._give_back(slot)
+
+    def _free(self, slot: int) -> None:
+        self._states[slot] = FREE
+
+    def _returned(self, slot: int, _: ReferenceType[Any]) -> None:
+        """Called when the last tensor over a slot was freed, by any thread and at any moment."""
+        del self._held[slot]
+        # noted before one looks whether somebody forks: who ends a fork looks in here afterwards
+        self._returns.append(slot)
+        if not self._forks.under_way:
+            self._settle()
+
+    def _settle(self) -> None:
+        while self._returns:
+            self._give_back(self._returns.popleft())
+
+    def _leave_to_child(self) -> None:
+        """Use no slot again, since a child that has made no copy may have any of them."""
+        self._give_back = _keep
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: keep a copy of what it has, and forget the rest."""
+        self._give_back = _keep
+        # in case that a thread of the parent was at it
+        self._returns.clear()
+        for slot in self._held:
+            self._mappings[slot].make_private()
+        for slot in self._mappings.keys() - self._held.keys():
+            self._mappings.pop(slot).on_unmap = None
+        self.file.close()
+
+
+def _keep(slot: int) -> None:
+    """Do not give a slot back."""
+
+
+def lent(key: int, slot: int, size: int) -> Any:
+    """What a worker's message of a filled slot becomes in the main process: a block."""
+    return _lenders[key].lend(slot, size)
+
+
+class _Fork(threading.local):
+    """The fork that this thread is in: the ends of a pipe, which the child closes when it is done."""
+
+    #: How many threads fork.
+    under_way = 0
+    pipe: tuple[int, int] | None = None
+
+
+_fork = _Fork()
+
+
+def _before_fork() -> None:
+    if any(lender._mappings for lender in list(_lenders.values())):
+        _fork.pipe = os.pipe()
+        _Fork.under_way += 1
+
+
+def _after_in_parent() -> None:
+    if _fork.pipe is None:
+        return
+    (end, other), _fork.pipe = _fork.pipe, None
+    os.close(other)
+    closed = select.poll()
+    closed.register(end)
+    is_copied = closed.poll(1000 * _COPY_SECONDS)
+    os.close(end)
+    for lender in list(_lenders.values()):
+        if not is_copied:
+            lender._leave_to_child()
+    _Fork.under_way -= 1
+    for lender in list(_lenders.values()):
+        lender._settle()
+
+
+def _after_in_child() -> None:
+    _Fork.under_way = 0
+    for lender in list(_lenders.values()):
+        lender._leave_to_parent()
+    if _fork.pipe is not None:
+        for end in _fork.pipe:
+            os.close(end)
+        _fork.pipe = None
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+)

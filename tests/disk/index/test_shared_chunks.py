@@ -1,0 +1,140 @@
+"""Keys of chunks that mean the same in every process, and nothing else anywhere."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.disk.index.shared_chunks import SharedChunks, name_of_cache
+from globidx.disk.reading.explain import explain
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two files of chunks whose rows tell file and row."""
+    for number in range(2):
+        write(tmp_path / "data" / f"{number}.h5", 100 * number)
+    return tmp_path / "data"
+
+
+def write(path, first):
+    """A file of 32 rows, 8 in a chunk."""
+    path.parent.mkdir(exist_ok=True)
+    with h5py.File(f"{path}.new", "w") as file:
+        rows = np.arange(first, first + 32, dtype="i4").repeat(6).reshape(32, 2, 3)
+        file.create_dataset("x", data=rows, chunks=(8, 2, 3), compression="gzip")
+    # in place of one that may be open
+    os.replace(f"{path}.new", path)
+
+
+def shared(folder, **options):
+    """A dataset whose chunks are shared, with an index that nobody else has."""
+    return FileCacheDataset(GlobalIndexManager(folder), cache="shared", **options)
+
+
+def read(dataset):
+    """What all samples are, and how many chunks that decoded."""
+    dataset.counters(reset=True)
+    rows = [sample.numpy() for sample in dataset.__getitems__(range(len(dataset)))]
+    return rows, dataset.counters().decodes
+
+
+def test_who_reads_the_same_decodes_nothing_again(folder):
+    """Another dataset over the same files, made from nothing, or pickled: every chunk is there."""
+    one = shared(folder)
+    rows, decodes = read(one)
+    assert decodes == 8 and [int(row[0, 0]) for row in rows] == [*range(32), *range(100, 132)]
+    for other in (shared(folder), pickle.loads(pickle.dumps(one))):
+        again, decodes = read(other)
+        assert decodes == 0 and np.array_equal(again, rows)
+        other.close()
+
+
+@pytest.mark.parametrize("cache", ["process", "shared"])
+def test_samples_are_the_same_with_either_cache(folder, cache):
+    """In any sequence, with repeats, by batches small and large, parts included."""
+    numbers = np.random.default_rng(1).integers(0, 64, 500)
+    for select, part in ((None, slice(None)), ({2: slice(1, 3)}, slice(1, 3))):
+        dataset = FileCacheDataset(
+            GlobalIndexManager(folder), cache=cache, cache_bytes=1000, select=select
+        )
+        for ids in np.split(numbers, [1, 5, 100, 130]):
+            for id, sample in zip(ids, dataset.__getitems__(ids.tolist()), strict=True):
+                value = int(id) if id < 32 else int(id) - 32 + 100
+                assert np.array_equal(sample, np.full((2, 3), value, "i4")[:, part])
+
+
+def test_a_file_that_was_rewritten_is_not_taken_for_the_old_one(folder):
+    """Same name, shape and size, while somebody still has the old one's chunks."""
+    old = shared(folder)
+    read(old)
+    write(folder / "1.h5", 500)
+    new, decodes = read(shared(folder))
+    assert decodes == 4 and [int(row[0, 0]) for row in new[32:]] == [*range(500, 532)]
+
+
+def test_a_copy_of_the_files_elsewhere_is_another(folder):
+    """Their fingerprints are equal, and what is in them need not be."""
+    old = shared(folder)
+    read(old)
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    write(other / "0.h5", 7)
+    rows, decodes = read(shared(other))
+    assert decodes == 8 and int(rows[0][0, 0]) == 7
+
+
+def test_parts_are_no_wholes(folder):
+    """What is selected of rows is kept by itself."""
+    old = shared(folder)
+    read(old)
+    rows, decodes = read(shared(folder, select={2: 1}))
+    assert decodes == 8 and rows[3].tolist() == [3, 3]
+
+
+def test_the_key_of_a_chunk_names_file_stamps_array_length_and_part(folder):
+    """Equal in two looks at the same files; another one when any of these is."""
+    first, second = (GlobalIndexManager(folder).now for _ in range(2))
+    blocks = FileCacheDataset(GlobalIndexManager(folder))._reader.cached
+
+    def key(now, unit=0, column=0, chunk=8, selection=None):
+        return SharedChunks(blocks, now)._key((now.look, column, selection, unit, chunk))
+
+    known = key(first)
+    assert key(second) == known and len(known) == 16
+    assert len({known, key(first, unit=1), key(first, chunk=16)}) == 3
+    os.utime(folder / "0.h5", ns=(1, 1))
+    assert key(first) != known
+
+
+def test_jobs_fields_bounds_and_rules_have_caches_of_their_own(folder, monkeypatch):
+    """What one job reserved is charged to it, and a bound is one for all who share."""
+    now = GlobalIndexManager(folder).now
+    names = {name_of_cache(now, [0], 100, "error") for _ in range(2)}
+    names.add(name_of_cache(now, [0], 200, "error"))
+    names.add(name_of_cache(now, [0, 1], 100, "error"))
+    names.add(name_of_cache(now, [0], 100, "fill"))
+    for variable in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"):
+        monkeypatch.setenv(variable, "7")
+        names.add(name_of_cache(now, [0], 100, "error"))
+    assert len(names) == 6
+
+
+def test_explain_says_whose_chunks_they_are(folder):
+    """Those of the node, or why not."""
+    assert explain(shared(folder)._reader).endswith("kept by all processes of the node")
+    assert explain(FileCacheDataset(GlobalIndexManager(folder))._reader).endswith("chunks kept")
+    with_much = shared(folder, cache_bytes=2**50)
+    assert "kept by each process, since it takes" in explain(with_much._reader)
+
+
+def test_a_cache_of_another_name_is_refused(folder):
+    """One sentence, with those that there are."""
+    with pytest.raises(ValueError, match="cache must be one of process, shared, got 'node'"):
+        FileCacheDataset(GlobalIndexManager(folder), cache="node")

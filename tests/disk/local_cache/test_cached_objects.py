@@ -1,0 +1,251 @@
+"""Objects that are kept: asked for once, right whatever becomes of the server and of them."""
+
+import pickle
+import threading
+import urllib.error
+import urllib.request
+from functools import partial
+
+import pytest
+from servers import Server
+
+from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, Counts
+from globidx.disk.local_cache.folder import LocalCache
+from globidx.disk.remote.objects import Found, Piece
+
+NOW = 1_800_000_000 * 10**9
+
+
+class Plain:
+    """Objects of a server, by one request after the other."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def get(self, piece):
+        stop = "" if piece.stop is None else piece.stop - 1
+        start = "" if piece.start < 0 else piece.start
+        headers = {"Range": f"bytes={start}-{-piece.start if piece.start < 0 else stop}"}
+        request = urllib.request.Request(f"{self.url}/{piece.key}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                size = int(answer.headers["Content-Range"].rpartition("/")[2])
+                return Found(answer.read(), size, answer.headers["ETag"])
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise OSError(f"status {error.code}") from None
+
+    def get_many(self, pieces):
+        return [self.get(piece) for piece in pieces]
+
+    def names(self, prefix):
+        return iter(())
+
+
+class Clock:
+    """A time that tests set."""
+
+    def __init__(self):
+        self.now = NOW
+
+    def __call__(self):
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def far(tmp_path):
+    """A server over a folder with two objects."""
+    folder = tmp_path / "far"
+    folder.mkdir()
+    (folder / "a").write_bytes(bytes(range(256)) * 10)
+    (folder / "b").write_bytes(b"bbbb")
+    with Server(folder) as server:
+        server.path = folder
+        yield server
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def kept(far, tmp_path, clock):
+    """Makes the objects of the server, kept in one folder, as a new process has them."""
+    return lambda: CachedObjects(
+        Plain(far.url), LocalCache(tmp_path / "cache", 2**20, clock=clock), clock=clock
+    )
+
+
+def asked(far):
+    return [(path.lstrip("/"), span) for _, path, span in far.take()["asked"]]
+
+
+PIECES = [Piece("a"), Piece("a", 10, 20), Piece("b"), Piece("a", -6), Piece("b", 1)]
+
+
+def expected(far, piece):
+    data = (far.path / piece.key).read_bytes()
+    return data[piece.start : piece.stop], len(data)
+
+
+def test_a_piece_is_asked_for_once(far, kept):
+    """By this process and the next; whole objects, ranges, ends of objects."""
+    objects, url = kept(), far.url
+    first = objects.get_many(PIECES)
+    assert [one[:2] for one in first] == [expected(far, piece) for piece in PIECES]
+    assert len(asked(far)) == len(PIECES) and objects.counts == Counts(0, 5, 0)
+    assert objects.get_many(PIECES) == first == kept().get_many(PIECES)
+    assert asked(far) == [] and objects.counts == Counts(5, 5, sum(len(one.data) for one in first))
+    assert objects.url == url and objects.get(PIECES[1]) == first[1]
+
+
+def test_only_what_is_lacking_is_asked_for(far, kept):
+    """And comes to its place among what is kept."""
+    kept().get_many(PIECES[:2])
+    asked(far)
+    found = kept().get_many([*PIECES, Piece("nowhere")])
+    assert [one and one[:2] for one in found] == [expected(far, piece) for piece in PIECES] + [None]
+    assert [key for key, _ in asked(far)] == ["b", "a", "b", "nowhere"]
+
+
+def test_after_a_day_the_version_is_asked_for_once(far, kept, clock):
+    """One byte of each object; what is the same still counts for another day."""
+    first = kept().get_many(PIECES)
+    clock.now += COUNTS_FOR - 10**9
+    assert kept().get_many(PIECES) == first and len(asked(far)) == 5
+    clock.now += 2 * 10**9
+    assert kept().get_many(PIECES) == first
+    assert sorted(asked(far)) == [("a", "bytes=0-0"), ("b", "bytes=0-0")]
+    clock.now += COUNTS_FOR - 10**9
+    assert kept().get_many(PIECES) == first and asked(far) == []
+
+
+def test_what_was_replaced_is_fetched_anew_once_it_is_known(far, kept, clock):
+    """No piece of the old version is given beside one of the new, though each has its own entry."""
+    kept().get_many(PIECES)
+    (far.path / "a").write_bytes(bytes(range(200)) * 11)
+    # a piece that is lacking tells the new version, and with it none of the old is one of it
+    objects = kept()
+    new = objects.get(Piece("a", 30, 40))
+    found = objects.get_many([Piece("a", 10, 20), Piece("a", -6)])
+    assert [one[:2] for one in found] == [expected(far, PIECES[1]), expected(far, PIECES[3])]
+    assert {one.version for one in found} == {new.version}
+    assert kept().get(Piece("a", 10, 20)) == found[0]
+    # a whole object is in one piece, and counts until its day is over
+    assert objects.get(Piece("a")).size == 2560
+    clock.now += COUNTS_FOR + 1
+    assert kept().get(Piece("a"))[:2] == expected(far, Piece("a"))
+
+
+def test_versions_are_asked_for_on_demand(far, kept):
+    """Before a file is opened, say; a server that is gone leaves what is known."""
+    objects = kept()
+    old = objects.get_many(PIECES)
+    (far.path / "a").write_bytes(bytes(range(200)) * 11)
+    later = kept()
+    assert later.get(PIECES[1]) == old[1]
+    later.ask(["a", "b", "never"])
+    assert later.get(PIECES[1])[:2] == expected(far, PIECES[1])
+    assert later.get(PIECES[4]) == old[4]
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "x/.zarray", ".zattrs", ".zmetadata", ".zgroup"])
+def test_metadata_of_stores_are_those_of_now(far, kept, name):
+    """They are compared with the index, and an old one would tell of a change that is none."""
+    path = far.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"{}")
+    assert kept().get(Piece(name)).data == b"{}"
+    path.write_bytes(b'{"zarr_format": 3}')
+    assert kept().get(Piece(name)).data == b'{"zarr_format": 3}'
+
+
+def test_a_filled_cache_serves_without_a_server(far, kept, clock, caplog):
+    """However old it is; one line says so, and the server is left alone for a while."""
+    (far.path / "zarr.json").write_bytes(b"{}")
+    pieces = [*PIECES, Piece("zarr.json"), Piece("absent"), Piece("absent", 3, 4)]
+    first = kept().get_many(pieces)
+    clock.now += 100 * COUNTS_FOR
+    far.plan({"kind": "status", "status": 503})
+    asked(far)
+    objects = kept()
+    assert objects.get_many(pieces) == first and first[-2:] == [None, None]
+    tried = len(asked(far))
+    assert objects.get_many(PIECES) == first[:5] and asked(far) == [] and tried
+    assert len(caplog.records) == 1 and "which is not asked: status 503" in caplog.text
+    with pytest.raises(OSError, match="status 503"):
+        objects.get(Piece("b", 2, 3))
+    far.plan()
+    clock.now += 601 * 10**9
+    assert objects.get_many(PIECES) == first[:5] and asked(far)
+
+
+def test_what_is_absent_is_asked_for_each_time(far, kept):
+    """Whoever writes it may write it now."""
+    objects = kept()
+    assert objects.get(Piece("c")) is None and objects.get(Piece("c", 0, 1)) is None
+    (far.path / "c").write_bytes(b"now")
+    assert objects.get(Piece("c")).data == b"now" and objects.get(Piece("c", 0, 1)).data == b"n"
+
+
+def test_empty_objects_are_kept(far, kept, clock):
+    """And asked for as a whole when they are old: they have no first byte."""
+    (far.path / "a").write_bytes(b"")
+    objects = CachedObjects(Whole(far.url), kept()._cache, clock=clock)
+    assert objects.get(Piece("a")).data == b""
+    clock.now += COUNTS_FOR + 1
+    assert objects.get(Piece("a")).data == b""
+
+
+class Whole(Plain):
+    """Asks for whole objects without a range, as servers want it of empty ones."""
+
+    def get(self, piece):
+        assert piece == Piece("a")
+        with urllib.request.urlopen(f"{self.url}/a", timeout=10) as answer:
+            data = answer.read()
+            return Found(data, len(data), answer.headers["ETag"])
+
+
+def test_it_travels_without_what_it_has_counted(kept):
+    """To a worker, which has the same folder."""
+    objects = kept()
+    first = objects.get(PIECES[0])
+    objects._cache._clock = objects._clock = None
+    other = pickle.loads(pickle.dumps(objects))
+    assert other.counts == Counts() and other.get(PIECES[0]) == first
+
+
+def test_threads_share_it(far, kept):
+    """All have what was asked for, and counts add up."""
+    objects, wrong = kept(), []
+
+    def work(offset):
+        for at in range(50):
+            piece = Piece("a", offset + at, offset + at + 3)
+            if objects.get(piece)[:2] != expected(far, piece):
+                wrong.append(piece)
+
+    threads = [threading.Thread(target=partial(work, 10 * one)) for one in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and objects.counts.hits + objects.counts.misses == 200
+
+
+def test_what_will_not_be_asked_for_goes_first(far, kept):
+    """Pieces of any kind; those that are not known are left out."""
+    objects = kept()
+    objects.get_many(PIECES)
+    later = kept()
+    later.forget([Piece("a", 10, 20), Piece("unknown", 1, 2), Piece("b")])
+    later._cache.bound = later._cache.nbytes - 4096
+    later.get(Piece("b", 0, 2))
+    asked(far)
+    later.get_many(PIECES)
+    # two of them made room for the one
+    assert sorted(asked(far)) == [("a", "bytes=10-19"), ("b", "bytes=0-")]
