@@ -16,6 +16,9 @@ from globidx.errors import MissingPackageError, NoFilesError, ReadError  # noqa:
 
 from .conftest import HASTY  # noqa: E402
 
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 DATA = bytes(range(200))
 
 
