@@ -12,6 +12,9 @@ from processes import clean_environment
 from globidx.disk.remote.hands import Hands
 from globidx.errors import ReadError
 
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 
 def hands_now():
     return [thread for thread in threading.enumerate() if thread.name == "globidx-remote"]
