@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import ForkingPickler
@@ -96,6 +97,7 @@ class Desk:
 
     def __init__(self, file: SlotFile, worker: int, key: int) -> None:
         self._file, self._worker, self.key = file, worker, key
+        self._thread = threading.get_ident()
         self._mine = range(worker * file.slots, (worker + 1) * file.slots)
         self._mappings: dict[int, Mapping] = {}
         # the newest block of each: this process, too, may hold what was made over it
@@ -128,27 +130,32 @@ class Desk:
 
     def sent(self, batch: Any) -> Any:
         """What travels for ``batch``: a parcel, or itself where no slot is free for it."""
+        in_slots = self._file.counts[COUNTS * self._worker + IN_SLOTS]
         content = self._packed(batch)
         # once more if it was too large for the slot
         if content is None and self.open is None:
             content = self._packed(batch)
-        self._file.counts[COUNTS * self._worker + (OTHERWISE if content is None else IN_SLOTS)] += 1
+        if self._file.counts[COUNTS * self._worker + IN_SLOTS] == in_slots:
+            self._file.counts[COUNTS * self._worker + OTHERWISE] += 1
         return batch if content is None else Parcel(content)
 
     def _packed(self, batch: Any) -> bytes | None:
-        """The bytes of a batch, which is in a slot now; None if it is not.
+        """The bytes of a batch, whose tensors are in a slot now as far as one takes them.
 
-        If the slot was too small, it is closed, and the next one will be larger.
+        None if there is no slot, or if that was too small: it is closed, and the next one will be
+        larger.
         """
         slot = self._opened(self._needed)
         if slot is None:
             return None
-        packer = Packer(*slot, self.key)
+        # where memory was short, no larger slot is waited for
+        packer = Packer(*slot, self.key, may_miss=self._limit == math.inf)
         content = packer.packed(batch)
         needed = slot[0].used + packer.missed
-        # there is nothing to put there, or no memory for it: the slot is left for the next batch
-        if needed >= self._limit if packer.missed else not packer.sent:
-            return None
+        # Nothing is there: the slot is left for the next batch. What was pickled must be sent, for
+        # torch keeps a descriptor of each tensor until somebody unpickles it.
+        if not (packer.missed or packer.sent):
+            return content
         self.open, self._needed = None, max(self._needed, needed)
         if packer.missed:
             return None
@@ -157,6 +164,7 @@ class Desk:
             self._reads_into_slots, self._needed = False, packer.sent + _ALIGNED
         # from here on it is the main process's
         self._file.states[slot[0].number] = TAKEN
+        self._file.counts[COUNTS * self._worker + IN_SLOTS] += 1
         return content
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -169,6 +177,9 @@ class Desk:
 
     def _place(self, size: int) -> tuple[Any, int] | None:
         """Where to put so many bytes of the next batch: a block, and an offset there."""
+        # threads of the dataset's own would be given the same place
+        if threading.get_ident() != self._thread:
+            return None
         slot = self._opened(max(size, self._needed)) if size else None
         offset = None if slot is None else slot[0].place(size)
         return None if slot is None or offset is None else (slot[1], offset)
@@ -267,6 +278,8 @@ class Open:
 class Packer(ForkingPickler):
     """Pickles a batch; dense tensors are put into a slot, and pickled as their place.
 
+    With ``may_miss=False`` torch sends what the slot has no room for.
+
     Attributes
     ----------
     missed : int
@@ -275,11 +288,13 @@ class Packer(ForkingPickler):
         How many bytes of tensors lie in the slot.
     """
 
-    def __init__(self, slot: Open, block: Any, key: int) -> None:
+    def __init__(self, slot: Open, block: Any, key: int, *, may_miss: bool = True) -> None:
         self._buffer = io.BytesIO()
         super().__init__(self._buffer, pickle.HIGHEST_PROTOCOL)
-        self._slot, self._block = slot, block
+        self._slot, self._block, self._may_miss = slot, block, may_miss
         self._sent = Block(key, slot.number, slot.size)
+        # by storage, the first tensor of it that was copied, and where it is
+        self._copied: dict[int, tuple[torch.Tensor, int]] = {}
         self.missed = self.sent = 0
 
     def packed(self, batch: Any) -> bytes:
@@ -296,15 +311,28 @@ class Packer(ForkingPickler):
             # it has gaps, or shows an element twice
             return NotImplemented
         size = part.numel() * part.itemsize
-        offset = self._slot.offset_of(part)
+        offset = self._offset_of(part, size)
         if offset is None:
             offset = self._slot.place(size)
+            if offset is None and not self._may_miss:
+                return NotImplemented
             if offset is None:
                 self.missed += size + _ALIGNED
                 return int, ()
             tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
+            self._copied.setdefault(part.untyped_storage().data_ptr(), (part, offset))
         self.sent += size
         return tensor, (self._sent, part.dtype, tuple(part.shape), stride, offset)
+
+    def _offset_of(self, part: torch.Tensor, size: int) -> int | None:
+        """Where a tensor lies in the slot; None if neither it nor what it is a view of is there."""
+        offset = self._slot.offset_of(part)
+        if offset is not None or not self._copied:
+            return offset
+        known, start = self._copied.get(part.untyped_storage().data_ptr(), (part, 0))
+        within = part.data_ptr() - known.data_ptr()
+        is_view = known is not part and 0 <= within <= known.numel() * known.itemsize - size
+        return start + within if is_view else None
 
 
 class Block:

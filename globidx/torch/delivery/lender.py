@@ -74,7 +74,8 @@ class Lender:
             if self._pins is not None:
                 self._pins.pin(mapping)
         block = mapping.block()
-        # or else nobody would be here to take it back
+        # A lender whose iterator is gone is in no more than a cycle with its weak references, and a
+        # fork would not find the blocks of one that was collected.
         block.lender = self
         self._held[slot] = ref(block, partial(self._returned, slot))
         return block

@@ -163,6 +163,23 @@ def test_a_lender_is_gone_with_its_last_tensor():
     assert (worker.mapped(), worker.descriptors()) == ([SIZE], 1)
 
 
+def test_a_batch_that_outlives_its_pass_is_the_childs_own_too():
+    """Also after the garbage collector came by."""
+    worker = Worker()
+    kept = over(worker.fills(1, 6))
+    worker.lender.close()
+    del worker.lender
+    gc.collect()
+    pipe, other = FORK.Pipe()
+    child = FORK.Process(target=child_sees, args=(other, kept, True), daemon=True)
+    child.start()
+    pipe.recv()
+    pipe.send("change it")
+    assert pipe.recv()[0] == 99
+    child.join()
+    assert kept.eq(6).all()
+
+
 def test_any_thread_may_free_the_last_tensor():
     """And many at once."""
     worker = Worker(64)
