@@ -140,7 +140,7 @@ class Line:
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("bounds", "options", "_around", "scans")
+        names = ("bounds", "options", "_around", "_scans")
         return {name: self.__dict__[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
