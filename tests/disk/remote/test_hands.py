@@ -99,13 +99,15 @@ def test_a_process_ends_though_work_is_left():
     program = """
 import threading
 from globidx.disk.remote.hands import Hands
-hands, begun = Hands(2), threading.Event()
+hands, begun, left = Hands(2), threading.Event(), threading.Event()
 class Job:
     def make(self):
         begun.set()
-        threading.main_thread().join()
+        left.wait(30)
         print("made", flush=True)
-    def drop(self): print("dropped", flush=True)
+    def drop(self):
+        left.set()
+        print("dropped", flush=True)
 for _ in range(5): hands.put(Job())
 begun.wait()
 """
