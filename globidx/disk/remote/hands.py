@@ -19,6 +19,12 @@ Result = TypeVar("Result")
 _IDLE_SECONDS = 10.0
 
 
+def rest(seconds: float) -> None:
+    """Sleep; ReadError once the main thread has ended, since nobody waits for what would follow."""
+    if _Ends.has_come.wait(seconds):
+        raise ReadError("the process ends")
+
+
 class Job(Protocol):
     """Something to do; it raises nothing."""
 
@@ -154,6 +160,7 @@ class _Ends:
     _open: ClassVar[WeakSet[_Work]] = WeakSet()
     _watched_in = 0
     _lock = threading.Lock()
+    has_come = threading.Event()
 
     @classmethod
     def watch(cls, work: _Work) -> None:
@@ -166,12 +173,14 @@ class _Ends:
     @classmethod
     def _await_end(cls) -> None:
         threading.main_thread().join()
+        cls.has_come.set()
         for work in list(cls._open):
             work.close()
 
     @classmethod
     def renew(cls) -> None:
         cls._lock, cls._open = threading.Lock(), WeakSet()
+        cls.has_come = threading.Event()
 
 
 os.register_at_fork(after_in_child=_Ends.renew)

@@ -13,8 +13,8 @@ from globidx.disk.remote.addresses import redacted, split
 from globidx.disk.remote.ahead import Ahead, Expected
 from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.by_obstore import ByObstore, is_usable
-from globidx.disk.remote.hands import Hands
-from globidx.disk.remote.objects import Found, Objects, Piece
+from globidx.disk.remote.hands import Hands, rest
+from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.remote.options import family_of, is_in_profile, translated
 from globidx.disk.remote.retries import Bounds, persistently
 from globidx.errors import MissingPackageError, ReadError
@@ -211,7 +211,8 @@ class Requests:
             with self._line.permits:
                 return back.fetch(piece)
 
-        found = persistently(ask, lambda: f"{self.url}/{piece.key}", self._bounds)
+        what = f"{self.url}/{piece.key}"
+        found = persistently(ask, lambda: what, self._bounds, sleep=rest)
         if found is not None:
             self._compare(piece.key, found)
         return found
@@ -254,9 +255,5 @@ class Requests:
             if len(known) >= _MOST_VERSIONS:
                 known.pop(next(iter(known)), None)
             known[key] = now
-        # a back end that tells versions of some answers only proves nothing by their lack
-        elif before[0] != now[0] or (before[1] != now[1] and before[1] and now[1]):
-            raise ReadError(
-                f"{self.url}/{key} was replaced while it was read: it had {before[0]} bytes, version {before[1]}, "
-                f"and has {now[0]}, version {now[1]}; refresh() the index and start a new epoch"
-            )
+        else:
+            refuse_another(f"{self.url}/{key}", before, now)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from processes import clean_environment
 
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Piece
@@ -231,3 +234,32 @@ def _how(url, options):
     line = Line(HASTY, options)
     line.at(url)[0].behind._reached()
     return line.how()[0]
+
+
+def test_a_process_that_ends_asks_no_more(server):
+    """What a thread would ask for again, after a pause of minutes, nobody waits for."""
+    Path(server.folder, "o").write_bytes(b"12345")
+    server.plan({"kind": "status", "status": 503, "retry_after": 100})
+    program = f"""
+import threading
+from globidx.disk.remote.line import Line
+from globidx.disk.remote.objects import Piece
+line = Line(scans=True)
+objects, _ = line.at({server.url!r})
+class Job:
+    def make(self):
+        try: objects.get(Piece("o"))
+        except OSError as error: print(error)
+    def drop(self): print("dropped")
+line.hands.put(Job())
+import urllib.request, json, time
+while not json.load(urllib.request.urlopen({server.url!r} + "/-/take", b"null"))["asked"]: time.sleep(0.01)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment(),
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and "the process ends" in done.stdout
