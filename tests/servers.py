@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import email.utils
+import gzip
 import html
 import json
 import os
@@ -59,7 +60,7 @@ class Server:
         seconds), ``"reset"`` (the connection, where the answer should begin), ``"stall"`` (for ever,
         in the middle of the body), ``"truncate"`` (end in the middle of it), ``"shift"`` (a range
         one byte further than what was asked for, and said), ``"lie"`` (bytes of another range under
-        the head of the one asked for), ``"whole"`` (no ranges), ``"slow"`` (``seconds`` more).
+        the head of the one asked for), ``"pack"`` (by gzip, for those that take it), ``"whole"`` (no ranges), ``"slow"`` (``seconds`` more).
         ``times``: how many of them, all if left out; ``after``: how many to spare first.
         """
         self._call("plan", list(faults))
@@ -151,9 +152,10 @@ async def _answer(site, reader, writer):
         wait = site.delay + (fault["seconds"] if fault.get("kind") == "slow" else 0)
         if wait:
             await asyncio.sleep(wait)
-        return await _respond(site, writer, method, path, query, headers, fault)
     finally:
+        # before the answer, to which the next request may be quicker than this
         site.now -= 1
+    return await _respond(site, writer, method, path, query, headers, fault)
 
 
 async def _respond(site, writer, method, path, query, headers, fault):
@@ -184,7 +186,11 @@ async def _respond(site, writer, method, path, query, headers, fault):
 
 
 async def _object(writer, method, opened, status, headers, fault):
-    size, kind = status.st_size, fault.get("kind")
+    kind, data = fault.get("kind"), opened.read()
+    is_packed = kind == "pack" and "gzip" in headers.get("accept-encoding", "")
+    if is_packed:
+        data = gzip.compress(data)
+    size = len(data)
     start, stop, code = 0, size, 200
     if "range" in headers and kind != "whole":
         first, _, last = headers["range"].removeprefix("bytes=").partition("-")
@@ -206,8 +212,9 @@ async def _object(writer, method, opened, status, headers, fault):
         more["Content-Range"] = f"bytes {said[0]}-{said[1] - 1}/{size}"
     if method == "HEAD":
         return await _send(writer, code, b"", more, length=stop - start)
-    opened.seek(start)
-    body = opened.read(stop - start)
+    body = data[start:stop]
+    if is_packed:
+        more["Content-Encoding"] = "gzip"
     if kind in ("stall", "truncate"):
         await _send(writer, code, body[: len(body) // 2], more, length=len(body))
         if kind == "stall":

@@ -180,3 +180,20 @@ def test_the_mixing_benchmark_prints_a_table_and_writes_json(tmp_path):
         chi2, pairs = ([found[name][which][what] for name in found] for what in ("chi2", "pairs"))
         assert chi2 == sorted(chi2, reverse=True) and pairs == sorted(pairs, reverse=True)
         assert abs(chi2[-1] - 1) < 0.1
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_cache_on_local_disk_prints_both_tables():
+    """A line for each kind of file, and one for each number of entries."""
+    said = run("remote_cache.py", "--entries", 64, "--megabytes", 2).splitlines()
+    assert len([line for line in said if "second epoch from the cache" in line]) == 4
+    assert said[-1].lstrip().startswith("64 entries: put ")
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_reading_by_url_loses_nothing_on_a_resume():
+    """One row, beside the requests alone and zarr-python; times are measured, not tested."""
+    pytest.importorskip("obstore")
+    said = run("remote.py", "--quick").splitlines()
+    assert said[1].startswith("30 | 64 | ")
+    assert said[-1] == "a resume in mid-epoch on two ranks reads each sample once: PASS"

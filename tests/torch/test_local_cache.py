@@ -1,6 +1,7 @@
 """A run over URLs with a cache on local disk: each sample once, each chunk asked for once, in as many runs as it takes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from processes import clean_environment
 from servers import Server
 
 from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
+from globidx.errors import ReadError
 from globidx.orders import ChunkShuffle
 
 pytest.importorskip("fsspec")
@@ -141,3 +143,23 @@ def test_the_part_of_the_data_that_fits_is_found_in_each_epoch(tmp_path):
         dataset.close()
     # some entries are under way, and some places are those of versions
     assert hits[0] == 0 and min(hits[1:]) > 0.7 * count // 2
+
+
+def test_a_shard_that_was_replaced_is_not_read_by_the_index_that_was_kept(tmp_path):
+    """The process that reads has never asked the server for the old one, and the error heals with the index."""
+    data = numbers(64, (1024,)).astype("f4")
+    (tmp_path / "far").mkdir()
+    path = tmp_path / "far" / "a.zarr"
+    write_zarr(path, data, chunk=2, shard=32)
+    with Server(tmp_path / "far") as server:
+        manager = GlobalIndexManager(f"{server.url}/a.zarr", cache_dir=tmp_path / "index")
+        for _ in range(2):
+            dataset = FileCacheDataset(manager, local_cache=tmp_path / "cache")
+            assert (dataset[0].numpy() == data[0]).all()
+        shutil.rmtree(path)
+        write_zarr(path, data + 1, chunk=2, shard=32)
+        with pytest.raises(ReadError, match="was replaced while it was read"):
+            dataset[20]
+        manager.refresh()
+        for row in (0, 20):
+            assert (dataset[row].numpy() == data[row] + 1).all()

@@ -14,6 +14,9 @@ are of CPU time, which is the time of a process that has a core for itself; what
 
 "threads": ``workers="threads"`` beside worker processes, and torch's loader over the same dataset.
 
+"shared": how often chunks are decoded with ``cache="shared"`` where a run goes on with other ranks, and what a hit
+costs.
+
 "peers": litdata, Mosaic's streaming and Hugging Face datasets by their own loaders over converted copies, those of
 them that are installed (extras ``readbench`` and ``readbench-mosaic``).
 """
@@ -42,6 +45,7 @@ from delivery_workers import workers
 from measure import count, fresh_process, seconds, table
 from read_contestants import BATCH, ITEM, WINDOW, files, limit
 from read_data import CHUNK, FILES
+from shared_cache import shared
 
 Timed = Iterator[int]  # yields how many items came, each time some came
 
@@ -190,6 +194,7 @@ SECTIONS = {
     "one process": one_process,
     "workers": workers,
     "threads": threads,
+    "shared": shared,
     "peers": peers,
 }
 

@@ -1,8 +1,9 @@
 """Threads beside worker processes, for ``delivery.py``: items a second that arrive, and the memory it takes.
 
-python tools/bench/delivery_threads.py rate|memory FOLDER LAYOUT LOADER WORKERS CACHE_MIB
+python tools/bench/delivery_threads.py rate|memory|idle FOLDER LAYOUT LOADER WORKERS CACHE_MIB
 
-prints JSON: items a second of the best of three passes, or the memory of the process tree near the end of one.
+prints JSON: items a second of the best of some passes, or the memory of the process tree near the end of one,
+or before any.
 """
 
 import json
@@ -26,7 +27,8 @@ LOADERS = ("torch", "processes", "threads")
 RATE, MEMORY = 0.85, 0.25
 #: What a process keeps of decoded chunks: the default, and enough for a long window of large items.
 CACHES = (64, 256)
-_PASSES = 3
+#: How long passes are repeated, in seconds: the best of them was disturbed least.
+_SECONDS = 3.0
 
 
 def threads(folder: Path, items: int, repeats: int) -> None:
@@ -62,15 +64,24 @@ def _rates(folder: Path, repeats: int) -> dict[str, str]:
 
 def _memory(folder: Path) -> dict[str, str]:
     """Of a full shuffle, in which every worker comes by nearly all chunks."""
-    heading = ["MiB at 8, full shuffle", "cache, MiB", *LOADERS, "threads / processes"]
+    heading = [
+        "MiB at 8, full shuffle",
+        "cache, MiB",
+        *LOADERS,
+        "threads / processes",
+        "above idle",
+    ]
     rows, verdicts = [heading], {}
     for cache in CACHES:
         found = {
             loader: _measured("memory", folder, LAYOUTS[0], loader, 8, cache) for loader in LOADERS
         }
+        # what a process takes that has imported all and reads nothing is the same for all
+        idle = _measured("idle", folder, LAYOUTS[0], "threads", 8, cache)
         ratio = found["threads"] / found["processes"]
+        above = (found["threads"] - idle) / (found["processes"] - idle)
         used = [mebibytes(found[loader]) for loader in LOADERS]
-        rows.append([LAYOUTS[0], str(cache), *used, f"{ratio:.2f}"])
+        rows.append([LAYOUTS[0], str(cache), *used, f"{ratio:.2f}", f"{above:.2f}"])
         text = f"memory of 8 threads <= {MEMORY} of 8 processes, with a cache of {cache} MiB"
         verdicts[text] = at_most(MEMORY, ratio)
     print(table(rows) + "\n")
@@ -83,8 +94,8 @@ def _measured(what: str, *arguments: object) -> float:
 
 def rate(batches: Any) -> float:
     """Items a second from the first batch on, of the best pass."""
-    best = 0.0
-    for _ in range(_PASSES):
+    best, end = 0.0, perf_counter() + _SECONDS
+    while not best or perf_counter() < end:
         stream = iter(batches)
         next(stream)
         start, items = perf_counter(), sum(map(len, stream))
@@ -97,6 +108,12 @@ def memory(batches: Any) -> float:
     stream = iter(batches)
     for _ in range(len(batches) - 20):
         next(stream)
+    return float(_tree_pss(os.getpid()))
+
+
+def idle(batches: Any) -> float:
+    """The same before anything is read."""
+    assert len(batches)
     return float(_tree_pss(os.getpid()))
 
 
@@ -136,7 +153,7 @@ def main() -> None:
     if what == "rate":
         options["order"] = globidx.orders.ChunkShuffle(window=WINDOW)
     batches = _loader(Path(folder), layout, loader, int(workers), **options)
-    print(json.dumps({"figure": {"rate": rate, "memory": memory}[what](batches)}))
+    print(json.dumps({"figure": {"rate": rate, "memory": memory, "idle": idle}[what](batches)}))
 
 
 if __name__ == "__main__":

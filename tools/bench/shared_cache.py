@@ -158,6 +158,8 @@ def filled(blocks: int) -> Any:
     cache = SharedBlocks(f"bench {os.getpid()} {blocks}", blocks * ROWS * ROW * 2)
     for number in range(blocks):
         cache.put(key_of(number), np.zeros((ROWS, ROW), "u2"))
+    if cache.why_not or not all(cache.has(key_of(number)) for number in range(blocks)):
+        sys.exit(f"{blocks} blocks are not kept by all processes: {cache.why_not}")
     return cache
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from globidx.core.index.names import Names
 from globidx.disk.files.paths import Paths, is_remote, split_chain
 from globidx.disk.index.listfile import read_list
+from globidx.disk.remote import addresses
 from globidx.disk.stores import base as stores
 from globidx.disk.stores import remote
 from globidx.errors import NoFilesError
@@ -309,6 +310,7 @@ def _path(item: Any) -> str:
 def _absolute(path: str) -> str:
     if not is_remote(path):
         return os.path.abspath(path)
+    addresses.refuse_secrets(path)
     head, inner, behind = split_chain(path)
     return head + inner.rstrip("/") + behind.rstrip("/")
 

@@ -278,8 +278,8 @@ class Reader:
         """How many samples' chunks keep all requests busy twice over; 0 where all files are local."""
         if self.line is None:
             return 0
-        lengths = self.manager.now.units.chunk_lengths[:, self.columns]
-        shortest = int(lengths[:_LOOKED_AT].min(initial=_MOST_IDS))
+        lengths = self.manager.now.units.chunk_lengths[:_LOOKED_AT]
+        shortest = int(lengths[:, self.columns].min(initial=_MOST_IDS))
         return min(2 * self.bounds.requests * max(1, shortest), _MOST_IDS)
 
     @property

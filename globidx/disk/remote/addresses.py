@@ -19,6 +19,17 @@ def redacted(text: str) -> str:
     return _USER.sub("", _QUERY.sub("?...", text))
 
 
+def refuse_secrets(url: str) -> None:
+    """ValueError where a URL has a query or a password in it: paths stand in indexes, logs and errors."""
+    shown = redacted(url)
+    if shown != url:
+        raise ValueError(
+            f"{shown} was given with a query or a password, and the paths of files are kept in the index and shown in "
+            "errors; give the URL without it, and what it says as options of the file system: "
+            'storage_options={"params": {"sig": "..."}} for a signed URL, {"key": ..., "secret": ...} for S3'
+        )
+
+
 def split(url: str) -> tuple[str, str, str, str] | None:
     """Protocol, origin, key and query of a URL; None of a chain, or what is no URL.
 

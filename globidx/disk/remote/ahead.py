@@ -90,7 +90,9 @@ class Ahead:
                 self._drop(key)
                 kept = None
             if kept is not None:
+                kept.awaited += 1
                 self._changed.wait_for(lambda: kept.is_here or kept.error is not None)
+                kept.awaited -= 1
                 if self._kept.get(key) is kept and kept.tickets <= self._read_now():
                     self._drop(key)
                     self._send()
@@ -178,7 +180,9 @@ class Ahead:
                     if error is not None:
                         # whoever waits for it is told, and whoever comes later asks anew
                         self._drop(key)
-            self._changed.notify_all()
+            # a reader waits for one piece, and is not woken for each of the others
+            if not self._flying or any(kept.awaited for kept in fetch.kept.values()):
+                self._changed.notify_all()
             self._send()
 
     def _release(self, key: tuple[str, Piece], ticket: Hashable) -> None:
@@ -210,7 +214,7 @@ def _is_kept(one: Wish) -> bool:
 class _Kept:
     """A piece, on its way or here, and the batches that want it."""
 
-    __slots__ = ("error", "found", "is_here", "is_sent", "nbytes", "tickets")
+    __slots__ = ("awaited", "error", "found", "is_here", "is_sent", "nbytes", "tickets")
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
@@ -218,6 +222,8 @@ class _Kept:
         self.found: Found | None = None
         self.error: str | None = None
         self.is_sent = self.is_here = False
+        # how many threads wait for it
+        self.awaited = 0
 
 
 class _Fetch:

@@ -73,13 +73,16 @@ class ByObstore:
             of_family = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}
             bucket = origin.partition("://")[2]
             self._store = of_family[str(family)](bucket, **configuration, **common)
+        # paths of HTTP are written as URLs, and obstore takes them as they are meant
+        self._is_quoted = family == "http"
         self.how = f"obstore ({family})"
 
     def fetch(self, piece: Piece) -> Found | None:
         """One request for a piece; None where there is no such object."""
         _Use.pid = os.getpid()
+        key = urllib.parse.unquote(piece.key) if self._is_quoted else piece.key
         try:
-            result = self._obstore.get(self._store, piece.key, options=_range(piece))
+            result = self._obstore.get(self._store, key, options=_range(piece))
             data, about = result.bytes().to_bytes(), result.meta
         except FileNotFoundError:
             return None

@@ -15,6 +15,15 @@ from globidx.errors import ReadError
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
+#: A thread without work ends after so many seconds.
+_IDLE_SECONDS = 10.0
+
+
+def rest(seconds: float) -> None:
+    """Sleep; ReadError once the main thread has ended, since nobody waits for what would follow."""
+    if _Ends.has_come.wait(seconds):
+        raise ReadError("the process ends")
+
 
 class Job(Protocol):
     """Something to do; it raises nothing."""
@@ -130,9 +139,10 @@ class _Work:
         while True:
             with self._changed:
                 self._idle += 1
-                self._changed.wait_for(lambda: self._jobs or self._is_closed)
+                self._changed.wait_for(lambda: self._jobs or self._is_closed, _IDLE_SECONDS)
                 self._idle -= 1
-                if self._is_closed:
+                if self._is_closed or not self._jobs:
+                    self._threads.discard(threading.current_thread())
                     return
                 job = self._jobs.popleft()
             job.make()
@@ -150,6 +160,7 @@ class _Ends:
     _open: ClassVar[WeakSet[_Work]] = WeakSet()
     _watched_in = 0
     _lock = threading.Lock()
+    has_come = threading.Event()
 
     @classmethod
     def watch(cls, work: _Work) -> None:
@@ -162,12 +173,14 @@ class _Ends:
     @classmethod
     def _await_end(cls) -> None:
         threading.main_thread().join()
+        cls.has_come.set()
         for work in list(cls._open):
             work.close()
 
     @classmethod
     def renew(cls) -> None:
         cls._lock, cls._open = threading.Lock(), WeakSet()
+        cls.has_come = threading.Event()
 
 
 os.register_at_fork(after_in_child=_Ends.renew)

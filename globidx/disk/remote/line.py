@@ -13,8 +13,8 @@ from globidx.disk.remote.addresses import redacted, split
 from globidx.disk.remote.ahead import Ahead, Expected
 from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.by_obstore import ByObstore, is_usable
-from globidx.disk.remote.hands import Hands
-from globidx.disk.remote.objects import Found, Objects, Piece
+from globidx.disk.remote.hands import Hands, rest
+from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.remote.options import family_of, is_in_profile, translated
 from globidx.disk.remote.retries import Bounds, persistently
 from globidx.errors import MissingPackageError, ReadError
@@ -64,7 +64,7 @@ class Line:
         scans: bool = False,
     ) -> None:
         self.bounds, self.options = bounds, options
-        self._around, self.scans = around, scans
+        self._around, self._scans = around, scans
         self._start()
 
     def at(self, url: str) -> tuple[Objects, str]:
@@ -104,7 +104,7 @@ class Line:
         requests = Requests(origin, partial(self._back, origin, query), self.bounds, self)
         self._requests.append(requests)
         made = requests if self._around is None else self._around(requests)
-        return made if self.scans else Expected(made, self.ahead)
+        return made if self._scans else Expected(made, self.ahead)
 
     def _back(self, origin: str, query: str) -> Back:
         """The means to ask for objects of an origin: obstore where it can."""
@@ -122,7 +122,7 @@ class Line:
                 because = "credentials are in a profile of AWS"
             else:
                 try:
-                    if not self.scans:
+                    if not self._scans:
                         return ByObstore(protocol, origin, query, made, self.bounds)
                     because = "for the index"
                     return ByFsspec(origin, query, self.options, self.bounds, because)
@@ -179,6 +179,8 @@ def for_scans(options: Mapping[str, Any] | None) -> Line:
     line = _Scans.line
     if line is None or line.options != options:
         line = _Scans.line = Line(options=options, scans=True)
+    # a new look takes objects as they are, also those that were others at the last one
+    line.forget()
     return line
 
 
@@ -209,9 +211,9 @@ class Requests:
             with self._line.permits:
                 return back.fetch(piece)
 
-        found = persistently(ask, lambda: f"{self.url}/{piece.key}", self._bounds)
-        # a scan takes objects as they are, also where it has seen others
-        if found is not None and not self._line.scans:
+        what = f"{self.url}/{piece.key}"
+        found = persistently(ask, lambda: what, self._bounds, sleep=rest)
+        if found is not None:
             self._compare(piece.key, found)
         return found
 
@@ -253,9 +255,5 @@ class Requests:
             if len(known) >= _MOST_VERSIONS:
                 known.pop(next(iter(known)), None)
             known[key] = now
-        # a back end that tells versions of some answers only proves nothing by their lack
-        elif before[0] != now[0] or (before[1] != now[1] and before[1] and now[1]):
-            raise ReadError(
-                f"{self.url}/{key} was replaced while it was read: it had {before[0]} bytes, version {before[1]}, "
-                f"and has {now[0]}, version {now[1]}; refresh() the index and start a new epoch"
-            )
+        else:
+            refuse_another(f"{self.url}/{key}", before, now)

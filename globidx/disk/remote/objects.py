@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from globidx.errors import ReadError
+
 
 class Piece(NamedTuple):
     """Bytes ``[start, stop)`` of an object; to its end where ``stop`` is None.
@@ -26,6 +28,16 @@ class Found(NamedTuple):
     data: bytes
     size: int
     version: str
+
+
+def refuse_another(name: str, before: tuple[int, str], now: tuple[int, str]) -> None:
+    """ReadError where an object, by its size and version, is another one than it was before."""
+    # a back end that tells versions of some answers only proves nothing by their lack
+    if before[0] != now[0] or (before[1] != now[1] and before[1] and now[1]):
+        raise ReadError(
+            f"{name} was replaced while it was read: it had {before[0]} bytes, version {before[1]}, "
+            f"and has {now[0]}, version {now[1]}; refresh() the index and start a new epoch"
+        )
 
 
 class Objects(Protocol):

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from globidx.disk.files.paths import split_chain
+from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
+from globidx.disk.remote.line import for_scans
 from globidx.disk.stores.base import (
     HDF5_SUFFIXES,
     MIXED_SUFFIXES,
@@ -31,27 +34,28 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     it needs for this protocol, is not installed; ReadError where the server, or the package that
     asks it, refuses.
     """
+    shown = redacted(url)
     files, path = file_system(url, options)
     try:
         with as_os_errors():
             if _is_file(files, url, path) or _is_store(files, path):
                 return [url]
             listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
-            stores = sorted(
-                {
-                    name.rstrip("/")
-                    for name in listed
-                    if _is_hdf5(name) or _is_store(files, name.rstrip("/"))
-                }
-            )
+            names = sorted({name.rstrip("/") for name in listed})
+            # each look waits for the server
+            found = for_scans(options).map(partial(_is_one, files), names)
+            stores = [name for name, is_one in zip(names, found, strict=True) if is_one]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoFilesError(f"there is nothing at {url}: {error}") from None
+        raise NoFilesError(f"there is nothing at {shown}: {redacted(str(error))}") from None
     except GlobidxError:
         raise
     except (OSError, ValueError) as error:
-        raise ReadError(f"{url} cannot be listed: {type(error).__name__}: {error}") from error
+        reason = redacted(f"{type(error).__name__}: {error}")
+        raise ReadError(f"{shown} cannot be listed: {reason}") from None
     if not stores:
-        raise NoFilesError(f"no zarr store or HDF5 file matches {url}, and none is in that folder")
+        raise NoFilesError(
+            f"no zarr store or HDF5 file matches {shown}, and none is in that folder"
+        )
     head, _, behind = split_chain(url)
     # a file system knows its own protocol, not the chain
     if head.count("::") or behind:
@@ -84,8 +88,8 @@ def _is_file(files: Any, url: str, path: str) -> bool:
     return is_hdf5_by_url(url) and not glob.has_magic(path) and bool(files.exists(path))
 
 
-def _is_hdf5(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
+def _is_one(files: Any, name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) or _is_store(files, name)
 
 
 def _is_store(files: Any, path: str) -> bool:

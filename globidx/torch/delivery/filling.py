@@ -27,6 +27,7 @@ from globidx.disk.reading import memory
 from globidx.torch.delivery.lender import lent
 from globidx.torch.delivery.mapping import Mapping
 from globidx.torch.delivery.slots import (
+    COUNTS,
     FREE,
     IN_SLOTS,
     LARGEST,
@@ -132,13 +133,13 @@ class Desk:
 
     def sent(self, batch: Any) -> Any:
         """What travels for ``batch``: a parcel, or itself where no slot is free for it."""
-        in_slots = self._file.counts[3 * self._worker + IN_SLOTS]
+        in_slots = self._file.counts[COUNTS * self._worker + IN_SLOTS]
         content = self._packed(batch)
         # once more if it was too large for the slot
         if content is None and self.open is None:
             content = self._packed(batch)
-        if self._file.counts[3 * self._worker + IN_SLOTS] == in_slots:
-            self._file.counts[3 * self._worker + OTHERWISE] += 1
+        if self._file.counts[COUNTS * self._worker + IN_SLOTS] == in_slots:
+            self._file.counts[COUNTS * self._worker + OTHERWISE] += 1
         return batch if content is None else Parcel(content)
 
     def _packed(self, batch: Any) -> bytes | None:
@@ -166,7 +167,7 @@ class Desk:
             self._reads_into_slots, self._needed = False, packer.sent + _ALIGNED
         # from here on it is the main process's
         self._file.states[slot[0].number] = TAKEN
-        self._file.counts[3 * self._worker + IN_SLOTS] += 1
+        self._file.counts[COUNTS * self._worker + IN_SLOTS] += 1
         return content
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -240,7 +241,7 @@ class Desk:
             self._needed = max((one.size for one in self._mappings.values()), default=1)
             self._log_once(size, error)
             return None
-        largest = 3 * self._worker + LARGEST
+        largest = COUNTS * self._worker + LARGEST
         self._file.counts[largest] = max(self._file.counts[largest], size)
         return mapping
 

@@ -62,7 +62,8 @@ class Lender:
         self._returns: deque[int] = deque()
         # not by its name: names of a module are gone when the interpreter ends
         self._forks = _Fork
-        self._give_back: Callable[[int], None] = self._free
+        # not of this object: a bound method would keep it alive
+        self._give_back: Callable[[Lender, int], None] = Lender._free
         _lenders[self.key] = self
 
     def lend(self, slot: int, size: int) -> Any:
@@ -91,13 +92,16 @@ class Lender:
         """
         if self._give_back is _keep:
             return
-        # a function of its own would be in a cycle with this object, which is to go at once
-        self._give_back = partial(_end, self._mappings, self.file)
+        self._give_back = Lender._end
         for slot in set(range(len(self._states))) - set(self._held):
-            self._give_back(slot)
+            self._end(slot)
 
     def _free(self, slot: int) -> None:
         self._states[slot] = FREE
+
+    def _end(self, slot: int) -> None:
+        self._mappings.pop(slot, None)
+        self.file.give_back(slot)
 
     def _returned(self, slot: int, _: ReferenceType[Any]) -> None:
         """Called when the last tensor over a slot was freed, by any thread and at any moment."""
@@ -109,7 +113,7 @@ class Lender:
 
     def _settle(self) -> None:
         while self._returns:
-            self._give_back(self._returns.popleft())
+            self._give_back(self, self._returns.popleft())
 
     def _leave_to_child(self) -> None:
         """Use no slot again, since a child that has made no copy may have any of them."""
@@ -127,14 +131,8 @@ class Lender:
         self.file.close()
 
 
-def _keep(slot: int) -> None:
+def _keep(lender: Lender, slot: int) -> None:
     """Do not give a slot back."""
-
-
-def _end(mappings: dict[int, Mapping], file: SlotFile, slot: int) -> None:
-    """Give the memory of a slot back that no worker fills again."""
-    mappings.pop(slot, None)
-    file.give_back(slot)
 
 
 def lent(key: int, slot: int, size: int) -> Any:

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -78,17 +79,23 @@ def test_all_have_the_memory_of_the_first_until_the_last_is_killed(name):
 
 
 def test_of_many_that_come_at_once_one_makes_it(name):
-    """Eight processes, and none of them is told that another one was first."""
+    """Four processes: nobody begins while the first one is at it, and all have what that made."""
     fork = multiprocessing.get_context("fork")
-    together, answers = fork.Barrier(8), fork.Queue()
+    together, another, answers = fork.Barrier(4), fork.Barrier(2), fork.Queue()
 
     def come(number):
+        def prepare(buffer):
+            with suppress(threading.BrokenBarrierError):
+                # so long that the others would have come as well
+                another.wait(0.5)
+            buffer[0] = number
+
         together.wait(30)
-        found = marked(name, number)
-        answers.put(found[1])
+        memory = attach(name, SIZE, prepare)
+        answers.put(memory.buffer[0])
         together.wait(30)
 
-    processes = [fork.Process(target=come, args=(number,)) for number in range(1, 9)]
+    processes = [fork.Process(target=come, args=(number,)) for number in range(1, 5)]
     for process in processes:
         process.start()
     assert len({answers.get(timeout=30) for _ in processes}) == 1
@@ -124,6 +131,18 @@ def test_a_turn_that_does_not_end_is_waited_for_no_longer_than_that(name, monkey
     with (
         nameless._turn(nameless.label_of(name)),
         pytest.raises(OSError, match=r"did not come within 0\.1 seconds"),
+    ):
+        attach(name, SIZE, nothing)
+
+
+def test_a_turn_that_another_user_holds_is_not_waited_for(name, monkeypatch):
+    """Anybody can take a socket's name: the error says who did."""
+    user, own = os.geteuid() + 1, os.geteuid()
+    # for this process as it would be for that user
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with (
+        nameless._turn(nameless.label_of(name)),
+        pytest.raises(OSError, match=rf"user {own} holds its name, by process {os.getpid()}"),
     ):
         attach(name, SIZE, nothing)
 

@@ -314,7 +314,9 @@ def test_processes_that_are_killed_at_any_moment_do_no_harm(tmp_path, monkeypatc
             hammer.start(seed)
         blocks = SharedBlocks(str(tmp_path), capacity)
         hammer.wait(200)
-        used = blocks.open().check()
+        # under the lock, so that nobody changes it meanwhile
+        blocks.open()
+        used = blocks._changing(lambda arena: arena.check())
         hammer.wait(100)
     finally:
         hammer.end()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import traceback
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from processes import clean_environment
 
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Piece
@@ -15,6 +19,9 @@ from globidx.disk.remote.retries import Bounds
 from globidx.errors import ReadError
 
 from .conftest import HASTY
+
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 DATA = os.urandom(100_000)
 
@@ -117,6 +124,26 @@ def test_a_server_without_ranges_is_read_whole(objects, server):
     assert objects.get(Piece("a", -10)).data == DATA[-10:]
 
 
+def test_bytes_are_not_packed_on_the_way(objects, server):
+    """Those of a range would be no range of what was packed."""
+    Path(server.folder, "a").write_bytes(bytes(100_000))
+    server.plan({"kind": "pack"})
+    for piece in (Piece("a"), Piece("a", 5, 90_000)):
+        assert objects.get(piece).data == bytes(100_000)[piece.start : piece.stop]
+    assert len(server.take()["asked"]) == 2
+
+
+def test_threads_together_make_no_more_requests_than_allowed(objects, server):
+    """Those that ask one by one, too."""
+    server.delay(0.05)
+    threads = [Thread(target=objects.get, args=(Piece("b", n),)) for n in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.take()["most"] == HASTY.requests
+
+
 def test_an_object_that_was_replaced_is_an_error(objects, server, line):
     """By its ETag, though its size is the same; after ``forget`` it is read as it is."""
     assert objects.get(Piece("a", 0, 5)).data == DATA[:5]
@@ -207,3 +234,32 @@ def _how(url, options):
     line = Line(HASTY, options)
     line.at(url)[0].behind._reached()
     return line.how()[0]
+
+
+def test_a_process_that_ends_asks_no_more(server):
+    """What a thread would ask for again, after a pause of minutes, nobody waits for."""
+    Path(server.folder, "o").write_bytes(b"12345")
+    server.plan({"kind": "status", "status": 503, "retry_after": 100})
+    program = f"""
+import threading
+from globidx.disk.remote.line import Line
+from globidx.disk.remote.objects import Piece
+line = Line(scans=True)
+objects, _ = line.at({server.url!r})
+class Job:
+    def make(self):
+        try: objects.get(Piece("o"))
+        except OSError as error: print(error)
+    def drop(self): print("dropped")
+line.hands.put(Job())
+import urllib.request, json, time
+while not json.load(urllib.request.urlopen({server.url!r} + "/-/take", b"null"))["asked"]: time.sleep(0.01)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment(),
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and "the process ends" in done.stdout

@@ -10,12 +10,18 @@ import threading
 from collections import deque
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from processes import clean_environment
 
-from globidx import DataLoader, ResumableDistributedSampler
+from globidx import (
+    DataLoader,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+)
 from globidx.torch.delivery.slots import FREE
 
 FORK = multiprocessing.get_context("fork")
@@ -104,10 +110,9 @@ def test_a_loop_that_keeps_all_batches_gets_them_as_torch_sends_them():
     assert counts(batches) == (6, 294)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_batches_of_other_shapes_come_in_slots_too(method):
+def test_batches_of_other_shapes_come_in_slots_too():
     """Slots grow to the longest."""
-    batches = iter(loader(Numbered(400, length=constant_in_batch), method=method))
+    batches = iter(loader(Numbered(400, length=constant_in_batch)))
     assert [is_right(batch, number) for number, batch in enumerate(batches)] == [True] * 100
     assert counts(batches) == (100, 0)
 
@@ -163,9 +168,11 @@ def test_passes_follow_each_other_and_each_has_its_own_memory():
     with open("/proc/self/maps") as lines:
         mapped = [line for line in lines if "globidx-slots" in line]
     # of each pass one slot and the page of states
-    assert len(mapped) <= 2 * len(kept)
+    assert len(mapped) <= 2 * len(kept), mapped
+    # the loader can still tell of its last pass
+    assert "20 batches were sent in slots, 0 as" in data.explain()
     kept.clear()
-    del mapped
+    del mapped, data
     with open("/proc/self/maps") as lines:
         assert not [line for line in lines if "globidx-slots" in line]
 
@@ -191,12 +198,11 @@ def test_two_loaders_at_once_do_not_mix():
 
 
 BOMBED = """
-import sys
 from torch.utils.data._utils import signal_handling
 from tests.torch.delivery.test_exchange import loader, Numbered, is_right
 kept = []
 try:
-    for batch in loader(Numbered(bomb=101), persistent_workers=sys.argv[1] == "True", slots=40):
+    for batch in loader(Numbered(bomb=101), slots=40):
         kept.append(batch)
 except RuntimeError as error:
     # or else torch reports it once more, at any time, when the other worker ends
@@ -206,11 +212,10 @@ print(len(kept) >= 20 and all(is_right(batch, number) for number, batch in enume
 """
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-def test_a_killed_worker_is_an_error_that_says_so(persistent):
+def test_a_killed_worker_is_an_error_that_says_so():
     """And the batches that had come are still what they were."""
     done = subprocess.run(
-        [sys.executable, "-c", BOMBED, str(persistent)],
+        [sys.executable, "-c", BOMBED],
         env=clean_environment(),
         capture_output=True,
         text=True,
@@ -233,6 +238,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_main_process_that_is_killed_leaves_nothing(tmp_path):
     """In the middle of batches: its workers end, and with them the memory, which has no name anywhere."""
     script = tmp_path / "loop.py"
@@ -323,12 +329,15 @@ def fails(samples):
     raise ValueError("cannot collate this")
 
 
-def test_an_error_of_the_collate_function_is_the_users(monkeypatch):
+def test_an_error_of_the_collate_function_is_the_users():
     """And the loader's own function is back afterwards."""
     data = loader(collate_fn=fails)
+    batches = iter(data)
     with pytest.raises(ValueError, match="cannot collate this"):
-        next(iter(data))
+        next(batches)
     assert data.collate_fn is fails
+    # the error keeps it alive, and torch's takes ten seconds to end as garbage
+    batches._shutdown_workers()
 
 
 LIMITED = """
@@ -379,6 +388,28 @@ def test_the_default_is_two_more_than_what_is_prefetched():
         batches = iter(loader(Numbered(400), workers, prefetch_factor=prefetch))
         assert all(is_right(batch, number) for number, batch in enumerate(batches))
         assert counts(batches) == (100, 0)
+
+
+@pytest.mark.parametrize("transform", [None, lambda sample: {"y": sample["x"].float() + 1}])
+def test_a_dataset_over_files_reads_into_slots(transform, tmp_path):
+    """The same batches as in one process; and what no transform changes is read to where the loop gets it."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(600 * 50, dtype="i4").reshape(600, 50)
+        file["label"] = np.arange(600, dtype="i8")
+    dataset = FileCacheDataset(GlobalIndexManager([path], key=["x", "label"]), transform=transform)
+
+    def batches(workers):
+        sampler = ResumableDistributedSampler(dataset, 1, 0, seed=1)
+        return DataLoader(dataset, 10, sampler=sampler, num_workers=workers)
+
+    expected, data = list(batches(0)), batches(1)
+    stream = iter(data)
+    for number, batch in enumerate(stream):
+        assert batch.keys() == expected[number].keys()
+        assert all(torch.equal(batch[key], expected[number][key]) for key in batch)
+    assert number == 59
+    assert "60 batches were sent in slots, 0 as" in data.explain()
 
 
 def test_what_is_committed_is_the_same_in_slots():

@@ -467,7 +467,7 @@ def test_worker_processes_that_start_while_threads_read(files):
     for batch in loader_of(train, 6, threads=3, prefetch_factor=20):
         seen += len(batch)
         if seen % 240 == 0:
-            workers = torch.utils.data.DataLoader(dataset, 20, num_workers=2, timeout=SECONDS)
+            workers = DataLoader(dataset, 20, num_workers=2, timeout=SECONDS)
             read = torch.cat(list(workers)).reshape(80, 64)
             assert torch.equal(read, torch.arange(1, 80 * 64 + 1).reshape(80, 64).int())
     assert seen == len(ids)

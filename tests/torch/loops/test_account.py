@@ -1,5 +1,7 @@
 """The account of a sampler answers what a record would say, and leaves no trace of having been asked."""
 
+from itertools import islice
+
 import pytest
 
 from globidx import DataLoader, ResumableDistributedSampler
@@ -73,3 +75,15 @@ def test_a_batch_that_is_not_trained_on_yet_can_be_left_out():
     for _ in DataLoader(range(20), 6, sampler=sampler):
         assert sampler._ledger.without_held().to_dict() == expected.pop()
         expected.append(sampler.state_dict())
+
+
+def test_coming_ids_are_those_that_are_drawn_next_and_are_not_drawn_by_that():
+    """After any commits, on any rank; whoever asks changes nothing."""
+    for world, rank, done in ((1, 0, 0), (3, 2, 4), (2, 1, 9)):
+        sampler = ResumableDistributedSampler(range(3000), world, rank, seed=2)
+        drawn = list(islice(iter(sampler), done))
+        sampler.commit(len(drawn))
+        before = sampler.state_dict()
+        coming = list(sampler._ledger.coming())
+        assert sampler.state_dict() == before
+        assert coming == list(iter(sampler))

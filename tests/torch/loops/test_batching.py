@@ -8,6 +8,7 @@ from loops import LEN_LIMITED, by_next, made
 
 from globidx import DataLoader, ResumableDistributedSampler
 from globidx.core.progress.limits import MAX_PASSED_OVER
+from globidx.orders import ChunkShuffle
 from globidx.torch.loops.batching import Window
 
 
@@ -90,3 +91,84 @@ def test_a_window_holds_what_was_passed_over_and_not_yielded():
 def test_a_pass_over_a_sampler_that_does_not_resume_starts_at_its_start():
     """A bar over a loader for validation counts from 0."""
     assert DataLoader(range(5)).start == 0
+
+
+class Told(torch.utils.data.Dataset):
+    """Ids as samples; each batch with what was told of the next ones, and by which worker it was read."""
+
+    foresight = 12
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __getitems__(self, ids):
+        worker = torch.utils.data.get_worker_info()
+        return [
+            (list(ids), [list(one) for one in getattr(ids, "coming", ())], worker and worker.id)
+        ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("tail", ["pad", "drop", "exact"])
+@pytest.mark.parametrize("order", [None, ChunkShuffle(chunk=4)], ids=["shuffle", "chunks"])
+def test_a_worker_is_told_the_batches_that_it_reads_next(workers, tail, order):
+    """All of them to the end of the epoch, or as many as hold what the dataset asks for; also after a resume."""
+    record = None
+    for world, rank, most in ((1, 0, 5), (2, 1, None)):
+        data = Told(101)
+        sampler = ResumableDistributedSampler(data, world, rank, tail=tail, order=order)
+        if record is not None:
+            sampler.load_state_dict(record)
+        read = []
+        for batch in DataLoader(data, 3, sampler=sampler, num_workers=workers, collate_fn=_only):
+            read.append(batch)
+            if len(read) == most:
+                break
+        record = sampler.state_dict()
+        lanes = max(1, workers)
+        for place, (ids, coming, worker) in enumerate(read):
+            mine = [one for one, _, by in read[place + lanes :: lanes]]
+            assert all(by == worker for _, _, by in read[place::lanes])
+            assert coming[: len(mine)] == mine[: len(coming)]
+            assert most or len(coming) == min(4, len(mine))
+            assert len(ids) <= 3
+
+
+def _only(samples):
+    (one,) = samples
+    return one
+
+
+def test_what_is_drawn_to_look_ahead_is_in_no_record():
+    """At each step the record is that of a loader that tells nothing."""
+    ours, plain = (
+        ResumableDistributedSampler(data, 2, 1, seed=5) for data in (Told(40), range(40))
+    )
+    loaders = [DataLoader(one.dataset, 3, sampler=one, collate_fn=len) for one in (ours, plain)]
+    for _ in zip(*loaders, strict=True):
+        assert ours.remaining == plain.remaining
+        records = [one.state_dict() for one in (ours, plain)]
+        assert records[0] | {"dataset": None} == records[1] | {"dataset": None}
+    assert ours.epoch == plain.epoch == 1
+
+
+def test_a_batch_sampler_of_ones_own_tells_nothing():
+    """Nobody knows what it will yield, and nothing is guessed."""
+    sampler = ResumableDistributedSampler(Told(20), 1, 0)
+    batches = torch.utils.data.BatchSampler(sampler, 4, drop_last=False)
+
+    class Reversing:
+        def __init__(self):
+            self.sampler = sampler
+
+        def __iter__(self):
+            return (batch[::-1] for batch in batches)
+
+        def __len__(self):
+            return len(batches)
+
+    loader = DataLoader(Told(20), batch_sampler=Reversing(), collate_fn=_only)
+    assert [coming for _, coming, _ in loader] == [[]] * 5

@@ -27,7 +27,7 @@ from globidx.errors import ReadError
 PAGE = 2**16
 _MOST_AHEAD = 16
 #: Pages of an open file in memory, and those that are fetched at once into a local cache.
-_MOST_PAGES = 64
+_MOST_PAGES = 32
 _AT_ONCE = 512
 #: What is larger is no metadata, and is fetched by itself.
 _LARGE = 4 * PAGE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from globidx.disk.remote.objects import Found, Objects, Piece
+from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.stores.zarr.containers import MOST_METADATA
 
 #: Bytes at the end of a shard that come with its size: the index of a thousand chunks.
@@ -101,7 +101,12 @@ class OpenedObject:
         if offset >= first:
             return self._found.data[offset - first : stop - first]
         found = self._objects.get(Piece(self._key, offset, stop))
-        return found.data if found is not None else b""
+        if found is None:
+            return b""
+        # what is kept on a disk may be older than what the server has
+        name = f"{self._objects.url}/{self._key}"
+        refuse_another(name, (self._found.size, self._found.version), (found.size, found.version))
+        return found.data
 
     def close(self) -> None:
         """Nothing is open."""

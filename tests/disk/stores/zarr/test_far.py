@@ -117,8 +117,25 @@ def test_files_of_a_batch_are_opened_at_the_same_time(server):
     for number in range(12):
         write_zarr(Path(server.folder, f"{number:02d}.zarr"), data[number : number + 1])
     manager = GlobalIndexManager([f"{server.url}/{number:02d}.zarr" for number in range(12)])
-    dataset = FileCacheDataset(manager)
+    # one chunk at a time: what is asked for at once are metadata
+    dataset = FileCacheDataset(manager, prefetch_bytes=1)
     server.delay(0.05)
     server.take()
     np.testing.assert_array_equal(np.stack(dataset.__getitems__(list(range(12)))), data)
     assert server.take()["most"] >= 12
+
+
+def test_names_that_urls_quote_are_read_as_they_are_listed(server, tmp_path):
+    """Listings quote them, and a URL may be given either way."""
+    names = ["a b.zarr", "a%20b.zarr", "a+b.zarr", "ü.zarr"]
+    for number, name in enumerate(names):
+        write_zarr(Path(server.folder, name), numbers(4, start=10 * number))
+    manager = GlobalIndexManager(f"{server.url}/*.zarr", cache_dir=tmp_path / "index")
+    dataset = FileCacheDataset(manager)
+    firsts = {
+        manager.locate(at).path.rpartition("/")[2]: int(dataset[at].flatten()[0])
+        for at in (0, 4, 8, 12)
+    }
+    assert firsts == {"a%20b.zarr": 0, "a%2520b.zarr": 10, "a%2Bb.zarr": 20, "%C3%BC.zarr": 30}
+    plain = GlobalIndexManager(f"{server.url}/a b.zarr", cache_dir=tmp_path / "other")
+    assert (FileCacheDataset(plain)[1].numpy() == numbers(4, start=0)[1]).all()
