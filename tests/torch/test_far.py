@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import zarr
+from files import numbers, write_zarr
 from processes import clean_environment
 from servers import Server
 
@@ -258,3 +259,20 @@ def test_the_bounds_are_validated_and_explained(server):
     )
     assert "by URL" not in FileCacheDataset(GlobalIndexManager(server.folder)).explain()
     assert globidx.FileCacheDataset(manager).foresight > 0
+
+
+@pytest.mark.parametrize("path", ["zarr.json", "/c/"])
+def test_what_cannot_be_had_is_waited_for_twice_and_no_more(tmp_path, monkeypatch, path):
+    """Once ahead of time and once where it is read, however many samples of the batch want it."""
+    write_zarr(tmp_path / "a.zarr", numbers(64), chunk=2, shard=32)
+    monkeypatch.setattr("globidx.disk.remote.retries.pause", lambda tried, jitter: 0.0)
+    with Server(tmp_path) as server:
+        manager = GlobalIndexManager(f"{server.url}/a.zarr", cache_dir=tmp_path / "index")
+        dataset = FileCacheDataset(manager)
+        server.plan({"kind": "status", "status": 500, "path": path})
+        server.take()
+        with pytest.raises(ReadError, match="asked 7 times"):
+            dataset.__getitems__(range(32))
+        asked = [one for one in server.take()["asked"] if path in one[1]]
+        assert len(asked) <= 14
+        dataset.close()

@@ -615,7 +615,8 @@ class GlobalIndexManager:
         with an error.
         """
         before = self._now
-        self._now = self._look(executor, peers=peers)
+        looked = self._look(executor, peers=peers)
+        self._now = replace(looked, refreshes=before.refreshes + 1)
         return changes_between(before, self._now)
 
     def __repr__(self) -> str:

@@ -20,6 +20,8 @@ from globidx.disk.index.snapshot import Snapshot
 
 #: Jobs of one user on one node keep to themselves, since what one reserved is charged to it.
 _JOBS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+#: A job without a name has at least a place where its ranks meet.
+_MEETING = ("MASTER_ADDR", "MASTER_PORT")
 #: Arrays of files whose digests are kept.
 _MOST_ARRAYS = 2**16
 
@@ -32,7 +34,7 @@ def name_of_cache(now: Snapshot, columns: Iterable[int], capacity: int, *facts: 
 
     ``facts`` are more that they have to agree on, with a ``repr`` of their value.
     """
-    job = [os.environ.get(name) for name in _JOBS]
+    job = [os.environ.get(name) for name in (*_JOBS, *_MEETING)]
     what = now.root, now.table.fingerprint(), sorted(set(columns)), capacity, *facts
     return repr(("globidx decoded chunks", 1, job, what))
 
@@ -42,7 +44,8 @@ class SharedChunks:
 
     It has what batches ask of a ``BlockCache``. In the key of a chunk is all that makes it what it
     is: path and stamps of its file as they are now, where in it the array lies, and how many rows
-    it has. So nobody who indexed another version of a file is given it.
+    it has. So nobody who indexed another version of a file is given it. How often the index was
+    refreshed is in it, too: chunks that were rewritten in place have no stamp.
     """
 
     def __init__(self, blocks: SharedBlocks, now: Snapshot) -> None:
@@ -94,7 +97,8 @@ class SharedChunks:
             noted = list(entry.stamps)
         length, chunk = now.units.index.lengths[unit], now.units.chunk_lengths[unit, column]
         described = (
-            *(path, entry.kind, entry.digest, noted, number, int(length), int(chunk)),
+            *(path, entry.kind, entry.digest, noted, now.refreshes),
+            *(number, int(length), int(chunk)),
             *(info.path, info.axis, info.form, info.dtype, info.item_shape),
             None if codes is None else codes.tobytes(),
             None if selection is None else (selection.item_shape, selection.taken),

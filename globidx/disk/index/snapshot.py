@@ -31,7 +31,7 @@ class Snapshot:
 
     A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache
     file holds the very table (``digest`` is that file's), the table is mapped from it, and a pickle
-    is the file's name: a worker maps it, too.
+    is the file's name: a worker maps it, too. ``refreshes`` counts the scans before.
     """
 
     root: str
@@ -40,11 +40,12 @@ class Snapshot:
     cache_path: Path
     digest: str | None = None
     sampling: Sampling | None = None
+    refreshes: int = 0
 
     def __reduce__(self) -> tuple[Callable[..., Snapshot], tuple[Any, ...]]:
         if self.digest is not None and holds(self.cache_path, self.digest):
             known = self.root, self.skipped, self.cache_path, self.digest
-            return _mapped, (*known, self.table.fingerprint(), self.sampling)
+            return _mapped, (*known, self.table.fingerprint(), self.sampling, self.refreshes)
         return Snapshot, (
             self.root,
             self.table,
@@ -52,6 +53,7 @@ class Snapshot:
             self.cache_path,
             None,
             self.sampling,
+            self.refreshes,
         )
 
     @cached_property
@@ -140,6 +142,7 @@ def _mapped(
     digest: str,
     fingerprint: str,
     sampling: Sampling | None,
+    refreshes: int,
 ) -> Snapshot:
     try:
         table, digest = map_cache(os.fspath(path), digest, fingerprint)
@@ -148,7 +151,7 @@ def _mapped(
             f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
-    return Snapshot(root, table, skipped, path, digest, sampling)
+    return Snapshot(root, table, skipped, path, digest, sampling, refreshes)
 
 
 def changes_between(before: Snapshot, now: Snapshot) -> Changes:

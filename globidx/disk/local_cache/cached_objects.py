@@ -75,6 +75,7 @@ class CachedObjects:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.url = inner.url
+        self._place: str = getattr(inner, "place", inner.url)
         self._inner, self._cache = inner, cache
         self._counts_for, self._clock = counts_for, clock
         self._start_anew()
@@ -164,7 +165,7 @@ class CachedObjects:
 
     def _identity(self, piece: Piece) -> Identity | None:
         """The identity of a piece; None of a part of an object whose version is not known."""
-        identity = Identity(self.url, *piece)
+        identity = Identity(self._place, *piece)
         if not identity.is_of_version:
             return identity
         about = self._about(piece.key)
@@ -185,7 +186,7 @@ class CachedObjects:
         """What is known of an object: an entry without bytes."""
         about = self._known.get(key)
         if about is None:
-            about = self._cache.get(Identity(self.url, key, ABOUT))
+            about = self._cache.get(Identity(self._place, key, ABOUT))
             if about is not None:
                 self._remember(about)
         return about
@@ -198,7 +199,7 @@ class CachedObjects:
     def _note(self, key: str, told: Found | None) -> None:
         """Keep what the server tells of an object now."""
         now, told = self._clock(), (told or _ABSENT)._replace(data=b"")
-        identity = Identity(self.url, key, ABOUT, version=told.version)
+        identity = Identity(self._place, key, ABOUT, version=told.version)
         about = self._about(key)
         self._remember(Kept(identity, told, now))
         if about is None or about.found != told:
@@ -255,7 +256,7 @@ class CachedObjects:
             self._go_offline(error)
             return [None] * len(pieces)
         for piece, found in zip(pieces, fetched, strict=True):
-            identity = Identity(self.url, *piece)
+            identity = Identity(self._place, *piece)
             if found is None or identity.is_of_version:
                 self._note(piece.key, found)
             if found is not None:

@@ -23,7 +23,9 @@ _MAGIC = b"gxcache1"
 _HEAD = struct.Struct("<8sIIqqq")
 #: Where the last of these lies, which changes without the rest and is not under the checksum.
 _ASKED_AT, _ASKED = _HEAD.size - 8, struct.Struct("<q")
-_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+#: A pipe that somebody put there is not waited for.
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_READING = os.O_RDONLY | _SAFELY
 #: Read at once, in the hope that the identity ends in it.
 _AT_ONCE = 512
 #: An object that is not there has this size.
@@ -125,7 +127,7 @@ def identity_of(path: str | Path) -> Identity:
 
 def set_asked(path: str | Path, asked: int) -> None:
     """Note that the server was asked for an entry, and has the same version still."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_WRONLY | _SAFELY)
     try:
         os.pwrite(descriptor, _ASKED.pack(asked), _ASKED_AT)
     finally:

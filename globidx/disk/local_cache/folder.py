@@ -102,8 +102,10 @@ class LocalCache:
 
     @property
     def nbytes(self) -> int:
-        """The bytes that its entries take, or somewhat more."""
-        return self._ledger.nbytes
+        """The bytes that its entries take, or somewhat more; 0 where the folder is gone."""
+        with suppress(OSError):
+            return self._ledger.nbytes
+        return 0
 
     @property
     def is_tight(self) -> bool:

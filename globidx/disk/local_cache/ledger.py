@@ -9,6 +9,7 @@ longest ago, made by one look at all. It may be lost, and is made again.
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -30,6 +31,7 @@ _VICTIM = struct.Struct("<32sq")
 _PART, _LEAST = 8, 64
 #: To make room for one entry, all are looked at so many times at most.
 _MOST_LOOKS = 32
+_NAME = re.compile("[0-9a-f]{32}")
 #: Entries that are read of the stack and the queue at once.
 _AT_ONCE = 128
 #: Bytes of the stack, of which the older half is dropped then.
@@ -109,7 +111,12 @@ class Ledger:
         self._save(max(0, total + nbytes), gone)
 
     def remove(self, name: str, *, used: int | None = None) -> None:
-        """Remove an entry if it is there, and was not used since ``used``."""
+        """Remove an entry if it is there, and was not used since ``used``.
+
+        What a damaged file names instead is left alone, wherever it leads.
+        """
+        if not _NAME.fullmatch(name):
+            return
         path = self.path(name)
         with suppress(FileNotFoundError):
             status = os.stat(path)
@@ -121,6 +128,8 @@ class Ledger:
         """Put entries onto the stack of those that go next, the last of them first."""
         path = self.folder / "not_soon"
         with path.open("ab") as file:
+            # what was cut, by a full disk or a kill, would shift all that follows
+            file.truncate(file.tell() // _VICTIM.size * _VICTIM.size)
             file.write(b"".join(_VICTIM.pack(name.encode(), used) for name, used in victims))
             size = file.tell()
         if size > _MOST_STACKED:
@@ -128,7 +137,7 @@ class Ledger:
             kept = path.read_bytes()[size // _VICTIM.size // 2 * _VICTIM.size :]
             write_atomic(path, kept, durable=False)
 
-    def recount(self) -> None:
+    def recount(self) -> int:
         """Look at all entries: count their bytes, put the oldest into the queue, remove litter."""
         total, entries, youngest = 0, list[tuple[int, str]](), time.time_ns() - _LITTER_NS
         for name, file in self.entries():
@@ -144,7 +153,10 @@ class Ledger:
         oldest = entries[: max(_LEAST, len(entries) // _PART)]
         queue = b"".join(_VICTIM.pack(name.encode(), used) for used, name in oldest)
         write_atomic(self.folder / "oldest", queue, durable=False)
+        # whatever it is, and however long
+        (self.folder / "ledger").unlink(missing_ok=True)
         self._save(total, 0)
+        return total
 
     def entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """The name and the file of each entry, and of what else lies among them."""
@@ -198,9 +210,9 @@ class Ledger:
             data = (self.folder / "ledger").read_bytes()
             if len(data) == _STATE.size:
                 total, gone = _STATE.unpack(data)
-                return total, gone
-        self.recount()
-        return self._state()
+                if min(total, gone) >= 0:
+                    return total, gone
+        return self.recount(), 0
 
     def _save(self, total: int, gone: int) -> None:
         # in place: these bytes are written by one call, and have their blocks already
@@ -216,4 +228,4 @@ def _read(file: BinaryIO, start: int, end: int) -> list[Victim]:
     """Entries ``[start, end)`` of the stack or the queue."""
     file.seek(start * _VICTIM.size)
     data = file.read((end - start) * _VICTIM.size)
-    return [Victim(name.decode(), used) for name, used in _VICTIM.iter_unpack(data)]
+    return [Victim(name.decode("latin-1"), used) for name, used in _VICTIM.iter_unpack(data)]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import compress
 from typing import Any, cast
 
 from globidx.core.generator import START, Moment
@@ -34,6 +35,7 @@ from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Objects
+from globidx.disk.remote.options import server_of
 from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.sparse import Kept
@@ -236,8 +238,10 @@ class Reader:
                     self.fields
                 )
             )
-            line.map(partial(self._touch, now), list(dict.fromkeys(need.file for need in needs)))
-            sources = [(need, self._far_source(now, need)) for need in needs]
+            files = list(dict.fromkeys(need.file for need in needs))
+            # one that cannot be opened is waited for here once, and where it is read
+            opened = set(compress(files, line.map(partial(self._touch, now), files)))
+            sources = [(need, self._far_source(now, need)) for need in needs if need.file in opened]
             far = [(source, need.start, need.stop) for need, source in sources if source]
             # of each shard that was not read from yet, the index
             unknown = {(one, chunk): None for one, *rows in far for chunk in one.unknown(*rows)}
@@ -245,10 +249,11 @@ class Reader:
             return [wish for source, *rows in far for wish in source.pieces(*rows)]
         return []
 
-    def _touch(self, now: Snapshot, file: int) -> None:
-        """Open a file, so that it need not be waited for later."""
+    def _touch(self, now: Snapshot, file: int) -> bool:
+        """Open a file, so that it need not be waited for later; whether that could be done."""
         with suppress(*_UNREADABLE), self.handles.use((now, file)):
-            pass
+            return True
+        return False
 
     def _far_source(self, now: Snapshot, need: Need) -> FarSource | None:
         """The way to an array, if it can say what it will ask for."""
@@ -339,7 +344,8 @@ class Reader:
         """What the processes call it that may share decoded chunks."""
         missing = self.on_missing
         facts = missing if isinstance(missing, str) else sorted(missing.items())
-        return name_of_cache(self.manager.now, self.columns, self.cache_bytes, facts)
+        server = server_of(self.manager.layout.storage_options)
+        return name_of_cache(self.manager.now, self.columns, self.cache_bytes, facts, server)
 
     def _counted(self, key: tuple[Snapshot, int]) -> OpenFile:
         opened = self.open(key)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 #: The query of a URL, which may be signed, and a user with a password before the host.
-_QUERY = re.compile(r"(?<=\w)\?[^\s\"'<>]*=[^\s\"'<>]*")
-_USER = re.compile(r"(?<=://)[^/\s@]+@")
+_QUERY = re.compile(r"(?<=\S)\?[^\s\"'<>]*=[^\s\"'<>]*")
+_USER = re.compile(r"(?<=://)[^/\s]+@")
 _SPELLED = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)(/?)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
 
 

@@ -15,7 +15,7 @@ from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.by_obstore import ByObstore, is_usable
 from globidx.disk.remote.hands import Hands, rest
 from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
-from globidx.disk.remote.options import family_of, is_in_profile, translated
+from globidx.disk.remote.options import family_of, is_in_profile, server_of, translated
 from globidx.disk.remote.retries import Bounds, persistently
 from globidx.errors import MissingPackageError, ReadError
 
@@ -192,6 +192,8 @@ class Requests:
 
     def __init__(self, url: str, back: Callable[[], Back], bounds: Bounds, line: Line) -> None:
         self.url = redacted(url)
+        #: The URL and what else says where that is, which a cache on disk goes by.
+        self.place = " at ".join(filter(None, [self.url, server_of(line.options)]))
         self._make, self._bounds, self._line = back, bounds, line
         self._lock = threading.Lock()
         self._back: Back | None = None

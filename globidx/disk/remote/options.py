@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from globidx.disk.remote.addresses import redacted
 
 #: Protocols that obstore reads, and what its configuration calls an option of fsspec.
 _NAMES: dict[str, dict[str, str]] = {
@@ -41,6 +44,16 @@ _FAMILIES = {
     "http": "http",
     "https": "http",
 }
+#: Options, and variables of the environment, that say where a URL leads.
+_WHERE = {"endpoint_url", "endpoint", "account_name", "account_host", "host", "port", "base_url"}
+_WHERE_IN_ENVIRONMENT = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "STORAGE_EMULATOR_HOST",
+)
+_ACCOUNT = re.compile("(?:AccountName|BlobEndpoint)=([^;?]*)")
 #: Settings of fsspec's own, which change nothing of what is read.
 _OF_FSSPEC = {"asynchronous", "skip_instance_cache", "use_listings_cache", "listings_expiry_time"}
 
@@ -78,6 +91,30 @@ def translated(protocol: str, options: Mapping[str, Any] | None) -> dict[str, An
         else:
             made[known] = value
     return made
+
+
+def server_of(options: Mapping[str, Any] | None) -> str:
+    """What of the options, and of the environment, says where a URL leads; no secret is in it.
+
+    The same bucket of another server, or the same container of another account, is another one.
+
+    >>> server_of({"s3": {"key": "me", "client_kwargs": {"endpoint_url": "http://minio:9000"}}})
+    'http://minio:9000'
+    """
+    told = [os.environ[name] for name in _WHERE_IN_ENVIRONMENT if name in os.environ]
+    return " ".join(sorted({redacted(one) for one in [*told, *_placing(options or {})]}))
+
+
+def _placing(options: Mapping[str, Any]) -> Iterator[str]:
+    """The options that say where a URL leads, those of options within options among them."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _placing(value)
+        elif name in _WHERE and value is not None:
+            yield str(value)
+        elif name == "connection_string":
+            # the rest of it is a secret
+            yield from (one[1] for one in _ACCOUNT.finditer(str(value)))
 
 
 def is_in_profile(family: str, made: Mapping[str, Any]) -> bool:

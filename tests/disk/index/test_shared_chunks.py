@@ -9,6 +9,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import zarr
 
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.disk.files.shared_blocks import SharedBlocks
@@ -141,10 +142,10 @@ def test_jobs_fields_bounds_and_rules_have_caches_of_their_own(folder, monkeypat
     names.add(name_of_cache(now, [0], 200, "error"))
     names.add(name_of_cache(now, [0, 1], 100, "error"))
     names.add(name_of_cache(now, [0], 100, "fill"))
-    for variable in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"):
+    for variable in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_PORT"):
         monkeypatch.setenv(variable, "7")
         names.add(name_of_cache(now, [0], 100, "error"))
-    assert len(names) == 6
+    assert len(names) == 7
 
 
 def test_explain_says_whose_chunks_they_are(folder):
@@ -159,3 +160,16 @@ def test_a_cache_of_another_name_is_refused(folder):
     """One sentence, with those that there are."""
     with pytest.raises(ValueError, match="cache must be one of process, shared, got 'node'"):
         FileCacheDataset(GlobalIndexManager(folder), cache="node")
+
+
+def test_chunks_rewritten_in_place_are_read_anew_after_a_refresh(tmp_path):
+    """They have no stamp: the metadata of their store are as they were."""
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 3), dtype="i4", chunks=(4, 3))
+    array[:] = 1
+    manager = GlobalIndexManager(tmp_path / "a.zarr")
+    dataset = FileCacheDataset(manager, cache="shared")
+    assert dataset[0].unique().tolist() == [1]
+    array[:] = 2
+    manager.refresh()
+    for reader in (dataset, pickle.loads(pickle.dumps(dataset))):
+        assert reader[0].unique().tolist() == [2]

@@ -11,6 +11,7 @@ from servers import Server
 
 from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, Counts
 from globidx.disk.local_cache.folder import LocalCache
+from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Found, Piece
 
 NOW = 1_800_000_000 * 10**9
@@ -249,3 +250,22 @@ def test_what_will_not_be_asked_for_goes_first(far, kept):
     later.get_many(PIECES)
     # two of them made room for the one
     assert sorted(asked(far)) == [("a", "bytes=10-19"), ("b", "bytes=0-")]
+
+
+def test_a_bucket_of_another_server_is_another_bucket(tmp_path):
+    """Also where all else is the same: its name, and the keys in it. No secret is kept."""
+    pytest.importorskip("obstore")
+    cache, seen = LocalCache(tmp_path / "cache", 2**20), []
+    for number in range(2):
+        file = tmp_path / str(number) / "bucket" / "o"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"%d" % number)
+        with Server(file.parent.parent) as server:
+            options = {"endpoint_url": server.url, "key": "me", "secret": "hunter2"}
+            line = Line(options=options, around=lambda objects: CachedObjects(objects, cache))
+            seen += [line.at("s3://bucket")[0].get(Piece("o")).data for _ in range(2)]
+            assert len(server.take()["asked"]) == 1
+            line.close()
+    assert seen == [b"0", b"0", b"1", b"1"]
+    kept = b"".join(path.read_bytes() for path in cache.path.rglob("*") if path.is_file())
+    assert kept and b"hunter2" not in kept

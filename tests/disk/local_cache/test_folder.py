@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -307,3 +308,29 @@ def test_a_forked_child_goes_on_with_it(tmp_path):
     cache.put(piece(2), found(2))
     assert os.waitpid(child, 0)[1] == 0
     assert cache.get(piece(1)) and cache.get(piece(2))
+
+
+def test_a_folder_that_is_removed_in_use_is_empty_and_has_no_bytes(tmp_path, caplog):
+    """Readers ask how full it is while they read."""
+    cache = LocalCache(tmp_path / "cache", 2**20)
+    chunk = Identity("u", "k")
+    cache.put(chunk, Found(b"bytes", 5, "v"))
+    shutil.rmtree(cache.path)
+    assert (cache.get(chunk), cache.nbytes, cache.is_tight) == (None, 0, False)
+    cache.put(chunk, Found(b"bytes", 5, "v"))
+    cache.forget([chunk])
+    assert len(caplog.records) == 1
+
+
+def test_a_pipe_in_place_of_an_entry_is_not_waited_for(tmp_path):
+    """Nobody will write into it."""
+    cache = LocalCache(tmp_path / "cache", 2**20)
+    chunk = Identity("u", "k")
+    cache.put(chunk, Found(b"bytes", 5, "v"))
+    path = next(file.path for _, file in cache._entries())
+    os.unlink(path)
+    os.mkfifo(path)
+    assert cache.get(chunk) is None
+    cache.confirm(chunk)
+    cache.put(chunk, Found(b"others", 6, "v"))
+    assert cache.get(chunk).found.data == b"others"

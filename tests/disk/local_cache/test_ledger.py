@@ -4,6 +4,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,7 +83,7 @@ def test_a_thousand_are_looked_at_once_for_an_eighth(tmp_path, monkeypatch):
     for number in range(1000):
         add(ledger, number, 1, NOW + number)
     recount = Ledger.recount
-    monkeypatch.setattr(Ledger, "recount", lambda self: (looks.append(1), recount(self)))
+    monkeypatch.setattr(Ledger, "recount", lambda self: looks.append(1) or recount(self))
     for number in range(1000, 1125):
         assert ledger.reserve(BLOCK, 1000 * BLOCK)
         add(ledger, number, 1, NOW + number)
@@ -158,3 +159,45 @@ def test_the_stack_is_bounded(tmp_path, monkeypatch):
 def test_files_take_whole_blocks():
     """As a disk counts."""
     assert [taken(size) for size in (0, 1, BLOCK, BLOCK + 1)] == [0, BLOCK, BLOCK, 2 * BLOCK]
+
+
+@pytest.mark.parametrize("name", ["ledger", "oldest", "not_soon"])
+@pytest.mark.parametrize(
+    "damage", [b"\xff" * 16, b"\xff" * 41, (-8).to_bytes(8, "little", signed=True) * 10, b""]
+)
+def test_what_is_kept_beside_the_entries_may_be_damaged(tmp_path, name, damage):
+    """It is made again; the bound holds, and nothing but entries goes."""
+    ledger = made(tmp_path)
+    for number in range(20):
+        add(ledger, number, 1, NOW + number)
+    ledger.recount()
+    (tmp_path / name).write_bytes(damage)
+    for number in range(20, 40):
+        assert ledger.reserve(BLOCK, 10 * BLOCK)
+        add(ledger, number, 1, NOW + number)
+    assert len(names(ledger)) == 10 and ledger.nbytes == 10 * BLOCK
+
+
+def test_a_mark_that_was_cut_does_not_shift_those_behind_it(tmp_path):
+    """By a full disk, or a kill in the middle of a write."""
+    ledger = made(tmp_path)
+    marked = [add(ledger, number, 1, NOW + number) for number in range(4)]
+    ledger.recount()
+    ledger.push([Victim(marked[0], NOW)])
+    os.truncate(tmp_path / "not_soon", 25)
+    ledger.push([Victim(marked[2], NOW + 2)])
+    assert ledger.reserve(BLOCK, 4 * BLOCK)
+    assert names(ledger) == set(marked) - {marked[2]}
+
+
+def test_a_name_that_leads_out_of_the_folder_is_no_entry(tmp_path):
+    """Whoever may write to the folder cannot have others remove files elsewhere."""
+    (tmp_path / "cache").mkdir()
+    ledger, other = made(tmp_path / "cache"), tmp_path / "other"
+    kept = add(ledger, 1, 1, NOW)
+    other.touch()
+    name = "../other".rjust(32, "/").replace("//", "..", 1)
+    assert len(name) == 32 and os.path.samefile(ledger.path(name), other)
+    ledger.push([Victim(name, other.stat().st_mtime_ns)])
+    assert ledger.reserve(BLOCK, BLOCK)
+    assert other.exists() and kept not in names(ledger)

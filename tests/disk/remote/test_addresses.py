@@ -10,6 +10,9 @@ SECRETS = [
         "GET http://127.0.0.1:80/a/x?... failed",
     ),
     ("s3://key:hunter2@bucket/x", "s3://bucket/x"),
+    ("s3://key:hunt@er2@bucket/x", "s3://bucket/x"),
+    ("url='http://h:1/?sig=hunter2'", "url='http://h:1/?...'"),
+    ("http://h/(a)?sig=hunter2, http://h/%3F?s=hunter2", "http://h/(a)?... http://h/%3F?..."),
     ('at "https://host/x.zarr?sig=hunter2"', 'at "https://host/x.zarr?..."'),
     ("twice https://h/a?s=hunter2 https://h/b?s=hunter2", "twice https://h/a?... https://h/b?..."),
 ]

@@ -96,6 +96,9 @@ class OpenedObject:
 
     def read(self, size: int, offset: int) -> bytes:
         """``size`` bytes from ``offset`` on; fewer where they end before."""
+        if not size:
+            # of no bytes a server cannot be asked
+            return b""
         stop = min(offset + size, self.size)
         first = self.size - len(self._found.data)
         if offset >= first:

@@ -99,7 +99,7 @@ class ZarrSource(GridSource):
         return nbytes
 
     def pieces(self, start: int, stop: int) -> list[Wish]:
-        """What rows ``[start, stop)`` ask of a server; [] of a local store.
+        """What rows ``[start, stop)`` ask of a server, of shards that were looked up; [] of a local store.
 
         What is not there, or cannot be read, is left to be told by whoever reads it.
         """
@@ -112,9 +112,14 @@ class ZarrSource(GridSource):
                 piece = far.piece(self._prefix + array.key(coordinates))
             else:
                 shard = self._shard_of(coordinates, self.sharding)
+                # what ``look_up`` did not get is not waited for again, for each chunk
+                if not far.knows(self._prefix + array.key(shard)):
+                    continue
                 try:
                     offset, size = self._place(self._open(shard), coordinates, self.sharding)
                 except UNREADABLE:
+                    continue
+                if not size:
                     continue
                 piece = far.piece(self._prefix + array.key(shard), offset, offset + size)
             found.append(wish(far.objects, piece, self._nbytes))

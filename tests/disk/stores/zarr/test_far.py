@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
@@ -139,3 +140,22 @@ def test_names_that_urls_quote_are_read_as_they_are_listed(server, tmp_path):
     assert firsts == {"a%20b.zarr": 0, "a%2520b.zarr": 10, "a%2Bb.zarr": 20, "%C3%BC.zarr": 30}
     plain = GlobalIndexManager(f"{server.url}/a b.zarr", cache_dir=tmp_path / "other")
     assert (FileCacheDataset(plain)[1].numpy() == numbers(4, start=0)[1]).all()
+
+
+@pytest.mark.parametrize("offset", [0, 10])
+def test_a_chunk_without_bytes_is_not_asked_for(server, tmp_path, offset):
+    """An index that says so is damaged; there is no such range."""
+    path = Path(server.folder, "a.zarr")
+    write_zarr(path, numbers(64, (1024,)), chunk=2, shard=32)
+    manager = GlobalIndexManager(f"{server.url}/a.zarr", cache_dir=tmp_path / "index")
+    shard = next(path.glob("c/0/0*"))
+    data = shard.read_bytes()
+    index = np.frombuffer(data[-260:-4], "<u8").copy()
+    index[:2] = offset, 0
+    checksum = google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    shard.write_bytes(data[:-260] + index.tobytes() + checksum)
+    server.take()
+    with pytest.raises(ReadError, match="cannot be decoded"):
+        FileCacheDataset(manager)[0]
+    ranges = [one[2] for one in server.take()["asked"] if "/c/" in one[1]]
+    assert ranges == ["bytes=-16384"]
