@@ -186,7 +186,11 @@ async def _respond(site, writer, method, path, query, headers, fault):
 
 
 async def _object(writer, method, opened, status, headers, fault):
-    size, kind = status.st_size, fault.get("kind")
+    kind, data = fault.get("kind"), opened.read()
+    is_packed = kind == "pack" and "gzip" in headers.get("accept-encoding", "")
+    if is_packed:
+        data = gzip.compress(data)
+    size = len(data)
     start, stop, code = 0, size, 200
     if "range" in headers and kind != "whole":
         first, _, last = headers["range"].removeprefix("bytes=").partition("-")
@@ -208,10 +212,9 @@ async def _object(writer, method, opened, status, headers, fault):
         more["Content-Range"] = f"bytes {said[0]}-{said[1] - 1}/{size}"
     if method == "HEAD":
         return await _send(writer, code, b"", more, length=stop - start)
-    opened.seek(start)
-    body = opened.read(stop - start)
-    if kind == "pack" and "gzip" in headers.get("accept-encoding", ""):
-        body, more["Content-Encoding"] = gzip.compress(body), "gzip"
+    body = data[start:stop]
+    if is_packed:
+        more["Content-Encoding"] = "gzip"
     if kind in ("stall", "truncate"):
         await _send(writer, code, body[: len(body) // 2], more, length=len(body))
         if kind == "stall":

@@ -188,3 +188,12 @@ def test_the_benchmark_of_the_cache_on_local_disk_prints_both_tables():
     said = run("remote_cache.py", "--entries", 64, "--megabytes", 2).splitlines()
     assert len([line for line in said if "second epoch from the cache" in line]) == 4
     assert said[-1].lstrip().startswith("64 entries: put ")
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_reading_by_url_loses_nothing_on_a_resume():
+    """One row, beside the requests alone and zarr-python; times are measured, not tested."""
+    pytest.importorskip("obstore")
+    said = run("remote.py", "--quick").splitlines()
+    assert said[1].startswith("30 | 64 | ")
+    assert said[-1] == "a resume in mid-epoch on two ranks reads each sample once: PASS"

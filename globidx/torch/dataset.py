@@ -322,7 +322,7 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         torch's loader calls it. Samples are writable and do not overlap, but those of a batch share
         their memory, which is freed with the last of them: ``clone()`` a sample that is kept for
         long. ``collate.default`` makes a batch of that memory, without a copy, if it is given the
-        list as it is returned here: then the samples are its rows.
+        list as it is returned here. Who looks into the list afterwards has the samples read anew.
         """
         moment = START if self.moment is None else self.moment.of(sample_ids)
         if self._substitutes is None:
@@ -330,7 +330,8 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
             samples = self._of_columns(columns, sample_ids, moment)
             if not self._has_columns or not samples:
                 return samples
-            return ColumnedSamples(samples, partial(self._columns, columns, sample_ids))
+            again = partial(FileCacheDataset.__getitems__, self, sample_ids)
+            return ColumnedSamples(samples, partial(self._columns, columns, sample_ids), again)
         arrays, ids, replaced = self._substitutes.read(sample_ids, moment)
         samples = self._samples(arrays, ids, moment)
         return SubstitutedSamples(samples, replaced) if replaced else samples

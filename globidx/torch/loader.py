@@ -327,17 +327,14 @@ class DataLoader(ShieldedLoader):
             return "batches are made in this process"
         if self._has_threads:
             return f"{self.num_workers} threads of this process, which share its cache"
-        exchange = self.__dict__.get("_exchange", lambda: None)()
-        now = (
-            f"{self.num_workers} x {self.slots} slots" if exchange is None else exchange.explained()
-        )
         if not self.slots or self.__dict__.get("_lacks_slots"):
             return f"{self.num_workers} workers; batches travel as torch sends them (no slots)"
-        return f"{self.num_workers} workers; batches travel in shared memory: {now}"
+        slots = self.__dict__.get("_account", f"{self.num_workers} x {self.slots} slots")
+        return f"{self.num_workers} workers; batches travel in shared memory: {slots}"
 
     def __getstate__(self) -> dict[str, Any]:
-        # references to a loop of this process mean nothing in another
-        left = "_pass", "_exchange"
+        # what tells of loops of this process means nothing in another
+        left = "_pass", "_account"
         return {name: value for name, value in self.__dict__.items() if name not in left}
 
     # -- inside
@@ -369,7 +366,7 @@ class DataLoader(ShieldedLoader):
         finally:
             self.collate_fn = own
         exchange.belongs_to(batches)
-        self._exchange = ref(exchange)
+        self._account = exchange.account
         return batches
 
     @property

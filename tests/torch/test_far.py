@@ -24,6 +24,9 @@ from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableD
 from globidx.errors import ReadError
 from globidx.orders import ChunkShuffle
 
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 FILES, ITEMS = 3, 40
 
 

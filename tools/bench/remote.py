@@ -147,7 +147,7 @@ def main() -> None:
             "ChunkShuffle /s | zarr-python /s | times"
         )
         for kib in sizes:
-            items = 512 if arguments.quick else min(4096, max(128, BUDGET // 1024 // kib))
+            items = 256 if arguments.quick else min(4096, max(128, BUDGET // 1024 // kib))
             paths = write(Path(name), kib, items)
             urls = [f"{server.url}/{path.relative_to(name)}" for path in paths]
             for delay in delays:

@@ -524,8 +524,9 @@ class Batch:
             with self._opened(unit, wanted) as source:
                 block = cached.room(key, (stop - chunk, *info.row_shape), info.memory)
                 self._taken += source.read(chunk, stop, block)
-            cached.put(key, block)
+            # before others have it: they may put something else in its place at once
             copy_runs(block, runs, rows)
+            cached.put(key, block)
 
     @contextmanager
     def _opened(self, unit: int, wanted: _Wanted) -> Iterator[Source]:

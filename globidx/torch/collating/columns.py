@@ -25,6 +25,9 @@ class ColumnedSamples(list[Any]):
     and who has had the columns owns them. So after any use of the list, and after ``take_columns``,
     there are none.
 
+    Whoever looks into the list after its columns were taken, a dataset that keeps it for its next
+    epochs say, is given samples that ``again()`` reads anew: its own may have been changed.
+
     >>> samples = ColumnedSamples([1, 2], lambda: "columns")
     >>> len(samples), samples.take_columns(), samples.take_columns()
     (2, 'columns', None)
@@ -33,14 +36,28 @@ class ColumnedSamples(list[Any]):
     ([2, 1], None)
     """
 
-    def __init__(self, samples: Iterable[Any], columns: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        samples: Iterable[Any],
+        columns: Callable[[], Any],
+        again: Callable[[], Iterable[Any]] | None = None,
+    ) -> None:
         super().__init__(samples)
         self._columns: Callable[[], Any] | None = columns
+        self._again, self._is_taken = again, False
 
     def take_columns(self) -> Any:
         """The columns, once; None if they were taken, or a sample was."""
+        self._renew()
         columns, self._columns = self._columns, None
+        self._is_taken = columns is not None
         return None if columns is None else columns()
+
+    def _renew(self) -> None:
+        """Have samples that are nobody else's, if the columns were taken."""
+        if self._is_taken and self._again is not None:
+            self._is_taken = False
+            list.__init__(self, self._again())
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # a copy is a plain list
@@ -50,6 +67,7 @@ class ColumnedSamples(list[Any]):
 def _forgetting(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def forget(self: ColumnedSamples, *args: Any, **kwargs: Any) -> Any:
+        self._renew()
         self._columns = None
         return method(self, *args, **kwargs)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from globidx.torch.delivery.filling import Filling
 from globidx.torch.delivery.lender import Lender, Pins
-from globidx.torch.delivery.slots import IN_SLOTS, LARGEST, OTHERWISE, SlotFile
+from globidx.torch.delivery.slots import COUNTS, IN_SLOTS, LARGEST, OTHERWISE, SlotFile
 
 _log = logging.getLogger("globidx")
 
@@ -27,12 +27,18 @@ class Exchange:
     ------
     OSError
         If the system has no memory for them.
+
+    Attributes
+    ----------
+    account : Account
+        How batches came.
     """
 
     def __init__(self, workers: int, slots: int, pins: Pins | None = None) -> None:
         # two descriptors: a forked child closes the lender's, and a worker needs one
         self._workers = SlotFile.made(workers, slots)
         self._lender = Lender(self._workers.another(), pins)
+        self.account = Account(self._lender.file)
 
     @classmethod
     def where_possible(cls, workers: int, slots: int, pins: Pins | None = None) -> Exchange | None:
@@ -66,12 +72,25 @@ class Exchange:
         """Which slots the main process uses now."""
         return self._lender.held
 
-    def explained(self) -> str:
-        """How many batches came in slots, as text."""
-        file = self._lender.file
-        counts = [file.counts[number::3].tolist() for number in (IN_SLOTS, OTHERWISE, LARGEST)]
+
+class Account:
+    """How the batches of an exchange came; it may be asked for when that is over, too.
+
+    Parameters
+    ----------
+    file : SlotFile
+        Whose counts it reads.
+    """
+
+    def __init__(self, file: SlotFile) -> None:
+        self._counts, self._size = file.counts, f"{file.workers} x {file.slots} slots"
+
+    def __str__(self) -> str:
+        counts = [
+            self._counts[number::COUNTS].tolist() for number in (IN_SLOTS, OTHERWISE, LARGEST)
+        ]
         in_slots, otherwise, largest = sum(counts[0]), sum(counts[1]), max(counts[2])
         return (
-            f"{file.workers} x {file.slots} slots of at most {largest / 2**20:.1f} MiB; "
+            f"{self._size} of at most {largest / 2**20:.1f} MiB; "
             f"{in_slots} batches were sent in slots, {otherwise} as torch sends them"
         )

@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import ForkingPickler
@@ -26,6 +27,7 @@ from globidx.disk.reading import memory
 from globidx.torch.delivery.lender import lent
 from globidx.torch.delivery.mapping import Mapping
 from globidx.torch.delivery.slots import (
+    COUNTS,
     FREE,
     IN_SLOTS,
     LARGEST,
@@ -38,6 +40,9 @@ from globidx.torch.delivery.slots import (
 _log = logging.getLogger("globidx")
 # where a tensor begins, for vector instructions and for copies to a device
 _ALIGNED = 128
+# where a tensor lies for which there is no room
+_MISSED = -1
+_SENT_BY_TORCH = torch.Tensor, torch.UntypedStorage, torch.TypedStorage
 
 
 class Filling:
@@ -95,6 +100,7 @@ class Desk:
 
     def __init__(self, file: SlotFile, worker: int, key: int) -> None:
         self._file, self._worker, self.key = file, worker, key
+        self._thread = threading.get_ident()
         self._mine = range(worker * file.slots, (worker + 1) * file.slots)
         self._mappings: dict[int, Mapping] = {}
         # the newest block of each: this process, too, may hold what was made over it
@@ -127,35 +133,41 @@ class Desk:
 
     def sent(self, batch: Any) -> Any:
         """What travels for ``batch``: a parcel, or itself where no slot is free for it."""
+        in_slots = self._file.counts[COUNTS * self._worker + IN_SLOTS]
         content = self._packed(batch)
         # once more if it was too large for the slot
         if content is None and self.open is None:
             content = self._packed(batch)
-        self._file.counts[3 * self._worker + (OTHERWISE if content is None else IN_SLOTS)] += 1
+        if self._file.counts[COUNTS * self._worker + IN_SLOTS] == in_slots:
+            self._file.counts[COUNTS * self._worker + OTHERWISE] += 1
         return batch if content is None else Parcel(content)
 
     def _packed(self, batch: Any) -> bytes | None:
-        """The bytes of a batch, which is in a slot now; None if it is not.
+        """The bytes of a batch, whose tensors are in a slot now as far as one takes them.
 
-        If the slot was too small, it is closed, and the next one will be larger.
+        None if there is no slot, or if that was too small: it is closed, and the next one will be
+        larger.
         """
         slot = self._opened(self._needed)
         if slot is None:
             return None
-        packer = Packer(*slot, self.key)
+        # where memory was short, no larger slot is waited for
+        packer = Packer(*slot, self.key, may_miss=self._limit == math.inf)
         content = packer.packed(batch)
         needed = slot[0].used + packer.missed
-        # there is nothing to put there, or no memory for it: the slot is left for the next batch
-        if needed >= self._limit if packer.missed else not packer.sent:
-            return None
+        # Nothing is there: the slot is left for the next batch. What was pickled must be sent, for
+        # torch keeps a descriptor of each tensor until somebody unpickles it.
+        if not (packer.missed or packer.sent):
+            return content
         self.open, self._needed = None, max(self._needed, needed)
-        if packer.missed:
-            return None
+        if packer.is_lost or not packer.sent:
+            return None if packer.is_lost else content
         # a transform, say, made other tensors of what was read: that needs no room in slots
         if self._reads_into_slots and 4 * packer.sent < 3 * needed:
             self._reads_into_slots, self._needed = False, packer.sent + _ALIGNED
         # from here on it is the main process's
         self._file.states[slot[0].number] = TAKEN
+        self._file.counts[COUNTS * self._worker + IN_SLOTS] += 1
         return content
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -168,6 +180,9 @@ class Desk:
 
     def _place(self, size: int) -> tuple[Any, int] | None:
         """Where to put so many bytes of the next batch: a block, and an offset there."""
+        # threads of the dataset's own would be given the same place
+        if threading.get_ident() != self._thread:
+            return None
         slot = self._opened(max(size, self._needed)) if size else None
         offset = None if slot is None else slot[0].place(size)
         return None if slot is None or offset is None else (slot[1], offset)
@@ -226,7 +241,7 @@ class Desk:
             self._needed = max((one.size for one in self._mappings.values()), default=1)
             self._log_once(size, error)
             return None
-        largest = 3 * self._worker + LARGEST
+        largest = COUNTS * self._worker + LARGEST
         self._file.counts[largest] = max(self._file.counts[largest], size)
         return mapping
 
@@ -266,19 +281,28 @@ class Open:
 class Packer(ForkingPickler):
     """Pickles a batch; dense tensors are put into a slot, and pickled as their place.
 
+    With ``may_miss=False`` torch sends what the slot has no room for. So it does in any case after
+    it has sent something else: what torch pickles is moved to shared memory, and arrays of numpy's
+    that have the same memory do not move with it, so a batch cannot be pickled once more.
+
     Attributes
     ----------
     missed : int
-        How many bytes the slot had no room for; then the result is of no use.
+        How many bytes a larger slot would have had room for.
+    is_lost : bool
+        Whether the result is of no use, since something is in neither way.
     sent : int
         How many bytes of tensors lie in the slot.
     """
 
-    def __init__(self, slot: Open, block: Any, key: int) -> None:
+    def __init__(self, slot: Open, block: Any, key: int, *, may_miss: bool = True) -> None:
         self._buffer = io.BytesIO()
         super().__init__(self._buffer, pickle.HIGHEST_PROTOCOL)
-        self._slot, self._block = slot, block
+        self._slot, self._block, self._may_miss = slot, block, may_miss
         self._sent = Block(key, slot.number, slot.size)
+        # by storage, the first tensor of it that was copied, and where it is
+        self._copied: dict[int, tuple[torch.Tensor, int]] = {}
+        self._is_torchs = self.is_lost = False
         self.missed = self.sent = 0
 
     def packed(self, batch: Any) -> bytes:
@@ -288,22 +312,51 @@ class Packer(ForkingPickler):
 
     def reducer_override(self, part: Any) -> Any:
         """How pickle takes a value apart."""
-        if type(part) is not torch.Tensor or not is_plain(part) or not part.numel():
+        if not isinstance(part, _SENT_BY_TORCH):
             return NotImplemented
+        if type(part) is not torch.Tensor or not is_plain(part) or not part.numel():
+            return self._left_to_torch()
         stride = None if part.is_contiguous() else part.stride()
         if stride is not None and torch.empty_like(part).stride() != stride:
             # it has gaps, or shows an element twice
-            return NotImplemented
+            return self._left_to_torch()
         size = part.numel() * part.itemsize
-        offset = self._slot.offset_of(part)
+        offset = self._offset_of(part, size)
         if offset is None:
-            offset = self._slot.place(size)
-            if offset is None:
-                self.missed += size + _ALIGNED
-                return int, ()
-            tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
+            offset = self._copy_of(part, size, stride)
+        if offset == _MISSED:
+            return self._left_to_torch()
         self.sent += size
         return tensor, (self._sent, part.dtype, tuple(part.shape), stride, offset)
+
+    def _left_to_torch(self) -> Any:
+        if self.is_lost:
+            return int, ()
+        self._is_torchs = True
+        return NotImplemented
+
+    def _copy_of(self, part: torch.Tensor, size: int, stride: tuple[int, ...] | None) -> int:
+        """Where a tensor is copied to, if there is room."""
+        offset = self._slot.place(size)
+        if offset is None:
+            self.missed += size + _ALIGNED if self._may_miss else 0
+            self.is_lost |= self._may_miss and not self._is_torchs
+            offset = _MISSED
+        else:
+            tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
+        self._copied.setdefault(part.untyped_storage().data_ptr(), (part, offset))
+        return offset
+
+    def _offset_of(self, part: torch.Tensor, size: int) -> int | None:
+        """Where a tensor lies in the slot; None if neither it nor what it is a view of is there."""
+        offset = self._slot.offset_of(part)
+        if offset is not None or not self._copied:
+            return offset
+        known, start = self._copied.get(part.untyped_storage().data_ptr(), (part, 0))
+        within = part.data_ptr() - known.data_ptr()
+        if known is part or not 0 <= within <= known.numel() * known.itemsize - size:
+            return None
+        return start if start == _MISSED else start + within
 
 
 class Block:

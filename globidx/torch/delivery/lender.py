@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import ReferenceType, WeakValueDictionary, ref
 
 from globidx.torch.delivery.mapping import Mapping
@@ -62,7 +62,8 @@ class Lender:
         self._returns: deque[int] = deque()
         # not by its name: names of a module are gone when the interpreter ends
         self._forks = _Fork
-        self._give_back: Callable[[int], None] = self._free
+        # not of this object: a bound method would keep it alive
+        self._give_back: Callable[[Lender, int], None] = Lender._free
         _lenders[self.key] = self
 
     def lend(self, slot: int, size: int) -> Any:
@@ -73,7 +74,8 @@ class Lender:
             if self._pins is not None:
                 self._pins.pin(mapping)
         block = mapping.block()
-        # or else nobody would be here to take it back
+        # A lender whose iterator is gone is in no more than a cycle with its weak references, and a
+        # fork would not find the blocks of one that was collected.
         block.lender = self
         self._held[slot] = ref(block, partial(self._returned, slot))
         return block
@@ -90,13 +92,16 @@ class Lender:
         """
         if self._give_back is _keep:
             return
-        self._give_back = self.file.give_back
+        self._give_back = Lender._end
         for slot in set(range(len(self._states))) - set(self._held):
-            self._mappings.pop(slot, None)
-            self._give_back(slot)
+            self._end(slot)
 
     def _free(self, slot: int) -> None:
         self._states[slot] = FREE
+
+    def _end(self, slot: int) -> None:
+        self._mappings.pop(slot, None)
+        self.file.give_back(slot)
 
     def _returned(self, slot: int, _: ReferenceType[Any]) -> None:
         """Called when the last tensor over a slot was freed, by any thread and at any moment."""
@@ -108,7 +113,7 @@ class Lender:
 
     def _settle(self) -> None:
         while self._returns:
-            self._give_back(self._returns.popleft())
+            self._give_back(self, self._returns.popleft())
 
     def _leave_to_child(self) -> None:
         """Use no slot again, since a child that has made no copy may have any of them."""
@@ -126,7 +131,7 @@ class Lender:
         self.file.close()
 
 
-def _keep(slot: int) -> None:
+def _keep(lender: Lender, slot: int) -> None:
     """Do not give a slot back."""
 
 
@@ -140,6 +145,8 @@ class _Fork(threading.local):
 
     #: How many threads fork.
     under_way = 0
+    #: The pipes of all of them: a child has the ends of the others, too, and would keep them waiting.
+    pipes: ClassVar[set[tuple[int, int]]] = set()
     pipe: tuple[int, int] | None = None
 
 
@@ -149,12 +156,15 @@ _fork = _Fork()
 def _before_fork() -> None:
     if any(lender._mappings for lender in list(_lenders.values())):
         _fork.pipe = os.pipe()
+        _Fork.pipes.add(_fork.pipe)
         _Fork.under_way += 1
 
 
 def _after_in_parent() -> None:
     if _fork.pipe is None:
         return
+    # before its numbers may be those of other files
+    _Fork.pipes.discard(_fork.pipe)
     (end, other), _fork.pipe = _fork.pipe, None
     os.close(other)
     closed = select.poll()
@@ -173,10 +183,11 @@ def _after_in_child() -> None:
     _Fork.under_way = 0
     for lender in list(_lenders.values()):
         lender._leave_to_parent()
-    if _fork.pipe is not None:
-        for end in _fork.pipe:
+    for pipe in _Fork.pipes:
+        for end in pipe:
             os.close(end)
-        _fork.pipe = None
+    _Fork.pipes.clear()
+    _fork.pipe = None
 
 
 os.register_at_fork(

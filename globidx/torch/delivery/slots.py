@@ -25,7 +25,7 @@ _APART = 1 << 36
 _PAGE = 4096
 #: What is counted by worker: batches that came in slots, others, and the largest slot's bytes.
 IN_SLOTS, OTHERWISE, LARGEST = range(3)
-_COUNTS = 3
+COUNTS = 3
 
 
 class SlotFile:
@@ -43,7 +43,7 @@ class SlotFile:
 
     def __init__(self, fd: int, workers: int, slots: int) -> None:
         self._fd, self.workers, self.slots = fd, workers, slots
-        words = workers * _COUNTS
+        words = workers * COUNTS
         head = memoryview(Mapping(fd, 0, _head(workers, slots)).block()).cast("B")
         #: By worker, how many of what.
         self.counts = head[: 8 * words].cast("Q")
@@ -110,7 +110,7 @@ class SlotFile:
 
 def _head(workers: int, slots: int) -> int:
     """How many bytes lie before the slots."""
-    used = 8 * _COUNTS * workers + workers * slots + 1
+    used = 8 * COUNTS * workers + workers * slots + 1
     return used + -used % _PAGE
 
 

@@ -12,7 +12,9 @@ import pytest
 import zarr
 
 from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.disk.files.shared_blocks import SharedBlocks
 from globidx.disk.index.shared_chunks import SharedChunks, name_of_cache
+from globidx.disk.reading.batch import Batch
 from globidx.disk.reading.explain import explain
 
 
@@ -69,6 +71,25 @@ def test_samples_are_the_same_with_either_cache(folder, cache):
             for id, sample in zip(ids, dataset.__getitems__(ids.tolist()), strict=True):
                 value = int(id) if id < 32 else int(id) - 32 + 100
                 assert np.array_equal(sample, np.full((2, 3), value, "i4")[:, part])
+
+
+class Crowded(SharedBlocks):
+    """Another process puts a block in place of each, as soon as it is there."""
+
+    def put(self, key, array):
+        super().put(key, array)
+        SharedBlocks(self.name, self.capacity).put(b"o" * 16, np.full(array.nbytes, 99, "u1"))
+
+
+def test_a_chunk_that_goes_as_soon_as_it_is_kept_is_read_right(folder):
+    """Where the memory has room for one chunk, and others want it."""
+    reader = FileCacheDataset(GlobalIndexManager(folder))._reader
+    now = reader.manager.now
+    chunks = SharedChunks(Crowded(f"crowded {folder}", 8 * 24), now)
+    for id in (3, 35, 12):
+        ((sample,),) = Batch(now, [id], reader.handles, chunks).samples(reader.fields)
+        assert np.array_equal(sample, np.full((2, 3), id if id < 32 else id - 32 + 100, "i4"))
+    assert chunks._blocks.has(b"o" * 16)
 
 
 def test_a_file_that_was_rewritten_is_not_taken_for_the_old_one(folder):

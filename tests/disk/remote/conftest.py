@@ -34,6 +34,7 @@ def line(request):
     pytest.importorskip("aiohttp")
     if request.param == "obstore":
         pytest.importorskip("obstore")
-    made = Line(HASTY, scans=request.param == "fsspec")
+    # an option that obstore has not
+    made = Line(HASTY, None if request.param == "obstore" else {"block_size": 2**20})
     yield made
     made.close()

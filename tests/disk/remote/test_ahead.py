@@ -14,6 +14,9 @@ from globidx.disk.remote.hands import Hands
 from globidx.disk.remote.objects import Found, Piece
 from globidx.errors import ReadError
 
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 SIZE = 100
 
 

@@ -1,17 +1,23 @@
 """What fsspec reads, however it does; the contract of all means is in ``test_line``."""
 
+import gc
+import os
 import zipfile
+from functools import partial
 
 import pytest
 
 fsspec = pytest.importorskip("fsspec")
 
-from globidx.disk.remote.by_fsspec import ByFsspec, as_os_errors  # noqa: E402
+from globidx.disk.remote.by_fsspec import ByFsspec, as_os_errors, file_system  # noqa: E402
 from globidx.disk.remote.objects import Piece  # noqa: E402
 from globidx.disk.remote.retries import PassingError  # noqa: E402
 from globidx.errors import MissingPackageError, NoFilesError, ReadError  # noqa: E402
 
 from .conftest import HASTY  # noqa: E402
+
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 DATA = bytes(range(200))
 
@@ -69,6 +75,22 @@ def test_errors_of_packages_are_oserrors_without_queries():
     assert "hunter2" not in str(failure.value)
     with pytest.raises(KeyError), as_os_errors():
         raise KeyError("x")
+
+
+def test_a_child_leaves_connections_of_its_parent_alone(server):
+    """Those that are kept open between requests: the parent hears of the next answer by them."""
+    files, path = file_system(server.url)
+    ask = partial(fsspec.asyn.sync, files.loop, files._exists, path, timeout=10)
+    assert ask()
+    child = os.fork()
+    if child == 0:
+        del files, ask
+        # fsspec forgets the file systems of the parent here
+        file_system(server.url)
+        gc.collect()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ask()
 
 
 def test_a_protocol_nobody_knows_is_told():

@@ -12,6 +12,9 @@ from processes import clean_environment
 from globidx.disk.remote.hands import Hands
 from globidx.errors import ReadError
 
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 
 def hands_now():
     return [thread for thread in threading.enumerate() if thread.name == "globidx-remote"]
@@ -96,13 +99,15 @@ def test_a_process_ends_though_work_is_left():
     program = """
 import threading
 from globidx.disk.remote.hands import Hands
-hands, begun = Hands(2), threading.Event()
+hands, begun, left = Hands(2), threading.Event(), threading.Event()
 class Job:
     def make(self):
         begun.set()
-        threading.main_thread().join()
+        left.wait(30)
         print("made", flush=True)
-    def drop(self): print("dropped", flush=True)
+    def drop(self):
+        left.set()
+        print("dropped", flush=True)
 for _ in range(5): hands.put(Job())
 begun.wait()
 """

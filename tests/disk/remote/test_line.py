@@ -20,6 +20,9 @@ from globidx.errors import ReadError
 
 from .conftest import HASTY
 
+# Python 3.12 and later
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
 DATA = os.urandom(100_000)
 
 

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 from window_worlds import FORMATS, KINDS, make
 
-from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, collate
+from globidx import (
+    DataLoader,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+    collate,
+)
 from globidx.disk.reading import memory
 from globidx.torch.collating.columns import ColumnedSamples
 
@@ -250,6 +256,26 @@ def test_columns_are_given_once(manager):
     samples = FileCacheDataset(manager, fields="obs/state").__getitems__([1, 2])
     first, second = collate.default(samples), collate.default(samples)
     assert torch.equal(first, second) and first.data_ptr() != second.data_ptr()
+
+
+@pytest.mark.parametrize("look", [list, collate.default, lambda samples: samples[:]])
+def test_a_list_that_is_kept_has_its_samples_whatever_a_loop_did_with_the_batch(manager, look):
+    """A dataset that caches what it was given, list by list, and a loop that scales its batch in place."""
+    ids = [4, 1, 9]
+    samples = FileCacheDataset(manager, fields="obs/state").__getitems__(ids)
+    collate.default(samples).zero_()
+    for _ in range(2):
+        assert np.array_equal(np.stack(list(look(samples))), data()["obs/state"][ids])
+        collate.default(samples).zero_()
+
+
+def test_an_epoch_of_batches_reads_each_once(manager):
+    """Nobody of ours looks into a list whose columns were taken."""
+    dataset = FileCacheDataset(manager)
+    sampler = ResumableDistributedSampler(dataset, 1, 0)
+    assert sum(len(batch["label"]) for batch in DataLoader(dataset, 3, sampler=sampler)) == TOTAL
+    expected = sum(items.nbytes for items in data().values())
+    assert dataset.counters().bytes_useful == expected
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,18 @@ import threading
 from collections import deque
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from processes import clean_environment
 
-from globidx import DataLoader, ResumableDistributedSampler
+from globidx import (
+    DataLoader,
+    FileCacheDataset,
+    GlobalIndexManager,
+    ResumableDistributedSampler,
+)
 from globidx.torch.delivery.slots import FREE
 
 FORK = multiprocessing.get_context("fork")
@@ -162,9 +168,11 @@ def test_passes_follow_each_other_and_each_has_its_own_memory():
     with open("/proc/self/maps") as lines:
         mapped = [line for line in lines if "globidx-slots" in line]
     # of each pass one slot and the page of states
-    assert len(mapped) <= 2 * len(kept)
+    assert len(mapped) <= 2 * len(kept), mapped
+    # the loader can still tell of its last pass
+    assert "20 batches were sent in slots, 0 as" in data.explain()
     kept.clear()
-    del mapped
+    del mapped, data
     with open("/proc/self/maps") as lines:
         assert not [line for line in lines if "globidx-slots" in line]
 
@@ -380,6 +388,28 @@ def test_the_default_is_two_more_than_what_is_prefetched():
         batches = iter(loader(Numbered(400), workers, prefetch_factor=prefetch))
         assert all(is_right(batch, number) for number, batch in enumerate(batches))
         assert counts(batches) == (100, 0)
+
+
+@pytest.mark.parametrize("transform", [None, lambda sample: {"y": sample["x"].float() + 1}])
+def test_a_dataset_over_files_reads_into_slots(transform, tmp_path):
+    """The same batches as in one process; and what no transform changes is read to where the loop gets it."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(600 * 50, dtype="i4").reshape(600, 50)
+        file["label"] = np.arange(600, dtype="i8")
+    dataset = FileCacheDataset(GlobalIndexManager([path], key=["x", "label"]), transform=transform)
+
+    def batches(workers):
+        sampler = ResumableDistributedSampler(dataset, 1, 0, seed=1)
+        return DataLoader(dataset, 10, sampler=sampler, num_workers=workers)
+
+    expected, data = list(batches(0)), batches(1)
+    stream = iter(data)
+    for number, batch in enumerate(stream):
+        assert batch.keys() == expected[number].keys()
+        assert all(torch.equal(batch[key], expected[number][key]) for key in batch)
+    assert number == 59
+    assert "60 batches were sent in slots, 0 as" in data.explain()
 
 
 def test_what_is_committed_is_the_same_in_slots():

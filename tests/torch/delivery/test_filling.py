@@ -1,6 +1,9 @@
 """Batches are put into slots, and come out as the same: what no slot takes, torch sends."""
 
+import contextvars
+import os
 import pickle
+import threading
 from collections import OrderedDict, namedtuple
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,11 +42,12 @@ class Both:
 
     def sent(self, batch):
         """(what the main process gets, whether it came in a slot)."""
+        before = self.counts[0]
         parcel = self.desk.sent(batch)
         if not isinstance(parcel, Parcel):
             return batch, False
         # twice, as the queue of the loader does it
-        return pickle.loads(pickle.dumps(parcel)), True
+        return pickle.loads(pickle.dumps(parcel)), self.counts[0] > before
 
     @property
     def counts(self):
@@ -69,6 +73,15 @@ def same(one, other):
     if isinstance(one, Own):
         return one.name == other.name and same(one.x, other.x)
     return one == other
+
+
+class Short(SlotFile):
+    """Shared memory that runs out: no slot has more than 8 KiB."""
+
+    def reserve(self, slot, size):
+        if size > 8192:
+            raise OSError(12, "Cannot allocate memory")
+        super().reserve(slot, size)
 
 
 X = torch.arange(24, dtype=torch.int32).view(2, 3, 4)
@@ -119,17 +132,59 @@ def test_a_batch_comes_out_of_a_slot_as_it_was_put_in(name):
 def test_what_is_no_dense_tensor_travels_as_torch_sends_it(name):
     """Alone it takes no slot; beside a tensor it is beside that."""
     both = Both()
-    assert both.sent(TORCHS[name]) == (TORCHS[name], False)
+    got, is_in_slot = both.sent(TORCHS[name])
+    assert same(got, TORCHS[name])
+    assert not is_in_slot
     assert both.lender.held == []
     got, is_in_slot = both.sent({"x": X, "y": TORCHS[name]})
     assert is_in_slot
     assert same(got, {"x": X, "y": TORCHS[name]})
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("file", [SlotFile, Short])
+@pytest.mark.parametrize("name", ["sparse", "gaps", "a gradient"])
+def test_what_travels_as_torch_sends_it_leaves_no_descriptor(name, file):
+    """torch keeps one of each tensor that is pickled, until it is unpickled."""
+    both, descriptors = Both(file=file), []
+    for _ in range(12):
+        got, _ = both.sent([TORCHS[name], torch.zeros(9000)] if file is Short else TORCHS[name])
+        del got
+        descriptors.append(len(os.listdir("/proc/self/fd")))
+    assert descriptors[-1] <= descriptors[3] + 1
+
+
 def test_a_tensor_that_stands_twice_in_a_batch_is_one():
     """As torch sends it."""
     got, _ = Both().sent([X, {"again": X}])
     assert got[0] is got[1]["again"]
+
+
+def test_views_of_a_tensor_that_stands_before_them_are_views_of_it():
+    """As torch sends them: a change in place of one is one of the other, and they take no room."""
+    whole, both = torch.arange(2400).view(2, 300, 4), Both()
+    views = {"row": whole[1], "flat": whole.view(-1)[5:9], "bytes": whole.view(torch.uint8)}
+    other = {"apart": torch.arange(2400), "empty": whole[:0], "gaps": whole[:, ::2]}
+    got, _ = both.sent({"whole": whole, **views, **other})
+    assert same(got, {"whole": whole, **views, **other})
+    got["whole"].zero_()
+    assert [name for name in got if not got[name].any()] == ["whole", *views, "empty"]
+    both = Both()
+    assert both.sent([whole, *(whole.view(-1) for _ in range(50))])[1]
+    assert both.counts[2] < 2 * whole.nbytes
+
+
+@pytest.mark.parametrize("first", [[], ["torchs"], ["large"], ["torchs", "large"]])
+@pytest.mark.parametrize("length", [10, 40_000])
+def test_arrays_of_numpys_are_right_beside_what_torch_sends_of_the_same_memory(length, first):
+    """torch moves that memory, so a batch that its slot is too small for is not pickled again."""
+    whole = torch.arange(4 * length).view(4, length)
+    parts = {"torchs": torch.ones(4, 4)[:, ::2], "large": whole + 1}
+    before = {name: parts[name] for name in first}
+    batch = {**before, "array": whole.numpy(), "gaps": whole[:, ::2], "last": whole + 1}
+    expected = {name: value.tolist() for name, value in batch.items()}
+    got, _ = Both().sent(batch)
+    assert {name: value.tolist() for name, value in got.items()} == expected
 
 
 def test_what_cannot_be_pickled_is_an_error_where_it_is_collated():
@@ -158,15 +213,6 @@ def test_larger_batches_make_slots_grow_and_smaller_ones_do_not():
     assert largest == sorted(largest)
     assert len(set(largest)) < 30
     assert largest[-1] <= 200_000 * 5 // 4 + 4096
-
-
-class Short(SlotFile):
-    """Shared memory that runs out: no slot has more than 8 KiB."""
-
-    def reserve(self, slot, size):
-        if size > 8192:
-            raise OSError(12, "Cannot allocate memory")
-        super().reserve(slot, size)
 
 
 def test_memory_that_runs_out_is_logged_once_and_batches_go_on(caplog):
@@ -215,6 +261,24 @@ def test_batches_that_cannot_be_stacked_fail_as_torch_says_it(stacking):
             default_collate([X, X[:1]])
     assert stacking.sent(default_collate([X, X]))[1]
     assert stacking.counts[2] == 4096
+
+
+def test_threads_of_the_dataset_make_nothing_in_slots(stacking):
+    """Two at once would be given the same place; one context may be that of many threads."""
+    stacking.sent(torch.zeros(10_000))
+    made, context = [], contextvars.copy_context()
+
+    def make():
+        made.append(default_collate([X, X]))
+        made.append(torch.from_numpy(context.run(memory.empty, (2,), np.dtype("f4"))))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    assert stacking.desk.open is None
+    mine = default_collate([X, X])
+    opened = stacking.desk.open
+    assert [opened.offset_of(one) for one in [*made, mine]] == [None, None, 0]
 
 
 def test_what_the_worker_itself_keeps_is_not_written_over(stacking):

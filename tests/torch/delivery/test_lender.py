@@ -163,6 +163,23 @@ def test_a_lender_is_gone_with_its_last_tensor():
     assert (worker.mapped(), worker.descriptors()) == ([SIZE], 1)
 
 
+def test_a_batch_that_outlives_its_pass_is_the_childs_own_too():
+    """Also after the garbage collector came by."""
+    worker = Worker()
+    kept = over(worker.fills(1, 6))
+    worker.lender.close()
+    del worker.lender
+    gc.collect()
+    pipe, other = FORK.Pipe()
+    child = FORK.Process(target=child_sees, args=(other, kept, True), daemon=True)
+    child.start()
+    pipe.recv()
+    pipe.send("change it")
+    assert pipe.recv()[0] == 99
+    child.join()
+    assert kept.eq(6).all()
+
+
 def test_any_thread_may_free_the_last_tensor():
     """And many at once."""
     worker = Worker(64)
@@ -234,6 +251,25 @@ def test_after_a_child_that_made_no_copy_no_slot_is_used_again(monkeypatch):
     assert worker.file.states[1] == TAKEN
     worker.lender.close()
     assert worker.memory() == SIZE
+
+
+def test_a_child_of_another_thread_keeps_no_fork_waiting(monkeypatch):
+    """It is forked while a thread is in the middle of a fork of its own, and lives on."""
+    monkeypatch.setattr(lender_module, "_COPY_SECONDS", 5)
+    worker = Worker()
+    kept = over(worker.fills(1, 6))
+    lender_module._before_fork()
+    pipe, other = FORK.Pipe()
+    child = FORK.Process(target=child_sees, args=(other, kept, False), daemon=True)
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
+    pipe.recv()
+    lender_module._after_in_parent()
+    pipe.send("end")
+    child.join()
+    del kept
+    assert worker.file.states[1] == FREE
 
 
 def test_forks_cost_nothing_where_there_are_no_slots():

@@ -118,7 +118,8 @@ def test_files_of_a_batch_are_opened_at_the_same_time(server):
     for number in range(12):
         write_zarr(Path(server.folder, f"{number:02d}.zarr"), data[number : number + 1])
     manager = GlobalIndexManager([f"{server.url}/{number:02d}.zarr" for number in range(12)])
-    dataset = FileCacheDataset(manager)
+    # one chunk at a time: what is asked for at once are metadata
+    dataset = FileCacheDataset(manager, prefetch_bytes=1)
     server.delay(0.05)
     server.take()
     np.testing.assert_array_equal(np.stack(dataset.__getitems__(list(range(12)))), data)
