@@ -44,6 +44,7 @@ class ResumableState:
 
     Examples
     --------
+    >>> from globidx import ResumableDistributedSampler
     >>> sampler = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
     >>> sampler.commit(6)
     >>> state = ResumableState(sampler).state_dict()
@@ -86,6 +87,7 @@ class ResumableState:
 
         Examples
         --------
+        >>> from globidx import ResumableDistributedSampler
         >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
         >>> json.loads(ResumableState(sampler).state_dict()["record"])["states"]["sampler"]["epoch"]
         0
@@ -112,6 +114,7 @@ class ResumableState:
 
         Examples
         --------
+        >>> from globidx import ResumableDistributedSampler
         >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
         >>> progress = ResumableState(sampler)
         >>> state = progress.state_dict()
