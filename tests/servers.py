@@ -24,6 +24,8 @@ from collections import Counter
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from processes import clean_environment
+
 _PAGE = 1000
 _CONTROL = "/-/"
 
@@ -42,7 +44,9 @@ class Server:
 
     def __enter__(self):
         command = [sys.executable, "-S", __file__, *self._command]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=clean_environment()
+        )
         self.port = int(self._process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.port}"
         return self

@@ -62,3 +62,6 @@ def main(folder, processes, stop=-1):
 
 if __name__ == "__main__":
     main(sys.argv[1], *map(int, sys.argv[2:]))
+    if torch.distributed.is_initialized():
+        torch.distributed.monitored_barrier()  # torch's threads let go of all tensors before the exit
+        torch.distributed.destroy_process_group()

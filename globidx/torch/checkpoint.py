@@ -65,6 +65,7 @@ class CheckpointManager:
     Examples
     --------
     >>> import tempfile
+    >>> from globidx import ResumableDistributedSampler
     >>> folder = tempfile.TemporaryDirectory()
     >>> sampler = ResumableDistributedSampler(range(10), 1, 0, shuffle=False)
     >>> manager = CheckpointManager(folder.name, sampler)
@@ -158,6 +159,7 @@ class CheckpointManager:
 
         Examples
         --------
+        >>> from globidx import ResumableDistributedSampler
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     manager = CheckpointManager(folder, ResumableDistributedSampler(range(10), 1, 0))
@@ -193,6 +195,7 @@ class CheckpointManager:
 
         Examples
         --------
+        >>> from globidx import ResumableDistributedSampler
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     manager = CheckpointManager(folder, ResumableDistributedSampler(range(10), 1, 0))
@@ -231,6 +234,7 @@ class CheckpointManager:
 
         Examples
         --------
+        >>> from globidx import ResumableDistributedSampler
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     manager = CheckpointManager(folder, ResumableDistributedSampler(range(10), 1, 0))
@@ -267,6 +271,7 @@ class CheckpointManager:
 
         Examples
         --------
+        >>> from globidx import ResumableDistributedSampler
         >>> manager = CheckpointManager("run", ResumableDistributedSampler(range(10), 1, 0))
         >>> manager.state_dict()["states"]["sampler"]["remaining"]
         10
@@ -304,6 +309,7 @@ class CheckpointManager:
 
         Examples
         --------
+        >>> from globidx import ResumableDistributedSampler
         >>> sampler = ResumableDistributedSampler(range(10), 1, 0)
         >>> manager = CheckpointManager("run", sampler)
         >>> sampler.commit(6)

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from integrations.jobs import end
 from lightning.fabric import Fabric
 
 from globidx import DataLoader, ResumableDistributedSampler
@@ -41,3 +42,4 @@ def main(folder, leg, stop=None):
 
 if __name__ == "__main__":
     main(*sys.argv[1:3], *map(int, sys.argv[3:]))
+    end()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import NoReturn
 
 from processes import REPOSITORY, clean_environment, torchrun
 
@@ -25,14 +28,16 @@ def run(ranks, script, folder, *arguments):
     return done.stdout
 
 
-def end():
-    """End a process of a job."""
+def end() -> NoReturn:
+    """End a process of a job, once all its ranks are as far."""
     import torch.distributed as dist
 
     if dist.is_initialized():
-        # torch's threads let go of all tensors: one that still held some could abort the exit
         dist.monitored_barrier()
-        dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # nothing that torch or a framework has left running can hold up or abort such an exit
+    os._exit(0)
 
 
 def lines(folder, leg="*", rank="*"):

@@ -153,7 +153,7 @@ class SparseSource:
             self._give(entries, spans, out)
             return nbytes
         rows = np.concatenate([np.arange(at, at + stop - start) for start, stop, at in spans])
-        if len(rows) == len(out):
+        if np.array_equal(rows, np.arange(len(out))):
             entries.fill(out)
         else:
             dense = np.empty((len(rows), out.shape[1]), out.dtype)
