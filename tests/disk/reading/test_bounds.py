@@ -318,6 +318,7 @@ def cost(dataset, ids, calls):
     """(calls of functions, system calls, bytes they read) for these ids, once each was read before."""
     for id in ids:
         dataset[id]
+    gc.collect()  # what is freed may close files
     calls.clear()
     functions = steps(lambda: [dataset[id] for id in ids])
     return functions, len(calls), sum(size for _, size in calls)
