@@ -9,11 +9,15 @@ import multiprocessing
 import os
 import sys
 import traceback
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 REPOSITORY = Path(__file__).parent.parent
 _SPAWN = multiprocessing.get_context("spawn")
+#: Numbers of the meetings of this process's job.
+_meetings = count()
 #: Variables that a process needs on this machine. Those of Python, globidx or a scheduler are not among them, since
 #: they change what is tested: PYTHONUNBUFFERED, for example, hides what happens to buffered output.
 _OF_THE_MACHINE = {
@@ -86,3 +90,24 @@ def _rank(rank, world_size, meeting, queue, work, arguments):
         queue.put((rank, {"failed": traceback.format_exc()}))
     finally:
         dist.destroy_process_group()
+
+
+def meet() -> None:
+    """Wait for all ranks of a job, by the store of torchrun's agent: a rank that leaves aborts a barrier of gloo."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        store = dist.distributed_c10d._get_default_store()
+        here = f"meeting {next(_meetings)}"
+        if store.add(here, 1) == dist.get_world_size():
+            store.set(f"{here} is over", "")
+        store.wait([f"{here} is over"])
+
+
+def leave() -> NoReturn:
+    """End this process once all ranks of its job are as far."""
+    meet()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # nothing that torch or a framework has left running can hold up or abort such an exit
+    os._exit(0)

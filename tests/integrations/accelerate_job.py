@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from integrations.jobs import end
+from processes import leave
 
 import globidx
 from globidx.integrations.accelerate import prepare
@@ -54,4 +54,4 @@ def main(folder, samples, batch, epochs, stop_at, accumulate, workers):
 
 if __name__ == "__main__":
     main(sys.argv[1], *map(int, sys.argv[2:]))
-    end()
+    leave()

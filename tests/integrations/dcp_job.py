@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from integrations.jobs import end
+from processes import leave
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import globidx
@@ -69,4 +69,4 @@ if __name__ == "__main__":
     own = dist.new_group(backend="gloo")
     for case in sys.argv[3:]:
         main(Path(sys.argv[1], case), sys.argv[2], own)
-    end()
+    leave()

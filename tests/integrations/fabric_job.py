@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from integrations.jobs import end
 from lightning.fabric import Fabric
+from processes import leave
 
 from globidx import DataLoader, ResumableDistributedSampler
 
@@ -42,4 +42,4 @@ def main(folder, leg, stop=None):
 
 if __name__ == "__main__":
     main(*sys.argv[1:3], *map(int, sys.argv[3:]))
-    end()
+    leave()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from datasets import load_from_disk
-from integrations.jobs import end
+from processes import leave
 
 from globidx import (
     CheckpointManager,
@@ -51,4 +51,4 @@ if __name__ == "__main__":
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("gloo")
     main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
-    end()
+    leave()

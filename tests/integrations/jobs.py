@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import NoReturn
 
 from processes import REPOSITORY, clean_environment, torchrun
 
@@ -26,18 +23,6 @@ def run(ranks, script, folder, *arguments):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def end() -> NoReturn:
-    """End a process of a job, once all its ranks are as far."""
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.monitored_barrier()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # nothing that torch or a framework has left running can hold up or abort such an exit
-    os._exit(0)
 
 
 def lines(folder, leg="*", rank="*"):

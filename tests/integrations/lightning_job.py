@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from integrations.jobs import end
+from processes import leave
 
 from globidx import DataLoader, ResumableDistributedSampler
 from globidx.integrations.lightning import EpochCallback, ResumableSamplerCallback
@@ -131,4 +131,4 @@ if __name__ == "__main__":
     for fits in sys.argv[2:]:
         leg, _, text = fits.partition("=")
         fit(sys.argv[1], leg, **json.loads(text))
-    end()
+    leave()

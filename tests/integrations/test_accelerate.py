@@ -91,7 +91,7 @@ def test_a_loader_that_accelerate_deals_again_is_refused(tmp_path):
     script = tmp_path / "dealt_again.py"
     script.write_text(
         "from accelerate import Accelerator\n"
-        "from integrations.jobs import end\n"
+        "from processes import leave\n"
         "from globidx import DataLoader, ResumableDistributedSampler\n"
         "from globidx.errors import CommitError\n"
         "accelerator, sampler = Accelerator(cpu=True), ResumableDistributedSampler(range(10))\n"
@@ -102,7 +102,7 @@ def test_a_loader_that_accelerate_deals_again_is_refused(tmp_path):
         "    assert 'dealt to 2 ranks already' in str(error)\n"
         "else:\n"
         "    raise AssertionError('nothing was refused')\n"
-        "end()\n"
+        "leave()\n"
     )
     run(2, script, tmp_path)
 

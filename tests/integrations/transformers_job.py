@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from integrations.jobs import end
+from processes import leave
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from globidx.integrations.transformers import ResumableTrainerMixin
@@ -82,4 +82,4 @@ def main(folder, samples, batch, epochs, stop_at, accumulate, ignore_data_skip):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
-    end()
+    leave()

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from integrations.jobs import end
 from integrations.well_samples import dataset
+from processes import leave
 
 from globidx import CheckpointManager, DataLoader, ResumableDistributedSampler
 
@@ -65,4 +65,4 @@ if __name__ == "__main__":
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("gloo")
     train(folder, data, what, int(workers), context, *map(int, steps))
-    end()
+    leave()

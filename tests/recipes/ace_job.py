@@ -10,7 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from recipe_jobs import bare, leave, note, without
+from processes import leave
+from recipe_jobs import bare, note, without
 
 bare("fme", "fme.core")
 sys.modules["fme"].get_device = lambda: torch.device("cpu")

@@ -10,7 +10,8 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from recipe_jobs import bare, leave, note, without
+from processes import leave
+from recipe_jobs import bare, note, without
 
 # the rest of cellarium.ml is models, and of google a client of its cloud
 bare("cellarium", "cellarium.ml", "cellarium.ml.core")

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from layouts.stubs import bare
-from recipe_jobs import leave, note
+from processes import leave
+from recipe_jobs import note
 from torch.nn.parallel import DistributedDataParallel
 
 import globidx

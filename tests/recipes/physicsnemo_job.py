@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from recipe_jobs import bare, leave, meet, note, without
+from processes import leave, meet
+from recipe_jobs import bare, note, without
 
 from globidx import ResumableDistributedSampler
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 from unittest.mock import MagicMock
 
 from processes import REPOSITORY, clean_environment, torchrun
-
-#: Numbers of the meetings of this process's job.
-_meetings = count()
 
 
 def run(ranks: int, script: str, folder: Path, package: Path, *arguments: object) -> None:
@@ -36,27 +31,6 @@ def run(ranks: int, script: str, folder: Path, package: Path, *arguments: object
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-
-
-def meet() -> None:
-    """Wait for all ranks of a job, by the store of torchrun's agent: a rank that leaves aborts a barrier of gloo."""
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        store = dist.distributed_c10d._get_default_store()
-        here = f"meeting {next(_meetings)}"
-        if store.add(here, 1) == dist.get_world_size():
-            store.set(f"{here} is over", "")
-        store.wait([f"{here} is over"])
-
-
-def leave() -> NoReturn:
-    """End this process once all ranks of its job are as far."""
-    meet()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # nothing that torch or a framework has left running can hold up or abort such an exit
-    os._exit(0)
 
 
 def note(folder: Path, rank: int, epoch: int, ids: list[int], values: object = None) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from recipe_jobs import leave, meet, note, without
+from processes import leave, meet
+from recipe_jobs import note, without
 
 with without("wandb", "matplotlib"):
     from the_well.benchmark.metrics import VRMSE
