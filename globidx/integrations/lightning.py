@@ -40,6 +40,19 @@ class _Resuming(_Callback):
     """What both callbacks do: load to fit only, and let each validation read all."""
 
     _fits = True
+    #: What goes on from a record.
+    _resumed: Any
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a record; validation and tests, which read weights, leave all as it is.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What ``state_dict`` returned, on any number of processes.
+        """
+        if self._fits:
+            self._resumed.load_state_dict(state_dict)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ARG002
         """Remember whether the trainer fits; it loads callbacks to validate and test, too."""
@@ -101,7 +114,7 @@ class ResumableSamplerCallback(_Resuming):
                 "the callback resumes a ResumableDistributedSampler, got a "
                 f"{type(sampler).__name__}: pass the sampler of the training loader"
             )
-        self.sampler = sampler
+        self.sampler = self._resumed = sampler
         self._count = _Count(sampler)
         # Lightning's counts of batches that are ready and processed
         self._progress: Any = None
@@ -117,17 +130,6 @@ class ResumableSamplerCallback(_Resuming):
         if self._progress is not None and self._progress.ready != self._progress.processed:
             return self.sampler._ledger.without_held().to_dict()
         return self.sampler.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a record; validation and tests, which read weights, leave the sampler alone.
-
-        Parameters
-        ----------
-        state_dict : dict
-            What ``state_dict`` returned, on any number of processes.
-        """
-        if self._fits:
-            self.sampler.load_state_dict(state_dict)
 
     # -- training
 
@@ -216,7 +218,7 @@ class EpochCallback(_Resuming):
             )
         self.stream = stream
         self._places = places or _second
-        self._record = ResumableState({"stream": stream})
+        self._resumed = ResumableState({"stream": stream})
         # other streams have no length that Lightning would count
         self._count = (
             _Count(stream.sampler)
@@ -228,18 +230,7 @@ class EpochCallback(_Resuming):
 
     def state_dict(self) -> dict[str, Any]:
         """The record of all ranks. Collective, as Lightning's saves are."""
-        return dict(self._record.state_dict())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a record; validation and tests, which read weights, leave the stream alone.
-
-        Parameters
-        ----------
-        state_dict : dict
-            What ``state_dict`` returned, on any number of processes.
-        """
-        if self._fits:
-            self._record.load_state_dict(state_dict)
+        return dict(self._resumed.state_dict())
 
     # -- training
 

@@ -15,7 +15,7 @@ import torch.utils.data
 
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
-from globidx.core.datasets.known import datasets_inside
+from globidx.core.datasets.known import DEEPEST, datasets_inside
 from globidx.torch.collating.collate import default
 from globidx.torch.delivery.exchange import Exchange
 from globidx.torch.delivery.pinning import CudaPins
@@ -29,8 +29,6 @@ from globidx.torch.sampler import ResumableDistributedSampler
 from globidx.torch.workers import ShieldedLoader
 
 _log = logging.getLogger("globidx")
-#: How many datasets inside one another are looked at.
-_DEEPEST = 8
 WORKERS = ("processes", "threads")
 
 
@@ -508,7 +506,7 @@ class _Batches:
 
 def _hides_substitutes(dataset: Any, depth: int = 0) -> bool:
     """Whether some dataset inside this one replaces samples and cannot say so: it is asked for single samples."""
-    if getattr(dataset, "may_substitute", False) or depth > _DEEPEST:
+    if getattr(dataset, "may_substitute", False) or depth > DEEPEST:
         return False
     hidden = not hasattr(dataset, "__getitems__")
     return any(

@@ -97,27 +97,39 @@ def assert_exact(counts, world_size, what, epochs=3):
         assert trained.total() - SAMPLES < world_size, (what, epoch)
 
 
+def saved_and_resumed(folder, legs, worlds):
+    """Run legs of jobs, saved on two ranks and resumed on others; yields how many, when they have run."""
+    first, rest = [], defaultdict(list)
+    for leg, (saved, resumed) in legs.items():
+        name = leg.replace(" ", "_")
+        path = str(folder / f"{name}.ckpt")
+        first.append(f"{name}=" + json.dumps({"save": path, "trainer": THREE} | saved))
+        for ranks in worlds:
+            given = {"resume": path, "trainer": THREE} | resumed
+            rest[ranks].append(f"{name}-{ranks}=" + json.dumps(given))
+    run(2, "lightning_job.py", folder, *first)
+    for ranks in worlds:
+        run(ranks, "lightning_job.py", folder, *rest[ranks])
+        yield ranks
+
+
+def counts_of(folder, leg, ranks):
+    """How often each id was seen on both sides of a leg, which is as it must be."""
+    name = leg.replace(" ", "_")
+    counts = seen(folder, name, f"{name}-{ranks}")
+    if leg == "limited":
+        assert_limited(counts, ranks)
+    else:
+        assert_exact(counts, max(ranks, 2), (leg, ranks))
+    return counts
+
+
 @pytest.mark.slow
 def test_an_epoch_saved_on_2_ranks_ends_on_1_2_or_3_and_later_ones_are_whole(tmp_path):
     """Each way to save, and each number of ranks; validation always reads each of its samples as often."""
-    first, rest = [], defaultdict(list)
-    for leg, (saved, resumed) in LEGS.items():
-        name = leg.replace(" ", "_")
-        path = str(tmp_path / f"{name}.ckpt")
-        first.append(f"{name}=" + json.dumps({"save": path, "trainer": THREE} | saved))
-        for ranks in (1, 2, 3):
-            given = {"resume": path, "trainer": THREE} | resumed
-            rest[ranks].append(f"{name}-{ranks}=" + json.dumps(given))
-    run(2, "lightning_job.py", tmp_path, *first)
-    for ranks in (1, 2, 3):
-        run(ranks, "lightning_job.py", tmp_path, *rest[ranks])
+    for ranks in saved_and_resumed(tmp_path, LEGS, (1, 2, 3)):
         for leg in LEGS:
-            name = leg.replace(" ", "_")
-            counts = seen(tmp_path, name, f"{name}-{ranks}")
-            if leg == "limited":
-                assert_limited(counts, ranks)
-            else:
-                assert_exact(counts, max(ranks, 2), (leg, ranks))
+            counts = counts_of(tmp_path, leg, ranks)
             for kind, epoch in counts:
                 if kind == "val":
                     often = {counts[kind, epoch][id] for id in range(VALIDATED)}
@@ -141,26 +153,11 @@ ROWS = {"stream": "rows", "trainer": THREE | {"limit_train_batches": 20}}
 @pytest.mark.slow
 def test_a_stream_saved_on_2_ranks_ends_on_1_or_3(tmp_path):
     """Samples as with a sampler; rows of shards without end once in each of the stream's own epochs."""
-    first, rest = [], defaultdict(list)
     legs = {leg: [{"stream": "samples"} | side for side in sides] for leg, sides in STREAMS.items()}
     legs["rows"] = [ROWS | {"stop_at": 10, "workers": 2}, ROWS | {"workers": 1}]
-    for leg, (saved, resumed) in legs.items():
-        name = leg.replace(" ", "_")
-        path = str(tmp_path / f"{name}.ckpt")
-        first.append(f"{name}=" + json.dumps({"save": path, "trainer": THREE} | saved))
-        for ranks in (1, 3):
-            given = {"resume": path, "trainer": THREE} | resumed
-            rest[ranks].append(f"{name}-{ranks}=" + json.dumps(given))
-    run(2, "lightning_job.py", tmp_path, *first)
-    for ranks in (1, 3):
-        run(ranks, "lightning_job.py", tmp_path, *rest[ranks])
+    for ranks in saved_and_resumed(tmp_path, legs, (1, 3)):
         for leg in STREAMS:
-            name = leg.replace(" ", "_")
-            counts = seen(tmp_path, name, f"{name}-{ranks}")
-            if leg == "limited":
-                assert_limited(counts, ranks)
-            else:
-                assert_exact(counts, max(ranks, 2), (leg, ranks))
+            counts_of(tmp_path, leg, ranks)
         rows = seen(tmp_path, "rows", f"rows-{ranks}")
         assert rows["row", 0] == Counter(range(SAMPLES)), ranks
         of_streams = [count for (kind, _), count in rows.items() if kind == "row"]

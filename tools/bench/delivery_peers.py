@@ -14,19 +14,16 @@ import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import read_data
 from claims import at_least
-from measure import count, fresh_process, missing, table
+from measure import count, fresh_process, missing, rate, table
 from read_contestants import BATCH, NEEDS, WINDOW, files
 
 #: Our files, none of which is converted.
 LAYOUTS = ("zarr3 chunk 16", "hdf5 gzip", "hdf5 contiguous")
 WORKERS = (0, 1, 2)
-#: How long passes are repeated, in seconds: the best of them was disturbed least.
-_SECONDS = 3.0
 
 
 def peers(folder: Path, items: int, repeats: int) -> None:
@@ -62,17 +59,6 @@ def _tell(best: dict[tuple[str, int], float], present: list[str]) -> None:
             for peer in present:
                 ratio = ours / best[peer, workers]
                 print(f"{layout}, {workers} workers, ahead of {peer}: {at_least(1, ratio)}")
-
-
-def measure(batches: Iterable[Any]) -> float:
-    """Items a second from the first batch on, of the best pass."""
-    best, end = 0.0, perf_counter() + _SECONDS
-    while not best or perf_counter() < end:
-        stream = iter(batches)
-        next(stream)
-        start, items = perf_counter(), sum(map(_size, stream))
-        best = max(best, items / (perf_counter() - start))
-    return best
 
 
 def _size(batch: Any) -> int:
@@ -131,4 +117,4 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     folder, name, workers = sys.argv[1:]
     made = {**OURS, **PEERS}[name](Path(folder), int(workers))
-    print(json.dumps({"items_per_s": measure(made)}))
+    print(json.dumps({"items_per_s": rate(made, _size)}))

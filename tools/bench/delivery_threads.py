@@ -12,12 +12,11 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import read_data
 from claims import at_least, at_most
-from measure import count, fresh_process, mebibytes, table
+from measure import count, fresh_process, mebibytes, rate, table
 from read_contestants import BATCH, WINDOW, files
 
 LAYOUTS = ("zarr3 chunk 16", "hdf5 gzip")
@@ -27,8 +26,6 @@ LOADERS = ("torch", "processes", "threads")
 RATE, MEMORY = 0.85, 0.25
 #: What a process keeps of decoded chunks: the default, and enough for a long window of large items.
 CACHES = (64, 256)
-#: How long passes are repeated, in seconds: the best of them was disturbed least.
-_SECONDS = 3.0
 
 
 def threads(folder: Path, items: int, repeats: int) -> None:
@@ -90,17 +87,6 @@ def _memory(folder: Path) -> dict[str, str]:
 
 def _measured(what: str, *arguments: object) -> float:
     return float(fresh_process(Path(__file__), what, *arguments)["figure"])
-
-
-def rate(batches: Any) -> float:
-    """Items a second from the first batch on, of the best pass."""
-    best, end = 0.0, perf_counter() + _SECONDS
-    while not best or perf_counter() < end:
-        stream = iter(batches)
-        next(stream)
-        start, items = perf_counter(), sum(map(len, stream))
-        best = max(best, items / (perf_counter() - start))
-    return best
 
 
 def memory(batches: Any) -> float:

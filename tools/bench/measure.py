@@ -4,9 +4,14 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+#: How long passes are repeated, in seconds: the best of them was disturbed least.
+_SECONDS = 3.0
 
 
 def fresh_process(script: Path, *arguments: object) -> dict:
@@ -51,6 +56,17 @@ def median(values: Sequence[float | None]) -> float | None:
     """The median; None where there is nothing to measure."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def rate(batches: Iterable[Any], size: Callable[[Any], int] = len) -> float:
+    """Items a second from the first batch on, ``size`` of each, of the best pass of some seconds."""
+    best, end = 0.0, perf_counter() + _SECONDS
+    while not best or perf_counter() < end:
+        stream = iter(batches)
+        next(stream)
+        start, items = perf_counter(), sum(map(size, stream))
+        best = max(best, items / (perf_counter() - start))
+    return best
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

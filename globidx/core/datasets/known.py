@@ -26,6 +26,8 @@ _MOST_CHARACTERS = 256
 #: How many indices are compared with what they were. To read all of them at every look would be
 #: slow.
 _SPOTS = 16
+#: How many datasets inside one another are looked at.
+DEEPEST = 8
 _memo = Memo()
 
 
@@ -112,6 +114,20 @@ def datasets_inside(dataset: Any) -> list[Any]:
         else [getattr(dataset, name, None) for name in names]
     )
     return [one for one in inside if one is not None]
+
+
+def nested_datasets(dataset: Any, depth: int = 0) -> Iterator[Any]:
+    """Yield a dataset and all that lie in it, each before those that it holds.
+
+    >>> from types import SimpleNamespace as Wrapper
+    >>> [type(one).__name__ for one in nested_datasets(Wrapper(dataset=range(3)))]
+    ['SimpleNamespace', 'range']
+    """
+    yield dataset
+    # a wrapper may hold itself
+    if depth < DEEPEST:
+        for one in datasets_inside(dataset):
+            yield from nested_datasets(one, depth + 1)
 
 
 def chunking_of(dataset: Any, num_samples: int) -> Chunking:

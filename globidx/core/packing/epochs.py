@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from globidx.core.datasets.known import datasets_inside
+from globidx.core.datasets.known import nested_datasets
 from globidx.core.orders.base import Order
 from globidx.core.orders.mixture import Mixture
 from globidx.core.orders.passes import Passes
-
-#: How many datasets inside one another are looked at.
-_DEEPEST = 8
 
 
 def refuse_other_epochs(dataset: Any, order: Order) -> None:
@@ -29,9 +26,6 @@ def refuse_other_epochs(dataset: Any, order: Order) -> None:
         )
 
 
-def is_repacked(dataset: Any, depth: int = 0) -> bool:
+def is_repacked(dataset: Any) -> bool:
     """Whether it, or a dataset inside it, has other packs in each epoch."""
-    if getattr(dataset, "repack", None) is True:
-        return True
-    inside = datasets_inside(dataset) if depth < _DEEPEST else []
-    return any(is_repacked(one, depth + 1) for one in inside)
+    return any(getattr(one, "repack", None) is True for one in nested_datasets(dataset))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Hashable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from globidx.core.reading.lru import ByteLru
 from globidx.core.reading.planning import Run
 from globidx.disk.files import forks
+from globidx.disk.files.claims import Claims
 
 
 class BlockCache:
@@ -32,6 +33,7 @@ class BlockCache:
 
     def __init__(self, capacity: int, *, inherited: bool = False) -> None:
         self.capacity = capacity
+        self._claims = Claims()
         self._start_empty()
         forks.renew_in_child(self, BlockCache._inherit if inherited else BlockCache._start_empty)
 
@@ -59,9 +61,13 @@ class BlockCache:
         copy_runs(block, runs, rows)
         return True
 
-    def claim(self, key: Hashable) -> AbstractContextManager[object]:  # noqa: ARG002
-        """Hold while the block ``key`` is made, where others may be about to make it."""
-        return nullcontext()
+    def claim(self, key: Hashable) -> AbstractContextManager[bool]:
+        """Hold while the block ``key`` is made; yields whether no other thread is at it."""
+        return self._claims.taken(key)
+
+    def wait(self, key: Hashable) -> None:
+        """Return when no thread makes the block ``key``. Whoever waits may hold no claim."""
+        self._claims.wait(key)
 
     def room(
         self,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from globidx.disk.files import forks
-
-#: Waiting begins with the first, and doubles up to the second, in seconds.
-_SHORTEST, _LONGEST = 50e-6, 5e-3
+from globidx.disk.files.lock import taken_within
 
 
 class Exclusive:
@@ -44,7 +42,7 @@ class Exclusive:
         descriptor = os.open(self._path, flags, 0o666)
         self._descriptors.add(descriptor)
         try:
-            yield _taken(descriptor, time.monotonic() + timeout)
+            yield taken_within(timeout, partial(_is_taken, descriptor))
         finally:
             # before it is closed, since a forked child may have it open as well
             with suppress(OSError):
@@ -60,15 +58,9 @@ class Exclusive:
         self._descriptors = set()
 
 
-def _taken(descriptor: int, deadline: float) -> bool:
-    """Take the lock, asking until the deadline: a wait in the kernel has no end of its own."""
-    pause = _SHORTEST
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST)
+def _is_taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

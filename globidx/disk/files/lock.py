@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from filelock import FileLock, Timeout
 
 _log = logging.getLogger("globidx")
 _MOST_BYTES = 256
+#: Pauses begin with the first, and double up to the second, in seconds.
+_SHORTEST, _LONGEST = 2e-5, 2e-3
 
 
 @contextmanager
@@ -51,6 +54,22 @@ def work_lock(path: Path, *, timeout: float) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def taken_within(seconds: float, take: Callable[[], bool]) -> bool:
+    """Whether ``take`` had a lock, asked until then: a wait in the kernel has no end of its own.
+
+    >>> answers = iter([False, True])
+    >>> taken_within(1, lambda: next(answers)), taken_within(0, lambda: False)
+    (True, False)
+    """
+    deadline, pause = time.monotonic() + seconds, _SHORTEST
+    while not take():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST)
+    return True
 
 
 def _file_lock(path: Path) -> FileLock:

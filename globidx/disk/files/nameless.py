@@ -22,11 +22,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from globidx.disk.files import forks
+from globidx.disk.files.lock import taken_within
 
 _PREFIX = "globidx-"
 #: Whoever makes the memory holds the turn for as long as that takes: 0.25 s a GiB.
 _TURN_SECONDS = 120.0
-_SHORTEST, _LONGEST = 2e-5, 2e-3
+#: Between two looks at a socket that is bound and not listening yet, in seconds.
+_LOOK_SECONDS = 2e-3
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -167,7 +169,7 @@ def _await_end(address: str, deadline: float) -> None:
             waiting.connect(address)
         except OSError:
             # closed meanwhile, or bound and not listening yet
-            time.sleep(_LONGEST)
+            time.sleep(_LOOK_SECONDS)
             return
         credentials = waiting.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         process, user, _ = struct.unpack("3i", credentials)
@@ -265,17 +267,17 @@ def _set_lock(descriptor: int, kind: int, place: int) -> None:
 
 def _try_lock(descriptor: int, place: int, seconds: float, *, shared: bool = False) -> bool:
     kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-    deadline, pause = time.monotonic() + seconds, _SHORTEST
-    while True:
+
+    def take() -> bool:
         try:
             _set_lock(descriptor, kind, place)
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
+            if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
-        else:
-            return True
-        if time.monotonic() >= deadline:
-            return False
-        # the kernel would wait for ever: for a process that was stopped, say
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST)
+            raise
+        return True
+
+    try:
+        return taken_within(seconds, take)
+    except OSError:
+        return False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,22 @@ class SharedChunks:
         """Carry out runs out of a chunk; whether it is kept. If not, some rows may hold anything."""
         return self._blocks.take(self._key(key), runs, rows)
 
-    def claim(self, key: ChunkKey) -> AbstractContextManager[object]:
-        """Hold while a chunk is decoded, so that others wait for it."""
-        return self._blocks.claim(self._key(key))
+    @contextmanager
+    def claim(self, key: ChunkKey) -> Iterator[bool]:
+        """Hold while a chunk is decoded; yields whether no other thread is at it.
+
+        Another process is waited for.
+        """
+        with self._blocks.local.claim(key) as is_mine:
+            if not is_mine:
+                yield False
+                return
+            with self._blocks.claim(self._key(key)):
+                yield True
+
+    def wait(self, key: ChunkKey) -> None:
+        """Return when no thread decodes the chunk. Whoever waits may hold no claim."""
+        self._blocks.local.wait(key)
 
     def room(self, key: ChunkKey, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """An array to decode a claimed chunk into."""

@@ -24,7 +24,6 @@ from globidx.core.reading.selection import Cut, Selection
 from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache, copy_runs
-from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index.shared_chunks import SharedChunks
 from globidx.disk.index.snapshot import Snapshot
@@ -203,8 +202,7 @@ class Batch:
     """The samples of some ids, out of what the files held at one look.
 
     A refresh meanwhile changes nothing. With ``keeps`` False no chunk is kept for the next batches.
-    Crops are those of the ``moment``. Of the ``claims`` of all threads, a batch takes those of the
-    chunks that it decodes to keep.
+    Crops are those of the ``moment``.
     """
 
     def __init__(
@@ -217,9 +215,7 @@ class Batch:
         *,
         keeps: bool = True,
         moment: Moment = START,
-        claims: Claims | None = None,
     ) -> None:
-        self._claims = claims or Claims()
         self._keeps, self._moment = keeps, moment
         self._now, self._ids = now, sample_ids
         self._handles, self._cached = handles, cached
@@ -300,15 +296,7 @@ class Batch:
         except Exception as error:
             error.add_note(f"raised by {crop.label}, for sample id {id}")
             raise
-        alone = Batch(
-            self._now,
-            [id],
-            self._handles,
-            self._cached,
-            self._advice,
-            keeps=False,
-            claims=self._claims,
-        )
+        alone = Batch(self._now, [id], self._handles, self._cached, self._advice, keeps=False)
         # not where the batch is made, which would be as many places as there are samples
         with memory.made_by(np.empty):
             ((value,),) = alone.samples([field._replace(selection=selection, crop=None)])
@@ -397,7 +385,7 @@ class Batch:
     def _awaited(self, runs: list[Run], wanted: _Wanted) -> list[Run]:
         """The runs, when other threads have decoded their chunks, or failed to."""
         for run in runs:
-            self._claims.wait((*self._key(wanted), run.file, run.chunk))
+            self._cached.wait((*self._key(wanted), run.file, run.chunk))
         return runs
 
     def _key(self, wanted: _Wanted) -> tuple[object, int, Selection | None]:
@@ -502,10 +490,10 @@ class Batch:
                 self._taken += source.read(start, end, rows[target : target + end - start])
             return True
         if size > self._cached.capacity:
-            # no other thread would find it
+            # nobody else would find it
             self._decode_and_keep(runs, stop, wanted, rows)
             return True
-        with self._claims.taken((*self._key(wanted), unit, chunk)) as is_mine:
+        with self._cached.claim((*self._key(wanted), unit, chunk)) as is_mine:
             if is_mine:
                 self._decode_and_keep(runs, stop, wanted, rows)
             return is_mine
@@ -516,17 +504,16 @@ class Batch:
         """Decode a row of chunks that ends at ``stop``, unless another process or thread just has."""
         info, unit, chunk = wanted.info, runs[0].file, runs[0].chunk
         key, cached = (*self._key(wanted), unit, chunk), self._cached
-        with cached.claim(key):
-            # another one may have made it since this batch began
-            if cached.take(key, runs, rows):
-                self._hits += 1
-                return
-            with self._opened(unit, wanted) as source:
-                block = cached.room(key, (stop - chunk, *info.row_shape), info.memory)
-                self._taken += source.read(chunk, stop, block)
-            # before others have it: they may put something else in its place at once
-            copy_runs(block, runs, rows)
-            cached.put(key, block)
+        # another one may have made it since this batch began
+        if cached.take(key, runs, rows):
+            self._hits += 1
+            return
+        with self._opened(unit, wanted) as source:
+            block = cached.room(key, (stop - chunk, *info.row_shape), info.memory)
+            self._taken += source.read(chunk, stop, block)
+        # before others have it: they may put something else in its place at once
+        copy_runs(block, runs, rows)
+        cached.put(key, block)
 
     @contextmanager
     def _opened(self, unit: int, wanted: _Wanted) -> Iterator[Source]:

@@ -12,7 +12,6 @@ from typing import Any, cast
 from globidx.core.generator import START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.files.claims import Claims
 from globidx.disk.files.lru import HandleCache, default_capacity
 from globidx.disk.files.paths import is_remote
 from globidx.disk.files.shared_blocks import SharedBlocks
@@ -54,7 +53,6 @@ _OF_A_PROCESS = (
     "_advice",
     "_born_in",
     "_cached_objects",
-    "_claims",
     "_constants",
     "_indexes",
     "_kept",
@@ -133,15 +131,8 @@ class Reader:
             if self._line is not None:
                 self._line.forget()
             self._now = now
-        batch = Batch(
-            now,
-            sample_ids,
-            self.handles,
-            self._kept_of(now),
-            self._advice,
-            moment=moment,
-            claims=self._claims,
-        )
+        kept = self._kept_of(now)
+        batch = Batch(now, sample_ids, self.handles, kept, self._advice, moment=moment)
         if self.line is not None:
             self._foresee(self.line, sample_ids, now)
         try:
@@ -233,11 +224,7 @@ class Reader:
         What cannot be had is left to be told when the batch is read.
         """
         with suppress(*_UNREADABLE):
-            needs = list(
-                Batch(now, ids, self.handles, self._kept_of(now), claims=self._claims).needs(
-                    self.fields
-                )
-            )
+            needs = list(Batch(now, ids, self.handles, self._kept_of(now)).needs(self.fields))
             files = list(dict.fromkeys(need.file for need in needs))
             # one that cannot be opened is waited for here once, and where it is read
             opened = set(compress(files, line.map(partial(self._touch, now), files)))
@@ -290,7 +277,7 @@ class Reader:
     @property
     def line(self) -> Line | None:
         """What asks servers for files by URL; None where all files are local."""
-        if self._line is None and is_remote(self.manager.now.root):
+        if self._line is None and self._is_far:
             around = None if self.local_cache is None else self._kept_on_disk
             self._line = Line(self.bounds, self.manager.layout.storage_options, around=around)
         return self._line
@@ -316,7 +303,6 @@ class Reader:
         self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(
             capacity, self._counted
         )
-        self._claims = Claims()
         self._shared = self._chunks = None
         if self._shared_name is None:
             self.cached = BlockCache(self.cache_bytes)
@@ -324,9 +310,9 @@ class Reader:
             self._shared = SharedBlocks(self._shared_name, self.cache_bytes)
             self.cached = self._shared.local
         self._constants = ConstantReader(self.manager.constants, self.handles)
+        self._is_far = is_remote(self.manager.now.root)
         # what is far is not to be asked again for where chunks lie
-        far = is_remote(self.manager.now.root)
-        self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES) if far else self.cached)
+        self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES) if self._is_far else self.cached)
         self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)

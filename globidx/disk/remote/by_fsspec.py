@@ -70,6 +70,15 @@ class _Made:
 os.register_at_fork(after_in_child=_Made.keep)
 
 
+def listed(files: Any, path: str, base: str) -> Iterator[str]:
+    """The names of all files with bytes in them below ``path``, relative to ``base``, by one listing."""
+    base = files._strip_protocol(base).rstrip("/") + "/"
+    for name, about in files.find(path, detail=True).items():
+        # a server that does not tell sizes tells None
+        if about.get("size") != 0:
+            yield name.removeprefix(base)
+
+
 @contextmanager
 def as_os_errors() -> Iterator[None]:
     """Turn errors of the packages below fsspec into OSError.
@@ -133,11 +142,7 @@ class ByFsspec:
 
     def names(self, prefix: str) -> Iterator[str]:
         """The keys that begin with ``prefix``, of all files with bytes in them."""
-        base = self._files._strip_protocol(self._path).rstrip("/") + "/"
-        for name, about in self._files.find(self._at(prefix), detail=True).items():
-            # a server that does not tell sizes tells None
-            if about.get("size") != 0:
-                yield name.removeprefix(base)
+        return listed(self._files, self._at(prefix), self._path)
 
     def _at(self, key: str) -> str:
         return f"{self._path.rstrip('/')}/{key}" if key else self._path
@@ -148,8 +153,7 @@ class ByFsspec:
             data = self._call("cat_file", path)
             return Found(data, len(data), "")
         size, version = self._about(piece.key)
-        start = max(0, size + piece.start) if piece.start < 0 else piece.start
-        stop = size if piece.stop is None else min(piece.stop, size)
+        start, stop = piece.within(size)
         data = self._call("cat_file", path, start=start, end=stop)
         if len(data) != max(0, stop - start):
             raise PassingError(f"{len(data)} bytes came of [{start}, {stop})")
@@ -223,8 +227,7 @@ def _checked(status: int, headers: Mapping[str, str], body: bytes, piece: Piece)
     if match is None:
         raise PassingError("an answer with a part of the object does not say which")
     first, last, size = map(int, match.groups())
-    start = max(0, size + piece.start) if piece.start < 0 else piece.start
-    stop = size if piece.stop is None else min(piece.stop, size)
+    start, stop = piece.within(size)
     if (first, last + 1, len(body)) != (start, stop, stop - start):
         raise PassingError(
             f"asked for bytes [{start}, {stop}), got {len(body)} of [{first}, {last + 1})"

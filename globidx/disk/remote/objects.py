@@ -18,6 +18,15 @@ class Piece(NamedTuple):
     start: int = 0
     stop: int | None = None
 
+    def within(self, size: int) -> tuple[int, int]:
+        """The bounds of the bytes that an object of ``size`` bytes has of it.
+
+        >>> Piece("a", -3).within(10), Piece("a", 4, 20).within(10)
+        ((7, 10), (4, 10))
+        """
+        start = max(0, size + self.start) if self.start < 0 else self.start
+        return start, size if self.stop is None else min(self.stop, size)
+
 
 class Found(NamedTuple):
     """What came of a piece: its bytes, the size of the whole object, and the version of that.
@@ -34,14 +43,19 @@ class ReplacedError(ReadError):
     """An object is another one than what was read of it before: its server was reached."""
 
 
+def replaced(name: str, before: tuple[int, str], now: tuple[int, str]) -> ReplacedError:
+    """The error for an object that had one size and version, and now has others."""
+    return ReplacedError(
+        f"{name} was replaced while it was read: it had {before[0]} bytes, version {before[1]}, "
+        f"and has {now[0]}, version {now[1]}; refresh() the index and start a new epoch"
+    )
+
+
 def refuse_another(name: str, before: tuple[int, str], now: tuple[int, str]) -> None:
     """ReplacedError where an object, by its size and version, is another one than it was before."""
     # a back end that tells versions of some answers only proves nothing by their lack
     if before[0] != now[0] or (before[1] != now[1] and before[1] and now[1]):
-        raise ReplacedError(
-            f"{name} was replaced while it was read: it had {before[0]} bytes, version {before[1]}, "
-            f"and has {now[0]}, version {now[1]}; refresh() the index and start a new epoch"
-        )
+        raise replaced(name, before, now)
 
 
 class Objects(Protocol):

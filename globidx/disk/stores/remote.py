@@ -12,7 +12,7 @@ from typing import Any
 
 from globidx.disk.files.paths import split_chain
 from globidx.disk.remote.addresses import redacted
-from globidx.disk.remote.by_fsspec import as_os_errors, file_system
+from globidx.disk.remote.by_fsspec import as_os_errors, file_system, listed
 from globidx.disk.remote.line import for_scans
 from globidx.disk.stores.base import (
     HDF5_SUFFIXES,
@@ -76,11 +76,7 @@ def exists(url: str, options: Mapping[str, Any] | None = None) -> bool:
 def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
     """The names of all files with bytes in them below ``url``, relative to it, by one listing."""
     files, path = file_system(url, options)
-    base = files._strip_protocol(path).rstrip("/") + "/"
-    for name, about in files.find(path, detail=True).items():
-        # a server that does not tell sizes tells None
-        if about.get("size") != 0:
-            yield name.removeprefix(base)
+    return listed(files, path, path)
 
 
 def _is_file(files: Any, url: str, path: str) -> bool:

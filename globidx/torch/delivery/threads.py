@@ -22,15 +22,13 @@ import torch.utils.data
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from globidx.core.datasets.known import datasets_inside
+from globidx.core.datasets.known import nested_datasets
 
 #: How long the loop sleeps before it looks whether its threads are alive, in seconds. A signal that
 #: another thread received is handled then.
 _LOOK_SECONDS = 1.0
 #: How long the interpreter's exit waits for threads to finish what they read, in seconds.
 _EXIT_SECONDS = 2.0
-#: How many datasets inside one another are looked at.
-_DEEPEST = 8
 
 
 def refuse_unshareable(dataset: Any, context: Any) -> None:
@@ -298,12 +296,9 @@ def _until(end: float | None) -> float:
     return _LOOK_SECONDS if end is None else max(0.0, min(_LOOK_SECONDS, end - time.monotonic()))
 
 
-def _seeds_generators(dataset: Any, depth: int = 0) -> bool:
+def _seeds_generators(dataset: Any) -> bool:
     """Whether a dataset, or one inside it, seeds the generators of the process."""
-    return bool(getattr(dataset, "seed_transforms", False)) or (
-        depth < _DEEPEST
-        and any(_seeds_generators(one, depth + 1) for one in datasets_inside(dataset))
-    )
+    return any(getattr(one, "seed_transforms", False) for one in nested_datasets(dataset))
 
 
 @atexit.register

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from globidx.core.datasets.known import datasets_inside
+from globidx.core.datasets.known import nested_datasets
 from globidx.core.generator import BATCH, START, Moment
-
-#: How many datasets inside one another are looked at.
-_DEEPEST = 8
 
 
 class SharedMoment:
@@ -104,14 +101,10 @@ def batch_rng(sampler: Any) -> np.random.Generator:
     return Moment(sampler.seed, epoch).rng(done, BATCH)
 
 
-def moments_of(dataset: Any, depth: int = 0) -> list[SharedMoment]:
+def moments_of(dataset: Any) -> list[SharedMoment]:
     """The moments of a dataset and of those inside it: a ``Subset`` or ``ConcatDataset`` has none of its own."""
-    if depth > _DEEPEST:
-        return []
-    own = getattr(dataset, "moment", None)
-    found = [own] if isinstance(own, SharedMoment) else []
-    inside = datasets_inside(dataset)
-    return found + [one for part in inside for one in moments_of(part, depth + 1)]
+    found = (getattr(one, "moment", None) for one in nested_datasets(dataset))
+    return [one for one in found if isinstance(one, SharedMoment)]
 
 
 def tell(dataset: Any, moment: Moment) -> None:

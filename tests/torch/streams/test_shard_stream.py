@@ -47,9 +47,15 @@ class Shards:
 
 def run(stream, *, workers, batch_size, most=None):
     """The rows that a loop of at most so many batches trains on, each batch committed."""
+    seen = read_on(stream, workers=workers, batch_size=batch_size, most=most)
+    return [row for _, row in seen]
+
+
+def read_on(stream, *, workers, batch_size, most):
+    """The (epoch, row) that a loop of so many batches trains on, each batch committed."""
     seen = []
     for batch in itertools.islice(batches(stream, workers=workers, batch_size=batch_size), most):
-        seen += [row for row, _ in batch]
+        seen += [(int(place[0]), row) for row, place in batch]
         stream.commit([place for _, place in batch])
     return seen
 
@@ -157,15 +163,6 @@ def test_places_may_be_tensors(by):
 
 
 # -- infinite streams
-
-
-def read_on(stream, *, workers, batch_size, most):
-    """The (epoch, row) that a loop of so many batches trains on, each batch committed."""
-    seen = []
-    for batch in itertools.islice(batches(stream, workers=workers, batch_size=batch_size), most):
-        seen += [(int(place[0]), row) for row, place in batch]
-        stream.commit([place for _, place in batch])
-    return seen
 
 
 @settings(max_examples=6)

@@ -28,7 +28,7 @@ from globidx.disk.stores.grid import ChunkGrid, GridSource, one_by_one
 from globidx.disk.stores.hdf5 import swmr
 from globidx.disk.stores.hdf5.chunk_table import table_of
 from globidx.disk.stores.hdf5.presence import missing_message
-from globidx.disk.stores.hdf5.ranges import RangedBytes, range_file_of
+from globidx.disk.stores.hdf5.ranges import RangedBytes, beyond, range_file_of
 from globidx.errors import MissingChunkError, ReadError
 
 # H5Z_FILTER_* of H5Zpublic.h
@@ -383,10 +383,7 @@ class RawFile:
 
     def _refuse_beyond(self, offset: int, size: int) -> None:
         if not 0 <= offset <= self._end - size:
-            raise ReadError(
-                f"dataset {self._name} claims bytes [{offset}, {offset + size}) of a file of {self._end}: "
-                "the file was cut or damaged"
-            )
+            raise beyond(self._name, offset, size, self._end)
 
 
 def without_fletcher32(data: bytes) -> bytes:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from globidx.disk.local_cache.cached_objects import CachedObjects
 from globidx.disk.remote.ahead import Expected, Wish, wish
-from globidx.disk.remote.objects import Found, Objects, Piece
+from globidx.disk.remote.objects import Found, Objects, Piece, replaced
 from globidx.errors import ReadError
 
 #: Bytes of a page, and the most pages that are fetched ahead where HDF5 reads on and on.
@@ -176,11 +176,9 @@ class RangeFile(io.RawIOBase):
     def _checked(self, found: Found | None, piece: Piece) -> bytes:
         if found is None:
             raise ReadError("it was there when it was opened, and is no longer")
-        if (found.size, found.version) != (self.size, self.version):
-            raise ReadError(
-                f"it was replaced while it was read: it had {self.size} bytes, version {self.version}, and has "
-                f"{found.size}, version {found.version}; refresh() the index and start a new epoch"
-            )
+        before, now = (self.size, self.version), (found.size, found.version)
+        if now != before:
+            raise replaced("it", before, now)
         if piece.stop is not None and len(found.data) != piece.stop - piece.start:
             raise ReadError(
                 f"{len(found.data)} bytes came of [{piece.start}, {piece.stop}) of a file of {self.size}"
@@ -211,6 +209,14 @@ def place_of(name: str) -> str | RangeFile:
     return _open.get(name.encode("ascii", "replace"), name)
 
 
+def beyond(dataset: str, offset: int, size: int, end: int) -> ReadError:
+    """The error for bytes that a dataset claims, and its file of ``end`` bytes does not have."""
+    return ReadError(
+        f"dataset {dataset} claims bytes [{offset}, {offset + size}) of a file of {end}: "
+        "the file was cut or damaged"
+    )
+
+
 class RangedBytes:
     """The bytes of a dataset's file by URL, as ``fast.RawFile`` has those of a local one."""
 
@@ -227,10 +233,7 @@ class RangedBytes:
         if not size:
             return b""
         if not self.has(offset, size):
-            raise ReadError(
-                f"dataset {self._name} claims bytes [{offset}, {offset + size}) of a file of {self._file.size}: "
-                "the file was cut or damaged"
-            )
+            raise beyond(self._name, offset, size, self._file.size)
         return self._file.fetch(offset, offset + size)
 
     def wish(self, offset: int, size: int) -> Wish:
