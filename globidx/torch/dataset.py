@@ -271,6 +271,30 @@ class FileCacheDataset(torch.utils.data.Dataset[Any]):
         """
         return self._reader.foresight
 
+    def foresee(self, batches: Sequence[Sequence[int]], moment: Moment = START) -> None:
+        """Learn which batches this thread reads, the first of them now, so that what they need is on its way.
+
+        ``globidx.DataLoader`` tells it; it returns at once, and changes nothing of what is read.
+
+        Parameters
+        ----------
+        batches : sequence of sequences of int
+            Sample ids. Each call forgets what the one before it told.
+        moment : Moment
+            Seed and epoch that they are read for.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, zarr
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     array = zarr.create_array(f"{folder}/a.zarr", data=np.arange(6).reshape(3, 2))
+        ...     dataset = FileCacheDataset(GlobalIndexManager(folder))
+        ...     dataset.foresee([[0, 2], [1]])
+        ...     dataset.foresight
+        0
+        """
+        self._reader.foresee(batches, moment)
+
     @property
     def num_files(self) -> int:
         """How many files there are."""

@@ -401,6 +401,7 @@ class DataLoader(ShieldedLoader):
                 dataset=self.dataset,
                 # without batches nothing is told
                 batching=None if inner is sampler else self._batching(),
+                reads=not self.num_workers,
             )
         return self._drawn_batches
 

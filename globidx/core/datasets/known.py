@@ -80,23 +80,35 @@ def known(dataset: Any) -> Known:
         kept = _same_ids_as(dataset, length)
         if kept is not None:
             return kept
-        parts = getattr(dataset, "datasets", None)
-        ends = getattr(dataset, "cumulative_sizes", None)
-        if (
-            isinstance(parts, (list, tuple))
-            and isinstance(ends, list)
-            # a mixture that interleaves its parts may have both attributes, but not these sums
-            and ends == list(accumulate(map(len, parts)))
-        ):
+        parts = joined_in(dataset)
+        if parts is not None:
             return Concatenation(dataset, length, parts)
-        indices: Any = getattr(dataset, "indices", None)
-        source = getattr(dataset, "dataset", None)
-        # a Subset by whatever name: the core knows no torch, and a registry of classes would
-        if hasattr(source, "__len__") and _is_list(indices) and len(indices) == length:
-            selection = Selection(dataset, length, indices, source)
+        selected = selected_in(dataset)
+        if selected is not None:
+            selection = Selection(dataset, length, *selected)
             if selection.is_valid:
                 return selection
     return Plain(dataset, length)
+
+
+def joined_in(dataset: Any) -> Sequence[Any] | None:
+    """Return the datasets that one has one after the other; None if it is no concatenation."""
+    parts = getattr(dataset, "datasets", None)
+    ends = getattr(dataset, "cumulative_sizes", None)
+    if isinstance(parts, (list, tuple)) and isinstance(ends, list):
+        # a mixture that interleaves its parts may have both attributes, but not these sums
+        return parts if ends == list(accumulate(map(len, parts))) else None
+    return None
+
+
+def selected_in(dataset: Any) -> tuple[Any, Any] | None:
+    """Return the indices that a dataset selects of another one, and that; None if it selects none."""
+    indices: Any = getattr(dataset, "indices", None)
+    source = getattr(dataset, "dataset", None)
+    # a Subset by whatever name: the core knows no torch, and a registry of classes would
+    if hasattr(source, "__len__") and _is_list(indices) and len(indices) == len(dataset):
+        return indices, source
+    return None
 
 
 def datasets_inside(dataset: Any) -> list[Any]:

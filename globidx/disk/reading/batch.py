@@ -181,13 +181,17 @@ def rows_of(column: Column) -> Sequence[NDArray[Any]]:
 
 
 class Need(NamedTuple):
-    """Rows of a file, or of a sequence in it, that a field takes."""
+    """Rows of a file, or of a sequence in it, that a field takes.
+
+    ``is_alone``: they are decoded for themselves, also where others lie in the same chunk.
+    """
 
     file: int
     number: int
     field: FieldSpec
     start: int
     stop: int
+    is_alone: bool
 
 
 class _Wanted(NamedTuple):
@@ -240,16 +244,17 @@ class Batch:
     def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
         """The rows that have to be read for these fields, as far as that can be told before."""
         for field in fields:
-            if field.is_mask or field.crop is not None or field.is_sparse:
+            if field.is_mask or field.crop is not None:
                 continue
             info, plan = self._now.table.arrays[field.column], self._take(field.offsets).plan
             chunks = self._now.units.chunk_lengths[plan.files, field.column]
             wanted = _Wanted(field.column, info, field.selection)
-            for run in planning.runs(plan, info.rows, np.where(chunks > 1, chunks, 0)):
+            whole = np.where((chunks > 1) & (not field.is_sparse), chunks, 0)
+            for run in planning.runs(plan, info.rows, whole):
                 key = (*self._key(wanted), run.file, run.chunk)
                 if run.chunk < 0 or not self._cached.has(key):
                     file, number = self._now.units.place(run.file)
-                    yield Need(file, number, field, run.start, run.stop)
+                    yield Need(file, number, field, run.start, run.stop, run.chunk < 0)
 
     @property
     def counts(self) -> Counters:

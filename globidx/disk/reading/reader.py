@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import compress
+from itertools import compress, product
 from typing import Any, cast
 
-from globidx.core.generator import START, Moment
+from globidx.core.generator import CROP, START, Moment
 from globidx.core.index.table import Entry
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.lru import HandleCache, default_capacity
@@ -29,9 +29,9 @@ from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
-from globidx.disk.reading.sources import FarSource
+from globidx.disk.reading.sources import FarSource, TellingSource
 from globidx.disk.remote.ahead import Wish
-from globidx.disk.remote.foresight import Foresight
+from globidx.disk.remote.foresight import Foresight, Wishes
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Objects
 from globidx.disk.remote.options import server_of
@@ -122,19 +122,12 @@ class Reader:
 
         Of each constant, a list.
         """
-        now = self.manager.now
-        if now is not self._now:
-            # files of an older snapshot are not read again, and while they are open HDF5 would
-            # serve their old metadata
-            self.handles.close()
-            packings.require_alike(now, self.raw)
-            if self._line is not None:
-                self._line.forget()
-            self._now = now
+        now = self._renewed()
         kept = self._kept_of(now)
         batch = Batch(now, sample_ids, self.handles, kept, self._advice, moment=moment)
-        if self.line is not None:
-            self._foresee(self.line, sample_ids, now)
+        foresight = self._foresight_of(now, moment)
+        if foresight is not None:
+            foresight[0].before(sample_ids, foresight[1])
         try:
             columns = batch.columns(self.fields)
             if self.manager.constants:
@@ -143,6 +136,12 @@ class Reader:
             return columns
         finally:
             self._tally.add(batch.counts)
+
+    def foresee(self, batches: Sequence[Sequence[int]], moment: Moment = START) -> None:
+        """Learn which batches this thread reads, the first of them now, so that servers are asked ahead of time."""
+        foresight = self._foresight_of(self._renewed(), moment)
+        if foresight is not None:
+            foresight[0].tell(batches, foresight[1])
 
     @property
     def columns(self) -> list[int]:
@@ -210,31 +209,71 @@ class Reader:
             far=far,
         )
 
-    def _foresee(self, line: Line, sample_ids: Sequence[int], now: Snapshot) -> None:
-        """Ask servers for what this batch needs, and for what those after it do."""
-        if self._cached_objects and all(one.is_filled for one in self._cached_objects):
-            return
+    def _renewed(self) -> Snapshot:
+        """The files as they were found last, by which all is read from here on."""
+        now = self.manager.now
+        if now is not self._now:
+            # files of an older snapshot are not read again, and while they are open HDF5 would
+            # serve their old metadata
+            self.handles.close()
+            packings.require_alike(now, self.raw)
+            if self._line is not None:
+                self._line.forget()
+            self._now = now
+        return now
+
+    def _foresight_of(self, now: Snapshot, moment: Moment) -> tuple[Foresight, Wishes] | None:
+        """What asks servers ahead of time, and what for; None where there is nobody to ask."""
+        line, kept = self.line, self._cached_objects
+        if line is None or (kept and all(one.is_filled for one in kept)):
+            return None
         if self._foresight is None:
             self._foresight = Foresight(line.ahead)
-        self._foresight.before(sample_ids, lambda ids: self._wishes(line, now, ids))
+        return self._foresight, partial(self._wishes, line, now, moment)
 
-    def _wishes(self, line: Line, now: Snapshot, ids: Sequence[int]) -> list[Wish]:
+    def _wishes(
+        self, line: Line, now: Snapshot, moment: Moment, ids: Sequence[int]
+    ) -> Iterator[list[Wish]]:
         """What a batch asks servers for, its files opened at the same time.
 
         What cannot be had is left to be told when the batch is read.
         """
         with suppress(*_UNREADABLE):
-            needs = list(Batch(now, ids, self.handles, self._kept_of(now)).needs(self.fields))
+            needs = list(self._needs(now, moment, ids))
             files = list(dict.fromkeys(need.file for need in needs))
             # one that cannot be opened is waited for here once, and where it is read
             opened = set(compress(files, line.map(partial(self._touch, now), files)))
             sources = [(need, self._far_source(now, need)) for need in needs if need.file in opened]
-            far = [(source, need.start, need.stop) for need, source in sources if source]
+            far = [(need, source) for need, source in sources if source]
             # of each shard that was not read from yet, the index
-            unknown = {(one, chunk): None for one, *rows in far for chunk in one.unknown(*rows)}
+            unknown = {
+                (source, chunk): None
+                for need, source in far
+                for chunk in source.unknown(need.start, need.stop)
+            }
             line.map(lambda one: one[0].look_up(one[1]), list(unknown))
-            return [wish for source, *rows in far for wish in source.pieces(*rows)]
-        return []
+            yield _wished((need, one.pieces(need.start, need.stop)) for need, one in far)
+            # what those of the first kind tell, once they are there
+            yield _wished(
+                (need, one.told(need.start, need.stop))
+                for need, one in far
+                if isinstance(one, TellingSource)
+            )
+
+    def _needs(self, now: Snapshot, moment: Moment, ids: Sequence[int]) -> Iterator[Need]:
+        """The rows that a batch takes, those of which each sample takes another part among them."""
+        kept = self._kept_of(now)
+        yield from Batch(now, ids, self.handles, kept).needs(self.fields)
+        for field, id in product(self.fields, ids):
+            if field.crop is not None:
+                # what it raises is raised where the sample is read
+                with suppress(Exception):
+                    selection = field.crop.of(moment.rng(int(id), CROP))
+                    of_one = field._replace(selection=selection, crop=None)
+                    for need in Batch(now, [id], self.handles, kept).needs([of_one]):
+                        yield need._replace(
+                            field=field._replace(selection=selection), is_alone=True
+                        )
 
     def _touch(self, now: Snapshot, file: int) -> bool:
         """Open a file, so that it need not be waited for later; whether that could be done."""
@@ -249,7 +288,7 @@ class Reader:
             source = (
                 file.source(column, need.number)
                 if selection is None
-                else file.part(column, need.number, selection)
+                else file.part(column, need.number, selection, keep=need.field.crop is None)
             )
             # to ask the protocol itself takes longer than all else that is planned
             return cast(FarSource, source) if hasattr(source, "pieces") else None
@@ -354,6 +393,15 @@ class Reader:
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
                 "refresh() the index and start a new epoch"
             )
+
+
+def _wished(asked: Iterable[tuple[Need, list[Wish]]]) -> list[Wish]:
+    """The wishes of all needs; where a chunk is decoded once for the batch, it is wished for once."""
+    wishes, shared = [], set[Wish]()
+    for need, some in asked:
+        wishes += [one for one in some if need.is_alone or one not in shared]
+        shared.update(() if need.is_alone else some)
+    return wishes
 
 
 def far_store(path: str, entry: Entry, line: Line) -> Any:

@@ -99,6 +99,14 @@ class FarSource(Protocol):
         """Ask a server where something lies."""
 
 
+@runtime_checkable
+class TellingSource(FarSource, Protocol):
+    """A source whose first pieces tell which others it will ask for."""
+
+    def told(self, start: int, stop: int) -> list[Wish]:
+        """The pieces that follow; it may wait for the first ones."""
+
+
 def selected(source: Source, selection: Selection) -> PartSource:
     """What is selected of the rows of ``source``, each read whole where it has no better way."""
     if isinstance(source, SelectableSource):

@@ -6,7 +6,7 @@ It is a help and no more: what was not fetched, or was forgotten, is fetched whe
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import groupby, zip_longest
 from typing import NamedTuple
@@ -37,8 +37,8 @@ def wish(objects: Objects, piece: Piece, nbytes: int) -> Wish:
 class Ahead:
     """At most ``most`` bytes of pieces that are expected, fetched by ``hands``.
 
-    A *ticket* stands for a batch. A piece is kept while a batch that is expected wants it; one that
-    no other batch wants is gone with the batch that has taken it.
+    A *ticket* stands for a batch. A piece is kept while a batch that is expected wants it: one that no
+    other batch wants is gone when the batch has taken it as often as it was wished for.
     """
 
     def __init__(self, hands: Hands, most: int) -> None:
@@ -64,17 +64,18 @@ class Ahead:
             self._send()
             return [ticket for ticket in dict.fromkeys(tickets) if ticket not in before]
 
-    def want(self, ticket: Hashable, wishes: Iterable[Wish], *, first: bool = False) -> None:
-        """Fetch what a batch will ask for; ``first`` before what others want.
+    def want(self, ticket: Hashable, wishes: Iterable[Wish]) -> None:
+        """Fetch what a batch will ask for, each piece as often as it is wished for.
 
-        What is kept on a disk of this machine comes sooner when it is asked for.
+        What a batch needs that is read now goes first. What is kept on a disk of this machine comes
+        sooner when it is asked for.
         """
         wishes = [one for one in wishes if not _is_kept(one)]
         with self._changed:
             if ticket not in self._expected():
                 return
             fetches = list(self._fetches(ticket, wishes))
-            if first:
+            if ticket in (tickets[0] for tickets in self._readers.values() if tickets):
                 self._waiting.extendleft(reversed(fetches))
             else:
                 self._waiting.extend(fetches)
@@ -93,14 +94,20 @@ class Ahead:
                 kept.awaited += 1
                 self._changed.wait_for(lambda: kept.is_here or kept.error is not None)
                 kept.awaited -= 1
-                if self._kept.get(key) is kept and kept.tickets <= self._read_now():
-                    self._drop(key)
+                if self._kept.get(key) is kept:
+                    self._release(key, self._now())
                     self._send()
         if kept is None:
             return objects.get(piece)
         if kept.error is not None:
             raise ReadError(kept.error)
         return kept.found
+
+    @property
+    def now(self) -> Hashable:
+        """The batch that this thread reads, as far as it has told; None otherwise."""
+        with self._changed:
+            return self._now()
 
     @property
     def expected(self) -> set[Hashable]:
@@ -126,8 +133,9 @@ class Ahead:
     def _expected(self) -> set[Hashable]:
         return {ticket for tickets in self._readers.values() for ticket in tickets}
 
-    def _read_now(self) -> set[Hashable]:
-        return {tickets[0] for tickets in self._readers.values() if tickets}
+    def _now(self) -> Hashable:
+        tickets = self._readers.get(threading.get_ident())
+        return tickets[0] if tickets else None
 
     def _fetches(self, ticket: Hashable, wishes: Iterable[Wish]) -> Iterator[_Fetch]:
         """Requests for the pieces that nobody has asked for yet, in the sequence of the wishes."""
@@ -141,7 +149,7 @@ class Ahead:
                 if kept is None:
                     kept = self._kept[key] = _Kept(wish.nbytes)
                     new.append(wish)
-                kept.tickets.add(ticket)
+                kept.tickets[ticket] += 1
             groups = neighbours.grouped([wish.piece for wish in new])
             for _, members in sorted(groups, key=lambda one: one[1][0]):
                 pieces = [new[index].piece for index in members]
@@ -186,9 +194,12 @@ class Ahead:
             self._send()
 
     def _release(self, key: tuple[str, Piece], ticket: Hashable) -> None:
+        """Let a batch have taken a piece once, or be without a need of it."""
         kept = self._kept.get(key)
-        if kept is not None:
-            kept.tickets.discard(ticket)
+        if kept is not None and ticket in kept.tickets:
+            kept.tickets[ticket] -= 1
+            if not kept.tickets[ticket]:
+                del kept.tickets[ticket]
             if not kept.tickets:
                 self._drop(key)
 
@@ -218,7 +229,8 @@ class _Kept:
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self.tickets: set[Hashable] = set()
+        # and how often each will take it
+        self.tickets: Counter[Hashable] = Counter()
         self.found: Found | None = None
         self.error: str | None = None
         self.is_sent = self.is_here = False

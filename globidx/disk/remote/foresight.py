@@ -1,17 +1,18 @@
-"""What the batch that is read asks servers for, and those that come after it: asked for ahead of time."""
+"""What batches ask servers for, those that are read and those that come after them: asked for at once."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from globidx.disk.files import forks
 from globidx.disk.remote.ahead import Ahead, Wish
 from globidx.disk.remote.hands import Hands
 
 Ids = tuple[int, ...]
-#: Finds out what a batch asks for; it may wait for servers, and raises nothing.
-Wishes = Callable[[Ids], list[Wish]]
+#: Finds out what a batch asks for, and asks for each part of it before it goes on to find out what
+#: follows from that; it may wait for servers, and raises nothing.
+Wishes = Callable[[Ids], Iterable[Sequence[Wish]]]
 
 
 class Foresight:
@@ -22,28 +23,41 @@ class Foresight:
         self._start()
         forks.renew_in_child(self, Foresight._start)
 
-    def before(self, ids: Sequence[int], wishes: Wishes) -> None:
-        """Ask for all that the batch of ``ids`` needs at once, and then for what those after it do.
+    def tell(self, batches: Sequence[Sequence[int]], wishes: Wishes) -> None:
+        """Learn which batches this thread reads, the first of them now; others are forgotten.
 
-        ``ids`` may know the latter, as ``coming``.
+        What they need is found out and asked for meanwhile. The first may be empty: nothing is read
+        here, but of what others read next to it.
         """
-        batches = list(dict.fromkeys([tuple(ids), *map(tuple, getattr(ids, "coming", ()))]))
-        unknown = set(self.ahead.expect(batches))
-        new = {batch: _Plan(self.ahead, batch, wishes) for batch in batches if batch in unknown}
+        tickets: list[Ids] = list(dict.fromkeys(map(tuple, batches)))
+        # at once, or another thread would find a batch expected that has no plan
         with self._lock:
+            # of no ids there is nothing to find out
+            unknown = set(self.ahead.expect(tickets)) - {()}
+            new: dict[Hashable, _Plan] = {
+                batch: _Plan(self.ahead, batch, wishes) for batch in tickets if batch in unknown
+            }
             self._plans |= new
             for gone in self._plans.keys() - self.ahead.expected:
                 del self._plans[gone]
-            plan = self._plans.get(batches[0])
-        for batch in batches[1:]:
-            if batch in new:
-                self._planner.put(new[batch])
+        for plan in new.values():
+            self._planner.put(plan)
+
+    def before(self, ids: Sequence[int], wishes: Wishes) -> None:
+        """Have all asked for that the batch needs which this thread was told of, or else these ``ids`` do.
+
+        They may be a part of that batch, as where a wrapper reads one after the other.
+        """
+        plan = self._plans.get(self.ahead.now)
+        if plan is None or not plan.covers(ids):
+            self.tell([ids], wishes)
+            plan = self._plans.get(tuple(ids))
         if plan is not None:
-            plan.make(first=True)
+            plan.make()
 
     def _start(self) -> None:
         self._lock = threading.Lock()
-        self._plans: dict[Ids, _Plan] = {}
+        self._plans: dict[Hashable, _Plan] = {}
         self._planner = Hands(1)
 
 
@@ -52,13 +66,18 @@ class _Plan:
 
     def __init__(self, ahead: Ahead, batch: Ids, wishes: Wishes) -> None:
         self._ahead, self._batch, self._wishes = ahead, batch, wishes
+        self._members = frozenset(batch)
         self._lock, self._is_made = threading.Lock(), False
 
-    def make(self, *, first: bool = False) -> None:
+    def covers(self, ids: Sequence[int]) -> bool:
+        return self._members.issuperset(ids)
+
+    def make(self) -> None:
         with self._lock:
             if not self._is_made and self._batch in self._ahead.expected:
                 self._is_made = True
-                self._ahead.want(self._batch, self._wishes(self._batch), first=first)
+                for some in self._wishes(self._batch):
+                    self._ahead.want(self._batch, some)
 
     def drop(self) -> None:
         pass

@@ -23,6 +23,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from globidx.core.datasets.known import nested_datasets
+from globidx.torch.loops.foreseen import announced
 
 #: How long the loop sleeps before it looks whether its threads are alive, in seconds. A signal that
 #: another thread received is handled then.
@@ -89,7 +90,7 @@ class ThreadIterator(_BaseDataLoaderIter):
             self._team.close()
 
     def _start(self) -> None:
-        read = self._fetch
+        read: Any = announced(self._dataset, self._fetch)
         if self._pin_memory:
             device = torch.accelerator.current_device_index()
             read = Pinned(read, self._pin_memory_device, device)

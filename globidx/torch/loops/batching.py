@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch.utils.data
@@ -13,6 +12,7 @@ import torch.utils.data
 from globidx.core.generator import Moment
 from globidx.core.progress.limits import MAX_PASSED_OVER
 from globidx.errors import CommitError
+from globidx.torch.loops.foreseen import Foreseen, ForeseenIds, announce, foresight_of
 from globidx.torch.loops.iterator import Resumable
 from globidx.torch.loops.ledger import Ledger
 from globidx.torch.loops.moments import DatedIds
@@ -80,8 +80,9 @@ class DrawnBatches:
     """A batch sampler that notes the ids of each batch it draws, and dates them.
 
     Unless it yields ids ``in_order``, those of the sampler one after another, it may regroup them:
-    then they are looked up in a second iterator of the sampler. A ``dataset`` that has a use for it
-    is told which batches come next, as ``batching`` cuts them.
+    then they are looked up in a second iterator of the sampler. Where a ``dataset`` has a use for it,
+    ids know which batches come next, as ``batching`` cuts them. If the thread that draws them also
+    reads them (``reads``), the dataset is told here.
     """
 
     def __init__(
@@ -93,8 +94,9 @@ class DrawnBatches:
         is_dated: bool = False,
         dataset: Any = None,
         batching: Batching | None = None,
+        reads: bool = False,
     ) -> None:
-        self._inner, self._sampler = inner, sampler
+        self._inner, self._sampler, self._reads = inner, sampler, reads
         self._in_order, self._is_dated = in_order, is_dated
         self._dataset, self._batching = dataset, batching
         self.drawn: deque[DrawnBatch] = deque()
@@ -117,12 +119,21 @@ class DrawnBatches:
                 # a loader without batches draws single ids
                 ids = list(map(int, batch)) if isinstance(batch, Iterable) else [int(batch)]
             drawn.append((ids, at))
-            coming = () if foreseen is None else foreseen.after(ids, self._sampler._ledger.coming)
-            yield self._dated(ids, coming) if self._is_dated or coming else batch
+            yield self._given(batch, ids, foreseen)
+
+    def _given(self, batch: Any, ids: list[int], foreseen: Foreseen | None) -> Any:
+        """A batch as the dataset is asked for it."""
+        if foreseen is None:
+            return DatedIds(ids, self._moment()) if self._is_dated else batch
+        coming = foreseen.after(ids, self._sampler._ledger.coming)
+        given = ForeseenIds(ids, self._moment(), coming)
+        if self._reads:
+            announce(self._dataset, given)
+        return given
 
     def _foreseen(self) -> Foreseen | None:
         """What tells the dataset which batches come next; None for one that has no use for it."""
-        batching, count = self._batching, getattr(self._dataset, "foresight", 0)
+        batching, count = self._batching, foresight_of(self._dataset)
         if not count or not self._in_order or batching is None or batching.size is None:
             return None
         return Foreseen(batching.size, lanes=max(1, batching.workers), count=count)
@@ -130,52 +141,10 @@ class DrawnBatches:
     def _window(self) -> Window:
         return Window(self._sampler._ledger.issue(self._sampler), type(self._inner).__name__)
 
-    def _dated(self, ids: list[int], coming: Sequence[Sequence[int]] = ()) -> DatedIds:
+    def _moment(self) -> Moment:
         # the epoch is that of the pass: what is drawn was not delivered yet
         ledger = self._sampler._ledger
-        return DatedIds(ids, Moment(ledger.tracker.seed, ledger.epoch), coming)
-
-
-class Foreseen:
-    """The batches that follow one another, ``size`` ids each, as they will be drawn.
-
-    Of each ``lanes``-th of them, which one worker reads, as many are told as hold ``count`` ids.
-    Nothing is drawn for that. What turns out otherwise ends it, for it is a help and no more.
-
-    Examples
-    --------
-    >>> foreseen = Foreseen(2, lanes=2, count=4)
-    >>> foreseen.after([7, 3], lambda: iter([7, 3, 5, 0, 1, 4, 8, 2, 6, 9, 11]))
-    [[1, 4], [6, 9]]
-    >>> foreseen.after([5, 0], iter)
-    [[8, 2], [11]]
-    >>> foreseen.after([1, 3], iter), foreseen.after([8, 2], iter)
-    ([], [])
-    """
-
-    def __init__(self, size: int, *, lanes: int, count: int) -> None:
-        self._size, self._lanes = size, lanes
-        self._depth = max(2, -(-count // size))
-        self._ids: Iterator[int] | None = None
-        self._next: deque[list[int]] = deque()
-        self._is_over = False
-
-    def after(
-        self, drawn: Sequence[int], coming: Callable[[], Iterator[int]]
-    ) -> Sequence[Sequence[int]]:
-        """The batches after the one that was ``drawn``; ``coming`` begins the ids with the first."""
-        if self._ids is None:
-            # only now, when the pass has begun
-            self._ids = coming()
-        while not self._is_over and len(self._next) <= self._lanes * self._depth:
-            batch = list(islice(self._ids, self._size))
-            if not batch:
-                break
-            self._next.append(batch)
-        if not self._next or self._next.popleft() != drawn:
-            self._is_over = True
-            self._next.clear()
-        return list(islice(self._next, self._lanes - 1, None, self._lanes))
+        return Moment(ledger.tracker.seed, ledger.epoch)
 
 
 class Window:

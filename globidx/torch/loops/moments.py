@@ -51,19 +51,14 @@ class SharedMoment:
 
 
 class DatedIds(list[int]):
-    """The ids of a batch, and the moment that they were drawn for.
+    """The ids of a batch, and the moment that they were drawn for."""
 
-    ``coming`` are the ids of batches that the same worker will most likely read next.
-    """
-
-    def __init__(
-        self, ids: Sequence[int], moment: Moment, coming: Sequence[Sequence[int]] = ()
-    ) -> None:
+    def __init__(self, ids: Sequence[int], moment: Moment) -> None:
         super().__init__(ids)
-        self.moment, self.coming = moment, coming
+        self.moment = moment
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DatedIds, (list(self), self.moment, self.coming)
+        return DatedIds, (list(self), self.moment)
 
 
 def batch_rng(sampler: Any) -> np.random.Generator:

@@ -115,7 +115,7 @@ def test_the_batch_that_is_read_goes_first(hands):
     ahead.expect(["now", "next"])
     ahead.want("next", wishes(stock, *"cdefgh"))
     stock.await_asked(4)
-    ahead.want("now", wishes(stock, "a"), first=True)
+    ahead.want("now", wishes(stock, "a"))
     stock.gate.set()
     stock.await_asked(5)
     assert stock.asked[4] == Piece("a")

@@ -14,19 +14,6 @@ from globidx.disk.remote.objects import Piece
 from .test_ahead import SIZE, Stock
 
 
-class Ids(list):
-    """Ids that know what comes next."""
-
-    coming = ()
-
-
-def told(ids, *coming):
-    """A batch, and those after it."""
-    made = Ids(ids)
-    made.coming = coming
-    return made
-
-
 @pytest.fixture
 def seen():
     """A foresight over a stock, what was planned, and by which thread."""
@@ -36,33 +23,33 @@ def seen():
 
     def wishes(ids):
         plans.append((ids, threading.current_thread()))
-        return [Wish(stock, Piece(str(id)), SIZE) for id in ids]
+        yield [Wish(stock, Piece(str(id)), SIZE) for id in ids]
 
     yield Foresight(ahead), wishes, plans, stock, Expected(stock, ahead)
     hands.close()
 
 
-def test_coming_batches_are_planned_by_another_thread_and_fetched(seen):
+def planned(plans):
+    return sorted(ids for ids, _ in plans)
+
+
+def test_batches_are_planned_by_another_thread_and_fetched(seen):
     """The loop does not wait for that; what it then asks for was asked for already."""
     foresight, wishes, plans, stock, objects = seen
-    foresight.before(told([1, 2], [3, 4], [5, 6]), wishes)
+    foresight.tell([[1, 2], [3, 4], [5, 6]], wishes)
     stock.await_asked(6)
-    # whichever thread is first
-    assert sorted(ids for ids, _ in plans) == [(1, 2), (3, 4), (5, 6)]
-    main = threading.current_thread()
-    assert [thread is main for _, thread in sorted(plans, key=lambda plan: plan[0])] == [
-        True,
-        False,
-        False,
-    ]
-    foresight.before(told([3, 4], [5, 6], [7]), wishes)
+    assert planned(plans) == [(1, 2), (3, 4), (5, 6)]
+    assert threading.current_thread() not in [thread for _, thread in plans]
+    foresight.before([1, 2], wishes)
+    foresight.tell([[3, 4], [5, 6], [7]], wishes)
+    foresight.before([3, 4], wishes)
     stock.await_asked(7)
     assert objects.get(Piece("3")).size == SIZE
-    assert sorted(ids for ids, _ in plans) == [(1, 2), (3, 4), (5, 6), (7,)]
+    assert planned(plans) == [(1, 2), (3, 4), (5, 6), (7,)]
     assert len(stock.asked) == 7
 
 
-def test_ids_that_know_nothing_are_planned_when_they_are_read(seen):
+def test_ids_of_which_nobody_told_are_planned_when_they_are_read(seen):
     """As of any other loader."""
     foresight, wishes, plans, stock, _ = seen
     for ids in ([1], [2], [1]):
@@ -71,11 +58,32 @@ def test_ids_that_know_nothing_are_planned_when_they_are_read(seen):
     stock.await_asked(3)
 
 
+def test_a_batch_that_is_read_by_its_samples_is_asked_for_at_once(seen):
+    """And what comes next is not forgotten."""
+    foresight, wishes, plans, stock, objects = seen
+    foresight.tell([[1, 2, 3], [4]], wishes)
+    for id in (2, 1, 3):
+        foresight.before([id], wishes)
+        assert objects.get(Piece(str(id))).size == SIZE
+    stock.await_asked(4)
+    assert planned(plans) == [(1, 2, 3), (4,)] and len(stock.asked) == 4
+
+
+def test_a_dataset_that_is_not_read_now_is_told_what_is_read_of_it_next(seen):
+    """Of several datasets in one, a batch may have samples of one alone."""
+    foresight, wishes, plans, stock, _ = seen
+    foresight.tell([[], [4], []], wishes)
+    stock.await_asked(1)
+    foresight.tell([[4], []], wishes)
+    foresight.before([4], wishes)
+    assert planned(plans) == [(4,)] and len(stock.asked) == 1
+
+
 def test_a_batch_that_did_not_come_is_not_waited_for(seen):
     """What was foreseen is forgotten with the loop that told it."""
     foresight, wishes, _, stock, _ = seen
-    foresight.before(told([1], [2], [3]), wishes)
+    foresight.tell([[1], [2], [3]], wishes)
     stock.await_asked(3)
-    foresight.before(told([9]), wishes)
+    foresight.before([9], wishes)
     stock.await_asked(4)
     assert foresight.ahead.expected == {(9,)}
