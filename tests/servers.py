@@ -60,8 +60,8 @@ class Server:
     def plan(self, *faults):
         """Do wrong by these dicts, each for requests that it matches, in place of those before.
 
-        ``path``: a part of the path. ``kind``: ``"status"`` (``status``, and ``retry_after``
-        seconds), ``"reset"`` (the connection, where the answer should begin), ``"stall"`` (for ever,
+        ``path``: a part of the path. ``kind``: ``"status"`` (``status``, ``retry_after``
+        seconds, ``body``), ``"reset"`` (the connection, where the answer should begin), ``"stall"`` (for ever,
         in the middle of the body), ``"truncate"`` (end in the middle of it), ``"shift"`` (a range
         one byte further than what was asked for, and said), ``"lie"`` (bytes of another range under
         the head of the one asked for), ``"pack"`` (by gzip, for those that take it), ``"whole"`` (no ranges), ``"slow"`` (``seconds`` more).
@@ -168,7 +168,8 @@ async def _respond(site, writer, method, path, query, headers, fault):
         return await _send(writer, 403, b"no secret")
     if fault.get("kind") == "status":
         more = {"Retry-After": fault["retry_after"]} if "retry_after" in fault else {}
-        return await _send(writer, fault["status"], b"as planned", more)
+        body = fault.get("body", "as planned").encode()
+        return await _send(writer, fault["status"], body, more)
     if fault.get("kind") == "reset":
         connection = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -12,7 +12,8 @@ from typing import Any
 from globidx.disk.files import forks
 from globidx.disk.local_cache.entry import ABOUT, ABSENT, Identity, Kept
 from globidx.disk.local_cache.folder import LocalCache
-from globidx.disk.remote.objects import Found, Objects, Piece, ReplacedError
+from globidx.disk.remote.objects import Found, Objects, OutageError, Piece
+from globidx.errors import ReadError
 
 _log = logging.getLogger("globidx")
 #: How long the version of an object counts without asking for it again, in ns: a day.
@@ -52,7 +53,7 @@ class CachedObjects:
     ``counts_for`` ns from when the server last told it. After that, the server is asked for one
     byte; if it has another version, or another size, the piece is fetched anew. If it cannot be
     reached, what is kept counts, so that a filled cache serves without a network. That an object is
-    absent counts only then, and so do metadata of stores.
+    absent counts only then, and so do metadata of stores. What the server refuses is an error.
 
     Parameters
     ----------
@@ -241,8 +242,6 @@ class CachedObjects:
         pieces = [Piece(key, 0, 1 if size > 0 else None) for key, size in sizes.items()]
         try:
             return dict(zip(sizes, self._inner.get_many(pieces), strict=True))
-        except ReplacedError:
-            raise
         except OSError as error:
             self._go_offline(error)
             return {}
@@ -266,6 +265,9 @@ class CachedObjects:
         return fetched
 
     def _go_offline(self, error: OSError) -> None:
+        # what a server refuses, it has answered: the credentials have expired, say
+        if isinstance(error, ReadError) and not isinstance(error, OutageError):
+            raise error
         if not self._asks_from:
             _log.warning(
                 "going on with what is kept of %s, which is not asked: %s", self.url, error

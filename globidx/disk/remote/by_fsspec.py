@@ -11,14 +11,11 @@ from weakref import WeakSet
 
 from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.objects import Found, Piece
-from globidx.disk.remote.retries import Bounds, PassingError
+from globidx.disk.remote.retries import Bounds, PassingError, passes, seconds
 from globidx.errors import MissingPackageError, NoFilesError, ReadError
 
 _NO_BACK_ENDS = ("builtins", "globidx", "numpy", "zarr", "json")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-_PASSING = (408, 425, 429)
-#: What a server does not do, it will not do later.
-_NEVER = (501, 505)
 #: Objects whose size is remembered.
 _MOST_SIZES = 2**16
 
@@ -137,7 +134,7 @@ class ByFsspec:
             reason = redacted(f"{type(error).__name__}: {error}")
             # other file systems try again by themselves, or need not
             if self._is_http or isinstance(error, (ConnectionError, TimeoutError)):
-                raise PassingError(reason) from None
+                raise PassingError(reason, reached=False) from None
             raise ReadError(reason) from None
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -207,7 +204,7 @@ class ByFsspec:
             async with session.get(url, headers=headers, **named) as answer:
                 return answer.status, dict(answer.headers), await answer.read()
         except TimeoutError:
-            raise PassingError(f"no answer in {self._timeout:g} s") from None
+            raise PassingError(f"no answer in {self._timeout:g} s", reached=False) from None
 
 
 def _checked(status: int, headers: Mapping[str, str], body: bytes, piece: Piece) -> Found | None:
@@ -215,9 +212,8 @@ def _checked(status: int, headers: Mapping[str, str], body: bytes, piece: Piece)
     if status in (404, 410):
         return None
     head = {name.lower(): value for name, value in headers.items()}
-    if status in _PASSING or (status >= 500 and status not in _NEVER):
-        after = head.get("retry-after", "")
-        raise PassingError(f"status {status}", float(after) if after.isdigit() else 0.0)
+    if passes(status):
+        raise PassingError(f"status {status}", seconds(head.get("retry-after", "")))
     if status not in (200, 206):
         raise ReadError(f"the server answers with status {status}")
     version = head.get("etag") or head.get("last-modified", "")

@@ -18,12 +18,14 @@ from globidx.disk.files import forks
 from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.objects import Found, Piece
 from globidx.disk.remote.options import family_of
-from globidx.disk.remote.retries import Bounds, PassingError
+from globidx.disk.remote.retries import Bounds, PassingError, passes
 from globidx.errors import ReadError
 
 _STATUS = re.compile(r"status code: (\d+)")
-#: Statuses of the kind 4xx that a later try may not have.
-_PASSING = ("408", "425", "429")
+#: Why a connection did not come to be, in what Rust prints below the first line of an error.
+_CAUSE = re.compile(r'(?:message|error): "([^"]*)"')
+#: What servers call a bucket that is not there, where they say that an object is not.
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _LISTED = 1000
 
 
@@ -72,7 +74,10 @@ class ByObstore:
         else:
             of_family = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}
             bucket = origin.partition("://")[2]
-            self._store = of_family[str(family)](bucket, **configuration, **common)
+            try:
+                self._store = of_family[str(family)](bucket, **configuration, **common)
+            except self._obstore.exceptions.BaseError as error:
+                raise ReadError(f"{origin}: {_line(error)}") from None
         # paths of HTTP are written as URLs, and obstore takes them as they are meant
         self._is_quoted = family == "http"
         self.how = f"obstore ({family})"
@@ -84,7 +89,10 @@ class ByObstore:
         try:
             result = self._obstore.get(self._store, key, options=_range(piece))
             data, about = result.bytes().to_bytes(), result.meta
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # obstore takes it for the same that a server reads nothing here
+            if _status(error) == 405 or any(word in str(error) for word in _NO_BUCKET):
+                raise ReadError(_line(error)) from None
             return None
         except self._obstore.exceptions.BaseError as error:
             # a server without ranges; an object without bytes, which have no end
@@ -126,11 +134,24 @@ def _whole(found: Found | None, piece: Piece) -> Found | None:
 
 def _told(error: Exception) -> Exception:
     """What to raise for an error of obstore's: whether to ask again, and why, without credentials."""
-    # below its first line there is the request again, as Rust prints it
-    text = redacted(str(error).partition("\n")[0])
-    status = _STATUS.search(text)
-    if status is not None and status[1].startswith("4") and status[1] not in _PASSING:
+    text, status = _line(error), _status(error)
+    if status is not None:
+        return PassingError(text) if passes(status) else ReadError(text)
+    # a server that sends elsewhere, and does not say where
+    if type(error).__name__ not in ("GenericError", "BaseError") or "redirect" in text:
         return ReadError(text)
-    if type(error).__name__ in ("GenericError", "BaseError"):
+    if "error sending request" not in text:
         return PassingError(text)
-    return ReadError(text)
+    cause = _CAUSE.search(str(error))
+    return PassingError(text + (f": {redacted(cause[1])}" if cause else ""), reached=False)
+
+
+def _status(error: Exception) -> int | None:
+    """The status that a server answered with, if it did."""
+    found = _STATUS.search(_line(error))
+    return None if found is None else int(found[1])
+
+
+def _line(error: Exception) -> str:
+    # below its first line there is the request again, as Rust prints it
+    return redacted(str(error).partition("\n")[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from globidx.disk.files import forks
 from globidx.disk.remote import neighbours
@@ -16,8 +16,10 @@ from globidx.disk.remote.by_obstore import ByObstore, is_usable
 from globidx.disk.remote.hands import Hands, rest
 from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.remote.options import family_of, is_in_profile, server_of, translated
-from globidx.disk.remote.retries import Bounds, persistently
+from globidx.disk.remote.retries import Bounds, PassingError, persistently
 from globidx.errors import MissingPackageError, ReadError
+
+Result = TypeVar("Result")
 
 #: Objects of which it is remembered which version was read.
 _MOST_VERSIONS = 2**18
@@ -198,6 +200,7 @@ class Requests:
         self._lock = threading.Lock()
         self._back: Back | None = None
         self._versions: dict[str, tuple[int, str]] = {}
+        self._has_answered = False
 
     @property
     def how(self) -> str:
@@ -213,8 +216,7 @@ class Requests:
             with self._line.permits:
                 return back.fetch(piece)
 
-        what = f"{self.url}/{piece.key}"
-        found = persistently(ask, lambda: what, self._bounds, sleep=rest)
+        found = self._persistently(ask, piece.key)
         if found is not None:
             self._compare(piece.key, found)
         return found
@@ -233,14 +235,28 @@ class Requests:
         """The keys that begin with ``prefix``, page by page."""
         back = self._reached()
         # pages are few: the first error of a passing kind begins the listing anew
-        listed = persistently(
-            lambda: list(back.names(prefix)), lambda: f"{self.url}/{prefix}*", self._bounds
-        )
-        yield from listed
+        yield from self._persistently(lambda: list(back.names(prefix)), f"{prefix}*")
 
     def forget(self) -> None:
         """Take objects as they are from here on."""
         self._versions = {}
+
+    def _persistently(self, ask: Callable[[], Result], what: str) -> Result:
+        """What is asked for; not for long where this server never answered."""
+
+        def asked() -> Result:
+            try:
+                answer = ask()
+            except PassingError as error:
+                self._has_answered |= error.reached
+                raise
+            self._has_answered = True
+            return answer
+
+        def bounds() -> Bounds:
+            return self._bounds if self._has_answered else self._bounds.at_first
+
+        return persistently(asked, lambda: f"{self.url}/{what}", bounds, sleep=rest)
 
     def _reached(self) -> Back:
         with self._lock:

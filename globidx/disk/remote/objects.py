@@ -43,6 +43,10 @@ class ReplacedError(ReadError):
     """An object is another one than what was read of it before: its server was reached."""
 
 
+class OutageError(ReadError):
+    """An object could not be asked for, however often: its server is out of reach, or out of order."""
+
+
 def replaced(name: str, before: tuple[int, str], now: tuple[int, str]) -> ReplacedError:
     """The error for an object that had one size and version, and now has others."""
     return ReplacedError(

@@ -13,6 +13,7 @@ from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, C
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Found, Piece
+from globidx.disk.remote.retries import Bounds
 from globidx.errors import ReadError
 
 NOW = 1_800_000_000 * 10**9
@@ -183,6 +184,27 @@ def test_a_filled_cache_serves_without_a_server(far, kept, clock, caplog):
     far.plan()
     clock.now += 601 * 10**9
     assert objects.get_many(PIECES) == first[:5] and asked(far)
+
+
+@pytest.mark.parametrize("how", ["obstore", "fsspec"])
+def test_a_server_that_refuses_is_no_server_that_is_gone(far, kept, clock, caplog, how):
+    """Credentials that have expired are told, also of what is known to be absent; an outage is waited out."""
+    pytest.importorskip("obstore" if how == "obstore" else "aiohttp")
+    bounds = Bounds(tries=2, timeout=2.0)
+    line = Line(bounds, None if how == "obstore" else {"block_size": 2**20}, scans=False)
+    objects = CachedObjects(line.at(far.url)[0].behind, kept()._cache, clock=clock)
+    pieces = [Piece("a", 10, 20), Piece("absent")]
+    first = objects.get_many(pieces)
+    clock.now += COUNTS_FOR + 1
+    for status in (401, 403):
+        far.plan({"kind": "status", "status": status})
+        for piece in pieces:
+            with pytest.raises(ReadError, match=str(status)):
+                objects.get(piece)
+    assert caplog.records == []
+    far.plan({"kind": "status", "status": 503})
+    assert objects.get_many(pieces) == first and "which is not asked" in caplog.text
+    line.close()
 
 
 def test_what_is_absent_is_asked_for_each_time(far, kept):

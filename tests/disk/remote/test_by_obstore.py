@@ -30,6 +30,32 @@ def test_it_asks_once_and_says_whether_to_ask_again(server):
         assert len(server.take()["asked"]) == 1 and "\n" not in str(failure.value)
 
 
+S3 = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+NO_BUCKET = "<Error><Code>NoSuchBucket</Code></Error>"
+
+
+def test_what_no_bucket_has_and_no_region_is_not_what_is_absent(server):
+    """An object that is not there is none; a bucket that is not, or another region's, is an error at once."""
+    back = ByObstore("s3", "s3://bucket", "", {**S3, "endpoint": server.url}, HASTY)
+    assert back.fetch(Piece("o")) is None
+    for fault, told in (
+        ({"status": 404, "body": NO_BUCKET}, "NoSuchBucket"),
+        ({"status": 301}, "region"),
+    ):
+        server.plan({"kind": "status", **fault})
+        with pytest.raises(ReadError, match=told):
+            back.fetch(Piece("o"))
+        with pytest.raises(ReadError, match=told):
+            list(back.names("x/"))
+
+
+def test_a_configuration_that_is_none_is_told_without_it():
+    """An error of this package, as of all that is read."""
+    with pytest.raises(ReadError, match="az://box: .*Access Key") as failure:
+        ByObstore("az", "az://box", "", {"account_name": "x", "account_key": "hunter2?"}, HASTY)
+    assert "hunter2" not in str(failure.value)
+
+
 def test_headers_and_parameters_go_with_each_request(server):
     """As the options of HTTP have them."""
     Path(server.folder, "o").write_bytes(b"12345")

@@ -14,7 +14,7 @@ import pytest
 from processes import clean_environment
 
 from globidx.disk.remote.line import Line
-from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.objects import OutageError, Piece
 from globidx.disk.remote.retries import Bounds
 from globidx.errors import ReadError
 
@@ -108,7 +108,39 @@ def test_what_stays_is_an_error_that_names_the_object(objects, server, fault):
     assert len(server.take()["asked"]) in ((3, 6) if fault["kind"] == "reset" else (3,))
 
 
-@pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.parametrize("url", ["http://no-such-host.invalid", "http://127.0.0.1:9"])
+@pytest.mark.parametrize("options", [None, {"block_size": 9}], ids=["obstore", "fsspec"])
+def test_a_server_that_never_answered_is_given_up_soon(url, options):
+    """There may be none of that name; why is told."""
+    pytest.importorskip("aiohttp" if options else "obstore")
+    line = Line(Bounds(), options)
+    with pytest.raises(OutageError, match=r"/o cannot be had; asked 3 times in [0-2]\.") as failure:
+        line.at(url)[0].get(Piece("o"))
+    told = str(failure.value).lower()
+    assert any(word in told for word in ("refused", "resol", "name or service", "connect call"))
+    line.close()
+
+
+def test_a_server_that_has_answered_is_waited_for(objects, server, line):
+    """Its connections break for longer than one would be given that was never reached."""
+    line.bounds = objects.behind._bounds = Bounds(tries=6, timeout=5.0)
+    server.plan({"kind": "reset"})
+    with pytest.raises(OutageError, match="asked 3 times"):
+        objects.get(Piece("a"))
+    server.plan()
+    assert objects.get(Piece("a")).size == len(DATA)
+    server.plan({"kind": "reset", "times": 4})
+    assert objects.get(Piece("b")).size == len(DATA)
+
+
+@pytest.mark.parametrize("after", ["\u00c2\u00b2", "soon", "", "-3"])
+def test_what_a_server_asks_for_in_no_number_of_seconds_is_not_waited_for(objects, server, after):
+    """The first is a digit, too, in UTF-8."""
+    server.plan({"kind": "status", "status": 503, "retry_after": after, "times": 1})
+    assert objects.get(Piece("a")).size == len(DATA)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 501, 505])
 def test_what_no_try_will_have_is_an_error_at_once(objects, server, status):
     """A refusal is not asked for again."""
     server.plan({"kind": "status", "status": status})
@@ -243,7 +275,7 @@ def test_a_process_that_ends_asks_no_more(server):
     program = f"""
 import threading
 from globidx.disk.remote.line import Line
-from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.objects import OutageError, Piece
 line = Line(scans=True)
 objects, _ = line.at({server.url!r})
 class Job:

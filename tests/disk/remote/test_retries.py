@@ -34,7 +34,7 @@ def failing(times, error=PassingError, after=0.0):
 
 
 def persist(ask, clock, **bounds):
-    return persistently(ask, lambda: "x", Bounds(**bounds), sleep=clock.sleep, clock=clock)
+    return persistently(ask, lambda: "x", lambda: Bounds(**bounds), sleep=clock.sleep, clock=clock)
 
 
 @pytest.mark.parametrize("times", range(4))
