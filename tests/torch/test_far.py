@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from files import numbers, write_zarr
 from processes import clean_environment
@@ -21,8 +23,10 @@ pytest.importorskip("aiohttp")
 
 import globidx
 from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
+from globidx.core.generator import Moment
 from globidx.errors import ReadError
 from globidx.orders import ChunkShuffle
+from globidx.torch.loops.moments import DatedIds
 
 # Python 3.12 and later
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -276,3 +280,94 @@ def test_what_cannot_be_had_is_waited_for_twice_and_no_more(tmp_path, monkeypatc
         asked = [one for one in server.take()["asked"] if path in one[1]]
         assert len(asked) <= 14
         dataset.close()
+
+
+def cropped(rng, shape):
+    """A quarter of an image."""
+    top, left = rng.integers(0, 9, 2)
+    return {1: slice(int(top), int(top) + 8), 2: slice(int(left), int(left) + 8)}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """A store with a field of each kind that is not read by whole chunks of rows, behind a server."""
+    folder = tmp_path_factory.mktemp("kinds")
+    rng, count = np.random.default_rng(5), 24
+    root = zarr.open_group(folder / "a.zarr", mode="w")
+    root.create_array("image", data=rng.integers(1, 99, (count, 16, 16)), chunks=(2, 8, 8))
+    dense = rng.integers(1, 9, (count, 30)) * (rng.random((count, 30)) < 0.3)
+    matrix = root.create_group("X")
+    matrix.attrs.update({"encoding-type": "csr_matrix", "shape": [count, 30]})
+    ends = np.concatenate([[0], np.cumsum((dense > 0).sum(axis=1))])
+    for name, values in (
+        ("indptr", ends),
+        ("indices", np.nonzero(dense)[1]),
+        ("data", dense[dense > 0]),
+    ):
+        matrix.create_array(
+            name, data=values, chunks=(9,), shards=(18,) if name == "data" else None
+        )
+    runs = np.concatenate([[0], np.cumsum(rng.integers(1, 6, count))])
+    root.create_array("offsets", data=runs, chunks=(5,))
+    root.create_array("points", data=rng.random((int(runs[-1]), 3)), chunks=(4, 3))
+    obs = root.create_group("obs/cell")
+    obs.attrs["encoding-type"] = "categorical"
+    obs.create_array("codes", data=rng.integers(0, 3, count).astype("i1"), chunks=(3,))
+    obs.create_array("categories", data=np.array([10, 20, 30]), chunks=(3,))
+    with Server(folder) as server:
+        yield server
+
+
+KINDS = {
+    "crops": ({"key": "image"}, {"select": cropped}),
+    "a part": ({"key": "image"}, {"select": {1: slice(0, 8)}, "part": (1, 2)}),
+    "sparse": ({"key": "X", "layout": "anndata"}, {}),
+    "sparse rows": ({"key": "X", "layout": "anndata"}, {"sparse": "row"}),
+    "ragged": ({"key": "points[offsets]"}, {}),
+    "codes": ({"key": "obs/cell", "layout": "anndata"}, {}),
+}
+
+
+def numbers_of(sample):
+    """A sample as lists: of a sparse row, its columns and values."""
+    parts = sample if isinstance(sample, tuple) else (sample,)
+    return [np.asarray(part).tolist() for part in parts]
+
+
+@pytest.mark.parametrize("cache", [2**20, 0], ids=["cache", "no cache"])
+@pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "a batch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_field_is_asked_for_at_once_and_ahead(kinds, tmp_path, kind, ahead, cache):
+    """Each chunk once in a batch, however many samples take a part of it, after what tells where they lie."""
+    where, how = KINDS[kind]
+    near, far = (
+        FileCacheDataset(
+            GlobalIndexManager(f"{root}/a.zarr", cache_dir=tmp_path / name, **where),
+            **how,
+            cache_bytes=cache,
+        )
+        for name, root in (("near", kinds.folder), ("far", kinds.url))
+    )
+    sampler = ResumableDistributedSampler(far, 1, 0, seed=2)
+    batches = list(torch.utils.data.BatchSampler(iter(sampler), 6, drop_last=False))
+    moments = [DatedIds(ids, Moment(2, 0)) for ids in batches]
+    expected = [numbers_of(sample) for ids in moments for sample in near.__getitems__(ids)]
+    # the file is open, and what was closed is read again
+    far[0]
+    far.close()
+    far[0]
+    kinds.delay(0.05)
+    kinds.take()
+    if ahead:
+        loader = loaded(far, sampler, batch_size=6, collate_fn=list)
+        got = [numbers_of(sample) for batch in loader for sample in batch]
+    else:
+        got = [numbers_of(sample) for sample in far.__getitems__(moments[0])]
+        expected = expected[:6]
+    taken = kinds.take()
+    kinds.delay(0)
+    assert got == expected
+    asked = Counter((path, span) for _, path, span in taken["asked"] if "/c/" in path)
+    # what one batch has taken may be gone before another is planned
+    assert ahead or [one for one, times in asked.items() if times > 1] == []
+    assert taken["most"] >= min(len(asked), 12) // 2

@@ -181,17 +181,13 @@ def rows_of(column: Column) -> Sequence[NDArray[Any]]:
 
 
 class Need(NamedTuple):
-    """Rows of a file, or of a sequence in it, that a field takes.
-
-    ``is_alone``: they are decoded for themselves, also where others lie in the same chunk.
-    """
+    """Rows of a file, or of a sequence in it, that are read at once for a field."""
 
     file: int
     number: int
     field: FieldSpec
     start: int
     stop: int
-    is_alone: bool
 
 
 class _Wanted(NamedTuple):
@@ -243,18 +239,32 @@ class Batch:
 
     def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
         """The rows that have to be read for these fields, as far as that can be told before."""
+        told = set()
         for field in fields:
             if field.is_mask or field.crop is not None:
                 continue
-            info, plan = self._now.table.arrays[field.column], self._take(field.offsets).plan
+            info, take = self._now.table.arrays[field.column], self._take(field.offsets)
+            plan, is_plain = take.plan, info.is_simple and field.decode is None
             chunks = self._now.units.chunk_lengths[plan.files, field.column]
             wanted = _Wanted(field.column, info, field.selection)
             whole = np.where((chunks > 1) & (not field.is_sparse), chunks, 0)
-            for run in planning.runs(plan, info.rows, whole):
-                key = (*self._key(wanted), run.file, run.chunk)
-                if run.chunk < 0 or not self._cached.has(key):
-                    file, number = self._now.units.place(run.file)
-                    yield Need(file, number, field, run.start, run.stop, run.chunk < 0)
+            # what goes straight to its place is cut where places are not neighbours
+            targets = take.targets if is_plain and not field.is_sparse else None
+            for run in planning.runs(plan, info.rows, whole, targets):
+                key, rows = (*self._key(wanted), run.file, run.chunk), self._at_once(run, wanted)
+                # members of one array are read together
+                at = (*key, rows, field.offsets if run.chunk < 0 else None)
+                if at not in told and (run.chunk < 0 or not self._cached.has(key)):
+                    told.add(at)
+                    yield Need(*self._now.units.place(run.file), field, *rows)
+
+    def _at_once(self, run: Run, wanted: _Wanted) -> tuple[int, int]:
+        """The rows that are read with those of a run: all of a row of chunks."""
+        units, info = self._now.units, wanted.info
+        if run.chunk < 0:
+            return run.start, run.stop
+        stop = run.chunk + int(units.chunk_lengths[run.file, wanted.column])
+        return run.chunk, min(stop, int(units.index.lengths[run.file]) * info.rows)
 
     @property
     def counts(self) -> Counters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core.index.patterns import Pattern, runs_of
+from globidx.core.index.patterns import Pattern, Runs, runs_of
 from globidx.core.index.table import SPARSE, ArrayInfo, Entry
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
@@ -21,6 +21,9 @@ from globidx.disk.files.paths import is_remote
 from globidx.disk.reading.sources import (
     CodeSource,
     EmptySource,
+    FarLooseSource,
+    FarRunsSource,
+    FarSparseSource,
     FillingSource,
     LibrarySource,
     PartSource,
@@ -175,13 +178,14 @@ class OpenFile:
         if info.form == "ragged":
             runs = runs_of(path)
             assert runs is not None, "a field in runs names them"
-            return RunsSource(self.library, runs, fill=fill)
+            return self._runs(info, runs, fill)
         if info.form == "loose":
             element = dtypes.parse(info.dtype).element
             assert element is not None, "items of any shape are arrays"
             rows = self._source(replace(info, form="plain", dtype=element.name), path)
             read = partial(self._read_rows, path, info.axis, fill)
-            return LooseSource(rows, read, element.memory)
+            loose = FarLooseSource if is_remote(self._path) else LooseSource
+            return loose(rows, read, element.memory)
         if info.form == "whole":
             return WholeSource(self.library, path, info.axis, fill=fill)
         if 0 in info.row_shape:
@@ -202,16 +206,30 @@ class OpenFile:
         parts = [self._part(info, part) for part in stores.parts_of(path, info.form)]
         shape = self._entry.length, info.item_shape[0]
         kept = self._kept or Kept(BlockCache(0))
+        by_row = FarSparseSource if is_remote(self._path) else SparseSource
+        made = by_row if info.form == "csr" else ColumnSource
+        return made(path, parts, shape, kept, self._version)
+
+    def _runs(self, info: ArrayInfo, runs: Runs, fill: bool) -> RunsSource:
+        """Runs of rows: by URL by our own path, where that reads all of the arrays."""
+        if is_remote(self._path):
+            parts = {path: self._part(info, path) for path in (runs.array, *runs.tell)}
+            if all(hasattr(part.source, "pieces") for part in parts.values()):
+                return FarRunsSource(runs, parts, self._kept or Kept(BlockCache(0)), self._version)
+        return RunsSource(self.library, runs, fill=fill)
+
+    @property
+    def _version(self) -> Hashable:
         # another version of a file has other stamps, where it has any
-        key = self._path, self._entry.digest, self._entry.stamps
-        made = SparseSource if info.form == "csr" else ColumnSource
-        return made(path, parts, shape, kept, key)
+        return self._path, self._entry.digest, self._entry.stamps
 
     def _part(self, info: ArrayInfo, path: str) -> Part:
-        """An array behind a field, of numbers without another axis, as it is stored."""
+        """An array behind a field, of numbers, as it is stored."""
         shape, dtype, chunks = self.library().describe(path)
-        source = self._source(ArrayInfo(info.name, (), dtype.name, 0, path), path)
-        return Part(source, dtype, shape[0], chunks[0] if chunks else 0)
+        source = self._source(ArrayInfo(info.name, shape[1:], dtype.name, 0, path), path)
+        # a row is one number of it, in numpy's words
+        row = np.dtype((dtype, shape[1:])) if shape[1:] else dtype
+        return Part(source, row, shape[0], chunks[0] if chunks else 0)
 
     def _read_rows(
         self, path: str, axis: int, fill: bool | None, start: int, stop: int

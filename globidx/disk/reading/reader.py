@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import compress, product
-from typing import Any, cast
+from typing import Any
 
 from globidx.core.generator import CROP, START, Moment
 from globidx.core.index.table import Entry
@@ -29,7 +29,7 @@ from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
-from globidx.disk.reading.sources import FarSource, TellingSource
+from globidx.disk.reading.sources import LeadingSource, Rows
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.foresight import Foresight, Wishes
 from globidx.disk.remote.line import Line
@@ -174,6 +174,8 @@ class Reader:
         self._constants.clear()
         if self._line is not None:
             self._line.close()
+        # of the line as it was
+        self._foresight = None
         self._cached_objects.clear()
 
     def kept_by(self) -> str:
@@ -243,22 +245,14 @@ class Reader:
             files = list(dict.fromkeys(need.file for need in needs))
             # one that cannot be opened is waited for here once, and where it is read
             opened = set(compress(files, line.map(partial(self._touch, now), files)))
-            sources = [(need, self._far_source(now, need)) for need in needs if need.file in opened]
-            far = [(need, source) for need, source in sources if source]
-            # of each shard that was not read from yet, the index
-            unknown = {
-                (source, chunk): None
-                for need, source in far
-                for chunk in source.unknown(need.start, need.stop)
-            }
-            line.map(lambda one: one[0].look_up(one[1]), list(unknown))
-            yield _wished((need, one.pieces(need.start, need.stop)) for need, one in far)
-            # what those of the first kind tell, once they are there
-            yield _wished(
-                (need, one.told(need.start, need.stop))
-                for need, one in far
-                if isinstance(one, TellingSource)
-            )
+            sources = [(self._far_source(now, need), need) for need in needs if need.file in opened]
+            rows = [Rows(one, *need[3:]) for one, need in sources if hasattr(one, "pieces")]
+            leading = [(one, need) for one, need in sources if hasattr(one, "then")]
+            first = [found for one, need in leading for found in one.first(*need[3:])]
+            # once for what follows here, and once for the batch
+            yield _wished(line, rows + first + first)
+            then = [found for one, need in leading for found in _then(one, need)]
+            yield _wished(line, then)
 
     def _needs(self, now: Snapshot, moment: Moment, ids: Sequence[int]) -> Iterator[Need]:
         """The rows that a batch takes, those of which each sample takes another part among them."""
@@ -271,9 +265,7 @@ class Reader:
                     selection = field.crop.of(moment.rng(int(id), CROP))
                     of_one = field._replace(selection=selection, crop=None)
                     for need in Batch(now, [id], self.handles, kept).needs([of_one]):
-                        yield need._replace(
-                            field=field._replace(selection=selection), is_alone=True
-                        )
+                        yield need._replace(field=field._replace(selection=selection))
 
     def _touch(self, now: Snapshot, file: int) -> bool:
         """Open a file, so that it need not be waited for later; whether that could be done."""
@@ -281,17 +273,14 @@ class Reader:
             return True
         return False
 
-    def _far_source(self, now: Snapshot, need: Need) -> FarSource | None:
-        """The way to an array, if it can say what it will ask for."""
+    def _far_source(self, now: Snapshot, need: Need) -> Any:
+        """The way to an array, which may be one that can say what it will ask for; None if there is none."""
         with suppress(*_UNREADABLE), self.handles.use((now, need.file)) as file:
             column, selection = need.field.column, need.field.selection
-            source = (
-                file.source(column, need.number)
-                if selection is None
-                else file.part(column, need.number, selection, keep=need.field.crop is None)
-            )
-            # to ask the protocol itself takes longer than all else that is planned
-            return cast(FarSource, source) if hasattr(source, "pieces") else None
+            if selection is None:
+                return file.source(column, need.number)
+            # the part that one sample takes is no other's
+            return file.part(column, need.number, selection, keep=need.field.crop is None)
         return None
 
     @property
@@ -395,13 +384,18 @@ class Reader:
             )
 
 
-def _wished(asked: Iterable[tuple[Need, list[Wish]]]) -> list[Wish]:
-    """The wishes of all needs; where a chunk is decoded once for the batch, it is wished for once."""
-    wishes, shared = [], set[Wish]()
-    for need, some in asked:
-        wishes += [one for one in some if need.is_alone or one not in shared]
-        shared.update(() if need.is_alone else some)
-    return wishes
+def _then(source: LeadingSource, need: Need) -> list[Rows]:
+    """Where rows lie, if that can be found out."""
+    with suppress(*_UNREADABLE):
+        return source.then(need.start, need.stop)
+    return []
+
+
+def _wished(line: Line, rows: Sequence[Rows]) -> list[Wish]:
+    """The pieces for some rows, after a look at the index of each shard that was not read from yet."""
+    unknown = {(one, chunk): None for one, *ends in rows for chunk in one.unknown(*ends)}
+    line.map(lambda found: found[0].look_up(found[1]), list(unknown))
+    return [wish for one, *ends in rows for wish in one.pieces(*ends)]
 
 
 def far_store(path: str, entry: Entry, line: Line) -> Any:

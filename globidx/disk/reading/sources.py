@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import prod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.cached import cached_property
+from globidx.core.index.patterns import Runs
 from globidx.core.reading import pieces
 from globidx.core.reading.pieces import Slab
 from globidx.core.reading.selection import Selection
@@ -18,7 +19,8 @@ from globidx.core.values import dtypes
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import Span, Store
 from globidx.disk.stores.grid import Coordinates, one_by_one
-from globidx.disk.stores.sparse import Part
+from globidx.disk.stores.ragged import LooseSource, RunsSource
+from globidx.disk.stores.sparse import Kept, Part, SparseSource
 from globidx.errors import MissingChunkError, ReadError
 
 #: Elements of an array without chunks that its library reads over, instead of another call.
@@ -99,12 +101,42 @@ class FarSource(Protocol):
         """Ask a server where something lies."""
 
 
-@runtime_checkable
-class TellingSource(FarSource, Protocol):
-    """A source whose first pieces tell which others it will ask for."""
+class Rows(NamedTuple):
+    """Rows of an array that can say what it will ask a server for."""
 
-    def told(self, start: int, stop: int) -> list[Wish]:
-        """The pieces that follow; it may wait for the first ones."""
+    source: FarSource
+    start: int
+    stop: int
+
+
+@runtime_checkable
+class LeadingSource(Protocol):
+    """A source whose rows lie in arrays beside one another, of which the first ones lead to the others."""
+
+    def first(self, start: int, stop: int) -> list[Rows]:
+        """What tells where rows ``[start, stop)`` lie; [] of what is known."""
+
+    def then(self, start: int, stop: int) -> list[Rows]:
+        """Where they lie; it may wait for the former."""
+
+
+class Forwarding:
+    """A source that asks a server for what the one in it asks for."""
+
+    _source: Source
+
+    def pieces(self, start: int, stop: int) -> list[Wish]:
+        """What the source asks a server for."""
+        return self._source.pieces(start, stop) if isinstance(self._source, FarSource) else []
+
+    def unknown(self, start: int, stop: int) -> Sequence[Coordinates]:
+        """What the source has to look up before."""
+        return self._source.unknown(start, stop) if isinstance(self._source, FarSource) else ()
+
+    def look_up(self, chunk: Coordinates) -> None:
+        """Let the source look it up."""
+        if isinstance(self._source, FarSource):
+            self._source.look_up(chunk)
 
 
 def selected(source: Source, selection: Selection) -> PartSource:
@@ -153,14 +185,14 @@ def _neighbours(source: Source, spans: Sequence[Span], out: NDArray[Any]) -> int
     return nbytes
 
 
-class CodeSource:
+class CodeSource(Forwarding):
     """The codes of a column, given as those of the categories that all files have together.
 
     ``codes`` are these by the codes of the file; None where they are not known.
     """
 
     def __init__(self, stored: Part, codes: NDArray[np.int64] | None) -> None:
-        self._stored = stored
+        self._stored, self._source = stored, cast(Source, stored.source)
         # -1, which is no category, stays what it is: it is the last one here
         self._codes = None if codes is None else np.append(codes, -1)
         self.how = "codes of the categories that all files have together"
@@ -278,7 +310,7 @@ class LibrarySource:
         return [axis for axis in range(ndim) if axis not in (ahead, self._axis)]
 
 
-class CutSource:
+class CutSource(Forwarding):
     """What is selected of the rows of a source that reads them whole."""
 
     #: Rows of chunks are decoded as they are for whole rows, and are counted like these.
@@ -296,6 +328,101 @@ class CutSource:
         return nbytes
 
 
+class FarLooseSource(Forwarding, LooseSource):
+    """Rows of a shape of their file's own, by URL."""
+
+
+class FarSparseSource(SparseSource):
+    """A matrix by row, by URL: where rows end leads to their entries."""
+
+    def first(self, start: int, stop: int) -> list[Rows]:
+        """What tells where rows end: all of it, if it will be kept."""
+        key, size = ("sparse ends", self._key, self._name), self._indptr.length
+        try:
+            whole = self._kept.ends(key, 8 * size, _lacking)
+        except LookupError:
+            return _rows(self._indptr, 0, size)
+        return [] if whole is not None else _rows(self._indptr, start, stop + 1)
+
+    def then(self, start: int, stop: int) -> list[Rows]:
+        """The entries of the rows."""
+        ((first, *_, last),), _ = self._ends(np.array([start]), np.array([stop]))
+        return [*_rows(self._indices, first, last), *_rows(self._data, first, last)]
+
+
+class FarRunsSource(RunsSource):
+    """Runs of rows by URL, read without a library: what tells them leads to them.
+
+    ``parts`` are the arrays, by path; what tells runs is ``kept`` by ``key``.
+    """
+
+    how = "runs of rows, read without its library, by URL"
+
+    def __init__(self, runs: Runs, parts: Mapping[str, Part], kept: Kept, key: Hashable) -> None:
+        super().__init__(lambda: cast(Store, self._arrays), runs)
+        self._arrays = _Arrays(runs, parts, kept, key)
+
+    def first(self, start: int, stop: int) -> list[Rows]:
+        """What tells runs: all of it, if it will be kept."""
+        return [
+            rows for path in self._runs.tell for rows in self._arrays.lacking(path, start, stop)
+        ]
+
+    def then(self, start: int, stop: int) -> list[Rows]:
+        """The rows of the runs."""
+        part = self._arrays.parts[self._runs.array]
+        begins, ends = self._checked(cast(Store, self._arrays), start, stop)
+        runs = zip(begins.tolist(), ends.tolist(), strict=True)
+        return [rows for begin, end in runs for rows in _rows(part, begin, end)]
+
+
+class _Arrays:
+    """Arrays by URL, as a library reads them; those that tell runs are read once."""
+
+    def __init__(self, runs: Runs, parts: Mapping[str, Part], kept: Kept, key: Hashable) -> None:
+        self.parts = parts
+        self._tell, self._kept, self._key = runs.tell, kept, key
+
+    def read(
+        self, array: str, start: int, stop: int, *, axis: int, fill: bool | None
+    ) -> NDArray[Any]:
+        """Rows ``[start, stop)``, fewer where the array ends before."""
+        del axis, fill  # the parts know
+        part = self.parts[array]
+        stop = min(stop, part.length)
+        if array in self._tell:
+            whole = self._whole(array, lambda: part.read(0, part.length)[0])
+            if whole is not None:
+                found: NDArray[Any] = whole[start:stop]
+                return found
+        return part.read(start, max(start, stop))[0]
+
+    def lacking(self, array: str, start: int, stop: int) -> list[Rows]:
+        """What is to be read of an array that tells runs ``[start, stop)``, unless it is kept."""
+        part = self.parts[array]
+        try:
+            whole = self._whole(array, _lacking)
+        except LookupError:
+            return _rows(part, 0, part.length)
+        return [] if whole is not None else _rows(part, max(0, start - 1), stop + 1)
+
+    def _whole(self, array: str, read: Callable[[], NDArray[Any]]) -> Any:
+        part = self.parts[array]
+        return self._kept.ends(("runs", self._key, array), part.length * part.dtype.itemsize, read)
+
+
+def _rows(part: Part, start: int, stop: int) -> list[Rows]:
+    """Rows of an array of numbers, as far as there are such and it says what it asks for."""
+    source, stop = cast(FarSource, part.source), min(int(stop), part.length)
+    return (
+        [Rows(source, int(start), stop)] if hasattr(source, "pieces") and 0 <= start < stop else []
+    )
+
+
+def _lacking() -> NDArray[Any]:
+    raise LookupError
+
+
 class EmptySource:
     """Rows without elements."""
 
@@ -307,7 +434,7 @@ class EmptySource:
         return 0
 
 
-class FillingSource:
+class FillingSource(Forwarding):
     """A source whose missing chunks are read by the library, which knows what to fill in."""
 
     def __init__(self, source: Source, library: Source) -> None:
@@ -327,19 +454,6 @@ class FillingSource:
     def select(self, selection: Selection) -> FillingSource:
         """The rows with what is selected of each."""
         return FillingSource(*(selected(one, selection) for one in (self._source, self.library)))
-
-    def pieces(self, start: int, stop: int) -> list[Wish]:
-        """What the source asks a server for."""
-        return self._source.pieces(start, stop) if isinstance(self._source, FarSource) else []
-
-    def unknown(self, start: int, stop: int) -> Sequence[Coordinates]:
-        """What the source has to look up before."""
-        return self._source.unknown(start, stop) if isinstance(self._source, FarSource) else ()
-
-    def look_up(self, chunk: Coordinates) -> None:
-        """Let the source look it up."""
-        if isinstance(self._source, FarSource):
-            self._source.look_up(chunk)
 
     @property
     def width(self) -> int:
