@@ -349,7 +349,7 @@ def test_every_kind_of_field_is_asked_for_at_once_and_ahead(kinds, tmp_path, kin
         for name, root in (("near", kinds.folder), ("far", kinds.url))
     )
     sampler = ResumableDistributedSampler(far, 1, 0, seed=2)
-    batches = list(torch.utils.data.BatchSampler(iter(sampler), 6, drop_last=False))
+    batches = list(torch.utils.data.BatchSampler(iter(sampler), 12, drop_last=False))
     moments = [DatedIds(ids, Moment(2, 0)) for ids in batches]
     expected = [numbers_of(sample) for ids in moments for sample in near.__getitems__(ids)]
     # the file is open, and what was closed is read again
@@ -359,11 +359,11 @@ def test_every_kind_of_field_is_asked_for_at_once_and_ahead(kinds, tmp_path, kin
     kinds.delay(0.05)
     kinds.take()
     if ahead:
-        loader = loaded(far, sampler, batch_size=6, collate_fn=list)
+        loader = loaded(far, sampler, batch_size=12, collate_fn=list)
         got = [numbers_of(sample) for batch in loader for sample in batch]
     else:
         got = [numbers_of(sample) for sample in far.__getitems__(moments[0])]
-        expected = expected[:6]
+        expected = expected[:12]
     taken = kinds.take()
     kinds.delay(0)
     assert got == expected

@@ -83,6 +83,23 @@ def test_what_is_expected_comes_before_it_is_asked_for(hands):
     assert objects.get(Piece("b")).data[:1] == b"b" and len(stock.asked) == 3
 
 
+def test_a_piece_is_kept_as_often_as_its_batch_will_take_it(hands):
+    """By the thread that reads the batch: whoever looks at it beside takes nothing from it."""
+    stock, ahead = Stock(), Ahead(hands, 10**6)
+    ahead.expect(["now"])
+    ahead.want("now", wishes(stock, "a", "a", "b"))
+    objects = Expected(stock, ahead)
+    beside = threading.Thread(target=objects.get, args=[Piece("a")])
+    beside.start()
+    beside.join()
+    for _ in range(2):
+        settled(ahead)
+        assert ahead.nbytes == 2 * SIZE
+        assert objects.get(Piece("a")).size == SIZE
+    assert ahead.nbytes == SIZE and len(stock.asked) == 2
+    assert objects.get(Piece("a")).size == SIZE and len(stock.asked) == 3
+
+
 def test_no_more_bytes_are_held_than_allowed(hands):
     """The rest is fetched as room is made, by batches that were read or forgotten."""
     stock, ahead = Stock(), Ahead(hands, 3 * SIZE)
