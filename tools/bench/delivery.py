@@ -28,7 +28,6 @@ import logging
 import os
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module

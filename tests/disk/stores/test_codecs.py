@@ -67,11 +67,10 @@ def test_libdeflate_is_what_inflates_where_it_is_installed(monkeypatch):
 
 
 def inflated(way, stored, room):
-    """What comes out; None where it is refused, and says why."""
+    """What comes out; None where it is refused, as what is damaged is."""
     out = np.zeros(room, "u1")
     try:
         way(stored, out)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
         return None
     return out.tobytes()
