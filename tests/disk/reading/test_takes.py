@@ -50,6 +50,16 @@ def test_targets_say_where_a_row_goes_unless_it_goes_to_two_places(pairs):
         assert block.tolist() == wanted(pairs)
 
 
+@given(st.permutations([(0, 0), (0, 1), (2, 5), (2, 6)]), st.booleans())
+@settings(deadline=None)
+def test_windows_have_their_rows_in_their_sequence(pairs, in_order):
+    """Two rows each, also where they are read as they come."""
+    pairs = sorted(pairs) if in_order else pairs
+    made, rows = planned(pairs)
+    got = rows_of(Take(made, made.places.reshape(-1, 2)).given(rows))
+    assert np.stack(got).tolist() == np.reshape(wanted(pairs), (-1, 2, 2)).tolist()
+
+
 @given(PLACES, st.data())
 @settings(deadline=None)
 def test_what_lies_outside_is_given_what_stands_for_nothing(pairs, drawn):
@@ -73,7 +83,7 @@ def test_what_lies_outside_is_given_what_stands_for_nothing(pairs, drawn):
         assert np.stack(rows_of(take.shaped(block, 7))).tolist() == got.tolist()
 
 
-@pytest.mark.parametrize("counts", [(1, 2), (3,), (0, 3, 0)])
+@pytest.mark.parametrize("counts", [(1, 1, 1), (2, 0, 1), (3,)])
 def test_sequences_of_many_lengths_are_cut_where_each_ends(counts):
     """All rows of all samples lie one behind the other."""
     made, rows = planned([(0, 0), (0, 1), (0, 2)])
