@@ -57,7 +57,6 @@ _OF_A_PROCESS = (
     "_constants",
     "_indexes",
     "_kept",
-    "_foresight",
     "_line",
     "_now",
     "_tally",
@@ -78,7 +77,6 @@ class Reader:
     _shared: SharedBlocks | None
     _chunks: SharedChunks | None
     _line: Line | None
-    _foresight: Foresight | None
 
     def __init__(
         self,
@@ -175,8 +173,6 @@ class Reader:
         self._constants.clear()
         if self._line is not None:
             self._line.close()
-        # of the line as it was
-        self._foresight = None
         self._cached_objects.clear()
 
     def kept_by(self) -> str:
@@ -230,9 +226,7 @@ class Reader:
         line, kept = self.line, self._cached_objects
         if line is None or (kept and all(one.is_filled for one in kept)):
             return None
-        if self._foresight is None:
-            self._foresight = Foresight(line.ahead)
-        return self._foresight, partial(self._wishes, line, now, moment)
+        return line.foresight, partial(self._wishes, line, now, moment)
 
     def _wishes(
         self, line: Line, now: Snapshot, moment: Moment, ids: Sequence[int]
@@ -323,7 +317,6 @@ class Reader:
         self._born_in = os.getpid()
         self._now = None
         self._line = None
-        self._foresight = None
         self._cached_objects: list[CachedObjects] = []
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()

@@ -13,6 +13,7 @@ from globidx.disk.remote.addresses import redacted, split
 from globidx.disk.remote.ahead import Ahead, Expected
 from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.by_obstore import ByObstore, is_usable
+from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.hands import Hands, rest
 from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.remote.options import family_of, is_in_profile, server_of, translated
@@ -152,6 +153,7 @@ class Line:
     def _start(self) -> None:
         self.hands = Hands(self.bounds.requests)
         self.ahead = Ahead(self.hands, self.bounds.prefetch_bytes)
+        self.foresight = Foresight(self.ahead)
         self._renew()
         forks.renew_in_child(self, Line._leave_parents)
 
