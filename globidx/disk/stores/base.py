@@ -32,7 +32,7 @@ from globidx.core.values import dtypes
 from globidx.core.values.packing import Packing
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.files.paths import is_remote
+from globidx.disk.files.paths import is_remote, split_zip
 from globidx.disk.remote.addresses import split
 from globidx.disk.remote.line import Line, for_scans
 from globidx.disk.stores.find_arrays import Field
@@ -198,7 +198,7 @@ def format_of(path: Path) -> str:
     if _has_suffix(str(path)):
         return "hdf5"
     if is_zip(path):
-        _module("zarr.zipped").require_store(os.fspath(path))
+        _module("zips.local").require_store(os.fspath(path))
         return "zarr"
     if superblock_at(path) is not None:
         return "hdf5"
@@ -292,17 +292,41 @@ def is_hdf5_by_url(path: str) -> bool:
     )
 
 
-def far_container(path: str, line: Line) -> Any:
-    """What holds the keys of a zarr store by URL, or the bytes of an HDF5 file."""
+def is_file_by_url(path: str) -> bool:
+    """Whether a URL is that of one file and no folder, by its suffix."""
+    return is_hdf5_by_url(path) or (split_zip(path) or ("",))[0] == path
+
+
+def zip_by_url(path: str, options: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
+    """The zip file by URL in which a store lies, and its folder there; None where it lies in none.
+
+    Nor where the options say how fsspec is to look into it.
+    """
+    is_told = "zip" in (options or {}) and path.startswith("zip://")
+    return None if is_told else split_zip(path)
+
+
+def far_container(path: str, line: Line, inflated: BlockCache | None = None) -> Any:
+    """What holds the keys of a zarr store by URL, or the bytes of an HDF5 file.
+
+    ``inflated`` is that of ``container_of``.
+    """
     if is_hdf5_by_url(path):
         return _module("hdf5.ranges").RangeFile(*line.at(path))
-    return _module("zarr.far").Far(path, *line.at(path))
+    zipped = zip_by_url(path, line.options)
+    if zipped is None:
+        return _module("zarr.far").Far(path, *line.at(path))
+    file, root = zipped
+    local = file.removeprefix("file://")
+    if not is_remote(local):
+        return _module("zips.local").Zip(local, inflated, root)
+    return _module("zips.far_zip").FarZip(path, *line.at(file), root, inflated)
 
 
 def container_of(path: str, kind: str, inflated: BlockCache | None = None) -> Any:
     """What holds the keys of a zarr store of this ``kind``; ``inflated`` keeps shards that were deflated."""
     if kind.startswith("zip"):
-        return _module("zarr.zipped").Zip(path, inflated)
+        return _module("zips.local").Zip(path, inflated)
     return _module("zarr.containers").Folder(path)
 
 

@@ -25,7 +25,7 @@ from globidx.core.index.layout import Layout
 from globidx.disk.reading import verify
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
-from globidx.disk.stores.zarr.zipped import Zip
+from globidx.disk.stores.zips.local import Zip
 from globidx.errors import BadFilesError, MissingChunkError, NoFilesError, ReadError
 
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
@@ -442,13 +442,13 @@ def test_a_member_that_would_inflate_to_far_more_costs_no_memory(tmp_path, shard
 
 def test_a_deflated_shard_is_inflated_once(tmp_path, monkeypatch):
     """And kept among what is cached, as decoded chunks are."""
-    from globidx.disk.stores.zarr import zipped
+    from globidx.disk.stores.zips import member
 
     calls = []
-    real = zipped.inflate_raw
+    real = member.inflate_raw
     path = zip_of(tmp_path, numbers(32), shard=32, method=zipfile.ZIP_DEFLATED)
     dataset = FileCacheDataset(settled_manager([path]))
-    monkeypatch.setattr(zipped, "inflate_raw", lambda *args: calls.append(args) or real(*args))
+    monkeypatch.setattr(member, "inflate_raw", lambda *args: calls.append(args) or real(*args))
     for id in range(0, 32, 4):
         np.testing.assert_array_equal(dataset[id], numbers(32)[id])
     # metadata, when it is opened, and the shard
