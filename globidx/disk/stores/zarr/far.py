@@ -89,9 +89,7 @@ class OpenedObject:
 
     packed = 0
 
-    def __init__(
-        self, objects: Objects, key: str, found: Found, first: int | None = None
-    ) -> None:
+    def __init__(self, objects: Objects, key: str, found: Found, first: int | None = None) -> None:
         self._objects, self._key, self._found = objects, key, found
         self._first = found.size - len(found.data) if first is None else first
         self.size = found.size

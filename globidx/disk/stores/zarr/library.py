@@ -297,9 +297,9 @@ def _opened(
 class Way:
     """How zarr reaches the store at ``path``, and how its keys are looked at without zarr.
 
-    ``container`` holds the keys of a store in a folder or zip file; it is None where a look is a
-    request, or as slow as one: the directory of a zip file by URL is here. ``version`` identifies the data of a store with versions. No stamp
-    proves anything of one that ``is_foreign``.
+    ``container`` holds the keys of a store in a folder or zip file, also one by URL, whose directory
+    is here; it is None where a look is a request, or as slow as one. ``version`` identifies the data
+    of a store with versions. No stamp proves anything of one that ``is_foreign``.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from globidx.disk.files.blocks import BlockCache
@@ -10,7 +11,7 @@ from globidx.disk.stores.zips.directory import Directory
 from globidx.disk.stores.zips.member import Member
 
 
-class ZipKeys:
+class ZipKeys(ABC):
     """The keys of the store at ``root``, or by default of the one there is; see ``Container``.
 
     ``inflated`` keeps members that are read in parts, which are shards that were deflated.
@@ -32,9 +33,9 @@ class ZipKeys:
         found = self.read(key, MOST_METADATA)
         return (found[0] or None) if found else None
 
+    @abstractmethod
     def read(self, key: str, limit: int) -> tuple[bytes, int] | None:
         """All bytes of a member, its checksum verified, and how many there are."""
-        raise NotImplementedError
 
     def prime(self, keys: Sequence[str]) -> None:
         """Load metadata at the same time, where that takes time."""

@@ -88,7 +88,8 @@ class Member(NamedTuple):
             raise damaged(f"at byte {self.header} there is no header of member {self.name!r}")
         length, extra = struct.unpack_from("<HH", local, 26)
         spelled = self.spelled
-        # a name that is no ASCII may be in an encoding of its time, of which the length tells little
+        # a name that is no ASCII may be in an encoding of its time, of which the length tells
+        # little
         is_own = length == len(spelled) and local[_HEADER : self.head] == spelled
         if self.name.isascii() and not is_own:
             raise damaged(f"the header at byte {self.header} is not that of member {self.name!r}")
@@ -101,9 +102,7 @@ class Member(NamedTuple):
         """All that it holds, its checksum verified, made of the bytes in the file."""
         data = inflate_raw(packed, self.size) if self.is_deflated else packed
         if len(data) != self.size:
-            raise damaged(
-                f"member {self.name!r} holds {len(data)} bytes, where {self.size} belong"
-            )
+            raise damaged(f"member {self.name!r} holds {len(data)} bytes, where {self.size} belong")
         # 7 GB/s by zlib, several times that by zlib-ng
         checksum = inflater().crc32(data)
         if checksum != self.crc:
