@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.stores.zarr.containers import MOST_METADATA, key_of
@@ -36,9 +35,6 @@ class ZipKeys(ABC):
     @abstractmethod
     def read(self, key: str, limit: int) -> tuple[bytes, int] | None:
         """All bytes of a member, its checksum verified, and how many there are."""
-
-    def prime(self, keys: Sequence[str]) -> None:
-        """Load metadata at the same time, where that takes time."""
 
     def has(self, key: str) -> bool:
         """Whether there is such a member with bytes in it."""

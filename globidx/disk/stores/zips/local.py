@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.index.stamps import SETTLED_NS
@@ -41,6 +41,9 @@ class Zip(ZipKeys):
         finally:
             os.close(descriptor)
         super().__init__(path, directory, root, inflated)
+
+    def prime(self, keys: Sequence[str]) -> None:
+        """Nothing: metadata are read when they are wanted."""
 
     def read(self, key: str, limit: int) -> tuple[bytes, int] | None:
         """All bytes of a member, its checksum verified, and how many there are."""
