@@ -33,6 +33,7 @@ from globidx.core.values.packing import Packing
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.files.paths import is_remote, split_zip
+from globidx.disk.local_cache.pages import Pages
 from globidx.disk.remote.addresses import split
 from globidx.disk.remote.line import Line, for_scans
 from globidx.disk.stores.find_arrays import Field
@@ -252,14 +253,16 @@ def is_zip(path: Path) -> bool:
         return file.read(4) in _ZIP_SIGNATURES
 
 
-def scan(path: str, layout: Layout, axis: int, far: Any = None) -> Entry:
+def scan(
+    path: str, layout: Layout, axis: int, far: Any = None, pages: Pages | None = None
+) -> Entry:
     """What the file holds, from its metadata: the arrays of ``layout``.
 
-    ``far`` is what holds the keys of a store by URL, where there is such already. Errors say what
-    is wrong, not where.
+    ``far`` is what holds the keys of a store by URL, where there is such already, and otherwise
+    ``pages`` those of ``far_container``. Errors say what is wrong, not where.
     """
     if is_remote(path):
-        far = far or far_container(path, for_scans(layout.storage_options))
+        far = far or far_container(path, for_scans(layout.storage_options), pages=pages)
         found: Entry | None
         if is_hdf5_by_url(path):
             found = _module("hdf5.library").scan(far, layout, axis)
@@ -306,13 +309,15 @@ def zip_by_url(path: str, options: Mapping[str, Any] | None) -> tuple[str, str |
     return None if is_told else split_zip(path)
 
 
-def far_container(path: str, line: Line, inflated: BlockCache | None = None) -> Any:
+def far_container(
+    path: str, line: Line, inflated: BlockCache | None = None, pages: Pages | None = None
+) -> Any:
     """What holds the keys of a zarr store by URL, or the bytes of an HDF5 file.
 
-    ``inflated`` is that of ``container_of``.
+    ``inflated`` is that of ``container_of``; ``pages`` keep metadata of HDF5 and zip files.
     """
     if is_hdf5_by_url(path):
-        return _module("hdf5.ranges").RangeFile(*line.at(path))
+        return _module("hdf5.ranges").RangeFile(*line.at(path), pages)
     zipped = zip_by_url(path, line.options)
     if zipped is None:
         return _module("zarr.far").Far(path, *line.at(path))
@@ -320,7 +325,7 @@ def far_container(path: str, line: Line, inflated: BlockCache | None = None) -> 
     local = file.removeprefix("file://")
     if not is_remote(local):
         return _module("zips.local").Zip(local, inflated, root)
-    return _module("zips.far_zip").FarZip(path, *line.at(file), root, inflated)
+    return _module("zips.far_zip").FarZip(path, *line.at(file), root, inflated, pages)
 
 
 def container_of(path: str, kind: str, inflated: BlockCache | None = None) -> Any:

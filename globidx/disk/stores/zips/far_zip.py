@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.local_cache.cached_objects import CachedObjects
+from globidx.disk.local_cache.pages import Pages, opened
 from globidx.disk.remote.ahead import Expected
 from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.stores.zarr.containers import MOST_METADATA
@@ -32,7 +32,8 @@ _EXTRA = 2**8
 class FarZip(ZipKeys):
     """The store in the zip file ``key`` of ``objects``; ``url`` is how it was named.
 
-    It keeps the metadata that it has read. What is read is of the version that the directory is of.
+    It keeps the metadata that it has read, and in ``pages`` those that it has fetched. What is read is
+    of the version that the directory is of.
 
     Raises
     ------
@@ -51,13 +52,11 @@ class FarZip(ZipKeys):
         key: str,
         root: str | None = None,
         inflated: BlockCache | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self.objects, self._key = objects, key
         plain = objects.behind if isinstance(objects, Expected) else objects
-        if isinstance(plain, CachedObjects):
-            # a directory that is old would be taken for one of members that are new
-            plain.ask([key])
-        end = objects.get(Piece(key, -_END))
+        self._metadata, end = opened(plain, Piece(key, -_END), pages)
         if end is None:
             raise FileNotFoundError(f"there is nothing at {objects.url}/{key}")
         self._about = end._replace(data=b"")
@@ -69,15 +68,16 @@ class FarZip(ZipKeys):
         found = {key: self._find(key) for key in keys if key not in self._loaded}
         self._loaded |= {key: None for key, one in found.items() if one is None}
         wanted = {key: one for key, one in found.items() if one and one[1].size <= MOST_METADATA}
-        came = self._get([self._all_of(member) for _, member in wanted.values()])
-        for (key, (row, member)), data in zip(wanted.items(), came, strict=True):
-            self._loaded[key] = self._unpacked(row, member, data)
+        pieces = [self._all_of(member) for _, member in wanted.values()]
+        came = self._metadata.get_many(pieces)
+        for (key, (row, member)), found_now in zip(wanted.items(), came, strict=True):
+            self._loaded[key] = self._unpacked(row, member, self._checked(found_now))
 
     def load(self, key: str) -> bytes | None:
         """Metadata; None where there is no such member, or a large one."""
         if key not in self._loaded:
-            self._loaded[key] = super().load(key)
-        return self._loaded[key]
+            self.prime([key])
+        return self._loaded.get(key)
 
     def read(self, key: str, limit: int) -> tuple[bytes, int] | None:
         """All bytes of a member, its checksum verified, and how many there are."""
@@ -149,8 +149,8 @@ class FarZip(ZipKeys):
         return member.unpacked(data[first : first + member.packed])
 
     def fetch(self, start: int, stop: int) -> bytes:
-        """Bytes of the zip file."""
-        return self._checked(self.objects.get(Piece(self._key, start, stop)))
+        """Bytes of the directory."""
+        return self._checked(self._metadata.get(Piece(self._key, start, stop)))
 
     def _get(self, pieces: Sequence[Piece]) -> list[bytes]:
         return [self._checked(found) for found in self.objects.get_many(pieces)]

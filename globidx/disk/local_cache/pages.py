@@ -1,0 +1,74 @@
+"""Metadata of files by URL, kept beside the index for all processes and later runs.
+
+An HDF5 file and a zip file tell where their chunks lie, in many places of the one, at the end of the
+other. To find that out takes requests that wait for one another, and it is the same for each worker,
+rank and run, as long as the object is of the same version.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from globidx.disk.local_cache.cached_objects import CachedObjects
+from globidx.disk.local_cache.folder import LocalCache
+from globidx.disk.remote.objects import Found, Objects, Piece
+
+_log = logging.getLogger("globidx")
+#: The folder beside an index, and the most bytes that it takes: chunk tables of 10^7 chunks.
+FOLDER, BOUND = "metadata", 2**30
+
+
+@lru_cache(maxsize=16)
+def beside(folder: Path) -> Pages:
+    """The metadata that are kept beside the indexes in ``folder``, the same ones in a process."""
+    return Pages(folder)
+
+
+class Pages:
+    """Metadata in a folder below ``beside``, which is made when there are any. It pickles as its place."""
+
+    def __init__(self, beside: Path) -> None:
+        self._beside = beside
+        self._cache: LocalCache | None = None
+        self._is_lacking = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return beside, (self._beside,)
+
+    def of(self, objects: Objects) -> Objects:
+        """Objects whose pieces are kept here; ``objects`` themselves where nothing can be."""
+        if self._cache is None and not self._is_lacking:
+            try:
+                self._cache = LocalCache(self._beside / FOLDER, BOUND)
+            except (OSError, ValueError) as error:
+                self._is_lacking = True
+                _log.warning("metadata by URL are not kept below %s: %s", self._beside, error)
+        return objects if self._cache is None else _Pieces(objects, self._cache)
+
+
+class _Pieces(CachedObjects):
+    """Pieces that are kept. A server that cannot be reached is an error, as it will be for data."""
+
+    def _go_offline(self, error: OSError) -> NoReturn:
+        raise error
+
+
+def opened(plain: Objects, piece: Piece, pages: Pages | None) -> tuple[Objects, Found | None]:
+    """Whom to ask for metadata of an object, and a piece of it, of the version that it has now.
+
+    Its version is all that is asked for where the piece is kept; by what ``plain`` keeps, or else
+    in ``pages``.
+    """
+    is_kept = isinstance(plain, CachedObjects)
+    asked = plain if is_kept or pages is None else pages.of(plain)
+    if isinstance(asked, CachedObjects):
+        # an index that is old would be taken for one of chunks that are new
+        asked.ask([piece.key])
+    found = asked.get(piece)
+    if asked is not plain and found is not None and not found.version:
+        # nothing proves of such an object that what is kept is not old
+        return plain, plain.get(piece)
+    return asked, found
