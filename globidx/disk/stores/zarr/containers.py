@@ -103,6 +103,9 @@ class FarContainer(Container, Protocol):
         None where that is nothing, or not known yet.
         """
 
+    def why_whole(self, key: str, /) -> str:
+        """Why a key is fetched whole, whatever is read of it; "" where it is not."""
+
 
 class Folder:
     """A store whose keys are files below the folder ``path``. It keeps none of them open."""

@@ -81,6 +81,10 @@ class Far:
         """Bytes of a key, as its server is asked for them."""
         return Piece(self._prefix + key, start, stop)
 
+    def why_whole(self, _key: str, /) -> str:
+        """Nothing: all objects can be read in parts."""
+        return ""
+
 
 class OpenedObject:
     """An object whose size and version came with a part of it, its end by default; see ``Opened``."""

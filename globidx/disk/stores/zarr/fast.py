@@ -67,7 +67,19 @@ class ZarrSource(GridSource):
         self._far = container if isinstance(container, FarContainer) else None
         where = ", in a zip file" if container.kind == "zip" else ""
         where += ", by URL" if self._far is not None else ""
+        where += self._whole_in_words()
         self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''}{where})"
+
+    def _whole_in_words(self) -> str:
+        """That shards are fetched whole, and why; "" where their chunks are, or they are here."""
+        if self._far is None or self.sharding is None:
+            return ""
+        # as the first one, so most often all are
+        first = self._array.key((0,) * len(self._array.shape))
+        with suppress(*UNREADABLE):
+            why = self._far.why_whole(self._prefix + first)
+            return f"; shards are fetched whole, since they are {why} there" if why else ""
+        return ""
 
     def _set_grid(self, grid: ChunkGrid) -> None:
         array = self._array

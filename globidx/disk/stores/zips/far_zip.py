@@ -148,6 +148,11 @@ class FarZip(ZipKeys):
         first = start - member.header
         return member.unpacked(data[first : first + member.packed])
 
+    def why_whole(self, key: str, /) -> str:
+        """Why a member is fetched whole, whatever is read of it; "" where it is not."""
+        found = self._find(key)
+        return "deflated" if found is not None and found[1].is_deflated else ""
+
     def fetch(self, start: int, stop: int) -> bytes:
         """Bytes of the directory."""
         return self._checked(self._metadata.get(Piece(self._key, start, stop)))
