@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from globidx.disk.local_cache.cached_objects import CachedObjects
+from globidx.disk.local_cache.entry import ABOUT, Identity, Kept
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.objects import Found, Objects, Piece
 
@@ -38,19 +39,32 @@ class Pages:
     def __reduce__(self) -> tuple[Any, ...]:
         return beside, (self._beside,)
 
-    def of(self, objects: Objects) -> Objects:
-        """Objects whose pieces are kept here; ``objects`` themselves where nothing can be."""
+    def of(self, objects: Objects, key: str, told: Found) -> Objects:
+        """Objects whose pieces of ``key`` are kept here, of the version that the server has just ``told``.
+
+        ``objects`` themselves where nothing can be kept.
+        """
         if self._cache is None and not self._is_lacking:
             try:
                 self._cache = LocalCache(self._beside / FOLDER, BOUND)
             except (OSError, ValueError) as error:
                 self._is_lacking = True
                 _log.warning("metadata by URL are not kept below %s: %s", self._beside, error)
-        return objects if self._cache is None else _Pieces(objects, self._cache)
+        if self._cache is None:
+            return objects
+        pieces = _Pieces(objects, self._cache)
+        pieces.learn(key, told)
+        return pieces
 
 
 class _Pieces(CachedObjects):
     """Pieces that are kept. A server that cannot be reached is an error, as it will be for data."""
+
+    def learn(self, key: str, told: Found) -> None:
+        """Take the version of an object for the one that it has now."""
+        about = Identity(self._place, key, ABOUT, version=told.version)
+        # nowhere but here: whoever opens the object is told by the server
+        self._remember(Kept(about, told._replace(data=b""), self._clock()))
 
     def _go_offline(self, error: OSError) -> NoReturn:
         raise error
@@ -59,16 +73,16 @@ class _Pieces(CachedObjects):
 def opened(plain: Objects, piece: Piece, pages: Pages | None) -> tuple[Objects, Found | None]:
     """Whom to ask for metadata of an object, and a piece of it, of the version that it has now.
 
-    Its version is all that is asked for where the piece is kept; by what ``plain`` keeps, or else
-    in ``pages``.
+    That piece tells the version, and is asked for each time: a byte of it would take as long.
+    All others are asked for once, and kept in ``pages``. Where ``plain`` are kept themselves, that
+    is enough.
     """
-    is_kept = isinstance(plain, CachedObjects)
-    asked = plain if is_kept or pages is None else pages.of(plain)
-    if isinstance(asked, CachedObjects):
+    if isinstance(plain, CachedObjects):
         # an index that is old would be taken for one of chunks that are new
-        asked.ask([piece.key])
-    found = asked.get(piece)
-    if asked is not plain and found is not None and not found.version:
-        # nothing proves of such an object that what is kept is not old
+        plain.ask([piece.key])
         return plain, plain.get(piece)
-    return asked, found
+    found = plain.get(piece)
+    # nothing proves of an object without a version that what is kept is not old
+    if found is None or not found.version or pages is None:
+        return plain, found
+    return pages.of(plain, piece.key, found), found
