@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from globidx.disk.local_cache.cached_objects import CachedObjects
 from globidx.disk.local_cache.entry import ABOUT, Identity, Kept
@@ -58,16 +58,12 @@ class Pages:
 
 
 class _Pieces(CachedObjects):
-    """Pieces that are kept. A server that cannot be reached is an error, as it will be for data."""
+    """Pieces that are kept of one version, which whoever opens the object is told by its server."""
 
     def learn(self, key: str, told: Found) -> None:
         """Take the version of an object for the one that it has now."""
         about = Identity(self._place, key, ABOUT, version=told.version)
-        # nowhere but here: whoever opens the object is told by the server
         self._remember(Kept(about, told._replace(data=b""), self._clock()))
-
-    def _go_offline(self, error: OSError) -> NoReturn:
-        raise error
 
 
 def opened(plain: Objects, piece: Piece, pages: Pages | None) -> tuple[Objects, Found | None]:
