@@ -74,7 +74,9 @@ class Directory:
     def member(self, row: int, name: str) -> Member:
         """A member; ValueError where it cannot be one, or cannot be read here."""
         member = Member(name, *self.members[row].item())
-        member.require_sound()
+        if member.start < 0:
+            # once, before it is known where it begins
+            member.require_sound()
         return member
 
     def note(self, row: int, start: int) -> None:

@@ -25,6 +25,7 @@ class ZipKeys(ABC):
     ) -> None:
         self.path = path
         self.root = directory.root if root is None else root
+        self._prefix = f"{self.root}/" if self.root else ""
         self._directory, self._inflated = directory, inflated
 
     def load(self, key: str) -> bytes | None:
@@ -38,7 +39,7 @@ class ZipKeys(ABC):
 
     def has(self, key: str) -> bool:
         """Whether there is such a member with bytes in it."""
-        row = self._directory.row(key_of(self.root, key))
+        row = self._directory.row(self._prefix + key)
         return row is not None and bool(self._directory.members["size"][row])
 
     def groups(self, path: str) -> list[str]:
@@ -50,7 +51,7 @@ class ZipKeys(ABC):
 
     def _find(self, key: str) -> tuple[int, Member] | None:
         """A member with bytes in it, and its row; None where there is none."""
-        name = key_of(self.root, key)
+        name = self._prefix + key
         row = self._directory.row(name)
         if row is None:
             return None

@@ -130,6 +130,22 @@ def test_both_containers_give_the_same(server, tmp_path):
         line.close()
 
 
+@pytest.mark.parametrize("comment", [b"", b"c" * 65_535])
+@pytest.mark.parametrize("is_zip64", [False, True])
+def test_the_end_of_a_zip_file_may_be_long(tmp_path, monkeypatch, comment, is_zip64):
+    """With the record of zip64 in front of the last one, and the longest comment behind it."""
+    data = numbers(20)
+    path = zip_of(tmp_path, data)
+    if is_zip64:
+        # as if it had more members than the last record can count
+        monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = comment
+        archive.writestr("more", b"")
+    assert (b"PK\x06\x06" in path.read_bytes()) == is_zip64
+    np.testing.assert_array_equal(read_by_url(path), data)
+
+
 # -- by which requests
 
 
