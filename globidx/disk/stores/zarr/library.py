@@ -34,18 +34,17 @@ from globidx.disk.stores.base import (
     Contents,
     Looking,
     Stored,
-    array_info,
     chunks_of,
     container_of,
     far_container,
     is_elsewhere,
     is_zip,
     item_first,
-    make_entry,
     slab,
     zip_by_url,
 )
 from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.index_entries import array_info, make_entry
 from globidx.disk.stores.zarr import presence, references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
