@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from globidx.disk.local_cache.cached_objects import CachedObjects
 from globidx.disk.local_cache.pages import Pages, opened
 from globidx.disk.remote.ahead import Expected, Wish, wish
+from globidx.disk.remote.hands import alone
 from globidx.disk.remote.objects import Found, Objects, Piece, replaced
 from globidx.errors import ReadError
 
@@ -147,7 +148,9 @@ class RangeFile(io.RawIOBase):
             self._pages.move_to_end(number)
             return page
         numbers = self._run(number)
-        pages = self._fetched(numbers)
+        # under HDF5's lock, for which all hands may wait that open other files
+        with alone():
+            pages = self._fetched(numbers)
         self._pages.update(zip(numbers, pages, strict=True))
         while len(self._pages) > _MOST_PAGES:
             self._pages.popitem(last=False)

@@ -14,8 +14,10 @@ from processes import clean_environment
 from servers import Server
 
 from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.disk.local_cache.cached_objects import CachedObjects
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.line import Line
+from globidx.disk.remote.retries import Bounds
 from globidx.disk.stores.hdf5 import chunk_table, ranges
 from globidx.disk.stores.hdf5.ranges import RangeFile
 from globidx.errors import BadFilesError, NoFilesError, ReadError
@@ -374,6 +376,32 @@ def test_pages_are_read_ahead_and_bounded(far):
     file.seek(3)
     assert file.read(ranges.PAGE * 5) == data[3 : 3 + ranges.PAGE * 5]
     assert counting.asked[-1][0][1:] == (3, 3 + ranges.PAGE * 5)
+
+
+def test_pages_that_are_not_side_by_side_are_fetched_by_the_thread_that_reads(far, tmp_path):
+    """It holds HDF5's lock, and all hands may wait for that; here the only one does."""
+    path = far.path / "large"
+    path.write_bytes(os.urandom(12 * ranges.PAGE))
+    line = Line(Bounds(requests=1), scans=True)
+    kept = CachedObjects(line.at(f"{far.url}/large")[0], LocalCache(tmp_path / "cache", 2**26))
+    file, lock, begun = RangeFile(kept, "large"), threading.Lock(), threading.Event()
+    # as if another process had written these in the moment after they were looked for
+    for number in (4, 5):
+        kept.get(file._piece(number))
+    kept.has = lambda piece: False
+
+    class Waits:
+        def make(self):
+            begun.set()
+            with lock:
+                pass
+
+    with lock:
+        line.hands.put(Waits())
+        assert begun.wait(30)
+        got = b"".join(iter(lambda: file.read(5000), b""))
+    assert got == path.read_bytes()
+    line.close()
 
 
 def test_a_file_is_of_the_version_of_its_first_page(far):
