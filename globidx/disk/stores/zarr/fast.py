@@ -34,6 +34,8 @@ from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_arr
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
 
+#: Bytes in front of a chunk in a zip file that come with it, at most.
+_MOST_HEADER = 2**18
 # bytes of shard indexes that are kept if no reader passes its own cache
 _INDEX_BYTES = 2**20
 
@@ -61,6 +63,7 @@ class ZarrSource(GridSource):
         self._set_grid(ChunkGrid(array.shape, array.chunks, axis))
         self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._codecs))
+        self._far_most = self._most + _MOST_HEADER
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
         names = ", ".join(name for name, _ in array.steps) or "raw"
         #: Where its bytes are behind a URL.
@@ -134,7 +137,10 @@ class ZarrSource(GridSource):
         array, sharding = self._array, self.sharding
         with suppress(*UNREADABLE):
             if sharding is None:
-                return far.piece(self._prefix + array.key(coordinates))
+                piece = far.piece(self._prefix + array.key(coordinates))
+                # what is far too large is told by whoever reads it, too
+                is_large = piece is not None and (piece.stop or 0) - piece.start > self._far_most
+                return None if is_large else piece
             shard = self._shard_of(coordinates, sharding)
             key = self._prefix + array.key(shard)
             # what ``look_up`` did not get is not waited for again, for each chunk

@@ -507,3 +507,18 @@ def test_a_member_that_claims_to_be_far_larger_is_not_fetched(server, tmp_path):
     dataset = FileCacheDataset(GlobalIndexManager(f"{server.url}/{bomb.name}"))
     with pytest.raises(ReadError, match="20000000 bytes"):
         dataset[0]
+
+
+def test_a_stored_member_that_is_far_too_large_is_not_fetched(server, tmp_path):
+    """Neither ahead of time nor where it is read: the directory says how large it is."""
+    large = without(zip_of(tmp_path, numbers(12)), "c/0/0")
+    with zipfile.ZipFile(large, "a") as archive:
+        archive.writestr("c/0/0", bytes(3 * 10**6))
+    far = FarZip("u", *Line(scans=True).at(f"{server.url}/{large.name}"))
+    source = ZarrSource(far, "", 0, "zarr.json")
+    server.take()
+    sizes = [one.piece.stop - one.piece.start for one in source.pieces(0, 12)]
+    assert len(sizes) == 2 and max(sizes) < 10**3
+    with pytest.raises(ReadError, match="3000000 bytes"):
+        source.read(0, 1, np.empty((1, 3), "u2"))
+    assert server.take()["asked"] == []
