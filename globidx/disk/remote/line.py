@@ -41,6 +41,9 @@ class Back(Protocol):
     def names(self, prefix: str) -> Iterator[str]:
         """The keys that begin with ``prefix``; it raises as ``fetch`` does."""
 
+    def forget(self) -> None:
+        """Forget what was told of objects."""
+
 
 class Line:
     """Objects by URL, for one reader. It pickles with its options, and without connections.
@@ -242,6 +245,8 @@ class Requests:
     def forget(self) -> None:
         """Take objects as they are from here on."""
         self._versions = {}
+        if self._back is not None:
+            self._back.forget()
 
     def _persistently(self, ask: Callable[[], Result], what: str) -> Result:
         """What is asked for; not for long where this server never answered."""
