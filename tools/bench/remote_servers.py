@@ -96,8 +96,9 @@ class Moto:
 
     def _put(self, path: str, body: bytes = b"") -> bytes:
         # moto learns from it which service is meant
-        signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=bench/1/us-east-1/s3/aws4_request"}
-        request = urllib.request.Request(self.endpoint + path, body, signed, method="PUT")
+        head = {"Authorization": "AWS4-HMAC-SHA256 Credential=bench/1/us-east-1/s3/aws4_request"}
+        head["Content-Type"] = "application/octet-stream"
+        request = urllib.request.Request(self.endpoint + path, body, head, method="PUT")
         with urllib.request.urlopen(request, timeout=60) as answer:
             found: bytes = answer.read()
         return found
@@ -183,9 +184,7 @@ def serve() -> None:
         disable_nagle_algorithm = True
 
     logging.disable(logging.WARNING)
-    application = _Slow(
-        werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app)
-    )
+    application = _Slow(werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
     print(server.server_port, flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
