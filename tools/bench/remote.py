@@ -35,12 +35,13 @@ from remote_servers import BUCKET, Moto, Plain
 
 from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
 from globidx.disk.remote.line import Line
+from globidx.disk.remote.retries import PREFETCH_BYTES
 from globidx.orders import ChunkShuffle
 
 FILES = 4
 BATCH = 8
 #: Bytes of one array that are read in a measurement, at most.
-BUDGET = 2**28
+BUDGET = 2**30
 CLAIMS = {
     "a full shuffle is >= 50 x zarr-python over fsspec": ("times", 50),
     "a full shuffle is >= 0.8 of what the requests can carry": ("share", 0.8),
@@ -185,8 +186,16 @@ def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
 def tell_limits(server: Plain, urls: list[str], delay: float, kib: int, rounds: int) -> None:
     """Print the table of what carries how much."""
     dataset = opened(server, urls, delay)
-    work = partial(lambda: sum(map(len, batches(FileCacheDataset(dataset.index_manager)))))
-    found = limits(chunks(urls, len(dataset)), kib, server._process.pid, work, rounds)
+
+    def epoch(most: int) -> int:
+        ahead = FileCacheDataset(dataset.index_manager, prefetch_bytes=most)
+        return sum(map(len, batches(ahead)))
+
+    datasets = {
+        "dataset": partial(epoch, PREFETCH_BYTES),
+        "dataset, 4 x ahead": partial(epoch, 4 * PREFETCH_BYTES),
+    }
+    found = limits(chunks(urls, len(dataset)), kib, server._process.pid, datasets, rounds)
     line = found["loopback"].rate
     head = ["", "chunks/s", "MiB/s", "of loopback", "CPU s/GiB here", "in the server"]
     rows = [[f"{kib} KiB, {delay * 1000:.0f} ms".ljust(16), *head[1:]]]
@@ -220,7 +229,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, made(name) as server:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         for kib in options.kib:
-            items = 256 if options.quick else min(4096, max(128, BUDGET // 1024 // kib))
+            items = 256 if options.quick else min(4096, BUDGET // 1024 // kib)
             paths = write(Path(name) / BUCKET, kib, items)
             server.hold(Path(name) / BUCKET / str(kib))
             urls = [server.url_of(path) for path in paths]
