@@ -26,10 +26,11 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -214,8 +215,26 @@ def ahead(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Read the options, write the data, and let all read it in turn."""
+def rows_of(
+    server: Plain | Moto, kib: int, present: list[str], options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """The rows of one chunk size, each the best of some passes."""
+    folder = Path(server.folder) / BUCKET
+    for kind in ("globidx", *present):
+        WRITERS[kind](folder / str(kib) / kind, options.items, kib // ITEM)
+    server.hold(folder / str(kib))
+    names = [name for name in CONTESTANTS if name.startswith("globidx") or name in present]
+    for delay, workers, name in product(options.delays, options.workers, names):
+        server.delay(delay / 1000)
+        case = {"kib": kib, "delay": delay / 1000, "workers": workers}
+        tries = (
+            measure(server, folder, name, case, options.seconds) for _ in range(options.repeats)
+        )
+        yield max(tries, key=lambda row: row["items_per_s"])
+
+
+def read_options() -> argparse.Namespace:
+    """Those of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -232,28 +251,17 @@ def main() -> None:
     if options.quick:
         options.kib, options.delays, options.workers = [512], [30], [0]
         options.items, options.repeats = 256, 1
+    return options
+
+
+def main() -> None:
+    """Write the data, let all read it in turn, and print what came."""
+    options = read_options()
     present = [peer for peer, needed in NEEDS.items() if not missing(needed)]
-    names = [name for name in CONTESTANTS if name.startswith("globidx") or name in present]
     made = {"plain": partial(Plain, by_s3=True), "moto": Moto}[options.server]
-    rows = []
     with tempfile.TemporaryDirectory() as scratch, made(scratch) as server:
         os.environ |= environment(server.endpoint)
-        for kib in options.kib:
-            folder = Path(scratch) / BUCKET
-            for kind in ("globidx", *present):
-                WRITERS[kind](folder / str(kib) / kind, options.items, kib // ITEM)
-            server.hold(folder / str(kib))
-            for delay in options.delays:
-                server.delay(delay / 1000)
-                for workers in options.workers:
-                    case = {"kib": kib, "delay": delay / 1000, "workers": workers}
-                    for name in names:
-                        tries = [
-                            measure(server, folder, name, case, options.seconds)
-                            for _ in range(options.repeats)
-                        ]
-                        rows.append(max(tries, key=lambda row: row["items_per_s"]))
-            server.delay(0)
+        rows = [row for kib in options.kib for row in rows_of(server, kib, present, options)]
     print(told(rows, options.items) + "\n")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs, server {options.server}")
     if absent := sorted(set(NEEDS) - set(present)):
