@@ -89,7 +89,7 @@ class CachedObjects:
         kept = self._kept(piece)
         if kept is None or self._is_old(kept):
             return self.get_many([piece])[0]
-        self._count([kept])
+        self._count(1, 0, len(kept.found.data))
         return kept.found
 
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
@@ -101,7 +101,8 @@ class CachedObjects:
             fetched = self._fetched([pieces[at] for at in lacking])
             for at, one in zip(lacking, fetched, strict=True):
                 found[at] = one
-        self._count(kept)
+        sizes = [len(one.found.data) for one in kept if one is not None]
+        self._count(len(sizes), len(lacking), sum(sizes))
         return found
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -155,23 +156,23 @@ class CachedObjects:
         #: After an attempt in vain, the server is not asked before then.
         self._asks_from = 0
 
-    def _count(self, kept: Sequence[Kept | None]) -> None:
-        sizes = [len(one.found.data) for one in kept if one is not None]
+    def _count(self, hits: int, misses: int, nbytes: int) -> None:
         with self._lock:
-            self._counts.hits += len(sizes)
-            self._counts.misses += len(kept) - len(sizes)
-            self._counts.nbytes += sum(sizes)
-            self._streak = 0 if len(sizes) < len(kept) else self._streak + len(sizes)
+            counts = self._counts
+            counts.hits += hits
+            counts.misses += misses
+            counts.nbytes += nbytes
+            self._streak = 0 if misses else self._streak + hits
 
     def _identity(self, piece: Piece) -> Identity | None:
         """The identity of a piece; None of a part of an object whose version is not known."""
-        identity = Identity(self._place, *piece)
-        if not identity.is_of_version:
-            return identity
-        about = self._about(piece.key)
+        key, start, stop = piece
+        if start == 0 and stop is None:
+            return Identity(self._place, key)
+        about = self._about(key)
         if about is None or about.found.size == ABSENT:
             return None
-        return identity._replace(version=about.found.version)
+        return Identity(self._place, key, start, stop, about.found.version)
 
     def _kept(self, piece: Piece) -> Kept | None:
         identity = self._identity(piece)
@@ -180,7 +181,7 @@ class CachedObjects:
         if kept is None or about is None or not kept.identity.is_of_version:
             return kept
         # all parts of an object are as old as what is known of it
-        return kept._replace(asked=about.asked)
+        return Kept(kept.identity, kept.found, about.asked)
 
     def _about(self, key: str) -> Kept | None:
         """What is known of an object: an entry without bytes."""

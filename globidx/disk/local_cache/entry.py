@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import google_crc32c
+import google_crc32c as crc32c
 
 from globidx.disk.remote.objects import Found
 
@@ -23,6 +24,10 @@ _MAGIC = b"gxcache1"
 _HEAD = struct.Struct("<8sIIqqq")
 #: Where the last of these lies, which changes without the rest and is not under the checksum.
 _ASKED_AT, _ASKED = _HEAD.size - 8, struct.Struct("<q")
+#: Behind magic and checksum, what the checksum is over begins.
+_CHECKED_FROM = 12
+#: An entry that was used all the time is noted as used once in so many ns.
+_MINUTE = 60 * 10**9
 #: A pipe that somebody put there is not waited for.
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _READING = os.O_RDONLY | _SAFELY
@@ -95,24 +100,44 @@ def encode(identity: Identity, found: Found, asked: int) -> tuple[bytes, bytes]:
     """The file of an entry, as its head and its data."""
     spelled = identity.spelled
     numbers = len(spelled), found.size, len(found.data)
-    checksum = _checksum(numbers, spelled, found.data)
+    # all but the magic, the checksum itself and the time
+    checked = _HEAD.pack(_MAGIC, 0, *numbers, asked)[_CHECKED_FROM:_ASKED_AT] + spelled
+    checksum = crc32c.extend(crc32c.value(checked), found.data)
     return _HEAD.pack(_MAGIC, checksum, *numbers, asked) + spelled, found.data
 
 
-def read(path: str | Path) -> Kept:
+def read(path: str | Path, expected: Identity | None = None, *, now: int | None = None) -> Kept:
     """Read an entry and check it.
 
-    DamagedError where it is not what was written, OSError where it cannot be read.
+    Parameters
+    ----------
+    path
+        Its file.
+    expected : Identity, optional
+        Whose entry it must be.
+    now : int, optional
+        The time in ns, which is noted as that of its use, unless one of the same minute is.
+
+    Raises
+    ------
+    DamagedError
+        It is not what was written, or another one's.
+    OSError
+        It cannot be read.
     """
     descriptor = os.open(path, _READING)
     try:
-        head, spelled = _beginning(descriptor)
+        status = os.fstat(descriptor)
+        head = _head(descriptor, status.st_size)
         # apart from the head, so that it need not be copied out of one buffer
-        data = os.pread(descriptor, head.nbytes, head.begin)
+        data = os.pread(descriptor, head.nbytes, head.begin) if head.nbytes else b""
+        if now is not None and abs(now - status.st_mtime_ns) > _MINUTE:
+            _note_use(descriptor, now)
     finally:
         os.close(descriptor)
-    head.check(spelled, data)
-    identity = Identity.of(spelled)
+    if crc32c.extend(crc32c.value(head.checked), data) != head.checksum:
+        raise DamagedError("its checksum is another one")
+    identity = Identity.of(head.spelled) if expected is None else _is(head.spelled, expected)
     return Kept(identity, Found(data, head.size, identity.version), head.asked)
 
 
@@ -120,7 +145,7 @@ def identity_of(path: str | Path) -> Identity:
     """The identity of an entry, whose data are not looked at; errors as of ``read``."""
     descriptor = os.open(path, _READING)
     try:
-        return Identity.of(_beginning(descriptor)[1])
+        return Identity.of(_head(descriptor, os.fstat(descriptor).st_size).spelled)
     finally:
         os.close(descriptor)
 
@@ -141,50 +166,47 @@ def _name(identity: Identity) -> str:
     return digest.hexdigest()
 
 
-def _beginning(descriptor: int) -> tuple[_Head, bytes]:
-    """The head of an entry's file, and its identity as it is spelled."""
-    beginning = os.pread(descriptor, _AT_ONCE, 0)
-    head = _Head.of(beginning, os.fstat(descriptor).st_size)
-    if head.begin > len(beginning):
-        beginning = os.pread(descriptor, head.begin, 0)
-    return head, beginning[_HEAD.size : head.begin]
-
-
 class _Head(NamedTuple):
-    """The numbers at the beginning of an entry's file."""
+    """What the beginning of an entry's file says; ``checked`` is what of it is under the checksum."""
 
     checksum: int
-    spelled: int
     size: int
     nbytes: int
     asked: int
-
-    @classmethod
-    def of(cls, beginning: bytes, file_size: int) -> Self:
-        if len(beginning) < _HEAD.size:
-            raise DamagedError(f"it has {file_size} bytes, fewer than its head")
-        magic, *numbers = _HEAD.unpack_from(beginning)
-        if magic != _MAGIC:
-            raise DamagedError("it does not begin as an entry does")
-        head = cls(*numbers)
-        # before memory is allocated for what a damaged head claims
-        if head.nbytes < 0 or head.begin + head.nbytes != file_size:
-            raise DamagedError(
-                f"it has {file_size} bytes, where {head.begin + head.nbytes} were written"
-            )
-        return head
-
-    @property
-    def begin(self) -> int:
-        """Where the data begin."""
-        return _HEAD.size + self.spelled
-
-    def check(self, spelled: bytes, data: bytes) -> None:
-        if _checksum((self.spelled, self.size, self.nbytes), spelled, data) != self.checksum:
-            raise DamagedError("its checksum is another one")
+    begin: int
+    spelled: bytes
+    checked: bytes
 
 
-def _checksum(numbers: tuple[int, int, int], spelled: bytes, data: bytes) -> int:
-    front = struct.pack("<Iqq", *numbers) + spelled
-    checksum: int = google_crc32c.extend(google_crc32c.value(front), data)
-    return checksum
+def _head(descriptor: int, file_size: int) -> _Head:
+    beginning = os.pread(descriptor, _AT_ONCE, 0)
+    if len(beginning) < _HEAD.size:
+        raise DamagedError(f"it has {file_size} bytes, fewer than its head")
+    magic, checksum, length, size, nbytes, asked = _HEAD.unpack_from(beginning)
+    if magic != _MAGIC:
+        raise DamagedError("it does not begin as an entry does")
+    begin = _HEAD.size + length
+    # before memory is allocated for what a damaged head claims
+    if nbytes < 0 or begin + nbytes != file_size:
+        raise DamagedError(f"it has {file_size} bytes, where {begin + nbytes} were written")
+    if begin > len(beginning):
+        beginning = os.pread(descriptor, begin, 0)
+    spelled = beginning[_HEAD.size : begin]
+    checked = beginning[_CHECKED_FROM:_ASKED_AT] + spelled
+    return _Head(checksum, size, nbytes, asked, begin, spelled, checked)
+
+
+def _is(spelled: bytes, expected: Identity) -> Identity:
+    """The identity that is spelled so, which is the expected one in whatever counts for it."""
+    known = expected.spelled
+    if spelled == known:
+        return expected
+    if expected.is_of_version or not spelled.startswith(known[: known.rindex(0) + 1]):
+        raise DamagedError("it is the entry of another piece")
+    return Identity.of(spelled)
+
+
+def _note_use(descriptor: int, now: int) -> None:
+    # another user's
+    with suppress(OSError):
+        os.utime(descriptor, ns=(now, now))

@@ -121,9 +121,7 @@ class LocalCache:
         name = identity.name
         path = self._ledger.path(name)
         try:
-            kept = entry.read(path)
-            if kept.identity[:4] != identity[:4]:
-                raise DamagedError("it is the entry of another piece")
+            return entry.read(path, identity, now=self._clock())
         except FileNotFoundError:
             return None
         except DamagedError as error:
@@ -133,8 +131,6 @@ class LocalCache:
         except OSError as error:
             _log.warning("entry %s of the cache %s cannot be read: %s", name, self.path, error)
             return None
-        self._touch(path, self._clock())
-        return kept
 
     def put(self, identity: Identity, found: Found) -> None:
         """Keep what was fetched just now, under its version, unless it finds no room."""
