@@ -11,7 +11,6 @@ import hashlib
 import os
 import struct
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -63,13 +62,21 @@ class Identity(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the entry: 32 hexadecimal digits."""
-        return _name(self if self.is_of_version else self._replace(version=""))
+        return hashlib.blake2b(self.sought, digest_size=16, person=b"globidx-cache").hexdigest()
+
+    @property
+    def sought(self) -> bytes:
+        """What it is found by: how it is spelled, but for a version that does not matter."""
+        return self._spelled(self.version if self.is_of_version else "")
 
     @property
     def spelled(self) -> bytes:
         """The identity as bytes; no part of it has a zero byte."""
+        return self._spelled(self.version)
+
+    def _spelled(self, version: str) -> bytes:
         stop = "" if self.stop is None else self.stop
-        text = f"{self.url}\0{self.key}\0{self.start}\0{stop}\0{self.version}"
+        text = f"{self.url}\0{self.key}\0{self.start}\0{stop}\0{version}"
         return text.encode("utf-8", "surrogateescape")
 
     @classmethod
@@ -114,7 +121,7 @@ def read(path: str | Path, expected: Identity | None = None, *, now: int | None 
     path
         Its file.
     expected : Identity, optional
-        Whose entry it must be.
+        Whose entry it must be, of whatever version where that does not matter.
     now : int, optional
         The time in ns, which is noted as that of its use, unless one of the same minute is.
 
@@ -128,24 +135,24 @@ def read(path: str | Path, expected: Identity | None = None, *, now: int | None 
     descriptor = os.open(path, _READING)
     try:
         status = os.fstat(descriptor)
-        head = _head(descriptor, status.st_size)
+        spelled, checked, checksum, size, nbytes, asked = _head(descriptor, status.st_size)
         # apart from the head, so that it need not be copied out of one buffer
-        data = os.pread(descriptor, head.nbytes, head.begin) if head.nbytes else b""
+        data = os.pread(descriptor, nbytes, status.st_size - nbytes)
         if now is not None and abs(now - status.st_mtime_ns) > _MINUTE:
             _note_use(descriptor, now)
     finally:
         os.close(descriptor)
-    if crc32c.extend(crc32c.value(head.checked), data) != head.checksum:
+    if crc32c.extend(crc32c.value(checked), data) != checksum:
         raise DamagedError("its checksum is another one")
-    identity = Identity.of(head.spelled) if expected is None else _is(head.spelled, expected)
-    return Kept(identity, Found(data, head.size, identity.version), head.asked)
+    identity = Identity.of(spelled) if expected is None else _confirmed(expected, spelled)
+    return Kept(identity, Found(data, size, identity.version), asked)
 
 
 def identity_of(path: str | Path) -> Identity:
     """The identity of an entry, whose data are not looked at; errors as of ``read``."""
     descriptor = os.open(path, _READING)
     try:
-        return Identity.of(_head(descriptor, os.fstat(descriptor).st_size).spelled)
+        return Identity.of(_head(descriptor, os.fstat(descriptor).st_size)[0])
     finally:
         os.close(descriptor)
 
@@ -159,26 +166,12 @@ def set_asked(path: str | Path, asked: int) -> None:
         os.close(descriptor)
 
 
-@lru_cache(4096)
-def _name(identity: Identity) -> str:
-    # asked for twice in a row: whether it is there, and what it holds
-    digest = hashlib.blake2b(identity.spelled, digest_size=16, person=b"globidx-cache")
-    return digest.hexdigest()
+def _head(descriptor: int, file_size: int) -> tuple[bytes, bytes, int, int, int, int]:
+    """The beginning of an entry's file.
 
-
-class _Head(NamedTuple):
-    """What the beginning of an entry's file says; ``checked`` is what of it is under the checksum."""
-
-    checksum: int
-    size: int
-    nbytes: int
-    asked: int
-    begin: int
-    spelled: bytes
-    checked: bytes
-
-
-def _head(descriptor: int, file_size: int) -> _Head:
+    Returns the identity as it is spelled, what is under the checksum besides the data, the
+    checksum, the size of the object, how many bytes of data there are, and when it was asked for.
+    """
     beginning = os.pread(descriptor, _AT_ONCE, 0)
     if len(beginning) < _HEAD.size:
         raise DamagedError(f"it has {file_size} bytes, fewer than its head")
@@ -193,17 +186,20 @@ def _head(descriptor: int, file_size: int) -> _Head:
         beginning = os.pread(descriptor, begin, 0)
     spelled = beginning[_HEAD.size : begin]
     checked = beginning[_CHECKED_FROM:_ASKED_AT] + spelled
-    return _Head(checksum, size, nbytes, asked, begin, spelled, checked)
+    return spelled, checked, checksum, size, nbytes, asked
 
 
-def _is(spelled: bytes, expected: Identity) -> Identity:
-    """The identity that is spelled so, which is the expected one in whatever counts for it."""
-    known = expected.spelled
-    if spelled == known:
+def _confirmed(expected: Identity, spelled: bytes) -> Identity:
+    """The identity that is spelled so; DamagedError if it is not the expected one."""
+    sought = expected.sought
+    # to parse it would take longer, and be less strict
+    if spelled == sought:
         return expected
-    if expected.is_of_version or not spelled.startswith(known[: known.rindex(0) + 1]):
+    if expected.is_of_version or not spelled.startswith(sought):
         raise DamagedError("it is the entry of another piece")
-    return Identity.of(spelled)
+    url, key, start, stop, _ = expected
+    version = spelled[len(sought) :].decode("utf-8", "surrogateescape")
+    return Identity(url, key, start, stop, version)
 
 
 def _note_use(descriptor: int, now: int) -> None:

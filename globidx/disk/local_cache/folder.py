@@ -119,9 +119,8 @@ class LocalCache:
     def get(self, identity: Identity) -> Kept | None:
         """An entry; None where there is none. One that is damaged is removed, and is none."""
         name = identity.name
-        path = self._ledger.path(name)
         try:
-            return entry.read(path, identity, now=self._clock())
+            return entry.read(self._ledger.path(name), identity, now=self._clock())
         except FileNotFoundError:
             return None
         except DamagedError as error:
