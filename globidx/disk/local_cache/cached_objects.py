@@ -92,6 +92,15 @@ class CachedObjects:
         self._count(1, 0, len(kept.found.data))
         return kept.found
 
+    def part(self, piece: Piece, start: int, stop: int) -> Found | None:
+        """Bytes ``[start, stop)`` of a piece that is kept; None where it is to be had by ``get``."""
+        kept = self._kept(piece, (start, stop))
+        if kept is None or self._is_old(kept):
+            return None
+        self._count(1, 0, len(kept.found.data))
+        self.taken(piece)
+        return kept.found
+
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Pieces, kept or fetched; as ``Objects.get_many``."""
         kept = self._still([self._kept(piece) for piece in pieces])
@@ -136,6 +145,11 @@ class CachedObjects:
                 self.forget(had)
 
     @property
+    def bound(self) -> int:
+        """The bytes that the cache holds at most."""
+        return self._cache.bound
+
+    @property
     def is_filled(self) -> bool:
         """Whether of late all pieces were kept, so that planning ahead costs more than it saves."""
         return self._streak >= _FILLED
@@ -174,14 +188,14 @@ class CachedObjects:
             return None
         return Identity(self._place, key, start, stop, about.found.version)
 
-    def _kept(self, piece: Piece) -> Kept | None:
+    def _kept(self, piece: Piece, part: tuple[int, int] | None = None) -> Kept | None:
         identity = self._identity(piece)
-        kept = None if identity is None else self._cache.get(identity)
-        about = self._known.get(piece.key)
-        if kept is None or about is None or not kept.identity.is_of_version:
+        kept = None if identity is None else self._cache.get(identity, part)
+        if kept is None or not kept.identity.is_of_version:
             return kept
+        about = self._known.get(piece.key)
         # all parts of an object are as old as what is known of it
-        return Kept(kept.identity, kept.found, about.asked)
+        return kept if about is None else Kept(kept.identity, kept.found, about.asked)
 
     def _about(self, key: str) -> Kept | None:
         """What is known of an object: an entry without bytes."""

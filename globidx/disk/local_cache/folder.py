@@ -116,11 +116,14 @@ class LocalCache:
         """Whether there is an entry, whole or damaged."""
         return os.path.exists(self._ledger.path(identity.name))
 
-    def get(self, identity: Identity) -> Kept | None:
-        """An entry; None where there is none. One that is damaged is removed, and is none."""
+    def get(self, identity: Identity, part: tuple[int, int] | None = None) -> Kept | None:
+        """An entry, or a part of its data; None where there is none.
+
+        One that is damaged is removed, and is none.
+        """
         name = identity.name
         try:
-            return entry.read(self._ledger.path(name), identity, now=self._clock())
+            return entry.read(self._ledger.path(name), identity, part, now=self._clock())
         except FileNotFoundError:
             return None
         except DamagedError as error:
