@@ -84,7 +84,9 @@ def test_pages_that_change_places_are_noticed(tmp_path):
     """Each has its own checksum, which stands at its place."""
     path = written(tmp_path / "e", data=PAGES)
     before = len(path.read_bytes()) - len(PAGES)
-    path.write_bytes(path.read_bytes()[:before] + PAGES[PAGE : 2 * PAGE] + PAGES[:PAGE] + PAGES[2 * PAGE :])
+    path.write_bytes(
+        path.read_bytes()[:before] + PAGES[PAGE : 2 * PAGE] + PAGES[:PAGE] + PAGES[2 * PAGE :]
+    )
     with pytest.raises(DamagedError, match="checksum"):
         entry.read(path, CHUNK, (0, 5))
 

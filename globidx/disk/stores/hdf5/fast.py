@@ -286,7 +286,9 @@ class ContiguousSource(_Known):
             low, high = max(start, first), min(stop, end)
             offset, size = self._offset + first * self._row, (end - first) * self._row
             data = file.part(offset, size, (low - first) * self._row, (high - first) * self._row)
-            rows[low - start : high - start] = np.frombuffer(data, np.uint8).reshape(high - low, -1)
+            rows[low - start : high - start] = np.frombuffer(data, np.uint8).reshape(
+                high - low, self._row
+            )
             nbytes += len(data)
         return nbytes
 
