@@ -91,7 +91,9 @@ def test_pages_that_change_places_are_noticed(tmp_path):
         entry.read(path, CHUNK, (0, 5))
 
 
-@pytest.mark.parametrize("other", [CHUNK._replace(key="c/0/10"), CHUNK._replace(version="2")])
+@pytest.mark.parametrize(
+    "other", [CHUNK._replace(key="c/0/10"), CHUNK._replace(version=""), CHUNK._replace(version="2")]
+)
 def test_the_entry_of_another_piece_is_damage(tmp_path, other):
     """Also one of another version, where versions lie beside one another; of a whole object it is that version."""
     path = written(tmp_path / "e")
