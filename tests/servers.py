@@ -28,6 +28,8 @@ from processes import clean_environment
 
 _PAGE = 1000
 _CONTROL = "/-/"
+#: What the name of a bucket begins with that is listed, and does not exist: ``objects-1000``.
+_MADE_UP = "/objects-"
 
 
 class Server:
@@ -175,6 +177,9 @@ async def _respond(site, writer, method, path, query, headers, fault):
         writer.transport.abort()
         return False
     file = site.file(path)
+    if options.get("list-type") == "2" and path.startswith(_MADE_UP):
+        data = _made_up(int(path.removeprefix(_MADE_UP).strip("/")), options)
+        return await _send(writer, 200, data, {"Content-Type": "application/xml"})
     if options.get("list-type") == "2":
         return await _send(
             writer, 200, _listing(file, options), {"Content-Type": "application/xml"}
@@ -283,6 +288,22 @@ def _listing(folder, options):
             "<StorageClass>STANDARD</StorageClass></Contents>"
         )
     return "".join([*lines, "</ListBucketResult>"]).encode()
+
+
+def _made_up(count, options):
+    """A page of the listing of so many objects, in a folder ``x``."""
+    begin = int(options["continuation-token"]) if "continuation-token" in options else 0
+    end = min(count, begin + _PAGE)
+    about = "<LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size>"
+    objects = "".join(
+        f"<Contents><Key>x/{n:08d}</Key>{about}</Contents>" for n in range(begin, end)
+    )
+    left = f"<NextContinuationToken>{end}</NextContinuationToken>" if end < count else ""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Prefix>x/</Prefix>'
+        f"<KeyCount>{end - begin}</KeyCount><IsTruncated>{str(end < count).lower()}</IsTruncated>"
+        f"{objects}{left}</ListBucketResult>"
+    ).encode()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from h5py import h5fd
 from numpy.typing import NDArray
 
 from globidx.disk.local_cache.cached_objects import CachedObjects
+from globidx.disk.local_cache.pages import Pages, opened
 from globidx.disk.remote.ahead import Expected, Wish, wish
+from globidx.disk.remote.hands import alone
 from globidx.disk.remote.objects import Found, Objects, Piece, replaced
 from globidx.errors import ReadError
 
@@ -44,21 +46,19 @@ _open: WeakValueDictionary[bytes, RangeFile] = WeakValueDictionary()
 class RangeFile(io.RawIOBase):
     """An object as a file for h5py, which reads it under its lock.
 
-    All that is read of it is of one version: the one that its first page had.
+    All that is read of it is of one version: the one that its first page had. Pages are kept in
+    ``pages``, unless ``objects`` are kept themselves.
 
     FileNotFoundError where there is no such object.
     """
 
-    def __init__(self, objects: Objects, key: str) -> None:
+    def __init__(self, objects: Objects, key: str, pages: Pages | None = None) -> None:
         super().__init__()
         self.objects, self.key = objects, key
         # HDF5's lock is held while it reads: what waits for a thread that waits for this lock
         # would wait for ever, so that it asks by itself
         self._plain = objects.behind if isinstance(objects, Expected) else objects
-        if isinstance(self._plain, CachedObjects):
-            # an index that is old would be taken for one of chunks that are new
-            self._plain.ask([key])
-        first = self._plain.get(Piece(key, 0, PAGE))
+        self._metadata, first = opened(self._plain, Piece(key, 0, PAGE), pages)
         if first is None:
             raise FileNotFoundError(f"there is nothing at {objects.url}/{key}")
         self.size, self.version = first.size, first.version
@@ -167,7 +167,9 @@ class RangeFile(io.RawIOBase):
             self._pages.move_to_end(number)
             return page
         numbers = self._run(number)
-        pages = self._fetched(numbers)
+        # under HDF5's lock, for which all hands may wait that open other files
+        with alone():
+            pages = self._fetched(numbers)
         self._pages.update(zip(numbers, pages, strict=True))
         while len(self._pages) > _MOST_PAGES:
             self._pages.popitem(last=False)
@@ -178,8 +180,8 @@ class RangeFile(io.RawIOBase):
         # twice as many each time that one is asked for behind the last, as the kernel does
         self._ahead = min(2 * self._ahead, _MOST_AHEAD) if number == self._next else 1
         stop = min(number + self._ahead, -(-self.size // PAGE))
-        if isinstance(self._plain, CachedObjects):
-            kept = (one for one in range(number, stop) if self._plain.has(self._piece(one)))
+        if isinstance(self._metadata, CachedObjects):
+            kept = (one for one in range(number, stop) if self._metadata.has(self._piece(one)))
             stop = max(number + 1, next(kept, stop))
         self._next = stop
         return range(number, stop)
@@ -189,7 +191,7 @@ class RangeFile(io.RawIOBase):
 
     def _fetched(self, numbers: range) -> list[bytes]:
         pieces = [self._piece(number) for number in numbers]
-        found = self._plain.get_many(pieces)
+        found = self._metadata.get_many(pieces)
         return [self._checked(one, piece) for one, piece in zip(found, pieces, strict=True)]
 
     def _checked(self, found: Found | None, piece: Piece) -> bytes:
