@@ -427,6 +427,26 @@ def test_rows_are_kept_in_the_same_blocks_whatever_is_read(far, tmp_path):
     assert LocalCache(tmp_path / "cache").info().entries[far.url] <= 2 * 4
 
 
+@pytest.mark.parametrize(("bound", "most"), [(2**28, 8), (2**23, 256)])
+def test_rows_come_with_those_around_them_where_all_find_room(far, tmp_path, bound, most):
+    """In a file of 4 MiB: few requests for rows in any sequence, or one for each; from the disk, all are right."""
+    data = numbers(256, (4096,)).astype("i4")
+    with h5py.File(far.path / "a.h5", "w") as file:
+        file["x"] = data
+    manager = GlobalIndexManager(f"{far.url}/a.h5", key="x", cache_dir=tmp_path / "index")
+    by_url = FileCacheDataset(
+        manager, local_cache=tmp_path / "cache", local_bytes=bound, cache_bytes=0
+    )
+    far.take()
+    draw = np.random.default_rng(0)
+    for epoch in range(8):
+        for row in draw.permutation(256).tolist():
+            assert (by_url[row] == data[row]).all(), (epoch, row)
+    asked = far.take()["asked"]
+    assert most / 4 <= len(asked) <= 4 * most
+    by_url.close()
+
+
 def test_threads_that_open_files_do_not_wait_for_one_another(far, tmp_path):
     """HDF5's lock is held while it reads, and threads that fetch may wait for it: none waits in a circle."""
     for number in range(12):
