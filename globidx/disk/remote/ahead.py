@@ -64,16 +64,19 @@ class Ahead:
             self._send()
             return [ticket for ticket in dict.fromkeys(tickets) if ticket not in before]
 
-    def want(self, ticket: Hashable, wishes: Iterable[Wish]) -> None:
+    def want(self, ticket: Hashable, wishes: Iterable[Wish], *, again: bool = False) -> None:
         """Fetch what a batch will ask for, each piece as often as it is wished for.
 
-        What a batch needs that is read now goes first. What is kept on a disk of this machine comes
-        sooner when it is asked for.
+        ``again``, only what it had not wished for. What a batch needs that is read now goes first.
+        What is kept on a disk of this machine comes sooner when it is asked for.
         """
         wishes = [one for one in wishes if not _is_kept(one)]
         with self._changed:
             if ticket not in self._expected():
                 return
+            if again:
+                before = set(self._wanted_by.get(ticket, ()))
+                wishes = [one for one in wishes if (one.objects.url, one.piece) not in before]
             fetches = list(self._fetches(ticket, wishes))
             if ticket in (tickets[0] for tickets in self._readers.values() if tickets):
                 self._waiting.extendleft(reversed(fetches))

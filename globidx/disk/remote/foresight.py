@@ -53,7 +53,7 @@ class Foresight:
             self.tell([ids], wishes)
             plan = self._plans.get(tuple(ids))
         if plan is not None:
-            plan.make()
+            plan.complete()
 
     def _start(self) -> None:
         self._lock = threading.Lock()
@@ -62,12 +62,16 @@ class Foresight:
 
 
 class _Plan:
-    """What a batch needs, found out once: by the planner, or by whoever reads it before."""
+    """What a batch needs, found out by the planner, and once more by whoever reads it.
+
+    What was decoded and kept when the planner looked may have gone since.
+    """
 
     def __init__(self, ahead: Ahead, batch: Ids, wishes: Wishes) -> None:
         self._ahead, self._batch, self._wishes = ahead, batch, wishes
         self._members = frozenset(batch)
-        self._lock, self._is_made = threading.Lock(), False
+        self._lock = threading.Lock()
+        self._is_made = self._is_complete = False
 
     def covers(self, ids: Sequence[int]) -> bool:
         return self._members.issuperset(ids)
@@ -79,5 +83,11 @@ class _Plan:
                 for some in self._wishes(self._batch):
                     self._ahead.want(self._batch, some)
 
-    def drop(self) -> None:
-        pass
+    def complete(self) -> None:
+        is_made = self._is_made
+        self.make()
+        with self._lock:
+            if is_made and not self._is_complete and self._batch in self._ahead.expected:
+                self._is_complete = True
+                # what follows from it has been found out, and takes pieces that the batch takes, too
+                self._ahead.want(self._batch, next(iter(self._wishes(self._batch)), ()), again=True)

@@ -1,4 +1,4 @@
-"""Each batch is planned once, ahead of time where it was foreseen, and never instead of being read."""
+"""Each batch is planned ahead of time where it was foreseen, and never instead of being read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def seen():
 
 
 def planned(plans):
-    return sorted(ids for ids, _ in plans)
+    """The batches that were planned, each once, though what is read is looked at once more."""
+    return sorted({ids for ids, _ in plans})
 
 
 def test_batches_are_planned_by_another_thread_and_fetched(seen):
@@ -47,6 +48,31 @@ def test_batches_are_planned_by_another_thread_and_fetched(seen):
     assert objects.get(Piece("3")).size == SIZE
     assert planned(plans) == [(1, 2), (3, 4), (5, 6), (7,)]
     assert len(stock.asked) == 7
+
+
+def test_what_was_kept_when_a_batch_was_planned_and_has_gone_is_asked_for_at_once(seen):
+    """Not piece by piece as it is read; what was asked for then is not asked for again."""
+    foresight, wishes, plans, stock, objects = seen
+    kept = [{1, 2, 3}, set()]
+
+    def lacking(ids):
+        gone = kept[0] if threading.current_thread() is not threading.main_thread() else kept[1]
+        for some in wishes(ids):
+            yield [one for one in some if int(one.piece.key) not in gone]
+
+    foresight.tell([[9], [1, 2, 3, 4]], lacking)
+    stock.await_asked(2)
+    foresight.tell([[1, 2, 3, 4]], lacking)
+    for part in ([1, 2], [3, 4]):
+        foresight.before(part, lacking)
+    stock.await_asked(5)
+    for id in (1, 2, 3, 4):
+        assert objects.get(Piece(str(id))).size == SIZE
+    assert len(stock.asked) == 5
+    # nor is it kept for once more
+    assert foresight.ahead.nbytes == 0
+    # by the planner, and by the reader once for both parts
+    assert [ids for ids, _ in plans].count((1, 2, 3, 4)) == 2
 
 
 def test_ids_of_which_nobody_told_are_planned_when_they_are_read(seen):
