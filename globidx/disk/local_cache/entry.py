@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-import google_crc32c
-
+from globidx.disk.files import forks
 from globidx.disk.remote.objects import Found
 
 _MAGIC = b"gxcache1"
@@ -186,5 +185,11 @@ class _Head(NamedTuple):
 
 def _checksum(numbers: tuple[int, int, int], spelled: bytes, data: bytes) -> int:
     front = struct.pack("<Iqq", *numbers) + spelled
-    checksum: int = google_crc32c.extend(google_crc32c.value(front), data)
+    checksum: int = _crc32c().extend(_crc32c().value(front), data)
     return checksum
+
+
+@cache
+def _crc32c() -> Any:
+    # where there is a cache: it would give a free-threaded Python its GIL back
+    return forks.import_module("google_crc32c")

@@ -57,7 +57,7 @@ _OF_A_PROCESS = (
     "_indexes",
     "_kept",
     "_foresight",
-    "_line",
+    "line",
     "_now",
     "_tally",
     "_chunks",
@@ -76,7 +76,6 @@ class Reader:
     _now: Snapshot | None
     _shared: SharedBlocks | None
     _chunks: SharedChunks | None
-    _line: Line | None
     _foresight: Foresight | None
 
     def __init__(
@@ -128,8 +127,8 @@ class Reader:
             # serve their old metadata
             self.handles.close()
             packings.require_alike(now, self.raw)
-            if self._line is not None:
-                self._line.forget()
+            if self.line is not None:
+                self.line.forget()
             self._now = now
         kept = self._kept_of(now)
         batch = Batch(now, sample_ids, self.handles, kept, self._advice, moment=moment)
@@ -173,8 +172,9 @@ class Reader:
             self._shared.clear()
         self._kept.clear()
         self._constants.clear()
-        if self._line is not None:
-            self._line.close()
+        if self.line is not None:
+            self.line.close()
+            self._foresight = Foresight(self.line.ahead)
         self._cached_objects.clear()
 
     def kept_by(self) -> str:
@@ -214,8 +214,7 @@ class Reader:
         """Ask servers for what this batch needs, and for what those after it do."""
         if self._cached_objects and all(one.is_filled for one in self._cached_objects):
             return
-        if self._foresight is None:
-            self._foresight = Foresight(line.ahead)
+        assert self._foresight is not None, "it is there with the line"
         self._foresight.before(sample_ids, lambda ids: self._wishes(line, now, ids))
 
     def _wishes(self, line: Line, now: Snapshot, ids: Sequence[int]) -> list[Wish]:
@@ -274,14 +273,6 @@ class Reader:
         shortest = int(lengths[:, self.columns].min(initial=_MOST_IDS))
         return min(2 * self.bounds.requests * max(1, shortest), _MOST_IDS)
 
-    @property
-    def line(self) -> Line | None:
-        """What asks servers for files by URL; None where all files are local."""
-        if self._line is None and self._is_far:
-            around = None if self.local_cache is None else self._kept_on_disk
-            self._line = Line(self.bounds, self.manager.layout.storage_options, around=around)
-        return self._line
-
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
         return kept | {"_counts_for": self._tally.name}
@@ -293,8 +284,6 @@ class Reader:
     def _start(self) -> None:
         self._born_in = os.getpid()
         self._now = None
-        self._line = None
-        self._foresight = None
         self._cached_objects: list[CachedObjects] = []
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
@@ -310,9 +299,15 @@ class Reader:
             self._shared = SharedBlocks(self._shared_name, self.cache_bytes)
             self.cached = self._shared.local
         self._constants = ConstantReader(self.manager.constants, self.handles)
-        self._is_far = is_remote(self.manager.now.root)
+        #: What asks servers for files by URL; None where all files are local.
+        self.line: Line | None = None
+        self._foresight = None
+        if is_remote(self.manager.now.root):
+            around = None if self.local_cache is None else self._kept_on_disk
+            self.line = Line(self.bounds, self.manager.layout.storage_options, around=around)
+            self._foresight = Foresight(self.line.ahead)
         # what is far is not to be asked again for where chunks lie
-        self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES) if self._is_far else self.cached)
+        self._indexes = ShardIndexes(self.cached if self.line is None else BlockCache(_INDEX_BYTES))
         self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)

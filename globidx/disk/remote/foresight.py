@@ -28,9 +28,10 @@ class Foresight:
         ``ids`` may know the latter, as ``coming``.
         """
         batches = list(dict.fromkeys([tuple(ids), *map(tuple, getattr(ids, "coming", ()))]))
-        unknown = set(self.ahead.expect(batches))
-        new = {batch: _Plan(self.ahead, batch, wishes) for batch in batches if batch in unknown}
+        # under one lock: a batch that another thread has expected has its plan
         with self._lock:
+            unknown = set(self.ahead.expect(batches))
+            new = {batch: _Plan(self.ahead, batch, wishes) for batch in batches if batch in unknown}
             self._plans |= new
             for gone in self._plans.keys() - self.ahead.expected:
                 del self._plans[gone]

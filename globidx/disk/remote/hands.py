@@ -7,9 +7,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 from globidx.disk.files import forks
+from globidx.disk.files.living import Living
 from globidx.errors import ReadError
 
 Given = TypeVar("Given")
@@ -157,7 +158,7 @@ class _Ends:
     would then wait for requests that nobody will read.
     """
 
-    _open: ClassVar[WeakSet[_Work]] = WeakSet()
+    _open: ClassVar[Living[_Work]] = Living()
     _watched_in = 0
     _lock = threading.Lock()
     has_come = threading.Event()
@@ -179,7 +180,7 @@ class _Ends:
 
     @classmethod
     def renew(cls) -> None:
-        cls._lock, cls._open = threading.Lock(), WeakSet()
+        cls._lock, cls._open = threading.Lock(), Living()
         cls.has_come = threading.Event()
 
 
