@@ -439,9 +439,11 @@ def test_what_is_kept_on_disk_is_what_was_fetched(tmp_path):
 # -- the interpreter
 
 LEAVES_THE_GIL = """
-import importlib, pkgutil, sys, types
+import importlib, pkgutil, sys
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 # the one package that has not said that it needs no GIL
-sys.modules["google_crc32c"] = types.ModuleType("google_crc32c")
+sys.modules["google_crc32c"] = module_from_spec(ModuleSpec("google_crc32c", None))
 import globidx
 for part in ("core", "disk"):
     package = importlib.import_module(f"globidx.{part}")

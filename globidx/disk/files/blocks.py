@@ -40,7 +40,9 @@ class BlockCache:
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays that are kept."""
-        return self._lru.nbytes
+        # in the midst of a put it counts what is about to go
+        with self._lock:
+            return self._lru.nbytes
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
         """The array under ``key``, or None; it is shared, so copy before writing."""
