@@ -189,7 +189,6 @@ def test_handles_are_open_while_they_are_used_and_closed_once():
     in_threads(THREADS, work)
     assert len(files) <= 2
     files.close()
-    # counts of a Counter may get lost where two add at once; none here: of each name one is opened at a time
     assert opened.keys() == closed.keys()
 
 

@@ -101,8 +101,8 @@ class BlockCache:
             self._lru.shrink(-1)
 
     def _inherit(self) -> None:
-        # Only the thread that forked lives on. Others stopped between steps of the interpreter, with
-        # a GIL or without: the dict is whole, though the sum may not be.
+        # Only the thread that forked lives on. Others stopped between steps of the interpreter,
+        # with a GIL or without: the dict is whole, though the sum may not be.
         self._lock = threading.Lock()
         self._lru.recount()
 
