@@ -23,12 +23,12 @@ from globidx.core.reading.selection import Crop
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.local_cache.folder import cache_of
 from globidx.disk.reading import packings
-from globidx.disk.reading.batch import Column, rows_of
 from globidx.disk.reading.counters import Counters
 from globidx.disk.reading.explain import explain
 from globidx.disk.reading.open_file import BACKENDS
 from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.reader import CACHES, Reader
+from globidx.disk.reading.takes import Column, rows_of
 from globidx.disk.remote.retries import PREFETCH_BYTES, REQUESTS, Bounds
 from globidx.torch.collating.columns import ColumnedSamples
 from globidx.torch.loops.moments import SharedMoment, seeded

@@ -25,15 +25,19 @@ BARS = {"hdf5 contiguous": (2, None), "zarr3 chunk 16": (None, 1.5)}
 LOADERS = ("torch", "no slots", "slots")
 #: CPU of the main process an item.
 MAIN_S = 3e-6
-#: How many batches at both ends of a pass are not measured.
-_ASIDE = 10
+#: So many times the items of the other sections: caches of all workers fill up, and then a pass begins.
+_MORE = 4
+#: How many batches at both ends of a pass are not measured: the first fill caches of 64 MiB, which takes
+#: new memory, and at the last workers end.
+_FIRST, _LAST = 80, 10
 
 
 def workers(folder: Path, items: int, repeats: int) -> None:
     """In a fresh process a layout, whose contestants take turns, so that a busy minute hits all."""
+    folder = folder / "workers"
     rows, verdicts = [["layout", "workers", "loader", "items/s", "main process an item"]], {}
     for layout, (above_torch, above_one) in BARS.items():
-        read_data.write(folder, layout, items)
+        read_data.write(folder, layout, _MORE * items)
         found = fresh_process(Path(__file__), folder, layout, repeats)
         for name, (rate, cpu) in found.items():
             loader, number = name.rsplit(" ", 1)
@@ -67,10 +71,12 @@ def measured(folder: Path, layout: str, repeats: int) -> dict[str, tuple[float, 
 
 def _pass(batches: Any) -> tuple[float, float]:
     """Items a second, and what each takes of the main process, while workers neither start nor end."""
-    stream = iter(batches)
-    for _ in range(_ASIDE):
+    stream, number = iter(batches), len(batches)
+    # less where there are few
+    first = min(_FIRST, number // 4)
+    for _ in range(first):
         next(stream)
-    amid = islice(stream, len(batches) - 2 * _ASIDE)
+    amid = islice(stream, number - first - min(_LAST, number // 4))
     start, used, items = perf_counter(), process_time(), sum(map(len, amid))
     return items / (perf_counter() - start), (process_time() - used) / items
 

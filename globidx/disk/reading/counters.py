@@ -80,9 +80,9 @@ class Tally:
 
     # counted here
     _own: Counters
-    # counted by other processes
-    _others: Counters
-    # of both, what was reset
+    # counted by other processes, by process: a batch may come with a report, so it is not added yet
+    _received: dict[str, Counters]
+    # of all, what was reset
     _taken: Counters
     # of our own
     _reported: Counters
@@ -111,7 +111,7 @@ class Tally:
     def take(self, *, reset: bool = False) -> Counters:
         """The sum, reports included, and nothing left of it where it is to be ``reset``."""
         with self._lock:
-            total = self._own + self._others - self._taken
+            total = sum(self._received.values(), self._own) - self._taken
             if reset:
                 self._taken += total
             return total
@@ -133,13 +133,12 @@ class Tally:
         Those are totals, so one that got lost with its batch is made up for.
         """
         with self._lock:
-            self._others += report.total - self._received.get(report.process, Counters())
             self._received[report.process] = report.total
 
     def _start(self) -> None:
         self._lock, self._process = threading.Lock(), secrets.token_hex(8)
-        self._own = self._others = self._taken = self._reported = Counters()
-        self._received: dict[str, Counters] = {}
+        self._own = self._taken = self._reported = Counters()
+        self._received = {}
 
 
 _tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()

@@ -24,12 +24,13 @@ from globidx.disk.local_cache.cached_objects import CachedObjects, Counts
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
 from globidx.disk.reading.advice import Advice
-from globidx.disk.reading.batch import Batch, Column, FieldSpec, Need, rows_of
+from globidx.disk.reading.batch import Batch, FieldSpec, Need
 from globidx.disk.reading.constants import ConstantReader
 from globidx.disk.reading.counters import Counters, Tally
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.sources import FarSource
+from globidx.disk.reading.takes import Column, rows_of
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.line import Line

@@ -137,10 +137,31 @@ def inflate_raw(data: Data, limit: int) -> bytes:
 
 
 def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
-    """``inflate`` into ``out``, which it must fill.
+    """``inflate`` into ``out``, which it must fill; by libdeflate where it is installed.
 
-    It goes a piece at a time, so that there is no second copy of all of it.
+    libdeflate never writes more than it is given room for, and takes two thirds of the time, but
+    does not say what is wrong.
     """
+    library = _libdeflate()
+    if library is not None and len(out):
+        try:
+            inflated = library.zlib_decompress(data, len(out))
+        except library.DeflateError:
+            # a gzip header, or damaged: the other way says what
+            pass
+        else:
+            fill(inflated, out)
+            return
+    _inflate_by_pieces(data, out)
+
+
+def inflates_by() -> str:
+    """The library that ``inflate_into`` uses."""
+    return "libdeflate" if _libdeflate() else str(inflater().__name__).split(".")[0]
+
+
+def _inflate_by_pieces(data: Data, out: NDArray[np.uint8]) -> None:
+    """Inflate into ``out`` a piece at a time, so that there is no second copy of all of it."""
     filled = 0
     # the rest of the stream is copied once a piece
     piece = max(_PIECE, len(out) // 8)
@@ -158,8 +179,16 @@ def inflate_into(data: Data, out: NDArray[np.uint8]) -> None:
 
 
 @cache
+def _libdeflate() -> Any:
+    try:
+        return forks.import_module("deflate")
+    except ImportError:
+        return None
+
+
+@cache
 def inflater() -> Any:
-    """The library that ``inflate`` uses: the fastest there is."""
+    """The library that ``inflate`` uses: the fastest there is that inflates streams."""
     for name in ("zlib_ng.zlib_ng", "isal.isal_zlib"):
         try:
             return forks.import_module(name)

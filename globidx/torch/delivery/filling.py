@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from globidx.disk.reading import memory
+from globidx.core.reading import arrays
 from globidx.torch.delivery.lender import lent
 from globidx.torch.delivery.mapping import Mapping
 from globidx.torch.delivery.slots import (
@@ -126,7 +126,7 @@ class Desk:
 
         default_collate_fn_map[torch.Tensor] = stacked
         try:
-            with memory.made_by(self.array):
+            with arrays.made_by(self.array):
                 yield
         finally:
             default_collate_fn_map[torch.Tensor] = torchs

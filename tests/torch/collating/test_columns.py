@@ -22,7 +22,7 @@ from globidx import (
     ResumableDistributedSampler,
     collate,
 )
-from globidx.disk.reading import memory
+from globidx.core.reading import arrays
 from globidx.torch.collating.columns import ColumnedSamples
 
 LENGTHS = (5, 7, 6)
@@ -337,7 +337,7 @@ def test_a_batch_is_made_where_its_reader_says(manager):
     dataset = FileCacheDataset(manager, fields=["obs/image", "label"])
     for ids in ([9, 2, 16], [2, 2, 0]):
         made.clear()
-        with memory.made_by(allocate):
+        with arrays.made_by(allocate):
             batch = collate.default(dataset.__getitems__(ids))
         assert [one.__array_interface__["data"][0] for one in made] == [
             one.data_ptr() for one in tensors(batch)

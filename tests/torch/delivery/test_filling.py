@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from globidx.disk.reading import memory
+from globidx.core.reading import arrays
 from globidx.torch.delivery.filling import Desk, Parcel
 from globidx.torch.delivery.lender import Lender
 from globidx.torch.delivery.slots import FREE, SlotFile
@@ -270,7 +270,7 @@ def test_threads_of_the_dataset_make_nothing_in_slots(stacking):
 
     def make():
         made.append(default_collate([X, X]))
-        made.append(torch.from_numpy(context.run(memory.empty, (2,), np.dtype("f4"))))
+        made.append(torch.from_numpy(context.run(arrays.empty, (2,), np.dtype("f4"))))
 
     thread = threading.Thread(target=make)
     thread.start()
@@ -363,15 +363,15 @@ def test_arrays_that_are_read_for_a_batch_are_in_its_slot(stacking):
     """Nothing is copied after the first batch: the tensors over them are sent as places."""
     addresses = []
     for number in range(6):
-        arrays = [memory.empty((4, 100), np.dtype("<f8")), memory.empty((4,), np.dtype("i2"))]
-        for array in arrays:
+        read = [arrays.empty((4, 100), np.dtype("<f8")), arrays.empty((4,), np.dtype("i2"))]
+        for array in read:
             array[...] = number
-        batch = dict(zip("ab", map(torch.from_numpy, arrays), strict=True))
+        batch = dict(zip("ab", map(torch.from_numpy, read), strict=True))
         addresses.append(batch["a"].data_ptr())
         got, is_in_slot = stacking.sent(batch)
         assert is_in_slot
         assert same(got, {key: torch.full_like(value, number) for key, value in batch.items()})
-        del batch, got, arrays, array
+        del batch, got, read, array
     maps = [mapping.address for mapping in stacking.desk._mappings.values()]
     assert all(address in maps for address in addresses[1:])
 
@@ -379,10 +379,10 @@ def test_arrays_that_are_read_for_a_batch_are_in_its_slot(stacking):
 def test_what_is_read_and_not_sent_takes_no_room_in_slots(stacking):
     """A transform makes other tensors of it: after a batch or two, slots are as large as these."""
     for _ in range(6):
-        read = memory.empty((1000,), np.dtype("f8"))
+        read = arrays.empty((1000,), np.dtype("f8"))
         assert stacking.sent(torch.from_numpy(read[::10] + 1))[1]
         del read
-    address = memory.empty((100,), np.dtype("f8")).ctypes.data
+    address = arrays.empty((100,), np.dtype("f8")).ctypes.data
     for mapping in stacking.desk._mappings.values():
         assert not 0 <= address - mapping.address < mapping.size
     assert stacking.desk._needed <= 800 + 128
@@ -391,7 +391,7 @@ def test_what_is_read_and_not_sent_takes_no_room_in_slots(stacking):
 def test_a_batch_that_was_read_and_failed_leaves_its_slot_to_the_next(stacking):
     """Slots grow for batches, and not for what becomes none."""
     for _ in range(20):
-        memory.empty((1000,), np.dtype("u1"))
+        arrays.empty((1000,), np.dtype("u1"))
         with suppress(ValueError):
             raise ValueError("a bad sample")
     assert stacking.sent(torch.zeros(1000, dtype=torch.uint8))[1]
@@ -400,10 +400,10 @@ def test_a_batch_that_was_read_and_failed_leaves_its_slot_to_the_next(stacking):
 
 def test_objects_and_dates_are_read_into_slots_as_numpy_has_them(stacking):
     """Whatever dtype a file has; objects are numpy's own."""
-    assert memory.empty((3,), np.dtype(object)).tolist() == [None] * 3
+    assert arrays.empty((3,), np.dtype(object)).tolist() == [None] * 3
     for dtype in ("M8[ns]", "S5", "U3", ">i4", "?", [("x", "f4"), ("y", "u1")]):
-        array = memory.empty((2, 3), np.dtype(dtype))
+        array = arrays.empty((2, 3), np.dtype(dtype))
         assert (array.dtype, array.shape) == (np.dtype(dtype), (2, 3))
         assert array.flags.c_contiguous
         assert array.flags.writeable
-    assert memory.empty((0, 3), np.dtype("f4")).shape == (0, 3)
+    assert arrays.empty((0, 3), np.dtype("f4")).shape == (0, 3)

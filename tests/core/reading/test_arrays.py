@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from globidx.disk.reading import memory
+from globidx.core.reading import arrays
 
 U1 = np.dtype("u1")
 
@@ -26,20 +26,20 @@ class Slots:
 def test_the_innermost_allocator_makes_an_array_and_none_outside_of_its_block():
     """Also after an error in the block."""
     outer, inner = Slots(), Slots()
-    with memory.made_by(outer):
-        with suppress(KeyError), memory.made_by(inner):
-            assert memory.empty((2, 3), U1) is inner.made[0]
+    with arrays.made_by(outer):
+        with suppress(KeyError), arrays.made_by(inner):
+            assert arrays.empty((2, 3), U1) is inner.made[0]
             raise KeyError
-        assert memory.empty((4,), U1) is outer.made[0]
-    assert memory.empty((2,), U1).flags.owndata
+        assert arrays.empty((4,), U1) is outer.made[0]
+    assert arrays.empty((2,), U1).flags.owndata
     assert (len(outer.made), len(inner.made)) == (1, 1)
 
 
 def test_an_allocator_is_that_of_its_thread():
     """Another thread, which reads another batch meanwhile, has numpy's memory."""
     slots, others = Slots(), []
-    with memory.made_by(slots):
-        thread = threading.Thread(target=lambda: others.append(memory.empty((1,), U1)))
+    with arrays.made_by(slots):
+        thread = threading.Thread(target=lambda: others.append(arrays.empty((1,), U1)))
         thread.start()
         thread.join()
     assert not slots.made and others[0].shape == (1,)
@@ -48,7 +48,7 @@ def test_an_allocator_is_that_of_its_thread():
 def test_objects_are_never_made_elsewhere():
     """An address means nothing in shared memory."""
     slots = Slots()
-    with memory.made_by(slots):
-        made = memory.empty((3,), np.dtype(object))
-        memory.empty((3,), np.dtype([("a", object), ("b", "u1")]))
+    with arrays.made_by(slots):
+        made = arrays.empty((3,), np.dtype(object))
+        arrays.empty((3,), np.dtype([("a", object), ("b", "u1")]))
     assert not slots.made and made.tolist() == [None] * 3
