@@ -6,9 +6,9 @@ it elsewhere, in a slot of shared memory say, names an allocator for the batch t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -17,26 +17,16 @@ from numpy.typing import NDArray
 #: Makes an array of a shape and dtype, C-contiguous and writable, whatever is in it.
 Allocate = Callable[[tuple[int, ...], "np.dtype[Any]"], NDArray[Any]]
 
-
-class _Here(threading.local):
-    """The allocator of this thread: no batch takes the memory of another's.
-
-    It is no context variable. Free-threaded Python from 3.14 on lets a thread have those of the one
-    that began it.
-    """
-
-    def __init__(self) -> None:
-        self.allocate: Allocate = np.empty
-
-
-_here = _Here()
+# A context of its own for each thread, so that no batch takes the memory of another's. Threads of
+# free-threaded Python inherit one from 3.14 on, so an allocator looks which thread asks.
+_allocate: ContextVar[Allocate] = ContextVar("globidx_allocate", default=np.empty)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """An array for the batch that is read now; one of objects is always numpy's own."""
     if dtype.hasobject:
         return np.empty(shape, dtype)
-    return _here.allocate(shape, dtype)
+    return _allocate.get()(shape, dtype)
 
 
 @contextmanager
@@ -50,8 +40,8 @@ def made_by(allocate: Allocate) -> Iterator[None]:
     >>> empty((2,), np.dtype("u1")).shape
     (2,)
     """
-    before, _here.allocate = _here.allocate, allocate
+    before = _allocate.set(allocate)
     try:
         yield
     finally:
-        _here.allocate = before
+        _allocate.reset(before)
