@@ -96,7 +96,7 @@ def watched_scans(monkeypatch):
     """The names of files that are opened to look inside, as they come."""
     real, seen = stores.scan, []
 
-    def counted(path, layout, axis, far=None):
+    def counted(path, layout, axis, *_):
         seen.append(os.path.basename(path))
         return real(path, layout, axis)
 

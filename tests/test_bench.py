@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+import urllib.request
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -192,8 +195,91 @@ def test_the_benchmark_of_the_cache_on_local_disk_prints_both_tables():
 
 @pytest.mark.slow
 def test_the_benchmark_of_reading_by_url_loses_nothing_on_a_resume():
-    """One row, beside the requests alone and zarr-python; times are measured, not tested."""
+    """One row, beside the requests alone and zarr-python, from moto's server, too, where that is installed."""
     pytest.importorskip("obstore")
-    said = run("remote.py", "--quick").splitlines()
-    assert said[1].startswith("30 | 64 | ")
-    assert said[-1] == "a resume in mid-epoch on two ranks reads each sample once: PASS"
+    for server in ["plain"] + ["moto"] * (find_spec("moto") is not None):
+        said = run("remote.py", "--quick", "--server", server).splitlines()
+        assert said[0].startswith("line: ") and said[2].startswith("30 | 64 | ")
+        assert said[-1] == "a resume in mid-epoch on two ranks reads each sample once: PASS"
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_reading_by_url_shows_what_the_line_carries():
+    """A row for each of those who carry the same chunks."""
+    pytest.importorskip("obstore")
+    rows = run("remote.py", "--quick", "--limits").splitlines()[2:-2]
+    assert [row.split("  ")[0] for row in rows] == [
+        "loopback",
+        "sockets",
+        "obstore",
+        "obstore, bytes",
+        "requests",
+        "dataset",
+        "dataset, 4 x ahead",
+    ]
+
+
+@pytest.mark.slow
+def test_others_that_stream_stand_beside_ours_over_the_same_server(tmp_path):
+    """Each in an epoch of all items, every byte of which is fetched once; who is not installed sits out."""
+    pytest.importorskip("obstore")
+    path = tmp_path / "figures.json"
+    said = run("remote_peers.py", "--quick", "--json", path)
+    rows = {row["name"]: row for row in json.loads(path.read_text())}
+    peers = {"litdata": "litdata", "mosaic": "streaming"}
+    absent = [peer for peer, module in peers.items() if find_spec(module) is None]
+    assert (f"not installed here: {', '.join(absent)}" in said) == bool(absent)
+    assert rows.keys() == {"globidx, ChunkShuffle", "globidx, full shuffle"} | (
+        peers.keys() - set(absent)
+    )
+    for row in rows.values():
+        # 256 items of 64 KiB, and the metadata
+        assert row["items"] == 256 and 16 <= row["mib"] < 16.2 and row["again"] < 1.01
+
+
+def test_what_is_asked_of_a_server_of_the_benchmarks_is_counted_byte_by_byte(tmp_path, monkeypatch):
+    """Ranges as far as the object goes, what is asked for again once more, and no bytes of heads."""
+    monkeypatch.syspath_prepend(BENCH)
+    servers = import_module("remote_servers")
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "a").write_bytes(bytes(100))
+    came = 0
+    with servers.Plain(tmp_path, by_s3=True) as server:
+        for method, part in (
+            ("GET", None),
+            ("HEAD", None),
+            ("GET", "bytes=10-19"),
+            ("GET", "bytes=10-19"),
+            ("GET", "bytes=90-400"),
+            ("GET", "bytes=-7"),
+            ("GET", "bytes=60-"),
+        ):
+            head = {} if part is None else {"Range": part}
+            request = urllib.request.Request(
+                f"{server.endpoint}/bench/a", None, head, method=method
+            )
+            with urllib.request.urlopen(request) as answer:
+                came += len(answer.read())
+        traffic = servers.Traffic.of(server.take()["asked"], tmp_path)
+    assert traffic == servers.Traffic(requests=7, objects=1, nbytes=came, distinct=came - 10)
+
+
+@pytest.mark.slow
+def test_a_first_pass_over_compressed_files_is_measured_as_that_of_peers_is(tmp_path, monkeypatch):
+    """One pass, the beginning of which counts; peers of which a copy was made read a fresh one."""
+    monkeypatch.syspath_prepend(BENCH)
+    import_module("read_data").write(tmp_path, "zarr3 chunk 16", 256)
+    said = run("delivery_peers.py", tmp_path, "zarr3 chunk 16, first pass", 0)
+    assert json.loads(said)["items_per_s"] > 0
+    peers = import_module("delivery_peers")
+    for name in peers.COMPRESSED:
+        if find_spec(peers.NEEDS[name]) is not None:
+            peers.compress(tmp_path, name, 256)
+            packed = sum(file.stat().st_size for file in (tmp_path / f"{name} zstd").iterdir())
+            assert packed < 256 * 128 * 128 * 2 / 2
+            for _ in range(2):
+                said = run("delivery_peers.py", tmp_path, f"{name} zstd", 0)
+                assert json.loads(said.splitlines()[-1])["items_per_s"] > 0
+            # what was decompressed did not stay
+            now = sum(file.stat().st_size for file in (tmp_path / f"{name} zstd").iterdir())
+            assert now == packed

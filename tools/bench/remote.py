@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Samples a second from a server on this machine that takes 30 or 100 ms a request, however many at a time.
 
-    python tools/bench/remote.py [--quick] [--json FILE]
+    python tools/bench/remote.py [--server plain|moto] [--limits] [--quick] [--kib 64 512 4096] [--delays 30 100]
+        [--json FILE]
 
 For each delay and chunk size: a full shuffle through ``globidx.DataLoader`` in one process, beside what the requests
 that are allowed carry in the same run (the same chunks by the same requests, neither planned, decoded nor stacked; at
 best requests / delay), and beside the same dataset read by zarr-python over fsspec
-(``backend="library"``, how stores by URL were read before). Then a resume in mid-epoch on another world size, which
-must lose and repeat nothing.
+(``backend="library"``, how stores by URL were read before; of S3 with ``s3fs`` only). "Line" is what sockets of this
+machine carry without a protocol. Then a resume in mid-epoch on another world size, which must lose and repeat nothing.
+
+``--server moto`` is moto's server of S3, which takes several milliseconds of CPU a request. ``--limits`` shows what
+carries how much, at which cost of CPU here and in the server: sockets, obstore, requests, dataset.
 """
 
 from __future__ import annotations
@@ -15,28 +19,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
+from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-
-from servers import Server
+from measure import missing, table
+from remote_limits import by_requests, limits, loopback
+from remote_servers import BUCKET, Moto, Plain
 
 from globidx import DataLoader, FileCacheDataset, GlobalIndexManager, ResumableDistributedSampler
 from globidx.disk.remote.line import Line
-from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.retries import PREFETCH_BYTES
 from globidx.orders import ChunkShuffle
 
 FILES = 4
 BATCH = 8
 #: Bytes of one array that are read in a measurement, at most.
-BUDGET = 2**28
+BUDGET = 2**30
 CLAIMS = {
     "a full shuffle is >= 50 x zarr-python over fsspec": ("times", 50),
     "a full shuffle is >= 0.8 of what the requests can carry": ("share", 0.8),
@@ -56,34 +61,38 @@ def write(folder: Path, kib: int, items: int) -> list[Path]:
     return paths
 
 
-def rate(dataset: FileCacheDataset, order: object = None, steps: int | None = None) -> float:
-    """Samples a second of an epoch, or of its first steps; samples are not stacked, which is no matter of distance."""
+def chunks(urls: list[str], items: int) -> list[str]:
+    """The URLs of all chunks, those of the stores in turn."""
+    return [f"{url}/c/{item}/0/0" for item in range(items // FILES) for url in urls]
+
+
+def batches(dataset: FileCacheDataset, order: object = None) -> Iterable[Any]:
+    """An epoch, whose samples are not stacked, which is no matter of distance."""
     sampler = ResumableDistributedSampler(dataset, 1, 0, order=order)
-    begun, count = time.perf_counter(), 0
-    for batch in islice(DataLoader(dataset, BATCH, sampler=sampler, collate_fn=list), steps):
-        count += len(batch)
+    return DataLoader(dataset, BATCH, sampler=sampler, collate_fn=list)
+
+
+def rate(dataset: FileCacheDataset, order: object = None, steps: int | None = None) -> float:
+    """Samples a second of an epoch, or of its first steps."""
+    begun = time.perf_counter()
+    count = sum(map(len, islice(batches(dataset, order), steps)))
     return count / (time.perf_counter() - begun)
 
 
-def carried(urls: list[str], count: int) -> float:
-    """Chunks a second of the requests alone, all of them at once."""
-    line = Line()
-    objects, _ = line.at(urls[0])
-    keys = [line.at(url)[1] for url in urls]
-    items = count // len(urls)
-    pieces = [Piece(f"{key}/c/{item}/0/0") for item in range(items) for key in keys]
-    objects.get_many(pieces[:64])
+def carried(urls: list[str], options: dict[str, str] | None) -> float:
+    """Chunks a second of the requests alone, all of them at once, after connections are made."""
+    line = Line(options=options)
+    by_requests(urls[:64], line)
     begun = time.perf_counter()
-    for start in range(64, len(pieces), 512):
-        objects.get_many(pieces[start : start + 512])
+    count = by_requests(urls[64:], line)
     seconds = time.perf_counter() - begun
     line.close()
-    return (len(pieces) - 64) / seconds
+    return count / seconds
 
 
-def resumed(urls: list[str]) -> bool:
+def resumed(urls: list[str], options: dict[str, str] | None) -> bool:
     """Whether an epoch that is left after three batches and gone on with on two ranks has each sample once."""
-    manager = GlobalIndexManager(urls)
+    manager = GlobalIndexManager(urls, storage_options=options)
     dataset = FileCacheDataset(manager, with_id=True)
     sampler = ResumableDistributedSampler(dataset, 1, 0)
     seen = []
@@ -101,80 +110,171 @@ def resumed(urls: list[str]) -> bool:
     return sorted(seen) == list(range(len(dataset)))
 
 
-def measure(server: Server, urls: list[str], delay: float, kib: int) -> dict[str, float]:
-    """One row of the table."""
+def opened(server: Plain | Moto, urls: list[str], delay: float) -> FileCacheDataset:
+    """A dataset whose connections are made and whose files are open, and a server that is slow from now on."""
     server.delay(0)
-    manager = GlobalIndexManager(urls)
+    dataset = FileCacheDataset(GlobalIndexManager(urls, storage_options=server.options))
     server.delay(delay)
-    dataset = FileCacheDataset(manager)
-    # connections are made, and all files opened
     dataset.__getitems__(list(range(0, len(dataset), len(dataset) // FILES)))
     server.take()
+    return dataset
+
+
+def measure(
+    server: Plain | Moto, urls: list[str], delay: float, kib: int, line: float
+) -> dict[str, float | None]:
+    """One row of the table."""
+    dataset = opened(server, urls, delay)
     full = rate(dataset)
     most = server.take()["most"]
-    library = rate(FileCacheDataset(manager, backend="library"), steps=2)
-    chunks = rate(FileCacheDataset(manager), ChunkShuffle())
-    alone = carried(urls, len(dataset))
+    library = None
+    if server.options is None or not missing(["s3fs"]):
+        library = rate(FileCacheDataset(dataset.index_manager, backend="library"), steps=2)
+    windows = rate(FileCacheDataset(dataset.index_manager), ChunkShuffle())
+    alone = carried(chunks(urls, len(dataset)), server.options)
     best = dataset._reader.bounds.requests / delay
     return {
         "delay": delay,
         "kib": kib,
         "full": full,
-        "chunks": chunks,
+        "chunks": windows,
         "library": library,
-        "times": full / library,
+        "times": library and full / library,
         "alone": alone,
         "best": full / best,
         "share": full / min(alone, best),
         "most": most,
         "mib": full * kib / 1024,
+        "line": full * kib / 1024 / line,
+        # what the first claim asks of the line
+        "asked": library and 50 * library * kib / 1024 / line,
     }
+
+
+HEAD = (
+    "delay ms | chunk KiB | full shuffle /s | requests alone /s | share | of 64 / delay | MiB/s | "
+    "of the line | ChunkShuffle /s | zarr-python /s | times"
+)
+
+
+def told(row: dict[str, Any]) -> str:
+    """A row as it is printed."""
+    library, times = (
+        ("-", "-") if row["library"] is None else (f"{row['library']:.1f}", f"{row['times']:.0f}")
+    )
+    return (
+        f"{row['delay'] * 1000:.0f} | {row['kib']} | {row['full']:.0f} | {row['alone']:.0f} | {row['share']:.2f} | "
+        f"{row['best']:.2f} | {row['mib']:.0f} | {row['line']:.2f} | {row['chunks']:.0f} | {library} | {times}"
+    )
+
+
+def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """What the rows say of each claim, and where the line cannot carry what it asks for."""
+    claims = {}
+    for claim, (figure, bar) in CLAIMS.items():
+        values = [row[figure] for row in rows if row[figure] is not None]
+        if values:
+            verdict = "PASS" if min(values) >= bar else "FAIL"
+            claims[claim] = f"{verdict} {min(values):.2f} to {max(values):.2f}"
+    for row in rows:
+        if row["asked"] and row["asked"] > 0.5:
+            case = f"{row['kib']} KiB, {row['delay'] * 1000:.0f} ms"
+            claims[f"50 x of {case}, of what the line carries"] = f"{row['asked']:.2f}"
+    return claims
+
+
+def tell_limits(server: Plain, urls: list[str], delay: float, kib: int, rounds: int) -> None:
+    """Print the table of what carries how much."""
+    dataset = opened(server, urls, delay)
+
+    def epoch(most: int) -> int:
+        ahead = FileCacheDataset(dataset.index_manager, prefetch_bytes=most)
+        return sum(map(len, batches(ahead)))
+
+    datasets = {
+        "dataset": partial(epoch, PREFETCH_BYTES),
+        "dataset, 4 x ahead": partial(epoch, 4 * PREFETCH_BYTES),
+    }
+    found = limits(chunks(urls, len(dataset)), kib, server._process.pid, datasets, rounds)
+    line = found["loopback"].rate
+    head = ["", "chunks/s", "MiB/s", "of loopback", "CPU s/GiB here", "in the server"]
+    rows = [[f"{kib} KiB, {delay * 1000:.0f} ms".ljust(16), *head[1:]]]
+    for name, one in found.items():
+        gib = 2**20 / kib
+        cpus = [f"{one.client * gib:.2f}", f"{one.server * gib:.2f}"]
+        carried = [f"{one.rate:.0f}", f"{one.rate * kib / 1024:.0f}", f"{one.rate / line:.2f}"]
+        rows.append([name, *carried, *cpus])
+    print(table(rows) + "\n", flush=True)
+
+
+def read_options() -> argparse.Namespace:
+    """Those of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--server", choices=["plain", "moto"], default="plain")
+    parser.add_argument("--limits", action="store_true", help="what carries how much, instead")
+    parser.add_argument("--quick", action="store_true", help="a small row, to see that it runs")
+    parser.add_argument("--kib", type=int, nargs="+", default=[64, 512, 4096], help="of a chunk")
+    parser.add_argument("--delays", type=int, nargs="+", default=[30, 100], help="in ms")
+    parser.add_argument("--rounds", type=int, default=3, help="a limit is the best of so many")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.limits and options.server != "plain":
+        parser.error("--limits asks the plain server")
+    if options.quick:
+        options.kib, options.delays, options.rounds = [64], [30], 1
+    return options
+
+
+def load() -> str:
+    """How busy this machine is."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
+
+
+def served(server: Plain | Moto, kib: int, options: argparse.Namespace) -> list[str]:
+    """The URLs of stores with chunks of so many KiB."""
+    items = 256 if options.quick else min(4096, BUDGET // 1024 // kib)
+    paths = write(Path(server.folder) / BUCKET, kib, items)
+    server.hold(Path(server.folder) / BUCKET / str(kib))
+    return [server.url_of(path) for path in paths]
+
+
+def tell_rows(server: Plain | Moto, options: argparse.Namespace) -> None:
+    """Print the table and the verdicts."""
+    rows: list[dict[str, Any]] = []
+    for kib in options.kib:
+        urls = served(server, kib, options)
+        line = loopback(kib, min(4096, BUDGET // 1024 // kib)).rate * kib / 1024
+        print(f"line: {line:.0f} MiB/s in pieces of {kib} KiB\n{HEAD}")
+        for delay in options.delays:
+            rows.append(measure(server, urls, delay / 1000, kib, line))
+            print(told(rows[-1]), flush=True)
+    claims = verdicts(rows)
+    claims["a resume in mid-epoch on two ranks reads each sample once"] = (
+        "PASS" if resumed(urls, server.options) else "FAIL"
+    )
+    print(f"{load()}, server {options.server}, {rows[0]['most']} requests in flight at most")
+    for claim, verdict in claims.items():
+        print(f"{claim}: {verdict}")
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows, "claims": claims}, indent=1))
 
 
 def main() -> None:
-    """Print the table and the verdicts."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small row, to see that it runs")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    sizes = [64] if arguments.quick else [64, 512, 4096]
-    delays = [0.03] if arguments.quick else [0.03, 0.1]
-    rows = []
-    with tempfile.TemporaryDirectory() as name, Server(name) as server:
+    """Serve, and show the limits or the rows."""
+    options = read_options()
+    made = {"plain": Plain, "moto": Moto}[options.server]
+    with tempfile.TemporaryDirectory() as name, made(name) as server:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
-        print(
-            "delay ms | chunk KiB | full shuffle /s | requests alone /s | share | of 64 / delay | MiB/s | "
-            "ChunkShuffle /s | zarr-python /s | times"
-        )
-        for kib in sizes:
-            items = 256 if arguments.quick else min(4096, max(128, BUDGET // 1024 // kib))
-            paths = write(Path(name), kib, items)
-            urls = [f"{server.url}/{path.relative_to(name)}" for path in paths]
-            for delay in delays:
-                row = measure(server, urls, delay, kib)
-                rows.append(row)
-                print(
-                    f"{delay * 1000:.0f} | {kib} | {row['full']:.0f} | {row['alone']:.0f} | {row['share']:.2f} | "
-                    f"{row['best']:.2f} | {row['mib']:.0f} | "
-                    f"{row['chunks']:.0f} | {row['library']:.1f} | {row['times']:.0f}",
-                    flush=True,
-                )
-        exact = resumed(urls)
-    print(
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs, {rows[0]['most']} requests in flight at most"
-    )
-    claims = {
-        claim: ("PASS" if min(row[figure] for row in rows) >= bar else "FAIL")
-        + f" {min(row[figure] for row in rows):.2f} to {max(row[figure] for row in rows):.2f}"
-        for claim, (figure, bar) in CLAIMS.items()
-    }
-    claims["a resume in mid-epoch on two ranks reads each sample once"] = (
-        "PASS" if exact else "FAIL"
-    )
-    for claim, verdict in claims.items():
-        print(f"{claim}: {verdict}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": rows, "claims": claims}, indent=1))
+        if options.limits:
+            for kib in options.kib:
+                urls = served(server, kib, options)
+                for delay in options.delays:
+                    tell_limits(server, urls, delay / 1000, kib, options.rounds)
+            print(load())
+        else:
+            tell_rows(server, options)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,24 @@ def split_chain(url: str) -> tuple[str, str, str]:
     return scheme + separator, path, link + behind
 
 
+def split_zip(url: str) -> tuple[str, str | None] | None:
+    """The zip file that a URL is or leads into, and the folder in it; None of any other URL.
+
+    No folder: that of the one store there.
+
+    >>> split_zip("zip://in/a.zarr::s3://bucket/b.zip"), split_zip("zip://::/data/b.zip")
+    (('s3://bucket/b.zip', 'in/a.zarr'), ('/data/b.zip', None))
+    >>> split_zip("s3://bucket/b.zarr.zip"), split_zip("s3://bucket/a.zarr")
+    (('s3://bucket/b.zarr.zip', None), None)
+    """
+    if not is_remote(url):
+        return None
+    head, path, behind = split_chain(url)
+    if head == "zip://" and behind:
+        return behind.removeprefix("::"), path.strip("/") or None
+    return (url, None) if path.lower().endswith(".zip") else None
+
+
 def subfolders(path: str) -> list[str]:
     """The names of the folders in a local folder; none where there is no folder."""
     try:

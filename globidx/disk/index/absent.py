@@ -17,6 +17,7 @@ from globidx.disk.files.paths import is_remote
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import Audit, Looking
+from globidx.disk.stores.index_entries import parts_of
 
 #: With fewer files, starting processes costs more than it saves.
 _MANY = 10_000
@@ -185,7 +186,7 @@ def _look(
 def _stored(entry: Entry, info: ArrayInfo) -> Iterator[tuple[str, int]]:
     """Path and axis of the stored arrays behind an array of a file: those of all its matches."""
     if info.form in SPARSE:
-        yield from ((part, 0) for part in stores.parts_of(info.path, info.form))
+        yield from ((part, 0) for part in parts_of(info.path, info.form))
     elif entry.episodes is not None and entry.inner.kind == "match":
         pattern = Pattern(info.path)
         for number in range(len(entry.episodes)):

@@ -33,6 +33,7 @@ from globidx.disk.index.discover import count_by_suffix
 from globidx.disk.index.exchange import Peers
 from globidx.disk.index.scan import Failure, Piece, ScanResult
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.local_cache import pages
 from globidx.errors import NoFilesError
 
 _log = logging.getLogger("globidx")
@@ -229,6 +230,7 @@ class Build:
             executor=self.executor,
             settled_ns=self.settled_ns,
             batch=self.batch,
+            pages=pages.beside(self.cache.parent) if self.keep else None,
         )
 
     def _assemble(self, result: ScanResult) -> Assembly:

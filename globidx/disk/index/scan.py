@@ -22,6 +22,7 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry, Table, describe
 from globidx.disk.files.paths import Paths, is_remote
 from globidx.disk.index import stamps
+from globidx.disk.local_cache.pages import Pages
 from globidx.disk.remote.line import for_scans
 from globidx.disk.stores import base as stores
 from globidx.errors import BadFilesError
@@ -84,16 +85,18 @@ def examine(
     axis: int,
     settled_ns: int = stamps.SETTLED_NS,
     far: Any = None,
+    pages: Pages | None = None,
 ) -> Entry | Failure:
     """The entry of a file, with stamps, or the reason why it cannot be indexed.
 
-    Runs in any process. ``far`` holds the keys of a store by URL, where there is such already.
+    Runs in any process. ``far`` holds the keys of a store by URL, where there is such already, and
+    ``pages`` keep metadata of other files by URL.
     """
     # a file that changes during the scan is scanned once more
     for _ in range(2):
         started = time.time_ns()
         try:
-            entry = stores.scan(path, layout, axis, far)
+            entry = stores.scan(path, layout, axis, far, pages)
             # of a store with versions, the stamp of the one that was scanned
             after = list(entry.stamps)
             if not after and not is_remote(path):
@@ -124,12 +127,15 @@ def scan(
     executor: Executor | None,
     settled_ns: int = stamps.SETTLED_NS,
     batch: int = BATCH,
+    pages: Pages | None = None,
 ) -> Iterator[ScanResult]:
     """Look at the files at ``indices``, in batches, each as it is done."""
     size = max(batch, -(-len(indices) // _BATCHES_AT_MOST))
     batches = [indices[start : start + size] for start in range(0, len(indices), size)]
     names = [[paths.names[index] for index in batch.tolist()] for batch in batches]
-    look = partial(_scan_batch, paths.root, layout=layout, axis=axis, settled_ns=settled_ns)
+    look = partial(
+        _scan_batch, paths.root, layout=layout, axis=axis, settled_ns=settled_ns, pages=pages
+    )
     if executor is None or len(batches) == 1:
         return map(look, batches, names)
     return executor.map(look, batches, names)
@@ -143,11 +149,12 @@ def _scan_batch(
     layout: Layout,
     axis: int,
     settled_ns: int,
+    pages: Pages | None,
 ) -> ScanResult:
     by_schema: dict[object, list[tuple[int, str, Entry]]] = {}
     result = ScanResult()
     paths = [os.path.join(root, name) for name in names]
-    look = partial(examine, layout=layout, axis=axis, settled_ns=settled_ns)
+    look = partial(examine, layout=layout, axis=axis, settled_ns=settled_ns, pages=pages)
     # each look at what is far waits for its server
     found = (
         for_scans(layout.storage_options).map(look, paths) if is_remote(root) else map(look, paths)

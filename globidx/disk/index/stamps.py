@@ -19,6 +19,7 @@ from globidx.core.index.patterns import Pattern, matches
 from globidx.core.index.table import KINDS, SINGLE, ArrayInfo, Entry, Stamp, Table
 from globidx.disk.files.paths import Paths, subfolders
 from globidx.disk.stores import base as stores
+from globidx.disk.stores.index_entries import parts_of
 
 #: A file that changed within so many nanoseconds might change again without its stamp moving.
 SETTLED_NS = 2 * 10**9
@@ -146,7 +147,7 @@ def _suffixes(kind: str, arrays: Sequence[ArrayInfo]) -> list[bytes]:
 def _watched_of(info: ArrayInfo, marker: str) -> str:
     """The file whose stamp tells that an array grew."""
     # of several arrays behind one, the first tells how many rows there are
-    folder = stores.parts_of(info.path, info.form)[0]
+    folder = parts_of(info.path, info.form)[0]
     if info.form == "csc":
         # but of these the attributes of the group alone do
         folder, marker = info.path, ".zattrs" if marker == ".zarray" else marker

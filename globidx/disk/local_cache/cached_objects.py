@@ -89,7 +89,16 @@ class CachedObjects:
         kept = self._kept(piece)
         if kept is None or self._is_old(kept):
             return self.get_many([piece])[0]
-        self._count([kept])
+        self._count(1, 0, len(kept.found.data))
+        return kept.found
+
+    def part(self, piece: Piece, start: int, stop: int) -> Found | None:
+        """Bytes ``[start, stop)`` of a piece that is kept; None where it is to be had by ``get``."""
+        kept = self._kept(piece, (start, stop))
+        if kept is None or self._is_old(kept):
+            return None
+        self._count(1, 0, len(kept.found.data))
+        self.taken(piece)
         return kept.found
 
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
@@ -101,7 +110,8 @@ class CachedObjects:
             fetched = self._fetched([pieces[at] for at in lacking])
             for at, one in zip(lacking, fetched, strict=True):
                 found[at] = one
-        self._count(kept)
+        sizes = [len(one.found.data) for one in kept if one is not None]
+        self._count(len(sizes), len(lacking), sum(sizes))
         return found
 
     def names(self, prefix: str) -> Iterator[str]:
@@ -137,6 +147,11 @@ class CachedObjects:
             self.forget(had)
 
     @property
+    def bound(self) -> int:
+        """The bytes that the cache holds at most."""
+        return self._cache.bound
+
+    @property
     def is_filled(self) -> bool:
         """Whether of late all pieces were kept, so that planning ahead costs more than it saves."""
         return self._streak >= _FILLED
@@ -157,32 +172,32 @@ class CachedObjects:
         #: After an attempt in vain, the server is not asked before then.
         self._asks_from = 0
 
-    def _count(self, kept: Sequence[Kept | None]) -> None:
-        sizes = [len(one.found.data) for one in kept if one is not None]
+    def _count(self, hits: int, misses: int, nbytes: int) -> None:
         with self._lock:
-            self._counts.hits += len(sizes)
-            self._counts.misses += len(kept) - len(sizes)
-            self._counts.nbytes += sum(sizes)
-            self._streak = 0 if len(sizes) < len(kept) else self._streak + len(sizes)
+            counts = self._counts
+            counts.hits += hits
+            counts.misses += misses
+            counts.nbytes += nbytes
+            self._streak = 0 if misses else self._streak + hits
 
     def _identity(self, piece: Piece) -> Identity | None:
         """The identity of a piece; None of a part of an object whose version is not known."""
-        identity = Identity(self._place, *piece)
-        if not identity.is_of_version:
-            return identity
-        about = self._about(piece.key)
+        key, start, stop = piece
+        if start == 0 and stop is None:
+            return Identity(self._place, key)
+        about = self._about(key)
         if about is None or about.found.size == ABSENT:
             return None
-        return identity._replace(version=about.found.version)
+        return Identity(self._place, key, start, stop, about.found.version)
 
-    def _kept(self, piece: Piece) -> Kept | None:
+    def _kept(self, piece: Piece, part: tuple[int, int] | None = None) -> Kept | None:
         identity = self._identity(piece)
-        kept = None if identity is None else self._cache.get(identity)
-        about = self._known.get(piece.key)
-        if kept is None or about is None or not kept.identity.is_of_version:
+        kept = None if identity is None else self._cache.get(identity, part)
+        if kept is None or not kept.identity.is_of_version:
             return kept
+        about = self._known.get(piece.key)
         # all parts of an object are as old as what is known of it
-        return kept._replace(asked=about.asked)
+        return kept if about is None else Kept(kept.identity, kept.found, about.asked)
 
     def _about(self, key: str) -> Kept | None:
         """What is known of an object: an entry without bytes."""

@@ -1,8 +1,9 @@
 """One entry of the cache on local disk: bytes of an object, and what tells that they are whole.
 
-A file of a head of fixed size, the identity, and the bytes. The checksum is CRC-32C, as in
-zarr's shards: a tenth of the time that the fastest digest of hashlib takes, and as good against
-damage; it is none against forgery.
+A file of a head of fixed size, the identity, a checksum for each ``PAGE`` of the data, and the data.
+So a part of them is read and checked by itself. The checksums are CRC-32C, as in zarr's shards: a
+tenth of the time that the fastest digest of hashlib takes, and as good against damage; they are none
+against forgery.
 """
 
 from __future__ import annotations
@@ -10,22 +11,33 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from functools import cache, lru_cache
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from globidx.disk.files import forks
 from globidx.disk.remote.objects import Found
 
-_MAGIC = b"gxcache1"
-#: Magic, checksum, bytes of the identity, size of the object, bytes of data; when it was asked for.
+_MAGIC = b"gxcache2"
+#: Bytes of the data that one checksum is over.
+PAGE = 2**16
+#: Magic, checksum of all but the data, bytes of the identity, size of the object, bytes of data;
+#: when it was asked for.
 _HEAD = struct.Struct("<8sIIqqq")
 #: Where the last of these lies, which changes without the rest and is not under the checksum.
 _ASKED_AT, _ASKED = _HEAD.size - 8, struct.Struct("<q")
+#: Behind magic and checksum, what the checksum is over begins.
+_CHECKED_FROM = 12
+_CHECKSUM = struct.Struct("<I")
+#: An entry that was used all the time is noted as used once in so many ns.
+_MINUTE = 60 * 10**9
 #: A pipe that somebody put there is not waited for.
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _READING = os.O_RDONLY | _SAFELY
-#: Read at once, in the hope that the identity ends in it.
+#: Read at once, in the hope that identity and checksums end in it.
 _AT_ONCE = 512
 #: An object that is not there has this size.
 ABSENT = -1
@@ -57,13 +69,21 @@ class Identity(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the entry: 32 hexadecimal digits."""
-        return _name(self if self.is_of_version else self._replace(version=""))
+        return hashlib.blake2b(self.sought, digest_size=16, person=b"globidx-cache-2").hexdigest()
+
+    @property
+    def sought(self) -> bytes:
+        """What it is found by: how it is spelled, but for a version that does not matter."""
+        return self._spelled(self.version if self.is_of_version else "")
 
     @property
     def spelled(self) -> bytes:
         """The identity as bytes; no part of it has a zero byte."""
+        return self._spelled(self.version)
+
+    def _spelled(self, version: str) -> bytes:
         stop = "" if self.stop is None else self.stop
-        text = f"{self.url}\0{self.key}\0{self.start}\0{stop}\0{self.version}"
+        text = f"{self.url}\0{self.key}\0{self.start}\0{stop}\0{version}"
         return text.encode("utf-8", "surrogateescape")
 
     @classmethod
@@ -91,35 +111,68 @@ class Kept(NamedTuple):
 
 
 def encode(identity: Identity, found: Found, asked: int) -> tuple[bytes, bytes]:
-    """The file of an entry, as its head and its data."""
+    """The file of an entry, as all before its data, and these."""
     spelled = identity.spelled
     numbers = len(spelled), found.size, len(found.data)
-    checksum = _checksum(numbers, spelled, found.data)
-    return _HEAD.pack(_MAGIC, checksum, *numbers, asked) + spelled, found.data
+    behind = spelled + _checksums(found.data)
+    # all but the magic, the checksum itself and the time
+    checked = _HEAD.pack(_MAGIC, 0, *numbers, asked)[_CHECKED_FROM:_ASKED_AT] + behind
+    return _HEAD.pack(_MAGIC, _crc32c().value(checked), *numbers, asked) + behind, found.data
 
 
-def read(path: str | Path) -> Kept:
+def read(
+    path: str | Path,
+    expected: Identity | None = None,
+    part: tuple[int, int] | None = None,
+    *,
+    now: int | None = None,
+) -> Kept:
     """Read an entry and check it.
 
-    DamagedError where it is not what was written, OSError where it cannot be read.
+    Parameters
+    ----------
+    path
+        Its file.
+    expected : Identity, optional
+        Whose entry it must be, of whatever version where that does not matter.
+    part : (int, int), optional
+        Start and stop of what is read of its data, instead of all; the rest is not checked.
+    now : int, optional
+        The time in ns, which is noted as that of its use, unless one of the same minute is.
+
+    Raises
+    ------
+    DamagedError
+        It is not what was written, or another one's.
+    OSError
+        It cannot be read.
     """
     descriptor = os.open(path, _READING)
     try:
-        head, spelled = _beginning(descriptor)
+        status = os.fstat(descriptor)
+        spelled, checksums, whole, nbytes, asked = _head(descriptor, status.st_size)
+        start, stop = (0, nbytes) if part is None else (min(at, nbytes) for at in part)
+        first, end = start // PAGE, -(-stop // PAGE)
+        begin, size = first * PAGE, min(end * PAGE, nbytes) - first * PAGE
         # apart from the head, so that it need not be copied out of one buffer
-        data = os.pread(descriptor, head.nbytes, head.begin)
+        data = os.pread(descriptor, size, status.st_size - nbytes + begin)
+        if now is not None and abs(now - status.st_mtime_ns) > _MINUTE:
+            _note_use(descriptor, now)
     finally:
         os.close(descriptor)
-    head.check(spelled, data)
-    identity = Identity.of(spelled)
-    return Kept(identity, Found(data, head.size, identity.version), head.asked)
+    if _checksums(data) != checksums[4 * first : 4 * end]:
+        raise DamagedError("its checksum is another one")
+    identity = Identity.of(spelled) if expected is None else _confirmed(expected, spelled)
+    if part is not None:
+        data = data[start - begin : stop - begin]
+    return Kept(identity, Found(data, whole, identity.version), asked)
 
 
 def identity_of(path: str | Path) -> Identity:
     """The identity of an entry, whose data are not looked at; errors as of ``read``."""
     descriptor = os.open(path, _READING)
     try:
-        return Identity.of(_beginning(descriptor)[1])
+        return Identity.of(_head(descriptor, os.fstat(descriptor).st_size)[0])
     finally:
         os.close(descriptor)
 
@@ -133,60 +186,60 @@ def set_asked(path: str | Path, asked: int) -> None:
         os.close(descriptor)
 
 
-@lru_cache(4096)
-def _name(identity: Identity) -> str:
-    # asked for twice in a row: whether it is there, and what it holds
-    digest = hashlib.blake2b(identity.spelled, digest_size=16, person=b"globidx-cache")
-    return digest.hexdigest()
+def _head(descriptor: int, file_size: int) -> tuple[bytes, bytes, int, int, int]:
+    """What stands before the data of an entry, checked.
 
-
-def _beginning(descriptor: int) -> tuple[_Head, bytes]:
-    """The head of an entry's file, and its identity as it is spelled."""
+    Returns the identity as it is spelled, the checksums of the data, the size of the object, how
+    many bytes of data there are, and when it was asked for.
+    """
     beginning = os.pread(descriptor, _AT_ONCE, 0)
-    head = _Head.of(beginning, os.fstat(descriptor).st_size)
-    if head.begin > len(beginning):
-        beginning = os.pread(descriptor, head.begin, 0)
-    return head, beginning[_HEAD.size : head.begin]
+    if len(beginning) < _HEAD.size:
+        raise DamagedError(f"it has {file_size} bytes, fewer than its head")
+    magic, checksum, length, size, nbytes, asked = _HEAD.unpack_from(beginning)
+    if magic != _MAGIC:
+        raise DamagedError("it does not begin as an entry does")
+    middle = _HEAD.size + length
+    begin = middle + 4 * -(-nbytes // PAGE)
+    # before memory is allocated for what a damaged head claims
+    if nbytes < 0 or begin + nbytes != file_size:
+        raise DamagedError(f"it has {file_size} bytes, where {begin + nbytes} were written")
+    if begin > len(beginning):
+        beginning = os.pread(descriptor, begin, 0)
+    if (
+        _crc32c().value(beginning[_CHECKED_FROM:_ASKED_AT] + beginning[_HEAD.size : begin])
+        != checksum
+    ):
+        raise DamagedError("the checksum of its head is another one")
+    return beginning[_HEAD.size : middle], beginning[middle:begin], size, nbytes, asked
 
 
-class _Head(NamedTuple):
-    """The numbers at the beginning of an entry's file."""
-
-    checksum: int
-    spelled: int
-    size: int
-    nbytes: int
-    asked: int
-
-    @classmethod
-    def of(cls, beginning: bytes, file_size: int) -> Self:
-        if len(beginning) < _HEAD.size:
-            raise DamagedError(f"it has {file_size} bytes, fewer than its head")
-        magic, *numbers = _HEAD.unpack_from(beginning)
-        if magic != _MAGIC:
-            raise DamagedError("it does not begin as an entry does")
-        head = cls(*numbers)
-        # before memory is allocated for what a damaged head claims
-        if head.nbytes < 0 or head.begin + head.nbytes != file_size:
-            raise DamagedError(
-                f"it has {file_size} bytes, where {head.begin + head.nbytes} were written"
-            )
-        return head
-
-    @property
-    def begin(self) -> int:
-        """Where the data begin."""
-        return _HEAD.size + self.spelled
-
-    def check(self, spelled: bytes, data: bytes) -> None:
-        if _checksum((self.spelled, self.size, self.nbytes), spelled, data) != self.checksum:
-            raise DamagedError("its checksum is another one")
+def _checksums(data: bytes) -> bytes:
+    """The checksums of the pages of data that begin with one."""
+    if len(data) <= PAGE:
+        return _CHECKSUM.pack(_crc32c().value(data)) if data else b""
+    # views: to copy a page takes as long as its checksum does
+    pages = np.frombuffer(data, np.uint8)
+    starts = range(0, len(data), PAGE)
+    return b"".join(_CHECKSUM.pack(_crc32c().value(pages[at : at + PAGE])) for at in starts)
 
 
-def _checksum(numbers: tuple[int, int, int], spelled: bytes, data: bytes) -> int:
-    front = struct.pack("<Iqq", *numbers) + spelled
-    checksum: int = _crc32c().extend(_crc32c().value(front), data)
-    return checksum
+def _confirmed(expected: Identity, spelled: bytes) -> Identity:
+    """The identity that is spelled so; DamagedError if it is not the expected one."""
+    sought = expected.sought
+    # to parse it would take longer, and be less strict
+    if spelled == sought:
+        return expected
+    if expected.is_of_version or not spelled.startswith(sought):
+        raise DamagedError("it is the entry of another piece")
+    url, key, start, stop, _ = expected
+    version = spelled[len(sought) :].decode("utf-8", "surrogateescape")
+    return Identity(url, key, start, stop, version)
+
+
+def _note_use(descriptor: int, now: int) -> None:
+    # another user's
+    with suppress(OSError):
+        os.utime(descriptor, ns=(now, now))
 
 
 @cache

@@ -116,14 +116,14 @@ class LocalCache:
         """Whether there is an entry, whole or damaged."""
         return os.path.exists(self._ledger.path(identity.name))
 
-    def get(self, identity: Identity) -> Kept | None:
-        """An entry; None where there is none. One that is damaged is removed, and is none."""
+    def get(self, identity: Identity, part: tuple[int, int] | None = None) -> Kept | None:
+        """An entry, or a part of its data; None where there is none.
+
+        One that is damaged is removed, and is none.
+        """
         name = identity.name
-        path = self._ledger.path(name)
         try:
-            kept = entry.read(path)
-            if kept.identity[:4] != identity[:4]:
-                raise DamagedError("it is the entry of another piece")
+            return entry.read(self._ledger.path(name), identity, part, now=self._clock())
         except FileNotFoundError:
             return None
         except DamagedError as error:
@@ -133,8 +133,6 @@ class LocalCache:
         except OSError as error:
             _log.warning("entry %s of the cache %s cannot be read: %s", name, self.path, error)
             return None
-        self._touch(path, self._clock())
-        return kept
 
     def put(self, identity: Identity, found: Found) -> None:
         """Keep what was fetched just now, under its version, unless it finds no room."""

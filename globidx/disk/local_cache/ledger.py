@@ -19,6 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from globidx.core.cached import cached_property
 from globidx.disk.files.atomic import is_temporary, write_atomic
 
 #: A file takes whole blocks of the file system.
@@ -80,7 +81,12 @@ class Ledger:
 
     def path(self, name: str) -> str:
         """The file of the entry ``name``."""
-        return f"{self.folder}/chunks/{name[:2]}/{name[2:]}"
+        return f"{self._chunks}/{name[:2]}/{name[2:]}"
+
+    @cached_property
+    def _chunks(self) -> str:
+        # a path is spelled anew each time
+        return f"{self.folder}/chunks"
 
     @property
     def nbytes(self) -> int:

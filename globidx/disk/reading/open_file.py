@@ -31,6 +31,7 @@ from globidx.disk.reading.sources import (
 )
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import NotPlainError
+from globidx.disk.stores.index_entries import parts_of
 from globidx.disk.stores.ragged import LooseSource, RunsSource, WholeSource
 from globidx.disk.stores.sparse import ColumnSource, Kept, Part, SparseSource
 from globidx.disk.stores.zarr.shard_index import ShardIndexes
@@ -202,7 +203,7 @@ class OpenFile:
 
     def _sparse(self, info: ArrayInfo, path: str) -> SparseSource:
         """The rows of a sparse matrix, whose three arrays are read as others are."""
-        parts = [self._part(info, part) for part in stores.parts_of(path, info.form)]
+        parts = [self._part(info, part) for part in parts_of(path, info.form)]
         shape = self._entry.length, info.item_shape[0]
         kept = self._kept or Kept(BlockCache(0))
         # another version of a file has other stamps, where it has any
@@ -238,7 +239,7 @@ class OpenFile:
                 raise NotPlainError("in a zip file")
             if is_stacked:
                 raise NotPlainError("many sequences in an array")
-            tensors: Any = forks.import_module("globidx.disk.stores.tensors")
+            tensors: Any = forks.import_module("globidx.disk.stores.zarr.tensors")
             by_tensorstore: Source = tensors.TensorSource(
                 self._path, path, self._entry.kind, info.axis, forked=self._forked
             )

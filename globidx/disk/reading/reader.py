@@ -20,6 +20,7 @@ from globidx.disk.index import stamps
 from globidx.disk.index.manager import GlobalIndexManager
 from globidx.disk.index.shared_chunks import SharedChunks, name_of_cache
 from globidx.disk.index.snapshot import Snapshot
+from globidx.disk.local_cache import pages
 from globidx.disk.local_cache.cached_objects import CachedObjects, Counts
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.reading import packings
@@ -190,7 +191,10 @@ class Reader:
         """A file of the index; ReadError if it changed since it was indexed."""
         now, file = key
         path, entry = now.paths[file], now.entry(file)
-        far = None if self.line is None else far_store(path, entry, self.line)
+        far = None
+        if self.line is not None:
+            kept = pages.beside(now.cache_path.parent)
+            far = far_store(path, entry, self.line, self._indexes.cache, kept)
         if not stamps.is_unchanged(path, entry):
             self._refuse_changed(path, entry, far)
         elif entry.kind == "zarr2" and len(self.raw) < len(self.columns):
@@ -352,16 +356,22 @@ class Reader:
             )
 
 
-def far_store(path: str, entry: Entry, line: Line) -> Any:
+def far_store(
+    path: str,
+    entry: Entry,
+    line: Line,
+    inflated: BlockCache | None = None,
+    kept: pages.Pages | None = None,
+) -> Any:
     """What holds the keys of a zarr store by URL, all metadata that opening it takes loaded at once.
 
     Or the bytes of an HDF5 file; None of a file that is read by zarr.
     """
     if entry.kind == "hdf5":
-        return stores.far_container(path, line)
-    if not entry.kind.startswith("zarr"):
+        return stores.far_container(path, line, pages=kept)
+    if not entry.kind.startswith(("zarr", "zip")):
         return None
-    far = stores.far_container(path, line)
+    far = stores.far_container(path, line, inflated, kept)
     names = ["zarr.json"] if entry.kind.endswith("3") else [".zarray", ".zattrs"]
     nodes = ["", *(info.path for info in entry.arrays if info.form == "plain")]
     roots = [] if entry.kind.endswith("3") else ["zarr.json", ".zgroup"]

@@ -19,6 +19,7 @@ from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import Audit
+from globidx.disk.stores.index_entries import parts_of
 
 #: Rows that are read at once of an array without chunks.
 _ROWS_AT_ONCE = 1024
@@ -130,7 +131,7 @@ def _stored(opened: OpenFile, entry: Entry) -> Iterator[_Stored]:
     for column, info in enumerate(entry.arrays):
         named = info.name, info.path
         if info.form in SPARSE or info.form == "ragged":
-            for part in stores.parts_of(info.path, info.form):
+            for part in parts_of(info.path, info.form):
                 yield _Stored(info.name, part, part, 0, 0, 1, partial(_read_part, opened, part))
         elif info.form == "whole":
             for number in range(matches):

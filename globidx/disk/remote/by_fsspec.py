@@ -144,6 +144,10 @@ class ByFsspec:
         """The keys that begin with ``prefix``, of all files with bytes in them."""
         return listed(self._files, self._at(prefix), self._path)
 
+    def forget(self) -> None:
+        """Ask for the sizes of objects anew."""
+        self._sizes = {}
+
     def _at(self, key: str) -> str:
         return f"{self._path.rstrip('/')}/{key}" if key else self._path
 

@@ -108,6 +108,9 @@ class ByObstore:
         except self._obstore.exceptions.BaseError as error:
             raise _told(error) from None
 
+    def forget(self) -> None:
+        """Nothing: each answer tells the size and version of its object."""
+
 
 def _range(piece: Piece) -> dict[str, Any]:
     if piece.stop is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 from weakref import finalize
 
@@ -24,6 +25,28 @@ def rest(seconds: float) -> None:
     """Sleep; ReadError once the main thread has ended, since nobody waits for what would follow."""
     if _Ends.has_come.wait(seconds):
         raise ReadError("the process ends")
+
+
+class _Lone(threading.local):
+    """Whether this thread does all by itself."""
+
+    is_on = False
+
+
+_lone = _Lone()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this thread do by itself what hands would do for it.
+
+    It holds a lock that their threads may wait for.
+    """
+    before, _lone.is_on = _lone.is_on, True
+    try:
+        yield
+    finally:
+        _lone.is_on = before
 
 
 class Job(Protocol):
@@ -55,9 +78,10 @@ class Hands:
     def map(self, function: Callable[[Given], Result], given: Sequence[Given]) -> list[Result]:
         """The results for all that is given, at the same time; the first error where there is one.
 
-        A thread of these hands that asks does it alone: it would wait for itself.
+        A thread of these hands that asks does it alone: it would wait for itself. And so does one
+        that is to be ``alone``.
         """
-        if len(given) < 2 or self._work.is_own():
+        if len(given) < 2 or _lone.is_on or self._work.is_own():
             return [function(one) for one in given]
         answers = [_Answer(function, one) for one in given]
         for answer in answers:

@@ -38,6 +38,9 @@ class Back(Protocol):
     def names(self, prefix: str) -> Iterator[str]:
         """The keys that begin with ``prefix``; it raises as ``fetch`` does."""
 
+    def forget(self) -> None:
+        """Forget what was told of objects."""
+
 
 class Line:
     """Objects by URL, for one reader. It pickles with its options, and without connections.
@@ -241,6 +244,8 @@ class Requests:
     def forget(self) -> None:
         """Take objects as they are from here on."""
         self._versions = {}
+        if self._back is not None:
+            self._back.forget()
 
     def _reached(self) -> Back:
         with self._lock:

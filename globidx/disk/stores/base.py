@@ -7,7 +7,6 @@ that kind is first met.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import lzma
 import os
@@ -23,19 +22,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from globidx.core import validate
-from globidx.core.index.episodes import Episodes, Missing
-from globidx.core.index.layout import PLAIN, Inner, Layout
-from globidx.core.index.patterns import runs_of
-from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry, Stamp
-from globidx.core.values import dtypes
-from globidx.core.values.packing import Packing
+from globidx.core.index.layout import Layout
+from globidx.core.index.table import Entry, Stamp
 from globidx.disk.files import forks
 from globidx.disk.files.blocks import BlockCache
-from globidx.disk.files.paths import is_remote
+from globidx.disk.files.paths import is_remote, split_zip
+from globidx.disk.local_cache.pages import Pages
 from globidx.disk.remote.addresses import split
 from globidx.disk.remote.line import Line, for_scans
-from globidx.disk.stores.find_arrays import Field
 from globidx.errors import GlobidxError
 
 HDF5_SUFFIXES = frozenset(
@@ -147,15 +141,6 @@ class Looking(NamedTuple):
     step: Callable[[], None] = lambda: None
 
 
-class Inside(NamedTuple):
-    """The rows of a file, the sequences of them, and those that are missing."""
-
-    length: int
-    inner: Inner
-    episodes: Episodes | None
-    missing: Missing | None
-
-
 class Contents(NamedTuple):
     """What lies in a group: its arrays by their paths in it, and the attributes that can be given."""
 
@@ -198,7 +183,7 @@ def format_of(path: Path) -> str:
     if _has_suffix(str(path)):
         return "hdf5"
     if is_zip(path):
-        _module("zarr.zipped").require_store(os.fspath(path))
+        _module("zips.local").require_store(os.fspath(path))
         return "zarr"
     if superblock_at(path) is not None:
         return "hdf5"
@@ -252,14 +237,16 @@ def is_zip(path: Path) -> bool:
         return file.read(4) in _ZIP_SIGNATURES
 
 
-def scan(path: str, layout: Layout, axis: int, far: Any = None) -> Entry:
+def scan(
+    path: str, layout: Layout, axis: int, far: Any = None, pages: Pages | None = None
+) -> Entry:
     """What the file holds, from its metadata: the arrays of ``layout``.
 
-    ``far`` is what holds the keys of a store by URL, where there is such already. Errors say what
-    is wrong, not where.
+    ``far`` is what holds the keys of a store by URL, where there is such already, and otherwise
+    ``pages`` those of ``far_container``. Errors say what is wrong, not where.
     """
     if is_remote(path):
-        far = far or far_container(path, for_scans(layout.storage_options))
+        far = far or far_container(path, for_scans(layout.storage_options), pages=pages)
         found: Entry | None
         if is_hdf5_by_url(path):
             found = _module("hdf5.library").scan(far, layout, axis)
@@ -292,17 +279,43 @@ def is_hdf5_by_url(path: str) -> bool:
     )
 
 
-def far_container(path: str, line: Line) -> Any:
-    """What holds the keys of a zarr store by URL, or the bytes of an HDF5 file."""
+def is_file_by_url(path: str) -> bool:
+    """Whether a URL is that of one file and no folder, by its suffix."""
+    return is_hdf5_by_url(path) or (split_zip(path) or ("",))[0] == path
+
+
+def zip_by_url(path: str, options: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
+    """The zip file by URL in which a store lies, and its folder there; None where it lies in none.
+
+    Nor where the options say how fsspec is to look into it.
+    """
+    is_told = "zip" in (options or {}) and path.startswith("zip://")
+    return None if is_told else split_zip(path)
+
+
+def far_container(
+    path: str, line: Line, inflated: BlockCache | None = None, pages: Pages | None = None
+) -> Any:
+    """What holds the keys of a zarr store by URL, or the bytes of an HDF5 file.
+
+    ``inflated`` is that of ``container_of``; ``pages`` keep metadata of HDF5 and zip files.
+    """
     if is_hdf5_by_url(path):
-        return _module("hdf5.ranges").RangeFile(*line.at(path))
-    return _module("zarr.far").Far(path, *line.at(path))
+        return _module("hdf5.ranges").RangeFile(*line.at(path), pages)
+    zipped = zip_by_url(path, line.options)
+    if zipped is None:
+        return _module("zarr.far").Far(path, *line.at(path))
+    file, root = zipped
+    local = file.removeprefix("file://")
+    if not is_remote(local):
+        return _module("zips.local").Zip(local, inflated, root)
+    return _module("zips.far_zip").FarZip(path, *line.at(file), root, inflated, pages)
 
 
 def container_of(path: str, kind: str, inflated: BlockCache | None = None) -> Any:
     """What holds the keys of a zarr store of this ``kind``; ``inflated`` keeps shards that were deflated."""
     if kind.startswith("zip"):
-        return _module("zarr.zipped").Zip(path, inflated)
+        return _module("zips.local").Zip(path, inflated)
     return _module("zarr.containers").Folder(path)
 
 
@@ -488,178 +501,6 @@ def is_same_array(path: str, kind: str, array: str, dataset: str) -> bool:
 def refuse_fork() -> None:
     """ReadError where zarr is set to what does not survive a fork."""
     _module("zarr.library").refuse_fork()
-
-
-def array_info(
-    field: Field,
-    shape: Sequence[int],
-    dtype: Any,
-    chunks: Sequence[int] | None,
-    *,
-    length: int = 0,
-    packing: str = "",
-) -> tuple[ArrayInfo, int]:
-    """An array as the index keeps it, and its item count.
-
-    ValueError for what no sample can be made of.
-
-    ``length`` is how many rows a sequence of tokens has, ``packing`` what ``packing_of`` returns
-    for its attributes.
-    """
-    label = f"array {field.path!r}" if field.path else "the array"
-    axis, rows = counted_axis(field.axis, len(shape)), tuple(shape)
-    # each row of an array of arrays has axes of its own behind those of the array
-    shape = (*shape, *dtype.shape)
-    chunks = (*chunks, *dtype.shape) if chunks else chunks
-    dtype_name = dtypes.spelled(dtype.base)
-    if field.members:
-        compound = dtypes.parse(dtype_name)
-        dtype_name = compound.only(compound.path_to(one) or () for one in field.members).name
-    if field.form == "whole":
-        # of any shape: a file or a match is one sample, and the first field counts the rows
-        count = int(rows[axis]) if 0 <= axis < len(rows) else 1
-        return ArrayInfo(
-            field.name, (), dtypes.ANY, 0, field.path, "whole", "", max(axis, 0)
-        ), count
-    _require_axis(label, rows, field)
-    along = axis
-    # a damaged file may claim any size, and what no int64 holds cannot be indexed
-    if max([*shape, *(chunks or ())], default=0) > validate.INT64_MAX or (
-        chunks and min(chunks) < 1
-    ):
-        raise ValueError(
-            f"{label} claims shape {tuple(shape)} in chunks of {tuple(chunks or ())}, which nothing can hold"
-        )
-    if field.form == "tokens" and len(shape) != 1:
-        raise ValueError(
-            f"{label} has shape {tuple(shape)}; sequences of tokens are cut from one-dimensional arrays"
-        )
-    if field.form == "loose":
-        item = tuple(int(size) for dimension, size in enumerate(shape) if dimension != axis)
-        if not all(item):
-            raise ValueError(f"{label} has shape {shape}, whose items hold nothing")
-        shape, chunks, axis = shape[axis : axis + 1], chunks and chunks[axis : axis + 1], 0
-        dtype_name = dtypes.ragged(dtype_name)
-    ahead = 0 if field.form == "stacked" else axis
-    item_shape = tuple(
-        int(size) for dimension, size in enumerate(shape) if dimension not in (ahead, axis)
-    )
-    count = int(shape[axis])
-    if field.form == "tokens":
-        item_shape, count = (length,), count // length
-    chunk = int(chunks[axis]) if chunks else 0
-    return ArrayInfo(
-        field.name,
-        item_shape,
-        dtype_name,
-        chunk,
-        field.path,
-        field.form,
-        packing,
-        along,
-        field.member,
-    ), count
-
-
-def counted_axis(axis: int, ndim: int) -> int:
-    """An axis counted from the front, where it may be counted from the end.
-
-    >>> counted_axis(-1, 3), counted_axis(1, 3)
-    (2, 1)
-    """
-    return axis + ndim if axis < 0 else axis
-
-
-def _require_axis(label: str, shape: Sequence[int], field: Field) -> None:
-    """ValueError where the items of a field cannot lie along the axis that it has."""
-    if not shape:
-        raise ValueError(
-            f"{label} is a single value, with no axis of items; choose another with key= (--key)"
-        )
-    first, end = int(field.form == "stacked"), len(shape)
-    if first <= counted_axis(field.axis, end) < end:
-        return
-    if first:
-        raise ValueError(
-            f"{label} has shape {tuple(shape)}, and no axis {field.axis} of rows beside axis 0, that of the sequences"
-        )
-    raise ValueError(
-        f"{label} has shape {tuple(shape)}, and no axis {field.axis}; axis must be in [0, {end}), or in [-{end}, 0) "
-        "counted from the end"
-    )
-
-
-def parts_of(path: str, form: str) -> tuple[str, ...]:
-    """The stored arrays behind an array: a sparse matrix has three, one in runs those that tell them.
-
-    >>> parts_of("X", "csr"), parts_of("x[offsets]", "ragged")
-    (('X/indptr', 'X/indices', 'X/data'), ('offsets', 'x'))
-    """
-    if form in SPARSE:
-        return tuple(f"{path}/{name}" for name in ("indptr", "indices", "data"))
-    runs = runs_of(path) if form == "ragged" else None
-    return (path,) if runs is None else (*runs.tell, runs.array)
-
-
-def packing_of(attribute: Callable[[str], Any], dtype: Any, own: Any = None) -> str:
-    """How stored numbers make values, by the conventions of netCDF, as ``Packing`` spells it.
-
-    ``own`` is the fill value of the array itself, where it counts as ``_FillValue``.
-
-    >>> packing_of({"scale_factor": 0.5}.get, np.dtype("int16"))
-    'scale_factor float 0.5'
-    """
-    # floats that numpy does not have are integers here, and what is no dtype of numpy's no number
-    if not isinstance(dtype, np.dtype) or "small" in (dtype.metadata or ()):
-        return ""
-    return Packing.of(attribute, dtype, own=own).spelled
-
-
-def make_entry(
-    kind: str,
-    arrays: Sequence[tuple[ArrayInfo, int]],
-    metadata: bytes,
-    *,
-    is_foreign: bool = False,
-    sources: tuple[tuple[str, str], ...] = (),
-    inside: Inside | None = None,
-    categories: tuple[str, ...] = (),
-) -> Entry:
-    """The entry of a file whose arrays were found; ValueError where they are not aligned.
-
-    ``inside`` are the sequences in it, if the layout has such, ``categories`` the names of codes and
-    columns.
-    """
-    if inside is None or not inside.inner.whole:
-        require_aligned(arrays)
-    digest = hashlib.blake2b(metadata, digest_size=DIGEST_SIZE)
-    within = inside or Inside(arrays[0][1], PLAIN, None, None)
-    if within.episodes is not None:
-        some = within.episodes
-        digest.update(some.starts.tobytes() + some.lengths.tobytes() + some.listed.tobytes())
-    if within.missing is not None:
-        digest.update(within.missing.rows.tobytes())
-    return Entry(
-        kind,
-        within.length,
-        tuple(info for info, _ in arrays),
-        digest.digest(),
-        is_foreign=is_foreign or bool(sources),
-        sources=sources,
-        inner=within.inner,
-        episodes=within.episodes,
-        missing=within.missing,
-        categories=categories,
-    )
-
-
-def require_aligned(arrays: Sequence[tuple[ArrayInfo, int]]) -> None:
-    """ValueError, with the counts, where arrays have different numbers of items."""
-    if len({length for _, length in arrays}) > 1:
-        lengths_by_name = ", ".join(f"{info.name!r} has {length} items" for info, length in arrays)
-        raise ValueError(
-            f"its arrays are not aligned: {lengths_by_name}; name arrays of equal length in key="
-        )
 
 
 def item_first(block: NDArray[Any], axis: int) -> NDArray[Any]:

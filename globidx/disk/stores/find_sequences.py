@@ -19,8 +19,9 @@ from globidx.core.index.table import ArrayInfo
 from globidx.core.values import dtypes
 from globidx.core.values.packing import Packing
 from globidx.core.windows.sequences import Sequences
-from globidx.disk.stores.base import Contents, Inside, array_info, counted_axis, require_aligned
+from globidx.disk.stores.base import Contents
 from globidx.disk.stores.find_arrays import Field, fields_of, in_compound, together
+from globidx.disk.stores.index_entries import Inside, array_info, counted_axis, require_aligned
 from globidx.errors import MissingChunkError
 
 #: Why matches of which each says something else are not decoded.

@@ -14,19 +14,20 @@ from globidx.disk.files.paths import split_chain
 from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system, listed
 from globidx.disk.remote.line import for_scans
+from globidx.disk.remote.objects import Piece
 from globidx.disk.stores.base import (
     HDF5_SUFFIXES,
     MIXED_SUFFIXES,
     ZARR_MARKERS,
-    is_hdf5_by_url,
+    is_file_by_url,
 )
 from globidx.errors import GlobidxError, NoFilesError, ReadError
 
-_SUFFIXES = tuple(HDF5_SUFFIXES | MIXED_SUFFIXES)
+_SUFFIXES = (*HDF5_SUFFIXES, *MIXED_SUFFIXES, ".zip")
 
 
 def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
-    """The files that ``url`` names: a zarr store, an HDF5 file, a glob, or a folder of such; sorted.
+    """The files that ``url`` names: a zarr store, an HDF5 or zip file, a glob, or a folder of such; sorted.
 
     ``options`` are those of fsspec for this URL.
 
@@ -38,7 +39,7 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     files, path = file_system(url, options)
     try:
         with as_os_errors():
-            if _is_file(files, url, path) or _is_store(files, path):
+            if _is_file(url, path, options) or _is_store(files, path):
                 return [url]
             listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
             names = sorted({name.rstrip("/") for name in listed})
@@ -79,9 +80,13 @@ def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
     return listed(files, path, path)
 
 
-def _is_file(files: Any, url: str, path: str) -> bool:
-    """Whether a URL is that of one HDF5 file, which is there."""
-    return is_hdf5_by_url(url) and not glob.has_magic(path) and bool(files.exists(path))
+def _is_file(url: str, path: str, options: Mapping[str, Any] | None) -> bool:
+    """Whether a URL is that of one HDF5 or zip file, which is there."""
+    if not is_file_by_url(url) or glob.has_magic(path):
+        return False
+    # fsspec would ask for all of it
+    objects, key = for_scans(options).at(url)
+    return objects.get(Piece(key, 0, 1)) is not None
 
 
 def _is_one(files: Any, name: str) -> bool:

@@ -104,6 +104,20 @@ def test_a_piece_is_asked_for_once(far, kept):
     assert objects.url == url and objects.get(PIECES[1]) == first[1]
 
 
+def test_a_part_of_a_piece_is_had_where_that_is_kept(far, kept, clock):
+    """Without the server; what is not kept, or is too old, is left to be asked for."""
+    objects, piece = kept(), Piece("a", 100, 1000)
+    assert objects.part(piece, 5, 9) is None
+    objects.get(piece)
+    asked(far)
+    data, size = expected(far, piece)
+    for start, stop in ((0, 900), (5, 9), (899, 900), (890, 950)):
+        assert objects.part(piece, start, stop)[:2] == (data[start:stop], size)
+    assert objects.counts.hits == 4
+    clock.now += COUNTS_FOR + 10**9
+    assert objects.part(piece, 5, 9) is None and asked(far) == []
+
+
 def test_only_what_is_lacking_is_asked_for(far, kept):
     """And comes to its place among what is kept."""
     kept().get_many(PIECES[:2])

@@ -9,7 +9,7 @@ import threading
 import pytest
 from processes import clean_environment
 
-from globidx.disk.remote.hands import Hands
+from globidx.disk.remote.hands import Hands, alone
 from globidx.errors import ReadError
 
 # Python 3.12 and later
@@ -49,6 +49,32 @@ def test_a_thread_that_asks_its_own_hands_does_not_wait_for_itself():
     """One thread, and work inside work."""
     hands = Hands(1)
     assert hands.map(lambda n: sum(hands.map(abs, [-n, -n])), [1, 2]) == [2, 4]
+    hands.close()
+
+
+def test_a_thread_that_is_to_be_alone_does_all_by_itself():
+    """It holds a lock that the only hand waits for."""
+    hands, lock, begun = Hands(1), threading.Lock(), threading.Event()
+
+    class Waits:
+        def make(self):
+            begun.set()
+            with lock:
+                pass
+
+        def drop(self):
+            pass
+
+    with lock:
+        hands.put(Waits())
+        assert begun.wait(30)
+        with alone():
+            with alone():
+                pass
+            assert (
+                hands.map(lambda _: threading.get_ident(), range(3)) == [threading.get_ident()] * 3
+            )
+    assert threading.get_ident() not in hands.map(lambda _: threading.get_ident(), range(3))
     hands.close()
 
 

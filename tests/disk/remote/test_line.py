@@ -223,6 +223,17 @@ def test_a_bucket_is_listed_in_pages_and_read(server):
     line.close()
 
 
+def test_a_hundred_thousand_objects_are_listed_in_pages(server):
+    """Each page once."""
+    pytest.importorskip("obstore")
+    line = Line(HASTY, {"anon": True, "endpoint_url": server.url})
+    objects, _ = line.at("s3://objects-100000")
+    names = list(objects.names("x/"))
+    assert len(names) == len(set(names)) == 10**5 and names[-1] == "x/00099999"
+    assert len(server.take()["asked"]) == 100
+    line.close()
+
+
 def test_the_reason_not_to_use_obstore_is_told():
     """An option that it has not, and a protocol."""
     pytest.importorskip("obstore")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from globidx.core.index.layout import in_sequences, parse
-from globidx.disk.stores.base import array_info
 from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.find_sequences import Described, inside, matched
+from globidx.disk.stores.index_entries import array_info
 
 
 class Array(NamedTuple):

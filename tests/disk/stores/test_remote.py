@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from files import numbers, write_zarr
+from files import numbers, write_hdf5, write_zarr
+from servers import Server
+from zipping import packed
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
@@ -343,6 +345,24 @@ def test_options_that_are_no_dict_by_name_are_refused(options):
     """Before anything is asked for."""
     with pytest.raises(TypeError, match="storage_options must be a dict"):
         GlobalIndexManager("memory://none", storage_options=options)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "h5", "zip"])
+def test_many_files_are_looked_at_at_the_same_time(tmp_path, kind):
+    """Their metadata are in flight together, as the server counts them."""
+    (tmp_path / "far").mkdir()
+    for number in range(16):
+        path = tmp_path / f"far/{number:02d}.{kind}"
+        if kind == "h5":
+            write_hdf5(path, numbers(4))
+        else:
+            write_zarr(tmp_path / f"{number}" if kind == "zip" else path, numbers(4))
+        if kind == "zip":
+            packed(tmp_path / f"{number}", path)
+    with Server(tmp_path / "far", delay=0.3) as server:
+        urls = [f"{server.url}/{number:02d}.{kind}" for number in range(16)]
+        assert len(GlobalIndexManager(urls, cache_dir=tmp_path / "index")) == 64
+        assert server.take()["most"] >= 16
 
 
 # -- chains of URLs, and what packages below fsspec raise

@@ -43,8 +43,6 @@ _GAP = 2**15
 _AT_ONCE = 2**18
 #: Buffers that one call fills at most: IOV_MAX of Linux.
 _MOST_AT_ONCE = 1024
-#: Rows of files by URL are asked for in blocks of about so many bytes, or one by one.
-_GRAIN = 2**14
 _NAMES = {_DEFLATE: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 
 
@@ -251,7 +249,7 @@ class ContiguousSource(_Known):
         if self._selection is not None:
             return self._read_selected(self._selection, start, stop, out)
         if isinstance(self._file, RangedBytes):
-            nbytes = self._read_blocks(start, stop, out)
+            nbytes = self._read_blocks(self._file, start, stop, out)
         else:
             nbytes = self._file.fill(self._offset + start * self._row, out)
         if self._swapped:
@@ -272,24 +270,26 @@ class ContiguousSource(_Known):
             return []
         places = [
             (self._offset + first * self._row, (end - first) * self._row)
-            for first, end in self._blocks(start, stop)
+            for first, end in self._blocks(file, start, stop)
         ]
         return [file.wish(*place) for place in places if file.has(*place)]
 
-    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    def _blocks(self, file: RangedBytes, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The blocks of rows, as they are asked for, in which rows ``[start, stop)`` lie."""
         # always the same ones, whatever is read of them, so that a cache has them
-        step = max(1, _GRAIN // max(1, self._row))
+        step = max(1, file.grain // max(1, self._row))
         for first in range(start - start % step, stop, step):
             yield first, min(first + step, self._count)
 
-    def _read_blocks(self, start: int, stop: int, out: NDArray[Any]) -> int:
+    def _read_blocks(self, file: RangedBytes, start: int, stop: int, out: NDArray[Any]) -> int:
         nbytes, rows = 0, out.reshape(stop - start, -1).view(np.uint8)
-        for first, end in self._blocks(start, stop):
-            data = self._file.read(self._offset + first * self._row, (end - first) * self._row)
-            block = np.frombuffer(data, np.uint8).reshape(end - first, self._row)
+        for first, end in self._blocks(file, start, stop):
             low, high = max(start, first), min(stop, end)
-            rows[low - start : high - start] = block[low - first : high - first]
+            offset, size = self._offset + first * self._row, (end - first) * self._row
+            data = file.part(offset, size, (low - first) * self._row, (high - first) * self._row)
+            rows[low - start : high - start] = np.frombuffer(data, np.uint8).reshape(
+                high - low, self._row
+            )
             nbytes += len(data)
         return nbytes
 

@@ -28,10 +28,7 @@ from globidx.disk.stores.base import (
     Contents,
     NotPlainError,
     Stored,
-    array_info,
     item_first,
-    make_entry,
-    parts_of,
     slab,
 )
 from globidx.disk.stores.find_arrays import Field
@@ -43,6 +40,7 @@ from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
 from globidx.disk.stores.hdf5.ranges import RangeFile
 from globidx.disk.stores.hdf5.tree import Description, Hdf5Tree, description, packing_in
+from globidx.disk.stores.index_entries import array_info, make_entry, parts_of
 
 #: Datasets that a file keeps open: one of a hundred thousand groups would keep as many.
 _MOST_DATASETS = 1024

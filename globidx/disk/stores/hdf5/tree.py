@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from globidx.core.values import dtypes
 from globidx.core.values.packing import ATTRIBUTES
-from globidx.disk.stores.base import packing_of
 from globidx.disk.stores.find_sequences import Described, unwritten
 from globidx.disk.stores.hdf5 import external
 from globidx.disk.stores.hdf5.external import Target
 from globidx.disk.stores.hdf5.filters import require_filters
 from globidx.disk.stores.hdf5.presence import Presence
+from globidx.disk.stores.index_entries import packing_of
 from globidx.errors import MissingChunkError
 
 #: The attributes that pack integers, and floats.

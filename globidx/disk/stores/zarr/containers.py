@@ -1,17 +1,18 @@
-"""What holds the keys of a local zarr store: a folder, whose files they are, or one zip file.
+"""What holds the keys of a zarr store: a folder, whose files they are, or one zip file, here or by URL.
 
 Everything above (metadata, chunks, shards, codecs) asks a container for bytes, and is the same for
-both.
+all of them.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Hashable
-from typing import Protocol
+from collections.abc import Hashable, Sequence
+from typing import Protocol, runtime_checkable
 
 from globidx.disk.files.paths import subfolders
+from globidx.disk.remote.objects import Objects, Piece
 
 #: Metadata of this many bytes and more are for zarr to read.
 MOST_METADATA = 2**20
@@ -82,6 +83,28 @@ class Container(Protocol):
 
     def groups(self, path: str) -> list[str]:
         """The names of the folders in the one at ``path``; none where there is no folder."""
+
+
+@runtime_checkable
+class FarContainer(Container, Protocol):
+    """A container of bytes behind a URL, which can say what it will ask ``objects`` for."""
+
+    objects: Objects
+
+    def prime(self, keys: Sequence[str]) -> None:
+        """Load metadata at the same time."""
+
+    def knows(self, key: str) -> bool:
+        """Whether another ``open`` of a key asks nobody."""
+
+    def piece(self, key: str, start: int = 0, stop: int | None = None) -> Piece | None:
+        """What a server is asked for to read bytes of a key, all of them by default.
+
+        None where that is nothing, or not known yet.
+        """
+
+    def why_whole(self, key: str, /) -> str:
+        """Why a key is fetched whole, whatever is read of it; "" where it is not."""
 
 
 class Folder:

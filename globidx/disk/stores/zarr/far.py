@@ -81,16 +81,21 @@ class Far:
         """Bytes of a key, as its server is asked for them."""
         return Piece(self._prefix + key, start, stop)
 
+    def why_whole(self, _key: str, /) -> str:
+        """Nothing: all objects can be read in parts."""
+        return ""
+
 
 class OpenedObject:
-    """An object whose size and version came with the end of it; see ``Opened``."""
+    """An object whose size and version came with a part of it, its end by default; see ``Opened``."""
 
-    __slots__ = ("_found", "_key", "_objects", "size", "version")
+    __slots__ = ("_first", "_found", "_key", "_objects", "size", "version")
 
     packed = 0
 
-    def __init__(self, objects: Objects, key: str, found: Found) -> None:
+    def __init__(self, objects: Objects, key: str, found: Found, first: int | None = None) -> None:
         self._objects, self._key, self._found = objects, key, found
+        self._first = found.size - len(found.data) if first is None else first
         self.size = found.size
         self.version: Hashable = found.size, found.version
 
@@ -99,9 +104,8 @@ class OpenedObject:
         if not size:
             # of no bytes a server cannot be asked
             return b""
-        stop = min(offset + size, self.size)
-        first = self.size - len(self._found.data)
-        if offset >= first:
+        stop, first = min(offset + size, self.size), self._first
+        if first <= offset and stop <= first + len(self._found.data):
             return self._found.data[offset - first : stop - first]
         found = self._objects.get(Piece(self._key, offset, stop))
         if found is None:

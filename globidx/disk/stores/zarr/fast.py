@@ -1,4 +1,4 @@
-"""Reads plain zarr arrays on a local path, in a folder or a zip file, without zarr.
+"""Reads plain zarr arrays in a folder or a zip file, on a disk or by URL, without zarr.
 
 A system call for the bytes, a decompressor, and no event loop.
 
@@ -19,15 +19,23 @@ from numpy.typing import NDArray
 
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.remote.ahead import Wish, wish
+from globidx.disk.remote.objects import Piece
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import decode, most_stored
 from globidx.disk.stores.grid import ChunkGrid, GridSource
-from globidx.disk.stores.zarr.containers import MOST_METADATA, Container, Opened, key_of
-from globidx.disk.stores.zarr.far import Far
+from globidx.disk.stores.zarr.containers import (
+    MOST_METADATA,
+    Container,
+    FarContainer,
+    Opened,
+    key_of,
+)
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
 
+#: Bytes in front of a chunk in a zip file that come with it, at most.
+_MOST_HEADER = 2**18
 # bytes of shard indexes that are kept if no reader passes its own cache
 _INDEX_BYTES = 2**20
 
@@ -55,11 +63,26 @@ class ZarrSource(GridSource):
         self._set_grid(ChunkGrid(array.shape, array.chunks, axis))
         self._nbytes = math.prod(array.chunks) * array.dtype.itemsize
         self._most = most_stored(self._nbytes, len(self._codecs))
+        self._far_most = self._most + _MOST_HEADER
         self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES)) if indexes is None else indexes
         names = ", ".join(name for name, _ in array.steps) or "raw"
+        #: Where its bytes are behind a URL.
+        self._far = container if isinstance(container, FarContainer) else None
         where = ", in a zip file" if container.kind == "zip" else ""
-        where = ", by URL" if isinstance(container, Far) else where
+        where += ", by URL" if self._far is not None else ""
+        where += self._whole_in_words()
         self.how = f"read without zarr ({names}{', in shards' if array.sharding else ''}{where})"
+
+    def _whole_in_words(self) -> str:
+        """That shards are fetched whole, and why; "" where their chunks are, or they are here."""
+        if self._far is None or self.sharding is None:
+            return ""
+        # as the first one, so most often all are
+        first = self._array.key((0,) * len(self._array.shape))
+        with suppress(*UNREADABLE):
+            why = self._far.why_whole(self._prefix + first)
+            return f"; shards are fetched whole, since they are {why} there" if why else ""
+        return ""
 
     def _set_grid(self, grid: ChunkGrid) -> None:
         array = self._array
@@ -103,32 +126,33 @@ class ZarrSource(GridSource):
 
         What is not there, or cannot be read, is left to be told by whoever reads it.
         """
-        far, array = self._container, self._array
-        if not isinstance(far, Far):
+        far = self._far
+        if far is None:
             return []
-        found = []
-        for coordinates in self._touched(start, stop):
-            if self.sharding is None:
+        pieces = (self._piece(far, coordinates) for coordinates in self._touched(start, stop))
+        return [wish(far.objects, piece, self._nbytes) for piece in pieces if piece is not None]
+
+    def _piece(self, far: FarContainer, coordinates: tuple[int, ...]) -> Piece | None:
+        """What a chunk asks of a server; None where that is nothing, or is told by whoever reads it."""
+        array, sharding = self._array, self.sharding
+        with suppress(*UNREADABLE):
+            if sharding is None:
                 piece = far.piece(self._prefix + array.key(coordinates))
-            else:
-                shard = self._shard_of(coordinates, self.sharding)
-                # what ``look_up`` did not get is not waited for again, for each chunk
-                if not far.knows(self._prefix + array.key(shard)):
-                    continue
-                try:
-                    offset, size = self._place(self._open(shard), coordinates, self.sharding)
-                except UNREADABLE:
-                    continue
-                if not size:
-                    continue
-                piece = far.piece(self._prefix + array.key(shard), offset, offset + size)
-            found.append(wish(far.objects, piece, self._nbytes))
-        return found
+                # what is far too large is told by whoever reads it, too
+                is_large = piece is not None and (piece.stop or 0) - piece.start > self._far_most
+                return None if is_large else piece
+            shard = self._shard_of(coordinates, sharding)
+            key = self._prefix + array.key(shard)
+            # what ``look_up`` did not get is not waited for again, for each chunk
+            if far.knows(key):
+                offset, size = self._place(self._open(shard), coordinates, sharding)
+                return far.piece(key, offset, offset + size) if size else None
+        return None
 
     def unknown(self, start: int, stop: int) -> list[tuple[int, ...]]:
         """The first chunk of each shard without whose index ``pieces`` would have to ask a server."""
-        far, sharding = self._container, self.sharding
-        if sharding is None or not isinstance(far, Far):
+        far, sharding = self._far, self.sharding
+        if sharding is None or far is None:
             return []
         per_shard = _per_shard(sharding, self._array)
         shards = {self._shard_of(chunk, sharding) for chunk in self._touched(start, stop)}

@@ -20,8 +20,9 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.table import Entry
 from globidx.core.values.packing import ATTRIBUTES
 from globidx.disk.stores import ome
-from globidx.disk.stores.base import NotPlainError, array_info, make_entry, packing_of
+from globidx.disk.stores.base import NotPlainError
 from globidx.disk.stores.find_arrays import Field, fields_of
+from globidx.disk.stores.index_entries import array_info, make_entry, packing_of
 from globidx.disk.stores.zarr.containers import MOST_METADATA, Container, key_of
 from globidx.disk.stores.zarr.metadata import parse_metadata
 

@@ -26,6 +26,7 @@ from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
+from globidx.disk.remote.line import for_scans
 from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     ZARR_MARKERS,
@@ -33,16 +34,17 @@ from globidx.disk.stores.base import (
     Contents,
     Looking,
     Stored,
-    array_info,
     chunks_of,
     container_of,
+    far_container,
     is_elsewhere,
     is_zip,
     item_first,
-    make_entry,
     slab,
+    zip_by_url,
 )
 from globidx.disk.stores.find_arrays import Field
+from globidx.disk.stores.index_entries import array_info, make_entry
 from globidx.disk.stores.zarr import presence, references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
@@ -223,7 +225,7 @@ def _places(
     grid = presence.grid_of(array.shape, units)
     named = array.metadata.encode_chunk_key
     files = _named(grid, named)
-    if files is not None and is_remote(way.path):
+    if files is not None and way.container is None and is_remote(way.path):
         keys = way.names(name)
         read = (presence.place_of(key, files.prefix, files.separator, grid) for key in keys)
         yield from filter(None, read)
@@ -294,9 +296,9 @@ def _opened(
 class Way:
     """How zarr reaches the store at ``path``, and how its keys are looked at without zarr.
 
-    ``container`` holds the keys of a store in a folder or zip file; it is None where a look is a
-    request, or as slow as one. ``version`` identifies the data of a store with versions. No stamp
-    proves anything of one that ``is_foreign``.
+    ``container`` holds the keys of a store in a folder or zip file, also one by URL, whose directory
+    is here; it is None where a look is a request, or as slow as one. ``version`` identifies the data
+    of a store with versions. No stamp proves anything of one that ``is_foreign``.
     """
 
     def __init__(
@@ -309,7 +311,7 @@ class Way:
         self._store: Any = path
         self._format: Any = None
         if self.is_foreign:
-            self._store = _by_url(path, options)
+            self._reach_by_url()
         elif os.path.isfile(path) and is_zip(Path(path)):
             zipped = container_of(path, "zip")
             self.container, self._root = zipped, zipped.root
@@ -320,6 +322,16 @@ class Way:
             self.container = container_of(path, "zarr")
         else:
             self._reach_elsewhere(allow_external=allow_external)
+
+    def _reach_by_url(self) -> None:
+        """Make a store of zarr's for a URL; of a zip file, its directory says what is there."""
+        zipped = zip_by_url(self.path, self._options)
+        if zipped is None:
+            self._store = _by_url(self.path, self._options)
+            return
+        container = far_container(self.path, for_scans(self._options))
+        self.container, self._root = container, container.root
+        self._store = _by_url(f"zip://::{zipped[0]}", _behind_zip(zipped[0], self._options))
 
     def _reach_elsewhere(self, *, allow_external: bool) -> None:
         """Make a store of zarr's for references to other files, or for an icechunk repository."""
@@ -595,6 +607,14 @@ def _by_url(path: str, options: Mapping[str, Any] | None) -> Any:
     return zarr.storage.FsspecStore(
         AsyncFileSystemWrapper(files, asynchronous=True), read_only=True, path=inner
     )
+
+
+def _behind_zip(url: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a URL, as fsspec wants them where that is the zip file in a chain."""
+    protocols = url.partition("://")[0].split("::")
+    named = {name: value for name, value in (options or {}).items() if name in protocols}
+    others = {name: value for name, value in (options or {}).items() if name not in protocols}
+    return named | ({protocols[0]: others | named.get(protocols[0], {})} if others else {})
 
 
 def _arrays(way: Way, root: Members) -> dict[str, tuple[int, ...] | str]:

@@ -9,14 +9,16 @@ import threading
 import h5py
 import numpy as np
 import pytest
-from files import numbers
+from files import numbers, run_python
 from processes import clean_environment
 from servers import Server
 
 from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.disk.local_cache.cached_objects import CachedObjects
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.line import Line
-from globidx.disk.stores.hdf5 import ranges
+from globidx.disk.remote.retries import Bounds
+from globidx.disk.stores.hdf5 import chunk_table, ranges
 from globidx.disk.stores.hdf5.ranges import RangeFile
 from globidx.errors import BadFilesError, NoFilesError, ReadError
 
@@ -144,6 +146,59 @@ def test_an_epoch_is_asked_for_once(far, tmp_path):
     assert far.take()["asked"] == []
     assert_same(local, again, list(range(len(local))))
     assert {span for _, _, span in far.take()["asked"]} == {"bytes=0-0"}
+
+
+_ANOTHER = """
+import sys
+import numpy as np
+from globidx import DataLoader, FileCacheDataset, GlobalIndexManager
+if __name__ == "__main__":
+    url, index, rows = sys.argv[1:]
+    dataset = FileCacheDataset(GlobalIndexManager(url, key="x", cache_dir=index))
+    np.save(rows, np.concatenate([batch.numpy() for batch in DataLoader(dataset, 50, num_workers=2)]))
+"""
+
+
+def test_another_process_asks_for_no_metadata(tmp_path):
+    """Nor do its workers: what was read to find chunks is kept beside the index, by the version of the file."""
+    (tmp_path / "far").mkdir()
+    path, data = tmp_path / "far/a.h5", numbers(2000, (16,))
+    with h5py.File(path, "w") as file:
+        for number in range(200):
+            file.create_dataset(f"padding/{number}", data=np.zeros(64), chunks=(8,))
+        x = file.create_dataset("x", data=data, chunks=(1, 16), maxshape=(None, 16))
+        infos = [x.id.get_chunk_info(number) for number in range(2000)]
+    begins = {info.byte_offset for info in infos}
+    ends = {info.byte_offset + info.size - 1 for info in infos}
+
+    def metadata():
+        """The ranges that were asked for, less those of data."""
+        asked = [tuple(map(int, one[2][6:].split("-"))) for one in far.take()["asked"]]
+        about = [one for one in asked if not (one[0] in begins and one[1] in ends)]
+        assert len(about) < len(asked)
+        return about
+
+    def read():
+        """The rows that this process has, as if it had just begun."""
+        chunk_table._kept.clear()
+        manager = GlobalIndexManager(f"{far.url}/a.h5", key="x", cache_dir=tmp_path / "index")
+        return np.stack(FileCacheDataset(manager).__getitems__(list(range(2000))))
+
+    with Server(tmp_path / "far") as far:
+        np.testing.assert_array_equal(read(), data)
+        # the first page, and many others
+        asked = metadata()
+        assert (0, ranges.PAGE - 1) in asked and sum(b - a for a, b in asked) > 3 * ranges.PAGE
+        rows = tmp_path / "rows.npy"
+        run_python(_ANOTHER, f"{far.url}/a.h5", tmp_path / "index", rows)
+        np.testing.assert_array_equal(np.load(rows), data)
+        # its version: to find it, to index it, and to open it in each worker
+        assert sorted(metadata()) == [(0, 0)] + 3 * [(0, ranges.PAGE - 1)]
+        # of another version, nothing counts that was kept
+        with h5py.File(path, "r+") as file:
+            file["x"][:] = data[::-1]
+        np.testing.assert_array_equal(read(), data[::-1])
+        assert sum(b - a for a, b in metadata()) > 3 * ranges.PAGE
 
 
 _OFFLINE = """
@@ -323,6 +378,32 @@ def test_pages_are_read_ahead_and_bounded(far):
     assert counting.asked[-1][0][1:] == (3, 3 + ranges.PAGE * 5)
 
 
+def test_pages_that_are_not_side_by_side_are_fetched_by_the_thread_that_reads(far, tmp_path):
+    """It holds HDF5's lock, and all hands may wait for that; here the only one does."""
+    path = far.path / "large"
+    path.write_bytes(os.urandom(12 * ranges.PAGE))
+    line = Line(Bounds(requests=1), scans=True)
+    kept = CachedObjects(line.at(f"{far.url}/large")[0], LocalCache(tmp_path / "cache", 2**26))
+    file, lock, begun = RangeFile(kept, "large"), threading.Lock(), threading.Event()
+    # as if another process had written these in the moment after they were looked for
+    for number in (4, 5):
+        kept.get(file._piece(number))
+    kept.has = lambda piece: False
+
+    class Waits:
+        def make(self):
+            begun.set()
+            with lock:
+                pass
+
+    with lock:
+        line.hands.put(Waits())
+        assert begun.wait(30)
+        got = b"".join(iter(lambda: file.read(5000), b""))
+    assert got == path.read_bytes()
+    line.close()
+
+
 def test_a_file_is_of_the_version_of_its_first_page(far):
     """Also where nobody else compares versions, as after a long time of reading from a cache."""
     path = far.path / "a.h5"
@@ -344,6 +425,26 @@ def test_rows_are_kept_in_the_same_blocks_whatever_is_read(far, tmp_path):
     by_url.close()
     # of each file: its version, pages of metadata, and one block of all rows
     assert LocalCache(tmp_path / "cache").info().entries[far.url] <= 2 * 4
+
+
+@pytest.mark.parametrize(("bound", "most"), [(2**28, 8), (2**23, 256)])
+def test_rows_come_with_those_around_them_where_all_find_room(far, tmp_path, bound, most):
+    """In a file of 4 MiB: few requests for rows in any sequence, or one for each; from the disk, all are right."""
+    data = numbers(256, (4096,)).astype("i4")
+    with h5py.File(far.path / "a.h5", "w") as file:
+        file["x"] = data
+    manager = GlobalIndexManager(f"{far.url}/a.h5", key="x", cache_dir=tmp_path / "index")
+    by_url = FileCacheDataset(
+        manager, local_cache=tmp_path / "cache", local_bytes=bound, cache_bytes=0
+    )
+    far.take()
+    draw = np.random.default_rng(0)
+    for epoch in range(8):
+        for row in draw.permutation(256).tolist():
+            assert (by_url[row] == data[row]).all(), (epoch, row)
+    asked = far.take()["asked"]
+    assert most / 4 <= len(asked) <= 4 * most
+    by_url.close()
 
 
 def test_threads_that_open_files_do_not_wait_for_one_another(far, tmp_path):

@@ -10,7 +10,7 @@ import zarr
 from files import numbers, open_descriptors
 
 from globidx.disk.stores.zarr.containers import MOST_METADATA, Folder
-from globidx.disk.stores.zarr.zipped import Zip
+from globidx.disk.stores.zips.local import Zip
 
 KEYS = [
     "zarr.json",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import struct
 import tracemalloc
 import warnings
 import zipfile
@@ -19,47 +18,17 @@ from fastpaths import Folder, arrays, check
 from files import numbers, open_descriptors, settled_manager, watched_scans, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zipping import packed, patched, without, zip_of
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
 from globidx.core.index.layout import Layout
 from globidx.disk.reading import verify
 from globidx.disk.reading.open_file import OpenFile
 from globidx.disk.stores import base as stores
-from globidx.disk.stores.zarr.zipped import Zip
+from globidx.disk.stores.zips.local import Zip
 from globidx.errors import BadFilesError, MissingChunkError, NoFilesError, ReadError
 
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
-
-
-def packed(folder, path, *, below="", method=zipfile.ZIP_STORED, streamed=False, front=b""):
-    """The zip file at ``path`` of all in ``folder``, below a folder of its own if one is named."""
-    with path.open("wb") as file:
-        file.write(front)
-        with zipfile.ZipFile(_Unseekable(file) if streamed else file, "w", method) as archive:
-            for member in sorted(Path(folder).rglob("*")):
-                archive.write(member, Path(below) / member.relative_to(folder))
-    return path
-
-
-class _Unseekable:
-    """A file that cannot go back, so that sizes stand behind each member and not before it."""
-
-    def __init__(self, file):
-        self._file = file
-
-    def write(self, data):
-        return self._file.write(data)
-
-    def flush(self):
-        self._file.flush()
-
-
-def zip_of(tmp_path, data, *, name="a.zarr.zip", method=zipfile.ZIP_STORED, **options):
-    """A zip file with one store of ``data``."""
-    folder = tmp_path / "folder" / name
-    write_zarr(folder, data, **options)
-    (tmp_path / "zips").mkdir(exist_ok=True)
-    return packed(folder, tmp_path / "zips" / name, method=method)
 
 
 # -- what is in them
@@ -277,16 +246,6 @@ def test_a_store_beside_its_zip_file_is_refused(tmp_path):
 # -- what is not there, and what changes
 
 
-def without(path, *endings):
-    """The same zip file less the members whose names end so."""
-    less = path.with_name(f"less-{path.name}")
-    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(less, "w") as archive:
-        for name in whole.namelist():
-            if not name.endswith(endings):
-                archive.writestr(name, whole.read(name))
-    return less
-
-
 @pytest.mark.parametrize("shard", [None, 8])
 def test_an_absent_member_is_an_absent_chunk(tmp_path, shard):
     """An error by default, fill values where these are asked for, and counted by a check."""
@@ -403,14 +362,6 @@ def test_damage_to_a_zip_file_never_gives_other_data(method, place, bit):
             return
 
 
-def patched(path, ending, offset, value):
-    """Set two bytes of the central directory's record of a member."""
-    data = bytearray(path.read_bytes())
-    record = data.rfind(b"PK\x01\x02", 0, data.rfind(ending))
-    data[record + offset : record + offset + 2] = struct.pack("<H", value)
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("offset", "value", "told"), [(8, 1, "is encrypted"), (10, 12, "compressed by bzip2")]
 )
@@ -442,13 +393,13 @@ def test_a_member_that_would_inflate_to_far_more_costs_no_memory(tmp_path, shard
 
 def test_a_deflated_shard_is_inflated_once(tmp_path, monkeypatch):
     """And kept among what is cached, as decoded chunks are."""
-    from globidx.disk.stores.zarr import zipped
+    from globidx.disk.stores.zips import member
 
     calls = []
-    real = zipped.inflate_raw
+    real = member.inflate_raw
     path = zip_of(tmp_path, numbers(32), shard=32, method=zipfile.ZIP_DEFLATED)
     dataset = FileCacheDataset(settled_manager([path]))
-    monkeypatch.setattr(zipped, "inflate_raw", lambda *args: calls.append(args) or real(*args))
+    monkeypatch.setattr(member, "inflate_raw", lambda *args: calls.append(args) or real(*args))
     for id in range(0, 32, 4):
         np.testing.assert_array_equal(dataset[id], numbers(32)[id])
     # metadata, when it is opened, and the shard

@@ -1,0 +1,1 @@
+"""zarr stores in zip files, read in place: on a disk, and by URL."""
