@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 import globidx
 
 TESTS = Path(__file__).parent
-_ON_PURPOSE = {"PYTHONHOME", "GLOBIDX_SIMULATION_SEEDS"}
+_ON_PURPOSE = {"PYTHONHOME", "PYTHON_GIL", "GLOBIDX_SIMULATION_SEEDS"}
 _REPOSITORY = TESTS.parent
 _TOOLS = _REPOSITORY / "tools"
 # The repository is first, so that a spawned process finds what a test module defines by its full name.

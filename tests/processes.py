@@ -28,6 +28,8 @@ _OF_THE_MACHINE = {
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
     "PATH",
+    # of a free-threaded Python, which a child has to be as well
+    "PYTHON_GIL",
     "TMPDIR",
     "XDG_CACHE_HOME",
 }

@@ -13,7 +13,7 @@ class cached_property(Generic[Value]):  # noqa: N801 - it stands in for the one 
 
     In Python 3.11 it has one lock for all instances of a class. A child that is forked while
     another thread holds it would wait forever. Without the lock, two threads may both compute a
-    value; it is the same value.
+    value; the first one to end gives it to both, so that it is one object.
 
     >>> class Circle:
     ...     radius = 2
@@ -43,8 +43,7 @@ class cached_property(Generic[Value]):  # noqa: N801 - it stands in for the one 
     def __get__(self, instance: object | None, owner: type) -> cached_property[Value] | Value:
         if instance is None:
             return self
-        value = self._compute(instance)
         # read there from now on: an attribute of the instance goes before this descriptor, which
         # has no `__set__`
-        instance.__dict__[self._name] = value
+        value: Value = instance.__dict__.setdefault(self._name, self._compute(instance))
         return value

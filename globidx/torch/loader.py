@@ -16,6 +16,7 @@ import torch.utils.data
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
 from globidx.core.datasets.known import DEEPEST, datasets_inside
+from globidx.disk.files import forks
 from globidx.torch.collating.collate import default
 from globidx.torch.delivery.exchange import Exchange
 from globidx.torch.delivery.pinning import CudaPins
@@ -347,6 +348,12 @@ class DataLoader(ShieldedLoader):
         return (self.prefetch_factor or 0) + 2 if slots is None else slots
 
     def _get_iterator(self) -> Any:
+        # It draws a seed from torch's generator, and then may fork. A worker that is forked while
+        # another thread draws has that generator locked, and waits for ever to seed it.
+        with forks.held_off():
+            return self._started_iterator()
+
+    def _started_iterator(self) -> Any:
         if self._has_threads:
             return ThreadIterator(self)
         if not self.slots:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 #: Makes an array of a shape and dtype, C-contiguous and writable, whatever is in it.
 Allocate = Callable[[tuple[int, ...], "np.dtype[Any]"], NDArray[Any]]
 
-# a context of its own for each thread, so that no batch takes the memory of another's
+# A context of its own for each thread, so that no batch takes the memory of another's. Threads of
+# free-threaded Python inherit one from 3.14 on, so an allocator looks which thread asks.
 _allocate: ContextVar[Allocate] = ContextVar("globidx_allocate", default=np.empty)
 
 

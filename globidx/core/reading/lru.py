@@ -62,3 +62,5 @@ class ByteLru(Generic[Value]):
         """Sum the sizes again, after a fork in the middle of a ``put``."""
         self._sizes = {key: self._sizes[key] for key in self._kept}
         self.nbytes = sum(self._sizes.values())
+        # what was kept last may have come before others went for it
+        self.shrink(self.capacity)

@@ -40,7 +40,9 @@ class BlockCache:
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays that are kept."""
-        return self._lru.nbytes
+        # in the midst of a put it counts what is about to go
+        with self._lock:
+            return self._lru.nbytes
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
         """The array under ``key``, or None; it is shared, so copy before writing."""
@@ -99,8 +101,8 @@ class BlockCache:
             self._lru.shrink(-1)
 
     def _inherit(self) -> None:
-        # Only the thread that forked lives on, and it held the interpreter's lock: the dict is
-        # whole, though the sum may not be.
+        # Only the thread that forked lives on. Others stopped between steps of the interpreter,
+        # with a GIL or without: the dict is whole, though the sum may not be.
         self._lock = threading.Lock()
         self._lru.recount()
 

@@ -137,13 +137,15 @@ class CachedObjects:
 
     def taken(self, piece: Piece) -> None:
         """Let a piece that a batch has had go before those that this epoch will ask for still."""
-        self._had.append(piece)
-        if len(self._had) >= _AT_ONCE:
+        with self._lock:
+            self._had.append(piece)
+            if len(self._had) < _AT_ONCE:
+                return
             had = self._had[:]
-            del self._had[: len(had)]
-            # where all finds room, nothing goes, and nothing need be noted
-            if self._cache.is_tight:
-                self.forget(had)
+            self._had.clear()
+        # where all finds room, nothing goes, and nothing need be noted
+        if self._cache.is_tight:
+            self.forget(had)
 
     @property
     def bound(self) -> int:

@@ -12,12 +12,13 @@ import hashlib
 import os
 import struct
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-import google_crc32c as crc32c
 import numpy as np
 
+from globidx.disk.files import forks
 from globidx.disk.remote.objects import Found
 
 _MAGIC = b"gxcache2"
@@ -116,7 +117,7 @@ def encode(identity: Identity, found: Found, asked: int) -> tuple[bytes, bytes]:
     behind = spelled + _checksums(found.data)
     # all but the magic, the checksum itself and the time
     checked = _HEAD.pack(_MAGIC, 0, *numbers, asked)[_CHECKED_FROM:_ASKED_AT] + behind
-    return _HEAD.pack(_MAGIC, crc32c.value(checked), *numbers, asked) + behind, found.data
+    return _HEAD.pack(_MAGIC, _crc32c().value(checked), *numbers, asked) + behind, found.data
 
 
 def read(
@@ -204,7 +205,10 @@ def _head(descriptor: int, file_size: int) -> tuple[bytes, bytes, int, int, int]
         raise DamagedError(f"it has {file_size} bytes, where {begin + nbytes} were written")
     if begin > len(beginning):
         beginning = os.pread(descriptor, begin, 0)
-    if crc32c.value(beginning[_CHECKED_FROM:_ASKED_AT] + beginning[_HEAD.size : begin]) != checksum:
+    if (
+        _crc32c().value(beginning[_CHECKED_FROM:_ASKED_AT] + beginning[_HEAD.size : begin])
+        != checksum
+    ):
         raise DamagedError("the checksum of its head is another one")
     return beginning[_HEAD.size : middle], beginning[middle:begin], size, nbytes, asked
 
@@ -212,11 +216,11 @@ def _head(descriptor: int, file_size: int) -> tuple[bytes, bytes, int, int, int]
 def _checksums(data: bytes) -> bytes:
     """The checksums of the pages of data that begin with one."""
     if len(data) <= PAGE:
-        return _CHECKSUM.pack(crc32c.value(data)) if data else b""
+        return _CHECKSUM.pack(_crc32c().value(data)) if data else b""
     # views: to copy a page takes as long as its checksum does
     pages = np.frombuffer(data, np.uint8)
     starts = range(0, len(data), PAGE)
-    return b"".join(_CHECKSUM.pack(crc32c.value(pages[at : at + PAGE])) for at in starts)
+    return b"".join(_CHECKSUM.pack(_crc32c().value(pages[at : at + PAGE])) for at in starts)
 
 
 def _confirmed(expected: Identity, spelled: bytes) -> Identity:
@@ -236,3 +240,9 @@ def _note_use(descriptor: int, now: int) -> None:
     # another user's
     with suppress(OSError):
         os.utime(descriptor, ns=(now, now))
+
+
+@cache
+def _crc32c() -> Any:
+    # where there is a cache: it would give a free-threaded Python its GIL back
+    return forks.import_module("google_crc32c")

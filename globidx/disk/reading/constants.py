@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from globidx.core.index.constants import Constant
+from globidx.disk.files import forks
 from globidx.disk.files.lru import HandleCache
 from globidx.disk.index import scan as scanning
 from globidx.disk.index.snapshot import Snapshot
@@ -32,9 +34,10 @@ class ConstantReader:
         capacity: int = CAPACITY,
     ) -> None:
         self._constants, self._handles, self._capacity = constants, handles, capacity
-        # no lock, which a fork could leave locked: each use is one step of the interpreter
-        self._cached: dict[Hashable, tuple[Any]] = {}
-        self._bytes = 0
+        # by key, with its size: to look one up takes no lock, to change what is kept does
+        self._cached: dict[Hashable, tuple[Any, int]] = {}
+        self._renew()
+        forks.renew_in_child(self, ConstantReader._renew)
 
     def read(self, now: Snapshot, sample_ids: Sequence[int]) -> list[tuple[Any, ...]]:
         """The values of all constants for each id.
@@ -65,14 +68,19 @@ class ConstantReader:
         key = (now.look, file, number, one.path, one.attribute)
         cached = self._cached.get(key)
         if cached is None:
-            # in a tuple, since None may be a value
-            cached = (self._read(now, one, file, number),)
-            size = _size(cached[0])
-            if self._bytes + size > self._capacity:
-                self.clear()
-            self._cached[key] = cached
-            self._bytes += size
+            value = self._read(now, one, file, number)
+            cached = self._keep(key, value, _size(value))
         return cached[0]
+
+    def _keep(self, key: Hashable, value: Any, size: int) -> tuple[Any, int]:
+        """The value as it is kept: another thread may have read it meanwhile."""
+        with self._lock:
+            if key not in self._cached:
+                if self._bytes + size > self._capacity:
+                    self._drop()
+                self._cached[key] = value, size
+                self._bytes += size
+            return self._cached[key]
 
     def _read(self, now: Snapshot, one: Constant, file: int, number: int) -> Any:
         episodes = now.table.episodes
@@ -91,10 +99,24 @@ class ConstantReader:
             where = scanning.printable(now.paths[file])
             raise ReadError(f"constant {one.name!r} of {where} cannot be read: {error}") from error
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all that is kept."""
+        return self._bytes
+
     def clear(self) -> None:
         """Drop what is kept."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
         self._cached.clear()
         self._bytes = 0
+
+    def _renew(self) -> None:
+        # in a forked child, a thread of the parent's may have been at it
+        self._lock = threading.Lock()
+        self._bytes = sum(size for _, size in self._cached.values())
 
 
 def _owners(now: Snapshot, sample_ids: Sequence[int]) -> list[tuple[int, int]]:

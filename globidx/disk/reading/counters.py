@@ -146,9 +146,9 @@ _tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()
 
 def reports() -> tuple[Report, ...]:
     """The reports of this process for the one that started it."""
-    return tuple(
-        report for tally in list(_tallies.values()) if (report := tally.report()) is not None
-    )
+    # this list is made in one step: other threads may begin tallies meanwhile
+    tallies = [tally for reference in _tallies.valuerefs() if (tally := reference()) is not None]
+    return tuple(report for tally in tallies if (report := tally.report()) is not None)
 
 
 def receive(reports: Iterable[Report]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -106,6 +107,8 @@ class OpenFile:
         self._parts: dict[tuple[Source, Selection], PartSource] = {}
         self._store: Any = None
         self._kept_container: Any = far
+        # held by the thread that opens one of these
+        self._opening = threading.Lock()
         if entry.kind == "hdf5":
             # an HDF5 file is open for as long as it is used; zarr stores have no descriptor
             self.library()
@@ -266,27 +269,33 @@ class OpenFile:
 
     def _container(self) -> Any:
         """What holds the keys of a zarr store; the directory of a zip file is parsed once."""
-        if self._kept_container is None:
-            self._kept_container = stores.container_of(
-                self._path, self._entry.kind, None if self._cached is None else self._cached.cache
-            )
-        return self._kept_container
+        with self._opening:
+            if self._kept_container is None:
+                inflated = None if self._cached is None else self._cached.cache
+                self._kept_container = stores.container_of(self._path, self._entry.kind, inflated)
+            return self._kept_container
 
     def library(self) -> Any:
         """The file as zarr-python or h5py opens it, once it is needed.
 
         zarr takes half a second to import.
         """
+        # most often it is there
         if self._store is None:
-            if self._forked and self._entry.kind != "hdf5":
-                stores.refuse_fork()
-            self._store = stores.open_store(
-                self._path,
-                self._entry.kind,
-                self._entry.arrays[0].axis,
-                on_missing="fill" if fills(self._on_missing) else "error",
-                allow_external=self._allow_external,
-                storage_options=self._storage_options,
-                far=self._kept_container if self._entry.kind == "hdf5" else None,
-            )
+            with self._opening:
+                if self._store is None:
+                    self._store = self._opened()
         return self._store
+
+    def _opened(self) -> Any:
+        if self._forked and self._entry.kind != "hdf5":
+            stores.refuse_fork()
+        return stores.open_store(
+            self._path,
+            self._entry.kind,
+            self._entry.arrays[0].axis,
+            on_missing="fill" if fills(self._on_missing) else "error",
+            allow_external=self._allow_external,
+            storage_options=self._storage_options,
+            far=self._kept_container if self._entry.kind == "hdf5" else None,
+        )

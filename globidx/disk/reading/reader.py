@@ -58,7 +58,7 @@ _OF_A_PROCESS = (
     "_constants",
     "_indexes",
     "_kept",
-    "_line",
+    "line",
     "_now",
     "_tally",
     "_chunks",
@@ -77,7 +77,6 @@ class Reader:
     _now: Snapshot | None
     _shared: SharedBlocks | None
     _chunks: SharedChunks | None
-    _line: Line | None
 
     def __init__(
         self,
@@ -172,8 +171,8 @@ class Reader:
             self._shared.clear()
         self._kept.clear()
         self._constants.clear()
-        if self._line is not None:
-            self._line.close()
+        if self.line is not None:
+            self.line.close()
         self._cached_objects.clear()
 
     def kept_by(self) -> str:
@@ -220,8 +219,8 @@ class Reader:
             # serve their old metadata
             self.handles.close()
             packings.require_alike(now, self.raw)
-            if self._line is not None:
-                self._line.forget()
+            if self.line is not None:
+                self.line.forget()
             self._now = now
         return now
 
@@ -301,14 +300,6 @@ class Reader:
         shortest = int(lengths[:, self.columns].min(initial=_MOST_IDS))
         return min(2 * self.bounds.requests * max(1, shortest), _MOST_IDS)
 
-    @property
-    def line(self) -> Line | None:
-        """What asks servers for files by URL; None where all files are local."""
-        if self._line is None and self._is_far:
-            around = None if self.local_cache is None else self._kept_on_disk
-            self._line = Line(self.bounds, self.manager.layout.storage_options, around=around)
-        return self._line
-
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.__dict__.items() if name not in _OF_A_PROCESS}
         return kept | {"_counts_for": self._tally.name}
@@ -320,7 +311,6 @@ class Reader:
     def _start(self) -> None:
         self._born_in = os.getpid()
         self._now = None
-        self._line = None
         self._cached_objects: list[CachedObjects] = []
         self._tally = Tally(self._counts_for)
         capacity = default_capacity()
@@ -336,9 +326,13 @@ class Reader:
             self._shared = SharedBlocks(self._shared_name, self.cache_bytes)
             self.cached = self._shared.local
         self._constants = ConstantReader(self.manager.constants, self.handles)
-        self._is_far = is_remote(self.manager.now.root)
+        #: What asks servers for files by URL; None where all files are local.
+        self.line: Line | None = None
+        if is_remote(self.manager.now.root):
+            around = None if self.local_cache is None else self._kept_on_disk
+            self.line = Line(self.bounds, self.manager.layout.storage_options, around=around)
         # what is far is not to be asked again for where chunks lie
-        self._indexes = ShardIndexes(BlockCache(_INDEX_BYTES) if self._is_far else self.cached)
+        self._indexes = ShardIndexes(self.cached if self.line is None else BlockCache(_INDEX_BYTES))
         self._kept = Kept(self.cached)
         allow = self.manager.layout.allow_external
         self._advice = Advice(self.columns, allow_external=allow)

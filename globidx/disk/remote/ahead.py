@@ -121,7 +121,8 @@ class Ahead:
     @property
     def nbytes(self) -> int:
         """The bytes that are held, or on their way."""
-        return self._nbytes
+        with self._changed:
+            return self._nbytes
 
     def clear(self) -> None:
         """Forget all."""

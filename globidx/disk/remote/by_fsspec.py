@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
-from weakref import WeakSet
 
+from globidx.disk.files.living import Living
 from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.objects import Found, Piece
 from globidx.disk.remote.retries import Bounds, PassingError, passes, seconds
@@ -55,13 +55,13 @@ class _Made:
     the child makes its first one.
     """
 
-    files: ClassVar[WeakSet[Any]] = WeakSet()
+    files: ClassVar[Living[Any]] = Living()
     inherited: ClassVar[list[Any]] = []
 
     @classmethod
     def keep(cls) -> None:
         cls.inherited += list(cls.files)
-        cls.files = WeakSet()
+        cls.files = Living()
 
 
 os.register_at_fork(after_in_child=_Made.keep)

@@ -91,3 +91,6 @@ class _Plan:
                 self._is_complete = True
                 # what follows from it has been found out, and takes pieces that the batch takes, too
                 self._ahead.want(self._batch, next(iter(self._wishes(self._batch)), ()), again=True)
+
+    def drop(self) -> None:
+        """Nothing: what is not planned ahead is planned when it is read."""

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 from globidx.disk.files import forks
+from globidx.disk.files.living import Living
 from globidx.errors import ReadError
 
 Given = TypeVar("Given")
@@ -181,7 +182,7 @@ class _Ends:
     would then wait for requests that nobody will read.
     """
 
-    _open: ClassVar[WeakSet[_Work]] = WeakSet()
+    _open: ClassVar[Living[_Work]] = Living()
     _watched_in = 0
     _lock = threading.Lock()
     has_come = threading.Event()
@@ -203,7 +204,7 @@ class _Ends:
 
     @classmethod
     def renew(cls) -> None:
-        cls._lock, cls._open = threading.Lock(), WeakSet()
+        cls._lock, cls._open = threading.Lock(), Living()
         cls.has_come = threading.Event()
 
 

@@ -273,12 +273,11 @@ class Requests:
 
     def _compare(self, key: str, found: Found) -> None:
         """ReadError where an object is another one than what was read of it before."""
-        known = self._versions
         now = found.size, found.version
-        before = known.get(key)
-        if before is None:
-            if len(known) >= _MOST_VERSIONS:
-                known.pop(next(iter(known)), None)
-            known[key] = now
-        else:
-            refuse_another(f"{self.url}/{key}", before, now)
+        # two threads may have had the first pieces of it at the same moment
+        with self._lock:
+            known = self._versions
+            before = known.setdefault(key, now)
+            if len(known) > _MOST_VERSIONS:
+                del known[next(iter(known))]
+        refuse_another(f"{self.url}/{key}", before, now)

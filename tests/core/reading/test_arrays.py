@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from contextlib import suppress
 
@@ -39,7 +40,9 @@ def test_an_allocator_is_that_of_its_thread():
     """Another thread, which reads another batch meanwhile, has numpy's memory."""
     slots, others = Slots(), []
     with arrays.made_by(slots):
-        thread = threading.Thread(target=lambda: others.append(arrays.empty((1,), U1)))
+        # not one that was inherited, as threads of free-threaded Python do
+        run = contextvars.Context().run
+        thread = threading.Thread(target=run, args=(lambda: others.append(arrays.empty((1,), U1)),))
         thread.start()
         thread.join()
     assert not slots.made and others[0].shape == (1,)

@@ -5,30 +5,9 @@ import signal
 import threading
 
 import pytest
+from threads import in_threads
 
 from globidx.disk.files.claims import Claims
-
-
-def in_threads(count, work):
-    """Run ``work(number)`` in so many threads that begin together; what the first of them raised is raised here."""
-    start, failed = threading.Barrier(count), []
-
-    def run(number):
-        start.wait()
-        try:
-            work(number)
-        # raised again where the threads were started
-        except BaseException as error:  # noqa: BLE001
-            failed.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    if failed:
-        raise failed[0]
 
 
 def test_one_thread_at_a_time_makes_a_thing_and_all_get_it():

@@ -9,11 +9,11 @@ import numcodecs
 import numpy as np
 import pytest
 from files import numbers, write_hdf5, write_zarr
+from threads import in_threads
 
 from globidx import GlobalIndexManager
 from globidx.disk.reading.batch import FieldSpec
 from globidx.disk.reading.reader import Reader
-from tests.disk.files.test_claims import in_threads
 
 THREADS, LENGTH, CHUNK, SHAPE = 8, 96, 16, (32, 32)
 #: By name: how a file is written, and whether its chunks are kept.

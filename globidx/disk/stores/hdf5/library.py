@@ -6,7 +6,6 @@ import atexit
 import math
 import os
 import stat
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
 from globidx.core.values import dtypes
+from globidx.disk.files.living import Living
 from globidx.disk.index import stamps
 from globidx.disk.stores import anndata, find_arrays, find_sequences
 from globidx.disk.stores.base import (
@@ -429,7 +429,7 @@ class Hdf5Store:
         return self._file[array]
 
 
-_open_stores: weakref.WeakSet[Hdf5Store] = weakref.WeakSet()
+_open_stores = Living[Hdf5Store]()
 
 
 def _driver(path: str | Path) -> str:
