@@ -89,8 +89,9 @@ class _Plan:
         with self._lock:
             if is_made and not self._is_complete and self._batch in self._ahead.expected:
                 self._is_complete = True
-                # what follows from it has been found out, and takes pieces that the batch takes, too
-                self._ahead.want(self._batch, next(iter(self._wishes(self._batch)), ()), again=True)
+                # the first part: to find out what follows takes pieces that the batch takes, too
+                first = next(iter(self._wishes(self._batch)), ())
+                self._ahead.want(self._batch, first, again=True)
 
     def drop(self) -> None:
         """Nothing: what is not planned ahead is planned when it is read."""
