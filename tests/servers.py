@@ -68,7 +68,7 @@ class Server:
         seconds, ``body``), ``"reset"`` (the connection, where the answer should begin), ``"stall"`` (for ever,
         in the middle of the body), ``"truncate"`` (end in the middle of it), ``"shift"`` (a range
         one byte further than what was asked for, and said), ``"lie"`` (bytes of another range under
-        the head of the one asked for), ``"pack"`` (by gzip, for those that take it), ``"whole"`` (no ranges), ``"slow"`` (``seconds`` more).
+        the head of the one asked for), ``"pack"`` (by gzip, for those that take it), ``"whole"`` (no ranges), ``"untold"`` (no ETag, no time of change), ``"slow"`` (``seconds`` more).
         ``times``: how many of them, all if left out; ``after``: how many to spare first.
         """
         self._call("plan", list(faults))
@@ -220,6 +220,8 @@ async def _object(writer, method, opened, status, headers, fault):
         "Last-Modified": email.utils.formatdate(status.st_mtime, usegmt=True),
         "Accept-Ranges": "bytes",
     }
+    if kind == "untold":
+        del more["ETag"], more["Last-Modified"]
     if code == 206:
         more["Content-Range"] = f"bytes {said[0]}-{said[1] - 1}/{size}"
     if method == "HEAD":

@@ -187,7 +187,8 @@ class CachedObjects:
         if start == 0 and stop is None:
             return Identity(self._place, key)
         about = self._about(key)
-        if about is None or about.found.size == ABSENT:
+        # nothing proves that two parts of an object without a version are of the same one
+        if about is None or about.found.size == ABSENT or not about.found.version:
             return None
         return Identity(self._place, key, start, stop, about.found.version)
 
@@ -220,7 +221,8 @@ class CachedObjects:
         identity = Identity(self._place, key, ABOUT, version=told.version)
         about = self._about(key)
         self._remember(Kept(identity, told, now))
-        if about is None or about.found != told:
+        # parts without what is known of their object are not found by others
+        if about is None or about.found != told or not self._cache.has(identity):
             self._cache.put(identity, told)
         elif abs(now - about.asked) > self._counts_for // 2:
             # a write for each piece would be too many
@@ -244,6 +246,9 @@ class CachedObjects:
         now = told[key]
         if now is None or (now.size, now.version) != (kept.found.size, kept.found.version):
             return False
+        # of as many bytes without a version, nothing proves that they are the same
+        if now.size and not now.version:
+            return False
         if kept.identity.is_of_version:
             self._note(key, now)
         else:
@@ -253,7 +258,8 @@ class CachedObjects:
     def _told(self, kept: Sequence[Kept]) -> dict[str, Found | None]:
         """What the server tells of objects now; nothing where it cannot be reached."""
         sizes = {one.identity.key: one.found.size for one in kept}
-        if not sizes or self._clock() < self._asks_from:
+        # a pause that is longer was begun by a clock that was wrong
+        if not sizes or 0 < self._asks_from - self._clock() <= _PAUSE:
             return {}
         # of an empty object there is no first byte
         pieces = [Piece(key, 0, 1 if size > 0 else None) for key, size in sizes.items()]
@@ -273,12 +279,15 @@ class CachedObjects:
                 raise
             self._go_offline(error)
             return [None] * len(pieces)
+        # it can be reached again
+        self._asks_from = 0
         for piece, found in zip(pieces, fetched, strict=True):
             identity = Identity(self._place, *piece)
-            if found is None or identity.is_of_version:
-                self._note(piece.key, found)
-            if found is not None:
+            if found is not None and (found.version or not identity.is_of_version):
                 self._cache.put(identity, found)
+            if found is None or identity.is_of_version:
+                # after the piece, for which it may have had to go
+                self._note(piece.key, found)
         return fetched
 
     def _go_offline(self, error: OSError) -> None:

@@ -103,8 +103,7 @@ class ByObstore:
         start, stop = result.range
         if len(data) != stop - start:
             raise PassingError(f"{len(data)} bytes came of [{start}, {stop})")
-        version = about["e_tag"] or f"{about['size']} {about['last_modified']}"
-        return Found(data, about["size"], version)
+        return Found(data, about["size"], _version(about))
 
     def names(self, prefix: str) -> Iterator[str]:
         """The keys that begin with ``prefix``, which ends with "/" or is ""."""
@@ -126,6 +125,12 @@ def _range(piece: Piece) -> dict[str, Any]:
     if piece.start < 0:
         return {"range": {"suffix": -piece.start}}
     return {"range": {"offset": piece.start}} if piece.start else {}
+
+
+def _version(about: Mapping[str, Any]) -> str:
+    """The version of an object; "" where the server told none, for which obstore says 1970."""
+    changed = about["last_modified"]
+    return about["e_tag"] or (f"{about['size']} {changed}" if changed.timestamp() else "")
 
 
 def _whole(found: Found | None, piece: Piece) -> Found | None:

@@ -221,6 +221,52 @@ def test_a_server_that_refuses_is_no_server_that_is_gone(far, kept, clock, caplo
     line.close()
 
 
+def test_after_an_outage_it_is_asked_again(far, kept, clock):
+    """At once where an answer has come, and after the pause also where the clock went back meanwhile."""
+    objects, piece = kept(), Piece("a", 10, 20)
+    first = objects.get(piece)
+    for mend in (lambda: objects.get(Piece("b")), lambda: setattr(clock, "now", NOW // 2)):
+        clock.now += 2 * COUNTS_FOR
+        far.plan({"kind": "status", "status": 503})
+        assert objects.get(piece) == first
+        far.plan()
+        asked(far)
+        assert objects.get(piece) == first and asked(far) == []
+        mend()
+        asked(far)
+        assert objects.get(piece) == first and asked(far)
+
+
+@pytest.mark.parametrize("piece", [Piece("a"), Piece("a", 10, 20)])
+def test_what_has_no_version_is_not_taken_for_the_same(tmp_path, clock, piece):
+    """A part might be put beside one of another object; a whole one is fetched anew when it is old."""
+
+    class Untold:
+        url, data = "x://y", b"a" * 50
+
+        def get_many(self, pieces):
+            return [Found(self.data[one.start : one.stop], 50, "") for one in pieces]
+
+    inner = Untold()
+    objects = CachedObjects(inner, LocalCache(tmp_path, 2**20, clock=clock), clock=clock)
+    objects.get(piece)
+    inner.data = b"b" * 50
+    assert objects.get(piece).data[:1] == (b"a" if piece == Piece("a") else b"b")
+    clock.now += COUNTS_FOR + 1
+    assert objects.get(piece).data[:1] == b"b"
+
+
+def test_what_is_known_of_an_object_stays_with_its_parts(far, kept):
+    """It is the oldest of them, and the first to go; without it, no other process would find them."""
+    objects = kept()
+    objects._cache.bound = 4 * 4096
+    for start in range(0, 80, 10):
+        objects.get(Piece("a", start, start + 10))
+    asked(far)
+    assert kept().get(Piece("a", 70, 80)).data == expected(far, Piece("a", 70, 80))[0]
+    assert asked(far) == []
+
+
 def test_what_is_absent_is_asked_for_each_time(far, kept):
     """Whoever writes it may write it now."""
     objects = kept()

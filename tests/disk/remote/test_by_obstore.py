@@ -10,7 +10,7 @@ from processes import clean_environment
 pytest.importorskip("obstore")
 
 from globidx.disk.remote.by_obstore import ByObstore
-from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.objects import Found, Piece
 from globidx.disk.remote.retries import PassingError
 from globidx.errors import ReadError
 
@@ -28,6 +28,15 @@ def test_it_asks_once_and_says_whether_to_ask_again(server):
         with pytest.raises(error, match=str(status)) as failure:
             back.fetch(Piece("o"))
         assert len(server.take()["asked"]) == 1 and "\n" not in str(failure.value)
+
+
+def test_a_server_that_tells_no_version_is_told_as_such(server):
+    """obstore gives all objects of it the same time of change."""
+    Path(server.folder, "o").write_bytes(b"12345")
+    back = ByObstore("http", server.url, "", {}, HASTY)
+    assert back.fetch(Piece("o", 1, 3)).version
+    server.plan({"kind": "untold"})
+    assert back.fetch(Piece("o", 1, 3)) == Found(b"23", 5, "")
 
 
 S3 = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}

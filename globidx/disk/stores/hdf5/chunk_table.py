@@ -143,7 +143,9 @@ def _identity(dataset: Any, settled_ns: int) -> tuple[tuple[object, ...], bool]:
         ranged = range_file_of(file)
         if ranged is None:
             return (), False
-        return (ranged.identity, h5py.h5i.get_name(dataset.id), dataset.shape), True
+        # nothing proves of an object without a version that it is the one that was listed
+        is_proven = bool(ranged.version)
+        return (ranged.identity, h5py.h5i.get_name(dataset.id), dataset.shape), is_proven
     # by descriptor, since the path may be that of another file by now
     status = os.fstat(file.get_vfd_handle())
     stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -252,6 +252,24 @@ def test_a_file_that_is_replaced_is_an_error(far, tmp_path, cached):
     later.close()
 
 
+def test_a_file_without_a_version_is_read_by_its_own_chunks(far, tmp_path):
+    """Not by those of an older one of as many bytes, once it is looked at anew; with a cache or without."""
+    pytest.importorskip("obstore")
+    path, rows = far.path / "rows.h5", np.repeat(np.arange(8, dtype="f4")[:, None], 64, 1)
+    far.plan({"kind": "untold"})
+    for order, offset in ((range(8), 0), (range(7, -1, -1), 10), (range(8), 20)):
+        with h5py.File(path, "w") as file:
+            made = file.create_dataset("x", rows.shape, "f4", chunks=(1, 64))
+            for row in order:
+                made.id.write_direct_chunk((row, 0), (rows[row] + offset).tobytes())
+        manager = GlobalIndexManager(f"{far.url}/rows.h5", cache_dir=tmp_path / "index")
+        for kept in ({}, {"local_cache": tmp_path / "cache", "local_bytes": 2**24}):
+            dataset = FileCacheDataset(manager, **kept)
+            samples = np.stack(dataset.__getitems__(list(range(8))))
+            np.testing.assert_array_equal(samples, rows + offset)
+            dataset.close()
+
+
 def test_a_file_of_another_shape_is_told(far, tmp_path):
     """As of a local file: it changed since it was indexed."""
     _, by_url = both(far, tmp_path, "packed")
