@@ -7,7 +7,7 @@ is one, for its header and what follows it, so that nothing must be looked up be
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.local_cache.pages import Pages, opened
@@ -60,6 +60,9 @@ class FarZip(ZipKeys):
         if end is None:
             raise FileNotFoundError(f"there is nothing at {objects.url}/{key}")
         self._about = end._replace(data=b"")
+        # of one without a version, nothing proves that another opening has the same
+        version = (end.size, end.version) if end.version else object()
+        self._identity: Hashable = (objects.url, key, version)
         self._loaded: dict[str, bytes | None] = {}
         super().__init__(url, self._directory_of(end), root, inflated)
 
@@ -99,8 +102,11 @@ class FarZip(ZipKeys):
         start, data, first = member.start, b"", 0
         if start < 0:
             start, data, first = self._begun(row, member)
-        raw = OpenedObject(self.objects, self._key, self._about._replace(data=data), first)
-        return OpenedMember(raw, member, start, self._directory.version, self._inflated)
+        about = self._about._replace(data=data)
+        raw = OpenedObject(self.objects, self._key, about, first)
+        if member.is_deflated:
+            raw = _Deflated(self.objects, self._key, about, self._all_of(member))
+        return OpenedMember(raw, member, start, self._identity, self._inflated)
 
     def knows(self, key: str) -> bool:
         """Whether another ``open`` of a key asks nobody."""
@@ -180,6 +186,22 @@ class FarZip(ZipKeys):
             if end.version:
                 kept.put((place, version), directory)
         return directory
+
+
+class _Deflated(OpenedObject):
+    """A member that was deflated, which is always asked for as the same piece, so that it is kept as such."""
+
+    __slots__ = ("_piece",)
+
+    def __init__(self, objects: Objects, key: str, found: Found, piece: Piece) -> None:
+        super().__init__(objects, key, found, piece.start)
+        self._piece = piece
+
+    def read(self, size: int, offset: int) -> bytes:
+        if not self._found.data:
+            start, stop = self._piece.within(self.size)
+            self._found = self._found._replace(data=super().read(stop - start, start))
+        return super().read(size, offset)
 
 
 class _Ending:

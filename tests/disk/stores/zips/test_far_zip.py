@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 import zipfile
@@ -201,7 +202,7 @@ def test_an_epoch_is_asked_for_once_with_a_local_cache(server, tmp_path, method,
     data = large(tmp_path, method=method, shard=shard, count=8)
     manager = GlobalIndexManager(f"{server.url}/large.zip", cache_dir=tmp_path / "index")
     options = {"local_cache": tmp_path / "cache", "local_bytes": 2**28, "cache_bytes": 0}
-    # the second knows from the first where shards begin, and asks for their indexes alone
+    # the second knows from the first where stored shards begin, and asks for their indexes alone
     for attempt in range(3):
         dataset = FileCacheDataset(manager, **options)
         server.take()
@@ -209,6 +210,33 @@ def test_an_epoch_is_asked_for_once_with_a_local_cache(server, tmp_path, method,
         dataset.close()
         if attempt == 2:
             assert spans(server) == ["0-0"]
+
+
+def test_a_deflated_shard_is_one_entry_of_a_local_cache(server, tmp_path):
+    """Whether it is known where it begins or not."""
+    large(tmp_path, method=zipfile.ZIP_DEFLATED, shard=4, count=4)
+    url = f"{server.url}/large.zip"
+    manager = GlobalIndexManager(url, cache_dir=tmp_path / "index")
+    server.take()
+    for _ in range(2):
+        dataset = FileCacheDataset(manager, local_cache=tmp_path / "cache", cache_bytes=0)
+        assert len(dataset[0])
+        dataset.close()
+    ends = [one.split("-") for one in spans(server) if one[0] != "-"]
+    assert sum(int(stop) - int(start) > 350_000 for start, stop in ends) == 1
+
+
+def test_shards_of_two_files_of_one_size_and_version_are_two(server, tmp_path):
+    """Servers make versions of size and time alone, which files that were copied together share."""
+    deflated = {"method": zipfile.ZIP_DEFLATED, "chunk": 1, "shard": 4, "compressors": None}
+    for number in range(2):
+        data = np.full((4, 8), number + 1)
+        path = zip_of(tmp_path, data, name=f"{number}.zip", **deflated)
+        os.utime(path, (10**9, 10**9))
+    assert path.stat().st_size == path.with_name("0.zip").stat().st_size
+    manager = GlobalIndexManager(f"{server.url}/*.zip", cache_dir=tmp_path / "index")
+    samples = FileCacheDataset(manager).__getitems__([0, 4, 1, 5])
+    assert [int(sample[0]) for sample in samples] == [1, 2, 1, 2]
 
 
 # -- finding them
