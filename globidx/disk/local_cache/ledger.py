@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from globidx.core.cached import cached_property
-from globidx.disk.files.atomic import is_temporary, write_atomic
+from globidx.disk.files.atomic import is_temporary, sweep, write_atomic
 
 #: A file takes whole blocks of the file system.
 _BLOCK = 4096
@@ -159,6 +159,7 @@ class Ledger:
         oldest = entries[: max(_LEAST, len(entries) // _PART)]
         queue = b"".join(_VICTIM.pack(name.encode(), used) for used, name in oldest)
         write_atomic(self.folder / "oldest", queue, durable=False)
+        sweep(self.folder, older_than=_LITTER_NS / 1e9)
         # whatever it is, and however long
         (self.folder / "ledger").unlink(missing_ok=True)
         self._save(total, 0)

@@ -93,8 +93,11 @@ def test_a_thousand_are_looked_at_once_for_an_eighth(tmp_path, monkeypatch):
 
 
 def test_what_was_killed_in_the_middle_counts_until_it_is_gone(tmp_path):
-    """A temporary file is within the bound; an old one is removed by the next look."""
+    """A temporary file is within the bound; an old one is removed by the next look, beside the hints too."""
     ledger = made(tmp_path)
+    hint = tmp_path / temporary_name("oldest")
+    hint.write_bytes(b"x")
+    os.utime(hint, (0, 0))
     litter = Path(ledger.path("00x")).parent / temporary_name("1" * 30)
     litter.parent.mkdir(parents=True)
     litter.write_bytes(b"x" * BLOCK)
@@ -102,7 +105,7 @@ def test_what_was_killed_in_the_middle_counts_until_it_is_gone(tmp_path):
     assert ledger.nbytes == BLOCK and litter.exists()
     os.utime(litter, (0, 0))
     ledger.recount()
-    assert ledger.nbytes == 0 and not litter.exists()
+    assert ledger.nbytes == 0 and not litter.exists() and not hint.exists()
 
 
 def test_an_entry_that_was_used_since_stays(tmp_path):
