@@ -61,6 +61,8 @@ class CachedObjects:
         Where bytes come from that are not kept.
     cache : LocalCache
         Where they are kept.
+    files : int
+        How many files share its room.
     counts_for : int
         As above.
     clock : callable
@@ -71,19 +73,20 @@ class CachedObjects:
         self,
         inner: Objects,
         cache: LocalCache,
+        files: int = 1,
         *,
         counts_for: int = COUNTS_FOR,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.url = inner.url
         self._place: str = getattr(inner, "place", inner.url)
-        self._inner, self._cache = inner, cache
+        self._inner, self._cache, self._files = inner, cache, files
         self._counts_for, self._clock = counts_for, clock
         self._start_anew()
         forks.renew_in_child(self, CachedObjects._start_anew)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._inner, self._cache)
+        return type(self), (self._inner, self._cache, self._files)
 
     def get(self, piece: Piece) -> Found | None:
         """A piece, kept or fetched; as ``Objects.get``."""
@@ -148,9 +151,9 @@ class CachedObjects:
             self.forget(had)
 
     @property
-    def bound(self) -> int:
-        """The bytes that the cache holds at most."""
-        return self._cache.bound
+    def room(self) -> int:
+        """The bytes that the cache has for each file."""
+        return self._cache.bound // self._files
 
     @property
     def is_filled(self) -> bool:

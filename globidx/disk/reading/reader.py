@@ -288,7 +288,8 @@ class Reader:
 
     def _kept_on_disk(self, objects: Objects) -> Objects:
         assert self.local_cache is not None, "it is asked where there is a cache"
-        self._cached_objects.append(CachedObjects(objects, self.local_cache))
+        files = self.manager.num_files
+        self._cached_objects.append(CachedObjects(objects, self.local_cache, files))
         return self._cached_objects[-1]
 
     @property

@@ -34,7 +34,7 @@ _AT_ONCE = 512
 #: What is larger is no metadata, and is fetched by itself.
 _LARGE = 4 * PAGE
 #: Rows are asked for in blocks of about so many bytes, or one by one; and where a local cache has
-#: room for the file twice, of so many: a line of 1 Gbit/s brings them in 2 ms, where a request
+#: room for all files twice, of so many: a line of 1 Gbit/s brings them in 2 ms, where a request
 #: waits for ten times that.
 _GRAIN, _GRAIN_KEPT = 2**14, 2**18
 #: How the names of such files begin, for HDF5; those of local files are absolute paths.
@@ -67,7 +67,7 @@ class RangeFile(io.RawIOBase):
         self._is_whole = False
         #: Bytes of a block of rows that is asked for as one.
         self.grain = _GRAIN
-        if isinstance(self._plain, CachedObjects) and 2 * self.size <= self._plain.bound:
+        if isinstance(self._plain, CachedObjects) and 2 * self.size <= self._plain.room:
             # the rows around the wanted ones are wanted later in the epoch, and will be there
             self.grain = _GRAIN_KEPT
         _open[self.name] = self

@@ -465,6 +465,22 @@ def test_rows_come_with_those_around_them_where_all_find_room(far, tmp_path, bou
     by_url.close()
 
 
+def test_rows_come_alone_where_one_file_finds_room_and_all_do_not(far, tmp_path):
+    """Else each would bring those around it, which had to go before they were wanted."""
+    for number in range(8):
+        with h5py.File(far.path / f"rows{number}.h5", "w") as file:
+            file["x"] = np.full((64, 4096), number, "i4")
+    manager = GlobalIndexManager(f"{far.url}/rows*.h5", key="x", cache_dir=tmp_path / "index")
+    kept = {"local_cache": tmp_path / "cache", "local_bytes": 2**22}
+    for dataset in (one := FileCacheDataset(manager, **kept), pickle.loads(pickle.dumps(one))):
+        far.take()
+        assert [int(dataset[64 * number][0]) for number in range(8)] == list(range(8))
+        spans = [one[2].removeprefix("bytes=").split("-") for one in far.take()["asked"]]
+        # a page of metadata is the most
+        assert max(int(stop) - int(start) for start, stop in spans) < ranges.PAGE
+        dataset.close()
+
+
 def test_threads_that_open_files_do_not_wait_for_one_another(far, tmp_path):
     """HDF5's lock is held while it reads, and threads that fetch may wait for it: none waits in a circle."""
     for number in range(12):
