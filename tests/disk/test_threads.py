@@ -393,25 +393,22 @@ def test_expected_pieces_are_those_of_the_objects_within_their_bytes():
     hands.close()
 
 
-def test_a_batch_is_planned_once_whoever_foresaw_it():
+def test_batches_that_many_foresee_are_planned_and_read():
     """Threads that share a sequence of batches, each of which reads every sixth and foresees the others."""
     hands, stock = Hands(4), Stock()
     foresight, plans = Foresight(Ahead(hands, 10**6)), []
 
-    class Ids(tuple):
-        coming = ()
-
     def wishes(ids):
         plans.append(ids)
-        return [Wish(stock, Piece(str(id)), SIZE) for id in ids]
+        yield [Wish(stock, Piece(str(id)), SIZE) for id in ids]
 
     def work(number):
         for turn in range(40):
             first = turn * THREADS + number
-            ids = Ids([2 * first, 2 * first + 1])
-            ids.coming = [(2 * at, 2 * at + 1) for at in range(first + 1, first + 1 + THREADS)]
-            foresight.before(ids, wishes)
-            for id in ids:
+            told = [(2 * at, 2 * at + 1) for at in range(first, first + 1 + THREADS)]
+            foresight.tell(told, wishes)
+            foresight.before(told[0], wishes)
+            for id in told[0]:
                 found = Expected(stock, foresight.ahead).get(Piece(str(id)))
                 assert found.data == str(id)[-1].encode() * SIZE
 

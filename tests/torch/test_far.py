@@ -371,3 +371,29 @@ def test_every_kind_of_field_is_asked_for_at_once_and_ahead(kinds, tmp_path, kin
     # what one batch has taken may be gone before another is planned
     assert ahead or [one for one, times in asked.items() if times > 1] == []
     assert taken["most"] >= min(len(asked), 12) // 2
+
+
+def test_forked_workers_read_s3_whether_their_parent_has_or_not(tmp_path, monkeypatch):
+    """Rust's threads are not in them if it has: they ask by s3fs."""
+    pytest.importorskip("s3fs")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    rows = np.arange(3 * ITEMS).reshape(-1, 3)
+    (tmp_path / "data/bucket").mkdir(parents=True)
+    zarr.create_array(tmp_path / "data/bucket/a.zarr", data=rows, chunks=(4, 3))
+    with Server(tmp_path / "data") as server:
+        options = {"key": "any", "secret": "any", "endpoint_url": server.url}
+        options["client_kwargs"] = {"region_name": "us-east-1"}
+        dataset = FileCacheDataset(
+            GlobalIndexManager("s3://bucket/a.zarr", storage_options=options)
+        )
+        loader = DataLoader(
+            dataset,
+            8,
+            sampler=ResumableDistributedSampler(dataset, 1, 0),
+            num_workers=2,
+            multiprocessing_context="fork",
+        )
+        for _ in range(2):
+            assert sorted(torch.cat(list(loader)).tolist()) == rows.tolist()
+            # before the second pass, its parent has
+            assert dataset[7].tolist() == rows[7].tolist()

@@ -86,6 +86,9 @@ class Ahead:
 
     def take(self, objects: Objects, piece: Piece) -> Found | None:
         """The piece, once it is there; it is asked for at once if nobody has."""
+        # where all is kept on disk, nothing is expected: the lock would cost as much as the look
+        if not self._kept:
+            return objects.get(piece)
         key = objects.url, piece
         with self._changed:
             kept = self._kept.get(key)
