@@ -329,15 +329,15 @@ def test_threads_may_fork_while_others_make_lenders():
     made, over = [Lender(file) for _ in range(500)], threading.Event()
 
     def work(number):
-        while number and not over.is_set():
-            Lender(file)
         try:
-            for _ in range(20):
+            while number and not over.is_set():
+                Lender(file)
+            for _ in range(0 if number else 2000):
                 lender_module._before_fork()
                 lender_module._after_in_parent()
         finally:
             over.set()
 
-    in_threads(3, work)
+    in_threads(2, work)
     del block
     assert worker.file.states[0] == FREE and len(made) == 500
