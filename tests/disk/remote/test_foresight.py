@@ -118,7 +118,7 @@ def test_a_batch_that_did_not_come_is_not_waited_for(seen):
 
 def test_samples_that_are_read_between_those_of_a_batch_leave_what_is_foreseen(seen):
     """As where each sample is mixed with another one, that nobody has told of."""
-    foresight, wishes, plans, stock, objects = seen
+    foresight, wishes, _, stock, objects = seen
     for number in range(0, 40, 2):
         told = [[one, one + 1] for one in range(number, number + 6, 2)]
         foresight.tell(told, wishes)
