@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import threading
 from collections import Counter
 
 import numpy as np
@@ -397,3 +398,43 @@ def test_forked_workers_read_s3_whether_their_parent_has_or_not(tmp_path, monkey
             assert sorted(torch.cat(list(loader)).tolist()) == rows.tolist()
             # before the second pass, its parent has
             assert dataset[7].tolist() == rows[7].tolist()
+
+
+def test_a_file_that_a_reader_opens_does_not_keep_those_waiting_that_fetch_it(
+    tmp_path, monkeypatch
+):
+    """However few there are: here one, while a batch of that file and another one is planned."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    for number in range(2):
+        write_zarr(tmp_path / f"{number}.zarr", numbers(4), chunk=2, zarr_format=2)
+    with Server(tmp_path) as server:
+        manager = GlobalIndexManager([f"{server.url}/{number}.zarr" for number in range(2)])
+        dataset = FileCacheDataset(manager, requests=1)
+        reader, opening, touched = dataset._reader, threading.Event(), threading.Event()
+        opened, touch = reader.open, reader._touch
+
+        def slow_open(key):
+            if not opening.is_set():
+                opening.set()
+                assert touched.wait(30)
+            return opened(key)
+
+        def seen_touch(now, file):
+            if opening.is_set():
+                touched.set()
+            return touch(now, file)
+
+        monkeypatch.setattr(reader, "open", slow_open)
+        monkeypatch.setattr(reader, "_touch", seen_touch)
+        results = []
+        threads = [
+            threading.Thread(target=lambda ids=ids: results.append(dataset.__getitems__(ids)))
+            for ids in ([0], [1, 5])
+        ]
+        threads[0].start()
+        assert opening.wait(30)
+        threads[1].start()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(map(len, results)) == [1, 2]
+        dataset.close()

@@ -242,7 +242,7 @@ class Reader:
             needs = list(self._needs(now, moment, ids))
             files = list(dict.fromkeys(need.file for need in needs))
             # one that cannot be opened is waited for here once, and where it is read
-            opened = set(compress(files, line.map(partial(self._touch, now), files)))
+            opened = set(compress(files, line.openers.map(partial(self._touch, now), files)))
             sources = [(self._far_source(now, need), need) for need in needs if need.file in opened]
             rows = [Rows(one, *need[3:]) for one, need in sources if hasattr(one, "pieces")]
             leading = [(one, need) for one, need in sources if hasattr(one, "then")]

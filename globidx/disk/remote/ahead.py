@@ -6,10 +6,12 @@ It is a help and no more: what was not fetched, or was forgotten, is fetched whe
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from typing import NamedTuple
+from weakref import ref
 
 from globidx.disk.files import forks
 from globidx.disk.remote import neighbours
@@ -17,8 +19,9 @@ from globidx.disk.remote.hands import Hands
 from globidx.disk.remote.objects import Found, Objects, Piece
 from globidx.errors import ReadError
 
-#: Readers, by thread, of which it is remembered what they expect.
-_MOST_READERS = 64
+#: A loop of a thread that reads otherwise meanwhile is thought to be left after so many ids, of
+#: which each batch that another loop tells of counts as some.
+_LEFT_AFTER, _TOLD = 256, 64
 
 
 class Wish(NamedTuple):
@@ -46,23 +49,40 @@ class Ahead:
         self._start()
         forks.renew_in_child(self, Ahead._start)
 
-    def expect(self, tickets: Sequence[Hashable]) -> list[Hashable]:
+    def expect(
+        self, tickets: Sequence[Hashable], *, aside: int | None = None, anew: bool = False
+    ) -> list[Hashable]:
         """Learn which batches this thread reads now, the first of these, and next.
 
-        Pieces of others are forgotten. Returns the tickets that were not expected before.
+        What else the same loop expected is forgotten. A thread may have some loops by turns, and
+        read ``aside`` of them, so many ids; without tickets, it has none. ``anew``, the first is
+        read once more. Returns the tickets that were not expected before.
         """
         with self._changed:
             before = self._expected()
-            self._readers[threading.get_ident()] = list(tickets)
-            self._readers.move_to_end(threading.get_ident())
-            if len(self._readers) > _MOST_READERS:
-                self._readers.popitem(last=False)
-            left = self._expected()
-            for ticket in before - left:
+            loops = self._loops()
+            for loop in loops:
+                loop.idle += _TOLD if aside is None else aside
+            goes_on = [loop for loop in loops if tickets and loop.may_go_on(tickets)]
+            loops[:] = [_Loop(list(tickets), aside is not None), *goes_on]
+            for reader in [one for one in self._readers if not one.is_alive]:
+                del self._readers[reader]
+            over = before - self._expected()
+            if anew:
+                over.update(tickets[:1])
+            for ticket in over:
                 for key in self._wanted_by.pop(ticket, ()):
                     self._release(key, ticket)
             self._send()
-            return [ticket for ticket in dict.fromkeys(tickets) if ticket not in before]
+            return [one for one in dict.fromkeys(tickets) if one not in before or one in over]
+
+    def go_on(self, ticket: Hashable) -> None:
+        """Let this thread go on with a batch that it reads, after it has read aside of it."""
+        with self._changed:
+            loops = self._loops()
+            loops.sort(key=lambda loop: loop.tickets[:1] != [ticket])
+            if loops:
+                loops[0].idle = 0
 
     def want(self, ticket: Hashable, wishes: Iterable[Wish], *, again: bool = False) -> None:
         """Fetch what a batch will ask for, each piece as often as it is wished for.
@@ -78,7 +98,7 @@ class Ahead:
                 before = set(self._wanted_by.get(ticket, ()))
                 wishes = [one for one in wishes if (one.objects.url, one.piece) not in before]
             fetches = list(self._fetches(ticket, wishes))
-            if ticket in (tickets[0] for tickets in self._readers.values() if tickets):
+            if any(ticket in _firsts(loops) for loops in self._readers.values()):
                 self._waiting.extendleft(reversed(fetches))
             else:
                 self._waiting.extend(fetches)
@@ -101,7 +121,9 @@ class Ahead:
                 self._changed.wait_for(lambda: kept.is_here or kept.error is not None)
                 kept.awaited -= 1
                 if self._kept.get(key) is kept:
-                    self._release(key, self._now())
+                    # what this thread reads now
+                    for ticket in _firsts(self._loops())[:1]:
+                        self._release(key, ticket)
                     self._send()
         if kept is None:
             return objects.get(piece)
@@ -110,10 +132,10 @@ class Ahead:
         return kept.found
 
     @property
-    def now(self) -> Hashable:
-        """The batch that this thread reads, as far as it has told; None otherwise."""
+    def now(self) -> list[Hashable]:
+        """The batch that this thread reads, as far as it has told, and those of its other loops."""
         with self._changed:
-            return self._now()
+            return _firsts(self._loops())
 
     @property
     def expected(self) -> set[Hashable]:
@@ -137,12 +159,12 @@ class Ahead:
 
     # -- inside, under the lock
 
-    def _expected(self) -> set[Hashable]:
-        return {ticket for tickets in self._readers.values() for ticket in tickets}
+    def _loops(self) -> list[_Loop]:
+        """Those of this thread, the one that it is in first."""
+        return self._readers.setdefault(_Reader(threading.current_thread()), [])
 
-    def _now(self) -> Hashable:
-        tickets = self._readers.get(threading.get_ident())
-        return tickets[0] if tickets else None
+    def _expected(self) -> set[Hashable]:
+        return {one for loops in self._readers.values() for loop in loops for one in loop.tickets}
 
     def _fetches(self, ticket: Hashable, wishes: Iterable[Wish]) -> Iterator[_Fetch]:
         """Requests for the pieces that nobody has asked for yet, in the sequence of the wishes."""
@@ -219,9 +241,37 @@ class Ahead:
         self._changed = threading.Condition()
         self._kept: dict[tuple[str, Piece], _Kept] = {}
         self._wanted_by: dict[Hashable, list[tuple[str, Piece]]] = {}
-        self._readers: OrderedDict[int, list[Hashable]] = OrderedDict()
+        self._readers: dict[_Reader, list[_Loop]] = {}
         self._waiting: deque[_Fetch] = deque()
         self._flying = self._nbytes = 0
+
+
+class _Reader(ref[threading.Thread]):
+    """A thread that reads, which is not kept alive. Numbers of threads are given again."""
+
+    @property
+    def is_alive(self) -> bool:
+        thread = self()
+        return thread is not None and thread.is_alive()
+
+
+@dataclass
+class _Loop:
+    """What a thread reads now and next in a loop, and how much it has read otherwise since."""
+
+    tickets: list[Hashable]
+    is_aside: bool
+    idle: int = 0
+
+    def may_go_on(self, tickets: Sequence[Hashable]) -> bool:
+        """Whether it is another loop than the one of these, and not thought to be left."""
+        # batches that are empty here are in any loop
+        is_same = not {*self.tickets, ()}.isdisjoint({*tickets} - {()})
+        return not (is_same or self.is_aside or self.idle >= _LEFT_AFTER)
+
+
+def _firsts(loops: Sequence[_Loop]) -> list[Hashable]:
+    return [loop.tickets[0] for loop in loops if loop.tickets]
 
 
 def _is_kept(one: Wish) -> bool:

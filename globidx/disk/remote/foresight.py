@@ -24,16 +24,36 @@ class Foresight:
         forks.renew_in_child(self, Foresight._start)
 
     def tell(self, batches: Sequence[Sequence[int]], wishes: Wishes) -> None:
-        """Learn which batches this thread reads, the first of them now; others are forgotten.
+        """Learn which batches a loop of this thread reads, the first of them now; others are forgotten.
 
         What they need is found out and asked for meanwhile. The first may be empty: nothing is read
         here, but of what others read next to it.
         """
-        tickets: list[Ids] = list(dict.fromkeys(map(tuple, batches)))
+        self._expect(list(dict.fromkeys(map(tuple, batches))), wishes)
+
+    def before(self, ids: Sequence[int], wishes: Wishes) -> None:
+        """Have all asked for that the batch needs which this thread was told of, or else these ``ids`` do.
+
+        They may be a part of that batch, as where a wrapper reads one after the other, also where it
+        reads others between them.
+        """
+        plans = [self._plans[one] for one in self.ahead.now if one in self._plans]
+        plan = next((one for one in plans if one.covers(ids)), None)
+        if plan is None or plan.has_had(ids):
+            self._expect([tuple(ids)], wishes, aside=len(ids))
+            plan = self._plans.get(tuple(ids))
+        else:
+            self.ahead.go_on(plan.batch)
+        if plan is not None:
+            plan.complete()
+
+    def _expect(self, tickets: list[Ids], wishes: Wishes, *, aside: int | None = None) -> None:
         # at once, or another thread would find a batch expected that has no plan
         with self._lock:
+            first = self._plans.get(tickets[0]) if tickets else None
+            anew = first is not None and first.has_had(tickets[0])
             # of no ids there is nothing to find out
-            unknown = set(self.ahead.expect(tickets)) - {()}
+            unknown = set(self.ahead.expect(tickets, aside=aside, anew=anew)) - {()}
             new: dict[Hashable, _Plan] = {
                 batch: _Plan(self.ahead, batch, wishes) for batch in tickets if batch in unknown
             }
@@ -42,18 +62,6 @@ class Foresight:
                 del self._plans[gone]
         for plan in new.values():
             self._planner.put(plan)
-
-    def before(self, ids: Sequence[int], wishes: Wishes) -> None:
-        """Have all asked for that the batch needs which this thread was told of, or else these ``ids`` do.
-
-        They may be a part of that batch, as where a wrapper reads one after the other.
-        """
-        plan = self._plans.get(self.ahead.now)
-        if plan is None or not plan.covers(ids):
-            self.tell([ids], wishes)
-            plan = self._plans.get(tuple(ids))
-        if plan is not None:
-            plan.complete()
 
     def _start(self) -> None:
         self._lock = threading.Lock()
@@ -68,7 +76,7 @@ class _Plan:
     """
 
     def __init__(self, ahead: Ahead, batch: Ids, wishes: Wishes) -> None:
-        self._ahead, self._batch, self._wishes = ahead, batch, wishes
+        self._ahead, self.batch, self._wishes = ahead, batch, wishes
         self._members = frozenset(batch)
         self._lock = threading.Lock()
         self._is_made = self._is_complete = False
@@ -76,22 +84,26 @@ class _Plan:
     def covers(self, ids: Sequence[int]) -> bool:
         return self._members.issuperset(ids)
 
+    def has_had(self, ids: Sequence[int]) -> bool:
+        """Whether the whole batch was read before, which these ids are."""
+        return self._is_complete and self.batch == tuple(ids)
+
     def make(self) -> None:
         with self._lock:
-            if not self._is_made and self._batch in self._ahead.expected:
+            if not self._is_made and self.batch in self._ahead.expected:
                 self._is_made = True
-                for some in self._wishes(self._batch):
-                    self._ahead.want(self._batch, some)
+                for some in self._wishes(self.batch):
+                    self._ahead.want(self.batch, some)
 
     def complete(self) -> None:
         is_made = self._is_made
         self.make()
         with self._lock:
-            if is_made and not self._is_complete and self._batch in self._ahead.expected:
-                self._is_complete = True
+            if is_made and not self._is_complete and self.batch in self._ahead.expected:
                 # the first part: to find out what follows takes pieces that the batch takes, too
-                first = next(iter(self._wishes(self._batch)), ())
-                self._ahead.want(self._batch, first, again=True)
+                first = next(iter(self._wishes(self.batch)), ())
+                self._ahead.want(self.batch, first, again=True)
+            self._is_complete = True
 
     def drop(self) -> None:
         """Nothing: what is not planned ahead is planned when it is read."""

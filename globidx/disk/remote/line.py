@@ -98,6 +98,7 @@ class Line:
 
     def close(self) -> None:
         """Drop what was asked for ahead, and all connections."""
+        self.openers.close()
         self.hands.close()
         self._start()
 
@@ -155,6 +156,9 @@ class Line:
 
     def _start(self) -> None:
         self.hands = Hands(self.bounds.requests)
+        #: Opens files: whoever waits for a file that another thread opens must not be one of those
+        #: that fetch what it is opened by.
+        self.openers = Hands(self.bounds.requests)
         self.ahead = Ahead(self.hands, self.bounds.prefetch_bytes)
         self.foresight = Foresight(self.ahead)
         self._renew()

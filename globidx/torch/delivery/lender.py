@@ -108,12 +108,20 @@ class Lender:
         del self._held[slot]
         # noted before one looks whether somebody forks: who ends a fork looks in here afterwards
         self._returns.append(slot)
-        if not self._forks.under_way:
-            self._settle()
+        self._settle()
 
     def _settle(self) -> None:
-        while self._returns:
-            self._give_back(self, self._returns.popleft())
+        while self._returns and not self._forks.under_way:
+            try:
+                slot = self._returns.popleft()
+            except IndexError:
+                # another thread has it
+                return
+            # looked at again: a fork may have begun before this slot was returned
+            if self._forks.under_way:
+                self._returns.append(slot)
+            else:
+                self._give_back(self, slot)
 
     def _leave_to_child(self) -> None:
         """Use no slot again, since a child that has made no copy may have any of them."""
@@ -131,6 +139,12 @@ class Lender:
         self.file.close()
 
 
+def _living() -> list[Lender]:
+    """All lenders. The references are listed in one step: other threads may make lenders meanwhile."""
+    found = (reference() for reference in _lenders.valuerefs())
+    return [lender for lender in found if lender is not None]
+
+
 def _keep(lender: Lender, slot: int) -> None:
     """Do not give a slot back."""
 
@@ -143,8 +157,8 @@ def lent(key: int, slot: int, size: int) -> Any:
 class _Fork(threading.local):
     """The fork that this thread is in: the ends of a pipe, which the child closes when it is done."""
 
-    #: How many threads fork.
-    under_way = 0
+    #: The threads that fork.
+    under_way: ClassVar[set[int]] = set()
     #: The pipes of all of them: a child has the ends of the others, too, and would keep them waiting.
     pipes: ClassVar[set[tuple[int, int]]] = set()
     pipe: tuple[int, int] | None = None
@@ -154,10 +168,10 @@ _fork = _Fork()
 
 
 def _before_fork() -> None:
-    if any(lender._mappings for lender in list(_lenders.values())):
+    if any(lender._mappings for lender in _living()):
         _fork.pipe = os.pipe()
         _Fork.pipes.add(_fork.pipe)
-        _Fork.under_way += 1
+        _Fork.under_way.add(threading.get_ident())
 
 
 def _after_in_parent() -> None:
@@ -171,17 +185,17 @@ def _after_in_parent() -> None:
     closed.register(end)
     is_copied = closed.poll(1000 * _COPY_SECONDS)
     os.close(end)
-    for lender in list(_lenders.values()):
+    for lender in _living():
         if not is_copied:
             lender._leave_to_child()
-    _Fork.under_way -= 1
-    for lender in list(_lenders.values()):
+    _Fork.under_way.discard(threading.get_ident())
+    for lender in _living():
         lender._settle()
 
 
 def _after_in_child() -> None:
-    _Fork.under_way = 0
-    for lender in list(_lenders.values()):
+    _Fork.under_way.clear()
+    for lender in _living():
         lender._leave_to_parent()
     for pipe in _Fork.pipes:
         for end in pipe:

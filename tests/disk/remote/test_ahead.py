@@ -139,17 +139,38 @@ def test_the_batch_that_is_read_goes_first(hands):
 
 
 def test_what_nobody_waits_for_any_more_is_forgotten(hands):
-    """A loop that was left: what comes late is not kept."""
+    """A loop that was left, as others that go on show: what comes late is not kept."""
     stock, ahead = Stock(closed=True), Ahead(hands, 10**6)
     ahead.expect(["now", "next"])
     ahead.want("next", wishes(stock, *"abcdefgh"))
     stock.await_asked(4)
-    ahead.expect(["another"])
+    for number in range(4):
+        assert "next" in ahead.expected
+        ahead.expect([f"another {number}", f"another {number + 1}"])
     stock.gate.set()
     settled(ahead)
     assert ahead.nbytes == 0 and len(stock.asked) == 4
     ahead.want("next", wishes(stock, "z"))
     assert len(stock.asked) == 4
+
+
+def test_what_a_thread_expected_that_has_ended_is_forgotten(hands):
+    """By the next one that tells: nobody else would make room for it."""
+    stock, ahead = Stock(), Ahead(hands, SIZE)
+
+    def left():
+        ahead.expect(["now", "next"])
+        ahead.want("next", wishes(stock, "a"))
+
+    thread = threading.Thread(target=left)
+    thread.start()
+    thread.join()
+    ahead.expect(["mine"])
+    assert ahead.expected == {"mine"}
+    ahead.want("mine", wishes(stock, "b"))
+    stock.await_asked(2)
+    settled(ahead)
+    assert ahead.nbytes == SIZE
 
 
 def test_an_error_is_raised_where_the_piece_is_asked_for(hands):

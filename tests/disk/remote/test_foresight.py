@@ -110,6 +110,55 @@ def test_a_batch_that_did_not_come_is_not_waited_for(seen):
     foresight, wishes, _, stock, _ = seen
     foresight.tell([[1], [2], [3]], wishes)
     stock.await_asked(3)
-    foresight.before([9], wishes)
-    stock.await_asked(4)
-    assert foresight.ahead.expected == {(9,)}
+    for number in range(9, 9 + 256):
+        assert (2,) in foresight.ahead.expected
+        foresight.before([number], wishes)
+    assert foresight.ahead.expected == {(number,)}
+
+
+def test_samples_that_are_read_between_those_of_a_batch_leave_what_is_foreseen(seen):
+    """As where each sample is mixed with another one, that nobody has told of."""
+    foresight, wishes, _, stock, objects = seen
+    for number in range(0, 40, 2):
+        told = [[one, one + 1] for one in range(number, number + 6, 2)]
+        foresight.tell(told, wishes)
+        for one in told[0]:
+            foresight.before([one], wishes)
+            assert objects.get(Piece(str(one))).size == SIZE
+            foresight.before([one + 1000], wishes)
+            assert objects.get(Piece(str(one + 1000))).size == SIZE
+    stock.await_asked(84)
+    assert sorted(int(piece.key) for piece in stock.asked) == [
+        *range(44),
+        *range(1000, 1040),
+    ]
+    # of what was read aside, nothing is kept
+    assert foresight.ahead.expected == {(38, 39), (40, 41), (42, 43), (1039,)}
+
+
+def test_two_loops_that_a_thread_has_by_turns_each_foresee(seen):
+    """What one expects is not forgotten for what the other does."""
+    foresight, wishes, _, stock, objects = seen
+    for number in range(20):
+        for first in (0, 1000):
+            batches = [[first + one] for one in range(number, min(20, number + 6))]
+            foresight.tell(batches, wishes)
+            foresight.before(batches[0], wishes)
+            assert objects.get(Piece(str(first + number))).size == SIZE
+    assert sorted(int(piece.key) for piece in stock.asked) == [*range(20), *range(1000, 1020)]
+    assert foresight.ahead.nbytes == 0
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_batch_that_is_read_again_is_asked_for_at_once_again(seen, is_told):
+    """As often as it is read, and nothing is left of that."""
+    foresight, wishes, _, stock, objects = seen
+    for times in range(1, 5):
+        if is_told:
+            foresight.tell([[1, 2, 3]], wishes)
+        foresight.before([1, 2, 3], wishes)
+        stock.await_asked(3 * times)
+        for id in (1, 2, 3):
+            assert objects.get(Piece(str(id))).size == SIZE
+    assert len(stock.asked) == 12 and foresight.ahead.nbytes == 0
+    assert len(foresight.ahead._wanted_by[1, 2, 3]) == 3

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from processes import clean_environment
+from threads import in_threads
 
 from globidx.torch.delivery import lender as lender_module
 from globidx.torch.delivery.lender import Lender, lent
@@ -294,3 +295,49 @@ kept = over(worker.fills(2, 2))
         [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_slot_that_was_returned_in_a_fork_waits_for_all_forks_under_way():
+    """Of two threads that fork at once, the child of one may copy it when that of the other is done."""
+    worker = Worker()
+    block = worker.fills(0, 1)
+    forks, ended = threading.Event(), threading.Event()
+
+    def fork_slowly():
+        lender_module._before_fork()
+        forks.set()
+        ended.wait(30)
+        lender_module._after_in_parent()
+
+    other = threading.Thread(target=fork_slowly)
+    other.start()
+    assert forks.wait(30)
+    lender_module._before_fork()
+    del block
+    lender_module._after_in_parent()
+    still = worker.file.states[0]
+    ended.set()
+    other.join()
+    assert still == TAKEN and worker.file.states[0] == FREE
+
+
+def test_threads_may_fork_while_others_make_lenders():
+    """And no fork is thought to be under way when all have ended."""
+    worker = Worker()
+    block, file = worker.fills(0, 1), worker.file.another()
+    # many, so that to look at all of them takes a while
+    made, over = [Lender(file) for _ in range(500)], threading.Event()
+
+    def work(number):
+        try:
+            while number and not over.is_set():
+                Lender(file)
+            for _ in range(0 if number else 2000):
+                lender_module._before_fork()
+                lender_module._after_in_parent()
+        finally:
+            over.set()
+
+    in_threads(2, work)
+    del block
+    assert worker.file.states[0] == FREE and len(made) == 500
