@@ -6,7 +6,7 @@ It is a help and no more: what was not fetched, or was forgotten, is fetched whe
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
@@ -22,6 +22,10 @@ from globidx.errors import ReadError
 #: A loop of a thread that reads otherwise meanwhile is thought to be left after so many ids, of
 #: which each batch that another loop tells of counts as some.
 _LEFT_AFTER, _TOLD = 256, 64
+
+
+#: So many pieces that were taken last are remembered: those of a batch that is planned meanwhile.
+_MOST_TAKES = 1024
 
 
 class Wish(NamedTuple):
@@ -84,19 +88,28 @@ class Ahead:
             if loops:
                 loops[0].idle = 0
 
-    def want(self, ticket: Hashable, wishes: Iterable[Wish], *, again: bool = False) -> None:
+    def want(
+        self,
+        ticket: Hashable,
+        wishes: Iterable[Wish],
+        *,
+        since: int | None = None,
+        again: bool = False,
+    ) -> None:
         """Fetch what a batch will ask for, each piece as often as it is wished for.
 
-        ``again``, only what it had not wished for. What a batch needs that is read now goes first.
-        What is kept on a disk of this machine comes sooner when it is asked for.
+        Not what some batch has ``taken`` ``since``: whoever found out these wishes did not see it
+        decoded yet. ``again``, only what is not on its way for this batch. What a batch needs that is
+        read now goes first. What is kept on a disk of this machine comes sooner when it is asked for.
         """
         wishes = [one for one in wishes if not _is_kept(one)]
         with self._changed:
             if ticket not in self._expected():
                 return
-            if again:
-                before = set(self._wanted_by.get(ticket, ()))
-                wishes = [one for one in wishes if (one.objects.url, one.piece) not in before]
+            had = set(self._wanted_by.get(ticket, ())) & self._kept.keys() if again else set()
+            if since is not None:
+                had.update(key for key, number in self._takes.items() if number >= since)
+            wishes = [one for one in wishes if (one.objects.url, one.piece) not in had]
             fetches = list(self._fetches(ticket, wishes))
             if any(ticket in _firsts(loops) for loops in self._readers.values()):
                 self._waiting.extendleft(reversed(fetches))
@@ -111,6 +124,11 @@ class Ahead:
             return objects.get(piece)
         key = objects.url, piece
         with self._changed:
+            self._takes[key] = self.taken
+            self._takes.move_to_end(key)
+            self.taken += 1
+            if len(self._takes) > _MOST_TAKES:
+                self._takes.popitem(last=False)
             kept = self._kept.get(key)
             if kept is not None and not kept.is_sent:
                 # it waits for room, or for its turn
@@ -242,6 +260,9 @@ class Ahead:
         self._kept: dict[tuple[str, Piece], _Kept] = {}
         self._wanted_by: dict[Hashable, list[tuple[str, Piece]]] = {}
         self._readers: dict[_Reader, list[_Loop]] = {}
+        #: How many pieces batches have taken.
+        self.taken = 0
+        self._takes: OrderedDict[tuple[str, Piece], int] = OrderedDict()
         self._waiting: deque[_Fetch] = deque()
         self._flying = self._nbytes = 0
 

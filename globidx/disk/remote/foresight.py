@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 
 from globidx.disk.files import forks
 from globidx.disk.remote.ahead import Ahead, Wish
@@ -89,15 +90,20 @@ class _Plan:
         return self._is_complete and self.batch == tuple(ids)
 
     def make(self) -> None:
+        # of a function of the user's, which is called once more where the sample is read
+        with suppress(BaseException):
+            self._make()
+
+    def _make(self) -> None:
         with self._lock:
             if not self._is_made and self.batch in self._ahead.expected:
-                self._is_made = True
+                self._is_made, since = True, self._ahead.taken
                 for some in self._wishes(self.batch):
-                    self._ahead.want(self.batch, some)
+                    self._ahead.want(self.batch, some, since=since)
 
     def complete(self) -> None:
         is_made = self._is_made
-        self.make()
+        self._make()
         with self._lock:
             if is_made and not self._is_complete and self.batch in self._ahead.expected:
                 # the first part: to find out what follows takes pieces that the batch takes, too

@@ -100,6 +100,26 @@ def test_a_piece_is_kept_as_often_as_its_batch_will_take_it(hands):
     assert objects.get(Piece("a")).size == SIZE and len(stock.asked) == 3
 
 
+def test_what_was_taken_while_a_batch_was_planned_is_not_fetched_for_it_again(hands):
+    """It is being decoded; what was taken before that was decoded, and has gone since."""
+    stock, ahead = Stock(), Ahead(hands, 10**6)
+    ahead.expect(["now", "next"])
+    ahead.want("now", wishes(stock, "a", "b"))
+    objects = Expected(stock, ahead)
+    assert objects.get(Piece("a")).size == SIZE
+    since = ahead.taken
+    assert objects.get(Piece("b")).size == SIZE
+    ahead.want("next", wishes(stock, "b", "c", "a"), since=since)
+    stock.await_asked(4)
+    settled(ahead)
+    assert sorted(piece.key for piece in stock.asked) == ["a", "a", "b", "c"]
+    # whoever reads it sees whether it is decoded
+    ahead.want("next", wishes(stock, "b", "c"), again=True)
+    stock.await_asked(5)
+    settled(ahead)
+    assert stock.asked[-1].key == "b" and len(stock.asked) == 5
+
+
 def test_no_more_bytes_are_held_than_allowed(hands):
     """The rest is fetched as room is made, by batches that were read or forgotten."""
     stock, ahead = Stock(), Ahead(hands, 3 * SIZE)

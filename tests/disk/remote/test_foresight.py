@@ -162,3 +162,20 @@ def test_a_batch_that_is_read_again_is_asked_for_at_once_again(seen, is_told):
             assert objects.get(Piece(str(id))).size == SIZE
     assert len(stock.asked) == 12 and foresight.ahead.nbytes == 0
     assert len(foresight.ahead._wanted_by[1, 2, 3]) == 3
+
+
+@pytest.mark.parametrize("kind", [AssertionError, SystemExit, KeyboardInterrupt])
+def test_what_a_users_function_raises_ends_no_planning(seen, kind):
+    """It is called where the sample is read, too, and raises there; batches behind it are planned."""
+    foresight, wishes, _, stock, objects = seen
+
+    def raising(ids):
+        if ids == (2,):
+            raise kind("planned")
+        yield from wishes(ids)
+
+    foresight.tell([[1], [2], [3]], raising)
+    stock.await_asked(2)
+    foresight.tell([[2], [3], [4]], raising)
+    stock.await_asked(3)
+    assert objects.get(Piece("4")).size == SIZE and len(stock.asked) == 3
