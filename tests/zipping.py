@@ -78,3 +78,14 @@ def with_extra(path, name, extra):
     data[place:place] = b"\xee\xee" + struct.pack("<H", extra - 4) + bytes(extra - 4)
     path.write_bytes(data)
     return path
+
+
+def damage(path, place, bit):
+    """Flip a bit of the byte at a share of a file's length, or cut the file there (-1)."""
+    whole = bytearray(path.read_bytes())
+    at = int(place * len(whole))
+    if bit < 0:
+        whole = whole[:at]
+    else:
+        whole[at] ^= 1 << bit
+    path.write_bytes(whole)

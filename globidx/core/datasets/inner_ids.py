@@ -68,18 +68,16 @@ def _walk(
 
 def _inside(dataset: Any, drawn: _Drawn) -> Iterator[tuple[Any, _Drawn]]:
     """The datasets right inside a wrapper, and what is drawn of each."""
-    same, parts = getattr(dataset, "same_ids_as", None), joined_in(dataset)
-    selected = selected_in(dataset)
-    if same is not None:
+    if (same := getattr(dataset, "same_ids_as", None)) is not None:
         yield same, drawn
-    elif parts is not None:
+    elif (parts := joined_in(dataset)) is not None:
         start = 0
         for part in parts:
             stop = start + len(part)
             own = drawn.where((drawn.ids >= start) & (drawn.ids < stop))
             yield part, own._replace(ids=own.ids - start)
             start = stop
-    elif selected is not None:
+    elif (selected := selected_in(dataset)) is not None:
         indices, source = selected
         own = drawn.where((drawn.ids >= 0) & (drawn.ids < len(indices)))
         # a list may be long: no copy of it

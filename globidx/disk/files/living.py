@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 Member = TypeVar("Member")
+
+
+def alive(members: WeakValueDictionary[Any, Member]) -> Iterator[Member]:
+    """The values that live, none of which is kept alive.
+
+    Their references are listed in one step: other threads may add some, where ``values()`` raises.
+
+    >>> class Store: pass
+    >>> store = Store()
+    >>> list(alive(WeakValueDictionary({"a": store, "b": Store()}))) == [store]
+    True
+    """
+    for reference in members.valuerefs():
+        member = reference()
+        if member is not None:
+            yield member
 
 
 class Living(Generic[Member]):
@@ -29,11 +45,7 @@ class Living(Generic[Member]):
         self._members: WeakValueDictionary[int, Member] = WeakValueDictionary()
 
     def __iter__(self) -> Iterator[Member]:
-        # this list is made in one step, unlike those of members
-        for reference in self._members.valuerefs():
-            member = reference()
-            if member is not None:
-                yield member
+        return alive(self._members)
 
     def add(self, member: Member) -> None:
         """Count an object in."""

@@ -12,13 +12,12 @@ import hashlib
 import os
 import struct
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from globidx.disk.files import forks
+from globidx.disk.files.crc32c import crc32c
 from globidx.disk.remote.objects import Found
 
 _MAGIC = b"gxcache2"
@@ -117,7 +116,7 @@ def encode(identity: Identity, found: Found, asked: int) -> tuple[bytes, bytes]:
     behind = spelled + _checksums(found.data)
     # all but the magic, the checksum itself and the time
     checked = _HEAD.pack(_MAGIC, 0, *numbers, asked)[_CHECKED_FROM:_ASKED_AT] + behind
-    return _HEAD.pack(_MAGIC, _crc32c().value(checked), *numbers, asked) + behind, found.data
+    return _HEAD.pack(_MAGIC, crc32c().value(checked), *numbers, asked) + behind, found.data
 
 
 def read(
@@ -206,7 +205,7 @@ def _head(descriptor: int, file_size: int) -> tuple[bytes, bytes, int, int, int]
     if begin > len(beginning):
         beginning = os.pread(descriptor, begin, 0)
     if (
-        _crc32c().value(beginning[_CHECKED_FROM:_ASKED_AT] + beginning[_HEAD.size : begin])
+        crc32c().value(beginning[_CHECKED_FROM:_ASKED_AT] + beginning[_HEAD.size : begin])
         != checksum
     ):
         raise DamagedError("the checksum of its head is another one")
@@ -216,11 +215,11 @@ def _head(descriptor: int, file_size: int) -> tuple[bytes, bytes, int, int, int]
 def _checksums(data: bytes) -> bytes:
     """The checksums of the pages of data that begin with one."""
     if len(data) <= PAGE:
-        return _CHECKSUM.pack(_crc32c().value(data)) if data else b""
+        return _CHECKSUM.pack(crc32c().value(data)) if data else b""
     # views: to copy a page takes as long as its checksum does
     pages = np.frombuffer(data, np.uint8)
     starts = range(0, len(data), PAGE)
-    return b"".join(_CHECKSUM.pack(_crc32c().value(pages[at : at + PAGE])) for at in starts)
+    return b"".join(_CHECKSUM.pack(crc32c().value(pages[at : at + PAGE])) for at in starts)
 
 
 def _confirmed(expected: Identity, spelled: bytes) -> Identity:
@@ -240,9 +239,3 @@ def _note_use(descriptor: int, now: int) -> None:
     # another user's
     with suppress(OSError):
         os.utime(descriptor, ns=(now, now))
-
-
-@cache
-def _crc32c() -> Any:
-    # where there is a cache: it would give a free-threaded Python its GIL back
-    return forks.import_module("google_crc32c")

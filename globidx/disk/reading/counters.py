@@ -12,6 +12,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from globidx.disk.files import forks
+from globidx.disk.files.living import alive
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,7 @@ _tallies: WeakValueDictionary[str, Tally] = WeakValueDictionary()
 
 def reports() -> tuple[Report, ...]:
     """The reports of this process for the one that started it."""
-    # this list is made in one step: other threads may begin tallies meanwhile
-    tallies = [tally for reference in _tallies.valuerefs() if (tally := reference()) is not None]
-    return tuple(report for tally in tallies if (report := tally.report()) is not None)
+    return tuple(report for tally in alive(_tallies) if (report := tally.report()) is not None)
 
 
 def receive(reports: Iterable[Report]) -> None:

@@ -337,12 +337,7 @@ class FarSparseSource(SparseSource):
 
     def first(self, start: int, stop: int) -> list[Rows]:
         """What tells where rows end: all of it, if it will be kept."""
-        key, size = ("sparse ends", self._key, self._name), self._indptr.length
-        try:
-            whole = self._kept.ends(key, 8 * size, _lacking)
-        except LookupError:
-            return _rows(self._indptr, 0, size)
-        return [] if whole is not None else _rows(self._indptr, start, stop + 1)
+        return _rows_unless_kept(self._kept, self._kept_ends, self._indptr, start, stop + 1)
 
     def then(self, start: int, stop: int) -> list[Rows]:
         """The entries of the rows."""
@@ -391,7 +386,7 @@ class _Arrays:
         part = self.parts[array]
         stop = min(stop, part.length)
         if array in self._tell:
-            whole = self._whole(array, lambda: part.read(0, part.length)[0])
+            whole = self._kept.ends(*self._kept_by(array), lambda: part.read(0, part.length)[0])
             if whole is not None:
                 found: NDArray[Any] = whole[start:stop]
                 return found
@@ -399,16 +394,24 @@ class _Arrays:
 
     def lacking(self, array: str, start: int, stop: int) -> list[Rows]:
         """What is to be read of an array that tells runs ``[start, stop)``, unless it is kept."""
-        part = self.parts[array]
-        try:
-            whole = self._whole(array, _lacking)
-        except LookupError:
-            return _rows(part, 0, part.length)
-        return [] if whole is not None else _rows(part, max(0, start - 1), stop + 1)
+        begin, end = max(0, start - 1), stop + 1
+        return _rows_unless_kept(self._kept, self._kept_by(array), self.parts[array], begin, end)
 
-    def _whole(self, array: str, read: Callable[[], NDArray[Any]]) -> Any:
+    def _kept_by(self, array: str) -> tuple[Hashable, int]:
+        """By what an array is kept, and how many bytes it takes."""
         part = self.parts[array]
-        return self._kept.ends(("runs", self._key, array), part.length * part.dtype.itemsize, read)
+        return ("runs", self._key, array), part.length * part.dtype.itemsize
+
+
+def _rows_unless_kept(
+    kept: Kept, kept_by: tuple[Hashable, int], part: Part, start: int, stop: int
+) -> list[Rows]:
+    """Rows of an array that leads to others: all of it, if it will be kept, and none once it is."""
+    try:
+        whole = kept.ends(*kept_by, _lacking)
+    except LookupError:
+        return _rows(part, 0, part.length)
+    return [] if whole is not None else _rows(part, start, stop)
 
 
 def _rows(part: Part, start: int, stop: int) -> list[Rows]:

@@ -22,8 +22,6 @@ from globidx.errors import ReadError
 #: A loop of a thread that reads otherwise meanwhile is thought to be left after so many ids, of
 #: which each batch that another loop tells of counts as some.
 _LEFT_AFTER, _TOLD = 256, 64
-
-
 #: So many pieces that were taken last are remembered: those of a batch that is planned meanwhile.
 _MOST_TAKES = 1024
 
@@ -34,6 +32,11 @@ class Wish(NamedTuple):
     objects: Objects
     piece: Piece
     nbytes: int
+
+    @property
+    def key(self) -> tuple[str, Piece]:
+        """What it is known by."""
+        return self.objects.url, self.piece
 
 
 def wish(objects: Objects, piece: Piece, nbytes: int) -> Wish:
@@ -108,9 +111,8 @@ class Ahead:
                 return
             had = set(self._wanted_by.get(ticket, ())) & self._kept.keys() if again else set()
             if since is not None:
-                had.update(key for key, number in self._takes.items() if number >= since)
-            wishes = [one for one in wishes if (one.objects.url, one.piece) not in had]
-            fetches = list(self._fetches(ticket, wishes))
+                had |= {one.key for one in wishes if self._takes.get(one.key, -1) >= since}
+            fetches = list(self._fetches(ticket, [one for one in wishes if one.key not in had]))
             if any(ticket in _firsts(loops) for loops in self._readers.values()):
                 self._waiting.extendleft(reversed(fetches))
             else:
@@ -190,11 +192,10 @@ class Ahead:
         for _, some in groupby(wishes, lambda wish: wish.objects.url):
             new: list[Wish] = []
             for wish in some:
-                key = wish.objects.url, wish.piece
-                keys.append(key)
-                kept = self._kept.get(key)
+                keys.append(wish.key)
+                kept = self._kept.get(wish.key)
                 if kept is None:
-                    kept = self._kept[key] = _Kept(wish.nbytes)
+                    kept = self._kept[wish.key] = _Kept(wish.nbytes)
                     new.append(wish)
                 kept.tickets[ticket] += 1
             groups = neighbours.grouped([wish.piece for wish in new])

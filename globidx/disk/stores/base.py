@@ -281,7 +281,8 @@ def is_hdf5_by_url(path: str) -> bool:
 
 def is_file_by_url(path: str) -> bool:
     """Whether a URL is that of one file and no folder, by its suffix."""
-    return is_hdf5_by_url(path) or (split_zip(path) or ("",))[0] == path
+    zipped = split_zip(path)
+    return is_hdf5_by_url(path) or (zipped is not None and zipped[0] == path)
 
 
 def zip_by_url(path: str, options: Mapping[str, Any] | None) -> tuple[str, str | None] | None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files import forks
+from globidx.disk.files.crc32c import crc32c
 from globidx.disk.stores import zstd_frames
 from globidx.disk.stores.zstd_frames import refuse_more
 
@@ -213,9 +214,7 @@ def verify_crc32c(pieces: Iterable[Data], stored: Data) -> None:
     """
     checksum = 0
     for piece in pieces:
-        checksum = _crc32c().extend(
-            checksum, piece if isinstance(piece, bytes) else piece.tobytes()
-        )
+        checksum = crc32c().extend(checksum, piece if isinstance(piece, bytes) else piece.tobytes())
     expected = int.from_bytes(stored, "little")
     if expected != checksum:
         raise ValueError(
@@ -294,11 +293,6 @@ def _lzma(configuration: Mapping[str, Any]) -> Callable[[], lzma.LZMADecompresso
     if kind == lzma.FORMAT_RAW:
         return lambda: lzma.LZMADecompressor(kind, filters=filters)
     return lambda: lzma.LZMADecompressor(kind, _LZMA_MEMORY, filters)
-
-
-@cache
-def _crc32c() -> Any:
-    return forks.import_module("google_crc32c")
 
 
 def _framed(decompress: Callable[..., Any], size: Callable[[Data], int]) -> Codec:

@@ -193,6 +193,11 @@ class SparseSource:
     def _how(self) -> str:
         return "sparse rows, of which only the entries are read"
 
+    @property
+    def _kept_ends(self) -> tuple[Hashable, int]:
+        """By what all ends are kept, and how many bytes they take."""
+        return ("sparse ends", self._key, self._name), 8 * self._indptr.length
+
     def _ends(
         self, starts: NDArray[np.int64], stops: NDArray[np.int64]
     ) -> tuple[list[NDArray[np.int64]], int]:
@@ -204,9 +209,8 @@ class SparseSource:
             taken[0] += nbytes
             return ends.astype(np.int64, copy=False)
 
-        key = "sparse ends", self._key, self._name
         spans = list(zip(starts.tolist(), (stops + 1).tolist(), strict=True))
-        whole = self._kept.ends(key, 8 * size, lambda: read(0, size))
+        whole = self._kept.ends(*self._kept_ends, lambda: read(0, size))
         if whole is None:
             return [read(start, stop) for start, stop in spans], taken[0]
         return [whole[start:stop] for start, stop in spans], taken[0]

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, ClassVar, Protocol
 from weakref import ReferenceType, WeakValueDictionary, ref
 
+from globidx.disk.files.living import alive
 from globidx.torch.delivery.mapping import Mapping
 from globidx.torch.delivery.slots import FREE, SlotFile
 
@@ -139,12 +140,6 @@ class Lender:
         self.file.close()
 
 
-def _living() -> list[Lender]:
-    """All lenders. The references are listed in one step: other threads may make lenders meanwhile."""
-    found = (reference() for reference in _lenders.valuerefs())
-    return [lender for lender in found if lender is not None]
-
-
 def _keep(lender: Lender, slot: int) -> None:
     """Do not give a slot back."""
 
@@ -168,7 +163,7 @@ _fork = _Fork()
 
 
 def _before_fork() -> None:
-    if any(lender._mappings for lender in _living()):
+    if any(lender._mappings for lender in alive(_lenders)):
         _fork.pipe = os.pipe()
         _Fork.pipes.add(_fork.pipe)
         _Fork.under_way.add(threading.get_ident())
@@ -185,17 +180,17 @@ def _after_in_parent() -> None:
     closed.register(end)
     is_copied = closed.poll(1000 * _COPY_SECONDS)
     os.close(end)
-    for lender in _living():
+    for lender in alive(_lenders):
         if not is_copied:
             lender._leave_to_child()
     _Fork.under_way.discard(threading.get_ident())
-    for lender in _living():
+    for lender in alive(_lenders):
         lender._settle()
 
 
 def _after_in_child() -> None:
     _Fork.under_way.clear()
-    for lender in _living():
+    for lender in alive(_lenders):
         lender._leave_to_parent()
     for pipe in _Fork.pipes:
         for end in pipe:

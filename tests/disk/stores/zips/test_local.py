@@ -18,7 +18,7 @@ from fastpaths import Folder, arrays, check
 from files import numbers, open_descriptors, settled_manager, watched_scans, write_zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zipping import packed, patched, without, zip_of
+from zipping import damage, packed, patched, without, zip_of
 
 from globidx import FileCacheDataset, GlobalIndexManager, Window
 from globidx.core.index.layout import Layout
@@ -344,13 +344,7 @@ def test_damage_to_a_zip_file_never_gives_other_data(method, place, bit):
     with Folder() as folder:
         write_zarr(folder / "a", data, compressors=None)
         path = packed(folder / "a", folder / "a.zip", method=method)
-        whole = bytearray(path.read_bytes())
-        at = int(place * len(whole))
-        if bit < 0:
-            whole = whole[:at]
-        else:
-            whole[at] ^= 1 << bit
-        path.write_bytes(whole)
+        damage(path, place, bit)
         try:
             entry = stores.scan(str(path), Layout(), 0)
             opened = OpenFile(str(path), entry, on_missing="error", backend="auto", forked=False)
