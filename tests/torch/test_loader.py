@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from forking import Fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import HOW, reading
@@ -461,3 +462,32 @@ def test_any_mix_of_batches_ranks_and_stops_reads_each_id_once(n, seed, tail, dr
     assert len(committed) == len(set(committed))
     if last and tail != "drop" and not drop_last:
         assert sorted(committed) == list(range(n))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_no_other_thread_forks_while_a_loop_begins():
+    """A worker that is forked while this one draws its seed has torch's generator locked, and never begins."""
+    children = []
+
+    def fork():
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        children.append(child)
+
+    class Watched(torch.utils.data.SequentialSampler):
+        def __iter__(self):
+            # here the loop begins, its seed drawn and its workers forked
+            Fork.watch()
+            thread.start()
+            assert Fork.begun.wait(30)
+            # one that did not wait would be done long before
+            assert not Fork.done.wait(0.5)
+            return super().__iter__()
+
+    thread = threading.Thread(target=fork)
+    dataset = Ids(8)
+    loader = DataLoader(dataset, 4, sampler=Watched(dataset), num_workers=1)
+    assert torch.cat(list(loader)).tolist() == list(range(8))
+    thread.join(30)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0

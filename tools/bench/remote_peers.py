@@ -7,8 +7,8 @@
 Items of 64 KiB of noise, 1, 8 and 64 in a chunk: zarr without a codec for ours, converted copies with as many items in
 a chunk or shard for litdata and Mosaic's streaming, all in one bucket of one server, asked by the API of S3. Each reads
 an epoch of its own default shuffle through its own loader, in a fresh process that has nothing cached. Who needs more
-than some seconds is left in mid-epoch. Those that cannot be imported sit out: Mosaic's streaming asks for an old numpy,
-so run it once more in an environment that has it.
+than some seconds is left in mid-epoch; a peer that ends with an error has a row that says so. Those that cannot be
+imported sit out: Mosaic's streaming asks for an old numpy, so run it once more in an environment that has it.
 
 * start: until the loader can be asked: the index of ours, their tables of chunks;
 * first batch: from then to the first batch;
@@ -176,7 +176,13 @@ def measure(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.environ["TMPDIR"] = scratch
         asked = [name, url, server.endpoint, case["workers"], most]
-        found = fresh_process(Path(__file__), "--measure", *asked)
+        try:
+            found = fresh_process(Path(__file__), "--measure", *asked)
+        except SystemExit as error:
+            if name.startswith("globidx"):
+                raise
+            print(error, file=sys.stderr)
+            return case | {"name": name, "failed": True, "items_per_s": 0.0}
     taken = server.take()
     traffic = Traffic.of(taken["asked"], Path(server.folder))
     more = {"requests": traffic.requests, "mib": traffic.nbytes / 2**20, "most": taken["most"]}
@@ -191,6 +197,9 @@ def told(rows: list[dict[str, Any]], items: int) -> str:
     cells = [[*head, "in flight", "requests", "MiB", "requests a chunk", "fetched", ""]]
     for row in rows:
         case = f"{row['kib']} KiB, {row['delay'] * 1000:.0f} ms, {row['workers']}"
+        if "failed" in row:
+            cells.append([case, row["name"].ljust(21), "failed", *[""] * (len(cells[0]) - 3)])
+            continue
         rate = row["items_per_s"]
         line = [case, row["name"].ljust(21), f"{rate:.0f}", f"{rate * ITEM / 1024:.0f}"]
         line += [f"{row['start']:.2f} s", f"{row['first']:.2f} s", str(row["most"])]
@@ -205,7 +214,7 @@ def ahead(rows: list[dict[str, Any]]) -> str:
     lines = []
     for peer in NEEDS:
         cases: dict[tuple[Any, ...], dict[str, float]] = {}
-        for row in rows:
+        for row in (row for row in rows if "failed" not in row):
             case = row["kib"], row["delay"], row["workers"]
             cases.setdefault(case, {})[row["name"]] = row["items_per_s"]
         times = [one["globidx, ChunkShuffle"] / one[peer] for one in cases.values() if peer in one]

@@ -5,7 +5,7 @@ A thread of its parent may hold them for ever.
 Only the thread that forks lives on in the child. A lock that another one held at that moment stays
 held, and what it guards may be half changed. So such objects are made anew in the child before any
 of its code runs. A module that another thread was importing can never be imported in the child, so
-a fork waits for imports that begin here.
+a fork waits for imports that begin here, and for other blocks under ``held_off``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import importlib
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 # Before the handlers below are registered: handlers that run before a fork run in reverse, and
 # h5py's take its lock. An import that waits for that lock would otherwise keep a fork waiting that
@@ -27,9 +28,9 @@ with suppress(ImportError):
 
 Owner = TypeVar("Owner")
 
-#: How long a fork waits for an import, in seconds: for ever might be a deadlock over a lock of the
-#: module's own.
-_IMPORT_SECONDS = 60.0
+#: How long a fork waits for blocks under ``held_off``, in seconds: for ever might be a deadlock, over
+#: a lock of a module that is imported, say.
+_SECONDS = 60.0
 
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 
@@ -50,45 +51,61 @@ def import_module(name: str) -> ModuleType:
 
     For what is imported at the first read, when other threads may be reading already.
     """
-    with _Imports.lock:
+    with held_off():
         return importlib.import_module(name)
 
 
 @contextmanager
 def held_off() -> Iterator[None]:
-    """No fork of this process while the block runs, or only after a minute."""
-    with _Imports.lock:
+    """No other thread of this process forks while the block runs, or only after a minute.
+
+    Such blocks do not wait for one another: several threads may have one at a time.
+    """
+    own = threading.get_ident()
+    with _Blocks.changed:
+        _Blocks.within[own] += 1
+    try:
         yield
+    finally:
+        with _Blocks.changed:
+            _Blocks.within[own] -= 1
+            if not _Blocks.within[own]:
+                del _Blocks.within[own]
+            _Blocks.changed.notify_all()
 
 
 def _forget(gone: weakref.ref[Any]) -> None:
     _renewals.pop(id(gone), None)
 
 
-class _Imports:
-    """The lock of ``import_module``, and whether a fork that is under way holds it."""
+class _Blocks:
+    """How many blocks under ``held_off`` each thread is in; none begins or ends while a fork is under way."""
 
-    lock = threading.RLock()
-    held = False
+    changed = threading.Condition()
+    within: ClassVar[Counter[int]] = Counter()
 
 
-def _await_imports() -> None:
-    # what could not be taken is not released afterwards
-    _Imports.held = _Imports.lock.acquire(timeout=_IMPORT_SECONDS)
+def _await_blocks() -> None:
+    own, changed = threading.get_ident(), _Blocks.changed
+    if changed.acquire(timeout=_SECONDS):
+        changed.wait_for(lambda: _Blocks.within.keys() <= {own}, _SECONDS)
 
 
 def _go_on() -> None:
-    if _Imports.held:
-        _Imports.lock.release()
+    # by another thread, if it could not be taken
+    with suppress(RuntimeError):
+        _Blocks.changed.release()
 
 
 def _renew_all() -> None:
-    # the one from before is held: it was taken for the fork
-    _Imports.lock = threading.RLock()
+    # the one from before is locked: it was taken for the fork; and other threads are not here
+    own = threading.get_ident()
+    _Blocks.changed = threading.Condition()
+    _Blocks.within = +Counter({own: _Blocks.within[own]})
     for reference, renew in list(_renewals.values()):
         owner = reference()
         if owner is not None:
             renew(owner)
 
 
-os.register_at_fork(before=_await_imports, after_in_parent=_go_on, after_in_child=_renew_all)
+os.register_at_fork(before=_await_blocks, after_in_parent=_go_on, after_in_child=_renew_all)

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from files import run_python, write_hdf5, write_zarr
+from forking import Fork
 
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.core.cached import cached_property
@@ -56,7 +57,7 @@ IMPORT_WHILE_FORKING = """
 import os, sys, threading, time
 from globidx.disk.files import forks
 from h5py._objects import phil
-forks._IMPORT_SECONDS = 5
+forks._SECONDS = 5
 sys.path.insert(0, sys.argv[1])
 importing, forking = threading.Event(), threading.Event()
 os.register_at_fork(before=forking.set)  # the last one that is registered is the first to run
@@ -196,20 +197,56 @@ def test_what_is_gone_is_not_renewed():
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_fork_waits_until_it_is_no_longer_held_off():
-    """What a block under ``held_off`` leaves half done, no child has."""
-    done, began = [], threading.Event()
+def test_a_fork_waits_until_no_block_of_another_thread_is_held_off():
+    """What a block under ``held_off`` leaves half done, no child has; one in two threads at once does not wait."""
+    whole, inside = [], threading.Barrier(3)
 
     def work():
         with forks.held_off():
-            began.set()
-            done.extend(number for number in range(1000))
+            whole.append("begun")
+            inside.wait(30)
+            Fork.begun.wait(30)
+            # one that did not wait would be done long before
+            Fork.done.wait(0.5)
+            whole.append("ended")
+
+    Fork.watch()
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    inside.wait(30)
+    child = os.fork()
+    if not child:
+        os._exit(0 if sorted(whole) == ["begun", "begun", "ended", "ended"] else 1)
+    for thread in threads:
+        thread.join(30)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_child_does_not_wait_for_blocks_of_threads_that_it_has_not(monkeypatch):
+    """A fork waits so long and no longer; a thread forks in a block of its own, which the child ends, too."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def work():
+        with forks.held_off():
+            inside.set()
+            go_on.wait(60)
 
     thread = threading.Thread(target=work)
     thread.start()
-    began.wait(30)
-    child = os.fork()
+    assert inside.wait(30)
+    monkeypatch.setattr(forks, "_SECONDS", 0.2)
+    with forks.held_off(), forks.held_off():
+        child = os.fork()
     if not child:
-        os._exit(0 if len(done) == 1000 else 1)
+        forks._SECONDS = 30
+        begun = time.monotonic()
+        assert exit_code_of_child(lambda: None) == 0
+        other = threading.Thread(target=lambda: exit_code_of_child(lambda: None))
+        other.start()
+        other.join()
+        os._exit(0 if time.monotonic() - begun < 20 else 1)
+    go_on.set()
     thread.join(30)
     assert os.waitpid(child, 0)[1] == 0
