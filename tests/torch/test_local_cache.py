@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import zarr
 from files import numbers, write_hdf5, write_zarr
 from processes import clean_environment
 from servers import Server
@@ -163,3 +164,39 @@ def test_a_shard_that_was_replaced_is_not_read_by_the_index_that_was_kept(tmp_pa
         manager.refresh()
         for row in (0, 20):
             assert (dataset[row].numpy() == data[row] + 1).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_after_a_refresh_chunks_are_those_of_now(tmp_path, workers):
+    """A chunk of a store that was rewritten in place; of the others a byte is asked for, some at a time."""
+    data = numbers(64, (1024,)).astype("i4")
+    path = tmp_path / "far" / "a.zarr"
+    path.parent.mkdir()
+    write_zarr(path, data, chunk=2)
+    with Server(tmp_path / "far") as server:
+        manager = GlobalIndexManager(f"{server.url}/a.zarr", cache_dir=tmp_path / "index")
+        dataset = FileCacheDataset(manager, local_cache=tmp_path / "cache")
+        # a worker that is spawned is sent the time of the refresh
+        context = "spawn" if workers else None
+        loader = DataLoader(dataset, 16, num_workers=workers, multiprocessing_context=context)
+
+        def epoch():
+            server.take()
+            return np.concatenate([rows.numpy() for rows in loader]), server.take()
+
+        assert (epoch()[0] == data).all()
+        before = data.copy()
+        data[8:10] += 1
+        zarr.open_array(path)[8:10] = data[8:10]
+        found, taken = epoch()
+        assert (found == before).all() and not ranges_of_data(taken["asked"])
+        manager.refresh()
+        server.delay(0.01)
+        found, taken = epoch()
+        assert (found == data).all() and taken["most"] > 2
+        (whole,) = ranges_of_data(taken["asked"])
+        assert whole[1].endswith("c/4/0") and len(taken["asked"]) > 32
+        found, taken = epoch()
+        assert (found == data).all() and not ranges_of_data(taken["asked"])
+        assert len(taken["asked"]) < 8
+        dataset.close()

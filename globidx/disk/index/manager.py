@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -614,9 +615,9 @@ class GlobalIndexManager:
         If files were appended, a running epoch keeps its samples. Any change that moves ids ends it
         with an error.
         """
-        before = self._now
+        before, refreshed_at = self._now, time.time_ns()
         looked = self._look(executor, peers=peers)
-        self._now = replace(looked, refreshes=before.refreshes + 1)
+        self._now = replace(looked, refreshes=before.refreshes + 1, refreshed_at=refreshed_at)
         return changes_between(before, self._now)
 
     def __repr__(self) -> str:

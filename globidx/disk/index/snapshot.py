@@ -32,6 +32,8 @@ class Snapshot:
     A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache
     file holds the very table (``digest`` is that file's), the table is mapped from it, and a pickle
     is the file's name: a worker maps it, too. ``refreshes`` counts the scans before.
+    Copies on local disk that were made ``refreshed_at`` or later count, in ns: what a server told
+    before is asked for again.
     """
 
     root: str
@@ -41,11 +43,13 @@ class Snapshot:
     digest: str | None = None
     sampling: Sampling | None = None
     refreshes: int = 0
+    refreshed_at: int = 0
 
     def __reduce__(self) -> tuple[Callable[..., Snapshot], tuple[Any, ...]]:
         if self.digest is not None and holds(self.cache_path, self.digest):
             known = self.root, self.skipped, self.cache_path, self.digest
-            return _mapped, (*known, self.table.fingerprint(), self.sampling, self.refreshes)
+            more = self.sampling, self.refreshes, self.refreshed_at
+            return _mapped, (*known, self.table.fingerprint(), *more)
         return Snapshot, (
             self.root,
             self.table,
@@ -54,6 +58,7 @@ class Snapshot:
             None,
             self.sampling,
             self.refreshes,
+            self.refreshed_at,
         )
 
     @cached_property
@@ -143,6 +148,7 @@ def _mapped(
     fingerprint: str,
     sampling: Sampling | None,
     refreshes: int,
+    refreshed_at: int,
 ) -> Snapshot:
     try:
         table, digest = map_cache(os.fspath(path), digest, fingerprint)
@@ -151,7 +157,7 @@ def _mapped(
             f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
-    return Snapshot(root, table, skipped, path, digest, sampling, refreshes)
+    return Snapshot(root, table, skipped, path, digest, sampling, refreshes, refreshed_at)
 
 
 def changes_between(before: Snapshot, now: Snapshot) -> Changes:

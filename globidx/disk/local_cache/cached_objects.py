@@ -50,7 +50,8 @@ class CachedObjects:
     """The objects of ``inner``; what was fetched of them is kept in ``cache``.
 
     A piece that is kept is not asked for again while the version of its object counts:
-    ``counts_for`` ns from when the server last told it. After that, the server is asked for one
+    ``counts_for`` ns from when the server last told it, where that was not before ``counts_from``,
+    when the index was last refreshed. After that, the server is asked for one
     byte; if it has another version, or another size, the piece is fetched anew. If it cannot be
     reached, what is kept counts, so that a filled cache serves without a network. That an object is
     absent counts only then, and so do metadata of stores. What the server refuses is an error.
@@ -82,6 +83,8 @@ class CachedObjects:
         self._place: str = getattr(inner, "place", inner.url)
         self._inner, self._cache, self._files = inner, cache, files
         self._counts_for, self._clock = counts_for, clock
+        #: What the server told before, in ns, is asked for again.
+        self.counts_from = 0
         self._start_anew()
         forks.renew_in_child(self, CachedObjects._start_anew)
 
@@ -91,7 +94,7 @@ class CachedObjects:
     def get(self, piece: Piece) -> Found | None:
         """A piece, kept or fetched; as ``Objects.get``."""
         kept = self._kept(piece)
-        if kept is None or self._is_old(kept):
+        if kept is None or self._is_old(piece.key, kept.asked):
             return self.get_many([piece])[0]
         self._count(1, 0, len(kept.found.data))
         return kept.found
@@ -99,7 +102,7 @@ class CachedObjects:
     def part(self, piece: Piece, start: int, stop: int) -> Found | None:
         """Bytes ``[start, stop)`` of a piece that is kept; None where it is to be had by ``get``."""
         kept = self._kept(piece, (start, stop))
-        if kept is None or self._is_old(kept):
+        if kept is None or self._is_old(piece.key, kept.asked):
             return None
         self._count(1, 0, len(kept.found.data))
         self.taken(piece)
@@ -129,9 +132,13 @@ class CachedObjects:
             self._note(key, told)
 
     def has(self, piece: Piece) -> bool:
-        """Whether a piece is kept, of the version that is known."""
+        """Whether a piece is kept, of the version that is known, and the server need not be asked."""
         identity = self._identity(piece)
-        return identity is not None and self._cache.has(identity)
+        if identity is None or not self._cache.has(identity):
+            return False
+        about = self._known.get(piece.key) if identity.is_of_version else None
+        asked = self._cache.asked(identity) if about is None else about.asked
+        return asked is not None and not self._is_old(piece.key, asked)
 
     def forget(self, pieces: Iterable[Piece]) -> None:
         """Let pieces go first when there is need for room: they will not be asked for soon."""
@@ -157,7 +164,7 @@ class CachedObjects:
 
     @property
     def is_filled(self) -> bool:
-        """Whether of late all pieces were kept, so that planning ahead costs more than it saves."""
+        """Whether of late all pieces were kept and counted: planning ahead costs more than it saves."""
         return self._streak >= _FILLED
 
     @property
@@ -169,7 +176,7 @@ class CachedObjects:
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
         self._counts = Counts()
-        #: Pieces that were kept since one was not.
+        #: Pieces that were kept since the server was asked.
         self._streak = 0
         self._known: dict[str, Kept] = {}
         self._had: list[Piece] = []
@@ -227,20 +234,20 @@ class CachedObjects:
         # parts without what is known of their object are not found by others
         if about is None or about.found != told or not self._cache.has(identity):
             self._cache.put(identity, told)
-        elif abs(now - about.asked) > self._counts_for // 2:
+        elif abs(now - about.asked) > self._counts_for // 2 or about.asked < self.counts_from:
             # a write for each piece would be too many
             self._cache.confirm(identity)
 
     def _still(self, kept: list[Kept | None]) -> list[Kept | None]:
         """The entries whose version counts, if need be because the server has the same still."""
-        old = [one for one in kept if one and self._is_old(one)]
+        old = [one for one in kept if one and self._is_old(one.identity.key, one.asked)]
         told = self._told(old)
         return [one if one and self._is_still(one, told) else None for one in kept]
 
-    def _is_old(self, kept: Kept) -> bool:
+    def _is_old(self, key: str, asked: int) -> bool:
         # a time in the future is that of a clock that was wrong
-        age = abs(self._clock() - kept.asked)
-        return age > self._counts_for or kept.identity.key.endswith(_METADATA)
+        is_old = abs(self._clock() - asked) > self._counts_for or asked < self.counts_from
+        return is_old or key.endswith(_METADATA)
 
     def _is_still(self, kept: Kept, told: Mapping[str, Found | None]) -> bool:
         key = kept.identity.key
@@ -267,10 +274,13 @@ class CachedObjects:
         # of an empty object there is no first byte
         pieces = [Piece(key, 0, 1 if size > 0 else None) for key, size in sizes.items()]
         try:
-            return dict(zip(sizes, self._inner.get_many(pieces), strict=True))
+            told = dict(zip(sizes, self._inner.get_many(pieces), strict=True))
         except OSError as error:
             self._go_offline(error)
             return {}
+        with self._lock:
+            self._streak = 0
+        return told
 
     def _fetched(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Fetch pieces, and keep them."""

@@ -176,6 +176,18 @@ def identity_of(path: str | Path) -> Identity:
         os.close(descriptor)
 
 
+def asked_of(path: str | Path) -> int:
+    """When the server was last asked for an entry, of which nothing is checked; errors as of ``read``."""
+    descriptor = os.open(path, _READING)
+    try:
+        noted = os.pread(descriptor, _ASKED.size, _ASKED_AT)
+    finally:
+        os.close(descriptor)
+    if len(noted) < _ASKED.size:
+        raise DamagedError("it ends in its head")
+    return int(_ASKED.unpack(noted)[0])
+
+
 def set_asked(path: str | Path, asked: int) -> None:
     """Note that the server was asked for an entry, and has the same version still."""
     descriptor = os.open(path, os.O_WRONLY | _SAFELY)

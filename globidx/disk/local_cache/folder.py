@@ -116,6 +116,12 @@ class LocalCache:
         """Whether there is an entry, whole or damaged."""
         return os.path.exists(self._ledger.path(identity.name))
 
+    def asked(self, identity: Identity) -> int | None:
+        """When the server last told the version of an entry, which is not checked; None without one."""
+        with suppress(OSError, DamagedError):
+            return entry.asked_of(self._ledger.path(identity.name))
+        return None
+
     def get(self, identity: Identity, part: tuple[int, int] | None = None) -> Kept | None:
         """An entry, or a part of its data; None where there is none.
 

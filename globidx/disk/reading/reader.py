@@ -221,6 +221,8 @@ class Reader:
             packings.require_alike(now, self.raw)
             if self.line is not None:
                 self.line.forget()
+            for objects in self._cached_objects:
+                objects.counts_from = now.refreshed_at
             self._now = now
         return now
 
@@ -288,9 +290,10 @@ class Reader:
 
     def _kept_on_disk(self, objects: Objects) -> Objects:
         assert self.local_cache is not None, "it is asked where there is a cache"
-        files = self.manager.num_files
-        self._cached_objects.append(CachedObjects(objects, self.local_cache, files))
-        return self._cached_objects[-1]
+        cached = CachedObjects(objects, self.local_cache, self.manager.num_files)
+        cached.counts_from = self.manager.now.refreshed_at
+        self._cached_objects.append(cached)
+        return cached
 
     @property
     def foresight(self) -> int:

@@ -157,6 +157,31 @@ def test_what_was_replaced_is_fetched_anew_once_it_is_known(far, kept, clock):
     assert kept().get(Piece("a"))[:2] == expected(far, Piece("a"))
 
 
+def test_after_a_refresh_versions_are_asked_for_once(far, kept, clock):
+    """One byte of each object, of which nothing that was told before counts; planning ahead sees to it."""
+    kept().get_many(PIECES)
+    (far.path / "b").write_bytes(b"BBBB")
+    objects, plan = kept(), [piece for piece in PIECES if piece.key == "a"]
+    while not objects.is_filled:
+        objects.get_many(PIECES)
+    assert all(objects.has(piece) for piece in PIECES) and objects.get(Piece("b")).data == b"bbbb"
+    asked(far)
+    objects.counts_from = clock() + 1
+    assert not any(objects.has(piece) for piece in PIECES) and asked(far) == []
+    assert objects.part(PIECES[1], 2, 3) is None
+    same = objects.get_many(plan)
+    assert not objects.is_filled and asked(far) == [("a", "bytes=0-0")]
+    found = objects.get_many(PIECES)
+    assert [one[:2] for one in found] == [expected(far, piece) for piece in PIECES]
+    assert {key for key, _ in asked(far)} == {"b"}
+    assert all(objects.has(piece) for piece in plan) and objects.get_many(plan) == same
+    assert asked(far) == []
+    # what is told counts for all
+    later = kept()
+    later.counts_from = objects.counts_from
+    assert later.get_many(PIECES) == found and asked(far) == []
+
+
 def test_versions_are_asked_for_on_demand(far, kept):
     """Before a file is opened, say; a server that is gone leaves what is known."""
     objects = kept()
