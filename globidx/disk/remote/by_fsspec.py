@@ -167,9 +167,11 @@ class ByFsspec:
             info = self._call("info", self._at(key))
             if info.get("type") == "directory":
                 raise IsADirectoryError(key)
-            named = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified"))
-            size = int(info["size"])
-            version = next((f"{size} {value}" for value in named if value), "")
+            size, changed = int(info["size"]), info.get("mtime") or info.get("LastModified")
+            # as obstore tells it of S3, so that a cache on disk knows what either has fetched
+            version = (
+                info.get("ETag") or info.get("etag") or (f"{size} {changed}" if changed else "")
+            )
             if len(self._sizes) >= _MOST_SIZES:
                 self._sizes.clear()
             about = self._sizes[key] = size, version

@@ -13,6 +13,7 @@ from threading import Thread
 import pytest
 from processes import clean_environment
 
+from globidx.disk.remote.by_fsspec import ByFsspec
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import OutageError, Piece
 from globidx.disk.remote.retries import Bounds
@@ -252,6 +253,21 @@ def test_a_bucket_is_listed_in_pages_and_read(server):
     assert key == "x" and sorted(objects.names("x/")) == [f"x/{n:04d}" for n in range(1203)]
     assert objects.get(Piece("x/0077")).data == b"77" and line.how() == ["obstore (s3)"]
     assert len([one for one in server.take()["asked"] if one[1] == "/bucket"]) >= 2
+    line.close()
+
+
+def test_workers_and_their_parent_tell_an_object_of_s3_by_the_same_version(server):
+    """Which go by other means once it has read; a cache on disk has one entry of both."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("s3fs")
+    bucket = Path(server.folder, "bucket")
+    bucket.mkdir(exist_ok=True)
+    (bucket / "a").write_bytes(DATA)
+    options = {"anon": True, "endpoint_url": server.url}
+    line = Line(HASTY, options)
+    found = line.at("s3://bucket")[0].get(Piece("a", 3, 9))
+    again = ByFsspec("s3://bucket", "", options, HASTY, "in a test").fetch(Piece("a", 3, 9))
+    assert found == again and found.version
     line.close()
 
 
