@@ -28,8 +28,8 @@ with suppress(ImportError):
 
 Owner = TypeVar("Owner")
 
-#: How long a fork waits for blocks under ``held_off``, in seconds: for ever might be a deadlock, over
-#: a lock of a module that is imported, say.
+#: How long a fork waits for blocks under ``held_off``, and these for a fork that is under way, in
+#: seconds: for ever might be a deadlock, over a lock of a module that is imported, say.
 _SECONDS = 60.0
 
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
@@ -61,17 +61,16 @@ def held_off() -> Iterator[None]:
 
     Such blocks do not wait for one another: several threads may have one at a time.
     """
-    own = threading.get_ident()
-    with _Blocks.changed:
-        _Blocks.within[own] += 1
+    # a fork may wait for a lock that this thread has
+    is_noted = _Blocks.changed.acquire(timeout=_SECONDS)
+    if is_noted:
+        _Blocks.within[threading.get_ident()] += 1
+        _Blocks.changed.release()
     try:
         yield
     finally:
-        with _Blocks.changed:
-            _Blocks.within[own] -= 1
-            if not _Blocks.within[own]:
-                del _Blocks.within[own]
-            _Blocks.changed.notify_all()
+        if is_noted:
+            _Blocks.end()
 
 
 def _forget(gone: weakref.ref[Any]) -> None:
@@ -84,15 +83,28 @@ class _Blocks:
     changed = threading.Condition()
     within: ClassVar[Counter[int]] = Counter()
 
+    @classmethod
+    def end(cls) -> None:
+        """Let this thread be in one block less."""
+        own = threading.get_ident()
+        with cls.changed:
+            cls.within[own] -= 1
+            if not cls.within[own]:
+                del cls.within[own]
+            cls.changed.notify_all()
+
 
 def _await_blocks() -> None:
     own, changed = threading.get_ident(), _Blocks.changed
-    if changed.acquire(timeout=_SECONDS):
-        changed.wait_for(lambda: _Blocks.within.keys() <= {own}, _SECONDS)
+    if changed.acquire(timeout=_SECONDS) and not changed.wait_for(
+        lambda: _Blocks.within.keys() <= {own}, _SECONDS
+    ):
+        # whoever ends a block may have a lock that the fork will wait for
+        changed.release()
 
 
 def _go_on() -> None:
-    # by another thread, if it could not be taken
+    # another thread may have it, where it could not be taken or was let go
     with suppress(RuntimeError):
         _Blocks.changed.release()
 

@@ -88,6 +88,49 @@ def test_a_fork_and_an_import_never_wait_for_each_other(tmp_path):
     assert run_python(IMPORT_WHILE_FORKING, tmp_path).stdout == "0\n"
 
 
+LOCK_FIRST = """
+import os, sys, threading, time
+lock = threading.RLock()
+# such as h5py's: it is taken for a fork after what this package takes
+os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+from globidx.disk.files import forks
+forks._SECONDS = 0.5
+inside, forking = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)
+def work():
+    with lock:
+        if sys.argv[1] == "within":
+            with forks.held_off():
+                inside.set()
+                forking.wait()
+                is_taken()
+            return
+        inside.set()
+        forking.wait()
+        is_taken()
+        with forks.held_off():
+            pass
+def is_taken():
+    # until the fork has waited, or has what blocks wait for
+    end = time.monotonic() + 2
+    while time.monotonic() < end and forks._Blocks.changed.acquire(blocking=False):
+        forks._Blocks.changed.release()
+        time.sleep(0.001)
+threading.Thread(target=work, daemon=True).start()
+inside.wait()
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_a_thread_with_a_lock_that_the_fork_waits_for_goes_on(when):
+    """After a while, in a block that it begins then, or was in."""
+    assert run_python(LOCK_FIRST, when, timeout=30).stdout == "0\n"
+
+
 def test_a_computed_attribute_has_no_lock():
     """A fork while one thread computes it would leave the lock held, for all instances of the class."""
 
