@@ -491,3 +491,21 @@ def test_no_other_thread_forks_while_a_loop_begins():
     assert torch.cat(list(loader)).tolist() == list(range(8))
     thread.join(30)
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_loops_that_begin_at_once_fork_their_workers_in_turn():
+    """Each holds off the forks of the others while it begins, and forks itself: none waits for one that waits."""
+    read, begin = [], threading.Barrier(3)
+
+    def loop():
+        loader = DataLoader(Ids(8), 4, num_workers=2)
+        begin.wait(30)
+        read.extend(torch.cat(list(loader)).tolist() for _ in range(3))
+
+    threads = [threading.Thread(target=loop, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert read == [list(range(8))] * 9

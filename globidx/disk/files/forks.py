@@ -14,11 +14,10 @@ import importlib
 import os
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 # Before the handlers below are registered: handlers that run before a fork run in reverse, and
 # h5py's take its lock. An import that waits for that lock would otherwise keep a fork waiting that
@@ -28,8 +27,8 @@ with suppress(ImportError):
 
 Owner = TypeVar("Owner")
 
-#: How long a fork waits for blocks under ``held_off``, and these for a fork that is under way, in
-#: seconds: for ever might be a deadlock, over a lock of a module that is imported, say.
+#: How long forks and blocks under ``held_off`` wait for one another, in seconds: for ever might be a
+#: deadlock, over a lock of a module that is imported, say.
 _SECONDS = 60.0
 
 _renewals: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
@@ -59,18 +58,16 @@ def import_module(name: str) -> ModuleType:
 def held_off() -> Iterator[None]:
     """No other thread of this process forks while the block runs, or only after a minute.
 
-    Such blocks do not wait for one another: several threads may have one at a time.
+    Such blocks take turns, since a thread may fork in its own; one that has waited for a minute goes
+    on, for it may have what the other one waits for.
     """
-    # a fork may wait for a lock that this thread has
-    is_noted = _Blocks.changed.acquire(timeout=_SECONDS)
-    if is_noted:
-        _Blocks.within[threading.get_ident()] += 1
-        _Blocks.changed.release()
+    lock = _Blocks.lock
+    is_locked = lock.acquire(timeout=_SECONDS)
     try:
         yield
     finally:
-        if is_noted:
-            _Blocks.end()
+        if is_locked:
+            lock.release()
 
 
 def _forget(gone: weakref.ref[Any]) -> None:
@@ -78,42 +75,24 @@ def _forget(gone: weakref.ref[Any]) -> None:
 
 
 class _Blocks:
-    """How many blocks under ``held_off`` each thread is in; none begins or ends while a fork is under way."""
+    """What blocks under ``held_off`` and forks hold, one at a time."""
 
-    changed = threading.Condition()
-    within: ClassVar[Counter[int]] = Counter()
-
-    @classmethod
-    def end(cls) -> None:
-        """Let this thread be in one block less."""
-        own = threading.get_ident()
-        with cls.changed:
-            cls.within[own] -= 1
-            if not cls.within[own]:
-                del cls.within[own]
-            cls.changed.notify_all()
+    lock = threading.RLock()
 
 
 def _await_blocks() -> None:
-    own, changed = threading.get_ident(), _Blocks.changed
-    if changed.acquire(timeout=_SECONDS) and not changed.wait_for(
-        lambda: _Blocks.within.keys() <= {own}, _SECONDS
-    ):
-        # whoever ends a block may have a lock that the fork will wait for
-        changed.release()
+    _Blocks.lock.acquire(timeout=_SECONDS)
 
 
 def _go_on() -> None:
-    # another thread may have it, where it could not be taken or was let go
+    # another thread has it, where it could not be taken
     with suppress(RuntimeError):
-        _Blocks.changed.release()
+        _Blocks.lock.release()
 
 
 def _renew_all() -> None:
-    # the one from before is locked: it was taken for the fork; and other threads are not here
-    own = threading.get_ident()
-    _Blocks.changed = threading.Condition()
-    _Blocks.within = +Counter({own: _Blocks.within[own]})
+    # the one from before is held: it was taken for the fork
+    _Blocks.lock = threading.RLock()
     for reference, renew in list(_renewals.values()):
         owner = reference()
         if owner is not None:
