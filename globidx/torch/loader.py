@@ -15,7 +15,7 @@ import torch.utils.data
 
 from globidx.core import validate
 from globidx.core.datasets.identity import DatasetIdentity
-from globidx.core.datasets.known import DEEPEST, datasets_inside
+from globidx.core.datasets.known import DEEPEST, datasets_inside, nested_datasets
 from globidx.disk.files import forks
 from globidx.torch.collating.collate import default
 from globidx.torch.delivery.exchange import Exchange
@@ -173,6 +173,7 @@ class DataLoader(ShieldedLoader):
     def __iter__(self) -> Any:
         if self._resumable is None:
             # another sampler: this is a torch loader, with a device
+            self._renew_workers(_refreshes(self.dataset))
             return self._on_device(super().__iter__())
         return self._passes() if self._is_endless else self._deliveries()
 
@@ -461,7 +462,7 @@ class DataLoader(ShieldedLoader):
 
         Batches are on their device and have their report; ids are noted as they are drawn.
         """
-        self._renew_workers(DatasetIdentity.of(self.dataset))
+        self._renew_workers(DatasetIdentity.of(self.dataset), _refreshes(self.dataset))
         if self._resumable is not None:
             # the sampler may have been made of another object of the same samples
             self._resumable._tell_moment(self.dataset)
@@ -483,15 +484,15 @@ class DataLoader(ShieldedLoader):
             self._to_device = ToDevice(self.device)
         return Ahead(batches, self._to_device)
 
-    def _renew_workers(self, identity: DatasetIdentity) -> None:
-        """End persistent workers if the dataset has changed.
+    def _renew_workers(self, *held: object) -> None:
+        """End persistent workers if the dataset has changed, or was looked at anew.
 
-        They hold it as it was when they started.
+        They hold it as it was when they started: what tells of that is ``held``.
         """
-        # the identity, for an index that was refreshed is the same object
-        if self.__dict__.get("_opened_over", identity) != identity:
+        # not the object, for an index that was refreshed is the same one
+        if self.__dict__.get("_opened_over", held) != held:
             self._iterator = None
-        self._opened_over = identity
+        self._opened_over = held
 
 
 class _Batches:
@@ -510,6 +511,12 @@ class _Batches:
     def open(self) -> tuple[Any, deque[DrawnBatch]]:
         """The batches of a new pass, and what each has."""
         return self._loader._open()
+
+
+def _refreshes(dataset: Any) -> list[int]:
+    """How often the indexes of a dataset and of those inside it were refreshed."""
+    managers = (getattr(one, "index_manager", None) for one in nested_datasets(dataset))
+    return [getattr(getattr(one, "now", None), "refreshes", 0) for one in managers]
 
 
 def _hides_substitutes(dataset: Any, depth: int = 0) -> bool:

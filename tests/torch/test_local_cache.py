@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from files import numbers, write_hdf5, write_zarr
 from processes import clean_environment
@@ -166,9 +167,13 @@ def test_a_shard_that_was_replaced_is_not_read_by_the_index_that_was_kept(tmp_pa
             assert (dataset[row].numpy() == data[row] + 1).all()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_after_a_refresh_chunks_are_those_of_now(tmp_path, workers):
-    """A chunk of a store that was rewritten in place; of the others a byte is asked for, some at a time."""
+@pytest.mark.parametrize("is_plain", [True, False])
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, False), (1, True)])
+def test_after_a_refresh_chunks_are_those_of_now(tmp_path, workers, persistent, is_plain):
+    """A chunk of a store that was rewritten in place; of the others a byte is asked for, some at a time.
+
+    Workers that outlive an epoch are begun anew.
+    """
     data = numbers(64, (1024,)).astype("i4")
     path = tmp_path / "far" / "a.zarr"
     path.parent.mkdir()
@@ -176,9 +181,20 @@ def test_after_a_refresh_chunks_are_those_of_now(tmp_path, workers):
     with Server(tmp_path / "far") as server:
         manager = GlobalIndexManager(f"{server.url}/a.zarr", cache_dir=tmp_path / "index")
         dataset = FileCacheDataset(manager, local_cache=tmp_path / "cache")
+        sampler = None
+        if not is_plain:
+            sampler = ResumableDistributedSampler(dataset, 1, 0, shuffle=False)
         # a worker that is spawned is sent the time of the refresh
         context = "spawn" if workers else None
-        loader = DataLoader(dataset, 16, num_workers=workers, multiprocessing_context=context)
+        loader = DataLoader(
+            # a wrapper does not hide that the index was refreshed
+            torch.utils.data.Subset(dataset, range(64)) if persistent else dataset,
+            16,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=persistent,
+            multiprocessing_context=context,
+        )
 
         def epoch():
             server.take()

@@ -148,7 +148,7 @@ def _mapped(
     fingerprint: str,
     sampling: Sampling | None,
     refreshes: int,
-    refreshed_at: int,
+    refreshed_at: int = 0,
 ) -> Snapshot:
     try:
         table, digest = map_cache(os.fspath(path), digest, fingerprint)

@@ -50,8 +50,8 @@ class CachedObjects:
     """The objects of ``inner``; what was fetched of them is kept in ``cache``.
 
     A piece that is kept is not asked for again while the version of its object counts:
-    ``counts_for`` ns from when the server last told it, where that was not before ``counts_from``,
-    when the index was last refreshed. After that, the server is asked for one
+    ``counts_for`` ns from when the server last told it, where that was not before ``count_from``
+    was told. After that, the server is asked for one
     byte; if it has another version, or another size, the piece is fetched anew. If it cannot be
     reached, what is kept counts, so that a filled cache serves without a network. That an object is
     absent counts only then, and so do metadata of stores. What the server refuses is an error.
@@ -83,13 +83,21 @@ class CachedObjects:
         self._place: str = getattr(inner, "place", inner.url)
         self._inner, self._cache, self._files = inner, cache, files
         self._counts_for, self._clock = counts_for, clock
-        #: What the server told before, in ns, is asked for again.
-        self.counts_from = 0
+        self._counts_from = 0
         self._start_anew()
         forks.renew_in_child(self, CachedObjects._start_anew)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._inner, self._cache, self._files)
+        known = {"_counts_from": self._counts_from}
+        return type(self), (self._inner, self._cache, self._files), known
+
+    def count_from(self, moment: int) -> None:
+        """Ask again for what the server told before, in ns: the index was refreshed then."""
+        # by a clock that was ahead, nothing would count
+        moment = min(moment, self._clock())
+        # a thread may tell of an earlier refresh late
+        with self._lock:
+            self._counts_from = max(moment, self._counts_from)
 
     def get(self, piece: Piece) -> Found | None:
         """A piece, kept or fetched; as ``Objects.get``."""
@@ -128,8 +136,9 @@ class CachedObjects:
     def ask(self, keys: Iterable[str]) -> None:
         """Learn the versions of objects anew, however long those that are kept would count."""
         known = {key: about for key in keys if (about := self._about(key)) is not None}
+        asked = self._clock()
         for key, told in self._told(list(known.values())).items():
-            self._note(key, told)
+            self._note(key, told, asked)
 
     def has(self, piece: Piece) -> bool:
         """Whether a piece is kept, of the version that is known, and the server need not be asked."""
@@ -179,6 +188,8 @@ class CachedObjects:
         #: Pieces that were kept since the server was asked.
         self._streak = 0
         self._known: dict[str, Kept] = {}
+        #: When the server had the version of a whole object still, where that could not be noted.
+        self._unnoted: dict[str, int] = {}
         self._had: list[Piece] = []
         #: After an attempt in vain, the server is not asked before then.
         self._asks_from = 0
@@ -225,31 +236,38 @@ class CachedObjects:
             self._known.clear()
         self._known[about.identity.key] = about
 
-    def _note(self, key: str, told: Found | None) -> None:
-        """Keep what the server tells of an object now."""
-        now, told = self._clock(), (told or _ABSENT)._replace(data=b"")
+    def _note(self, key: str, told: Found | None, asked: int) -> None:
+        """Keep what the server tells of an object for which it was asked then."""
+        told = (told or _ABSENT)._replace(data=b"")
         identity = Identity(self._place, key, ABOUT, version=told.version)
         about = self._about(key)
-        self._remember(Kept(identity, told, now))
+        self._remember(Kept(identity, told, asked))
         # parts without what is known of their object are not found by others
         if about is None or about.found != told or not self._cache.has(identity):
-            self._cache.put(identity, told)
-        elif abs(now - about.asked) > self._counts_for // 2 or about.asked < self.counts_from:
+            self._cache.put(identity, told, asked)
+        elif abs(asked - about.asked) > self._counts_for // 2 or about.asked < self._counts_from:
             # a write for each piece would be too many
-            self._cache.confirm(identity)
+            self._cache.confirm(identity, asked)
 
     def _still(self, kept: list[Kept | None]) -> list[Kept | None]:
         """The entries whose version counts, if need be because the server has the same still."""
         old = [one for one in kept if one and self._is_old(one.identity.key, one.asked)]
+        # an answer that is under way while the index is refreshed was asked for before
+        asked = self._clock()
         told = self._told(old)
-        return [one if one and self._is_still(one, told) else None for one in kept]
+        # metadata are asked for each time that a file is opened
+        if any(not key.endswith(_METADATA) for key in told):
+            with self._lock:
+                self._streak = 0
+        return [one if one and self._is_still(one, told, asked) else None for one in kept]
 
     def _is_old(self, key: str, asked: int) -> bool:
+        asked = self._unnoted.get(key, asked)
         # a time in the future is that of a clock that was wrong
-        is_old = abs(self._clock() - asked) > self._counts_for or asked < self.counts_from
+        is_old = abs(self._clock() - asked) > self._counts_for or asked < self._counts_from
         return is_old or key.endswith(_METADATA)
 
-    def _is_still(self, kept: Kept, told: Mapping[str, Found | None]) -> bool:
+    def _is_still(self, kept: Kept, told: Mapping[str, Found | None], asked: int) -> bool:
         key = kept.identity.key
         if key not in told:
             return True
@@ -260,9 +278,12 @@ class CachedObjects:
         if now.size and not now.version:
             return False
         if kept.identity.is_of_version:
-            self._note(key, now)
-        else:
-            self._cache.confirm(kept.identity)
+            self._note(key, now, asked)
+        elif not self._cache.confirm(kept.identity, asked):
+            # another user's
+            if len(self._unnoted) >= _MOST_KNOWN:
+                self._unnoted.clear()
+            self._unnoted[key] = asked
         return True
 
     def _told(self, kept: Sequence[Kept]) -> dict[str, Found | None]:
@@ -274,16 +295,14 @@ class CachedObjects:
         # of an empty object there is no first byte
         pieces = [Piece(key, 0, 1 if size > 0 else None) for key, size in sizes.items()]
         try:
-            told = dict(zip(sizes, self._inner.get_many(pieces), strict=True))
+            return dict(zip(sizes, self._inner.get_many(pieces), strict=True))
         except OSError as error:
             self._go_offline(error)
             return {}
-        with self._lock:
-            self._streak = 0
-        return told
 
     def _fetched(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Fetch pieces, and keep them."""
+        asked = self._clock()
         try:
             fetched = self._inner.get_many(pieces)
         except OSError as error:
@@ -297,10 +316,10 @@ class CachedObjects:
         for piece, found in zip(pieces, fetched, strict=True):
             identity = Identity(self._place, *piece)
             if found is not None and (found.version or not identity.is_of_version):
-                self._cache.put(identity, found)
+                self._cache.put(identity, found, asked)
             if found is None or identity.is_of_version:
                 # after the piece, for which it may have had to go
-                self._note(piece.key, found)
+                self._note(piece.key, found, asked)
         return fetched
 
     def _go_offline(self, error: OSError) -> None:

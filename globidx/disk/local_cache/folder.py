@@ -140,14 +140,14 @@ class LocalCache:
             _log.warning("entry %s of the cache %s cannot be read: %s", name, self.path, error)
             return None
 
-    def put(self, identity: Identity, found: Found) -> None:
-        """Keep what was fetched just now, under its version, unless it finds no room."""
+    def put(self, identity: Identity, found: Found, asked: int | None = None) -> None:
+        """Keep what was asked for then, or just now, under its version, unless it finds no room."""
         if not self._is_writing:
             return
         try:
             with self._held() as held:
                 if held:
-                    self._write(identity._replace(version=found.version), found)
+                    self._write(identity._replace(version=found.version), found, asked)
         except OSError as error:
             # full, or read-only: to try each time would cost time, and lines in the log
             self._is_writing = False
@@ -157,13 +157,14 @@ class LocalCache:
                 error,
             )
 
-    def confirm(self, identity: Identity) -> None:
-        """Note that the server was asked just now, and has the version of this entry still."""
-        now = self._clock()
+    def confirm(self, identity: Identity, asked: int) -> bool:
+        """Note that the server was asked then, and had the version of this entry still; whether it could be."""
         path = self._ledger.path(identity.name)
-        with suppress(OSError):
-            entry.set_asked(path, now)
-            self._touch(path, now)
+        try:
+            entry.set_asked(path, asked)
+        except OSError:
+            return False
+        return self._touch(path, self._clock())
 
     def forget(self, identities: Iterable[Identity]) -> None:
         """Let entries go first when there is need for room: they will not be asked for soon.
@@ -209,9 +210,9 @@ class LocalCache:
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         return (pair for pair in self._ledger.entries() if not is_temporary(pair[1].name))
 
-    def _write(self, identity: Identity, found: Found) -> None:
+    def _write(self, identity: Identity, found: Found, asked: int | None) -> None:
         now = self._clock()
-        parts = entry.encode(identity, found, now)
+        parts = entry.encode(identity, found, now if asked is None else asked)
         path = Path(self._ledger.path(identity.name))
         size = taken(sum(map(len, parts)))
         if not self._ledger.reserve(size, self.bound):

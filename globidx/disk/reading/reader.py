@@ -222,7 +222,7 @@ class Reader:
             if self.line is not None:
                 self.line.forget()
             for objects in self._cached_objects:
-                objects.counts_from = now.refreshed_at
+                objects.count_from(now.refreshed_at)
             self._now = now
         return now
 
@@ -291,8 +291,9 @@ class Reader:
     def _kept_on_disk(self, objects: Objects) -> Objects:
         assert self.local_cache is not None, "it is asked where there is a cache"
         cached = CachedObjects(objects, self.local_cache, self.manager.num_files)
-        cached.counts_from = self.manager.now.refreshed_at
+        # a refresh from here on is told to it as well
         self._cached_objects.append(cached)
+        cached.count_from(self.manager.now.refreshed_at)
         return cached
 
     @property

@@ -169,12 +169,10 @@ class ByFsspec:
                 raise IsADirectoryError(key)
             size, changed = int(info["size"]), info.get("mtime") or info.get("LastModified")
             # as obstore tells it of S3, so that a cache on disk knows what either has fetched
-            version = (
-                info.get("ETag") or info.get("etag") or (f"{size} {changed}" if changed else "")
-            )
+            tag = info.get("ETag") or info.get("etag") or (f"{size} {changed}" if changed else "")
             if len(self._sizes) >= _MOST_SIZES:
                 self._sizes.clear()
-            about = self._sizes[key] = size, version
+            about = self._sizes[key] = size, str(tag)
         return about
 
     def _call(self, method: str, *given: Any, **named: Any) -> Any:

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from servers import Server
 
+from globidx.disk.local_cache import entry
 from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, Counts
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.line import Line
@@ -166,7 +167,7 @@ def test_after_a_refresh_versions_are_asked_for_once(far, kept, clock):
         objects.get_many(PIECES)
     assert all(objects.has(piece) for piece in PIECES) and objects.get(Piece("b")).data == b"bbbb"
     asked(far)
-    objects.counts_from = clock() + 1
+    objects.count_from(clock())
     assert not any(objects.has(piece) for piece in PIECES) and asked(far) == []
     assert objects.part(PIECES[1], 2, 3) is None
     same = objects.get_many(plan)
@@ -178,8 +179,85 @@ def test_after_a_refresh_versions_are_asked_for_once(far, kept, clock):
     assert asked(far) == []
     # what is told counts for all
     later = kept()
-    later.counts_from = objects.counts_from
+    later.count_from(objects._counts_from)
     assert later.get_many(PIECES) == found and asked(far) == []
+
+
+@pytest.mark.parametrize("first", [[], PIECES], ids=["fetched", "asked"])
+def test_an_answer_that_is_under_way_at_a_refresh_is_one_from_before(far, kept, clock, first):
+    """It was asked for before, and may tell of what has been replaced meanwhile."""
+    kept().get_many(first)
+    clock.now += COUNTS_FOR + 1
+    objects = kept()
+    plain = objects._inner
+
+    class Late(Plain):
+        def get_many(self, pieces):
+            answers = plain.get_many(pieces)
+            objects.count_from(clock())
+            return answers
+
+    objects._inner = Late(far.url)
+    objects.get_many(PIECES)
+    objects._inner = plain
+    assert not any(objects.has(piece) for piece in PIECES)
+    asked(far)
+    objects.get_many(PIECES)
+    assert set(asked(far)) == {("a", "bytes=0-0"), ("b", "bytes=0-0")}
+
+
+def test_what_cannot_be_noted_is_remembered(far, kept, monkeypatch):
+    """In a cache of another user's, the server is asked once for each object, and not at each read."""
+    kept().get_many(PIECES)
+    objects = kept()
+    objects.count_from(objects._clock())
+    monkeypatch.setattr(entry, "set_asked", refused)
+    asked(far)
+    for _ in range(3):
+        objects.get_many(PIECES)
+    assert sorted(asked(far)) == [("a", "bytes=0-0"), ("b", "bytes=0-0")]
+    assert all(objects.has(piece) for piece in PIECES)
+
+
+def test_what_is_asked_for_at_each_opening_does_not_unfill_a_cache(far, kept):
+    """Metadata and versions: planning ahead for all else would cost more than it saves."""
+    (far.path / "zarr.json").write_bytes(b"{}")
+    objects = kept()
+    while not objects.is_filled:
+        objects.get_many(PIECES)
+    objects.ask(["a"])
+    assert objects.get(Piece("b")) and objects.is_filled
+    objects.get(Piece("zarr.json"))
+    while not objects.is_filled:
+        objects.get_many(PIECES)
+    objects.get(Piece("zarr.json"))
+    assert objects.is_filled
+
+
+def test_an_earlier_refresh_that_is_told_late_changes_nothing(far, kept, clock):
+    """By a thread that went on with a look of the files from before."""
+    objects = kept()
+    early = clock()
+    objects.get_many(PIECES)
+    for moment in (clock(), early):
+        objects.count_from(moment)
+    assert not any(objects.has(piece) for piece in PIECES)
+
+
+def refused(*_):
+    raise PermissionError("not yours")
+
+
+def test_a_refresh_by_a_clock_that_was_ahead_is_one_of_now(far, kept, clock):
+    """Else nothing would count until then."""
+    objects = kept()
+    objects.count_from(clock() + 30 * COUNTS_FOR)
+    objects.get_many(PIECES)
+    asked(far)
+    assert all(objects.has(piece) for piece in PIECES)
+    objects.get_many(PIECES)
+    assert asked(far) == []
+    assert pickle.loads(pickle.dumps(objects))._counts_from == objects._counts_from
 
 
 def test_versions_are_asked_for_on_demand(far, kept):

@@ -331,6 +331,6 @@ def test_a_pipe_in_place_of_an_entry_is_not_waited_for(tmp_path):
     os.unlink(path)
     os.mkfifo(path)
     assert cache.get(chunk) is None
-    cache.confirm(chunk)
+    assert not cache.confirm(chunk, 1)
     cache.put(chunk, Found(b"others", 6, "v"))
     assert cache.get(chunk).found.data == b"others"
