@@ -438,3 +438,25 @@ def test_a_file_that_a_reader_opens_does_not_keep_those_waiting_that_fetch_it(
             thread.join(30)
         assert sorted(map(len, results)) == [1, 2]
         dataset.close()
+
+
+def test_what_was_fetched_ahead_of_a_refresh_is_not_read_after_it(tmp_path):
+    """In mid-epoch: the next batch has the rows that its chunk has now."""
+    rows = numbers(32, (16,)).astype("i4")
+    path = tmp_path / "far" / "a.zarr"
+    write_zarr(path, rows, chunk=4)
+    with Server(tmp_path / "far") as far:
+        manager = GlobalIndexManager(f"{far.url}/a.zarr", cache_dir=tmp_path / "index")
+        dataset = FileCacheDataset(manager)
+        sampler = ResumableDistributedSampler(dataset, 1, 0, shuffle=False)
+        batches = iter(loaded(dataset, sampler, batch_size=4))
+        assert (next(batches).numpy() == rows[:4]).all()
+        ahead = dataset._reader.line.ahead
+        with ahead._changed:
+            assert ahead._changed.wait_for(lambda: ahead.nbytes and not ahead._flying, timeout=30)
+        rows[4:] += 1
+        zarr.open_array(path)[4:] = rows[4:]
+        manager.refresh()
+        rest = [batch.numpy() for batch in batches]
+        assert (np.concatenate(rest) == rows[4:]).all() and len(sampler) == 32
+        dataset.close()

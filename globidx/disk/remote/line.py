@@ -91,7 +91,8 @@ class Line:
         return self.hands.map(function, given)
 
     def forget(self) -> None:
-        """Take objects as they are from here on, whatever they were."""
+        """Take objects as they are from here on, whatever they were, also those fetched ahead."""
+        self.ahead.clear()
         with self._lock:
             for objects in self._requests:
                 objects.forget()
