@@ -173,7 +173,8 @@ class DataLoader(ShieldedLoader):
     def __iter__(self) -> Any:
         if self._resumable is None:
             # another sampler: this is a torch loader, with a device
-            self._renew_workers(_refreshes(self.dataset))
+            if self.persistent_workers:
+                self._renew_workers(_refreshes(self.dataset))
             return self._on_device(super().__iter__())
         return self._passes() if self._is_endless else self._deliveries()
 
