@@ -50,10 +50,10 @@ class CachedObjects:
     """The objects of ``inner``; what was fetched of them is kept in ``cache``.
 
     A piece that is kept is not asked for again while the version of its object counts:
-    ``counts_for`` ns from when the server last told it, where that was not before ``count_from``
-    was told. After that, the server is asked for one
-    byte; if it has another version, or another size, the piece is fetched anew. If it cannot be
-    reached, what is kept counts, so that a filled cache serves without a network. That an object is
+    ``counts_for`` ns from when the server last told it, unless the index was refreshed since
+    (``count_from``). After that, the server is asked for one byte; if it has another version, or
+    another size, the piece is fetched anew. If it cannot be reached, what is kept counts, so that a
+    filled cache serves without a network. That an object is
     absent counts only then, and so do metadata of stores. What the server refuses is an error.
 
     Parameters
