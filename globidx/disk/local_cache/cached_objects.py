@@ -53,8 +53,8 @@ class CachedObjects:
     ``counts_for`` ns from when the server last told it, unless the index was refreshed since
     (``count_from``). After that, the server is asked for one byte; if it has another version, or
     another size, the piece is fetched anew. If it cannot be reached, what is kept counts, so that a
-    filled cache serves without a network. That an object is
-    absent counts only then, and so do metadata of stores. What the server refuses is an error.
+    filled cache serves without a network. That an object is absent counts only then, and so do
+    metadata of stores. What the server refuses is an error.
 
     Parameters
     ----------
@@ -143,10 +143,12 @@ class CachedObjects:
     def has(self, piece: Piece) -> bool:
         """Whether a piece is kept, of the version that is known, and the server need not be asked."""
         identity = self._identity(piece)
-        if identity is None or not self._cache.has(identity):
+        if identity is None:
             return False
         about = self._known.get(piece.key) if identity.is_of_version else None
-        asked = self._cache.asked(identity) if about is None else about.asked
+        if about is not None:
+            return not self._is_old(piece.key, about.asked) and self._cache.has(identity)
+        asked = self._cache.asked(identity)
         return asked is not None and not self._is_old(piece.key, asked)
 
     def forget(self, pieces: Iterable[Piece]) -> None:
