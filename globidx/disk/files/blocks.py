@@ -67,6 +67,10 @@ class BlockCache:
         """Hold while the block ``key`` is made; yields whether no other thread is at it."""
         return self._claims.taken(key)
 
+    def is_claimed(self, key: Hashable) -> bool:
+        """Whether some thread makes the block ``key``; it is put before the claim ends."""
+        return self._claims.has(key)
+
     def wait(self, key: Hashable) -> None:
         """Return when no thread makes the block ``key``. Whoever waits may hold no claim."""
         self._claims.wait(key)

@@ -14,8 +14,8 @@ class Claims:
 
     >>> claims = Claims()
     >>> with claims.taken("a") as mine, claims.taken("a") as again:
-    ...     mine, again
-    (True, False)
+    ...     mine, again, claims.has("a")
+    (True, False, True)
     >>> claims.wait("a")
     """
 
@@ -36,6 +36,10 @@ class Claims:
         finally:
             self._made.pop(key, None)
             made.set()
+
+    def has(self, key: Hashable) -> bool:
+        """Whether some thread is making it."""
+        return key in self._made
 
     def wait(self, key: Hashable) -> None:
         """Return when no thread is making it. Whoever waits may have taken nothing itself."""

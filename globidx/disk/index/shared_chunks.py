@@ -74,6 +74,10 @@ class SharedChunks:
             with self._blocks.claim(self._key(key)):
                 yield True
 
+    def is_claimed(self, key: ChunkKey) -> bool:
+        """Whether some thread of this process decodes the chunk."""
+        return self._blocks.local.is_claimed(key)
+
     def wait(self, key: ChunkKey) -> None:
         """Return when no thread decodes the chunk. Whoever waits may hold no claim."""
         self._blocks.local.wait(key)

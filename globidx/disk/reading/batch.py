@@ -119,8 +119,11 @@ class Batch:
         return columns
 
     def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
-        """The rows that have to be read for these fields, as far as that can be told before."""
-        told = set()
+        """The rows that have to be read for these fields, as far as that can be told before.
+
+        Not those of chunks that are decoded, or are being so by another thread.
+        """
+        told, cached = set(), self._cached
         for field in fields:
             if field.is_mask or field.crop is not None:
                 continue
@@ -135,9 +138,11 @@ class Batch:
                 key, rows = (*self._key(wanted), run.file, run.chunk), self._at_once(run, wanted)
                 # members of one array are read together
                 at = (*key, rows, field.offsets if run.chunk < 0 else None)
-                if at not in told and (run.chunk < 0 or not self._cached.has(key)):
-                    told.add(at)
-                    yield Need(*self._now.units.place(run.file), field, *rows)
+                # in this sequence: a chunk is kept before it is claimed no more
+                if at in told or (run.chunk >= 0 and (cached.is_claimed(key) or cached.has(key))):
+                    continue
+                told.add(at)
+                yield Need(*self._now.units.place(run.file), field, *rows)
 
     def _at_once(self, run: Run, wanted: _Wanted) -> tuple[int, int]:
         """The rows that are read with those of a run: all of a row of chunks."""

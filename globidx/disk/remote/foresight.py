@@ -107,8 +107,9 @@ class _Plan:
         with self._lock:
             if is_made and not self._is_complete and self.batch in self._ahead.expected:
                 # the first part: to find out what follows takes pieces that the batch takes, too
+                since = self._ahead.taken
                 first = next(iter(self._wishes(self.batch)), ())
-                self._ahead.want(self.batch, first, again=True)
+                self._ahead.want(self.batch, first, since=since, again=True)
             self._is_complete = True
 
     def drop(self) -> None:

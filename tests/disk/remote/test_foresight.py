@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 
 import pytest
+from threads import in_threads
 
 from globidx.disk.remote.ahead import Ahead, Expected, Wish
 from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.hands import Hands
 from globidx.disk.remote.objects import Piece
 
-from .test_ahead import SIZE, Stock
+from .test_ahead import SIZE, Stock, settled
 
 
 @pytest.fixture
@@ -162,6 +163,24 @@ def test_a_batch_that_is_read_again_is_asked_for_at_once_again(seen, is_told):
             assert objects.get(Piece(str(id))).size == SIZE
     assert len(stock.asked) == 12 and foresight.ahead.nbytes == 0
     assert len(foresight.ahead._wanted_by[1, 2, 3]) == 3
+
+
+def test_what_another_thread_takes_while_a_batch_is_looked_at_is_not_fetched_again(seen):
+    """It is being decoded there, which whoever looked did not see yet."""
+    foresight, wishes, _, stock, objects = seen
+
+    def late(ids):
+        if ids == (3,):
+            yield from wishes(ids)
+        elif threading.current_thread() is threading.main_thread():
+            in_threads(1, lambda _: objects.get(Piece("2")))
+            yield from wishes(ids)
+
+    foresight.tell([[1, 2], [3]], late)
+    stock.await_asked(1)
+    foresight.before([1, 2], late)
+    settled(foresight.ahead)
+    assert [piece.key for piece in stock.asked] == ["3", "2", "1"]
 
 
 @pytest.mark.parametrize("kind", [AssertionError, SystemExit, KeyboardInterrupt])
