@@ -167,6 +167,27 @@ def test_a_shard_that_was_replaced_is_not_read_by_the_index_that_was_kept(tmp_pa
             assert (dataset[row].numpy() == data[row] + 1).all()
 
 
+def test_a_later_run_knows_of_a_refresh_of_an_earlier_one(tmp_path):
+    """Also for a chunk that the earlier one has not read since."""
+    data = numbers(64, (1024,)).astype("i4")
+    path = tmp_path / "far" / "a.zarr"
+    path.parent.mkdir()
+    write_zarr(path, data, chunk=2)
+    with Server(tmp_path / "far") as server:
+
+        def run():
+            manager = GlobalIndexManager(f"{server.url}/a.zarr", cache_dir=tmp_path / "index")
+            return manager, FileCacheDataset(manager, local_cache=tmp_path / "cache")
+
+        run()[1].__getitems__(range(64))
+        zarr.open_array(path)[8:10] = -data[8:10]
+        assert (run()[1][9].numpy() == data[9]).all()
+        manager, dataset = run()
+        manager.refresh()
+        assert (dataset[0].numpy() == data[0]).all()
+        assert (run()[1][9].numpy() == -data[9]).all()
+
+
 @pytest.mark.parametrize("is_plain", [True, False])
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, False), (1, True)])
 def test_after_a_refresh_chunks_are_those_of_now(tmp_path, workers, persistent, is_plain):

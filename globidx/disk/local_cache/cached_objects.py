@@ -50,11 +50,11 @@ class CachedObjects:
     """The objects of ``inner``; what was fetched of them is kept in ``cache``.
 
     A piece that is kept is not asked for again while the version of its object counts:
-    ``counts_for`` ns from when the server last told it, unless the index was refreshed since
-    (``count_from``). After that, the server is asked for one byte; if it has another version, or
-    another size, the piece is fetched anew. If it cannot be reached, what is kept counts, so that a
-    filled cache serves without a network. That an object is absent counts only then, and so do
-    metadata of stores. What the server refuses is an error.
+    ``counts_for`` ns from when the server last told it, unless the index was refreshed since, here
+    (``count_from``) or by a run before this one. After that, the server is asked for one byte; if it
+    has another version, or another size, the piece is fetched anew. If it cannot be reached, what is
+    kept counts, so that a filled cache serves without a network. That an object is absent counts
+    only then, and so do metadata of stores. What the server refuses is an error.
 
     Parameters
     ----------
@@ -83,7 +83,8 @@ class CachedObjects:
         self._place: str = getattr(inner, "place", inner.url)
         self._inner, self._cache, self._files = inner, cache, files
         self._counts_for, self._clock = counts_for, clock
-        self._counts_from = 0
+        #: A later run is to know of a refresh, too.
+        self._counts_from = cache.refreshed
         self._start_anew()
         forks.renew_in_child(self, CachedObjects._start_anew)
 
@@ -98,6 +99,7 @@ class CachedObjects:
         # a thread may tell of an earlier refresh late
         with self._lock:
             self._counts_from = max(moment, self._counts_from)
+        self._cache.note_refresh(moment)
 
     def get(self, piece: Piece) -> Found | None:
         """A piece, kept or fetched; as ``Objects.get``."""

@@ -26,7 +26,9 @@ _log = logging.getLogger("globidx")
 #: The file that says that a folder is such a cache, and its bound.
 _MARKER = "globidx-cache.json"
 _VERSION = 1
-_OWN = {_MARKER, "chunks", "ledger", "lock", "not_soon", "oldest"}
+#: The file whose time is that of the last refresh.
+_REFRESHED = "refreshed"
+_OWN = {_MARKER, _REFRESHED, "chunks", "ledger", "lock", "not_soon", "oldest"}
 #: How long a process waits for others that write, in seconds, before it goes on without.
 _PATIENCE = 1.0
 #: Beyond this part of the bound, it matters which entry goes next.
@@ -111,6 +113,25 @@ class LocalCache:
     def is_tight(self) -> bool:
         """Whether there is little room left, so that entries go."""
         return self.nbytes > self.bound * _TIGHT
+
+    @property
+    def refreshed(self) -> int:
+        """When one of those that use it has refreshed its index last, in ns; 0 if none has."""
+        with suppress(OSError):
+            # by a clock that was ahead, nothing would count
+            return min(os.stat(self.path / _REFRESHED).st_mtime_ns, self._clock())
+        return 0
+
+    def note_refresh(self, moment: int) -> None:
+        """Let those that come later know of a refresh of that moment, in ns."""
+        if moment <= self.refreshed:
+            return
+        with suppress(OSError), self._held():
+            # of two at the same time the later one counts
+            if moment > self.refreshed:
+                path = self.path / _REFRESHED
+                path.touch()
+                self._touch(path, moment)
 
     def has(self, identity: Identity) -> bool:
         """Whether there is an entry, whole or damaged."""

@@ -1,10 +1,12 @@
 """Objects that are kept: asked for once, right whatever becomes of the server and of them."""
 
+import os
 import pickle
 import threading
 import urllib.error
 import urllib.request
 from functools import partial
+from pathlib import Path
 
 import pytest
 from servers import Server
@@ -179,8 +181,38 @@ def test_after_a_refresh_versions_are_asked_for_once(far, kept, clock):
     assert asked(far) == []
     # what is told counts for all
     later = kept()
-    later.count_from(objects._counts_from)
     assert later.get_many(PIECES) == found and asked(far) == []
+
+
+def test_later_runs_know_of_a_refresh(far, kept, clock):
+    """Also of what the one that was refreshed has not read since."""
+    early = clock()
+    old = kept().get_many(PIECES)
+    (far.path / "b").write_bytes(b"BBBB")
+    kept().count_from(clock())
+    later = kept()
+    assert not any(later.has(piece) for piece in PIECES)
+    # nobody takes it back
+    later.count_from(early)
+    assert not any(kept().has(piece) for piece in PIECES)
+    assert kept().get(Piece("b")).data == b"BBBB" and old[2].data == b"bbbb"
+    # by a clock that was ahead it is one of now
+    ahead = clock() + 30 * COUNTS_FOR
+    os.utime(later._cache.path / "refreshed", ns=(ahead, ahead))
+    new = kept()
+    assert not any(new.has(piece) for piece in PIECES)
+    new.get_many(PIECES)
+    assert all(new.has(piece) for piece in PIECES)
+
+
+def test_a_refresh_that_cannot_be_noted_counts_for_this_run(far, kept, clock, monkeypatch):
+    """Where the folder is another user's."""
+    kept().get_many(PIECES)
+    objects = kept()
+    monkeypatch.setattr(Path, "touch", refused)
+    objects.count_from(clock())
+    assert not any(objects.has(piece) for piece in PIECES)
+    assert all(kept().has(piece) for piece in PIECES)
 
 
 @pytest.mark.parametrize("first", [[], PIECES], ids=["fetched", "asked"])
