@@ -41,22 +41,25 @@ class ByteLru(Generic[Value]):
         """Whether there is a value under ``key``, which does not count as a use."""
         return key in self._kept
 
-    def put(self, key: Hashable, value: Value, size: int) -> None:
-        """Keep a value of ``size`` bytes, unless it alone exceeds the capacity."""
+    def put(self, key: Hashable, value: Value, size: int) -> list[Hashable]:
+        """Keep a value of ``size`` bytes, unless it alone exceeds the capacity; what was dropped for it."""
         # it would push out all else, and itself be gone at the next one
         if size > self.capacity:
-            return
+            return []
         self._kept.pop(key, None)
         self.nbytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
         self._kept[key] = value
-        self.shrink(self.capacity)
+        return self.shrink(self.capacity)
 
-    def shrink(self, nbytes: int) -> None:
-        """Drop values until at most ``nbytes`` bytes are kept."""
+    def shrink(self, nbytes: int) -> list[Hashable]:
+        """Drop values until at most ``nbytes`` bytes are kept; their keys."""
+        dropped = []
         while self._kept and self.nbytes > nbytes:
             key, _ = self._kept.popitem(last=False)
             self.nbytes -= self._sizes.pop(key)
+            dropped.append(key)
+        return dropped
 
     def recount(self) -> None:
         """Sum the sizes again, after a fork in the middle of a ``put``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -33,6 +33,8 @@ class BlockCache:
 
     def __init__(self, capacity: int, *, inherited: bool = False) -> None:
         self.capacity = capacity
+        #: Told of blocks that were dropped to make room for others.
+        self.on_drop: Callable[[Sequence[Hashable]], object] | None = None
         self._claims = Claims()
         self._start_empty()
         forks.renew_in_child(self, BlockCache._inherit if inherited else BlockCache._start_empty)
@@ -89,7 +91,8 @@ class BlockCache:
     def put(self, key: Hashable, array: NDArray[Any]) -> None:
         """Keep ``array``, unless it alone is more than the capacity."""
         with self._lock:
-            self._lru.put(key, array, _nbytes(array))
+            dropped = self._lru.put(key, array, _nbytes(array))
+        self._tell(dropped)
 
     def make_room(self, nbytes: int) -> None:
         """Drop what must go before ``nbytes`` more are kept.
@@ -97,12 +100,17 @@ class BlockCache:
         So these are never in memory together.
         """
         with self._lock:
-            self._lru.shrink(self.capacity - nbytes)
+            dropped = self._lru.shrink(self.capacity - nbytes)
+        self._tell(dropped)
 
     def clear(self) -> None:
         """Drop everything."""
         with self._lock:
             self._lru.shrink(-1)
+
+    def _tell(self, dropped: Sequence[Hashable]) -> None:
+        if dropped and self.on_drop is not None:
+            self.on_drop(dropped)
 
     def _inherit(self) -> None:
         # Only the thread that forked lives on. Others stopped between steps of the interpreter,

@@ -23,7 +23,7 @@ from globidx.core.values import dtypes
 from globidx.core.windows.anchors import Offsets
 from globidx.disk.files.blocks import BlockCache, copy_runs
 from globidx.disk.files.lru import HandleCache
-from globidx.disk.index.shared_chunks import SharedChunks
+from globidx.disk.index.shared_chunks import ChunkKey, SharedChunks
 from globidx.disk.index.snapshot import Snapshot
 from globidx.disk.reading.advice import Advice
 from globidx.disk.reading.counters import Counters
@@ -62,13 +62,17 @@ class FieldSpec(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Rows of a file, or of a sequence in it, that are read at once for a field."""
+    """Rows of a file, or of a sequence in it, that are read at once for a field.
+
+    ``key`` is that of the chunk which is kept of them, None where none is.
+    """
 
     file: int
     number: int
     field: FieldSpec
     start: int
     stop: int
+    key: ChunkKey | None = None
 
 
 class _Wanted(NamedTuple):
@@ -119,11 +123,8 @@ class Batch:
         return columns
 
     def needs(self, fields: Sequence[FieldSpec]) -> Iterator[Need]:
-        """The rows that have to be read for these fields, as far as that can be told before.
-
-        Not those of chunks that are decoded, or are being so by another thread.
-        """
-        told, cached = set(), self._cached
+        """The rows that these fields take, as far as that can be told before, kept chunks included."""
+        told = set()
         for field in fields:
             if field.is_mask or field.crop is not None:
                 continue
@@ -138,11 +139,10 @@ class Batch:
                 key, rows = (*self._key(wanted), run.file, run.chunk), self._at_once(run, wanted)
                 # members of one array are read together
                 at = (*key, rows, field.offsets if run.chunk < 0 else None)
-                # in this sequence: a chunk is kept before it is claimed no more
-                if at in told or (run.chunk >= 0 and (cached.is_claimed(key) or cached.has(key))):
-                    continue
-                told.add(at)
-                yield Need(*self._now.units.place(run.file), field, *rows)
+                if at not in told:
+                    told.add(at)
+                    place = self._now.units.place(run.file)
+                    yield Need(*place, field, *rows, key if run.chunk >= 0 else None)
 
     def _at_once(self, run: Run, wanted: _Wanted) -> tuple[int, int]:
         """The rows that are read with those of a run: all of a row of chunks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import compress, product
@@ -33,7 +33,7 @@ from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.sources import LeadingSource, Rows
 from globidx.disk.reading.takes import Column, rows_of
 from globidx.disk.remote.ahead import Wish
-from globidx.disk.remote.foresight import Foresight, Wishes
+from globidx.disk.remote.foresight import Foresight, Relied, Wishes
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Objects
 from globidx.disk.remote.options import server_of
@@ -234,23 +234,49 @@ class Reader:
         return line.foresight, partial(self._wishes, line, now, moment)
 
     def _wishes(
-        self, line: Line, now: Snapshot, moment: Moment, ids: Sequence[int]
+        self, line: Line, now: Snapshot, moment: Moment, ids: Sequence[int], relied: Relied
     ) -> Iterator[list[Wish]]:
-        """What a batch asks servers for, its files opened at the same time.
+        """What a batch asks servers for; what it finds decoded is ``relied`` on.
 
         What cannot be had is left to be told when the batch is read.
         """
         with suppress(*_UNREADABLE):
-            needs = list(self._needs(now, moment, ids))
+            kept, needs, claimed = self._kept_of(now), list[Need](), set[Hashable]()
+            for need in self._needs(now, moment, ids):
+                if need.key is not None:
+                    # in this sequence: it may go at once, and is kept before it is claimed no more
+                    relied[need.key] = partial(self._asked, line, now, [need])
+                    is_claimed = kept.is_claimed(need.key)
+                    if kept.has(need.key):
+                        continue
+                    relied.pop(need.key, None)
+                    if is_claimed:
+                        claimed.add(need.key)
+                needs.append(need)
+            yield from self._asked(line, now, needs, claimed)
+
+    def _asked(
+        self, line: Line, now: Snapshot, needs: Sequence[Need], claimed: Collection[Hashable] = ()
+    ) -> Iterator[list[Wish]]:
+        """What servers are asked for on account of some needs, files opened at the same time."""
+        with suppress(*_UNREADABLE):
             files = list(dict.fromkeys(need.file for need in needs))
             # one that cannot be opened is waited for here once, and where it is read
             opened = set(compress(files, line.openers.map(partial(self._touch, now), files)))
             sources = [(self._far_source(now, need), need) for need in needs if need.file in opened]
-            rows = [Rows(one, *need[3:]) for one, need in sources if hasattr(one, "pieces")]
+            rows = [
+                (Rows(one, need.start, need.stop), need.key in claimed)
+                for one, need in sources
+                if hasattr(one, "pieces")
+            ]
             leading = [(one, need) for one, need in sources if hasattr(one, "then")]
-            first = [found for one, need in leading for found in one.first(*need[3:])]
+            first = [found for one, need in leading for found in one.first(need.start, need.stop)]
+            in_hand = _wished(line, [one for one, is_claimed in rows if is_claimed])
             # once for what follows here, and once for the batch
-            yield _wished(line, rows + first + first)
+            free = _wished(
+                line, [one for one, is_claimed in rows if not is_claimed] + first + first
+            )
+            yield free + [wish._replace(is_claimed=True) for wish in in_hand]
             then = [found for one, need in leading for found in _then(one, need)]
             yield _wished(line, then)
 
@@ -335,7 +361,9 @@ class Reader:
         self.line: Line | None = None
         if is_remote(self.manager.now.root):
             around = None if self.local_cache is None else self._kept_on_disk
-            self.line = Line(self.bounds, self.manager.layout.storage_options, around=around)
+            self.line = line = Line(self.bounds, self.manager.layout.storage_options, around=around)
+            # not by way of this reader, which would then be freed late
+            self.cached.on_drop = line.gone
         # what is far is not to be asked again for where chunks lie
         self._indexes = ShardIndexes(self.cached if self.line is None else BlockCache(_INDEX_BYTES))
         self._kept = Kept(self.cached)

@@ -27,11 +27,15 @@ _MOST_TAKES = 1024
 
 
 class Wish(NamedTuple):
-    """A piece that will be asked for, and about how many bytes it has."""
+    """A piece that will be asked for, and about how many bytes it has.
+
+    With ``is_claimed`` some thread is decoding it, or waits for it to do so.
+    """
 
     objects: Objects
     piece: Piece
     nbytes: int
+    is_claimed: bool = False
 
     @property
     def key(self) -> tuple[str, Piece]:
@@ -101,17 +105,18 @@ class Ahead:
     ) -> None:
         """Fetch what a batch will ask for, each piece as often as it is wished for.
 
-        Not what some batch has ``taken`` ``since``: whoever found out these wishes did not see it
-        decoded yet. ``again``, only what is not on its way for this batch. What a batch needs that is
-        read now goes first. What is kept on a disk of this machine comes sooner when it is asked for.
+        Of what is claimed, or some batch has ``taken`` ``since``, only what is here or on its way is
+        kept for this batch, too: it may find the rest decoded, which whoever found out these wishes
+        did not see yet. ``again``, only what is not on its way for this batch. What a batch needs that
+        is read now goes first. What is kept on a disk of this machine comes sooner when it is asked
+        for.
         """
         wishes = [one for one in wishes if not _is_kept(one)]
         with self._changed:
             if ticket not in self._expected():
                 return
             had = set(self._wanted_by.get(ticket, ())) & self._kept.keys() if again else set()
-            if since is not None:
-                had |= {one.key for one in wishes if self._takes.get(one.key, -1) >= since}
+            had |= {one.key for one in wishes if self._is_in_hand(one, since)} - self._kept.keys()
             fetches = list(self._fetches(ticket, [one for one in wishes if one.key not in had]))
             if any(ticket in _firsts(loops) for loops in self._readers.values()):
                 self._waiting.extendleft(reversed(fetches))
@@ -182,6 +187,10 @@ class Ahead:
     def _loops(self) -> list[_Loop]:
         """Those of this thread, the one that it is in first."""
         return self._readers.setdefault(_Reader(threading.current_thread()), [])
+
+    def _is_in_hand(self, wish: Wish, since: int | None) -> bool:
+        """Whether a thread has claimed a piece, or taken it since."""
+        return wish.is_claimed or (since is not None and self._takes.get(wish.key, -1) >= since)
 
     def _expected(self) -> set[Hashable]:
         return {one for loops in self._readers.values() for loop in loops for one in loop.tickets}

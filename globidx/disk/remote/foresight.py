@@ -11,9 +11,12 @@ from globidx.disk.remote.ahead import Ahead, Wish
 from globidx.disk.remote.hands import Hands
 
 Ids = tuple[int, ...]
-#: Finds out what a batch asks for, and asks for each part of it before it goes on to find out what
-#: follows from that; it may wait for servers, and raises nothing.
-Wishes = Callable[[Ids], Iterable[Sequence[Wish]]]
+#: Finds out what is asked for, each part of it before what follows from that; it may wait for servers.
+Parts = Iterable[Sequence[Wish]]
+#: By key, what a batch counts on finding decoded, and what would be asked for if it went.
+Relied = dict[Hashable, Callable[[], Parts]]
+#: Finds out what a batch asks for, and notes what it counts on.
+Wishes = Callable[[Ids, Relied], Parts]
 
 
 class Foresight:
@@ -48,6 +51,14 @@ class Foresight:
         if plan is not None:
             plan.complete()
 
+    def gone(self, keys: Iterable[Hashable]) -> None:
+        """Have asked for what was decoded when batches were planned that count on it, and has gone since."""
+        with self._lock:
+            plans = list(self._plans.values())
+        for plan in plans:
+            for again in plan.lost(keys):
+                self._planner.put(_Loss(plan, again))
+
     def _expect(self, tickets: list[Ids], wishes: Wishes, *, aside: int | None = None) -> None:
         # at once, or another thread would find a batch expected that has no plan
         with self._lock:
@@ -81,6 +92,7 @@ class _Plan:
         self._members = frozenset(batch)
         self._lock = threading.Lock()
         self._is_made = self._is_complete = False
+        self._relied: Relied = {}
 
     def covers(self, ids: Sequence[int]) -> bool:
         return self._members.issuperset(ids)
@@ -98,8 +110,21 @@ class _Plan:
         with self._lock:
             if not self._is_made and self.batch in self._ahead.expected:
                 self._is_made, since = True, self._ahead.taken
-                for some in self._wishes(self.batch):
+                for some in self._wishes(self.batch, self._relied):
                     self._ahead.want(self.batch, some, since=since)
+
+    def lost(self, keys: Iterable[Hashable]) -> list[Callable[[], Parts]]:
+        """What was counted on of these keys."""
+        lost = [self._relied.pop(key, None) for key in keys] if self._relied else []
+        return [again for again in lost if again is not None]
+
+    def want_again(self, again: Callable[[], Parts]) -> None:
+        """Want what was lost, unless whoever reads the batch has looked himself."""
+        with self._lock:
+            if not self._is_complete and self.batch in self._ahead.expected:
+                since = self._ahead.taken
+                for some in again():
+                    self._ahead.want(self.batch, some, since=since, again=True)
 
     def complete(self) -> None:
         is_made = self._is_made
@@ -108,9 +133,24 @@ class _Plan:
             if is_made and not self._is_complete and self.batch in self._ahead.expected:
                 # the first part: to find out what follows takes pieces that the batch takes, too
                 since = self._ahead.taken
-                first = next(iter(self._wishes(self.batch)), ())
+                first = next(iter(self._wishes(self.batch, {})), ())
                 self._ahead.want(self.batch, first, since=since, again=True)
             self._is_complete = True
+            self._relied.clear()
 
     def drop(self) -> None:
         """Nothing: what is not planned ahead is planned when it is read."""
+
+
+class _Loss:
+    """Something that a batch counted on and that has gone."""
+
+    def __init__(self, plan: _Plan, again: Callable[[], Parts]) -> None:
+        self._plan, self._again = plan, again
+
+    def make(self) -> None:
+        with suppress(Exception):
+            self._plan.want_again(self._again)
+
+    def drop(self) -> None:
+        """Nothing, as of a plan."""

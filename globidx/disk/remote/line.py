@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -89,6 +89,10 @@ class Line:
     def map(self, function: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
         """Call a function that waits, for all that is given at the same time."""
         return self.hands.map(function, given)
+
+    def gone(self, keys: Sequence[Hashable]) -> None:
+        """Learn of what was decoded and kept, and is no more: coming batches may count on it."""
+        self.foresight.gone(keys)
 
     def forget(self) -> None:
         """Take objects as they are from here on, whatever they were, also those fetched ahead."""

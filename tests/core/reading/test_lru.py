@@ -10,6 +10,14 @@ steps = st.lists(
 )
 
 
+def shrunk_to(capacity, model):
+    """The keys of what is cut off the front of a list of pairs, so that their sizes fit."""
+    cut = []
+    while sum(size for _, size in model) > capacity:
+        cut.append(model.pop(0)[0])
+    return cut
+
+
 @given(st.integers(4, 12), steps, st.integers(0, 12))
 def test_the_values_last_used_are_kept_and_no_others(capacity, steps, shrunk):
     """After any gets and puts, and after making room."""
@@ -17,21 +25,18 @@ def test_the_values_last_used_are_kept_and_no_others(capacity, steps, shrunk):
     for is_put, key, size in steps:
         held = next((pair for pair in model if pair[0] == key), None)
         if is_put and size <= capacity:
-            lru.put(key, f"{key}", size)
+            dropped = lru.put(key, f"{key}", size)
             model = [pair for pair in model if pair[0] != key] + [(key, size)]
-            while sum(size for _, size in model) > capacity:
-                model.pop(0)
+            assert dropped == shrunk_to(capacity, model)
         elif is_put:
-            lru.put(key, f"{key}", size)  # too large: what is there stays
+            assert lru.put(key, f"{key}", size) == []  # too large: what is there stays
         else:
             assert lru.get(key) == (None if held is None else f"{key}")
             if held is not None:
                 model.remove(held)
                 model.append(held)
         assert lru.nbytes == sum(size for _, size in model)
-    lru.shrink(shrunk)
-    while sum(size for _, size in model) > shrunk:
-        model.pop(0)
+    assert lru.shrink(shrunk) == shrunk_to(shrunk, model)
     assert lru.nbytes == sum(size for _, size in model)
     lru.nbytes = -1
     lru.recount()

