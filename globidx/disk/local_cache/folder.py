@@ -26,7 +26,7 @@ _log = logging.getLogger("globidx")
 #: The file that says that a folder is such a cache, and its bound.
 _MARKER = "globidx-cache.json"
 _VERSION = 1
-#: The file whose time is that of the last refresh.
+#: The file that says when there was the last refresh, in ns.
 _REFRESHED = "refreshed"
 _OWN = {_MARKER, _REFRESHED, "chunks", "ledger", "lock", "not_soon", "oldest"}
 #: How long a process waits for others that write, in seconds, before it goes on without.
@@ -117,21 +117,20 @@ class LocalCache:
     @property
     def refreshed(self) -> int:
         """When one of those that use it has refreshed its index last, in ns; 0 if none has."""
-        with suppress(OSError):
-            # by a clock that was ahead, nothing would count
-            return min(os.stat(self.path / _REFRESHED).st_mtime_ns, self._clock())
-        return 0
+        noted = self._noted_refresh()
+        # nothing counts by a note that is damaged, or of a clock that was ahead
+        return self._clock() if noted is None else noted
 
     def note_refresh(self, moment: int) -> None:
         """Let those that come later know of a refresh of that moment, in ns."""
-        if moment <= self.refreshed:
+        noted = self._noted_refresh()
+        if noted is not None and noted >= moment:
             return
         with suppress(OSError), self._held():
-            # of two at the same time the later one counts
-            if moment > self.refreshed:
-                path = self.path / _REFRESHED
-                path.touch()
-                self._touch(path, moment)
+            # of two at the same time the later one counts; what nobody can know was just now
+            noted = self._noted_refresh()
+            moment = self._clock() if noted is None else max(noted, moment)
+            write_atomic(self.path / _REFRESHED, str(moment).encode())
 
     def has(self, identity: Identity) -> bool:
         """Whether there is an entry, whole or damaged."""
@@ -230,6 +229,14 @@ class LocalCache:
 
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         return (pair for pair in self._ledger.entries() if not is_temporary(pair[1].name))
+
+    def _noted_refresh(self) -> int | None:
+        """The refresh that is noted, 0 without one; None for what cannot be."""
+        try:
+            noted = int((self.path / _REFRESHED).read_bytes())
+        except (OSError, ValueError) as error:
+            return None if isinstance(error, ValueError) else 0
+        return noted if 0 <= noted <= self._clock() else None
 
     def _write(self, identity: Identity, found: Found, asked: int | None) -> None:
         now = self._clock()

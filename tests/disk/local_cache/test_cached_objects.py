@@ -1,17 +1,15 @@
 """Objects that are kept: asked for once, right whatever becomes of the server and of them."""
 
-import os
 import pickle
 import threading
 import urllib.error
 import urllib.request
 from functools import partial
-from pathlib import Path
 
 import pytest
 from servers import Server
 
-from globidx.disk.local_cache import entry
+from globidx.disk.local_cache import entry, folder
 from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, Counts
 from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.line import Line
@@ -196,20 +194,35 @@ def test_later_runs_know_of_a_refresh(far, kept, clock):
     later.count_from(early)
     assert not any(kept().has(piece) for piece in PIECES)
     assert kept().get(Piece("b")).data == b"BBBB" and old[2].data == b"bbbb"
-    # by a clock that was ahead it is one of now
-    ahead = clock() + 30 * COUNTS_FOR
-    os.utime(later._cache.path / "refreshed", ns=(ahead, ahead))
-    new = kept()
-    assert not any(new.has(piece) for piece in PIECES)
+
+
+@pytest.mark.parametrize("noted", [f"{NOW + 30 * COUNTS_FOR}", "", "-1", "\x00 much"])
+def test_a_refresh_of_which_the_time_cannot_be_known_was_just_now(far, kept, clock, noted):
+    """By a clock that was ahead, or damaged. It is noted so, and what is told from then on counts for all."""
+    kept().get_many(PIECES)
+    (kept()._cache.path / "refreshed").write_text(noted)
+    for _ in range(2):
+        new = kept()
+        assert not any(new.has(piece) for piece in PIECES)
+        new.count_from(0)
     new.get_many(PIECES)
-    assert all(new.has(piece) for piece in PIECES)
+    for _ in range(2):
+        assert all(kept().has(piece) for piece in PIECES)
+
+
+def test_what_a_link_leads_to_is_left_alone(far, kept, clock, tmp_path):
+    """The note of a refresh takes the place of the link."""
+    objects = kept()
+    (objects._cache.path / "refreshed").symlink_to(tmp_path / "victim")
+    objects.count_from(clock())
+    assert not (tmp_path / "victim").exists() and kept()._counts_from == objects._counts_from
 
 
 def test_a_refresh_that_cannot_be_noted_counts_for_this_run(far, kept, clock, monkeypatch):
     """Where the folder is another user's."""
     kept().get_many(PIECES)
     objects = kept()
-    monkeypatch.setattr(Path, "touch", refused)
+    monkeypatch.setattr(folder, "write_atomic", refused)
     objects.count_from(clock())
     assert not any(objects.has(piece) for piece in PIECES)
     assert all(kept().has(piece) for piece in PIECES)
