@@ -237,6 +237,16 @@ def test_others_that_stream_stand_beside_ours_over_the_same_server(tmp_path):
         assert row["items"] == 256 and 16 <= row["mib"] < 16.2 and row["again"] < 1.01
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_room_for_some_chunks_has_a_row_for_each_part(tmp_path):
+    """With room for all, each chunk is asked for once; the two that were read before are there."""
+    path = tmp_path / "figures.json"
+    said = run("remote_room.py", "--quick", "--json", path).splitlines()
+    rows = {row["part"]: row["requests"] for row in json.loads(path.read_text())}
+    assert len(rows) == 6 and rows[1.5] == 14 and min(rows.values()) >= 14
+    assert said[0].split("  ")[0] == "room for" and len(said) == 10
+
+
 def test_what_is_asked_of_a_server_of_the_benchmarks_is_counted_byte_by_byte(tmp_path, monkeypatch):
     """Ranges as far as the object goes, what is asked for again once more, and no bytes of heads."""
     monkeypatch.syspath_prepend(BENCH)
