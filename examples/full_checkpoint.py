@@ -71,9 +71,9 @@ def main() -> None:
                 save(run, how, step, manager, model, optimizer)
     if dist.get_rank() == 0:
         print(f"from step {start} to {step}; trained on each sample once: {bool((network.seen == 1).all())}")
-    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main()  # its model is gone before the group: torch may hang in a DDP model that outlives it
+    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
+    dist.destroy_process_group()

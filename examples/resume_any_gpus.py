@@ -71,9 +71,9 @@ def main() -> None:
                 if step % args.save_every == 0:
                     save(manager, model, args.run, step)
     save(manager, model, args.run, step)
-    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main()  # its model is gone before the group: torch may hang in a DDP model that outlives it
+    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
+    dist.destroy_process_group()

@@ -42,9 +42,9 @@ def main() -> None:
     if dist.get_rank() == 0:
         often = torch.bincount(network.seen).tolist()  # how many samples it has seen never, once, twice, ...
         print(f"{'stopped' if run.preempted else 'done'} at step {run.step}; samples by times seen: {often}")
-    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main()  # its model is gone before the group: torch may hang in a DDP model that outlives it
+    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
+    dist.destroy_process_group()

@@ -33,9 +33,9 @@ def main() -> None:
         dist.all_reduce(seen)
         if dist.get_rank() == 0:
             print(f"epoch {epoch}: {int(seen.sum())} samples, each {'once' if (seen == 1).all() else 'NOT once'}")
-    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main()  # its model is gone before the group: torch may hang in a DDP model that outlives it
+    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
+    dist.destroy_process_group()

@@ -44,10 +44,11 @@ def main(data, run, workers, kill_rank, kill_step):
                 if step % 3 == 0:
                     manager.save(step)
         manager.save(step)
-    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
     main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+    # after the model is gone: torch may hang in a DDP model that outlives its group
+    dist.monitored_barrier()  # torch's threads let go of all tensors: one that still held some could abort the exit
+    dist.destroy_process_group()
