@@ -398,7 +398,7 @@ def test_batches_that_many_foresee_are_planned_and_read():
     hands, stock = Hands(4), Stock()
     foresight, plans = Foresight(Ahead(hands, 10**6)), []
 
-    def wishes(ids, relied):
+    def wishes(ids, rely):
         plans.append(ids)
         yield [Wish(stock, Piece(str(id)), SIZE) for id in ids]
 

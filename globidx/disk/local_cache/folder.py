@@ -234,8 +234,10 @@ class LocalCache:
         """The refresh that is noted, 0 without one; None for what cannot be."""
         try:
             noted = int((self.path / _REFRESHED).read_bytes())
-        except (OSError, ValueError) as error:
-            return None if isinstance(error, ValueError) else 0
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError):
+            return None
         return noted if 0 <= noted <= self._clock() else None
 
     def _write(self, identity: Identity, found: Found, asked: int | None) -> None:

@@ -33,7 +33,7 @@ from globidx.disk.reading.packings import ByPacking
 from globidx.disk.reading.sources import LeadingSource, Rows
 from globidx.disk.reading.takes import Column, rows_of
 from globidx.disk.remote.ahead import Wish
-from globidx.disk.remote.foresight import Foresight, Relied, Wishes
+from globidx.disk.remote.foresight import Foresight, Rely, Wishes
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Objects
 from globidx.disk.remote.options import server_of
@@ -234,29 +234,37 @@ class Reader:
         return line.foresight, partial(self._wishes, line, now, moment)
 
     def _wishes(
-        self, line: Line, now: Snapshot, moment: Moment, ids: Sequence[int], relied: Relied
+        self, line: Line, now: Snapshot, moment: Moment, ids: Sequence[int], rely: Rely
     ) -> Iterator[list[Wish]]:
-        """What a batch asks servers for; what it finds decoded is ``relied`` on.
+        """What a batch asks servers for, its files opened at the same time.
 
         What cannot be had is left to be told when the batch is read.
         """
         with suppress(*_UNREADABLE):
-            kept, needs, claimed = self._kept_of(now), list[Need](), set[Hashable]()
-            for need in self._needs(now, moment, ids):
-                if need.key is not None:
-                    # in this sequence: it may go at once, and is kept before it is claimed no more
-                    relied[need.key] = partial(self._asked, line, now, [need])
-                    is_claimed = kept.is_claimed(need.key)
-                    if kept.has(need.key):
-                        continue
-                    relied.pop(need.key, None)
-                    if is_claimed:
-                        claimed.add(need.key)
-                needs.append(need)
-            yield from self._asked(line, now, needs, claimed)
+            yield from self._lacking(line, now, list(self._needs(now, moment, ids)), rely)
+
+    def _lacking(
+        self, line: Line, now: Snapshot, needs: Sequence[Need], rely: Rely
+    ) -> Iterator[list[Wish]]:
+        """What servers are asked for of what is needed; what is decoded is relied on."""
+        kept, far, claimed = self._kept_of(now), list[Need](), set[Hashable]()
+        for need in needs:
+            key = need.key
+            if key is not None and (kept.is_claimed(key) or kept.has(key)):
+                # of what processes share, nobody tells what goes
+                if self._shared is None:
+                    rely(key, partial(self._lacking, line, now, [need]))
+                # once more, for it may have gone before; and it is kept before it is claimed no more
+                is_claimed = kept.is_claimed(key)
+                if kept.has(key):
+                    continue
+                if is_claimed:
+                    claimed.add(key)
+            far.append(need)
+        return self._asked(line, now, far, claimed)
 
     def _asked(
-        self, line: Line, now: Snapshot, needs: Sequence[Need], claimed: Collection[Hashable] = ()
+        self, line: Line, now: Snapshot, needs: Sequence[Need], claimed: Collection[Hashable]
     ) -> Iterator[list[Wish]]:
         """What servers are asked for on account of some needs, files opened at the same time."""
         with suppress(*_UNREADABLE):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 from globidx.disk.files import forks
 from globidx.disk.remote.ahead import Ahead, Wish
@@ -13,10 +14,11 @@ from globidx.disk.remote.hands import Hands
 Ids = tuple[int, ...]
 #: Finds out what is asked for, each part of it before what follows from that; it may wait for servers.
 Parts = Iterable[Sequence[Wish]]
-#: By key, what a batch counts on finding decoded, and what would be asked for if it went.
-Relied = dict[Hashable, Callable[[], Parts]]
+#: Notes that what has this key is counted on, and what would find out what to ask for if it went.
+Rely = Callable[[Hashable, "Again"], object]
+Again = Callable[[Rely], Parts]
 #: Finds out what a batch asks for, and notes what it counts on.
-Wishes = Callable[[Ids, Relied], Parts]
+Wishes = Callable[[Ids, Rely], Parts]
 
 
 class Foresight:
@@ -54,10 +56,17 @@ class Foresight:
     def gone(self, keys: Iterable[Hashable]) -> None:
         """Have asked for what was decoded when batches were planned that count on it, and has gone since."""
         with self._lock:
-            plans = list(self._plans.values())
-        for plan in plans:
-            for again in plan.lost(keys):
-                self._planner.put(_Loss(plan, again))
+            lost = [plans for key in keys if (plans := self._relied.pop(key, None))]
+        for plans in lost:
+            self._planner.put(_Loss(self, plans))
+
+    def rely(self, plans: Iterable[_Plan], key: Hashable, again: Again) -> None:
+        """Note that plans, as far as they are expected, count on what has this key."""
+        with self._lock:
+            for plan in plans:
+                if self._plans.get(plan.batch) is plan:
+                    self._relied.setdefault(key, {})[plan] = again
+                    plan.relied.add(key)
 
     def _expect(self, tickets: list[Ids], wishes: Wishes, *, aside: int | None = None) -> None:
         # at once, or another thread would find a batch expected that has no plan
@@ -67,17 +76,28 @@ class Foresight:
             # of no ids there is nothing to find out
             unknown = set(self.ahead.expect(tickets, aside=aside, anew=anew)) - {()}
             new: dict[Hashable, _Plan] = {
-                batch: _Plan(self.ahead, batch, wishes) for batch in tickets if batch in unknown
+                batch: _Plan(self, batch, wishes) for batch in tickets if batch in unknown
             }
+            for gone in (self._plans.keys() - self.ahead.expected) | new.keys():
+                self._forget(self._plans.pop(gone, None))
             self._plans |= new
-            for gone in self._plans.keys() - self.ahead.expected:
-                del self._plans[gone]
         for plan in new.values():
             self._planner.put(plan)
+
+    def _forget(self, plan: _Plan | None) -> None:
+        if plan is None:
+            return
+        for key in plan.relied:
+            plans = self._relied.get(key, {})
+            plans.pop(plan, None)
+            if not plans:
+                self._relied.pop(key, None)
 
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._plans: dict[Hashable, _Plan] = {}
+        #: By key, the plans that count on it.
+        self._relied: dict[Hashable, dict[_Plan, Again]] = {}
         self._planner = Hands(1)
 
 
@@ -87,12 +107,14 @@ class _Plan:
     What was decoded and kept when the planner looked may have gone since.
     """
 
-    def __init__(self, ahead: Ahead, batch: Ids, wishes: Wishes) -> None:
-        self._ahead, self.batch, self._wishes = ahead, batch, wishes
+    def __init__(self, foresight: Foresight, batch: Ids, wishes: Wishes) -> None:
+        self._ahead, self.batch, self._wishes = foresight.ahead, batch, wishes
+        self._rely = partial(foresight.rely, [self])
+        #: The keys that it counts on, or has.
+        self.relied: set[Hashable] = set()
         self._members = frozenset(batch)
         self._lock = threading.Lock()
         self._is_made = self._is_complete = False
-        self._relied: Relied = {}
 
     def covers(self, ids: Sequence[int]) -> bool:
         return self._members.issuperset(ids)
@@ -110,21 +132,19 @@ class _Plan:
         with self._lock:
             if not self._is_made and self.batch in self._ahead.expected:
                 self._is_made, since = True, self._ahead.taken
-                for some in self._wishes(self.batch, self._relied):
+                for some in self._wishes(self.batch, self._rely):
                     self._ahead.want(self.batch, some, since=since)
 
-    def lost(self, keys: Iterable[Hashable]) -> list[Callable[[], Parts]]:
-        """What was counted on of these keys."""
-        lost = [self._relied.pop(key, None) for key in keys] if self._relied else []
-        return [again for again in lost if again is not None]
+    @property
+    def is_coming(self) -> bool:
+        """Whether nobody has begun to read the batch, as somebody will."""
+        return not self._is_complete and self.batch in self._ahead.expected
 
-    def want_again(self, again: Callable[[], Parts]) -> None:
+    def want_again(self, wishes: Sequence[Wish], since: int) -> None:
         """Want what was lost, unless whoever reads the batch has looked himself."""
         with self._lock:
-            if not self._is_complete and self.batch in self._ahead.expected:
-                since = self._ahead.taken
-                for some in again():
-                    self._ahead.want(self.batch, some, since=since, again=True)
+            if self.is_coming:
+                self._ahead.want(self.batch, wishes, since=since, again=True)
 
     def complete(self) -> None:
         is_made = self._is_made
@@ -133,24 +153,34 @@ class _Plan:
             if is_made and not self._is_complete and self.batch in self._ahead.expected:
                 # the first part: to find out what follows takes pieces that the batch takes, too
                 since = self._ahead.taken
-                first = next(iter(self._wishes(self.batch, {})), ())
+                first = next(iter(self._wishes(self.batch, _Plan._ignore)), ())
                 self._ahead.want(self.batch, first, since=since, again=True)
             self._is_complete = True
-            self._relied.clear()
+
+    @staticmethod
+    def _ignore(key: Hashable, again: Again) -> None:
+        """It is read now."""
 
     def drop(self) -> None:
         """Nothing: what is not planned ahead is planned when it is read."""
 
 
 class _Loss:
-    """Something that a batch counted on and that has gone."""
+    """Something that has gone, and the plans that counted on it."""
 
-    def __init__(self, plan: _Plan, again: Callable[[], Parts]) -> None:
-        self._plan, self._again = plan, again
+    def __init__(self, foresight: Foresight, plans: Mapping[_Plan, Again]) -> None:
+        self._foresight, self._plans = foresight, plans
 
     def make(self) -> None:
-        with suppress(Exception):
-            self._plan.want_again(self._again)
+        # as where a plan is made
+        with suppress(BaseException):
+            coming = [plan for plan in self._plans if plan.is_coming]
+            since = self._foresight.ahead.taken
+            # one look for all: it may have been decoded again
+            for again in [self._plans[plan] for plan in coming[:1]]:
+                for some in again(partial(self._foresight.rely, coming)):
+                    for plan in coming:
+                        plan.want_again(some, since)
 
     def drop(self) -> None:
         """Nothing, as of a plan."""

@@ -22,7 +22,7 @@ def seen():
     ahead = Ahead(hands, 10**6)
     plans = []
 
-    def wishes(ids, relied):
+    def wishes(ids, rely):
         plans.append((ids, threading.current_thread()))
         yield [Wish(stock, Piece(str(id)), SIZE) for id in ids]
 
@@ -56,9 +56,9 @@ def test_what_was_kept_when_a_batch_was_planned_and_has_gone_is_asked_for_at_onc
     foresight, wishes, plans, stock, objects = seen
     kept = [{1, 2, 3}, set()]
 
-    def lacking(ids, relied):
+    def lacking(ids, rely):
         gone = kept[0] if threading.current_thread() is not threading.main_thread() else kept[1]
-        for some in wishes(ids, relied):
+        for some in wishes(ids, rely):
             yield [one for one in some if int(one.piece.key) not in gone]
 
     foresight.tell([[9], [1, 2, 3, 4]], lacking)
@@ -169,12 +169,12 @@ def test_what_another_thread_takes_while_a_batch_is_looked_at_is_not_fetched_aga
     """It is being decoded there, which whoever looked did not see yet."""
     foresight, wishes, _, stock, objects = seen
 
-    def late(ids, relied):
+    def late(ids, rely):
         if ids == (3,):
-            yield from wishes(ids, relied)
+            yield from wishes(ids, rely)
         elif threading.current_thread() is threading.main_thread():
             in_threads(1, lambda _: objects.get(Piece("2")))
-            yield from wishes(ids, relied)
+            yield from wishes(ids, rely)
 
     foresight.tell([[1, 2], [3]], late)
     stock.await_asked(1)
@@ -189,11 +189,11 @@ def test_what_a_batch_counts_on_is_asked_for_when_it_goes(seen):
 
     gate = threading.Event()
 
-    def decoded(ids, relied):
+    def decoded(ids, rely):
         if ids == (7,):
             assert gate.wait(30)
         for id in ids:
-            relied[id] = lambda id=id: [[Wish(stock, Piece(str(id)), SIZE)]]
+            rely(id, lambda rely, id=id: [[Wish(stock, Piece(str(id)), SIZE)]])
         yield []
 
     def planned():
@@ -218,6 +218,10 @@ def test_what_a_batch_counts_on_is_asked_for_when_it_goes(seen):
     assert objects.get(Piece("2")).size == SIZE
     foresight.tell([[2, 5], [7]], decoded)
     assert objects.get(Piece("2")).size == SIZE and planned() == ["2", "4", "5"]
+    # nothing is noted of batches that nobody expects
+    foresight.tell([[7], [8]], decoded)
+    foresight.tell([[8]], decoded)
+    assert planned() and foresight._relied.keys() == {8}
 
 
 @pytest.mark.parametrize("kind", [AssertionError, SystemExit, KeyboardInterrupt])
@@ -225,10 +229,10 @@ def test_what_a_users_function_raises_ends_no_planning(seen, kind):
     """It is called where the sample is read, too, and raises there; batches behind it are planned."""
     foresight, wishes, _, stock, objects = seen
 
-    def raising(ids, relied):
+    def raising(ids, rely):
         if ids == (2,):
             raise kind("planned")
-        yield from wishes(ids, relied)
+        yield from wishes(ids, rely)
 
     foresight.tell([[1], [2], [3]], raising)
     stock.await_asked(2)
