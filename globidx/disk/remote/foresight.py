@@ -135,15 +135,10 @@ class _Plan:
                 for some in self._wishes(self.batch, self._rely):
                     self._ahead.want(self.batch, some, since=since)
 
-    @property
-    def is_coming(self) -> bool:
-        """Whether nobody has begun to read the batch, as somebody will."""
-        return not self._is_complete and self.batch in self._ahead.expected
-
     def want_again(self, wishes: Sequence[Wish], since: int) -> None:
         """Want what was lost, unless whoever reads the batch has looked himself."""
         with self._lock:
-            if self.is_coming:
+            if not self._is_complete:
                 self._ahead.want(self.batch, wishes, since=since, again=True)
 
     def complete(self) -> None:
@@ -174,8 +169,9 @@ class _Loss:
     def make(self) -> None:
         # as where a plan is made
         with suppress(BaseException):
-            coming = [plan for plan in self._plans if plan.is_coming]
-            since = self._foresight.ahead.taken
+            ahead = self._foresight.ahead
+            expected, since = ahead.expected, ahead.taken
+            coming = [plan for plan in self._plans if plan.batch in expected]
             # one look for all: it may have been decoded again
             for again in [self._plans[plan] for plan in coming[:1]]:
                 for some in again(partial(self._foresight.rely, coming)):
