@@ -16,10 +16,12 @@ class ByteLru(Generic[Value]):
     no lock.
 
     >>> lru = ByteLru[str](10)
-    >>> lru.put("a", "A", 4); lru.put("b", "B", 4)
+    >>> lru.put("a", "A", 4), lru.put("b", "B", 4)
+    ([], [])
     >>> lru.get("a")
     'A'
     >>> lru.put("c", "C", 4)
+    ['b']
     >>> lru.get("b") is None, lru.get("a"), lru.nbytes
     (True, 'A', 8)
     """

@@ -254,7 +254,7 @@ class Reader:
                 # of what processes share, nobody tells what goes
                 if self._shared is None:
                     rely(key, partial(self._lacking, line, now, [need]))
-                # once more, for it may have gone before; and it is kept before it is claimed no more
+                # once more: it may have gone before. It is kept before it is claimed no more
                 is_claimed = kept.is_claimed(key)
                 if kept.has(key):
                     continue
