@@ -172,11 +172,13 @@ class _Loss:
             ahead = self._foresight.ahead
             expected, since = ahead.expected, ahead.taken
             coming = [plan for plan in self._plans if plan.batch in expected]
+            if not coming:
+                return
             # one look for all: it may have been decoded again
-            for again in [self._plans[plan] for plan in coming[:1]]:
-                for some in again(partial(self._foresight.rely, coming)):
-                    for plan in coming:
-                        plan.want_again(some, since)
+            again = self._plans[coming[0]]
+            for some in again(partial(self._foresight.rely, coming)):
+                for plan in coming:
+                    plan.want_again(some, since)
 
     def drop(self) -> None:
         """Nothing, as of a plan."""
