@@ -4,6 +4,8 @@ import sys
 import threading
 from contextlib import contextmanager
 
+#: Seconds until a thread that does not end is given up; after half of them, one that did not begin.
+_PATIENCE = 60
 #: Between two looks whether another thread is to go on, in seconds: as good as after each step.
 _TURN = 1e-6
 
@@ -27,8 +29,8 @@ def in_threads(count, work):
     start, failed, results = threading.Barrier(count), [], [None] * count
 
     def run(number):
-        start.wait()
         try:
+            start.wait(_PATIENCE / 2)
             results[number] = work(number)
         # raised again where the threads were started
         except BaseException as error:  # noqa: BLE001
@@ -39,7 +41,7 @@ def in_threads(count, work):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(_PATIENCE)
             assert not thread.is_alive()
     if failed:
         raise failed[0]

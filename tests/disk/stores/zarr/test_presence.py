@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 
 import numpy as np
 import pytest
 import zarr
+from files import run_python
 
 from globidx.disk.stores import base as stores
 from globidx.disk.stores.base import Looking
@@ -106,18 +106,29 @@ def test_a_file_without_bytes_is_absent_where_sizes_are_asked_for(tmp_path):
     assert found == {False: 0, True: 1}
 
 
+# A process of its own: a hook is never taken back, and before Python 3.12 no thread can be traced while one runs.
+COUNTED = """
+import sys
+from globidx.disk.stores import base as stores
+from globidx.disk.stores.base import Looking
+path, kind = sys.argv[1:]
+stores.audit(path, kind, "")  # modules are imported
+events = []
+sys.addaudithook(lambda event, args: events.append(event))
+with stores.auditor(path, kind, looking=Looking(sizes=False)) as look:
+    audit = look("", 0)
+scanned, opened = map(events.count, ("os.scandir", "open"))
+print(audit.absent, scanned, opened)
+"""
+
+
 @pytest.mark.parametrize(("name", "folders"), [("zarr2 dots", 1), ("zarr3 folders", 7)])
 def test_each_folder_is_listed_once_and_no_chunk_is_asked_for(tmp_path, name, folders):
     """Listing is what costs: counted by Python's own audit events, opened files too."""
     array = written(tmp_path / "s.zarr", range(23), **WRITERS[name])
     kind = f"zarr{array.metadata.zarr_format}"
-    stores.audit(tmp_path / "s.zarr", kind, "")  # modules are imported
-    events = []
-    sys.addaudithook(lambda event, args: events.append(event))
-    with stores.auditor(tmp_path / "s.zarr", kind, looking=Looking(sizes=False)) as look:
-        audit = look("", 0)
-    counts = {event: events.count(event) for event in ("os.scandir", "open")}
-    assert audit.absent == 0 and counts == {"os.scandir": folders, "open": 1}
+    told = run_python(COUNTED, tmp_path / "s.zarr", kind).stdout
+    assert told.split() == ["0", str(folders), "1"]
 
 
 def test_an_array_with_almost_nothing_written_is_counted_at_once(tmp_path):
