@@ -199,10 +199,10 @@ def main(urls):
                 for worker in multiprocessing.active_children():
                     os.kill(worker.pid, signal.SIGKILL)
     # torch's own, or that of a pipe whose end is gone
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError):
         # it had come back for the next batch
         committed += held
-        print("failed:", error, file=sys.stderr)
+        print("failed", flush=True)
     left = sampler.remaining
     rest = [int(id) for _, ids in DataLoader(dataset, 5, sampler=sampler) for id in ids]
     print("left", left, len(rest), sorted(committed + rest) == list(range(len(dataset))), flush=True)
@@ -222,9 +222,11 @@ def test_workers_that_are_killed_lose_nothing(server, tmp_path):
         capture_output=True,
         text=True,
         timeout=100,
+        check=False,
     )
-    assert done.stderr.startswith("failed:"), done.stderr
-    word, left, delivered_then, is_exact = done.stdout.split()
+    # on stderr there may be more: torch raises in whatever the main thread does at the signal
+    assert done.returncode == 0 and done.stdout.startswith("failed\n"), (done.stdout, done.stderr)
+    _, word, left, delivered_then, is_exact = done.stdout.split()
     assert (word, left, is_exact) == ("left", delivered_then, "True")
 
 
