@@ -22,20 +22,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from globidx.disk.files import forks
+from globidx.disk.files.cgroup import free_memory
 from globidx.disk.files.lock import taken_within
 
 _PREFIX = "globidx-"
-#: Whoever makes the memory holds the turn for as long as that takes: 0.25 s a GiB.
-_TURN_SECONDS = 120.0
+#: Whoever makes the memory holds the turn for as long as that takes, 0.25 s a GiB: others wait for
+#: so long, and for so long more a GiB.
+_TURN_SECONDS, _TURN_SECONDS_A_GIB = 10.0, 1.0
 #: Between two looks at a socket that is bound and not listening yet, in seconds.
 _LOOK_SECONDS = 2e-3
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 
 
 class Memory:
@@ -121,7 +116,7 @@ def attach(name: str, nbytes: int, prepare: Callable[[mmap.mmap], object]) -> Me
     label = label_of(name)
     try:
         # a child would have what is half made, and keep others waiting
-        with forks.held_off(), _turn(label):
+        with forks.held_off(), _turn(label, _TURN_SECONDS + _TURN_SECONDS_A_GIB * nbytes / 2**30):
             descriptor = _found(label, nbytes)
             if descriptor is not None:
                 return Memory(descriptor)
@@ -138,12 +133,12 @@ def label_of(name: str) -> str:
 
 
 @contextmanager
-def _turn(label: str) -> Iterator[None]:
+def _turn(label: str, seconds: float = _TURN_SECONDS) -> Iterator[None]:
     """One process at a time, also where one is killed in its turn.
 
     By a socket's name in the abstract namespace, which goes with the socket.
     """
-    address, deadline = f"\0{_PREFIX}{os.geteuid()}-{label}", time.monotonic() + _TURN_SECONDS
+    address, deadline = f"\0{_PREFIX}{os.geteuid()}-{label}", time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as turn:
         while True:
             try:
@@ -151,6 +146,8 @@ def _turn(label: str) -> Iterator[None]:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
+                if deadline < time.monotonic():
+                    raise OSError(f"its turn did not come within {seconds:.3g} seconds") from None
                 _await_end(address, deadline)
             else:
                 break
@@ -159,12 +156,9 @@ def _turn(label: str) -> Iterator[None]:
 
 
 def _await_end(address: str, deadline: float) -> None:
-    """Wait until the socket at ``address`` is closed; OSError after the deadline, or if it is another user's."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise OSError(f"its turn did not come within {_TURN_SECONDS:g} seconds")
+    """Wait until the socket at ``address`` is closed, or the deadline; OSError if it is another user's."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as waiting:
-        waiting.settimeout(left)
+        waiting.settimeout(max(_LOOK_SECONDS, deadline - time.monotonic()))
         try:
             waiting.connect(address)
         except OSError:
@@ -232,23 +226,6 @@ def _made(label: str, nbytes: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def free_memory() -> int:
-    """The bytes that this process may still have without another one going: of machine and control group."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        lines = dict(line.split(":", 1) for line in file)
-    free = 1024 * int(lines["MemAvailable"].split()[0])
-    for most, used in _CGROUPS:
-        # "max" where there is no bound
-        with suppress(OSError, ValueError):
-            free = min(free, _number_in(most) - _number_in(used))
-    return max(0, free)
-
-
-def _number_in(path: str) -> int:
-    with open(path, encoding="ascii") as file:
-        return int(file.read())
 
 
 #: The ``struct flock`` of Linux on 64 bits: type, whence, start, length, process.

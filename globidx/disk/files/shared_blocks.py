@@ -42,7 +42,8 @@ class SharedBlocks:
     when the first process opens it, and freed with the last, however that ends.
 
     Whatever goes wrong with it is told once, and from then on the process keeps blocks of its own,
-    in ``local``. So are arrays of objects, which no other process can read.
+    in ``local``. So are arrays of objects, which no other process can read, and a block that another
+    process, which was stopped, say, does not finish.
 
     >>> import numpy as np
     >>> one, other = SharedBlocks("doctest", 2**20), SharedBlocks("doctest", 2**20)
@@ -99,40 +100,30 @@ class SharedBlocks:
         Where it goes meanwhile, False, and some rows may hold something else.
         """
         arena = self._arena_for(rows.dtype)
-        if arena is None:
-            return self.local.take(key, runs, rows)
-        return self._read(
+        if arena is not None and self._read(
             arena, key, rows.dtype, rows.shape[1:], lambda block: copy_runs(block, runs, rows)
-        )
+        ):
+            return True
+        return self.local.take(key, runs, rows)
 
     def get(self, key: bytes, dtype: Any, row_shape: tuple[int, ...] = ()) -> NDArray[Any] | None:
         """A copy of the block ``key`` as rows of that dtype and shape; None if it is not kept."""
         dtype = np.dtype(dtype)
         arena = self._arena_for(dtype)
-        if arena is None:
-            return self.local.get(key)
         copies: list[NDArray[Any]] = []
-        if self._read(arena, key, dtype, row_shape, lambda block: copies.append(block.copy())):
+        if arena is not None and self._read(
+            arena, key, dtype, row_shape, lambda block: copies.append(block.copy())
+        ):
             return copies[-1]
-        return None
+        return self.local.get(key)
 
-    @contextmanager
-    def claim(self, key: bytes) -> Iterator[bool]:
+    def claim(self, key: bytes) -> AbstractContextManager[bool]:
         """Hold while the block ``key`` is made: others wait, and find it there.
 
-        Nobody waits for ever: after ten seconds the block is made without, and not kept.
+        Nobody waits for ever: after ten seconds the block is made without, and kept by this process
+        alone.
         """
-        arena, memory = self.open(), self._memory
-        if arena is None or memory is None:
-            yield True
-            return
-        with memory.apart(_CLAIMS + _claim_of(key), seconds=self._claim_seconds) as had:
-            if had:
-                self._claimed.held[key] = None
-            try:
-                yield had
-            finally:
-                self._claimed.held.pop(key, None)
+        return self._claim(key, self._claim_seconds)
 
     def room(self, key: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """An array to make the claimed block ``key`` in, before it is put: in shared memory if there is room."""
@@ -151,16 +142,18 @@ class SharedBlocks:
         return np.empty(shape, dtype)
 
     def put(self, key: bytes, array: NDArray[Any]) -> None:
-        """Keep a block for all, if there is room for it and no other process is making it."""
+        """Keep a block for all, if there is room for it; for this process if another one is making it."""
         if self._arena_for(array.dtype) is None:
             self.local.put(key, array)
-            return
-        if key not in self._claimed.held:
-            with self.claim(key):
-                if key in self._claimed.held:
-                    self._put(key, array)
-        else:
+        elif key in self._claimed.held:
             self._put(key, array)
+        else:
+            # whoever comes here has waited for it, if need be
+            with self._claim(key, 0.0) as had:
+                if had and key in self._claimed.held:
+                    self._put(key, array)
+                else:
+                    self.local.put(key, array)
 
     def make_room(self, nbytes: int) -> None:
         """Nothing: the memory of blocks that go is that of those that come."""
@@ -173,6 +166,20 @@ class SharedBlocks:
             memory, self._arena, self._memory = self._memory, None, None
             if memory is not None:
                 memory.close()
+
+    @contextmanager
+    def _claim(self, key: bytes, seconds: float) -> Iterator[bool]:
+        arena, memory = self.open(), self._memory
+        if arena is None or memory is None:
+            yield True
+            return
+        with memory.apart(_CLAIMS + _claim_of(key), seconds=seconds) as had:
+            if had:
+                self._claimed.held[key] = None
+            try:
+                yield had
+            finally:
+                self._claimed.held.pop(key, None)
 
     def _read(
         self,

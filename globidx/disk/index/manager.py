@@ -615,9 +615,9 @@ class GlobalIndexManager:
         If files were appended, a running epoch keeps its samples. Any change that moves ids ends it
         with an error.
         """
-        before, refreshed_at = self._now, time.time_ns()
+        before = self._now
         looked = self._look(executor, peers=peers)
-        self._now = replace(looked, refreshes=before.refreshes + 1, refreshed_at=refreshed_at)
+        self._now = replace(looked, refreshes=before.refreshes + 1)
         return changes_between(before, self._now)
 
     def __repr__(self) -> str:
@@ -648,6 +648,8 @@ class GlobalIndexManager:
         peers: Peers | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Snapshot:
+        # before anything is looked at: what changes meanwhile may be seen as it was
+        looked_at = time.time_ns()
         files = self._now.paths if self._spec.files is None else self._spec.files
         options = self.layout.storage_options
         paths = (
@@ -664,7 +666,7 @@ class GlobalIndexManager:
             peers=peers,
             progress=progress,
         )
-        snapshot = build.run()
+        snapshot = replace(build.run(), looked_at=looked_at)
         if not isinstance(self._spec.files, str) and not snapshot.skipped:
             # the list is the index itself by now, and a million paths are not kept twice
             self._spec = replace(self._spec, files=None)

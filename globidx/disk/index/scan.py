@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.core.index.layout import Layout
-from globidx.core.index.table import Entry, Table, describe
+from globidx.core.index.table import SINGLE, Entry, Stamp, Table, describe
 from globidx.disk.files.paths import Paths, is_remote
 from globidx.disk.index import stamps
 from globidx.disk.local_cache.pages import Pages
@@ -32,6 +32,8 @@ BATCH = 64
 _BATCHES_AT_MOST = 1024
 #: The most files that are named in one error message.
 _SHOWN = 10
+#: Of what has no stamp.
+_UNKNOWN: Stamp = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def examine(
             break
     # its stamp identifies the file, and cannot prove that its data did not change
     if entry.is_foreign:
-        after = [(size, 0, 0, inode) for size, _, _, inode in after]
+        if entry.stamps:
+            after = [(size, 0, 0, inode) for size, _, _, inode in after]
+        elif entry.kind in SINGLE:
+            after = [stamps.of_others(stamp) for stamp in after or [_UNKNOWN]]
     return entry.with_stamps(
         tuple([stamps.without_racy_times(stamp, started, settled_ns) for stamp in after])
     )

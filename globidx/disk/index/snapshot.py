@@ -31,9 +31,8 @@ class Snapshot:
 
     A ``refresh`` makes another one; readers in the middle of a batch keep theirs. Where the cache
     file holds the very table (``digest`` is that file's), the table is mapped from it, and a pickle
-    is the file's name: a worker maps it, too. ``refreshes`` counts the scans before.
-    Copies on local disk that were made ``refreshed_at`` or later count, in ns: what a server told
-    before is asked for again.
+    is the file's name: a worker maps it, too. ``refreshes`` counts the scans before this one, which
+    was begun at ``looked_at``, in ns.
     """
 
     root: str
@@ -43,12 +42,17 @@ class Snapshot:
     digest: str | None = None
     sampling: Sampling | None = None
     refreshes: int = 0
-    refreshed_at: int = 0
+    looked_at: int = 0
+
+    @property
+    def refreshed_at(self) -> int:
+        """The time in ns from which on copies of data count: that of the refresh, 0 without one."""
+        return self.looked_at if self.refreshes else 0
 
     def __reduce__(self) -> tuple[Callable[..., Snapshot], tuple[Any, ...]]:
         if self.digest is not None and holds(self.cache_path, self.digest):
             known = self.root, self.skipped, self.cache_path, self.digest
-            more = self.sampling, self.refreshes, self.refreshed_at
+            more = self.sampling, self.refreshes, self.looked_at
             return _mapped, (*known, self.table.fingerprint(), *more)
         return Snapshot, (
             self.root,
@@ -58,7 +62,7 @@ class Snapshot:
             None,
             self.sampling,
             self.refreshes,
-            self.refreshed_at,
+            self.looked_at,
         )
 
     @cached_property
@@ -148,7 +152,7 @@ def _mapped(
     fingerprint: str,
     sampling: Sampling | None,
     refreshes: int,
-    refreshed_at: int = 0,
+    looked_at: int,
 ) -> Snapshot:
     try:
         table, digest = map_cache(os.fspath(path), digest, fingerprint)
@@ -157,7 +161,7 @@ def _mapped(
             f"the index cache {path} cannot be mapped in this process: {error}; another process has built the index of "
             "these files anew since, so build the GlobalIndexManager again"
         ) from None
-    return Snapshot(root, table, skipped, path, digest, sampling, refreshes, refreshed_at)
+    return Snapshot(root, table, skipped, path, digest, sampling, refreshes, looked_at)
 
 
 def changes_between(before: Snapshot, now: Snapshot) -> Changes:

@@ -1,8 +1,9 @@
 """Stamps: the ``stat`` of the files that hold an index's metadata, for a million of them at once.
 
-A stamp is (size, mtime_ns, ctime_ns, inode). One whose times are 0 proves nothing: the file was so
+A stamp is (size, mtime_ns, ctime_ns, inode). One whose ctime is 0 proves nothing: the file was so
 young when it was noted that it might change again without its times moving (timestamps tick), or
-its data lie in other files too.
+its data lie in other files too, which its mtime of -1 then says. Of an object by URL, the size is a
+digest of its version.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _BLOCK = 16384
 #: Sequences along an axis, of which the metadata of the arrays tell all.
 _STACKED = Inner("axis")
 _GONE = (-1, 0, 0, 0)
+#: In place of a time of change: the data lie in files that have stamps of their own.
+_ELSEWHERE = -1
+#: Kinds of files that hold metadata, and lead to the data.
+_LEADING = ("references", "parquet")
 
 
 def stamp(status: os.stat_result) -> Stamp:
@@ -34,6 +39,19 @@ def stamp(status: os.stat_result) -> Stamp:
     # some file systems use all 64 bits
     inode = status.st_ino & 0x7FFF_FFFF_FFFF_FFFF
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode
+
+
+def of_others(noted: Stamp) -> Stamp:
+    """The stamp of a file that leads to data in others: it identifies the file, and says no more."""
+    size, _, _, inode = noted
+    return size, _ELSEWHERE, 0, inode
+
+
+def tell(entry: Entry) -> bool:
+    """Whether the stamps of a file differ where its data do, as far as these were not rewritten in place."""
+    return entry.kind not in _LEADING and all(
+        written != _ELSEWHERE for _, written, _, _ in entry.stamps
+    )
 
 
 def stamps_of(paths: Iterable[bytes]) -> NDArray[np.int64]:

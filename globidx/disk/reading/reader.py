@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import compress, product
 from typing import Any
+from weakref import ref
 
 from globidx.core.generator import CROP, START, Moment
 from globidx.core.index.table import Entry
@@ -191,6 +192,9 @@ class Reader:
         if self.line is not None:
             kept = pages.beside(now.cache_path.parent)
             far = far_store(path, entry, self.line, self._indexes.cache, kept)
+        chunks = self._kept_of(now)
+        if isinstance(chunks, SharedChunks):
+            chunks.note(file, getattr(far, "version", ""))
         if not stamps.is_unchanged(path, entry):
             self._refuse_changed(path, entry, far)
         elif entry.kind == "zarr2" and len(self.raw) < len(self.columns):
@@ -356,7 +360,7 @@ class Reader:
         if self.max_open_files is not None:
             capacity = min(capacity, self.max_open_files)
         self.handles: HandleCache[tuple[Snapshot, int], OpenFile] = HandleCache(
-            capacity, self._counted
+            capacity, _opener(self)
         )
         self._shared = self._chunks = None
         if self._shared_name is None:
@@ -415,6 +419,18 @@ class Reader:
                 f"it changed since it was indexed (it had {known.length} items, has {now.length}); "
                 "refresh() the index and start a new epoch"
             )
+
+
+def _opener(reader: Reader) -> Callable[[tuple[Snapshot, int]], OpenFile]:
+    """Opens files for a reader; it does not keep that alive, with all the memory that it has."""
+    known = ref(reader)
+
+    def opened(key: tuple[Snapshot, int]) -> OpenFile:
+        reader = known()
+        assert reader is not None, "it is asked by the reader"
+        return reader._counted(key)
+
+    return opened
 
 
 def _then(source: LeadingSource, need: Need) -> list[Rows]:

@@ -30,6 +30,7 @@ from globidx.disk.files.paths import is_remote, split_zip
 from globidx.disk.local_cache.pages import Pages
 from globidx.disk.remote.addresses import split
 from globidx.disk.remote.line import Line, for_scans
+from globidx.disk.stores.index_entries import stamp_of_version
 from globidx.errors import GlobidxError
 
 HDF5_SUFFIXES = frozenset(
@@ -254,8 +255,10 @@ def scan(
             found = _module("zarr.fast_scan").scan(far, layout, axis)
         if found is None:
             found = _module("zarr.library").scan(path, layout, axis)
-        # no stamp proves anything of it
-        return replace(found, is_foreign=True)
+        # no stamp proves anything of it; an object with a version is told from another one
+        version = getattr(far, "version", "")
+        known = (stamp_of_version(version),) if version else found.stamps
+        return replace(found, is_foreign=True, stamps=known)
     # a file of a usual suffix is not opened only to see what it is
     name = "hdf5" if _has_suffix(path) and stat.S_ISREG(os.stat(path).st_mode) else None
     if name is None:

@@ -12,7 +12,7 @@ from globidx.core import validate
 from globidx.core.index.episodes import Episodes, Missing
 from globidx.core.index.layout import PLAIN, Inner
 from globidx.core.index.patterns import runs_of
-from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry
+from globidx.core.index.table import DIGEST_SIZE, SPARSE, ArrayInfo, Entry, Stamp
 from globidx.core.values import dtypes
 from globidx.core.values.packing import Packing
 from globidx.disk.stores.find_arrays import Field
@@ -150,6 +150,16 @@ def packing_of(attribute: Callable[[str], Any], dtype: Any, own: Any = None) -> 
     if not isinstance(dtype, np.dtype) or "small" in (dtype.metadata or ()):
         return ""
     return Packing.of(attribute, dtype, own=own).spelled
+
+
+def stamp_of_version(version: str, time: int = 0) -> Stamp:
+    """The stamp of an object with versions: a digest of that for a size, and a ``time`` for both.
+
+    >>> stamp_of_version("etag") == stamp_of_version("etag"), stamp_of_version("etag")[1:]
+    (True, (0, 0, 0))
+    """
+    digest = hashlib.blake2b(version.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1, time, time, 0
 
 
 def make_entry(

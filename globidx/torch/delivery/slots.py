@@ -16,7 +16,7 @@ import os
 from multiprocessing import reduction
 from typing import Any
 
-from globidx.disk.files.nameless import free_memory
+from globidx.disk.files.cgroup import free_memory
 from globidx.torch.delivery.mapping import Mapping, give_back
 
 FREE, TAKEN = 0, 1

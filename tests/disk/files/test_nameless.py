@@ -12,7 +12,8 @@ from contextlib import suppress
 import pytest
 
 from globidx.disk.files import nameless
-from globidx.disk.files.nameless import attach, free_memory
+from globidx.disk.files.cgroup import free_memory
+from globidx.disk.files.nameless import attach
 
 SIZE = 2**16
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -184,18 +185,6 @@ def test_more_than_there_is_is_an_error_at_once(name):
     with pytest.raises(OSError, match=r"it takes 1125899906842624 bytes, and \d+ are free"):
         attach(name, 2**50, nothing)
     assert 2**20 < free_memory() < 2**50
-
-
-def test_a_bound_of_the_control_group_counts(tmp_path, monkeypatch):
-    """What the group may have, less what it has; "max" is no bound."""
-    most, used = tmp_path / "max", tmp_path / "used"
-    monkeypatch.setattr(nameless, "_CGROUPS", ((str(most), str(used)),))
-    machine = free_memory()
-    used.write_text("3000\n")
-    most.write_text("10000\n")
-    assert free_memory() == 7000
-    most.write_text("max\n")
-    assert free_memory() > machine / 2
 
 
 def test_a_lock_goes_with_its_holder(name):

@@ -129,7 +129,7 @@ def test_who_claims_a_block_makes_it_for_those_who_wait(make):
 
 
 def test_nobody_waits_for_ever(make):
-    """One that was stopped with a claim, or in the directory: the others go on, and only keep less."""
+    """One that was stopped with a claim, or in the directory: the others go on, and share less."""
     stopped = make()
     other = make(claim_seconds=0.01, lock_seconds=0.01)
     other.put(key_of(1), content(1))
@@ -138,8 +138,12 @@ def test_nobody_waits_for_ever(make):
             assert not had
             room = other.room(key_of(2), content(2).shape, content(2).dtype)
             room[...] = content(2)
+            # without another wait
+            other._claim_seconds = 100.0
             other.put(key_of(2), room)
-        assert taken(other, 2) is None
+        # by itself, so that it need not wait once more
+        assert taken(other, 2) and taken(make(), 2) is None
+    assert not taken(stopped, 2)
     stopped.open()
     assert stopped._memory.try_lock(0, seconds=0)
     other.put(key_of(3), content(3))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import pickle
 import shutil
+import weakref
 
 import h5py
 import numpy as np
 import pytest
 import zarr
+from servers import Server
 
 from globidx import FileCacheDataset, GlobalIndexManager
 from globidx.disk.files.shared_blocks import SharedBlocks
@@ -36,9 +40,10 @@ def write(path, first):
     os.replace(f"{path}.new", path)
 
 
-def shared(folder, **options):
+def shared(folder, *, key=None, sequences="row", **options):
     """A dataset whose chunks are shared, with an index that nobody else has."""
-    return FileCacheDataset(GlobalIndexManager(folder), cache="shared", **options)
+    manager = GlobalIndexManager(folder, key=key, sequences=sequences, allow_external=True)
+    return FileCacheDataset(manager, cache="shared", **options)
 
 
 def read(dataset):
@@ -173,3 +178,148 @@ def test_chunks_rewritten_in_place_are_read_anew_after_a_refresh(tmp_path):
     manager.refresh()
     for reader in (dataset, pickle.loads(pickle.dumps(dataset))):
         assert reader[0].unique().tolist() == [2]
+
+
+def first_values(dataset, step=8):
+    """The first number of each chunk."""
+    return [dataset[id].flatten()[0].item() for id in range(0, len(dataset), step)]
+
+
+def replaced(path, write, value):
+    """Put a file that holds ``value`` in place of another one, which may be open."""
+    new = path.with_name(f"new-{path.name}")
+    write(new, value)
+    os.replace(new, path)
+
+
+def write_sequences(path, value):
+    with h5py.File(path, "w") as file:
+        for number in range(4):
+            rows = np.full((8, 3), value, "i4")
+            file.create_dataset(f"{number}/x", data=rows, chunks=(8, 3))
+
+
+def test_what_is_decoded_out_of_a_file_that_was_replaced_is_not_taken_for_the_new_one(tmp_path):
+    """Who has the old one open reads it on: chunks that nobody had before, too."""
+    path = tmp_path / "a.h5"
+
+    def made():
+        return shared(path, key="*/x", sequences="match")
+
+    write_sequences(path, 1)
+    old = made()
+    assert old[0].tolist() == [1, 1, 1]
+    replaced(path, write_sequences, 2)
+    assert first_values(old) == [1, 1, 1, 1]
+    assert first_values(made()) == [2, 2, 2, 2]
+
+
+def write_chunked(path, value):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.full((16, 3), value, "i4"), chunks=(8, 3))
+
+
+def linked(folder):
+    """A file whose array lies in another one, and that one."""
+    write_chunked(folder / "data.h5", 1)
+    with h5py.File(folder / "link.h5", "w") as file:
+        file["x"] = h5py.ExternalLink("data.h5", "/x")
+    return folder / "link.h5", folder / "data.h5", write_chunked
+
+
+def write_raw(path, value):
+    path.write_bytes(np.full((16, 3), value, "<i4").tobytes())
+
+
+def referred(folder):
+    """A set of references to a file, and that file."""
+    write_raw(folder / "data.bin", 1)
+    array = {"shape": [16, 3], "chunks": [8, 3], "dtype": "<i4", "order": "C"}
+    array |= {"zarr_format": 2, "compressor": None, "filters": None, "fill_value": 0}
+    refs = {".zgroup": '{"zarr_format": 2}', "x/.zarray": json.dumps(array)}
+    refs |= {f"x/{at}.0": [f"{folder}/data.bin", 96 * at, 96] for at in range(2)}
+    (folder / "refs.json").write_text(json.dumps({"version": 1, "refs": refs}))
+    return folder / "refs.json", folder / "data.bin", write_raw
+
+
+@pytest.mark.parametrize("made", [linked, referred])
+def test_data_in_another_file_are_shared_by_those_who_looked_at_once(tmp_path, made):
+    """No stamp of the file that is indexed tells of them: a pickle has the same look, a new index none."""
+    path, data, write = made(tmp_path)
+
+    old = shared(path, key="x")
+    assert first_values(old) == [1, 1]
+    other = pickle.loads(pickle.dumps(old))
+    assert read(other)[1] == 0
+    replaced(data, write, 2)
+    assert first_values(shared(path, key="x")) == [2, 2]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["version", "no version"])
+@pytest.mark.parametrize("kind", ["hdf5", "zip"])
+def test_an_object_by_url_that_was_replaced_is_another_one(tmp_path, kind, told):
+    """By its version; without one, a new index shares with nobody."""
+    pytest.importorskip("aiohttp")
+    names = {"hdf5": "a.h5", "zip": "a.zarr.zip"}
+
+    def write(path, value):
+        if kind == "hdf5":
+            write_chunked(path, value)
+            return
+        with zarr.storage.ZipStore(path, mode="w") as store:
+            zarr.create_array(store, data=np.full((16, 3), value, "i4"), chunks=(8, 3))
+
+    def dataset():
+        manager = GlobalIndexManager(f"{server.url}/{names[kind]}", cache_dir=tmp_path / "index")
+        return FileCacheDataset(manager, cache="shared")
+
+    path = tmp_path / "data" / names[kind]
+    path.parent.mkdir()
+    write(path, 1)
+    with Server(path.parent) as server:
+        if not told:
+            server.plan({"path": names[kind], "kind": "untold"})
+        old = dataset()
+        assert first_values(old) == [1, 1]
+        assert (read(dataset())[1] == 0) == told
+        replaced(path, write, 2)
+        assert first_values(dataset()) == [2, 2]
+        old.close()
+
+
+def test_who_refreshed_later_is_not_given_what_was_there_before(tmp_path):
+    """Two that each refreshed once, at different times, over chunks without a stamp."""
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 3), dtype="i4", chunks=(8, 3))
+    managers = [GlobalIndexManager(tmp_path / "a.zarr") for _ in range(2)]
+    datasets = [FileCacheDataset(manager, cache="shared") for manager in managers]
+    for value, manager, dataset in zip((1, 2), managers, datasets, strict=True):
+        array[:] = value
+        manager.refresh()
+        assert first_values(dataset) == [value]
+
+
+def test_objects_are_decoded_without_waiting_for_other_processes(tmp_path):
+    """No other process could have them from there."""
+    strings = h5py.string_dtype()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=["a", "b"] * 8, dtype=strings, chunks=(8,))
+    reader = shared(tmp_path / "a.h5", decode={"x": str.upper})._reader
+    now = reader.manager.now
+    blocks = SharedBlocks(f"objects {tmp_path}", 2**20, claim_seconds=1000.0)
+    chunks, key = SharedChunks(blocks, now), (now.look, 0, None, 0, 0)
+    with SharedBlocks(blocks.name, 2**20).claim(chunks._key(key)), chunks.claim(key) as is_mine:
+        assert is_mine
+
+
+def test_the_memory_goes_with_the_dataset(folder):
+    """At once, and not when Python looks for cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        dataset = shared(folder)
+        read(dataset)
+        gone = weakref.ref(dataset._reader._shared.open())
+        del dataset
+        assert gone() is None
+    finally:
+        gc.enable()

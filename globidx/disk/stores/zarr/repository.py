@@ -8,7 +8,6 @@ https://icechunk.io/en/stable/reference/spec
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import lru_cache
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from globidx.core.index.table import Stamp
 from globidx.disk.files import forks
 from globidx.disk.remote.by_fsspec import as_os_errors
+from globidx.disk.stores.index_entries import stamp_of_version
 from globidx.errors import MissingPackageError, ReadError
 
 _MAIN = "branch.main"
@@ -72,9 +72,8 @@ def stamp(path: str) -> Stamp:
 
 
 def stamp_of(snapshot: str) -> Stamp:
-    """The stamp of a snapshot: a digest of its id for a size, and times that are long past."""
-    digest = hashlib.blake2b(snapshot.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1, 1, 1, 0
+    """The stamp of a snapshot, with times that are long past."""
+    return stamp_of_version(snapshot, 1)
 
 
 def _is_folder_of_one(folder: str) -> bool:

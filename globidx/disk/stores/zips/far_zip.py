@@ -66,6 +66,11 @@ class FarZip(ZipKeys):
         self._loaded: dict[str, bytes | None] = {}
         super().__init__(url, self._directory_of(end), root, inflated)
 
+    @property
+    def version(self) -> str:
+        """The version that the file was of when it was opened; nothing if none was told."""
+        return self._about.version
+
     def prime(self, keys: Sequence[str]) -> None:
         """Load metadata at the same time."""
         found = {key: self._find(key) for key in keys if key not in self._loaded}
