@@ -54,7 +54,8 @@ class CachedObjects:
     (``count_from``) or by a run before this one. After that, the server is asked for one byte; if it
     has another version, or another size, the piece is fetched anew. If it cannot be reached, what is
     kept counts, so that a filled cache serves without a network. That an object is absent counts
-    only then, and so do metadata of stores. What the server refuses is an error.
+    only then, and so do metadata of stores. What the server refuses is an error, and so is a piece
+    of another version than this run has read of its object: another run may have kept it since.
 
     Parameters
     ----------
@@ -82,6 +83,8 @@ class CachedObjects:
         self.url = inner.url
         self._place: str = getattr(inner, "place", inner.url)
         self._inner, self._cache, self._files = inner, cache, files
+        #: What this run has read of an object is one version, kept or fetched.
+        self._compare: Callable[[str, Found], None] = getattr(inner, "compare", _nothing)
         self._counts_for, self._clock = counts_for, clock
         #: A later run is to know of a refresh, too.
         self._counts_from = cache.refreshed
@@ -106,6 +109,7 @@ class CachedObjects:
         kept = self._kept(piece)
         if kept is None or self._is_old(piece.key, kept.asked):
             return self.get_many([piece])[0]
+        self._compare(piece.key, kept.found)
         self._count(1, 0, len(kept.found.data))
         return kept.found
 
@@ -114,6 +118,7 @@ class CachedObjects:
         kept = self._kept(piece, (start, stop))
         if kept is None or self._is_old(piece.key, kept.asked):
             return None
+        self._compare(piece.key, kept.found)
         self._count(1, 0, len(kept.found.data))
         self.taken(piece)
         return kept.found
@@ -121,6 +126,8 @@ class CachedObjects:
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Pieces, kept or fetched; as ``Objects.get_many``."""
         kept = self._still([self._kept(piece) for piece in pieces])
+        for had in filter(None, kept):
+            self._compare(had.identity.key, had.found)
         lacking = [at for at, one in enumerate(kept) if one is None]
         found = [None if one is None else one.found for one in kept]
         if lacking:
@@ -335,3 +342,7 @@ class CachedObjects:
                 "going on with what is kept of %s, which is not asked: %s", self.url, error
             )
         self._asks_from = self._clock() + _PAUSE
+
+
+def _nothing(_key: str, _found: Found, /) -> None:
+    """Of objects that nobody compares."""

@@ -232,7 +232,7 @@ class Requests:
 
         found = self._persistently(ask, piece.key)
         if found is not None:
-            self._compare(piece.key, found)
+            self.compare(piece.key, found)
         return found
 
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
@@ -280,9 +280,15 @@ class Requests:
                 self._back = self._make()
             return self._back
 
-    def _compare(self, key: str, found: Found) -> None:
-        """ReadError where an object is another one than what was read of it before."""
+    def compare(self, key: str, found: Found) -> None:
+        """ReadError where an object is another one than what was read of it before.
+
+        Whoever keeps pieces of it tells of those, too: by another process they may be of another.
+        """
         now = found.size, found.version
+        # most often, and without waiting for others
+        if self._versions.get(key) == now:
+            return
         # two threads may have had the first pieces of it at the same moment
         with self._lock:
             known = self._versions

@@ -519,3 +519,36 @@ def test_that_an_object_was_replaced_is_no_lack_of_a_network(tmp_path, key):
         with pytest.raises(ReadError, match="was replaced while it was read"):
             objects.get(Piece(key))
         line.close()
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["fetched", "kept"])
+@pytest.mark.parametrize("how", ["get", "get_many", "part"])
+def test_a_run_never_has_two_versions_of_an_object(tmp_path, far, is_kept, how):
+    """Also where another run has kept the second one meanwhile; a run that begins now, or looks anew, has that."""
+    pytest.importorskip("obstore")
+    cache, clock, whole = LocalCache(tmp_path / "cache", 2**20), Clock(), Piece("a")
+    lines = [
+        Line(around=lambda objects: CachedObjects(objects, cache, clock=clock)) for _ in range(4)
+    ]
+    first, reader, other, new = (line.at(far.url)[0].behind for line in lines)
+    if is_kept:
+        first.get(whole)
+    asked(far)
+    reader.get(whole)
+    assert bool(asked(far)) is not is_kept
+    (far.path / "a").write_bytes(b"A" * 2560)
+    other.count_from(clock())
+    assert other.get(whole).data == b"A" * 2560
+    reads = {
+        "get": lambda objects: objects.get(whole).data[5:9],
+        "get_many": lambda objects: objects.get_many([Piece("b"), whole])[1].data[5:9],
+        "part": lambda objects: objects.part(whole, 5, 9).data,
+    }
+    asked(far)
+    with pytest.raises(ReadError, match="a was replaced while it was read: it had 2560 bytes"):
+        reads[how](reader)
+    lines[1].forget()
+    assert reads[how](new) == reads[how](reader) == b"AAAA"
+    assert {key for key, _ in asked(far)} <= {"b"}
+    for line in lines:
+        line.close()
