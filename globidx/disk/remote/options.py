@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from globidx.disk.remote.addresses import redacted
@@ -56,6 +59,26 @@ _WHERE_IN_ENVIRONMENT = (
 _ACCOUNT = re.compile("(?:AccountName|BlobEndpoint)=([^;?]*)")
 #: Settings of fsspec's own, which change nothing of what is read.
 _OF_FSSPEC = {"asynchronous", "skip_instance_cache", "use_listings_cache", "listings_expiry_time"}
+#: Credentials and settings, of which none says what lies where a URL leads. Their names end so, or
+#: are these; what has another name may say it.
+_NEVER_WHERE = re.compile(
+    "(?:.*[_-])?(?:key|secret|token|password|credentials?|auth|authorization|cookies?|timeout|retries)"
+)
+_SETTINGS = _OF_FSSPEC | set(
+    "anon access_key_id aws_access_key_id client_id tenant_id session request_session service_account "
+    "skip_signature region region_name use_ssl ssl verify trust_env requester_pays version_aware project access "
+    "consistency secure_serialize check_connection cache_regions cache_timeout default_location "
+    "config_kwargs session_kwargs connector loop batch_size max_concurrency fixed_upload_size "
+    "block_size blocksize default_block_size default_cache_type default_fill_cache cache_type cache_options "
+    "simple_links same_scheme size_policy max_paths cache_storage cache_check check_files expiry_time same_names "
+    "accept-encoding user-agent connection_string auto_mkdir".split()
+)
+#: What stands in the query of a signed URL.
+_OF_SIGNATURES = re.compile(
+    "x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|key-pair-id|signature|expires|policy|"
+    "(?:access_|api_|auth)?token|api_?key|"
+    "sig|sv|ss|srt|sp|se|st|spr|sr|sip|si|skoid|sktid|skt|ske|sks|skv|saoid|suoid|scid|sdd"
+)
 
 
 def family_of(protocol: str) -> str | None:
@@ -96,13 +119,18 @@ def translated(protocol: str, options: Mapping[str, Any] | None) -> dict[str, An
 def server_of(options: Mapping[str, Any] | None) -> str:
     """What of the options, and of the environment, says where a URL leads; no secret is in it.
 
-    The same bucket of another server, or the same container of another account, is another one.
+    The same bucket of another server, or the same container of another account, is another one. Of
+    options that are not known, any may say it: they are told apart by a digest.
 
     >>> server_of({"s3": {"key": "me", "client_kwargs": {"endpoint_url": "http://minio:9000"}}})
     'http://minio:9000'
+    >>> server_of({"fo": "a.zip"}) == server_of({"fo": "b.zip"})
+    False
     """
+    options = options or {}
     told = [os.environ[name] for name in _WHERE_IN_ENVIRONMENT if name in os.environ]
-    return " ".join(sorted({redacted(one) for one in [*told, *_placing(options or {})]}))
+    places = sorted({redacted(one) for one in [*told, *_placing(options)]})
+    return " ".join([*places, *_digest(list(_unknown(options)))])
 
 
 def _placing(options: Mapping[str, Any]) -> Iterator[str]:
@@ -115,6 +143,50 @@ def _placing(options: Mapping[str, Any]) -> Iterator[str]:
         elif name == "connection_string":
             # the rest of it is a secret
             yield from (one[1] for one in _ACCOUNT.finditer(str(value)))
+
+
+def _unknown(options: Mapping[str, Any], within: tuple[str, ...] = ()) -> Iterator[Any]:
+    """The options that are no known place, setting or credential, each with the names that lead to it."""
+    for name, value in options.items():
+        lower = str(name).lower()
+        known = lower in _SETTINGS or _NEVER_WHERE.fullmatch(lower)
+        if "params" in within:
+            known = _OF_SIGNATURES.fullmatch(lower)
+        if value is None or known or name in _WHERE:
+            continue
+        # what is opened may be given as a dict, in which names are those of data
+        if isinstance(value, Mapping) and name != "fo":
+            yield from _unknown(value, (*within, str(name)))
+        else:
+            yield [*within, str(name)], value
+
+
+def _digest(options: list[Any]) -> Iterator[str]:
+    """What options are told apart by, which does not tell them; nothing of none."""
+    if options:
+        spelled = _spelled(sorted(options, key=lambda one: one[0]))
+        digest = hashlib.blake2b(spelled, digest_size=8, person=b"globidx-options")
+        yield f"options:{digest.hexdigest()}"
+
+
+def _spelled(value: Any) -> bytes:
+    """A value as bytes, the same ones in each process."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, Mapping):
+        return b"{%b}" % _joined(sorted(map(_spelled, value.items())))
+    if isinstance(value, (list, tuple)):
+        return b"[%b]" % _joined(map(_spelled, value))
+    if isinstance(value, (str, bytes, int, float)):
+        return repr(value).encode("utf-8", "surrogateescape")
+    with suppress(Exception):
+        return pickle.dumps(value)
+    # nothing proves of another one that it is the same
+    return os.urandom(16)
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts)
 
 
 def is_in_profile(family: str, made: Mapping[str, Any]) -> bool:

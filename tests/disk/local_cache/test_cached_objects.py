@@ -4,6 +4,7 @@ import pickle
 import threading
 import urllib.error
 import urllib.request
+import zipfile
 from functools import partial
 
 import pytest
@@ -500,6 +501,23 @@ def test_a_bucket_of_another_server_is_another_bucket(tmp_path):
     assert seen == [b"0", b"0", b"1", b"1"]
     kept = b"".join(path.read_bytes() for path in cache.path.rglob("*") if path.is_file())
     assert kept and b"hunter2" not in kept
+
+
+def test_what_options_lead_to_is_another_place(tmp_path):
+    """A member of one zip file, and that of another one, by the same URL; by the same options it is kept."""
+    pytest.importorskip("fsspec")
+    cache, seen = LocalCache(tmp_path / "cache", 2**20), []
+    for number in (0, 1, 0):
+        path = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("a/o", b"%d" % number)
+        line = Line(options={"fo": str(path)}, around=lambda objects: CachedObjects(objects, cache))
+        objects = line.at("zip://a")[0].behind
+        seen.append((objects.get(Piece("o")).data, objects.counts.hits))
+        line.close()
+    assert seen == [(b"0", 0), (b"1", 0), (b"0", 1)]
+    kept = b"".join(path.read_bytes() for path in cache.path.rglob("*") if path.is_file())
+    assert kept and bytes(tmp_path) not in kept
 
 
 @pytest.mark.parametrize("key", ["zarr.json", "c/0"])
