@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 
 import h5py
@@ -102,3 +103,22 @@ def watched_scans(monkeypatch):
 
     monkeypatch.setattr(stores, "scan", counted)
     return seen
+
+
+@contextmanager
+def damaged(path, start=0, stop=None):
+    """Bytes ``[start, stop)`` of a file are others, and nothing else tells so: its time of change is the same."""
+    status, whole = os.stat(path), np.fromfile(path, np.uint8)
+    wrong = whole.copy()
+    wrong[start:stop] ^= 0xFF
+
+    def put(data):
+        with open(path, "r+b") as file:
+            file.write(data.tobytes())
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    put(wrong)
+    try:
+        yield
+    finally:
+        put(whole)

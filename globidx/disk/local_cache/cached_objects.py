@@ -12,6 +12,7 @@ from typing import Any
 from globidx.disk.files import forks
 from globidx.disk.local_cache.entry import ABOUT, ABSENT, Identity, Kept
 from globidx.disk.local_cache.folder import LocalCache
+from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.objects import Found, Objects, OutageError, Piece
 from globidx.errors import ReadError
 
@@ -159,6 +160,11 @@ class CachedObjects:
             return not self._is_old(piece.key, about.asked) and self._cache.has(identity)
         asked = self._cache.asked(identity)
         return asked is not None and not self._is_old(piece.key, asked)
+
+    def drop(self, piece: Piece) -> bool:
+        """Keep a piece no longer, which may not be what the server has; whether it is fetched anew."""
+        identity = self._identity(piece)
+        return identity is None or self._cache.drop(identity)
 
     def forget(self, pieces: Iterable[Piece]) -> None:
         """Let pieces go first when there is need for room: they will not be asked for soon."""
@@ -342,6 +348,14 @@ class CachedObjects:
                 "going on with what is kept of %s, which is not asked: %s", self.url, error
             )
         self._asks_from = self._clock() + _PAUSE
+
+
+def drop(asked: Wish) -> bool:
+    """Whether a piece that cannot be decoded may have been kept, and is fetched anew when it is asked for.
+
+    It may have been damaged on its way into a cache, once. What is fetched each time is not.
+    """
+    return isinstance(asked.objects, CachedObjects) and asked.objects.drop(asked.piece)
 
 
 def _nothing(_key: str, _found: Found, /) -> None:

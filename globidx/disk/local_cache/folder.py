@@ -186,6 +186,12 @@ class LocalCache:
             return False
         return self._touch(path, self._clock())
 
+    def drop(self, identity: Identity) -> bool:
+        """Remove an entry; whether there is none now."""
+        if self.has(identity):
+            self._drop(identity.name)
+        return not self.has(identity)
+
     def forget(self, identities: Iterable[Identity]) -> None:
         """Let entries go first when there is need for room: they will not be asked for soon.
 

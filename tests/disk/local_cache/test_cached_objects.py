@@ -11,8 +11,9 @@ import pytest
 from servers import Server
 
 from globidx.disk.local_cache import entry, folder
-from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, Counts
+from globidx.disk.local_cache.cached_objects import COUNTS_FOR, CachedObjects, Counts, drop
 from globidx.disk.local_cache.folder import LocalCache
+from globidx.disk.remote.ahead import Wish
 from globidx.disk.remote.line import Line
 from globidx.disk.remote.objects import Found, Piece
 from globidx.disk.remote.retries import Bounds
@@ -482,6 +483,20 @@ def test_what_will_not_be_asked_for_goes_first(far, kept):
     later.get_many(PIECES)
     # two of them made room for the one
     assert sorted(asked(far)) == [("a", "bytes=10-19"), ("b", "bytes=0-")]
+
+
+def test_what_is_dropped_is_fetched_anew(far, kept, monkeypatch):
+    """Pieces of any kind, also those that are not kept; not one that stays, since the folder is another user's."""
+    objects = kept()
+    first = objects.get_many(PIECES)
+    asked(far)
+    for piece in [*PIECES, Piece("unknown", 1, 2)]:
+        assert drop(Wish(objects, piece, 0))
+    assert not drop(Wish(Plain(far.url), PIECES[0], 0))
+    assert objects.get_many(PIECES) == first and len(asked(far)) == len(PIECES)
+    monkeypatch.setattr(folder.Ledger, "remove", refused)
+    assert not drop(Wish(objects, PIECES[1], 0)) and objects.get(PIECES[1]) == first[1]
+    assert asked(far) == []
 
 
 def test_a_bucket_of_another_server_is_another_bucket(tmp_path):

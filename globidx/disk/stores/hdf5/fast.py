@@ -22,6 +22,7 @@ from globidx.core.reading.pieces import byte_runs
 from globidx.core.reading.selection import Selection
 from globidx.core.values import dtypes
 from globidx.disk.files import forks
+from globidx.disk.local_cache.cached_objects import drop
 from globidx.disk.remote.ahead import Wish
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
 from globidx.disk.stores.codecs import expect, fill, inflate, inflate_into, inflates_by, most_stored
@@ -161,7 +162,14 @@ class ChunkedSource(_Known, GridSource):
             # HDF5 leaves out a filter that could not be applied to a chunk, and notes that in its
             # mask
             filters = [code for bit, code in enumerate(self._filters) if not skipped >> bit & 1]
-            self._undo(filters, self._file.read(offset, size), out)
+            data = self._file.read(offset, size)
+            try:
+                self._undo(filters, data, out)
+            except UNREADABLE:
+                file = self._file
+                if not isinstance(file, RangedBytes) or not drop(file.wish(offset, size)):
+                    raise
+                self._undo(filters, file.read(offset, size), out)
         except UNREADABLE as error:
             chunk = f"the chunk at {self._corner(coordinates)} of dataset {self._dataset.name}"
             raise ReadError(f"{chunk} cannot be decoded: {error}") from error

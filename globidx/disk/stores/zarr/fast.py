@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from globidx.disk.files.blocks import BlockCache
+from globidx.disk.local_cache.cached_objects import drop
 from globidx.disk.remote.ahead import Wish, wish
 from globidx.disk.remote.objects import Piece
 from globidx.disk.stores.base import UNREADABLE, NotPlainError, Span
@@ -30,6 +31,7 @@ from globidx.disk.stores.zarr.containers import (
     Opened,
     key_of,
 )
+from globidx.disk.stores.zarr.far import TAIL
 from globidx.disk.stores.zarr.metadata import ArrayMetadata, Sharding, parse_array
 from globidx.disk.stores.zarr.shard_index import ABSENT, Extent, ShardIndexes, read_index
 from globidx.errors import MissingChunkError, ReadError
@@ -202,7 +204,9 @@ class ZarrSource(GridSource):
             opened.close()
         return corner, ~(index[tuple(map(slice, sizes))] == ABSENT).all(axis=-1)
 
-    def _decode(self, coordinates: tuple[int, ...], out: NDArray[np.uint8]) -> int:
+    def _decode(
+        self, coordinates: tuple[int, ...], out: NDArray[np.uint8], *, again: bool = True
+    ) -> int:
         data = (
             self._in_shard(coordinates, self.sharding)
             if self.sharding
@@ -211,8 +215,19 @@ class ZarrSource(GridSource):
         try:
             decode(self._codecs, data, out)
         except UNREADABLE as error:
+            if again and self._is_dropped(coordinates):
+                return self._decode(coordinates, out, again=False)
             raise ReadError(f"{self._describe(coordinates)} cannot be decoded: {error}") from error
         return len(data)
+
+    def _is_dropped(self, coordinates: tuple[int, ...]) -> bool:
+        """Whether a chunk that was kept on disk is fetched anew when it is read once more."""
+        piece = None if self._far is None else self._piece(self._far, coordinates)
+        if self._far is None or piece is None:
+            return False
+        # the end of a shard, in which it may lie, came with the index
+        pieces = [piece] if self.sharding is None else [piece, Piece(piece.key, -TAIL)]
+        return all(drop(wish(self._far.objects, one, 0)) for one in pieces)
 
     def _in_file(self, coordinates: tuple[int, ...]) -> bytes:
         found = self._container.read(self._prefix + self._array.key(coordinates), self._most)

@@ -9,7 +9,7 @@ import threading
 import h5py
 import numpy as np
 import pytest
-from files import numbers, run_python
+from files import damaged, numbers, run_python
 from processes import clean_environment
 from servers import Server
 
@@ -514,3 +514,24 @@ def test_the_cache_holds_pages_and_chunks(far, tmp_path):
     by_url.close()
     info = LocalCache(tmp_path / "cache").info()
     assert list(info.entries) == [far.url] and info.entries[far.url] >= ROWS // 4
+
+
+@pytest.mark.parametrize("reads_again", [True, False])
+def test_a_chunk_that_was_damaged_on_its_way_is_not_kept(far, tmp_path, reads_again):
+    """It is dropped when its checksum is another one, and fetched once more: by this run, and by another one."""
+    local, by_url = both(far, tmp_path, "packed", local_cache=tmp_path / "cache")
+    with h5py.File(far.path / "a.h5") as file:
+        chunk = file["packed"].id.get_chunk_info_by_coord((8, 0, 0))
+    stop = chunk.byte_offset + chunk.size
+    told = pytest.raises(ReadError, match=r"sample id 9: .* cannot be decoded")
+    with damaged(far.path / "a.h5", chunk.byte_offset, stop), told:
+        by_url[9]
+    if reads_again:
+        assert_same(local, by_url, [9])
+    _, later = both(far, tmp_path, "packed", local_cache=tmp_path / "cache")
+    assert_same(local, later, [9])
+    far.take()
+    _, last = both(far, tmp_path, "packed", local_cache=tmp_path / "cache")
+    assert_same(local, last, [9])
+    span = f"bytes={chunk.byte_offset}-{stop - 1}"
+    assert span not in [one[2] for one in far.take()["asked"]]

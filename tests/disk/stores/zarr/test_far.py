@@ -8,12 +8,13 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
-from files import numbers, write_zarr
+from files import damaged, numbers, write_zarr
 from servers import Server
 
 pytest.importorskip("obstore")
 
 from globidx import FileCacheDataset, GlobalIndexManager
+from globidx.disk.local_cache.folder import LocalCache
 from globidx.disk.remote.line import Line
 from globidx.disk.stores.zarr.containers import Folder
 from globidx.disk.stores.zarr.far import TAIL, Far
@@ -97,6 +98,35 @@ def test_a_shard_that_was_replaced_is_an_error(server):
         ReadError, match=r"sample id 15: item 15 of http.*was replaced while it was read"
     ):
         dataset[15]
+
+
+@pytest.mark.parametrize("item", [5, 75], ids=["first", "last"])
+@pytest.mark.parametrize("is_sharded", [False, True], ids=["chunks", "shard"])
+def test_a_chunk_that_was_damaged_on_its_way_is_not_kept(server, tmp_path, is_sharded, item):
+    """It is dropped when it cannot be decoded, and fetched once more: by this run, and by another one."""
+    url, data = sharded(server)
+    stored = Path(server.folder, "s.zarr", "c/0/0")
+    if not is_sharded:
+        zarr.create_array(f"{server.folder}/c.zarr", data=data, chunks=(10, 600))
+        url, stored = f"{server.url}/c.zarr", Path(server.folder, "c.zarr", f"c/{item // 10}/0")
+
+    def opened():
+        manager = GlobalIndexManager(url, cache_dir=tmp_path / "index")
+        return FileCacheDataset(manager, cache_bytes=0, local_cache=tmp_path / "cache")
+
+    for reads_again in (True, False):
+        dataset = opened()
+        # the index of a shard has a checksum of its own
+        told = pytest.raises(ReadError, match=f"sample id {item}: .* cannot be decoded")
+        with damaged(stored, 0, -200 if is_sharded else None), told:
+            dataset[item]
+        # the end of a shard goes with a chunk of it, and is kept when it is asked for again
+        for one in [dataset] * reads_again + [opened(), opened()]:
+            np.testing.assert_array_equal(one[item], data[item])
+        server.take()
+        np.testing.assert_array_equal(opened()[item], data[item])
+        assert [path for _, path, _ in server.take()["asked"] if "/c/" in path] == []
+        LocalCache(tmp_path / "cache").clear()
 
 
 def test_a_chunk_that_is_not_in_its_shard_is_missing(server):
