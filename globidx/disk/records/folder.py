@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,18 @@ def read_bytes(path: str | Path) -> bytes:
         os.close(descriptor)
 
 
+def read_listed(path: Path) -> dict[str, Any]:
+    """A record that was listed; RecordCorruptError for a link that leads nowhere, which none has pruned."""
+    try:
+        return read_record(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise RecordCorruptError(
+                f"{path} is not a whole record: it is a link, and there is nothing where it leads"
+            ) from None
+        raise
+
+
 def record_path(directory: Path, id: str) -> Path:
     """The path of the record with that id."""
     return directory / f"record-{id}.json"
@@ -163,7 +175,7 @@ def read_newest(path: str | Path) -> dict[str, Any]:
     for _ in range(_TRIES):
         record_file = newest(path)
         try:
-            return read_record(record_file)
+            return read_listed(record_file)
         except FileNotFoundError:
             if record_file == Path(path):
                 raise
@@ -235,11 +247,13 @@ def is_name_of(path: Path, id: str) -> bool:
     return not _NAME.fullmatch(path.name) or path == record_path(path.parent, id)
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    # a link that leads nowhere, or round in a circle
-    with suppress(OSError):
-        return entry.is_file()
-    return False
+def _is_record(entry: os.DirEntry[str]) -> bool:
+    """Whether a thing by a record's name is a file, or is meant to lead to one that cannot be reached."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError as error:
+        # a link round in a circle never led to one
+        return error.errno != errno.ELOOP
 
 
 def _list_once(directory: Path) -> list[Path]:
@@ -247,7 +261,7 @@ def _list_once(directory: Path) -> list[Path]:
         with os.scandir(directory) as entries:
             matches = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
             ordered = sorted(
-                (int(m[1]), m[2], entry.name) for m, entry in matches if m and _is_file(entry)
+                (int(m[1]), m[2], entry.name) for m, entry in matches if m and _is_record(entry)
             )
     except FileNotFoundError:
         return []
@@ -261,7 +275,7 @@ def _found(
     # newest first, by number: clocks of two nodes, or of one that was set back, do not decide
     for path in reversed(list_records(directory)):
         try:
-            record_found = read_record(path)
+            record_found = read_listed(path)
         except RecordError as error:
             if not fallback:
                 message = f"{error}. restore(fallback=True) goes back to the newest whole record before it"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from globidx.disk.files.atomic import is_temporary
-from globidx.disk.records.folder import is_name_of, list_records, read_record
+from globidx.disk.records.folder import is_name_of, list_records, read_listed
 from globidx.errors import RecordError
 
 
@@ -51,7 +51,7 @@ def inspect(path: str | Path) -> FolderReport:
 
 def _inspected(path: Path) -> tuple[Path, str | None, str | None]:
     try:
-        id = read_record(path)["id"]
+        id = read_listed(path)["id"]
     except RecordError as error:
         return path, None, str(error)
     problem = (

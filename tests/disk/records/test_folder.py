@@ -15,6 +15,7 @@ from globidx.core.records import record
 from globidx.disk.files.atomic import temporary_name
 from globidx.disk.records import folder as records
 from globidx.disk.records.lineage import Lineage
+from globidx.disk.records.verify import inspect
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "record-1.json"
 
@@ -193,6 +194,33 @@ def test_what_lies_in_the_folder_besides_does_no_harm(tmp_path):
     Lineage(tmp_path).prune(1)
     assert records.find(tmp_path, None, fallback=False)[0]["step"] == 2
     assert names(tmp_path) == sorted([*before, paths[2].name])
+
+
+@pytest.mark.parametrize("target", ["elsewhere/gone.json", "record-00000000-0123456789ab.json/x"])
+def test_a_link_that_leads_nowhere_is_a_record_that_cannot_be_read(tmp_path, target):
+    """The newest may lie in an archive that is not mounted: an older one is taken on demand only, and that is said."""
+    paths = [save(tmp_path, step) for step in range(3)]
+    os.rename(paths[2], tmp_path / "moved.json")
+    paths[2].symlink_to(target)
+    for look in (lambda: records.find(tmp_path, None, fallback=False), lambda: records.read_newest(tmp_path)):  # fmt: skip
+        with pytest.raises(errors.RecordCorruptError, match=r"record-00000002.* it is a link, and"):
+            look()
+    found, passed_over = records.find(tmp_path, None, fallback=True)
+    assert found["step"] == 1 and [paths[2].name in one for one in passed_over] == [True]
+    report = inspect(tmp_path)
+    assert report.problems == 1 and report.records[2][0] == paths[2]
+    # its number is not used twice, and it stays
+    lineage = Lineage(tmp_path)
+    lineage.look()
+    assert lineage.next_number() == 3
+    save(tmp_path, 3)
+    lineage.prune(1)
+    assert names(tmp_path) == sorted(
+        ["moved.json", paths[2].name, records.list_records(tmp_path)[-1].name]
+    )
+    paths[2].unlink()
+    os.rename(tmp_path / "moved.json", paths[2])
+    assert records.find(tmp_path, None, fallback=False)[0]["step"] == 3
 
 
 def test_saving_sweeps_what_killed_writers_left_long_ago(tmp_path):
