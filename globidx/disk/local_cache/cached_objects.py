@@ -306,8 +306,7 @@ class CachedObjects:
     def _told(self, kept: Sequence[Kept]) -> dict[str, Found | None]:
         """What the server tells of objects now; nothing where it cannot be reached."""
         sizes = {one.identity.key: one.found.size for one in kept}
-        # a pause that is longer was begun by a clock that was wrong
-        if not sizes or 0 < self._asks_from - self._clock() <= _PAUSE:
+        if not sizes or self._is_left_alone():
             return {}
         # of an empty object there is no first byte
         pieces = [Piece(key, 0, 1 if size > 0 else None) for key, size in sizes.items()]
@@ -320,11 +319,12 @@ class CachedObjects:
     def _fetched(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Fetch pieces, and keep them."""
         asked = self._clock()
+        if self._is_left_alone() and self._are_absent(pieces):
+            return [None] * len(pieces)
         try:
             fetched = self._inner.get_many(pieces)
         except OSError as error:
-            abouts = [self._about(piece.key) for piece in pieces]
-            if any(about is None or about.found.size != ABSENT for about in abouts):
+            if not self._are_absent(pieces):
                 raise
             self._go_offline(error)
             return [None] * len(pieces)
@@ -338,6 +338,16 @@ class CachedObjects:
                 # after the piece, for which it may have had to go
                 self._note(piece.key, found, asked)
         return fetched
+
+    def _are_absent(self, pieces: Sequence[Piece]) -> bool:
+        """Whether all of these were absent when their server was asked."""
+        abouts = [self._about(piece.key) for piece in pieces]
+        return all(about is not None and about.found.size == ABSENT for about in abouts)
+
+    def _is_left_alone(self) -> bool:
+        """Whether the server could not be reached of late."""
+        # a pause that is longer was begun by a clock that was wrong
+        return 0 < self._asks_from - self._clock() <= _PAUSE
 
     def _go_offline(self, error: OSError) -> None:
         # what a server refuses, it has answered: the credentials have expired, say

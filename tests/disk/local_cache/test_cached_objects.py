@@ -350,6 +350,22 @@ def test_a_filled_cache_serves_without_a_server(far, kept, clock, caplog):
     assert objects.get_many(PIECES) == first[:5] and asked(far)
 
 
+def test_that_something_is_absent_is_not_asked_of_a_server_that_is_left_alone(far, kept, clock):
+    """Each such question would be asked in vain as often as any; what is not known is asked for."""
+    objects = kept()
+    assert objects.get(Piece("absent")) is None
+    far.plan({"kind": "status", "status": 503})
+    asked(far)
+    assert objects.get(Piece("absent")) is None and asked(far)
+    assert objects.get(Piece("absent")) is None and asked(far) == []
+    with pytest.raises(OSError, match="status 503"):
+        objects.get_many([Piece("absent"), Piece("unknown")])
+    far.plan()
+    clock.now += 601 * 10**9
+    (far.path / "absent").write_bytes(b"1")
+    assert objects.get(Piece("absent")).data == b"1"
+
+
 @pytest.mark.parametrize("how", ["obstore", "fsspec"])
 def test_a_server_that_refuses_is_no_server_that_is_gone(far, kept, clock, caplog, how):
     """Credentials that have expired are told, also of what is known to be absent; an outage is waited out."""
