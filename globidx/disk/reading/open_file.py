@@ -297,5 +297,5 @@ class OpenFile:
             on_missing="fill" if fills(self._on_missing) else "error",
             allow_external=self._allow_external,
             storage_options=self._storage_options,
-            far=self._kept_container if self._entry.kind == "hdf5" else None,
+            far=self._kept_container if is_remote(self._path) else None,
         )

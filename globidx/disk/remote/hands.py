@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 from weakref import finalize
@@ -75,6 +76,12 @@ class Hands:
         """Do it when all that was put before was begun."""
         self._work.put(job, self.count)
 
+    def begin(self, function: Callable[[Given], Result], given: Given) -> Future[Result]:
+        """What a call will return, for those who cannot wait for it here."""
+        answer = _Answer(function, given)
+        self.put(answer)
+        return answer.future
+
     def map(self, function: Callable[[Given], Result], given: Sequence[Given]) -> list[Result]:
         """The results for all that is given, at the same time; the first error where there is one.
 
@@ -83,10 +90,8 @@ class Hands:
         """
         if len(given) < 2 or _lone.is_on or self._work.is_own():
             return [function(one) for one in given]
-        answers = [_Answer(function, one) for one in given]
-        for answer in answers:
-            self.put(answer)
-        return [answer.wait() for answer in answers]
+        answers = [self.begin(function, one) for one in given]
+        return [answer.result() for answer in answers]
 
     def close(self) -> None:
         """Drop what was not begun; threads end, and new ones begin with the next job."""
@@ -105,25 +110,22 @@ class _Answer:
 
     def __init__(self, function: Callable[[Any], Any], given: Any) -> None:
         self._function, self._given = function, given
-        self._is_made = threading.Event()
-        self._error: BaseException | None = None
+        self.future: Future[Any] = Future()
 
     def make(self) -> None:
+        # nobody waits any more
+        if not self.future.set_running_or_notify_cancel():
+            return
         try:
-            self._result = self._function(self._given)
+            result = self._function(self._given)
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            self._error = error
-        self._is_made.set()
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
 
     def drop(self) -> None:
-        self._error = ReadError("the files were closed while they were read")
-        self._is_made.set()
-
-    def wait(self) -> Any:
-        self._is_made.wait()
-        if self._error is not None:
-            raise self._error
-        return self._result
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(ReadError("the files were closed while they were read"))
 
 
 class _Work:

@@ -254,7 +254,7 @@ def scan(
         else:
             found = _module("zarr.fast_scan").scan(far, layout, axis)
         if found is None:
-            found = _module("zarr.library").scan(path, layout, axis)
+            found = _module("zarr.library").scan(path, layout, axis, far)
         # no stamp proves anything of it; an object with a version is told from another one
         version = getattr(far, "version", "")
         known = (stamp_of_version(version),) if version else found.stamps
@@ -335,7 +335,8 @@ def open_store(
 ) -> Store:
     """Open a file that was scanned as ``kind``, with the options that it was scanned with.
 
-    ``far`` holds the bytes of an HDF5 file by URL, where there is such already.
+    ``far`` holds the bytes of an HDF5 file by URL, or the keys of a zarr store, where there is such
+    already.
     """
     if kind == "hdf5":
         library = _module("hdf5.library")
@@ -352,6 +353,7 @@ def open_store(
         on_missing=on_missing,
         allow_external=allow_external,
         storage_options=storage_options,
+        far=far,
     )
     return store
 

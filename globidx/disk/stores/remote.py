@@ -68,12 +68,6 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     return [files.unstrip_protocol(name) for name in stores]
 
 
-def exists(url: str, options: Mapping[str, Any] | None = None) -> bool:
-    """Whether there is anything at ``url``."""
-    files, path = file_system(url, options)
-    return bool(files.exists(path))
-
-
 def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
     """The names of all files with bytes in them below ``url``, relative to it, by one listing."""
     files, path = file_system(url, options)

@@ -160,3 +160,39 @@ def test_a_forked_child_has_threads_of_its_own():
         os._exit(0 if ok else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     hands.close()
+
+
+def test_a_call_that_nobody_waits_for_is_not_made():
+    """One that was begun goes on, and what is put after it is made."""
+    hands, begun, over, made = Hands(1), threading.Event(), threading.Event(), []
+
+    def wait(_):
+        begun.set()
+        return over.wait(30)
+
+    first = hands.begin(wait, None)
+    assert begun.wait(30)
+    second, third = hands.begin(made.append, 2), hands.begin(made.append, 3)
+    assert second.cancel() and not first.cancel()
+    over.set()
+    assert first.result(30) and third.result(30) is None and made == [3]
+    hands.close()
+
+
+def test_what_is_dropped_is_told_to_whoever_waits_for_it():
+    """Unless he waits no more."""
+    hands, begun, over = Hands(1), threading.Event(), threading.Event()
+
+    def wait(_):
+        begun.set()
+        over.wait(30)
+
+    first = hands.begin(wait, None)
+    assert begun.wait(30)
+    second, third = hands.begin(abs, -2), hands.begin(abs, -3)
+    third.cancel()
+    hands.close()
+    over.set()
+    with pytest.raises(ReadError, match="closed while they were read"):
+        second.result(30)
+    assert third.cancelled() and first.result(30) is None

@@ -5,12 +5,13 @@ It is the only module that imports zarr.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,26 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import NodeTypeValidationError
 
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
+from globidx.disk.remote.ahead import themselves
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
+from globidx.disk.remote.hands import Hands
 from globidx.disk.remote.line import for_scans
+from globidx.disk.remote.objects import Found
+from globidx.disk.remote.retries import REQUESTS
 from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
     ZARR_MARKERS,
@@ -47,6 +59,7 @@ from globidx.disk.stores.find_arrays import Field
 from globidx.disk.stores.index_entries import array_info, make_entry
 from globidx.disk.stores.zarr import presence, references, repository
 from globidx.disk.stores.zarr.containers import Container, key_of
+from globidx.disk.stores.zarr.far import Far
 from globidx.disk.stores.zarr.pipes import refuse_pipe, refuse_pipes
 from globidx.disk.stores.zarr.presence import ChunkFiles
 from globidx.disk.stores.zarr.tree import Members, ZarrTree, dtype_of, packing_in, reason_of
@@ -54,22 +67,25 @@ from globidx.errors import MissingChunkError, ReadError
 
 #: Arrays that a store keeps open: one of a hundred thousand groups would keep as many.
 _MOST_ARRAYS = 1024
+#: Ask servers for what zarr awaits. They are nobody else's: whoever waits for zarr may be one of
+#: those that open files, or fetch.
+_HANDS = Hands(REQUESTS)
 
 
-def scan(path: str, layout: Layout, axis: int) -> Entry:
+def scan(path: str, layout: Layout, axis: int, far: Any = None) -> Entry:
     """The store's arrays of ``layout``; "" is a store that is an array itself.
 
-    ``path`` may be a URL.
+    ``path`` may be a URL; ``far`` is then that of ``open_store``.
     """
     with as_os_errors():
         try:
-            return _scan(path, layout, axis)
+            return _scan(path, layout, axis, far)
         except json.JSONDecodeError as error:
             raise ValueError(reason_of(error)) from error
 
 
-def _scan(path: str, layout: Layout, axis: int) -> Entry:
-    with _opened(path, layout.allow_external, layout.storage_options) as store:
+def _scan(path: str, layout: Layout, axis: int, far: Any) -> Entry:
+    with _opened(path, layout.allow_external, layout.storage_options, far) as store:
         return _scan_opened(store, layout, axis)
 
 
@@ -256,14 +272,19 @@ def open_store(
     on_missing: str,
     allow_external: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    far: Any = None,
 ) -> ZarrStore:
-    """An open store; it holds no file descriptor between reads, unless it is a zip file."""
+    """An open store; it holds no file descriptor between reads, unless it is a zip file.
+
+    ``far`` holds the keys of a store by URL, where there is such already.
+    """
     return ZarrStore(
         path,
         axis,
         fill=on_missing == "fill",
         allow_external=allow_external,
         storage_options=storage_options,
+        far=far,
     )
 
 
@@ -282,10 +303,15 @@ def refuse_fork() -> None:
 
 @contextmanager
 def _opened(
-    path: str, allow_external: bool, storage_options: Mapping[str, Any] | None
+    path: str, allow_external: bool, storage_options: Mapping[str, Any] | None, far: Any = None
 ) -> Iterator[ZarrStore]:
-    store = ZarrStore(
-        path, 0, fill=False, allow_external=allow_external, storage_options=storage_options
+    store = open_store(
+        path,
+        0,
+        on_missing="error",
+        allow_external=allow_external,
+        storage_options=storage_options,
+        far=far,
     )
     try:
         yield store
@@ -298,11 +324,17 @@ class Way:
 
     ``container`` holds the keys of a store in a folder or zip file, also one by URL, whose directory
     is here; it is None where a look is a request, or as slow as one. ``version`` identifies the data
-    of a store with versions. No stamp proves anything of one that ``is_foreign``.
+    of a store with versions. No stamp proves anything of one that ``is_foreign``. ``far`` holds the
+    keys of a store by URL, where there is such already.
     """
 
     def __init__(
-        self, path: str, options: Mapping[str, Any] | None = None, *, allow_external: bool = False
+        self,
+        path: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        allow_external: bool = False,
+        far: Any = None,
     ) -> None:
         self.path, self._options = path, options
         self.is_foreign = is_remote(path)
@@ -310,8 +342,9 @@ class Way:
         self.version, self._root, self._kind = "", "", ""
         self._store: Any = path
         self._format: Any = None
+        self._far: Far | None = None
         if self.is_foreign:
-            self._reach_by_url()
+            self._reach_by_url(far)
         elif os.path.isfile(path) and is_zip(Path(path)):
             zipped = container_of(path, "zip")
             self.container, self._root = zipped, zipped.root
@@ -323,11 +356,12 @@ class Way:
         else:
             self._reach_elsewhere(allow_external=allow_external)
 
-    def _reach_by_url(self) -> None:
+    def _reach_by_url(self, far: Any) -> None:
         """Make a store of zarr's for a URL; of a zip file, its directory says what is there."""
         zipped = zip_by_url(self.path, self._options)
         if zipped is None:
-            self._store = _by_url(self.path, self._options)
+            self._far = far or far_container(self.path, for_scans(self._options))
+            self._store = _ByLine(self._far, lambda: _by_url(self.path, self._options))
             return
         container = far_container(self.path, for_scans(self._options))
         self.container, self._root = container, container.root
@@ -394,9 +428,7 @@ class Way:
         """Whether there are bytes of a key."""
         if self.container is not None:
             return self.container.has(key)
-        if self._kind:
-            return bool(sync(self._store.exists(key)))
-        return remote.exists(join(self.path, key), self._options)
+        return bool(sync(self._store.exists(key)))
 
     def names(self, path: str) -> Any:
         """The names of all keys below ``path`` of a store by URL."""
@@ -454,9 +486,10 @@ class ZarrStore:
         fill: bool,
         allow_external: bool = False,
         storage_options: Mapping[str, Any] | None = None,
+        far: Any = None,
     ) -> None:
         self._path = os.fspath(path)
-        self._options, self._allow_external = storage_options, allow_external
+        self._options, self._allow_external, self._far = storage_options, allow_external, far
         self._way: Way | None = None
         self._axis = axis
         self._fill = fill
@@ -532,7 +565,8 @@ class ZarrStore:
     def way(self) -> Way:
         """How the store is reached; it is looked for when it is first asked for."""
         if self._way is None:
-            self._way = Way(self._path, self._options, allow_external=self._allow_external)
+            external = self._allow_external
+            self._way = Way(self._path, self._options, allow_external=external, far=self._far)
         return self._way
 
     def close(self) -> None:
@@ -589,17 +623,90 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
     return np.array_equal(part, filled, equal_nan=part.dtype.kind in "fc")
 
 
+class _ByLine(Store):  # type: ignore[misc]
+    """The keys of ``far`` as zarr reads them: asked for once more, compared and kept as all others.
+
+    ``listed`` makes a store of zarr's that lists a folder without what lies below.
+    """
+
+    supports_writes = supports_deletes = False
+    supports_listing = True
+
+    def __init__(self, far: Far, listed: Callable[[], Store]) -> None:
+        super().__init__(read_only=True)
+        self._far, self._listed = far, listed
+        # what zarr reads is not expected, and must not wait for what is
+        self._objects = themselves(far.objects)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByLine) and other._far is self._far
+
+    def __hash__(self) -> int:
+        return id(self._far)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        found = await self._found(key, *_ends(byte_range))
+        return None if found is None else prototype.buffer.from_bytes(found.data)
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        wanted = [self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+        return await asyncio.gather(*wanted)
+
+    async def exists(self, key: str) -> bool:
+        # of all of a shard one byte tells
+        return await self._found(key, 0, 1) is not None
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        async for name in self._listed().list_dir(prefix):
+            yield name
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        async for name in self._listed().list_prefix(prefix):
+            yield name
+
+    async def list(self) -> AsyncIterator[str]:
+        async for name in self._listed().list():
+            yield name
+
+    async def set(self, *_: object) -> None:
+        self._check_writable()
+
+    async def delete(self, *_: object) -> None:
+        self._check_writable()
+
+    async def _found(self, key: str, start: int, stop: int | None) -> Found | None:
+        # zarr's only thread must not wait for a server
+        asked = _HANDS.begin(self._objects.get, self._far.piece(key, start, stop))
+        return await asyncio.wrap_future(asked)
+
+
+def _ends(byte_range: ByteRequest | None) -> tuple[int, int | None]:
+    """The bounds of the bytes that zarr asks for, as a ``Piece`` has them."""
+    match byte_range:
+        case RangeByteRequest(start, end):
+            return start, end
+        case OffsetByteRequest(offset):
+            return offset, None
+        case SuffixByteRequest(suffix):
+            return -suffix, None
+    return 0, None
+
+
 def _by_url(path: str, options: Mapping[str, Any] | None) -> Any:
-    """What zarr opens: the URL itself, or of a chain of URLs a store that is made here.
+    """A store of zarr's for a URL, or for a chain of URLs.
 
     A cache of fsspec's is marked as asynchronous if the file system below it is. It is not
     asynchronous, but zarr relies on the mark.
     """
     if "::" not in path:
-        if not options:
-            return path
         return zarr.storage.FsspecStore.from_url(
-            path, storage_options=dict(options), read_only=True
+            path, storage_options=dict(options or {}), read_only=True
         )
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
