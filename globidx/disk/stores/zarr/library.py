@@ -12,7 +12,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
 from globidx.disk.remote.ahead import themselves
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
-from globidx.disk.remote.hands import Hands
+from globidx.disk.remote.hands import Hands, alone
 from globidx.disk.remote.line import for_scans
-from globidx.disk.remote.objects import Found
+from globidx.disk.remote.objects import Piece
 from globidx.disk.remote.retries import REQUESTS
 from globidx.disk.stores import anndata, find_arrays, find_sequences, remote
 from globidx.disk.stores.base import (
@@ -342,7 +343,6 @@ class Way:
         self.version, self._root, self._kind = "", "", ""
         self._store: Any = path
         self._format: Any = None
-        self._far: Far | None = None
         if self.is_foreign:
             self._reach_by_url(far)
         elif os.path.isfile(path) and is_zip(Path(path)):
@@ -358,14 +358,14 @@ class Way:
 
     def _reach_by_url(self, far: Any) -> None:
         """Make a store of zarr's for a URL; of a zip file, its directory says what is there."""
-        zipped = zip_by_url(self.path, self._options)
-        if zipped is None:
-            self._far = far or far_container(self.path, for_scans(self._options))
-            self._store = _ByLine(self._far, lambda: _by_url(self.path, self._options))
-            return
-        container = far_container(self.path, for_scans(self._options))
-        self.container, self._root = container, container.root
-        self._store = _by_url(f"zip://::{zipped[0]}", _behind_zip(zipped[0], self._options))
+        url, options = self.path, self._options
+        far = far or far_container(url, for_scans(options))
+        zipped = zip_by_url(url, options)
+        if zipped is not None:
+            self.container = far
+            url, options = f"zip://{far.root}::{zipped[0]}", _behind_zip(zipped[0], options)
+        part = _part_of_object if zipped is None else _part_of_member
+        self._store = _ByLine(partial(part, far), partial(_by_url, url, options))
 
     def _reach_elsewhere(self, *, allow_external: bool) -> None:
         """Make a store of zarr's for references to other files, or for an icechunk repository."""
@@ -624,31 +624,30 @@ def _is_fill(part: NDArray[Any], fill: Any) -> bool:
 
 
 class _ByLine(Store):  # type: ignore[misc]
-    """The keys of ``far`` as zarr reads them: asked for once more, compared and kept as all others.
+    """The keys of a store by URL as zarr reads them: asked for again, compared, kept as all others.
 
-    ``listed`` makes a store of zarr's that lists a folder without what lies below.
+    ``part`` waits for the bytes of a piece of a key; None where there is no such key. ``listed``
+    makes a store of zarr's that lists a folder without what lies below.
     """
 
     supports_writes = supports_deletes = False
     supports_listing = True
 
-    def __init__(self, far: Far, listed: Callable[[], Store]) -> None:
+    def __init__(self, part: Callable[[Piece], bytes | None], listed: Callable[[], Store]) -> None:
         super().__init__(read_only=True)
-        self._far, self._listed = far, listed
-        # what zarr reads is not expected, and must not wait for what is
-        self._objects = themselves(far.objects)
+        self._part, self._listed = part, listed
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByLine) and other._far is self._far
+        return self is other
 
     def __hash__(self) -> int:
-        return id(self._far)
+        return id(self)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        found = await self._found(key, *_ends(byte_range))
-        return None if found is None else prototype.buffer.from_bytes(found.data)
+        data = await self._data(key, *_ends(byte_range))
+        return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
         self,
@@ -660,7 +659,7 @@ class _ByLine(Store):  # type: ignore[misc]
 
     async def exists(self, key: str) -> bool:
         # of all of a shard one byte tells
-        return await self._found(key, 0, 1) is not None
+        return await self._data(key, 0, 1) is not None
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         async for name in self._listed().list_dir(prefix):
@@ -680,10 +679,29 @@ class _ByLine(Store):  # type: ignore[misc]
     async def delete(self, *_: object) -> None:
         self._check_writable()
 
-    async def _found(self, key: str, start: int, stop: int | None) -> Found | None:
+    async def _data(self, *part: Any) -> bytes | None:
         # zarr's only thread must not wait for a server
-        asked = _HANDS.begin(self._objects.get, self._far.piece(key, start, stop))
-        return await asyncio.wrap_future(asked)
+        return await asyncio.wrap_future(_HANDS.begin(self._part, Piece(*part)))
+
+
+def _part_of_object(far: Far, part: Piece) -> bytes | None:
+    # what zarr reads is not expected, and must not wait for what is
+    found = themselves(far.objects).get(far.piece(*part))
+    return None if found is None else found.data
+
+
+def _part_of_member(zipped: Container, part: Piece) -> bytes | None:
+    # nor for those that fetch: they may wait for zarr
+    with alone():
+        if part == Piece(part.key):
+            found = zipped.read(part.key, sys.maxsize)
+            return None if found is None else found[0]
+        opened = zipped.open(part.key)
+        if opened is None:
+            return None
+        with closing(opened):
+            start, stop = part.within(opened.size)
+            return opened.read(stop - start, start)
 
 
 def _ends(byte_range: ByteRequest | None) -> tuple[int, int | None]:

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import warnings
+from functools import partial
 from threading import Thread
 
 import numcodecs
@@ -238,6 +239,36 @@ def test_what_zarr_has_read_is_kept_for_when_the_server_is_gone(server, tmp_path
         assert server.take()["asked"] == []
 
 
+@pytest.mark.parametrize("how", BY_ZARR)
+def test_so_it_is_for_what_zarr_reads_of_a_zip_file(server, tmp_path, how):
+    """Asked for again, kept for when the server is gone, and an error where it was replaced."""
+    data = numbers(16, (3,))
+
+    def packed(data):
+        rows = written(server, how, data)
+        shutil.make_archive(str(server.path.with_name("b")), "zip", server.path)
+        return rows
+
+    rows = packed(data)
+    manager = GlobalIndexManager(f"{server.url}/b.zip", cache_dir=tmp_path / "index")
+    settings = BY_ZARR[how] | {"cache_bytes": 0, "local_cache": tmp_path / "kept"}
+    dataset = FileCacheDataset(manager, **settings)
+    for after in range(4):
+        server.plan({"kind": "status", "status": 503, "times": 1, "after": after})
+        some = slice(4 * after, 4 * after + 4)
+        np.testing.assert_array_equal(dataset.__getitems__(range(16)[some]), rows[some])
+    server.plan({"kind": "status", "status": 503})
+    np.testing.assert_array_equal(dataset.__getitems__(range(16)), rows)
+    server.plan()
+    dataset = FileCacheDataset(manager, **settings | {"local_cache": None})
+    np.testing.assert_array_equal(dataset[0], rows[0])
+    packed(data[::-1].copy())
+    # a shard that was inflated is kept whole
+    other = 9 if how == "asked" else 5
+    with pytest.raises(ReadError, match=f"sample id {other}: .*was replaced while it was read"):
+        dataset[other]
+
+
 def test_a_chunk_that_zarr_would_fill_in_is_missing_by_url(server, tmp_path):
     """Though it is zarr that is asked; one that holds nothing but fill values is not."""
     written(server, "fill", numbers(16, (3,)))
@@ -255,7 +286,8 @@ def test_zarr_has_the_same_bytes_by_url_as_from_a_folder(server):
     (server.path / "x").write_bytes(bytes(range(200)))
     (server.path / "empty").touch()
     line, near = Line(), zarr.storage.LocalStore(server.path, read_only=True)
-    far = library._ByLine(Far("u", *line.at(f"{server.url}/a.zarr")), lambda: near)
+    objects = Far("u", *line.at(f"{server.url}/a.zarr"))
+    far = library._ByLine(partial(library._part_of_object, objects), lambda: near)
     parts = [None, RangeByteRequest(3, 9), RangeByteRequest(190, 300), OffsetByteRequest(150)]
     prototype = default_buffer_prototype()
 
