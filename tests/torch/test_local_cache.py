@@ -125,7 +125,8 @@ def test_workers_that_are_killed_leave_a_cache_that_serves(far, tmp_path):
     assert seen == Counter(range(2 * ITEMS)) and job.returncode == 0
 
 
-def test_the_part_of_the_data_that_fits_is_found_in_each_epoch(tmp_path):
+@pytest.mark.parametrize("backend", ["auto", "library"])
+def test_the_part_of_the_data_that_fits_is_found_in_each_epoch(tmp_path, backend):
     """What an epoch has had goes first; by age alone, most of what comes next would have gone."""
     folder, count = tmp_path / "far", 400
     folder.mkdir()
@@ -133,7 +134,11 @@ def test_the_part_of_the_data_that_fits_is_found_in_each_epoch(tmp_path):
     with Server(folder) as far:
         manager = GlobalIndexManager(far.url, key="x", cache_dir=tmp_path / "index")
         dataset = FileCacheDataset(
-            manager, local_cache=tmp_path / "cache", local_bytes=count // 2 * 4096, cache_bytes=0
+            manager,
+            local_cache=tmp_path / "cache",
+            local_bytes=count // 2 * 4096,
+            cache_bytes=0,
+            backend=backend,
         )
         hits = []
         for epoch in range(3):
@@ -143,8 +148,8 @@ def test_the_part_of_the_data_that_fits_is_found_in_each_epoch(tmp_path):
                 dataset.__getitems__(ids[start : start + 25])
             hits.append(dataset._reader.kept_on_disk.hits - before)
         dataset.close()
-    # some entries are under way, and some places are those of versions
-    assert hits[0] == 0 and min(hits[1:]) > 0.7 * count // 2
+    # some entries are under way, and some places are those of versions; zarr reads metadata again
+    assert hits[0] == (backend == "library") and min(hits[1:]) > 0.7 * count // 2
 
 
 def test_a_shard_that_was_replaced_is_not_read_by_the_index_that_was_kept(tmp_path):

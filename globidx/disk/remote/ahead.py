@@ -45,12 +45,7 @@ class Wish(NamedTuple):
 
 def wish(objects: Objects, piece: Piece, nbytes: int) -> Wish:
     """The wish for a piece of ``objects``, which are asked themselves and not by way of ``Ahead``."""
-    return Wish(themselves(objects), piece, nbytes)
-
-
-def themselves(objects: Objects) -> Objects:
-    """These objects, asked themselves and not by way of ``Ahead``."""
-    return objects.behind if isinstance(objects, Expected) else objects
+    return Wish(objects.behind if isinstance(objects, Expected) else objects, piece, nbytes)
 
 
 class Ahead:

@@ -34,7 +34,6 @@ from zarr.errors import NodeTypeValidationError
 from globidx.core.index.layout import Layout
 from globidx.core.index.table import SPARSE, Entry
 from globidx.disk.files.paths import is_remote, join
-from globidx.disk.remote.ahead import themselves
 from globidx.disk.remote.by_fsspec import as_os_errors, file_system
 from globidx.disk.remote.hands import Hands, alone
 from globidx.disk.remote.line import for_scans
@@ -685,13 +684,12 @@ class _ByLine(Store):  # type: ignore[misc]
 
 
 def _part_of_object(far: Far, part: Piece) -> bytes | None:
-    # what zarr reads is not expected, and must not wait for what is
-    found = themselves(far.objects).get(far.piece(*part))
+    found = far.objects.get(far.piece(*part))
     return None if found is None else found.data
 
 
 def _part_of_member(zipped: Container, part: Piece) -> bytes | None:
-    # nor for those that fetch: they may wait for zarr
+    # those that fetch may wait for zarr
     with alone():
         if part == Piece(part.key):
             found = zipped.read(part.key, sys.maxsize)
