@@ -317,8 +317,8 @@ class Packer(ForkingPickler):
         if type(part) is not torch.Tensor or not is_plain(part) or not part.numel():
             return self._left_to_torch()
         stride = None if part.is_contiguous() else part.stride()
-        if stride is not None and torch.empty_like(part).stride() != stride:
-            # it has gaps, or shows an element twice
+        if stride is not None and torch.empty_like(part, device="meta").stride() != stride:
+            # it has gaps, or shows an element twice, and then would take far more memory than it has
             return self._left_to_torch()
         size = part.numel() * part.itemsize
         offset = self._offset_of(part, size)

@@ -163,6 +163,16 @@ def links():
             yield os.readlink(entry.path)
 
 
+def test_an_expanded_tensor_takes_no_memory_for_what_it_shows_again():
+    """A mask for all, say, that is larger than any memory if it is written out."""
+    mask = torch.ones(1, 1, dtype=torch.bool).expand(1 << 25, 1 << 25)
+    got, is_in_slot = Both().sent({"x": X, "mask": mask})
+    assert is_in_slot
+    assert same(got["x"], X)
+    assert (got["mask"].shape, got["mask"].stride()) == (mask.shape, (0, 0))
+    assert got["mask"][-1, -1]
+
+
 def test_a_tensor_that_stands_twice_in_a_batch_is_one():
     """As torch sends it."""
     got, _ = Both().sent([X, {"again": X}])
