@@ -1,7 +1,7 @@
 """The worker's side of slots: a batch is put into one, and a message about it travels.
 
-A tensor of a batch that lies in a slot is pickled as its place there. What does not, such as sparse
-tensors and text, is pickled as torch does it.
+A tensor of a batch that lies in a slot, whole or with gaps, is pickled as its place there. What does
+not, such as sparse tensors and text, is pickled as torch does it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import math
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -281,6 +281,8 @@ class Open:
 class Packer(ForkingPickler):
     """Pickles a batch; dense tensors are put into a slot, and pickled as their place.
 
+    So is any view of what lies there, which torch would move away from it.
+
     With ``may_miss=False`` torch sends what the slot has no room for. So it does in any case after
     it has sent something else: what torch pickles is moved to shared memory, and arrays of numpy's
     that have the same memory do not move with it, so a batch cannot be pickled once more.
@@ -300,7 +302,8 @@ class Packer(ForkingPickler):
         super().__init__(self._buffer, pickle.HIGHEST_PROTOCOL)
         self._slot, self._block, self._may_miss = slot, block, may_miss
         self._sent = Block(key, slot.number, slot.size)
-        # by storage, the first tensor of it that was copied, and where it is
+        # by storage, whose address changes when torch moves it: the first tensor of it that was copied,
+        # and where it is
         self._copied: dict[int, tuple[torch.Tensor, int]] = {}
         self._is_torchs = self.is_lost = False
         self.missed = self.sent = 0
@@ -314,17 +317,17 @@ class Packer(ForkingPickler):
         """How pickle takes a value apart."""
         if not isinstance(part, _SENT_BY_TORCH):
             return NotImplemented
-        if type(part) is not torch.Tensor or not is_plain(part) or not part.numel():
+        if type(part) is not torch.Tensor or not is_plain(part):
             return self._left_to_torch()
+        if not part.numel():
+            # torch would move all of the storage that it is a view of
+            return _empty, (part.dtype, tuple(part.shape), part.stride())
         stride = None if part.is_contiguous() else part.stride()
-        if stride is not None and torch.empty_like(part, device="meta").stride() != stride:
-            # it has gaps, or shows an element twice, and then would take far more memory than it has
-            return self._left_to_torch()
-        size = part.numel() * part.itemsize
+        size = part.itemsize * _extent(part.shape, part.stride())
         offset = self._offset_of(part, size)
-        if offset is None:
+        if offset is None and (stride is None or _is_dense(part)):
             offset = self._copy_of(part, size, stride)
-        if offset == _MISSED:
+        if offset is None or offset == _MISSED:
             return self._left_to_torch()
         self.sent += size
         return tensor, (self._sent, part.dtype, tuple(part.shape), stride, offset)
@@ -344,7 +347,7 @@ class Packer(ForkingPickler):
             offset = _MISSED
         else:
             tensor(self._block, part.dtype, tuple(part.shape), stride, offset).copy_(part)
-        self._copied.setdefault(part.untyped_storage().data_ptr(), (part, offset))
+        self._copied.setdefault(part.untyped_storage()._cdata, (part, offset))
         return offset
 
     def _offset_of(self, part: torch.Tensor, size: int) -> int | None:
@@ -352,7 +355,7 @@ class Packer(ForkingPickler):
         offset = self._slot.offset_of(part)
         if offset is not None or not self._copied:
             return offset
-        known, start = self._copied.get(part.untyped_storage().data_ptr(), (part, 0))
+        known, start = self._copied.get(part.untyped_storage()._cdata, (part, 0))
         within = part.data_ptr() - known.data_ptr()
         if known is part or not 0 <= within <= known.numel() * known.itemsize - size:
             return None
@@ -390,5 +393,22 @@ def tensor(
     offset: int,
 ) -> torch.Tensor:
     """The tensor that lies at ``offset`` of a block."""
-    flat = torch.frombuffer(block, dtype=dtype, count=math.prod(shape), offset=offset)
+    count = math.prod(shape) if stride is None else _extent(shape, stride)
+    flat = torch.frombuffer(block, dtype=dtype, count=count, offset=offset)
     return flat.view(shape) if stride is None else flat.as_strided(shape, stride)
+
+
+def _empty(dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
+    """A tensor without elements."""
+    return torch.empty_strided(shape, stride, dtype=dtype)
+
+
+def _extent(shape: Sequence[int], stride: Sequence[int]) -> int:
+    """How many elements lie from the first to the last of a tensor, with those in its gaps."""
+    return 1 + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
+
+
+def _is_dense(part: torch.Tensor) -> bool:
+    """Whether a tensor has no gaps, and no element twice."""
+    # without memory: an expanded one may be far larger than what it takes
+    return torch.empty_like(part, device="meta").stride() == part.stride()

@@ -183,14 +183,49 @@ def test_views_of_a_tensor_that_stands_before_them_are_views_of_it():
     """As torch sends them: a change in place of one is one of the other, and they take no room."""
     whole, both = torch.arange(2400).view(2, 300, 4), Both()
     views = {"row": whole[1], "flat": whole.view(-1)[5:9], "bytes": whole.view(torch.uint8)}
-    other = {"apart": torch.arange(2400), "empty": whole[:0], "gaps": whole[:, ::2]}
-    got, _ = both.sent({"whole": whole, **views, **other})
-    assert same(got, {"whole": whole, **views, **other})
+    gaps = {
+        "gaps": whole[:, ::2],
+        "turned": whole[:, 1:7:3].mT,
+        "shown twice": whole[:1].expand(5, 300, 4),
+    }
+    other = {"apart": torch.arange(2400), "empty": whole[:0], "again": whole[:1]}
+    batch = {"whole": whole, **views, **gaps, **other}
+    got, _ = both.sent(batch)
+    assert same(got, batch)
     got["whole"].zero_()
-    assert [name for name in got if not got[name].any()] == ["whole", *views, "empty"]
+    assert [name for name in got if got[name].any()] == ["apart"]
     both = Both()
-    assert both.sent([whole, *(whole.view(-1) for _ in range(50))])[1]
+    assert both.sent(
+        [whole, *(whole[:, ::2] for _ in range(50)), *(whole.view(-1) for _ in range(50))]
+    )[1]
     assert both.counts[2] < 2 * whole.nbytes
+
+
+@pytest.mark.parametrize(
+    "take", [lambda x: x[:, 0], lambda x: x[:0], lambda x: x[:1].expand(9, 3, 4)]
+)
+def test_a_view_of_any_form_leaves_what_is_stacked_in_its_slot_there(stacking, take):
+    """Nothing is moved or copied, alone and beside what it is a view of."""
+    stacking.sent(default_collate([X, X]))
+    for named in (False, True):
+        made = default_collate([X + 1, X])[0]
+        address, opened = made.data_ptr(), stacking.desk.open
+        batch = {"view": take(made), "row": made[1:]} | ({"whole": made} if named else {})
+        got, is_in_slot = stacking.sent(batch)
+        assert is_in_slot and opened.offset_of(made) == 0 and made.data_ptr() == address
+        assert same(got, batch)
+        assert opened.used == 2 * X.nbytes
+        got["row"].zero_()
+        assert same(got, batch), "the batch here is the memory of the batch there"
+        del made, batch, got
+
+
+def test_what_torch_moves_beside_a_copy_is_still_known_as_its_memory():
+    """A view that reaches beyond the copy travels as torch sends it, and later ones are views of the copy."""
+    whole = torch.arange(2400).view(2, 300, 4)
+    got, _ = Both().sent({"first": whole[:1], "beyond": whole[:, ::2], "row": whole[0, 3:7]})
+    got["first"].zero_()
+    assert not got["row"].any()
 
 
 @pytest.mark.parametrize("first", [[], ["torchs"], ["large"], ["torchs", "large"]])
