@@ -13,7 +13,9 @@ from __future__ import annotations
 import itertools
 import os
 import select
+import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +29,8 @@ from globidx.torch.delivery.slots import FREE, SlotFile
 #: How long a fork waits for its child, in seconds. A child that takes longer was stopped, or ended
 #: in a way that no end of file tells.
 _COPY_SECONDS = 30.0
+#: When a fork's handlers are surely over, in seconds.
+_MOMENT_SECONDS = 0.05
 
 _keys = itertools.count()
 _lenders: WeakValueDictionary[int, Lender] = WeakValueDictionary()
@@ -172,20 +176,58 @@ def _before_fork() -> None:
 def _after_in_parent() -> None:
     if _fork.pipe is None:
         return
+    is_copied, raised = False, None
+    try:
+        is_copied, raised = _awaited()
+    # whatever a handler of a signal raises
+    except BaseException as error:  # noqa: BLE001
+        raised = error
+    finally:
+        for lender in alive(_lenders):
+            if not is_copied:
+                lender._leave_to_child()
+        _Fork.under_way.discard(threading.get_ident())
+        for lender in alive(_lenders):
+            lender._settle()
+    if raised is not None:
+        _raise_later(raised)
+
+
+def _awaited() -> tuple[bool, BaseException | None]:
+    """Wait for the child: whether it has its copies, and what a signal's handler raised meanwhile."""
+    assert _fork.pipe is not None
     # before its numbers may be those of other files
     _Fork.pipes.discard(_fork.pipe)
     (end, other), _fork.pipe = _fork.pipe, None
     os.close(other)
-    closed = select.poll()
+    closed, raised = select.poll(), None
     closed.register(end)
-    is_copied = closed.poll(1000 * _COPY_SECONDS)
-    os.close(end)
-    for lender in alive(_lenders):
-        if not is_copied:
-            lender._leave_to_child()
-    _Fork.under_way.discard(threading.get_ident())
-    for lender in alive(_lenders):
-        lender._settle()
+    until = time.monotonic() + _COPY_SECONDS
+    try:
+        while True:
+            try:
+                return bool(closed.poll(1000 * max(0.0, until - time.monotonic()))), raised
+            except BaseException as error:  # noqa: BLE001
+                raised = error
+    finally:
+        os.close(end)
+
+
+def _raise_later(raised: BaseException) -> None:
+    """Raise it in this thread in a moment: of what is raised here, Python says that it is ignored."""
+    own = signal.getsignal(signal.SIGINT)
+    # only the main thread runs handlers, and only Python's can be put back
+    if own is None or threading.current_thread() is not threading.main_thread():
+        raise raised
+
+    def handler(*_: object) -> None:
+        signal.signal(signal.SIGINT, own)
+        raise raised
+
+    signal.signal(signal.SIGINT, handler)
+    # a signal, since that ends what the thread may be waiting for by then
+    arguments = threading.get_ident(), signal.SIGINT
+    threading.Timer(_MOMENT_SECONDS, signal.pthread_kill, arguments).start()
 
 
 def _after_in_child() -> None:

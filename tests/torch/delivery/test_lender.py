@@ -13,6 +13,7 @@ from weakref import ref
 import numpy as np
 import pytest
 import torch
+from files import run_python
 from processes import clean_environment
 from threads import in_threads
 
@@ -252,6 +253,56 @@ def test_after_a_child_that_made_no_copy_no_slot_is_used_again(monkeypatch):
     assert worker.file.states[1] == TAKEN
     worker.lender.close()
     assert worker.memory() == SIZE
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+from pathlib import Path
+
+gate, opened = os.pipe()
+
+def stop_parent():
+    # it has one thread, which sleeps when it waits for this child
+    while Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.001)
+    os.kill(os.getppid(), signal.SIGTERM)
+    os.read(gate, 1)
+
+# before that of slots: the child makes its copies when the parent's handler has run
+os.register_at_fork(after_in_child=stop_parent)
+
+from files import open_descriptors
+from globidx.torch.delivery.slots import FREE
+from tests.torch.delivery.test_lender import Worker, over
+
+class Stop(BaseException):
+    pass
+
+def handler(number, frame):
+    os.write(opened, b"1")
+    raise Stop("of the handler")
+
+signal.signal(signal.SIGTERM, handler)
+worker = Worker()
+kept = over(worker.fills(1, 6))
+before = open_descriptors()
+try:
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if kept.eq(6).all() else 1)
+    threading.Event().wait(30)
+except Stop as stopped:
+    print("stopped", stopped)
+print(os.wait()[1], open_descriptors() - before, signal.getsignal(signal.SIGINT).__name__)
+del kept
+print(worker.file.states[1] == FREE)
+"""
+
+
+def test_a_handler_that_raises_while_a_fork_waits_is_heard_and_costs_no_slot():
+    """Python ignores what is raised in the middle of a fork; here it is raised when that is over."""
+    lines = run_python(INTERRUPTED).stdout.splitlines()
+    assert lines == ["stopped of the handler", "0 0 default_int_handler", "True"]
 
 
 def test_a_child_of_another_thread_keeps_no_fork_waiting(monkeypatch):
