@@ -167,18 +167,24 @@ _fork = _Fork()
 
 
 def _before_fork() -> None:
-    if any(lender._mappings for lender in alive(_lenders)):
+    # before one looks: what another thread returns from here on is used when the fork is over
+    _Fork.under_way.add(threading.get_ident())
+    # Also where nothing is lent yet: other handlers run after this one, and may wait while a batch
+    # comes.
+    if next(alive(_lenders), None) is not None:
         _fork.pipe = os.pipe()
         _Fork.pipes.add(_fork.pipe)
-        _Fork.under_way.add(threading.get_ident())
 
 
 def _after_in_parent() -> None:
-    if _fork.pipe is None:
-        return
     is_copied, raised = False, None
     try:
-        is_copied, raised = _awaited()
+        # of lenders that have lent nothing there is nothing to copy, and their workers start at once
+        is_copied = not any(lender._mappings for lender in alive(_lenders))
+        # where there is none, the lender is younger than the handler above, and the child says nothing
+        if _fork.pipe is not None:
+            is_closed, raised = _awaited(0.0 if is_copied else _COPY_SECONDS)
+            is_copied |= is_closed
     # whatever a handler of a signal raises
     except BaseException as error:  # noqa: BLE001
         raised = error
@@ -193,7 +199,7 @@ def _after_in_parent() -> None:
         _raise_later(raised)
 
 
-def _awaited() -> tuple[bool, BaseException | None]:
+def _awaited(seconds: float) -> tuple[bool, BaseException | None]:
     """Wait for the child: whether it has its copies, and what a signal's handler raised meanwhile."""
     assert _fork.pipe is not None
     # before its numbers may be those of other files
@@ -202,7 +208,7 @@ def _awaited() -> tuple[bool, BaseException | None]:
     os.close(other)
     closed, raised = select.poll(), None
     closed.register(end)
-    until = time.monotonic() + _COPY_SECONDS
+    until = time.monotonic() + seconds
     try:
         while True:
             try:

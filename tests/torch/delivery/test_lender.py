@@ -255,16 +255,21 @@ def test_after_a_child_that_made_no_copy_no_slot_is_used_again(monkeypatch):
     assert worker.memory() == SIZE
 
 
-INTERRUPTED = """
-import os, signal, threading, time
+PARENT_SLEEPS = """
+import os, signal, sys, threading, time
 from pathlib import Path
 
-gate, opened = os.pipe()
-
-def stop_parent():
+def until_parent_sleeps():
     # it has one thread, which sleeps when it waits for this child
     while Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[0] != "S":
         time.sleep(0.001)
+"""
+
+INTERRUPTED = """
+gate, opened = os.pipe()
+
+def stop_parent():
+    until_parent_sleeps()
     os.kill(os.getppid(), signal.SIGTERM)
     os.read(gate, 1)
 
@@ -301,8 +306,52 @@ print(worker.file.states[1] == FREE)
 
 def test_a_handler_that_raises_while_a_fork_waits_is_heard_and_costs_no_slot():
     """Python ignores what is raised in the middle of a fork; here it is raised when that is over."""
-    lines = run_python(INTERRUPTED).stdout.splitlines()
+    lines = run_python(PARENT_SLEEPS + INTERRUPTED).stdout.splitlines()
     assert lines == ["stopped of the handler", "0 0 default_int_handler", "True"]
+
+
+BATCH_BEFORE_FORK = """
+kept, workers = [], []
+
+def take_batch():
+    workers.append(Worker()) if sys.argv[1] == "begin" else None
+    kept.append(over(workers[0].fills(1, 6)))
+
+# Before those of slots: this one before a fork runs after theirs, as one does that waits for a lock
+# while another thread takes a batch; and the child makes its copies late.
+os.register_at_fork(before=take_batch, after_in_child=until_parent_sleeps)
+
+from globidx.torch.delivery.slots import FREE
+from tests.torch.delivery.test_lender import Worker, over
+
+workers.append(Worker()) if sys.argv[1] == "go on" else None
+pid = os.fork()
+if not pid:
+    os._exit(0 if kept[0].eq(6).all() else 1)
+kept.clear()
+is_free = workers[0].file.states[1] == FREE
+again = over(workers[0].fills(1, 8)) if is_free else None
+print(os.wait()[1], is_free)
+"""
+
+
+@pytest.mark.parametrize(("loop", "is_used_again"), [("go on", True), ("begin", False)])
+def test_a_batch_that_comes_after_a_forks_first_handler_is_the_childs_own_too(loop, is_used_again):
+    """The first of the process; of a loop that has begun since, the child cannot tell that it has its copies."""
+    done = run_python(PARENT_SLEEPS + BATCH_BEFORE_FORK, loop)
+    assert done.stdout.split() == ["0", str(is_used_again)]
+
+
+def test_nobody_waits_for_a_child_where_nothing_is_lent():
+    """The workers of a first loop start at once; that of one which has lent something waits."""
+    worker = Worker()
+    lender_module._before_fork()
+    # a child that has the end of the pipe, and does nothing
+    held = os.dup(lender_module._fork.pipe[1])
+    lender_module._after_in_parent()
+    os.close(held)
+    worker.fills(1, 6)
+    assert worker.file.states[1] == FREE
 
 
 def test_a_child_of_another_thread_keeps_no_fork_waiting(monkeypatch):
