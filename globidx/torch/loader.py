@@ -20,6 +20,7 @@ from globidx.disk.files import forks
 from globidx.torch.collating.collate import default
 from globidx.torch.delivery.exchange import Exchange
 from globidx.torch.delivery.pinning import CudaPins
+from globidx.torch.delivery.slots import MOST
 from globidx.torch.delivery.threads import ThreadIterator, refuse_unshareable
 from globidx.torch.device import Ahead, ToDevice, destination
 from globidx.torch.loops.batching import Batching, DrawnBatch, DrawnBatches
@@ -59,8 +60,8 @@ class DataLoader(ShieldedLoader):
         workers, and ``worker_init_fn`` is called in each thread.
     slots : int, optional
         How many batches of each worker may be in shared memory that is used again: those that wait,
-        and those that the loop holds. By default two more than ``prefetch_factor``; 0 leaves it to
-        torch, which makes new shared memory for each tensor.
+        and those that the loop holds. By default two more than ``prefetch_factor``, and at most
+        2**16; 0 leaves it to torch, which makes new shared memory for each tensor.
 
     Attributes
     ----------
@@ -343,11 +344,11 @@ class DataLoader(ShieldedLoader):
     def _slots_each(self, slots: int | None) -> int:
         """How many slots each worker has."""
         if slots is not None:
-            validate.integer(slots, "slots")
+            validate.integer(slots, "slots", high=MOST)
         if not self.num_workers or self._has_threads:
             return 0
         # the loop has two for a moment: the one it leaves, and the one it is given
-        return (self.prefetch_factor or 0) + 2 if slots is None else slots
+        return min((self.prefetch_factor or 0) + 2, MOST) if slots is None else slots
 
     def _get_iterator(self) -> Any:
         # It draws a seed from torch's generator, and then may fork. A worker that is forked while

@@ -181,7 +181,7 @@ def _after_in_parent() -> None:
     try:
         # of lenders that have lent nothing there is nothing to copy, and their workers start at once
         is_copied = not any(lender._mappings for lender in alive(_lenders))
-        # where there is none, the lender is younger than the handler above, and the child says nothing
+        # without a pipe, the lender is younger than the handler above, and the child says nothing
         if _fork.pipe is not None:
             is_closed, raised = _awaited(0.0 if is_copied else _COPY_SECONDS)
             is_copied |= is_closed

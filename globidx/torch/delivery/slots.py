@@ -20,6 +20,8 @@ from globidx.disk.files.cgroup import free_memory
 from globidx.torch.delivery.mapping import Mapping, give_back
 
 FREE, TAKEN = 0, 1
+#: How many slots a worker can have: no file is larger than 2**63 bytes, and each loop looks at all.
+MOST = 1 << 16
 #: Where each slot begins, in bytes: none is larger. Only what is used of it is memory.
 _APART = 1 << 36
 _PAGE = 4096

@@ -382,6 +382,17 @@ def test_slots_say_what_they_are():
         loader(slots=-1)
 
 
+def test_there_is_a_most_of_slots_that_works():
+    """More are refused by a sentence where the loader is made, and not by an overflow where its loop begins."""
+    batches = iter(loader(Numbered(8), slots=2**16))
+    assert all(is_right(batch, number) for number, batch in enumerate(batches))
+    assert counts(batches) == (2, 0)
+    for many in (2**16 + 1, 10**9):
+        with pytest.raises(ValueError, match=rf"slots must be in \[0, 2\*\*16\], got {many}"):
+            loader(slots=many)
+    assert "slots=65536" in repr(loader(prefetch_factor=10**9))
+
+
 def test_the_default_is_two_more_than_what_is_prefetched():
     """A loop that keeps none but the newest batch never runs out of slots, on any number of workers."""
     for workers, prefetch in ((1, 1), (1, 2), (2, 4)):
