@@ -442,6 +442,18 @@ def test_what_is_read_and_not_sent_takes_no_room_in_slots(stacking):
     assert stacking.desk._needed <= 800 + 128
 
 
+def test_slots_are_no_larger_than_a_batch_with_what_is_read_and_stacked_on_the_way_to_it(stacking):
+    """And a quarter: that is what the page of delivery says of memory."""
+    for _ in range(6):
+        read = torch.from_numpy(arrays.empty((8, 5000), np.dtype("f8")))
+        stacked = [default_collate([row[:100] * crop for crop in range(4)]) for row in read]
+        batch = default_collate(stacked)
+        assert stacking.sent(batch)[1]
+        on_the_way = read.nbytes + 2 * batch.nbytes
+        assert stacking.counts[2] <= on_the_way * 5 // 4 + 10 * 128 + 4096
+        del read, stacked, batch
+
+
 def test_a_batch_that_was_read_and_failed_leaves_its_slot_to_the_next(stacking):
     """Slots grow for batches, and not for what becomes none."""
     for _ in range(20):
