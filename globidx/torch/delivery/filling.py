@@ -302,8 +302,8 @@ class Packer(ForkingPickler):
         super().__init__(self._buffer, pickle.HIGHEST_PROTOCOL)
         self._slot, self._block, self._may_miss = slot, block, may_miss
         self._sent = Block(key, slot.number, slot.size)
-        # by storage, whose address changes when torch moves it: the first tensor of it that was copied,
-        # and where it is
+        # By storage, the first tensor of it that was copied, and where it is. Not by its address,
+        # which changes when torch moves it.
         self._copied: dict[int, tuple[torch.Tensor, int]] = {}
         self._is_torchs = self.is_lost = False
         self.missed = self.sent = 0

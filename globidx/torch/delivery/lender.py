@@ -179,7 +179,7 @@ def _before_fork() -> None:
 def _after_in_parent() -> None:
     is_copied, raised = False, None
     try:
-        # of lenders that have lent nothing there is nothing to copy, and their workers start at once
+        # where nothing is lent there is nothing to copy, and workers start at once
         is_copied = not any(lender._mappings for lender in alive(_lenders))
         # without a pipe, the lender is younger than the handler above, and the child says nothing
         if _fork.pipe is not None:
