@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,13 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _MOST_SIZES = 2**16
 
 
-def file_system(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
-    """The file system of fsspec that a URL names, and the path in it."""
+def file_system(
+    url: str, options: Mapping[str, Any] | None = None, timeout: float = Bounds().timeout
+) -> tuple[Any, str]:
+    """The file system of fsspec that a URL names, and the path in it.
+
+    A server of HTTP may be silent for ``timeout`` seconds, if the options say nothing else.
+    """
     shown = redacted(url)
     try:
         import fsspec
@@ -31,7 +37,7 @@ def file_system(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any
         ) from None
     try:
         with as_os_errors():
-            files, path = fsspec.core.url_to_fs(url, **(options or {}))
+            files, path = fsspec.core.url_to_fs(url, **_with_timeout(url, options, timeout))
     except ImportError as error:
         raise MissingPackageError(f"reading {shown} needs more than fsspec: {error}") from None
     except ValueError as error:
@@ -45,6 +51,21 @@ def file_system(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any
         raise ReadError(f"{shown} cannot be opened: {reason}") from None
     _Made.files.add(files)
     return files, str(path)
+
+
+def _with_timeout(url: str, options: Mapping[str, Any] | None, timeout: float) -> dict[str, Any]:
+    """The options of fsspec, and for HTTP how long it may be silent: aiohttp would wait for 5 minutes."""
+    given = dict(options or {})
+    for protocol in {link.partition("://")[0] for link in url.split("::")} & {"http", "https"}:
+        own = {**given.get(protocol, {})}
+        # of a single URL, its options may stand beside those of its protocol
+        said = {**({} if "::" in url else given), **own}
+        if "timeout" not in said and "timeout" not in (said.get("client_kwargs") or {}):
+            import aiohttp
+
+            silence = aiohttp.ClientTimeout(total=None, connect=timeout, sock_read=timeout)
+            given[protocol] = {**own, "timeout": silence}
+    return given
 
 
 class _Made:
@@ -67,13 +88,68 @@ class _Made:
 os.register_at_fork(after_in_child=_Made.keep)
 
 
+def entries_of(files: Any, path: str) -> list[str]:
+    """What a glob matches, or what is in a folder."""
+    if not glob.has_magic(path):
+        return list(files.ls(path, detail=False))
+    if not is_http(files):
+        return list(files.glob(path))
+    import fsspec.asyn
+
+    return list(fsspec.asyn.sync(files.loop, _outspoken(files)._glob, path))
+
+
 def listed(files: Any, path: str, base: str) -> Iterator[str]:
     """The names of all files with bytes in them below ``path``, relative to ``base``, by one listing."""
     base = files._strip_protocol(base).rstrip("/") + "/"
-    for name, about in files.find(path, detail=True).items():
+    if is_http(files):
+        import fsspec.asyn
+
+        below = fsspec.asyn.sync(files.loop, _outspoken(files)._find, path, detail=True)
+    else:
+        below = files.find(path, detail=True)
+    for name, about in below.items():
         # a server that does not tell sizes tells None
         if about.get("size") != 0:
             yield name.removeprefix(base)
+
+
+def _outspoken(files: Any) -> Any:
+    """The same file system of HTTP, which says where a folder could not be listed.
+
+    fsspec goes on as if there were none, where a connection broke, nothing came, or a server was busy.
+    """
+    same = object.__new__(type(files))
+    same.__dict__.update(files.__dict__)
+
+    async def ls(path: str, detail: bool = True, **named: Any) -> Any:
+        try:
+            return await files._ls(path, detail=detail, **named)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _UnlistedError(error) from None
+
+    async def isdir(path: str) -> bool:
+        try:
+            return bool(await ls(path))
+        except FileNotFoundError:
+            return False
+
+    async def info(path: str, **_: Any) -> dict[str, Any]:
+        # asked for where ``isdir`` was true; of a folder there is nothing more to know
+        return {"name": path, "size": None, "type": "directory"}
+
+    same._ls, same._isdir, same._info, same._isfile = ls, isdir, info, files._isfile
+    return same
+
+
+class _UnlistedError(Exception):
+    """An OSError that fsspec does not take for an empty folder."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"{error}")
+        self.error = error
 
 
 @contextmanager
@@ -95,6 +171,53 @@ def as_os_errors() -> Iterator[None]:
         raise OSError(redacted(f"{type(error).__name__}: {error}")) from None
 
 
+@contextmanager
+def as_tries(*, is_http: bool, silence: float) -> Iterator[None]:
+    """Turn errors of one try into PassingError, where another may go well, and ReadError, where none will.
+
+    What is not there stays FileNotFoundError and its like. Other file systems than that of HTTP try
+    again by themselves, or need not. ``silence``: seconds that a server was given to say something.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PassingError):
+        raise
+    except (PermissionError, MissingPackageError, ReadError) as error:
+        raise ReadError(redacted(f"{error}")) from None
+    except Exception as raised:
+        cause = raised.error if isinstance(raised, _UnlistedError) else raised
+        if not (isinstance(cause, OSError) or _is_of_a_back_end(cause)):
+            raise
+        raise _told(cause, is_http=is_http, silence=silence) from None
+
+
+def _told(error: Exception, *, is_http: bool, silence: float) -> Exception:
+    """What to raise for an error of a file system."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and status >= 400:
+        return _refused(status, getattr(error, "headers", None) or {})
+    reason = redacted(f"{type(error).__name__}: {error}")
+    if isinstance(error, TimeoutError):
+        # aiohttp and fsspec say nothing else of it
+        reason = f"nothing came for {silence:g} s ({type(error).__name__})"
+    passes_on = is_http or isinstance(error, (ConnectionError, TimeoutError))
+    return PassingError(reason, reached=False) if passes_on else ReadError(reason)
+
+
+def _refused(status: int, headers: Mapping[str, str]) -> Exception:
+    """What to raise for a status that is no answer: whether to ask again, and when."""
+    if passes(status):
+        head = {name.lower(): value for name, value in headers.items()}
+        return PassingError(f"status {status}", seconds(head.get("retry-after", "")))
+    return ReadError(f"the server answers with status {status}")
+
+
+def is_http(files: Any) -> bool:
+    """Whether a file system is that of HTTP."""
+    protocols = files.protocol
+    return "http" in ([protocols] if isinstance(protocols, str) else protocols)
+
+
 def _is_of_a_back_end(error: BaseException) -> bool:
     package = type(error).__module__.partition(".")[0]
     return (
@@ -113,10 +236,9 @@ class ByFsspec:
     def __init__(
         self, url: str, query: str, options: Mapping[str, Any] | None, bounds: Bounds, because: str
     ) -> None:
-        self._files, self._path = file_system(url, options)
+        self._files, self._path = file_system(url, options, bounds.timeout)
         self._query, self._timeout = query, bounds.timeout
-        protocols = self._files.protocol
-        self._is_http = "http" in ([protocols] if isinstance(protocols, str) else protocols)
+        protocols, self._is_http = self._files.protocol, is_http(self._files)
         name = protocols if isinstance(protocols, str) else protocols[0]
         self.how = f"fsspec ({name}; {because})"
         self._sizes: dict[str, tuple[int, str]] = {}
@@ -124,22 +246,15 @@ class ByFsspec:
     def fetch(self, piece: Piece) -> Found | None:
         """One request for a piece; None where there is no such object."""
         try:
-            with as_os_errors():
+            with as_tries(is_http=self._is_http, silence=self._timeout):
                 return self._http(piece) if self._is_http else self._any(piece)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
-        except (PermissionError, MissingPackageError, ReadError) as error:
-            raise ReadError(redacted(f"{error}")) from None
-        except OSError as error:
-            reason = redacted(f"{type(error).__name__}: {error}")
-            # other file systems try again by themselves, or need not
-            if self._is_http or isinstance(error, (ConnectionError, TimeoutError)):
-                raise PassingError(reason, reached=False) from None
-            raise ReadError(reason) from None
 
     def names(self, prefix: str) -> Iterator[str]:
         """The keys that begin with ``prefix``, of all files with bytes in them."""
-        return listed(self._files, self._at(prefix), self._path)
+        with as_tries(is_http=self._is_http, silence=self._timeout):
+            yield from listed(self._files, self._at(prefix), self._path)
 
     def forget(self) -> None:
         """Ask for the sizes of objects anew."""
@@ -187,9 +302,8 @@ class ByFsspec:
     def _http(self, piece: Piece) -> Found | None:
         import fsspec.asyn
 
-        status, headers, body = fsspec.asyn.sync(
-            self._files.loop, self._get, piece, timeout=self._timeout
-        )
+        # a large answer may take its time, as long as it comes
+        status, headers, body = fsspec.asyn.sync(self._files.loop, self._get, piece)
         if status == 416 and piece != Piece(piece.key):
             # an object without bytes, which have no end
             found = self._http(Piece(piece.key))
@@ -204,22 +318,17 @@ class ByFsspec:
         if piece.start or piece.stop is not None:
             headers["Range"] = _range(piece)
         url = self._files.encode_url(self._at(piece.key) + "?" * bool(self._query) + self._query)
-        try:
-            async with session.get(url, headers=headers, **named) as answer:
-                return answer.status, dict(answer.headers), await answer.read()
-        except TimeoutError:
-            raise PassingError(f"no answer in {self._timeout:g} s", reached=False) from None
+        async with session.get(url, headers=headers, **named) as answer:
+            return answer.status, dict(answer.headers), await answer.read()
 
 
 def _checked(status: int, headers: Mapping[str, str], body: bytes, piece: Piece) -> Found | None:
     """What an answer says, if it is one to this piece."""
     if status in (404, 410):
         return None
-    head = {name.lower(): value for name, value in headers.items()}
-    if passes(status):
-        raise PassingError(f"status {status}", seconds(head.get("retry-after", "")))
     if status not in (200, 206):
-        raise ReadError(f"the server answers with status {status}")
+        raise _refused(status, headers)
+    head = {name.lower(): value for name, value in headers.items()}
     version = head.get("etag") or head.get("last-modified", "")
     if status == 200:
         return Found(body[piece.start : piece.stop], len(body), version)

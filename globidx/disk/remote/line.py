@@ -90,6 +90,11 @@ class Line:
         """Call a function that waits, for all that is given at the same time."""
         return self.hands.map(function, given)
 
+    def persistently(self, url: str, ask: Callable[[], Result]) -> Result:
+        """What a call says that asks the server of a URL by itself, again where another try may go well."""
+        asked = Requests(url, partial(self._back, url, ""), self.bounds, self)
+        return asked.persistently(ask, "")
+
     def gone(self, keys: Sequence[Hashable]) -> None:
         """Learn of what was decoded and kept, and is no more: coming batches may count on it."""
         self.foresight.gone(keys)
@@ -230,7 +235,7 @@ class Requests:
             with self._line.permits:
                 return back.fetch(piece)
 
-        found = self._persistently(ask, piece.key)
+        found = self.persistently(ask, piece.key)
         if found is not None:
             self.compare(piece.key, found)
         return found
@@ -249,7 +254,7 @@ class Requests:
         """The keys that begin with ``prefix``, page by page."""
         back = self._reached()
         # pages are few: the first error of a passing kind begins the listing anew
-        yield from self._persistently(lambda: list(back.names(prefix)), f"{prefix}*")
+        yield from self.persistently(lambda: list(back.names(prefix)), f"{prefix}*")
 
     def forget(self) -> None:
         """Take objects as they are from here on."""
@@ -257,7 +262,7 @@ class Requests:
         if self._back is not None:
             self._back.forget()
 
-    def _persistently(self, ask: Callable[[], Result], what: str) -> Result:
+    def persistently(self, ask: Callable[[], Result], what: str) -> Result:
         """What is asked for; not for long where this server never answered."""
 
         def asked() -> Result:
@@ -272,7 +277,7 @@ class Requests:
         def bounds() -> Bounds:
             return self._bounds if self._has_answered else self._bounds.at_first
 
-        return persistently(asked, lambda: f"{self.url}/{what}", bounds, sleep=rest)
+        return persistently(asked, lambda: f"{self.url}/{what}".rstrip("/"), bounds, sleep=rest)
 
     def _reached(self) -> Back:
         with self._lock:

@@ -6,15 +6,15 @@ The extra ``remote`` brings fsspec.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from globidx.disk.files.paths import split_chain
+from globidx.disk.files.paths import join, split_chain
 from globidx.disk.remote.addresses import redacted
-from globidx.disk.remote.by_fsspec import as_os_errors, file_system, listed
-from globidx.disk.remote.line import for_scans
-from globidx.disk.remote.objects import Piece
+from globidx.disk.remote.by_fsspec import as_tries, entries_of, file_system, is_http, listed
+from globidx.disk.remote.line import Line, for_scans
+from globidx.disk.remote.objects import OutageError, Piece
 from globidx.disk.stores.base import (
     HDF5_SUFFIXES,
     MIXED_SUFFIXES,
@@ -22,6 +22,8 @@ from globidx.disk.stores.base import (
     is_file_by_url,
 )
 from globidx.errors import GlobidxError, NoFilesError, ReadError
+
+Result = TypeVar("Result")
 
 _SUFFIXES = (*HDF5_SUFFIXES, *MIXED_SUFFIXES, ".zip")
 
@@ -37,15 +39,15 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     """
     shown = redacted(url)
     files, path = file_system(url, options)
+    line = for_scans(options)
     try:
-        with as_os_errors():
-            if _is_file(url, path, options) or _is_store(files, path):
-                return [url]
-            listed = files.glob(path) if glob.has_magic(path) else files.ls(path, detail=False)
-            names = sorted({name.rstrip("/") for name in listed})
-            # each look waits for the server
-            found = for_scans(options).map(partial(_is_one, files), names)
-            stores = [name for name, is_one in zip(names, found, strict=True) if is_one]
+        if _is_itself(line, url, path):
+            return [url]
+        entries = _asked(line, url, partial(entries_of, files, path))
+        names = sorted({name.rstrip("/") for name in entries})
+        urls = _urls(url, files, names)
+        # each look waits for the server
+        are_stores = line.map(partial(_is_one, line), list(zip(names, urls, strict=True)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoFilesError(f"there is nothing at {shown}: {redacted(str(error))}") from None
     except GlobidxError:
@@ -53,39 +55,84 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     except (OSError, ValueError) as error:
         reason = redacted(f"{type(error).__name__}: {error}")
         raise ReadError(f"{shown} cannot be listed: {reason}") from None
+    stores = [one for one, is_store in zip(urls, are_stores, strict=True) if is_store]
     if not stores:
         raise NoFilesError(
             f"no zarr store or HDF5 file matches {shown}, and none is in that folder"
         )
-    head, _, behind = split_chain(url)
-    # a file system knows its own protocol, not the chain
-    if head.count("::") or behind:
-        paths = [name.partition("://")[2] if "://" in name else name for name in stores]
-        return [
-            head + (path if head.endswith("file://") else path.lstrip("/")) + behind
-            for path in paths
-        ]
-    return [files.unstrip_protocol(name) for name in stores]
+    return stores
 
 
 def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
     """The names of all files with bytes in them below ``url``, relative to it, by one listing."""
     files, path = file_system(url, options)
-    return listed(files, path, path)
+    yield from _asked(for_scans(options), url, lambda: list(listed(files, path, path)))
 
 
-def _is_file(url: str, path: str, options: Mapping[str, Any] | None) -> bool:
-    """Whether a URL is that of one HDF5 or zip file, which is there."""
-    if not is_file_by_url(url) or glob.has_magic(path):
-        return False
-    # fsspec would ask for all of it
-    objects, key = for_scans(options).at(url)
-    return objects.get(Piece(key, 0, 1)) is not None
+def _asked(line: Line, url: str, ask: Callable[[], Result]) -> Result:
+    """What a call says that lists what is at a URL."""
+    files, _ = file_system(url, line.options)
+
+    def asked() -> Result:
+        with as_tries(is_http=is_http(files), silence=line.bounds.timeout):
+            return ask()
+
+    try:
+        return line.persistently(url, asked)
+    except OutageError:
+        raise
+    except ReadError as error:
+        raise ReadError(f"{redacted(url)} cannot be listed: {error}") from None
 
 
-def _is_one(files: Any, name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) or _is_store(files, name)
+def _urls(url: str, files: Any, names: Sequence[str]) -> list[str]:
+    """The URLs of what the file system of ``url`` calls by these names."""
+    head, _, behind = split_chain(url)
+    # a file system knows its own protocol, not the chain
+    if head.count("::") or behind:
+        paths = [name.partition("://")[2] if "://" in name else name for name in names]
+        return [
+            head + (path if head.endswith("file://") else path.lstrip("/")) + behind
+            for path in paths
+        ]
+    return [files.unstrip_protocol(name) for name in names]
 
 
-def _is_store(files: Any, path: str) -> bool:
-    return any(files.exists(f"{path}/{marker}") for marker in ZARR_MARKERS)
+def _is_itself(line: Line, url: str, path: str) -> bool:
+    """Whether a URL is that of one store, or of one HDF5 or zip file, which is there."""
+    is_glob = glob.has_magic(path)
+    if not is_glob and is_file_by_url(url):
+        # fsspec would ask for all of it
+        objects, key = line.at(url)
+        if objects.get(Piece(key, 0, 1)) is not None:
+            return True
+    try:
+        return _is_store(line, url)
+    except ReadError:
+        # a server may refuse a name that is a glob; its listing tells more
+        if is_glob:
+            return False
+        raise
+
+
+def _is_one(line: Line, named: tuple[str, str]) -> bool:
+    name, url = named
+    return name.lower().endswith(_SUFFIXES) or _is_store(line, url)
+
+
+def _is_store(line: Line, url: str) -> bool:
+    return any(_has(line, url, marker) for marker in ZARR_MARKERS)
+
+
+def _has(line: Line, folder: str, name: str) -> bool:
+    """Whether there is a file in the folder at a URL. A server that is busy did not say that there is none."""
+    objects, key = line.at(folder)
+    key = f"{key}/{name}" if key else name
+    # in a chain, fsspec asks for the size first, and takes whatever fails then for what is not there
+    piece = Piece(key) if "::" in folder else Piece(key, 0, 1)
+    try:
+        return objects.get(piece) is not None
+    except OutageError:
+        raise
+    except ReadError as error:
+        raise ReadError(f"{redacted(join(folder, name))}: {error}") from None

@@ -6,10 +6,19 @@ import zipfile
 from functools import partial
 
 import pytest
+from servers import Server
 
 fsspec = pytest.importorskip("fsspec")
 
-from globidx.disk.remote.by_fsspec import ByFsspec, as_os_errors, file_system  # noqa: E402
+from globidx.disk.remote.by_fsspec import (  # noqa: E402
+    ByFsspec,
+    as_os_errors,
+    as_tries,
+    entries_of,
+    file_system,
+    is_http,
+    listed,
+)
 from globidx.disk.remote.objects import Piece  # noqa: E402
 from globidx.disk.remote.retries import PassingError  # noqa: E402
 from globidx.errors import MissingPackageError, NoFilesError, ReadError  # noqa: E402
@@ -91,6 +100,46 @@ def test_a_child_leaves_connections_of_its_parent_alone(server):
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert ask()
+
+
+@pytest.mark.parametrize(
+    ("list_all", "named", "at"),
+    [
+        (entries_of, "", "/folder"),
+        (entries_of, "/*", "/folder"),
+        (entries_of, "/x*/*", "/folder/xx"),
+        (partial(listed, base=""), "", "/folder/xx"),
+    ],
+)
+def test_a_folder_of_which_nothing_comes_is_no_empty_one(tmp_path, list_all, named, at):
+    """It is given up after a silence, as a request is, and asked again."""
+    (tmp_path / "folder/xx").mkdir(parents=True)
+    for name in "abc":
+        (tmp_path / "folder/xx" / name).write_bytes(b"x")
+    # one of its own, which is left with requests that it never answers
+    with Server(tmp_path) as server:
+        files, path = file_system(f"{server.url}/folder", None, 0.5)
+        for fault, told in (
+            ({"kind": "slow", "seconds": 3600}, "nothing came for 0.5 s"),
+            ({"kind": "reset"}, "rror"),
+            ({"kind": "status", "status": 503}, "503"),
+        ):
+            server.plan({"path": at, **fault})
+            with (
+                pytest.raises(PassingError, match=told),
+                as_tries(is_http=is_http(files), silence=0.5),
+            ):
+                list(list_all(files, path + named))
+        server.plan()
+        assert len(list(list_all(files, path + named))) == (3 if at == "/folder/xx" else 1)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 9}, {"client_kwargs": {"timeout": 9}}, {"http": {"timeout": 9}}])  # fmt: skip
+def test_a_time_that_the_options_say_is_left_as_it_is(options):
+    """It is the user's."""
+    files, _ = file_system("http://127.0.0.1:9", options)
+    assert 9 in (files.kwargs.get("timeout"), files.client_kwargs.get("timeout"))
+    assert "timeout" not in files.kwargs or files.kwargs["timeout"] == 9
 
 
 def test_a_protocol_nobody_knows_is_told():

@@ -252,6 +252,67 @@ def test_what_cannot_be_had_is_told_by_url(server):
         GlobalIndexManager("nosuch://a/b.zarr")
 
 
+@pytest.fixture
+def faulty(tmp_path):
+    """A server that does wrong by plan, of a folder ``d`` with three stores; their URLs."""
+    for name in "abc":
+        write_zarr(f"{tmp_path}/served/d/{name}.zarr", numbers(4))
+    with Server(tmp_path / "served") as server:
+        yield server, [f"{server.url}/d/{name}.zarr" for name in "abc"]
+
+
+BUSY = [{"kind": "status", "status": 503}, {"kind": "status", "status": 429}, {"kind": "reset"}]
+
+
+@pytest.mark.parametrize("fault", BUSY, ids=lambda fault: str(fault.get("status", "reset")))
+@pytest.mark.parametrize("named", ["/d/", "/d/*.zarr", "/d/b.zarr", "/*/b.zarr"])
+def test_no_store_is_left_out_where_a_server_was_busy_for_a_moment(faulty, fault, named):
+    """Neither one that is looked for, nor the folder that is listed; and none is told as removed."""
+    server, urls = faulty
+    wanted = [url for url in urls if url.endswith(named[-6:]) or "b.zarr" not in named]
+    manager = GlobalIndexManager(server.url + named)
+    assert list(manager.paths) == wanted
+    server.take()
+    GlobalIndexManager(server.url + named)
+    asked = len(server.take()["asked"])
+    for after in range(asked):
+        server.plan({**fault, "times": 1, "after": after})
+        assert list(GlobalIndexManager(server.url + named).paths) == wanted
+    server.plan({**fault, "path": "b.zarr/zarr.json", "times": 1})
+    assert not manager.refresh()
+
+
+@pytest.mark.parametrize("named", ["/d/", "/d/*.zarr", "/d/b.zarr"])
+def test_a_store_that_the_server_refuses_is_no_store_that_is_not_there(faulty, named):
+    """An error names the URL that was asked for, and only what is not there is left out."""
+    server, _ = faulty
+    server.plan({"path": "b.zarr/zarr.json", "kind": "status", "status": 403})
+    with pytest.raises(ReadError, match=r"d/b\.zarr/zarr\.json: .*403"):
+        GlobalIndexManager(server.url + named)
+    server.plan({"path": "b.zarr", "kind": "status", "status": 404})
+    if "b.zarr" not in named:
+        assert len(GlobalIndexManager(server.url + named).paths) == 2
+
+
+def test_a_folder_that_the_server_refuses_to_list_is_an_error_with_its_url(faulty):
+    """Not an empty one."""
+    server, _ = faulty
+    server.plan({"path": "/d", "kind": "status", "status": 403, "after": 3})
+    with pytest.raises(ReadError, match=r"/d/\* cannot be listed: .*403"):
+        GlobalIndexManager(server.url + "/d/*")
+
+
+def test_a_store_behind_a_cache_is_not_left_out_without_a_word(faulty):
+    """A chain is not asked again, and the error says of which file."""
+    server, urls = faulty
+    server.plan({"path": "b.zarr/zarr.json", "kind": "status", "status": 403})
+    with pytest.raises(ReadError, match=r"b\.zarr/zarr\.json: .*403"):
+        GlobalIndexManager(f"filecache::{server.url}/d/")
+    server.plan({"path": "b.zarr/zarr.json", "kind": "status", "status": 503, "times": 1})
+    wanted = [f"filecache::{url}" for url in urls]
+    assert list(GlobalIndexManager(f"filecache::{server.url}/d/").paths) == wanted
+
+
 # -- options of fsspec
 
 
