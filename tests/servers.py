@@ -68,7 +68,9 @@ class Server:
         seconds, ``body``), ``"reset"`` (the connection, where the answer should begin), ``"stall"`` (for ever,
         in the middle of the body), ``"truncate"`` (end in the middle of it), ``"shift"`` (a range
         one byte further than what was asked for, and said), ``"lie"`` (bytes of another range under
-        the head of the one asked for), ``"pack"`` (by gzip, for those that take it), ``"whole"`` (no ranges), ``"untold"`` (no ETag, no time of change), ``"slow"`` (``seconds`` more).
+        the head of the one asked for), ``"pack"`` (by gzip, for those that take it), ``"whole"`` (no ranges), ``"untold"`` (no ETag, no time of change), ``"slow"`` (``seconds`` more),
+        ``"trickle"`` (the body in eight parts, ``seconds`` between them), ``"chunked"`` (no
+        length is said, but where each part of the body ends).
         ``times``: how many of them, all if left out; ``after``: how many to spare first.
         """
         self._call("plan", list(faults))
@@ -234,20 +236,44 @@ async def _object(writer, method, opened, status, headers, fault):
     body = data[start:stop]
     if is_packed:
         more["Content-Encoding"] = "gzip"
-    if kind in ("stall", "truncate"):
-        await _send(writer, code, body[: len(body) // 2], more, length=len(body))
-        if kind == "stall":
-            await asyncio.sleep(3600)
-        return False
+    if kind in ("stall", "truncate", "trickle", "chunked"):
+        return await _in_parts(writer, code, body, more, fault)
     return await _send(writer, code, body, more)
 
 
+async def _in_parts(writer, code, body, more, fault):
+    """A body that does not come at once, or not all of it."""
+    if fault["kind"] == "trickle":
+        await _send(writer, code, b"", more, length=len(body))
+        for part in range(8):
+            await asyncio.sleep(fault["seconds"])
+            writer.write(body[len(body) * part // 8 : len(body) * (part + 1) // 8])
+            await writer.drain()
+        return True
+    if fault["kind"] == "chunked":
+        writer.write(_head(code, {**more, "Transfer-Encoding": "chunked"}))
+        writer.write(b"%x\r\n%b\r\n" % (len(body), body) * bool(body) + b"0\r\n\r\n")
+        await writer.drain()
+        return True
+    await _send(writer, code, body[: len(body) // 2], more, length=len(body))
+    if fault["kind"] == "stall":
+        await asyncio.sleep(3600)
+    return False
+
+
 async def _send(writer, status, body, headers=None, length=None):
-    lines = [f"HTTP/1.1 {status} x", f"Content-Length: {len(body) if length is None else length}"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+    length = len(body) if length is None else length
+    # an answer of status 204 has no body, and says no length of it
+    more = {} if status == 204 else {"Content-Length": length}
+    writer.write(_head(status, {**more, **(headers or {})}) + body * (status != 204))
     await writer.drain()
     return True
+
+
+def _head(status, headers):
+    """The head of an answer."""
+    lines = [f"HTTP/1.1 {status} x", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def _page(folder):

@@ -19,6 +19,8 @@ _NO_BACK_ENDS = ("builtins", "globidx", "numpy", "zarr", "json")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 #: Objects whose size is remembered.
 _MOST_SIZES = 2**16
+#: Bytes a second of a file system that does not tell how long nothing came.
+_SLOWEST = 2**16
 
 
 def file_system(
@@ -266,14 +268,23 @@ class ByFsspec:
     def _any(self, piece: Piece) -> Found:
         path = self._at(piece.key)
         if not piece.start and piece.stop is None:
-            data = self._call("cat_file", path)
+            data = self._whole(piece.key)
             return Found(data, len(data), "")
         size, version = self._about(piece.key)
         start, stop = piece.within(size)
-        data = self._call("cat_file", path, start=start, end=stop)
+        data = self._call("cat_file", path, nbytes=stop - start, start=start, end=stop)
         if len(data) != max(0, stop - start):
             raise PassingError(f"{len(data)} bytes came of [{start}, {stop})")
         return Found(data, size, version)
+
+    def _whole(self, key: str) -> bytes:
+        size, _ = self._sizes.get(key, (0, ""))
+        try:
+            return bytes(self._call("cat_file", self._at(key), nbytes=size))
+        except TimeoutError:
+            # it may be large: at the next try it is given the time that so much takes
+            self._about(key)
+            raise
 
     def _about(self, key: str) -> tuple[int, str]:
         """The size and version of an object, asked for once."""
@@ -290,14 +301,15 @@ class ByFsspec:
             about = self._sizes[key] = size, str(tag)
         return about
 
-    def _call(self, method: str, *given: Any, **named: Any) -> Any:
-        """A method of the file system, within the time that a request is given."""
+    def _call(self, method: str, *given: Any, nbytes: int = 0, **named: Any) -> Any:
+        """A method of the file system, within the time that a request is given for so many bytes."""
         if not self._files.async_impl:
             return getattr(self._files, method)(*given, **named)
         import fsspec.asyn
 
         call = getattr(self._files, f"_{method}")
-        return fsspec.asyn.sync(self._files.loop, call, *given, timeout=self._timeout, **named)
+        timeout = self._timeout + nbytes / _SLOWEST
+        return fsspec.asyn.sync(self._files.loop, call, *given, timeout=timeout, **named)
 
     def _http(self, piece: Piece) -> Found | None:
         import fsspec.asyn

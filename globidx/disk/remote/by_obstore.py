@@ -12,6 +12,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from globidx.disk.files import forks
@@ -27,6 +28,8 @@ _CAUSE = re.compile(r'(?:message|error): "([^"]*)"')
 #: What servers call a bucket that is not there, where they say that an object is not.
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _LISTED = 1000
+#: What a whole answer may take: a day; without a limit on silence, so many times as long as that would be.
+_WHOLE, _TIMES = "86400s", 10
 
 
 class _Use:
@@ -60,7 +63,7 @@ class ByObstore:
         family = family_of(protocol)
         endpoint = origin if family == "http" else str(configuration.get("endpoint", "https:"))
         client: dict[str, Any] = {
-            "timeout": f"{bounds.timeout:g}s",
+            **_timeouts(bounds.timeout),
             "connect_timeout": f"{min(bounds.timeout, 10):g}s",
             "allow_http": endpoint.startswith("http:"),
         }
@@ -119,6 +122,24 @@ class ByObstore:
         """Nothing: each answer tells the size and version of its object."""
 
 
+@cache
+def _knows_silence() -> bool:
+    """Whether this version of obstore can tell a server that is silent from an answer that is long."""
+    stores: Any = forks.import_module("obstore.store")
+    try:
+        stores.HTTPStore.from_url("http://host", client_options={"read_timeout": "1s"})
+    except ValueError:
+        return False
+    return True
+
+
+def _timeouts(silence: float) -> dict[str, str]:
+    """How long nothing may come. An answer that comes on may take its time."""
+    if _knows_silence():
+        return {"read_timeout": f"{silence:g}s", "timeout": _WHOLE}
+    return {"timeout": f"{_TIMES * silence:g}s"}
+
+
 def _range(piece: Piece) -> dict[str, Any]:
     if piece.stop is not None:
         return {"range": (piece.start, piece.stop)}
@@ -148,6 +169,8 @@ def _told(error: Exception) -> Exception:
     # a server that sends elsewhere, and does not say where
     if type(error).__name__ not in ("GenericError", "BaseError") or "redirect" in text:
         return ReadError(text)
+    if "kind: Timeout" in str(error):
+        text += ": timed out"
     if "error sending request" not in text:
         return PassingError(text)
     cause = _CAUSE.search(str(error))

@@ -1,5 +1,6 @@
 """What fsspec reads, however it does; the contract of all means is in ``test_line``."""
 
+import asyncio
 import gc
 import os
 import zipfile
@@ -167,3 +168,24 @@ def test_other_file_systems_are_asked_once_unless_a_connection_broke():
     Failing.error = ConnectionResetError("gone")
     with pytest.raises(PassingError, match="gone"):
         back.fetch(Piece("a"))
+
+
+def test_other_file_systems_have_the_time_that_the_bytes_take(monkeypatch):
+    """They do not tell how long nothing came: of a large object, the size is found out for the next try."""
+
+    class Slow(fsspec.asyn.AsyncFileSystem):
+        protocol = "slow2"
+
+        async def _cat_file(self, path, start=None, end=None, **options):
+            await asyncio.sleep(0.6)
+            return DATA[start:end]
+
+        async def _info(self, path, **options):
+            return {"name": path, "size": len(DATA), "type": "file"}
+
+    fsspec.register_implementation("slow2", Slow, clobber=True)
+    monkeypatch.setattr("globidx.disk.remote.by_fsspec._SLOWEST", len(DATA) / 5)
+    back = ByFsspec("slow2://x", "", None, HASTY._replace(timeout=0.1), "")
+    with pytest.raises(PassingError, match=r"nothing came for 0\.1 s"):
+        back.fetch(Piece("a"))
+    assert back.fetch(Piece("a")).data == back.fetch(Piece("a", 0, 200)).data == DATA

@@ -97,6 +97,21 @@ def test_what_passes_is_not_seen(objects, server, fault):
     assert len(server.take()["asked"]) == 2
 
 
+def test_a_long_answer_that_comes_on_is_waited_for(objects, server):
+    """It takes longer than a server may be silent, and is asked for once."""
+    server.plan({"kind": "trickle", "seconds": 1.5 * HASTY.timeout / 8})
+    assert objects.get(Piece("a", 100, 5000)).data == DATA[100:5000]
+    assert len(server.take()["asked"]) == 1
+
+
+def test_a_silence_is_told_as_such(objects, server, line):
+    """After each try, with what was waited for."""
+    objects.behind._bounds = HASTY._replace(tries=1)
+    server.plan({"kind": "stall"})
+    with pytest.raises(OutageError, match=r"/a cannot be had; asked once in .*: .*(2 s|timed out)"):
+        objects.get(Piece("a", 100, 5000))
+
+
 @pytest.mark.parametrize(
     "fault", [FAULTS[0], FAULTS[3], FAULTS[5]], ids=lambda fault: fault["kind"]
 )

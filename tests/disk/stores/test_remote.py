@@ -303,7 +303,7 @@ def test_a_folder_that_the_server_refuses_to_list_is_an_error_with_its_url(fault
 
 
 def test_a_store_behind_a_cache_is_not_left_out_without_a_word(faulty):
-    """A chain is not asked again, and the error says of which file."""
+    """Nor where the chain's first link asks the server."""
     server, urls = faulty
     server.plan({"path": "b.zarr/zarr.json", "kind": "status", "status": 403})
     with pytest.raises(ReadError, match=r"b\.zarr/zarr\.json: .*403"):
