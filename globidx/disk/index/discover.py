@@ -28,6 +28,7 @@ _log = logging.getLogger("globidx")
 _SUFFIXES_SHOWN = 8
 #: Zip files may hold a zarr store; what is in them decides.
 _ZIP = ".zip"
+_PROTOCOL = re.compile(r"(?:^|(?<=::))[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _DIGITS = re.compile(rb"\d+")
 
 
@@ -311,7 +312,8 @@ def _absolute(path: str) -> str:
     if not is_remote(path):
         return os.path.abspath(path)
     addresses.refuse_secrets(path)
-    head, inner, behind = split_chain(path)
+    # protocols may be written in capitals, and no package knows them so
+    head, inner, behind = split_chain(_PROTOCOL.sub(lambda found: found[0].lower(), path))
     return head + inner.rstrip("/") + behind.rstrip("/")
 
 

@@ -19,7 +19,7 @@ from globidx.disk.files import forks
 from globidx.disk.remote.addresses import redacted
 from globidx.disk.remote.objects import Found, Piece
 from globidx.disk.remote.options import family_of
-from globidx.disk.remote.retries import Bounds, PassingError, passes
+from globidx.disk.remote.retries import Bounds, PassingError, UnfitError, passes
 from globidx.errors import ReadError
 
 _STATUS = re.compile(r"status code: (\d+)")
@@ -28,6 +28,8 @@ _CAUSE = re.compile(r'(?:message|error): "([^"]*)"')
 #: What servers call a bucket that is not there, where they say that an object is not.
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _LISTED = 1000
+#: Characters that no part of obstore's paths has.
+_ODD = re.compile(r"[/\x00-\x1f\x7f]")
 #: What a whole answer may take: a day; without a limit on silence, so many times as long as that would be.
 _WHOLE, _TIMES = "86400s", 10
 
@@ -88,7 +90,7 @@ class ByObstore:
     def fetch(self, piece: Piece) -> Found | None:
         """One request for a piece; None where there is no such object."""
         _Use.pid = os.getpid()
-        key = urllib.parse.unquote(piece.key) if self._is_quoted else piece.key
+        key = self._spelled(piece.key)
         try:
             result = self._obstore.get(self._store, key, options=_range(piece))
             data, about = result.bytes().to_bytes(), result.meta
@@ -102,15 +104,31 @@ class ByObstore:
             has_none = "RangeNotSupported" in str(error) or "status code: 416" in str(error)
             if has_none and piece != Piece(piece.key):
                 return _whole(self.fetch(Piece(piece.key)), piece)
+            if "Content-Length Header missing" in str(error):
+                raise UnfitError("the server does not say how long its answers are") from None
             raise _told(error) from None
         start, stop = result.range
         if len(data) != stop - start:
             raise PassingError(f"{len(data)} bytes came of [{start}, {stop})")
         return Found(data, about["size"], _version(about))
 
+    def _spelled(self, key: str) -> str:
+        """A key as obstore takes it; UnfitError where it would take it for another one, or for none."""
+        for part in key.split("/"):
+            plain = urllib.parse.unquote_to_bytes(part) if self._is_quoted else part.encode()
+            try:
+                is_lost = plain in (b"", b".", b"..") or _ODD.search(plain.decode()) is not None
+            except UnicodeDecodeError:
+                is_lost = True
+            if is_lost:
+                raise UnfitError(f"obstore has no such names as {part!r}")
+        return urllib.parse.unquote(key) if self._is_quoted else key
+
     def names(self, prefix: str) -> Iterator[str]:
         """The keys that begin with ``prefix``, which ends with "/" or is ""."""
         _Use.pid = os.getpid()
+        if prefix:
+            self._spelled(prefix.removesuffix("/"))
         try:
             for page in self._obstore.list(self._store, prefix or None, chunk_size=_LISTED):
                 # an object without bytes is a folder that somebody made

@@ -17,7 +17,7 @@ from globidx.disk.remote.foresight import Foresight
 from globidx.disk.remote.hands import Hands, rest
 from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.remote.options import family_of, is_in_profile, server_of, translated
-from globidx.disk.remote.retries import Bounds, PassingError, persistently
+from globidx.disk.remote.retries import Bounds, PassingError, UnfitError, persistently
 from globidx.errors import MissingPackageError, ReadError
 
 Result = TypeVar("Result")
@@ -123,11 +123,13 @@ class Line:
         made = requests if self._around is None else self._around(requests)
         return made if self._scans else Expected(made, self.ahead)
 
-    def _back(self, origin: str, query: str) -> Back:
-        """The means to ask for objects of an origin: obstore where it can."""
+    def _back(self, origin: str, query: str, because: str = "") -> Back:
+        """The means to ask for objects of an origin: obstore where it can, and not fsspec ``because`` of it."""
         parts = split(origin)
         protocol = parts[0] if parts else ""
-        if family_of(protocol) is None:
+        if because:
+            pass
+        elif family_of(protocol) is None:
             because = f"as all but S3, GCS, Azure and HTTP{' in a chain' * ('::' in origin)}"
         elif not is_usable():
             because = "obstore was used before this process was forked"
@@ -208,10 +210,11 @@ def for_scans(options: Mapping[str, Any] | None) -> Line:
 class Requests:
     """The objects of an origin, as its server has them; see ``Objects``.
 
-    ``back`` makes what asks for them, once that is needed.
+    ``back`` makes what asks for them, once that is needed, and once more where that turns out to be
+    unfit, which it is told why.
     """
 
-    def __init__(self, url: str, back: Callable[[], Back], bounds: Bounds, line: Line) -> None:
+    def __init__(self, url: str, back: Callable[..., Back], bounds: Bounds, line: Line) -> None:
         self.url = redacted(url)
         #: The URL and what else says where that is, which a cache on disk goes by.
         self.place = " at ".join(filter(None, [self.url, server_of(line.options)]))
@@ -228,12 +231,11 @@ class Requests:
 
     def get(self, piece: Piece) -> Found | None:
         """Fetch a piece, again where a try fails that another may not."""
-        back = self._reached()
 
         def ask() -> Found | None:
             # held for a try and not for the pause after it
             with self._line.permits:
-                return back.fetch(piece)
+                return self._by_what_fits(lambda back: back.fetch(piece))
 
         found = self.persistently(ask, piece.key)
         if found is not None:
@@ -252,9 +254,12 @@ class Requests:
 
     def names(self, prefix: str) -> Iterator[str]:
         """The keys that begin with ``prefix``, page by page."""
-        back = self._reached()
+
+        def ask() -> list[str]:
+            return self._by_what_fits(lambda back: list(back.names(prefix)))
+
         # pages are few: the first error of a passing kind begins the listing anew
-        yield from self.persistently(lambda: list(back.names(prefix)), f"{prefix}*")
+        yield from self.persistently(ask, f"{prefix}*")
 
     def forget(self) -> None:
         """Take objects as they are from here on."""
@@ -278,6 +283,18 @@ class Requests:
             return self._bounds if self._has_answered else self._bounds.at_first
 
         return persistently(asked, lambda: f"{self.url}/{what}".rstrip("/"), bounds, sleep=rest)
+
+    def _by_what_fits(self, ask: Callable[[Back], Result]) -> Result:
+        """What is asked for by other means from here on, where these are unfit for it."""
+        back = self._reached()
+        try:
+            return ask(back)
+        except UnfitError as error:
+            with self._lock:
+                # another thread may have found out first
+                if self._back is back:
+                    self._back, self._versions = self._make(f"{error}"), {}
+            return ask(self._reached())
 
     def _reached(self) -> Back:
         with self._lock:

@@ -48,6 +48,10 @@ class PassingError(Exception):
         self.after, self.reached = after, reached
 
 
+class UnfitError(Exception):
+    """What makes requests cannot make this one, and something else may; why not, in words."""
+
+
 def passes(status: int) -> bool:
     """Whether a later try may have another status than this one, which is an error.
 

@@ -125,10 +125,10 @@ def _is_store(line: Line, url: str) -> bool:
 
 
 def _has(line: Line, folder: str, name: str) -> bool:
-    """Whether there is a file in the folder at a URL. A server that is busy did not say that there is none."""
+    """Whether there is a file in the folder at a URL; a busy server did not say that there is none."""
     objects, key = line.at(folder)
     key = f"{key}/{name}" if key else name
-    # in a chain, fsspec asks for the size first, and takes whatever fails then for what is not there
+    # of a part, fsspec asks for the size first, and takes any failure in a chain for an absence
     piece = Piece(key) if "::" in folder else Piece(key, 0, 1)
     try:
         return objects.get(piece) is not None

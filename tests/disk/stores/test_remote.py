@@ -302,6 +302,17 @@ def test_a_folder_that_the_server_refuses_to_list_is_an_error_with_its_url(fault
         GlobalIndexManager(server.url + "/d/*")
 
 
+@pytest.mark.parametrize("path", ["/d//e/f.zarr", "/d/../d/b.zarr", "/./d/b.zarr", "/d/%62.zarr"])
+@pytest.mark.parametrize("protocol", ["http", "HTTP"])
+def test_what_is_indexed_is_read_however_its_url_is_written(faulty, protocol, path):
+    """Also where obstore has no such paths; protocols are the same in capitals."""
+    server, _ = faulty
+    write_zarr(f"{server.folder}/d/e/f.zarr", numbers(4))
+    manager = GlobalIndexManager(server.url.replace("http", protocol) + path)
+    assert list(manager.paths) == [server.url + path]
+    np.testing.assert_array_equal(FileCacheDataset(manager)[3], numbers(4)[3])
+
+
 def test_a_store_behind_a_cache_is_not_left_out_without_a_word(faulty):
     """Nor where the chain's first link asks the server."""
     server, urls = faulty
