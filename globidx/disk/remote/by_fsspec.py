@@ -336,7 +336,7 @@ class ByFsspec:
 
 def _checked(status: int, headers: Mapping[str, str], body: bytes, piece: Piece) -> Found | None:
     """What an answer says, if it is one to this piece."""
-    if status in (404, 410):
+    if status == 404:
         return None
     if status not in (200, 206):
         raise _refused(status, headers)

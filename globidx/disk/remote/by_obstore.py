@@ -73,7 +73,7 @@ class ByObstore:
         common = {"client_options": client, "retry_config": {"max_retries": 0}}
         if family == "http":
             client["default_headers"] = dict(configuration.get("headers", {}))
-            more = urllib.parse.urlencode(configuration.get("params", {}))
+            more = urllib.parse.urlencode(configuration.get("params", {}), doseq=True)
             query = "&".join(filter(None, [query, more]))
             self._store = stores.HTTPStore.from_url(origin + "?" * bool(query) + query, **common)
         else:
@@ -107,6 +107,10 @@ class ByObstore:
             if "Content-Length Header missing" in str(error):
                 raise UnfitError("the server does not say how long its answers are") from None
             raise _told(error) from None
+        if self._is_quoted and not about["size"]:
+            raise UnfitError(
+                "obstore does not tell a file without bytes from an answer without any"
+            )
         start, stop = result.range
         if len(data) != stop - start:
             raise PassingError(f"{len(data)} bytes came of [{start}, {stop})")

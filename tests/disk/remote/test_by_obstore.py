@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from processes import clean_environment
+from servers import Server
 
 pytest.importorskip("obstore")
 
@@ -70,6 +71,15 @@ def test_headers_and_parameters_go_with_each_request(server):
     Path(server.folder, "o").write_bytes(b"12345")
     back = ByObstore("http", server.url, "x=1", {"params": {"sig": "hunter2"}}, HASTY)
     assert back.fetch(Piece("o")).data == b"12345"
+
+
+def test_a_parameter_with_some_values_is_said_as_often(tmp_path):
+    """As by fsspec; the server here takes the last one."""
+    (tmp_path / "o").write_bytes(b"12345")
+    with Server(tmp_path, secret="b") as server:
+        for params in ({"sig": ["a", "b"]}, {"sig": "b"}):
+            back = ByObstore("http", server.url, "", {"params": params}, HASTY)
+            assert back.fetch(Piece("o")).data == b"12345"
 
 
 def test_only_the_process_that_used_it_first_may_use_it(server):

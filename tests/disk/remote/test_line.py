@@ -156,6 +156,15 @@ def test_what_a_server_asks_for_in_no_number_of_seconds_is_not_waited_for(object
     assert objects.get(Piece("a")).size == len(DATA)
 
 
+@pytest.mark.parametrize("status", [204, 410])
+def test_only_what_is_not_found_is_absent(objects, server, status):
+    """An answer of another kind without bytes is neither absent nor empty."""
+    server.plan({"kind": "status", "status": status})
+    for piece in (Piece("a"), Piece("a", 3, 9)):
+        with pytest.raises(ReadError, match=str(status)):
+            objects.get(piece)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 501, 505])
 def test_what_no_try_will_have_is_an_error_at_once(objects, server, status):
     """A refusal is not asked for again."""
