@@ -207,7 +207,7 @@ class Ahead:
                     kept = self._kept[wish.key] = _Kept(wish.nbytes)
                     new.append(wish)
                 kept.tickets[ticket] += 1
-            groups = neighbours.grouped([wish.piece for wish in new])
+            groups = neighbours.grouped([wish.piece for wish in new], self._most)
             for _, members in sorted(groups, key=lambda one: one[1][0]):
                 pieces = [new[index].piece for index in members]
                 yield _Fetch(self, new[0].objects, pieces)
@@ -219,20 +219,26 @@ class Ahead:
             unsent = (key for key in fetch.keys if key in self._kept)
             wanted = [key for key in unsent if not self._kept[key].is_sent]
             nbytes = sum(self._kept[key].nbytes for key in wanted)
-            if wanted and self._nbytes and self._nbytes + nbytes > self._most:
+            # what lies between the pieces is held until they are here
+            between = (
+                max(0, neighbours.span([piece for _, piece in wanted]) - nbytes) if wanted else 0
+            )
+            if wanted and self._nbytes and self._nbytes + nbytes + between > self._most:
                 return
             self._waiting.popleft()
             if wanted:
+                fetch.between = between
                 fetch.kept = {key: self._kept[key] for key in wanted}
                 for kept in fetch.kept.values():
                     kept.is_sent = True
-                self._nbytes += nbytes
+                self._nbytes += nbytes + between
                 self._flying += 1
                 self._hands.put(fetch)
 
     def _arrived(self, fetch: _Fetch, found: Sequence[Found | None], error: str | None) -> None:
         with self._changed:
             self._flying -= 1
+            self._nbytes -= fetch.between
             for (key, kept), one in zip_longest(fetch.kept.items(), found):
                 is_wanted = self._kept.get(key) is kept
                 if is_wanted:
@@ -333,6 +339,8 @@ class _Fetch:
         self._ahead, self._objects = ahead, objects
         self.keys = [(objects.url, piece) for piece in pieces]
         self.kept: dict[tuple[str, Piece], _Kept] = {}
+        #: The bytes between them, which are fetched as well.
+        self.between = 0
 
     def make(self) -> None:
         try:

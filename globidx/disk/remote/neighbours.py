@@ -10,8 +10,8 @@ from globidx.disk.remote.objects import Found, Piece
 _NEAR, _MOST = 2**16, 8 * 2**20
 
 
-def grouped(pieces: Sequence[Piece]) -> list[tuple[Piece, list[int]]]:
-    """Requests for these pieces, and which of them each answers.
+def grouped(pieces: Sequence[Piece], most: int = _MOST) -> list[tuple[Piece, list[int]]]:
+    """Requests for these pieces, and which of them each answers; ``most`` bytes where some are joined.
 
     >>> grouped([Piece("a", 0, 5), Piece("b"), Piece("a", 5, 9), Piece("a", 10**6, 10**6 + 1)])
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -27,12 +27,22 @@ def grouped(pieces: Sequence[Piece]) -> list[tuple[Piece, list[int]]]:
             if piece == last:
                 members.append(index)
                 continue
-            joined = _joined(last, piece)
+            joined = _joined(last, piece, min(most, _MOST))
             if joined is not None:
                 groups[-1] = joined, [*members, index]
                 continue
         groups.append((piece, [index]))
     return groups
+
+
+def span(pieces: Sequence[Piece]) -> int:
+    """The bytes of one request for pieces of an object, with those between them; 0 where it has no end.
+
+    >>> span([Piece("a", 0, 5), Piece("a", 7, 9)]), span([Piece("a")])
+    (9, 0)
+    """
+    stops = [piece.stop for piece in pieces if piece.stop is not None]
+    return max(stops) - min(piece.start for piece in pieces) if len(stops) == len(pieces) else 0
 
 
 def cut(found: Found, group: Piece, piece: Piece) -> Found:
@@ -47,10 +57,10 @@ def _order(piece: Piece) -> tuple[str, int, int]:
     return piece.key, piece.start, -1 if piece.stop is None else piece.stop
 
 
-def _joined(last: Piece, piece: Piece) -> Piece | None:
+def _joined(last: Piece, piece: Piece, most: int) -> Piece | None:
     """Both as one piece, where they are near and not too much."""
     if last.key != piece.key or last.stop is None or piece.stop is None:
         return None
     stop = max(last.stop, piece.stop)
-    is_near = piece.start - last.stop <= _NEAR and stop - last.start <= _MOST
+    is_near = piece.start - last.stop <= _NEAR and stop - last.start <= most
     return last._replace(stop=stop) if is_near else None

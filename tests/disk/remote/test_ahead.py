@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from globidx.disk.remote.ahead import Ahead, Expected, Wish
 from globidx.disk.remote.hands import Hands
+from globidx.disk.remote.neighbours import grouped
 from globidx.disk.remote.objects import Found, Piece
 from globidx.errors import ReadError
 
@@ -153,6 +154,41 @@ def test_no_more_bytes_are_held_than_allowed(hands):
     assert ahead.nbytes == 3 * SIZE
     ahead.expect([])
     assert ahead.nbytes == 0
+
+
+class Joining(Stock):
+    """It counts the bytes that are on their way at a time, those between neighbours, too."""
+
+    flying = most = 0
+
+    def get_many(self, pieces):
+        nbytes = sum(group.stop - group.start for group, _ in grouped(pieces))
+        with self.came:
+            self.flying += nbytes
+            self.most = max(self.most, self.flying)
+        found = super().get_many(pieces)
+        with self.came:
+            self.flying -= nbytes
+        return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.builds(lambda start, size: Piece("a", start, start + size), st.integers(0, 94), st.integers(1, 5)), min_size=1, max_size=12, unique=True),
+    st.sampled_from([1, 7, 20, 60, 1000]),
+)  # fmt: skip
+def test_what_lies_between_neighbours_is_among_the_bytes_that_are_bounded(pieces, most):
+    """It is fetched with them, and dropped when they are here."""
+    hands, stock = Hands(3), Joining()
+    ahead = Ahead(hands, most)
+    ahead.expect(["now"])
+    ahead.want("now", [Wish(stock, piece, piece.stop - piece.start) for piece in pieces])
+    for piece in pieces:
+        assert len(Expected(stock, ahead).get(piece).data) == piece.stop - piece.start
+    settled(ahead)
+    assert ahead.nbytes == 0
+    assert stock.most <= max(most, *(piece.stop - piece.start for piece in pieces))
+    hands.close()
 
 
 def test_a_piece_that_is_larger_than_all_room_comes_alone(hands):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globidx.disk.remote.neighbours import cut, grouped
+from globidx.disk.remote.neighbours import cut, grouped, span
 from globidx.disk.remote.objects import Found, Piece
 
 DATA = bytes(range(256)) * 1200
@@ -26,6 +26,15 @@ def test_every_piece_is_what_it_would_be_alone(pieces):
             piece = pieces[index]
             assert piece.key == group.key
             assert cut(found, group, piece) == Found(DATA[piece.start : piece.stop], len(DATA), "v")
+
+
+@given(st.lists(PIECES, max_size=8), st.integers(1, 300_000))
+def test_what_is_joined_has_no_more_than_the_most(pieces, most):
+    """Only a piece that is larger by itself has; and a request spans all its pieces."""
+    for group, members in grouped(pieces, most):
+        one = [pieces[index] for index in members]
+        assert span(one) == (0 if group.stop is None else group.stop - group.start)
+        assert span(one) <= most or len({*one}) == 1
 
 
 @given(st.lists(PIECES, max_size=8))
