@@ -132,7 +132,11 @@ class Desk:
             default_collate_fn_map[torch.Tensor] = torchs
 
     def sent(self, batch: Any) -> Any:
-        """What travels for ``batch``: a parcel, or itself where no slot is free for it."""
+        """The parcel that travels for ``batch``; by torch's means where no slot is free for it.
+
+        What cannot be sent is an error of this batch: a thread of torch's would only print it, and
+        the loop would wait for ever.
+        """
         in_slots = self._file.counts[COUNTS * self._worker + IN_SLOTS]
         content = self._packed(batch)
         # once more if it was too large for the slot
@@ -140,7 +144,7 @@ class Desk:
             content = self._packed(batch)
         if self._file.counts[COUNTS * self._worker + IN_SLOTS] == in_slots:
             self._file.counts[COUNTS * self._worker + OTHERWISE] += 1
-        return batch if content is None else Parcel(content)
+        return Parcel(bytes(ForkingPickler.dumps(batch)) if content is None else content)
 
     def _packed(self, batch: Any) -> bytes | None:
         """The bytes of a batch, whose tensors are in a slot now as far as one takes them.

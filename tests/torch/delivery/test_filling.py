@@ -44,8 +44,7 @@ class Both:
         """(what the main process gets, whether it came in a slot)."""
         before = self.counts[0]
         parcel = self.desk.sent(batch)
-        if not isinstance(parcel, Parcel):
-            return batch, False
+        assert isinstance(parcel, Parcel)
         # twice, as the queue of the loader does it
         return pickle.loads(pickle.dumps(parcel)), self.counts[0] > before
 
@@ -242,9 +241,15 @@ def test_arrays_of_numpys_are_right_beside_what_torch_sends_of_the_same_memory(l
 
 
 def test_what_cannot_be_pickled_is_an_error_where_it_is_collated():
-    """torch would print it and wait for ever."""
-    with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="pickle"):
-        Both().sent([X, lambda: 0])
+    """torch would print it and wait for ever; also where no slot is free."""
+    both = Both()
+    held = []
+    for in_slot in (True, True, True, False):
+        with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="pickle"):
+            both.sent([X, lambda: 0])
+        held.append(both.sent(X))
+        assert held[-1][1] is in_slot
+    assert all(same(got, X) for got, _ in held)
 
 
 def test_with_no_slot_free_a_batch_travels_as_torch_sends_it():
@@ -382,15 +387,16 @@ def test_no_slot_is_used_while_somebody_holds_a_part_of_it(slots, steps):
     for number, (step, value) in enumerate(steps):
         if step == "send":
             batch = torch.full((value, 1000), number, dtype=torch.int32)
+            before = both.counts[0]
             parcel = both.desk.sent(batch)
-            in_slots = sum(isinstance(one, Parcel) for one, _, _ in waiting)
-            occupied = in_slots + len(both.lender.held)
+            is_in_slot = both.counts[0] > before
+            occupied = sum(was_in_slot for *_, was_in_slot in waiting) + len(both.lender.held)
             # a slot is free if and only if it is used
-            assert isinstance(parcel, Parcel) == (occupied < slots)
-            waiting.append((parcel, number, value))
+            assert is_in_slot == (occupied < slots)
+            waiting.append((parcel, number, value, is_in_slot))
         elif step == "receive" and waiting:
-            parcel, sent, length = waiting.pop(0)
-            got = pickle.loads(parcel.content) if isinstance(parcel, Parcel) else parcel
+            parcel, sent, length, _ = waiting.pop(0)
+            got = pickle.loads(parcel.content)
             assert got.eq(sent).all()
             assert got.shape == (length, 1000)
             holder = HOLD[value](got)
