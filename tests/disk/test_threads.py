@@ -291,7 +291,8 @@ def test_constants_are_those_of_their_files_within_their_bytes(tmp_path):
         with h5py.File(tmp_path / f"{number}.h5", "w") as file:
             file["x"], file["grid"] = numbers(3), np.full(100, number)
     index = GlobalIndexManager(tmp_path, key="x", constants={"grid": "grid"}, cache_dir=tmp_path)
-    constants = ConstantReader(index.constants, reader_of(index).handles, capacity=2000)
+    reader = reader_of(index)
+    constants = ConstantReader(index.constants, reader.handles, capacity=2000)
 
     def work(seed):
         dice = random.Random(seed)
