@@ -12,7 +12,6 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 from globidx.disk.files import forks
@@ -30,8 +29,8 @@ _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _LISTED = 1000
 #: Characters that no part of obstore's paths has.
 _ODD = re.compile(r"[/\x00-\x1f\x7f]")
-#: What a whole answer may take: a day; without a limit on silence, so many times as long as that would be.
-_WHOLE, _TIMES = "86400s", 10
+#: What a whole answer may take, which comes on all the while.
+_WHOLE = "86400s"
 
 
 class _Use:
@@ -65,7 +64,8 @@ class ByObstore:
         family = family_of(protocol)
         endpoint = origin if family == "http" else str(configuration.get("endpoint", "https:"))
         client: dict[str, Any] = {
-            **_timeouts(bounds.timeout),
+            "read_timeout": f"{bounds.timeout:g}s",
+            "timeout": _WHOLE,
             "connect_timeout": f"{min(bounds.timeout, 10):g}s",
             "allow_http": endpoint.startswith("http:"),
         }
@@ -142,24 +142,6 @@ class ByObstore:
 
     def forget(self) -> None:
         """Nothing: each answer tells the size and version of its object."""
-
-
-@cache
-def _knows_silence() -> bool:
-    """Whether this version of obstore can tell a server that is silent from an answer that is long."""
-    stores: Any = forks.import_module("obstore.store")
-    try:
-        stores.HTTPStore.from_url("http://host", client_options={"read_timeout": "1s"})
-    except ValueError:
-        return False
-    return True
-
-
-def _timeouts(silence: float) -> dict[str, str]:
-    """How long nothing may come. An answer that comes on may take its time."""
-    if _knows_silence():
-        return {"read_timeout": f"{silence:g}s", "timeout": _WHOLE}
-    return {"timeout": f"{_TIMES * silence:g}s"}
 
 
 def _range(piece: Piece) -> dict[str, Any]:
