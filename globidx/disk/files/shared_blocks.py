@@ -149,8 +149,8 @@ class SharedBlocks:
             self._put(key, array)
         else:
             # whoever comes here has waited for it, if need be
-            with self._claim(key, 0.0) as had:
-                if had and key in self._claimed.held:
+            with self._claim(key, 0.0):
+                if key in self._claimed.held:
                     self._put(key, array)
                 else:
                     self.local.put(key, array)

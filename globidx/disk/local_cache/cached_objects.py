@@ -107,22 +107,15 @@ class CachedObjects:
 
     def get(self, piece: Piece) -> Found | None:
         """A piece, kept or fetched; as ``Objects.get``."""
-        kept = self._kept(piece)
-        if kept is None or self._is_old(piece.key, kept.asked):
-            return self.get_many([piece])[0]
-        self._compare(piece.key, kept.found)
-        self._count(1, 0, len(kept.found.data))
-        return kept.found
+        found = self._at_once(piece)
+        return self.get_many([piece])[0] if found is None else found
 
     def part(self, piece: Piece, start: int, stop: int) -> Found | None:
         """Bytes ``[start, stop)`` of a piece that is kept; None where it is to be had by ``get``."""
-        kept = self._kept(piece, (start, stop))
-        if kept is None or self._is_old(piece.key, kept.asked):
-            return None
-        self._compare(piece.key, kept.found)
-        self._count(1, 0, len(kept.found.data))
-        self.taken(piece)
-        return kept.found
+        found = self._at_once(piece, (start, stop))
+        if found is not None:
+            self.taken(piece)
+        return found
 
     def get_many(self, pieces: Sequence[Piece]) -> list[Found | None]:
         """Pieces, kept or fetched; as ``Objects.get_many``."""
@@ -238,6 +231,15 @@ class CachedObjects:
         about = self._known.get(piece.key)
         # all parts of an object are as old as what is known of it
         return kept if about is None else Kept(kept.identity, kept.found, about.asked)
+
+    def _at_once(self, piece: Piece, part: tuple[int, int] | None = None) -> Found | None:
+        """What is kept of a piece, of the version that this run has; None where the server is asked."""
+        kept = self._kept(piece, part)
+        if kept is None or self._is_old(piece.key, kept.asked):
+            return None
+        self._compare(piece.key, kept.found)
+        self._count(1, 0, len(kept.found.data))
+        return kept.found
 
     def _about(self, key: str) -> Kept | None:
         """What is known of an object: an entry without bytes."""

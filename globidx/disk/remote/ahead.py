@@ -45,7 +45,12 @@ class Wish(NamedTuple):
 
 def wish(objects: Objects, piece: Piece, nbytes: int) -> Wish:
     """The wish for a piece of ``objects``, which are asked themselves and not by way of ``Ahead``."""
-    return Wish(objects.behind if isinstance(objects, Expected) else objects, piece, nbytes)
+    return Wish(themselves(objects), piece, nbytes)
+
+
+def themselves(objects: Objects) -> Objects:
+    """These objects, asked themselves and not by way of ``Ahead``."""
+    return objects.behind if isinstance(objects, Expected) else objects
 
 
 class Ahead:

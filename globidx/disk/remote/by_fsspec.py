@@ -94,26 +94,25 @@ def entries_of(files: Any, path: str) -> list[str]:
     """What a glob matches, or what is in a folder."""
     if not glob.has_magic(path):
         return list(files.ls(path, detail=False))
-    if not is_http(files):
-        return list(files.glob(path))
-    import fsspec.asyn
-
-    return list(fsspec.asyn.sync(files.loop, _outspoken(files)._glob, path))
+    return list(_looked_through(files, "glob", path))
 
 
 def listed(files: Any, path: str, base: str) -> Iterator[str]:
     """The names of all files with bytes in them below ``path``, relative to ``base``, by one listing."""
     base = files._strip_protocol(base).rstrip("/") + "/"
-    if is_http(files):
-        import fsspec.asyn
-
-        below = fsspec.asyn.sync(files.loop, _outspoken(files)._find, path, detail=True)
-    else:
-        below = files.find(path, detail=True)
-    for name, about in below.items():
+    for name, about in _looked_through(files, "find", path, detail=True).items():
         # a server that does not tell sizes tells None
         if about.get("size") != 0:
             yield name.removeprefix(base)
+
+
+def _looked_through(files: Any, method: str, path: str, **named: Any) -> Any:
+    """What a method of a file system says that looks through folders; by HTTP, none is passed over."""
+    if not is_http(files):
+        return getattr(files, method)(path, **named)
+    import fsspec.asyn
+
+    return fsspec.asyn.sync(files.loop, getattr(_outspoken(files), f"_{method}"), path, **named)
 
 
 def _outspoken(files: Any) -> Any:

@@ -43,7 +43,7 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
     try:
         if _is_itself(line, url, path):
             return [url]
-        entries = _asked(line, url, partial(entries_of, files, path))
+        entries = _asked(line, url, files, partial(entries_of, files, path))
         names = sorted({name.rstrip("/") for name in entries})
         urls = _urls(url, files, names)
         # each look waits for the server
@@ -66,12 +66,11 @@ def find(url: str, options: Mapping[str, Any] | None = None) -> list[str]:
 def names(url: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
     """The names of all files with bytes in them below ``url``, relative to it, by one listing."""
     files, path = file_system(url, options)
-    yield from _asked(for_scans(options), url, lambda: list(listed(files, path, path)))
+    yield from _asked(for_scans(options), url, files, lambda: list(listed(files, path, path)))
 
 
-def _asked(line: Line, url: str, ask: Callable[[], Result]) -> Result:
-    """What a call says that lists what is at a URL."""
-    files, _ = file_system(url, line.options)
+def _asked(line: Line, url: str, files: Any, ask: Callable[[], Result]) -> Result:
+    """What a call says that lists what is at a URL, by its file system."""
 
     def asked() -> Result:
         with as_tries(is_http=is_http(files), silence=line.bounds.timeout):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from globidx.disk.local_cache.cached_objects import CachedObjects
 from globidx.disk.local_cache.pages import Pages, opened
-from globidx.disk.remote.ahead import Expected, Wish, wish
+from globidx.disk.remote.ahead import Wish, themselves, wish
 from globidx.disk.remote.hands import alone
 from globidx.disk.remote.objects import Found, Objects, Piece, replaced
 from globidx.errors import ReadError
@@ -57,7 +57,7 @@ class RangeFile(io.RawIOBase):
         self.objects, self.key = objects, key
         # HDF5's lock is held while it reads: what waits for a thread that waits for this lock
         # would wait for ever, so that it asks by itself
-        self._plain = objects.behind if isinstance(objects, Expected) else objects
+        self._plain = themselves(objects)
         self._metadata, first = opened(self._plain, Piece(key, 0, PAGE), pages)
         if first is None:
             raise FileNotFoundError(f"there is nothing at {objects.url}/{key}")

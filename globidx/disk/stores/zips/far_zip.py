@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 
 from globidx.disk.files.blocks import BlockCache
 from globidx.disk.local_cache.pages import Pages, opened
-from globidx.disk.remote.ahead import Expected
+from globidx.disk.remote.ahead import themselves
 from globidx.disk.remote.objects import Found, Objects, Piece, refuse_another
 from globidx.disk.stores.zarr.containers import MOST_METADATA
 from globidx.disk.stores.zarr.far import TAIL, OpenedObject
@@ -55,8 +55,7 @@ class FarZip(ZipKeys):
         pages: Pages | None = None,
     ) -> None:
         self.objects, self._key = objects, key
-        plain = objects.behind if isinstance(objects, Expected) else objects
-        self._metadata, end = opened(plain, Piece(key, -_END), pages)
+        self._metadata, end = opened(themselves(objects), Piece(key, -_END), pages)
         if end is None:
             raise FileNotFoundError(f"there is nothing at {objects.url}/{key}")
         self._about = end._replace(data=b"")
